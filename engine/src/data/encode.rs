@@ -1,0 +1,270 @@
+//! Records become documents: rendered, tokenised as one text, and each token marked as trained or not.
+//!
+//! | record | template | tokens | trained |
+//! | --- | --- | --- | --- |
+//! | chat | given | the rendered text, and the end-of-sequence token if the template closes the last turn with no special token | the assistant's turns |
+//! | chat | none | each message and a newline; the end-of-sequence token instead of the newline after an assistant's (so prompt, newline, completion, end) | the assistant's messages with their end |
+//! | text | - | the text and the end-of-sequence token, cut into windows of `cutoff_length` | all |
+//!
+//! The beginning-of-sequence token comes first where the tokenizer asks for it and no template writes it. The whole text is
+//! tokenised at once, so ids are those of inference; a token is trained if it starts inside a trained span.
+
+use std::ops::Range;
+
+use serde::Serialize;
+
+use crate::data::{ChatTemplate, Content, Conversation, Document, OnError, Record, Tokenizer};
+use crate::error::{Error, Result};
+
+/// How many messages about skipped records a report keeps.
+const KEPT_PROBLEMS: usize = 5;
+
+/// How records are turned into documents.
+#[derive(Clone, Copy, Debug)]
+pub struct EncodeOptions {
+    /// Longest document in tokens, at least 2. Longer conversations lose their end, longer texts are cut into windows.
+    pub cutoff_length: usize,
+    /// Train only the last assistant turn of a conversation instead of every one.
+    pub last_turn_only: bool,
+    /// What to do with a record that cannot be rendered, or has no trained token (left, after the cutoff).
+    pub on_error: OnError,
+}
+
+/// Counts of what became of the records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct EncodeReport {
+    /// Documents made.
+    pub documents: usize,
+    /// Their tokens.
+    pub tokens: usize,
+    /// Their scored positions.
+    pub trained_tokens: usize,
+    /// Tokens of the longest document.
+    pub longest: usize,
+    /// Conversations that lost their end to the cutoff.
+    pub truncated: usize,
+    /// Records left out under [`OnError::Skip`].
+    pub skipped: usize,
+    /// The first few reasons for leaving out, with their lines.
+    pub problems: Vec<String>,
+}
+
+/// Documents and how they came about.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// In file order.
+    pub documents: Vec<Document>,
+    /// Counts.
+    pub report: EncodeReport,
+}
+
+/// Turns the records of a file into documents. `file` is its name, for messages.
+///
+/// # Errors
+/// [`Error::Record`] for the first record that cannot be used, unless they are skipped; [`Error::Data`] if none is left;
+/// [`Error::Config`] if `cutoff_length` is below 2.
+pub fn encode(
+    file: &str,
+    records: &[Record],
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    options: EncodeOptions,
+) -> Result<Encoded> {
+    if options.cutoff_length < 2 {
+        let problem = format!("data.cutoff_length is {}: a document needs at least 2 tokens", options.cutoff_length);
+        return Err(Error::Config { problems: vec![problem] });
+    }
+    let mut documents = Vec::with_capacity(records.len());
+    let mut report = EncodeReport::default();
+    for record in records {
+        match encode_record(record, tokenizer, template, options, &mut report.truncated) {
+            Ok(made) => documents.extend(made),
+            Err(error) => {
+                // The message keeps its cause and gains the place.
+                let error = Error::Record { file: file.into(), line: record.line, problem: error.to_string() };
+                if options.on_error == OnError::Stop {
+                    return Err(error);
+                }
+                report.skipped += 1;
+                if report.problems.len() < KEPT_PROBLEMS {
+                    report.problems.push(error.to_string());
+                }
+            }
+        }
+    }
+    let Some(longest) = documents.iter().map(|document: &Document| document.tokens.len()).max() else {
+        let first = report.problems.first().map(|problem| format!("; the first because of: {problem}"));
+        let problem = format!("no record is left to train on{}", first.unwrap_or_default());
+        return Err(Error::Data { file: file.into(), problem });
+    };
+    report.documents = documents.len();
+    report.tokens = documents.iter().map(|document| document.tokens.len()).sum();
+    report.trained_tokens = documents.iter().map(Document::trained_tokens).sum();
+    report.longest = longest;
+    Ok(Encoded { documents, report })
+}
+
+/// Why a record gives no document: an engine's error, or plain words.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Engine(#[from] Error),
+    #[error("{0}")]
+    Untrained(String),
+}
+
+fn encode_record(
+    record: &Record,
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    options: EncodeOptions,
+    truncated: &mut usize,
+) -> Result<Vec<Document>, Refusal> {
+    let cutoff = options.cutoff_length;
+    let mut stream = Stream::default();
+    match &record.content {
+        Content::Text(text) => {
+            stream.bos(tokenizer);
+            stream.ids(tokenizer.encode(text)?, true);
+            stream.eos(tokenizer);
+            let windows = stream.tokens.chunks(cutoff).zip(stream.trained.chunks(cutoff));
+            // A window of one token would have nothing to score.
+            let documents: Vec<Document> = windows
+                .filter(|(tokens, _)| tokens.len() > 1)
+                .map(|(tokens, trained)| Document {
+                    tokens: tokens.to_vec(),
+                    trained: trained.to_vec(),
+                    line: record.line,
+                })
+                .collect();
+            if documents.is_empty() {
+                return Err(Refusal::Untrained(
+                    "the text is a single token, and the first token is never scored".into(),
+                ));
+            }
+            Ok(documents)
+        }
+        Content::Chat(chat) => {
+            match template {
+                Some(template) => stream.chat(chat, tokenizer, template, options.last_turn_only)?,
+                None => stream.plain_chat(chat, tokenizer, options.last_turn_only)?,
+            }
+            let whole = Document { tokens: stream.tokens, trained: stream.trained, line: record.line };
+            let length = whole.tokens.len();
+            if whole.trained_tokens() == 0 {
+                return Err(Refusal::Untrained("no token is trained: the conversation has no assistant turn".into()));
+            }
+            if length <= cutoff {
+                return Ok(vec![whole]);
+            }
+            let mut cut = whole;
+            cut.tokens.truncate(cutoff);
+            cut.trained.truncate(cutoff);
+            if cut.trained_tokens() == 0 {
+                return Err(Refusal::Untrained(format!(
+                    "no trained token is left: the record has {length} tokens, and the first trained one lies beyond \
+                     data.cutoff_length {cutoff}; raise it or skip such records"
+                )));
+            }
+            *truncated += 1;
+            Ok(vec![cut])
+        }
+    }
+}
+
+/// Tokens and marks as they are collected.
+#[derive(Default)]
+struct Stream {
+    tokens: Vec<u32>,
+    trained: Vec<bool>,
+}
+
+impl Stream {
+    fn ids(&mut self, ids: Vec<u32>, trained: bool) {
+        self.trained.extend(std::iter::repeat_n(trained, ids.len()));
+        self.tokens.extend(ids);
+    }
+
+    /// A text of which the `spans` (byte ranges, in order) are trained.
+    fn text(&mut self, text: &str, spans: &[Range<usize>], tokenizer: &Tokenizer) -> Result<()> {
+        let tokens = tokenizer.encode_with_offsets(text)?;
+        let mut spans = spans.iter().peekable();
+        for (start, _) in &tokens.offsets {
+            while spans.next_if(|span| span.end <= *start).is_some() {}
+            self.trained.push(spans.peek().is_some_and(|span| span.contains(start)));
+        }
+        self.tokens.extend(tokens.ids);
+        Ok(())
+    }
+
+    fn bos(&mut self, tokenizer: &Tokenizer) {
+        if let Some(bos) = tokenizer.bos_id().filter(|_| tokenizer.add_bos()) {
+            self.ids(vec![bos], false);
+        }
+    }
+
+    fn eos(&mut self, tokenizer: &Tokenizer) {
+        self.ids(tokenizer.eos_id().into_iter().collect(), true);
+    }
+
+    fn chat(
+        &mut self,
+        chat: &Conversation,
+        tokenizer: &Tokenizer,
+        template: &ChatTemplate,
+        last_turn_only: bool,
+    ) -> Result<()> {
+        let rendered = template.render_trained(chat, last_turn_only)?;
+        self.text(&rendered.text, &rendered.trained, tokenizer)?;
+        // Some templates (GLM-4) leave the end of a turn to the next speaker's token, which a last turn does not have; the
+        // model would never learn to stop.
+        let ends_with_assistant = chat.messages.last().is_some_and(|message| message.role == "assistant");
+        if ends_with_assistant && !self.is_closed(tokenizer)? {
+            self.eos(tokenizer);
+        }
+        Ok(())
+    }
+
+    /// Whether the last token that is not white space is special.
+    fn is_closed(&self, tokenizer: &Tokenizer) -> Result<bool> {
+        for id in self.tokens.iter().rev() {
+            if tokenizer.is_special(*id) {
+                return Ok(true);
+            }
+            if !tokenizer.decode(&[*id], false)?.trim().is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The layout without a template; see the file header.
+    fn plain_chat(&mut self, chat: &Conversation, tokenizer: &Tokenizer, last_turn_only: bool) -> Result<()> {
+        let last = chat.messages.iter().rposition(|message| message.role == "assistant");
+        self.bos(tokenizer);
+        // Text up to the next end-of-sequence token; that token separates, so tokenising the pieces apart is exact.
+        let (mut text, mut spans) = (String::new(), Vec::new());
+        for (index, message) in chat.messages.iter().enumerate() {
+            let start = text.len();
+            text.push_str(&message.content);
+            if message.role != "assistant" {
+                text.push('\n');
+                continue;
+            }
+            let trained = !last_turn_only || Some(index) == last;
+            if trained {
+                spans.push(start..text.len());
+            }
+            match tokenizer.eos_id() {
+                Some(eos) => {
+                    self.text(&text, &spans, tokenizer)?;
+                    self.ids(vec![eos], trained);
+                    text.clear();
+                    spans.clear();
+                }
+                None => text.push('\n'),
+            }
+        }
+        self.text(&text, &spans, tokenizer)
+    }
+}

@@ -1,0 +1,416 @@
+//! Chat templates: a conversation becomes one text, and the assistant's parts of it are found again.
+//!
+//! Templates are Jinja programs that come with a model, written for Python. They run in minijinja with what Hugging Face
+//! offers them (`trim_blocks`, `lstrip_blocks`, Python's string methods, `raise_exception`, `strftime_now`, `tojson` as
+//! `json.dumps` writes it, `{% generation %}`), and with limits on instructions, recursion and output, since they are
+//! untrusted.
+//!
+//! **Trained spans.** A template does not say where an assistant's turn begins and ends. Two renderings tell: of the
+//! messages before the turn with the generation prompt, and of the messages up to and with the turn. Where both are
+//! prefixes of the whole text, the turn is what lies between. Templates that write earlier turns differently from the
+//! last one (Qwen3 drops earlier thinking) break that; then the turn's content is replaced by a marker and rendered
+//! again, and what did not change around the marker is not the turn.
+
+mod date;
+mod python_json;
+
+use std::io;
+use std::ops::Range;
+
+use minijinja::value::{Kwargs, Value as Jinja, ValueKind};
+use minijinja::{AutoEscape, Environment, ErrorKind};
+use serde_json::{Map, Value};
+
+use crate::data::{Conversation, Message};
+use crate::error::{Error, Result};
+
+pub use date::Date;
+
+/// Instructions of one rendering. Real templates need about a hundred a message.
+const FUEL: u64 = 20_000_000;
+/// Depth of macros and nested blocks.
+const RECURSION: usize = 120;
+/// Bytes of one rendering.
+const MAX_OUTPUT_BYTES: usize = 64 << 20;
+/// Bytes of a template's source.
+const MAX_SOURCE_BYTES: usize = 1 << 20;
+const NAME: &str = "chat_template";
+
+/// What a rendering is given beside the messages.
+#[derive(Clone, Debug, Default)]
+pub struct RenderOptions {
+    /// End with the words that open an assistant's turn.
+    pub add_generation_prompt: bool,
+    /// Tool descriptions.
+    pub tools: Option<Value>,
+    /// Further variables, such as `enable_thinking`.
+    pub variables: Map<String, Value>,
+}
+
+/// A rendered conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// The whole text.
+    pub text: String,
+    /// Byte ranges of the assistant's turns: content and what ends the turn. In order, apart from each other.
+    pub trained: Vec<Range<usize>>,
+}
+
+/// A compiled chat template.
+#[derive(Clone, Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    bos: Option<String>,
+    eos: Option<String>,
+}
+
+impl ChatTemplate {
+    /// Compiles `source`. `bos` and `eos` are the spellings of the special tokens. `today` is what `strftime_now` answers
+    /// with; it is given, not read from a clock, so that a run can be repeated, and without it the function is undefined
+    /// and templates fall back to a date of their own.
+    ///
+    /// # Errors
+    /// [`Error::Template`] with line and cause if the source does not parse or is too long.
+    pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>, today: Option<Date>) -> Result<Self> {
+        if source.len() > MAX_SOURCE_BYTES {
+            let problem = format!("the source has {} bytes, and {MAX_SOURCE_BYTES} are allowed", source.len());
+            return Err(Error::Template { problem });
+        }
+        let mut environment = Environment::new();
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(RECURSION);
+        environment.set_formatter(|out, state, value| match value.kind() {
+            // As Python prints them.
+            ValueKind::Bool => Ok(out.write_str(if value.is_true() { "True" } else { "False" })?),
+            ValueKind::None => Ok(out.write_str("None")?),
+            _ => minijinja::escape_formatter(out, state, value),
+        });
+        environment.add_filter("tojson", tojson);
+        environment.add_function("raise_exception", |message: String| -> Result<Jinja, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        });
+        if let Some(today) = today {
+            environment.add_function("strftime_now", move |format: String| today.format(&format));
+        }
+        let source = without_generation_tags(source);
+        environment.add_template_owned(NAME, source).map_err(problem)?;
+        Ok(Self { environment, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned) })
+    }
+
+    /// Renders messages without tools or further variables.
+    ///
+    /// # Errors
+    /// [`Error::Template`] if the template raises an exception, fails, or exceeds a limit.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        self.render_with(messages, &RenderOptions { add_generation_prompt, ..RenderOptions::default() })
+    }
+
+    /// Renders messages with everything that a template may ask for.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render_with(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
+        let mut context: Vec<(String, Jinja)> = Vec::with_capacity(options.variables.len() + 5);
+        context.extend(options.variables.iter().map(|(name, value)| (name.clone(), Jinja::from_serialize(value))));
+        context.push(("messages".into(), Jinja::from_serialize(messages)));
+        context.push(("add_generation_prompt".into(), options.add_generation_prompt.into()));
+        context.push(("tools".into(), options.tools.as_ref().map_or(().into(), Jinja::from_serialize)));
+        for (name, token) in [("bos_token", &self.bos), ("eos_token", &self.eos)] {
+            if let Some(token) = token {
+                context.push((name.into(), token.as_str().into()));
+            }
+        }
+        let template = self.environment.get_template(NAME).map_err(problem)?;
+        let mut output = Bounded(Vec::new());
+        template.render_captured_to(Jinja::from_iter(context), &mut output).map_err(problem)?;
+        String::from_utf8(output.0).map_err(|error| Error::Template { problem: error.to_string() })
+    }
+
+    /// Renders a conversation and finds the assistant's turns in it; with `last_turn_only`, the last of them.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`], and [`Error::Template`] if a turn cannot be told from the text around it.
+    pub fn render_trained(&self, conversation: &Conversation, last_turn_only: bool) -> Result<Rendered> {
+        let messages = &conversation.messages;
+        let render = |messages: &[Message], add_generation_prompt| {
+            let options =
+                RenderOptions { add_generation_prompt, tools: conversation.tools.clone(), variables: Map::new() };
+            self.render_with(messages, &options)
+        };
+        let text = render(messages, false)?;
+        let mut turns: Vec<usize> = (0..messages.len()).filter(|index| messages[*index].role == "assistant").collect();
+        if last_turn_only {
+            turns = turns.split_off(turns.len().saturating_sub(1));
+        }
+        let mut trained: Vec<Range<usize>> = Vec::with_capacity(turns.len());
+        for turn in turns {
+            let span = find_turn(&render, messages, &text, turn)?;
+            if let Some(previous) = trained.last()
+                && previous.end > span.start
+            {
+                return Err(unclear(turn, "it overlaps the turn before it"));
+            }
+            trained.push(span);
+        }
+        Ok(Rendered { text, trained })
+    }
+}
+
+/// The byte range of message `turn` in `text`, the rendering of all `messages`.
+fn find_turn(
+    render: &dyn Fn(&[Message], bool) -> Result<String>,
+    messages: &[Message],
+    text: &str,
+    turn: usize,
+) -> Result<Range<usize>> {
+    // A template may refuse a partial conversation; that only means that this way is closed.
+    let before = render(&messages[..turn], true).ok().filter(|before| text.starts_with(before.as_str()));
+    if let Some(before) = &before {
+        let with = render(&messages[..=turn], false).ok();
+        if let Some(with) = with.filter(|with| with.len() > before.len() && with.starts_with(before.as_str()))
+            && text.starts_with(&with)
+        {
+            return Ok(before.len()..with.len());
+        }
+    }
+
+    let marker = (0..).map(|n| format!("TemperMarker{n}x")).find(|marker| !text.contains(marker.as_str()));
+    let Some(marker) = marker else { return Err(unclear(turn, "no marker is free")) };
+    let mut marked = messages.to_vec();
+    marked[turn].content = marker.clone();
+    let around = render(&marked, false)?;
+    let Some((head, tail)) = around.split_once(&marker) else {
+        return Err(unclear(turn, "the template does not write its content as it is"));
+    };
+    if !text.ends_with(tail) || text.len() < tail.len() {
+        return Err(unclear(turn, "the text after it depends on its content"));
+    }
+    let content_end = text.len() - tail.len();
+    // What ends a turn is what follows the marker where the turn is the last; the text shares it up to the next turn.
+    let alone = render(&marked[..=turn], false)?;
+    let ending = alone.split_once(&marker).map_or("", |(_, ending)| ending);
+    let shared = ending.char_indices().zip(tail.chars()).take_while(|((_, a), b)| a == b).last();
+    let end = content_end + shared.map_or(0, |((at, letter), _)| at + letter.len_utf8());
+    let start = match before {
+        Some(before) => before.len(),
+        None if text.starts_with(head) => head.len(),
+        None => return Err(unclear(turn, "the text before it depends on its content")),
+    };
+    // An empty content can leave out a separator that follows the marker, so only the whole turn is compared.
+    if end < start {
+        return Err(unclear(turn, "the text around it depends on its content"));
+    }
+    Ok(start..end)
+}
+
+fn unclear(turn: usize, why: &str) -> Error {
+    Error::Template {
+        problem: format!(
+            "cannot find assistant turn (message {}) in the rendered text: {why}; train without the template or give the \
+             data as prompt and completion",
+            turn + 1
+        ),
+    }
+}
+
+/// An engine's error with its line, in one line of text.
+fn problem(error: minijinja::Error) -> Error {
+    let place = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
+    let mut text = format!("{place}{}", error.kind());
+    if let Some(detail) = error.detail() {
+        text.push_str(&format!(": {detail}"));
+    }
+    if let Some(cause) = std::error::Error::source(&error) {
+        text.push_str(&format!(": {cause}"));
+    }
+    Error::Template { problem: text }
+}
+
+/// Collects output up to [`MAX_OUTPUT_BYTES`].
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_OUTPUT_BYTES {
+            return Err(io::Error::other(format!("the output exceeds {MAX_OUTPUT_BYTES} bytes")));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `json.dumps(value, ensure_ascii, indent, separators, sort_keys)` with Hugging Face's defaults.
+fn tojson(value: Jinja, options: Kwargs) -> Result<Jinja, minijinja::Error> {
+    let bad = |what: String| minijinja::Error::new(ErrorKind::InvalidOperation, what);
+    let indent = options.get::<Option<usize>>("indent")?.map(|indent| indent.min(16));
+    let separators = options.get::<Option<Vec<String>>>("separators")?;
+    let (item, key) = match separators.as_deref() {
+        None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
+        Some([item, key]) => (item.clone(), key.clone()),
+        Some(other) => return Err(bad(format!("tojson needs two separators, got {}", other.len()))),
+    };
+    let style = python_json::Style {
+        ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+        indent,
+        item,
+        key,
+    };
+    options.assert_all_used()?;
+    let value = serde_json::to_value(&value).map_err(|error| bad(format!("tojson: {error}")))?;
+    Ok(python_json::write(&value, &style).into())
+}
+
+/// Hugging Face's `{% generation %}` marks trained text for its own masks. It has no effect on a rendering, so it becomes
+/// an `if` that is always true, which keeps the white-space control of its tags.
+fn without_generation_tags(source: &str) -> String {
+    let mut output = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(at) = rest.find("{%") {
+        let (before, tag) = rest.split_at(at);
+        output.push_str(before);
+        let Some(end) = tag.find("%}") else { break };
+        let (tag, after) = tag.split_at(end + 2);
+        let inside = &tag[2..tag.len() - 2];
+        match inside.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim() {
+            "generation" => output.push_str(&tag.replacen("generation", "if true", 1)),
+            "endgeneration" => output.push_str(&tag.replacen("endgeneration", "endif", 1)),
+            _ => output.push_str(tag),
+        }
+        rest = after;
+    }
+    output.push_str(rest);
+    output
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHATML: &str = "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '</>\\n' }}{% endfor %}\
+                          {% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}";
+    /// Writes a note into the last turn only, as Qwen3 does with its thinking.
+    const FORGETFUL: &str = "{% for m in messages %}{{ '<' + m.role + '>' }}{% if m.role == 'assistant' and loop.last %}\
+                             {{ '(note)' }}{% endif %}{{ m.content | trim + '</>\\n' }}{% endfor %}\
+                             {% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}";
+
+    fn conversation(turns: &[(&str, &str)]) -> Conversation {
+        let messages = turns.iter().map(|(role, content)| Message::new(*role, *content)).collect();
+        Conversation { messages, tools: None }
+    }
+
+    fn spans(source: &str, turns: &[(&str, &str)], last: bool) -> Result<Vec<String>> {
+        let template = ChatTemplate::new(source, None, Some("</s>"), None)?;
+        let rendered = template.render_trained(&conversation(turns), last)?;
+        Ok(rendered.trained.iter().map(|span| rendered.text[span.clone()].to_owned()).collect())
+    }
+
+    fn render(source: &str, variables: Value) -> Result<String> {
+        let Value::Object(variables) = variables else { panic!("not an object") };
+        let template = ChatTemplate::new(source, None, None, None)?;
+        template.render_with(&[], &RenderOptions { variables, ..RenderOptions::default() })
+    }
+
+    #[test]
+    fn every_assistant_turn_is_trained_with_what_ends_it() {
+        let turns = [("user", "a"), ("assistant", "b"), ("user", "b"), ("assistant", "b\n")];
+        assert_eq!(spans(CHATML, &turns, false).unwrap(), ["b</>\n", "b\n</>\n"]);
+        assert_eq!(spans(CHATML, &turns, true).unwrap(), ["b\n</>\n"]);
+        assert!(spans(CHATML, &turns[..1], false).unwrap().is_empty());
+    }
+
+    #[test]
+    fn turns_are_found_where_a_template_writes_earlier_turns_differently() {
+        let turns = [("user", "a"), ("assistant", " b "), ("user", "b"), ("assistant", "c")];
+        assert_eq!(spans(FORGETFUL, &turns, false).unwrap(), ["b</>\n", "(note)c</>\n"]);
+    }
+
+    #[test]
+    fn a_conversation_that_begins_with_the_assistant_is_found_too() {
+        let picky = format!("{{% if messages|length == 0 %}}{{{{ raise_exception('empty') }}}}{{% endif %}}{CHATML}");
+        let turns = [("assistant", "b"), ("user", "a"), ("assistant", "")];
+        assert_eq!(spans(&picky, &turns, false).unwrap(), ["b</>\n", "</>\n"]);
+    }
+
+    #[test]
+    fn a_turn_that_cannot_be_found_is_an_error() {
+        let hidden = "{{ messages | length }}{% for m in messages %}{{ m.content | length }};{% endfor %}";
+        let error = spans(hidden, &[("user", "a"), ("assistant", "b"), ("user", "c")], false).unwrap_err().to_string();
+        assert!(error.contains("cannot find assistant turn (message 2)"), "{error}");
+    }
+
+    #[test]
+    fn generation_tags_change_nothing() {
+        let tagged = CHATML
+            .replace("{{ '<' + m", "{% generation %}{{ '<' + m")
+            .replace("{% endfor %}", "{%- endgeneration -%}{% endfor %}");
+        let turns = [("user", "a"), ("assistant", "b")];
+        assert_eq!(spans(&tagged, &turns, false).unwrap(), spans(CHATML, &turns, false).unwrap());
+    }
+
+    #[test]
+    fn json_is_written_as_python_writes_it() {
+        let value = serde_json::json!({"x": {"b": [1, 2.5, null, true, "é<'\n"], "a": {}, "e": []}});
+        assert_eq!(
+            render("{{ x | tojson }}", value.clone()).unwrap(),
+            r#"{"b": [1, 2.5, null, true, "é<'\n"], "a": {}, "e": []}"#
+        );
+        assert_eq!(
+            render("{{ x | tojson(ensure_ascii=true, sort_keys=true, separators=(',', ':')) }}", value.clone())
+                .unwrap(),
+            r#"{"a":{},"b":[1,2.5,null,true,"\u00e9<'\n"],"e":[]}"#
+        );
+        assert_eq!(
+            render("{{ x | tojson(indent=2) }}", value).unwrap(),
+            "{\n  \"b\": [\n    1,\n    2.5,\n    null,\n    true,\n    \"é<'\\n\"\n  ],\n  \"a\": {},\n  \"e\": []\n}"
+        );
+    }
+
+    #[test]
+    fn truth_and_nothing_print_as_in_python() {
+        assert_eq!(render("{{ true }} {{ none }} {{ missing }}", serde_json::json!({})).unwrap(), "True None ");
+    }
+
+    #[test]
+    fn hostile_templates_end_with_an_error() {
+        let cases = [
+            (
+                "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
+                "fuel",
+            ),
+            ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+            ("{% for a in range(90000) %}{{ 'x' * 100000 }}{% endfor %}", "exceeds"),
+            ("{{ 'x' * 1000000000000 }}", "too large"),
+            ("{% if %}", "line 1"),
+            ("{{ raise_exception('no system role') }}", "no system role"),
+            ("{{ a.b.c }}", "undefined"),
+            ("{% include 'other' %}", "other"),
+        ];
+        for (source, expected) in cases {
+            let error = ChatTemplate::new(source, None, None, None)
+                .and_then(|template| template.render(&[], false))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(expected), "{source}: {error}");
+        }
+        let deep = format!("{}{}", "{% if a %}".repeat(50_000), "{% endif %}".repeat(50_000));
+        assert!(ChatTemplate::new(&deep, None, None, None).is_err());
+        assert!(ChatTemplate::new(&" ".repeat(MAX_SOURCE_BYTES + 1), None, None, None).is_err());
+    }
+
+    #[test]
+    fn the_date_is_the_one_given_and_undefined_otherwise() {
+        let source = "{{ strftime_now('%d %b %Y') if strftime_now is defined else 'none' }}";
+        let dated = ChatTemplate::new(source, None, None, Some(Date { year: 2024, month: 7, day: 26 })).unwrap();
+        assert_eq!(dated.render(&[], false).unwrap(), "26 Jul 2024");
+        assert_eq!(ChatTemplate::new(source, None, None, None).unwrap().render(&[], false).unwrap(), "none");
+    }
+}

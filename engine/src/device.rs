@@ -1,0 +1,232 @@
+//! Which device a run uses, and what that device allows.
+//!
+//! A hardware GPU is chosen where there is one; otherwise the CPU backend, and never silently software Vulkan, which is
+//! some twenty times slower than the CPU it runs on. [`adapters`] lists everything with the reason for the choice.
+
+use std::sync::Arc;
+
+use burn::tensor::wgpu::WgpuBackend;
+use burn::tensor::{Device as BurnDevice, DeviceKind};
+
+use crate::error::{Error, Result};
+use crate::kernels::launch::Gpu;
+
+/// A device on which tensors live and kernels run. Cheap to clone.
+#[derive(Clone)]
+pub struct Device {
+    /// burn's name of the device.
+    pub(crate) burn: BurnDevice,
+    gpu: Option<Arc<Gpu>>,
+    name: String,
+}
+
+/// What a wgpu adapter is and allows, as `temper devices` lists it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct AdapterReport {
+    /// The name to give to `--device`: backend and index within it, such as `vulkan:0`.
+    pub id: String,
+    /// The adapter's own name.
+    pub name: String,
+    /// Graphics API.
+    pub backend: String,
+    /// `discrete`, `integrated`, `virtual`, `software` or `other`.
+    pub kind: String,
+    /// Driver name and version.
+    pub driver: String,
+    /// Bytes that one storage binding may hold.
+    pub max_binding_bytes: u64,
+    /// Bytes that one buffer may hold.
+    pub max_buffer_bytes: u64,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+    /// Whether WGSL's `f16` is available.
+    pub f16: bool,
+    #[serde(skip)]
+    selector: (DeviceKind, WgpuBackend),
+}
+
+impl AdapterReport {
+    fn is_hardware(&self) -> bool {
+        self.kind != "software"
+    }
+}
+
+impl Device {
+    /// The CPU backend.
+    pub fn cpu() -> Self {
+        Self { burn: BurnDevice::flex(), gpu: None, name: "CPU".into() }
+    }
+
+    /// The device for a `--device` argument, and the one line that says why it was chosen.
+    ///
+    /// `None` or `"auto"` picks the first hardware adapter, else the CPU. `"cpu"`, a graphics API (`vulkan`, `metal`,
+    /// `dx12`: its first hardware adapter, else its software one), an adapter id (`vulkan:1`) or a part of an adapter's
+    /// name pick that one.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when nothing matches, listing what there is, or when the driver refuses.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn choose(wanted: Option<&str>) -> Result<(Self, String)> {
+        let wanted = wanted.unwrap_or("auto").trim().to_lowercase();
+        if wanted == "cpu" {
+            return Ok((Self::cpu(), "CPU, as asked for".into()));
+        }
+        let adapters = adapters();
+        if wanted == "auto" {
+            return match adapters.iter().find(|a| a.is_hardware()) {
+                Some(adapter) => {
+                    let why = format!("{} ({}): the first hardware GPU", adapter.name, adapter.id);
+                    Ok((Self::open(adapter)?, why))
+                }
+                None if adapters.is_empty() => Ok((Self::cpu(), "CPU: no GPU was found".into())),
+                None => Ok((
+                    Self::cpu(),
+                    format!("CPU: no hardware GPU, and software {} is slower than the CPU backend", adapters[0].id),
+                )),
+            };
+        }
+        let of_api = |a: &&AdapterReport| a.backend == wanted;
+        let found = adapters
+            .iter()
+            .find(|a| a.id == wanted)
+            .or_else(|| adapters.iter().filter(of_api).find(|a| a.is_hardware()))
+            .or_else(|| adapters.iter().find(of_api))
+            .or_else(|| adapters.iter().find(|a| a.name.to_lowercase().contains(&wanted)));
+        match found {
+            Some(adapter) => Ok((Self::open(adapter)?, format!("{} ({}), as asked for", adapter.name, adapter.id))),
+            None => Err(Error::Device {
+                problem: format!(
+                    "there is no device {wanted:?}; choose one of: cpu{}",
+                    adapters.iter().map(|a| format!(", {} ({})", a.id, a.name)).collect::<String>()
+                ),
+            }),
+        }
+    }
+
+    #[cfg(not(target_family = "wasm"))]
+    fn open(adapter: &AdapterReport) -> Result<Self> {
+        // burn refuses a second initialisation of one adapter, so opened adapters are kept for the process's life.
+        static OPENED: std::sync::Mutex<Vec<(String, Device)>> = std::sync::Mutex::new(Vec::new());
+        let mut opened = OPENED.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some((_, device)) = opened.iter().find(|(id, _)| *id == adapter.id) {
+            return Ok(device.clone());
+        }
+        let (kind, api) = adapter.selector.clone();
+        let (burn, setup) = BurnDevice::wgpu_options()
+            .device_kind(kind)
+            .graphics_api(api)
+            .init_with_setup()
+            .map_err(|e| Error::Device { problem: format!("{} could not be opened: {e}", adapter.name) })?;
+        let gpu = Gpu::new(setup);
+        let device = Self { burn, gpu: Some(Arc::new(gpu)), name: format!("{} ({})", adapter.name, adapter.id) };
+        opened.push((adapter.id.clone(), device.clone()));
+        Ok(device)
+    }
+
+    /// The browser's WebGPU device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where the browser offers none.
+    #[cfg(target_family = "wasm")]
+    pub async fn browser() -> Result<Self> {
+        let (burn, setup) = BurnDevice::wgpu_options()
+            .init_with_setup_async()
+            .await
+            .map_err(|e| Error::Device { problem: format!("WebGPU is not available: {e}") })?;
+        let name = setup.adapter.get_info().name;
+        Ok(Self { burn, gpu: Some(Arc::new(Gpu::new(setup))), name: format!("WebGPU {name}") })
+    }
+
+    /// Name for people.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The GPU launch layer, or `None` on the CPU backend.
+    pub(crate) fn gpu(&self) -> Option<&Gpu> {
+        self.gpu.as_deref()
+    }
+
+    /// burn's handle, for tensors made outside the engine.
+    pub fn burn(&self) -> &BurnDevice {
+        &self.burn
+    }
+
+    /// True on the CPU backend.
+    pub fn is_cpu(&self) -> bool {
+        self.gpu.is_none()
+    }
+
+    /// Bytes that one tensor may hold where a kernel binds it whole.
+    pub fn max_binding_bytes(&self) -> u64 {
+        self.gpu.as_ref().map_or(u64::MAX, |g| g.max_binding_bytes())
+    }
+
+    /// Waits until everything submitted is done.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device was lost.
+    pub fn sync(&self) -> Result<()> {
+        self.burn.sync().map_err(|e| Error::Device { problem: format!("{} was lost: {e:?}", self.name) })
+    }
+
+    /// Bytes that the device's memory pools have reserved, where the backend tells.
+    pub fn reserved_bytes(&self) -> Option<u64> {
+        self.burn.memory_pool_usage().map(|usage| usage.bytes_reserved as u64)
+    }
+}
+
+/// Every wgpu adapter of the machine, hardware first in the order in which they would be chosen.
+#[cfg(not(target_family = "wasm"))]
+pub fn adapters() -> Vec<AdapterReport> {
+    let apis = [
+        (wgpu::Backends::VULKAN, WgpuBackend::Vulkan, "vulkan"),
+        (wgpu::Backends::METAL, WgpuBackend::Metal, "metal"),
+        (wgpu::Backends::DX12, WgpuBackend::Dx12, "dx12"),
+    ];
+    let mut reports = Vec::new();
+    for (backends, api, label) in apis {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = backends;
+        let instance = wgpu::Instance::new(descriptor);
+        let mut counts = [0usize; 3];
+        // A future only for the browser's sake: it is ready at once on native targets.
+        let found = pollster::block_on(instance.enumerate_adapters(backends));
+        for (index, adapter) in found.iter().enumerate() {
+            let info = adapter.get_info();
+            let limits = adapter.limits();
+            let mut nth = |slot: usize| {
+                counts[slot] += 1;
+                counts[slot] - 1
+            };
+            let (kind, name) = match info.device_type {
+                wgpu::DeviceType::DiscreteGpu => (DeviceKind::DiscreteGpu(nth(0)), "discrete"),
+                wgpu::DeviceType::IntegratedGpu => (DeviceKind::IntegratedGpu(nth(1)), "integrated"),
+                wgpu::DeviceType::VirtualGpu => (DeviceKind::VirtualGpu(nth(2)), "virtual"),
+                wgpu::DeviceType::Cpu => (DeviceKind::Cpu, "software"),
+                // burn has no selector for these; its default takes the best adapter of the graphics API.
+                wgpu::DeviceType::Other => (DeviceKind::DefaultDevice, "other"),
+            };
+            reports.push(AdapterReport {
+                id: format!("{label}:{index}"),
+                name: info.name.clone(),
+                backend: label.into(),
+                kind: name.into(),
+                driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
+                max_binding_bytes: limits.max_storage_buffer_binding_size as u64,
+                max_buffer_bytes: limits.max_buffer_size,
+                workgroup_bytes: limits.max_compute_workgroup_storage_size,
+                f16: adapter.features().contains(wgpu::Features::SHADER_F16),
+                selector: (kind, api),
+            });
+        }
+    }
+    let rank = |a: &AdapterReport| match a.kind.as_str() {
+        "discrete" => 0,
+        "integrated" => 1,
+        "virtual" | "other" => 2,
+        _ => 3,
+    };
+    reports.sort_by_key(rank);
+    reports
+}

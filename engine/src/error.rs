@@ -1,0 +1,182 @@
+//! Every way in which the engine can refuse or fail, as data.
+//!
+//! The engine never prints and never panics on user input; a panic means a bug. Each variant names the place, both
+//! numbers where there are two, and what to do about it. The faces (command, page) add context and decide how to show
+//! it: [`Error::is_bad_input`] separates "you asked for something that cannot be" from "the run failed".
+
+/// Result of every fallible engine function.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, and where.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration has one or more invalid entries, all reported together.
+    #[error("invalid configuration:\n{}", list(.problems))]
+    Config {
+        /// One line each: where (file line or override), what, and what is allowed.
+        problems: Vec<String>,
+    },
+    /// A line of a data file cannot be used.
+    #[error("{file}, line {line}: {problem}")]
+    Record {
+        /// File as the user named it.
+        file: String,
+        /// Line number, from 1.
+        line: usize,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// A whole data set cannot be used (empty, or nothing in it is trained).
+    #[error("data set {file}: {problem}")]
+    Data {
+        /// File as the user named it.
+        file: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A chat template does not parse or does not render.
+    #[error("chat template: {problem}")]
+    Template {
+        /// The template engine's own words, with the line.
+        problem: String,
+    },
+    /// A tokenizer cannot be read or does not fit the model.
+    #[error("tokenizer: {problem}")]
+    Tokenizer {
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A weight or configuration file is malformed, truncated or lies about its sizes.
+    #[error("{file}: {problem}")]
+    Format {
+        /// File as the user named it.
+        file: String,
+        /// Field, offset and both numbers.
+        problem: String,
+    },
+    /// A tensor is missing, unexpected or mis-shaped.
+    #[error("{file}: tensor {tensor}: {problem}")]
+    Tensor {
+        /// File as the user named it.
+        file: String,
+        /// The tensor's name in that file.
+        tensor: String,
+        /// Expected and found.
+        problem: String,
+    },
+    /// The model is of a kind that the engine does not implement.
+    #[error("unsupported model: {problem}")]
+    Unsupported {
+        /// Which field said so, and what is supported.
+        problem: String,
+    },
+    /// An argument has the wrong shape.
+    #[error("{what}: expected shape {expected}, got {got}")]
+    Shape {
+        /// Which argument of which operation.
+        what: String,
+        /// Expected shape.
+        expected: String,
+        /// Shape found.
+        got: String,
+    },
+    /// A label is neither ignored nor a token of the vocabulary.
+    #[error("row {row}: label {label} is outside the vocabulary of {vocab} tokens")]
+    Label {
+        /// Row of the batch.
+        row: usize,
+        /// The label found.
+        label: i64,
+        /// Vocabulary size.
+        vocab: usize,
+    },
+    /// The device cannot do what the plan needs.
+    #[error("{what} needs {needed} bytes, but {adapter} allows {allowed}: {advice}")]
+    Limit {
+        /// What was to be allocated or bound.
+        what: String,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes allowed.
+        allowed: u64,
+        /// Device name.
+        adapter: String,
+        /// What would make it fit.
+        advice: String,
+    },
+    /// No such device, or it was lost.
+    #[error("device: {problem}")]
+    Device {
+        /// What happened and what to do.
+        problem: String,
+    },
+    /// A kernel was refused by the driver or ran into an error.
+    #[error("kernel {name}: {message}")]
+    Kernel {
+        /// The shader's stem.
+        name: String,
+        /// The driver's words.
+        message: String,
+    },
+    /// NaN or infinity where a number is required. The step was abandoned; nothing saved was touched.
+    #[error("{tensor}: not a finite number at row {row}{}; the step was not applied, and the last checkpoint is intact", at_step(.step))]
+    NonFinite {
+        /// Which tensor.
+        tensor: String,
+        /// First offending row.
+        row: usize,
+        /// Optimiser step, where there is one.
+        step: Option<u64>,
+    },
+    /// A checkpoint does not fit this run.
+    #[error("checkpoint: {field}: {problem}")]
+    Checkpoint {
+        /// Which field or file.
+        field: String,
+        /// Both values, and what to do.
+        problem: String,
+    },
+    /// The host could not read or write.
+    #[error("{path}: {problem}")]
+    Io {
+        /// Path or name.
+        path: String,
+        /// The operating system's words.
+        problem: String,
+    },
+}
+
+impl Error {
+    /// True where the cause is what the user gave (exit code 2), false where the run itself failed (exit code 1).
+    pub fn is_bad_input(&self) -> bool {
+        !matches!(self, Self::Kernel { .. } | Self::NonFinite { .. } | Self::Io { .. })
+    }
+}
+
+fn list(problems: &[String]) -> String {
+    problems.iter().map(|p| format!("  - {p}")).collect::<Vec<_>>().join("\n")
+}
+
+fn at_step(step: &Option<u64>) -> String {
+    step.map(|s| format!(" in step {s}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_configuration_problems_are_listed_in_one_message() {
+        let error = Error::Config { problems: vec!["a".into(), "b".into()] };
+        assert_eq!(error.to_string(), "invalid configuration:\n  - a\n  - b");
+        assert!(error.is_bad_input());
+    }
+
+    #[test]
+    fn a_non_finite_step_is_a_failed_run_and_not_bad_input() {
+        let error = Error::NonFinite { tensor: "logits".into(), row: 3, step: Some(7) };
+        assert!(error.to_string().contains("row 3 in step 7"));
+        assert!(!error.is_bad_input());
+    }
+}

@@ -1,0 +1,4 @@
+//! What a model knows, measured: loss and perplexity on text, generated text.
+
+pub mod generate;
+pub mod perplexity;

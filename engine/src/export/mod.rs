@@ -1,0 +1,8 @@
+//! What a run leaves for other programs: adapters in PEFT's format ([`peft`]) and models in Hugging Face's ([`model`]).
+//!
+//! Nothing here opens a file. Small results come as named bytes, large ones go through a [`std::io::Write`] of the
+//! host's, one tensor at a time ([`stream`]).
+
+pub mod model;
+pub mod peft;
+pub mod stream;

@@ -1,0 +1,39 @@
+//! A whole model as a Hugging Face folder: `config.json` and one `model.safetensors`.
+//!
+//! The weights are one file of any size, written with one tensor in memory at a time. There is no sharding;
+//! transformers and this engine read single files of any size.
+
+use std::io::{self, Write};
+
+use super::stream::{Stream, wrong};
+use crate::error::Result;
+use crate::model::architecture::{Architecture, SpecialTokens, TensorSpec};
+use crate::weights::Storage;
+
+/// Contents of `config.json` for weights stored as `storage` (F32, F16 or BF16).
+pub fn config_json(architecture: &Architecture, special: &SpecialTokens, storage: Storage) -> String {
+    let dtype = match storage {
+        Storage::F16 => "float16",
+        Storage::Bf16 => "bfloat16",
+        _ => "float32",
+    };
+    architecture.to_config_json(special, dtype)
+}
+
+/// Writes `model.safetensors`, asking `fetch` for each tensor of [`Architecture::tensor_specs`] in that order.
+///
+/// # Errors
+/// The writer's and `fetch`'s, and as [`Stream::tensor`]; see [`super::stream::into_error`].
+pub fn write(
+    out: &mut dyn Write,
+    architecture: &Architecture,
+    storage: Storage,
+    fetch: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>>,
+) -> io::Result<()> {
+    let specs = architecture.tensor_specs();
+    let mut stream = Stream::begin(out, specs.clone(), storage)?;
+    for spec in &specs {
+        stream.tensor(&spec.name, &fetch(spec).map_err(wrong)?)?;
+    }
+    stream.finish()
+}

@@ -1,0 +1,169 @@
+//! Causal grouped-query attention within each document of a packed stream, and its pull-back.
+//!
+//! On the CPU one fused pair of functions, linear in memory; on a GPU burn's batched matrix products around our softmax
+//! kernels, a chunk of key heads at a time so that the scores fit one binding.
+
+use burn::tensor::Tensor;
+
+use super::cpu;
+use super::tensor::{Indices, from_cube, from_vec, gpu_of, into_gpu, on_cpu, on_gpu, slice};
+use crate::device::Device;
+use crate::error::{Error, Result};
+
+/// Heads of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+/// What the pull-back needs besides q, k, v and the output.
+pub enum Saved {
+    /// Log-sum-exp of each head's scores, `[heads, tokens]`; probabilities are made again from it.
+    LogSumExp(Tensor<2>),
+    /// Nothing: the GPU path makes scores and probabilities again.
+    Nothing,
+}
+
+/// `qkv [tokens, (heads + 2 kv_heads) * head_dim]` -> `[tokens, heads * head_dim]`.
+///
+/// `document_start[t]` is the index of the first token of `t`'s document.
+///
+/// # Errors
+/// Device errors; [`Error::Limit`] where the scores of one key head outgrow a binding.
+pub fn forward(device: &Device, qkv: &Tensor<2>, shape: Shape, document_start: &Indices) -> Result<(Tensor<2>, Saved)> {
+    let tokens = qkv.dims()[0];
+    if device.is_cpu() {
+        let qkv = on_cpu(qkv);
+        let (mut out, mut lse) = (vec![0.0; tokens * shape.heads * shape.head_dim], vec![0.0; shape.heads * tokens]);
+        cpu::attention(&on_host(shape, tokens), slice(&qkv), document_start.host(), &mut out, &mut lse);
+        let saved = Saved::LogSumExp(from_vec(lse, [shape.heads, tokens]));
+        return Ok((from_vec(out, [tokens, shape.heads * shape.head_dim]), saved));
+    }
+    let (q, k, v) = heads_first(qkv, shape);
+    let mut outs = Vec::new();
+    for range in chunks(device, shape, tokens)? {
+        let (q, k, v) = (part(&q, &range), part(&k, &range), part(&v, &range));
+        let p = probabilities(device, &q, &k, shape, document_start)?;
+        outs.push(p.matmul(v));
+    }
+    Ok((tokens_first(Tensor::cat(outs, 0), shape.heads, shape.head_dim), Saved::Nothing))
+}
+
+/// Gradient by `qkv` from `dout [tokens, heads * head_dim]`; `out` is the forward result.
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward(
+    device: &Device,
+    qkv: &Tensor<2>,
+    out: &Tensor<2>,
+    saved: Saved,
+    dout: &Tensor<2>,
+    shape: Shape,
+    document_start: &Indices,
+) -> Result<Tensor<2>> {
+    let [tokens, width] = qkv.dims();
+    if let Saved::LogSumExp(lse) = saved {
+        let (qkv, out, lse, dout) = (on_cpu(qkv), on_cpu(out), on_cpu(&lse), on_cpu(dout));
+        let mut dqkv = vec![0.0; tokens * width];
+        let shape = on_host(shape, tokens);
+        let starts = document_start.host();
+        cpu::attention_backward(&shape, slice(&qkv), starts, slice(&out), slice(&lse), slice(&dout), &mut dqkv);
+        return Ok(from_vec(dqkv, [tokens, width]));
+    }
+    let group = shape.heads / shape.kv_heads;
+    let (q, k, v) = heads_first(qkv, shape);
+    let dout = dout.clone().reshape([tokens, shape.heads, shape.head_dim]).swap_dims(0, 1).reshape([
+        shape.kv_heads,
+        group * tokens,
+        shape.head_dim,
+    ]);
+    let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());
+    for range in chunks(device, shape, tokens)? {
+        let (q, k, v, dout) = (part(&q, &range), part(&k, &range), part(&v, &range), part(&dout, &range));
+        let p = probabilities(device, &q, &k, shape, document_start)?;
+        dv.push(p.clone().transpose().matmul(dout.clone()));
+        let dp = dout.matmul(v.transpose());
+        let ds = softmax_backward(device, &p, dp, tokens, scale(shape))?;
+        dq.push(ds.clone().matmul(k));
+        dk.push(ds.transpose().matmul(q));
+    }
+    let dq = tokens_first(Tensor::cat(dq, 0), shape.heads, shape.head_dim);
+    let dk = tokens_first(Tensor::cat(dk, 0), shape.kv_heads, shape.head_dim);
+    let dv = tokens_first(Tensor::cat(dv, 0), shape.kv_heads, shape.head_dim);
+    Ok(Tensor::cat(vec![dq, dk, dv], 1))
+}
+
+fn on_host(shape: Shape, tokens: usize) -> cpu::AttentionShape {
+    let Shape { heads, kv_heads, head_dim } = shape;
+    cpu::AttentionShape { tokens, heads, kv_heads, head_dim, scale: scale(shape) }
+}
+
+fn scale(shape: Shape) -> f32 {
+    1.0 / (shape.head_dim as f32).sqrt()
+}
+
+/// q as `[kv_heads, group * tokens, head_dim]`, k and v as `[kv_heads, tokens, head_dim]`: query heads of one key head
+/// are stacked, so that no key is ever repeated.
+fn heads_first(qkv: &Tensor<2>, shape: Shape) -> (Tensor<3>, Tensor<3>, Tensor<3>) {
+    let tokens = qkv.dims()[0];
+    let (q, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+    let split = |from: usize, width: usize, heads: usize| {
+        qkv.clone()
+            .slice([0..tokens, from..from + width])
+            .reshape([tokens, heads, shape.head_dim])
+            .swap_dims(0, 1)
+            .reshape([shape.kv_heads, heads / shape.kv_heads * tokens, shape.head_dim])
+    };
+    (split(0, q, shape.heads), split(q, kv, shape.kv_heads), split(q + kv, kv, shape.kv_heads))
+}
+
+fn tokens_first(x: Tensor<3>, heads: usize, head_dim: usize) -> Tensor<2> {
+    let tokens = x.dims().iter().product::<usize>() / (heads * head_dim);
+    x.reshape([heads, tokens, head_dim]).swap_dims(0, 1).reshape([tokens, heads * head_dim])
+}
+
+fn part(x: &Tensor<3>, range: &std::ops::Range<usize>) -> Tensor<3> {
+    if *range == (0..x.dims()[0]) { x.clone() } else { x.clone().slice([range.clone()]) }
+}
+
+/// Ranges of key heads whose scores `[heads, tokens, tokens]` fit one binding together.
+fn chunks(device: &Device, shape: Shape, tokens: usize) -> Result<Vec<std::ops::Range<usize>>> {
+    let per_kv_head = (shape.heads / shape.kv_heads * tokens * tokens * size_of::<f32>()) as u64;
+    let at_once = (device.max_binding_bytes() / per_kv_head.max(1)).min(shape.kv_heads as u64) as usize;
+    if at_once == 0 {
+        return Err(Error::Limit {
+            what: format!("attention over {tokens} tokens"),
+            needed: per_kv_head,
+            allowed: device.max_binding_bytes(),
+            adapter: device.name().into(),
+            advice: "use fewer tokens a micro-batch ([run] batch_tokens, [data] cutoff_length)".into(),
+        });
+    }
+    Ok((0..shape.kv_heads).step_by(at_once).map(|start| start..(start + at_once).min(shape.kv_heads)).collect())
+}
+
+/// Attention probabilities `[kv heads, group * tokens, tokens]`.
+fn probabilities(device: &Device, q: &Tensor<3>, k: &Tensor<3>, shape: Shape, start: &Indices) -> Result<Tensor<3>> {
+    let tokens = k.dims()[1];
+    let scores = into_gpu(q.clone().matmul(k.clone().transpose()));
+    let heads = q.dims()[0] * q.dims()[1] / tokens;
+    let params = [heads.into(), tokens.into(), tokens.into(), 0usize.into(), scale(shape).into()];
+    let groups = (heads * tokens) as u64;
+    gpu_of(device).run(&temper_shaders::ATTENTION_SOFTMAX, &params, &[&scores, start.gpu()], groups)?;
+    Ok(from_cube(scores))
+}
+
+fn softmax_backward(device: &Device, p: &Tensor<3>, dp: Tensor<3>, tokens: usize, scale: f32) -> Result<Tensor<3>> {
+    let [kv, stacked, _] = p.dims();
+    let heads = kv * stacked / tokens;
+    let (p, dp) = (on_gpu(p), into_gpu(dp));
+    let params = [heads.into(), tokens.into(), tokens.into(), 0usize.into(), scale.into()];
+    gpu_of(device).run(&temper_shaders::ATTENTION_SOFTMAX_BACKWARD, &params, &[&p, &dp], (heads * tokens) as u64)?;
+    Ok(from_cube(dp))
+}

@@ -1,0 +1,39 @@
+//! The weight of each token from its row statistics: every row of the objective table that one row decides.
+
+use burn::tensor::Tensor;
+
+use super::cpu;
+use super::tensor::{empty_gpu, from_cube, from_vec, gpu_of, on_cpu, on_gpu, slice};
+use crate::device::Device;
+use crate::error::Result;
+use crate::loss::objective::GateParams;
+
+/// `fields [rows, 8]` -> `[rows]`: gate times the gate's own scale times `reciprocal`, one over the trained tokens.
+///
+/// # Errors
+/// Device errors.
+pub fn weights(device: &Device, fields: &Tensor<2>, gate: &GateParams, reciprocal: f32) -> Result<Tensor<1>> {
+    let rows = fields.dims()[0];
+    let gate = GateParams { scale: gate.scale * reciprocal, ..*gate };
+    if device.is_cpu() {
+        let fields = on_cpu(fields);
+        let mut weight = vec![0.0; rows];
+        cpu::gate(slice(&fields), &gate, &mut weight);
+        return Ok(from_vec(weight, [rows]));
+    }
+    let fields = on_gpu(fields);
+    let weight = empty_gpu(&fields, [rows]);
+    let kernel = &temper_shaders::GATE;
+    let params = [
+        rows.into(),
+        gate.kind.into(),
+        gate.exponent.into(),
+        gate.normalizer.into(),
+        gate.a.into(),
+        gate.b.into(),
+        gate.threshold.into(),
+        gate.scale.into(),
+    ];
+    gpu_of(device).run(kernel, &params, &[&fields, &weight], kernel.workgroups(1, rows as u64))?;
+    Ok(from_cube(weight))
+}

@@ -1,0 +1,58 @@
+//! The gated activation of the MLP, `silu(gate) * up` (Shazeer 2020), on a fused `[rows, 2 width]`, gate half first.
+
+use burn::tensor::Tensor;
+
+use super::cpu;
+use super::tensor::{
+    empty_gpu, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
+};
+use crate::device::Device;
+use crate::error::Result;
+
+/// `gate_up [rows, 2 width] -> [rows, width]`.
+///
+/// # Errors
+/// Device errors.
+pub fn forward(device: &Device, gate_up: &Tensor<2>) -> Result<Tensor<2>> {
+    let [rows, double] = gate_up.dims();
+    let width = double / 2;
+    if device.is_cpu() {
+        let gate_up = on_cpu(gate_up);
+        let mut y = vec![0.0; rows * width];
+        cpu::gated_mlp(slice(&gate_up), width, &mut y);
+        return Ok(from_vec(y, [rows, width]));
+    }
+    let gate_up = on_gpu(gate_up);
+    let y = empty_gpu(&gate_up, [rows, width]);
+    let kernel = &temper_shaders::GATED_MLP;
+    gpu_of(device).run(
+        kernel,
+        &[rows.into(), width.into()],
+        &[&gate_up, &y],
+        kernel.workgroups(rows as u64, width as u64),
+    )?;
+    Ok(from_cube(y))
+}
+
+/// Gradient by `gate_up`, written over it, from `dy [rows, width]`.
+///
+/// # Errors
+/// Device errors.
+pub fn backward(device: &Device, gate_up: Tensor<2>, dy: &Tensor<2>) -> Result<Tensor<2>> {
+    let [rows, double] = gate_up.dims();
+    let width = double / 2;
+    if device.is_cpu() {
+        let (mut gate_up, dy) = (into_cpu(gate_up), on_cpu(dy));
+        cpu::gated_mlp_backward(slice_mut(&mut gate_up), width, slice(&dy));
+        return Ok(from_flex(gate_up));
+    }
+    let (gate_up, dy) = (into_gpu(gate_up), on_gpu(dy));
+    let kernel = &temper_shaders::GATED_MLP_BACKWARD;
+    gpu_of(device).run(
+        kernel,
+        &[rows.into(), width.into()],
+        &[&gate_up, &dy],
+        kernel.workgroups(rows as u64, width as u64),
+    )?;
+    Ok(from_cube(gate_up))
+}

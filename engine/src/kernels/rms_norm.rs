@@ -1,0 +1,72 @@
+//! Root-mean-square norm and its pull-backs: `y = x * scale / sqrt(mean(x²) + epsilon)` (Zhang and Sennrich 2019).
+
+use burn::tensor::Tensor;
+
+use super::cpu;
+use super::tensor::{empty_gpu, from_cube, from_vec, gpu_of, on_cpu, on_gpu, slice};
+use crate::device::Device;
+use crate::error::Result;
+
+/// `x [rows, width]`, `scale [width]` -> `y [rows, width]`, reciprocal root mean squares `[rows]`.
+///
+/// # Errors
+/// Device errors.
+pub fn forward(device: &Device, x: &Tensor<2>, scale: &Tensor<1>, epsilon: f32) -> Result<(Tensor<2>, Tensor<1>)> {
+    let [rows, width] = x.dims();
+    if device.is_cpu() {
+        let (x, scale) = (on_cpu(x), on_cpu(scale));
+        let (mut y, mut inverse) = (vec![0.0; rows * width], vec![0.0; rows]);
+        cpu::rms_norm(slice(&x), slice(&scale), epsilon, &mut y, &mut inverse);
+        return Ok((from_vec(y, [rows, width]), from_vec(inverse, [rows])));
+    }
+    let (x, scale) = (on_gpu(x), on_gpu(scale));
+    let (y, inverse) = (empty_gpu(&x, [rows, width]), empty_gpu(&x, [rows]));
+    let params = [rows.into(), width.into(), epsilon.into()];
+    gpu_of(device).run(&temper_shaders::RMS_NORM, &params, &[&x, &scale, &y, &inverse], rows as u64)?;
+    Ok((from_cube(y), from_cube(inverse)))
+}
+
+/// Gradient by `x`, from `dy [rows, width]` and what [`forward`] returned.
+///
+/// # Errors
+/// Device errors.
+pub fn backward(
+    device: &Device,
+    x: &Tensor<2>,
+    scale: &Tensor<1>,
+    inverse: &Tensor<1>,
+    dy: &Tensor<2>,
+) -> Result<Tensor<2>> {
+    let [rows, width] = x.dims();
+    if device.is_cpu() {
+        let (x, scale, inverse, dy) = (on_cpu(x), on_cpu(scale), on_cpu(inverse), on_cpu(dy));
+        let mut dx = vec![0.0; rows * width];
+        cpu::rms_norm_backward(slice(&x), slice(&scale), slice(&inverse), slice(&dy), &mut dx);
+        return Ok(from_vec(dx, [rows, width]));
+    }
+    let (x, scale, inverse, dy) = (on_gpu(x), on_gpu(scale), on_gpu(inverse), on_gpu(dy));
+    let dx = empty_gpu(&x, [rows, width]);
+    let params = [rows.into(), width.into()];
+    gpu_of(device).run(&temper_shaders::RMS_NORM_BACKWARD, &params, &[&x, &scale, &inverse, &dy, &dx], rows as u64)?;
+    Ok(from_cube(dx))
+}
+
+/// Gradient by `scale`, `[width]`.
+///
+/// # Errors
+/// Device errors.
+pub fn scale_gradient(device: &Device, x: &Tensor<2>, inverse: &Tensor<1>, dy: &Tensor<2>) -> Result<Tensor<1>> {
+    let [rows, width] = x.dims();
+    if device.is_cpu() {
+        let (x, inverse, dy) = (on_cpu(x), on_cpu(inverse), on_cpu(dy));
+        let mut dscale = vec![0.0; width];
+        cpu::rms_norm_scale_gradient(slice(&x), slice(&inverse), slice(&dy), false, &mut dscale);
+        return Ok(from_vec(dscale, [width]));
+    }
+    let (x, inverse, dy) = (on_gpu(x), on_gpu(inverse), on_gpu(dy));
+    let dscale = empty_gpu(&x, [width]);
+    let kernel = &temper_shaders::RMS_NORM_SCALE_GRADIENT;
+    let params = [rows.into(), width.into(), false.into()];
+    gpu_of(device).run(kernel, &params, &[&x, &inverse, &dy, &dscale], kernel.workgroups(1, width as u64))?;
+    Ok(from_cube(dscale))
+}

@@ -1,0 +1,87 @@
+//! Rotary position embedding (Su et al. 2021) on the query and key heads of a fused projection.
+
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, TensorData};
+
+use super::cpu;
+use super::tensor::{Indices, from_cube, from_flex, gpu_of, into_cpu, into_gpu, on_gpu, slice_mut};
+use crate::device::Device;
+use crate::error::Result;
+use crate::model::architecture::Architecture;
+
+/// Cosines and sines of a model's rotary frequencies, for as many positions as were asked for.
+#[derive(Clone)]
+pub struct Rotary {
+    cos: Arc<Vec<f32>>,
+    sin: Arc<Vec<f32>>,
+    on_device: Option<(Tensor<1>, Tensor<1>)>,
+    rotary_dim: usize,
+    interleaved: bool,
+    positions: usize,
+}
+
+impl Rotary {
+    /// Tables for positions `0 .. positions`.
+    pub fn new(device: &Device, arch: &Architecture, positions: usize) -> Self {
+        let (cos, sin) = arch.rope_tables(positions);
+        let upload =
+            |values: &Vec<f32>| Tensor::<1>::from_data(TensorData::new(values.clone(), [values.len()]), device.burn());
+        let on_device = (!device.is_cpu() && positions > 0).then(|| (upload(&cos), upload(&sin)));
+        let (rotary_dim, interleaved) = (arch.rope.rotary_dim, arch.rope.interleaved);
+        Self { cos: Arc::new(cos), sin: Arc::new(sin), on_device, rotary_dim, interleaved, positions }
+    }
+
+    /// Positions that the tables hold.
+    pub fn positions(&self) -> usize {
+        self.positions
+    }
+}
+
+/// Rotates the first `heads * head_dim` columns of `x [tokens, width]` by each token's position; by minus it with
+/// `inverse`, which is the pull-back.
+///
+/// # Errors
+/// Device errors.
+pub fn rotate(
+    device: &Device,
+    x: Tensor<2>,
+    heads: usize,
+    head_dim: usize,
+    rotary: &Rotary,
+    positions: &Indices,
+    inverse: bool,
+) -> Result<Tensor<2>> {
+    let [tokens, width] = x.dims();
+    if device.is_cpu() {
+        let mut x = into_cpu(x);
+        let params = cpu::RotaryParams {
+            heads,
+            head_dim,
+            rotary_dim: rotary.rotary_dim,
+            interleaved: rotary.interleaved,
+            inverse,
+            row_stride: width,
+            row_offset: 0,
+        };
+        cpu::rotary(slice_mut(&mut x), &rotary.cos, &rotary.sin, positions.host(), &params);
+        return Ok(from_flex(x));
+    }
+    let x = into_gpu(x);
+    let (cos, sin) = rotary.on_device.as_ref().expect("rotary tables made for the CPU used on a GPU");
+    let kernel = &temper_shaders::ROTARY;
+    let params = [
+        tokens.into(),
+        heads.into(),
+        head_dim.into(),
+        rotary.rotary_dim.into(),
+        rotary.interleaved.into(),
+        inverse.into(),
+        width.into(),
+        0usize.into(),
+    ];
+    let pairs = tokens * heads * rotary.rotary_dim / 2;
+    let tensors = [&x, &on_gpu(cos), &on_gpu(sin), positions.gpu()];
+    gpu_of(device).run(kernel, &params, &tensors, kernel.workgroups(1, pairs as u64))?;
+    Ok(from_cube(x))
+}

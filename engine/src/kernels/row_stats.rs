@@ -1,0 +1,71 @@
+//! Statistics of logits rows that every objective is made of, merged over tiles of the vocabulary.
+
+use burn::tensor::Tensor;
+use temper_shaders::{MAX_TOP_K, STATS_WIDTH};
+
+use super::cpu;
+use super::tensor::{
+    Indices, empty_gpu, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
+};
+use crate::device::Device;
+use crate::error::Result;
+use crate::loss::objective::RowStats;
+
+/// Statistics of some rows after the tiles seen so far.
+pub struct Statistics {
+    /// `[rows, 8]`; see the shader's header for the fields.
+    pub fields: Tensor<2>,
+    /// The largest values so far, `[rows, 64]`.
+    top: Tensor<2>,
+}
+
+/// Adds a tile of logits, `[rows, columns]` from vocabulary entry `column_start` on.
+///
+/// # Errors
+/// Device errors.
+pub fn accumulate(
+    device: &Device,
+    logits: &Tensor<2>,
+    column_start: usize,
+    labels: &Indices,
+    top_k: usize,
+    before: Option<Statistics>,
+) -> Result<Statistics> {
+    let [rows, columns] = logits.dims();
+    let (slots, width) = (MAX_TOP_K, STATS_WIDTH);
+    let first = before.is_none();
+    if device.is_cpu() {
+        let logits = on_cpu(logits);
+        let (mut top, mut fields) = match before {
+            Some(before) => (into_cpu(before.top), into_cpu(before.fields)),
+            None => (
+                into_cpu(from_vec(vec![0.0; rows * slots], [rows, slots])),
+                into_cpu(from_vec(vec![0.0; rows * width], [rows, width])),
+            ),
+        };
+        let (top_values, field_values) = (slice_mut(&mut top), slice_mut(&mut fields));
+        cpu::row_stats(slice(&logits), columns, column_start, labels.host(), top_k, first, top_values, field_values);
+        return Ok(Statistics { fields: from_flex(fields), top: from_flex(top) });
+    }
+    let logits = on_gpu(logits);
+    let (top, fields) = match before {
+        Some(before) => (into_gpu(before.top), into_gpu(before.fields)),
+        None => (empty_gpu(&logits, [rows, slots]), empty_gpu(&logits, [rows, width])),
+    };
+    let params = [rows.into(), columns.into(), column_start.into(), top_k.into(), first.into()];
+    gpu_of(device).run(&temper_shaders::ROW_STATS, &params, &[&logits, labels.gpu(), &top, &fields], rows as u64)?;
+    Ok(Statistics { fields: from_cube(fields), top: from_cube(top) })
+}
+
+/// Host statistics of one row from its fields; `None` where a logit was NaN or infinite.
+pub fn from_fields(fields: &[f32]) -> Option<RowStats> {
+    let [max, sum, u, sum_squares, label_logit, not_finite, _, entropy_top_k] =
+        fields.try_into().expect("eight fields a row");
+    let stats = RowStats {
+        ce: sum.ln() + (max - label_logit),
+        entropy_top_k,
+        entropy_full: (sum.ln() - u / sum).max(0.0),
+        collision: sum_squares / (sum * sum),
+    };
+    (not_finite == 0.0 && sum > 0.0 && stats.is_finite()).then_some(stats)
+}

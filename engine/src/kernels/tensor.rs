@@ -1,0 +1,184 @@
+//! Where a tensor's numbers lie: host slices on the CPU backend, wgpu buffers on a GPU.
+
+use burn::tensor::{DType, Int, Shape, Tensor, TensorData};
+use burn_dispatch::{BackendTensor, DispatchTensorKind};
+use burn_flex::{Flex, FlexTensor};
+use burn_wgpu::{CubeBackend, CubeTensor};
+
+use super::launch::Gpu;
+use crate::device::Device;
+use crate::error::{Error, Result};
+
+/// A tensor's backend primitive, contiguous.
+pub enum Primitive {
+    /// Host memory.
+    Cpu(FlexTensor),
+    /// Device memory.
+    Gpu(CubeTensor),
+}
+
+/// The primitive of a plain (not autodiff) tensor, made contiguous where it is not.
+pub fn primitive<const D: usize>(tensor: Tensor<D>) -> Primitive {
+    match tensor.into_dispatch().kind {
+        DispatchTensorKind::Flex(BackendTensor::Float(t)) => Primitive::Cpu(contiguous_cpu(t)),
+        DispatchTensorKind::Cube(BackendTensor::Float(t)) => Primitive::Gpu(burn_cubecl::kernel::into_contiguous(t)),
+        other => panic!("a kernel was given a tensor that is not a plain float tensor: {}", other_name(&other)),
+    }
+}
+
+fn contiguous_cpu(tensor: FlexTensor) -> FlexTensor {
+    if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() }
+}
+
+fn other_name(kind: &DispatchTensorKind) -> &'static str {
+    match kind {
+        DispatchTensorKind::Flex(t) => t.name(),
+        DispatchTensorKind::Cube(t) => t.name(),
+        DispatchTensorKind::Autodiff(_) => "autodiff",
+    }
+}
+
+/// Host memory of a tensor on the CPU backend.
+///
+/// # Panics
+/// On a GPU tensor: a bug, since callers branch on the device.
+pub fn on_cpu<const D: usize>(tensor: &Tensor<D>) -> FlexTensor {
+    match primitive(tensor.clone()) {
+        Primitive::Cpu(t) => t,
+        Primitive::Gpu(_) => panic!("a CPU kernel was given a GPU tensor"),
+    }
+}
+
+/// As [`on_cpu`], taking the tensor so that a sole owner can be written in place.
+pub fn into_cpu<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+    match primitive(tensor) {
+        Primitive::Cpu(t) => t,
+        Primitive::Gpu(_) => panic!("a CPU kernel was given a GPU tensor"),
+    }
+}
+
+/// Device memory of a tensor on a GPU.
+///
+/// # Panics
+/// On a CPU tensor: a bug, since callers branch on the device.
+pub fn on_gpu<const D: usize>(tensor: &Tensor<D>) -> CubeTensor {
+    match primitive(tensor.clone()) {
+        Primitive::Gpu(t) => t,
+        Primitive::Cpu(_) => panic!("a GPU kernel was given a CPU tensor"),
+    }
+}
+
+/// As [`on_gpu`], for a tensor that a kernel will overwrite: copied first where others share its memory.
+pub fn into_gpu<const D: usize>(tensor: Tensor<D>) -> CubeTensor {
+    match primitive(tensor) {
+        Primitive::Gpu(t) if t.handle.can_mut() => t,
+        Primitive::Gpu(t) => t.copy(),
+        Primitive::Cpu(_) => panic!("a GPU kernel was given a CPU tensor"),
+    }
+}
+
+/// Slice of a contiguous f32 host tensor.
+pub fn slice(tensor: &FlexTensor) -> &[f32] {
+    tensor.as_slice::<f32>().expect("contiguous f32")
+}
+
+/// Mutable slice of a contiguous f32 host tensor; copied first where others share its memory.
+pub fn slice_mut(tensor: &mut FlexTensor) -> &mut [f32] {
+    // Slices may share an oversized buffer; then only a compact copy is ours to write.
+    let count = tensor.layout().num_elements();
+    if tensor.layout().start_offset() != 0 || tensor.bytes().len() != count * size_of::<f32>() {
+        let values = slice(tensor).to_vec();
+        *tensor = FlexTensor::from_data(TensorData::new(values, tensor.layout().shape().clone()));
+    }
+    tensor.storage_mut::<f32>()
+}
+
+/// A host tensor as an engine tensor.
+pub fn from_flex<const D: usize>(tensor: FlexTensor) -> Tensor<D> {
+    Tensor::from_primitive::<Flex>(tensor)
+}
+
+/// A tensor from host values on the CPU backend.
+pub fn from_vec<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
+    from_flex(FlexTensor::from_data(TensorData::new(values, Shape::from(shape))))
+}
+
+/// A device tensor as an engine tensor.
+pub fn from_cube<const D: usize>(tensor: CubeTensor) -> Tensor<D> {
+    Tensor::from_primitive::<CubeBackend>(tensor)
+}
+
+/// Uninitialised contiguous f32 memory on the device of `like`.
+pub fn empty_gpu<const D: usize>(like: &CubeTensor, shape: [usize; D]) -> CubeTensor {
+    let bytes = shape.iter().product::<usize>() * size_of::<f32>();
+    let handle = like.client.empty(bytes.max(size_of::<f32>()));
+    CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), Shape::from(shape), handle, DType::F32)
+}
+
+/// The launch layer of a device that is known to be a GPU.
+pub fn gpu_of(device: &Device) -> &Gpu {
+    device.gpu().expect("a GPU tensor on the CPU device")
+}
+
+/// Host copy of a tensor's values, waiting for them.
+///
+/// # Errors
+/// [`Error::Device`] when the device was lost.
+pub fn read<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
+    let lost = |problem: String| Error::Device { problem: format!("reading results back failed: {problem}") };
+    let data = tensor.clone().try_into_data().map_err(|e| lost(format!("{e:?}")))?;
+    data.try_into_vec::<f32>().map_err(|e| lost(format!("{e:?}")))
+}
+
+/// As [`read`], for a browser, where waiting must not block.
+///
+/// # Errors
+/// [`Error::Device`] when the device was lost.
+pub async fn read_async<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
+    let lost = |problem: String| Error::Device { problem: format!("reading results back failed: {problem}") };
+    let data = tensor.clone().into_data_async().await.map_err(|e| lost(format!("{e:?}")))?;
+    data.try_into_vec::<f32>().map_err(|e| lost(format!("{e:?}")))
+}
+
+/// Unsigned indices (labels, positions) that kernels read: kept on the host, and on the device where there is one.
+#[derive(Clone)]
+pub struct Indices {
+    host: Vec<u32>,
+    device: Option<CubeTensor>,
+}
+
+impl Indices {
+    /// Uploads `values` where `device` is a GPU.
+    pub fn new(device: &Device, values: Vec<u32>) -> Self {
+        let uploaded = device.gpu().map(|_| {
+            let bits: Vec<i32> = values.iter().map(|&v| v as i32).collect();
+            let shape = [bits.len()];
+            let tensor = Tensor::<1, Int>::from_data(TensorData::new(bits, shape), (device.burn(), DType::I32));
+            match tensor.into_dispatch().kind {
+                DispatchTensorKind::Cube(BackendTensor::Int(t)) => t,
+                _ => panic!("a GPU device made a tensor elsewhere"),
+            }
+        });
+        Self { host: values, device: uploaded }
+    }
+
+    /// Host values.
+    pub fn host(&self) -> &[u32] {
+        &self.host
+    }
+
+    /// Number of indices.
+    pub fn len(&self) -> usize {
+        self.host.len()
+    }
+
+    /// True without any index.
+    pub fn is_empty(&self) -> bool {
+        self.host.is_empty()
+    }
+
+    /// Device buffer.
+    pub(crate) fn gpu(&self) -> &CubeTensor {
+        self.device.as_ref().expect("indices made for the CPU used on a GPU")
+    }
+}

@@ -1,0 +1,31 @@
+//! Fine-tune language models without making them forget, on any GPU or on the CPU.
+//!
+//! The flow, one type per arrow (see `ARCHITECTURE.md`):
+//!
+//! ```text
+//! record -> rendered chat and trained spans -> tokens -> packed batch          data
+//!   -> embedding -> block 0 .. block L-1                                       model
+//!   -> loss head in chunks: logits, row statistics, gate, gradient             loss
+//!   -> block L-1 .. block 0: pull-back, AdamW                                  train
+//!   -> event -> metrics, checkpoint, report, page                              the hosts
+//! ```
+//!
+//! The engine opens no file, starts no thread for control flow, prints nothing and asks the clock only through
+//! [`host`]; the same code runs natively and as WebAssembly.
+
+pub mod config;
+pub mod data;
+pub mod device;
+pub mod error;
+pub mod eval;
+pub mod export;
+pub mod host;
+pub mod kernels;
+pub mod loss;
+pub mod model;
+pub mod rng;
+pub mod train;
+pub mod weights;
+
+pub use device::Device;
+pub use error::{Error, Result};

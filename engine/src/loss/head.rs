@@ -1,0 +1,182 @@
+//! The chunked loss head: hidden states of trained rows in, per-row statistics and the hidden gradient out.
+//!
+//! Per chunk of rows: a product with each vocabulary tile, one sweep for the row statistics, the gate, the gradient
+//! written over the logits, and a product back. Two matrix products, no recomputation, no second copy of the logits.
+
+use burn::tensor::Tensor;
+
+use super::objective::{BatchStats, Objective, RowStats};
+use super::plan::{HeadLimits, head_plan};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::kernels::row_stats::Statistics;
+use crate::kernels::{self, Indices};
+use crate::model::vocabulary::VocabularyMatrix;
+
+/// What the head computed for a set of rows.
+pub struct HeadOutput {
+    /// Statistics, chunk by chunk, still on the device.
+    statistics: Vec<Tensor<2>>,
+    /// Gradient weights, chunk by chunk, times the reciprocal token count.
+    weights: Vec<Tensor<1>>,
+    /// Gradient of the loss by each hidden row, `[rows, hidden]`.
+    pub dhidden: Tensor<2>,
+}
+
+impl HeadOutput {
+    /// Reads the rows' statistics back, refusing NaN and infinite logits.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] with the first offending row.
+    pub fn statistics(&self) -> Result<Vec<RowStats>> {
+        read_statistics(&self.statistics)
+    }
+
+    /// Reads the gradient weights back, as the device used them (already divided by the token count).
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn weights(&self) -> Result<Vec<f32>> {
+        let mut all = Vec::new();
+        for weights in &self.weights {
+            all.extend(kernels::tensor::read(weights)?);
+        }
+        Ok(all)
+    }
+}
+
+/// Row statistics alone, for evaluation and for objectives that need the whole batch's before any weight is known.
+///
+/// `hidden [rows, hidden]` are final-norm outputs; `labels` one per row.
+///
+/// # Errors
+/// [`Error::NonFinite`] on NaN or infinite logits, [`Error::Label`] on a label outside the vocabulary, device errors.
+pub fn statistics(
+    device: &Device,
+    head: &VocabularyMatrix,
+    hidden: &Tensor<2>,
+    labels: &[u32],
+    top_k: usize,
+) -> Result<Vec<RowStats>> {
+    let mut collected = Vec::new();
+    for chunk in chunks(device, head, hidden, labels)? {
+        let logits = head.logits(device, &chunk.hidden)?;
+        collected.push(chunk_statistics(device, head, &logits, &chunk.labels, top_k)?.fields);
+    }
+    read_statistics(&collected)
+}
+
+/// Statistics, gate and gradient of `objective` for rows of final-norm outputs.
+///
+/// `reciprocal` is one over the trained tokens of the whole accumulated batch: the only division there is. The head's
+/// own gradient is added where its weight is trained.
+///
+/// # Errors
+/// [`Error::Label`] on a label outside the vocabulary, device errors.
+pub fn gradient(
+    device: &Device,
+    head: &mut VocabularyMatrix,
+    hidden: &Tensor<2>,
+    labels: &[u32],
+    objective: &Objective,
+    batch: &BatchStats,
+    reciprocal: f32,
+) -> Result<HeadOutput> {
+    let mut output = (Vec::new(), Vec::new(), Vec::new());
+    let gate = objective.gate_params(batch);
+    for chunk in chunks(device, head, hidden, labels)? {
+        let mut logits = head.logits(device, &chunk.hidden)?;
+        let statistics = chunk_statistics(device, head, &logits, &chunk.labels, top_k(objective))?;
+        let weight = kernels::gate::weights(device, &statistics.fields, &gate, reciprocal)?;
+        let mut dhidden: Option<Tensor<2>> = None;
+        for (tile, tile_logits) in head.tiles_mut().iter_mut().zip(logits.drain(..)) {
+            let start = tile.start;
+            let dlogits = kernels::loss_gradient::over_logits(
+                device,
+                tile_logits,
+                start,
+                &chunk.labels,
+                &weight,
+                &statistics.fields,
+            )?;
+            dhidden = Some(match dhidden {
+                Some(sum) => kernels::matmul::nn_add(device, sum, &dlogits, &tile.weight.value)?,
+                None => kernels::matmul::nn(device, &dlogits, &tile.weight.value)?,
+            });
+            if tile.weight.trained {
+                let sum = tile.weight.gradient.take();
+                tile.weight.gradient = Some(kernels::matmul::tn_add(device, sum, &dlogits, &chunk.hidden)?);
+            }
+        }
+        output.0.push(statistics.fields);
+        output.1.push(weight);
+        output.2.extend(dhidden);
+    }
+    let (statistics, weights, dhidden) = output;
+    Ok(HeadOutput { statistics, weights, dhidden: Tensor::cat(dhidden, 0) })
+}
+
+/// The K of the row statistics: the objective's own, or the method's default where its weight reads no top-K entropy, so
+/// that what is reported about a run means the same for every objective.
+pub fn top_k(objective: &Objective) -> usize {
+    objective.top_k().unwrap_or(20)
+}
+
+struct Chunk {
+    hidden: Tensor<2>,
+    labels: Indices,
+}
+
+fn chunks(device: &Device, head: &VocabularyMatrix, hidden: &Tensor<2>, labels: &[u32]) -> Result<Vec<Chunk>> {
+    let [rows, width] = hidden.dims();
+    if rows != labels.len() {
+        return Err(Error::Shape {
+            what: "labels of the loss head".into(),
+            expected: format!("[{rows}]"),
+            got: format!("[{}]", labels.len()),
+        });
+    }
+    if let Some(row) = labels.iter().position(|&l| l as usize >= head.rows()) {
+        return Err(Error::Label { row, label: labels[row] as i32 as i64, vocab: head.rows() });
+    }
+    let plan = head_plan(rows, width, head.rows(), HeadLimits::new(device.max_binding_bytes()))?;
+    Ok((0..rows)
+        .step_by(plan.rows_per_chunk)
+        .map(|start| {
+            let end = (start + plan.rows_per_chunk).min(rows);
+            Chunk {
+                hidden: hidden.clone().slice([start..end]),
+                labels: Indices::new(device, labels[start..end].to_vec()),
+            }
+        })
+        .collect())
+}
+
+fn chunk_statistics(
+    device: &Device,
+    head: &VocabularyMatrix,
+    logits: &[Tensor<2>],
+    labels: &Indices,
+    top_k: usize,
+) -> Result<Statistics> {
+    let mut statistics: Option<Statistics> = None;
+    for (tile, logits) in head.tiles().iter().zip(logits) {
+        statistics = Some(kernels::row_stats::accumulate(device, logits, tile.start, labels, top_k, statistics)?);
+    }
+    Ok(statistics.expect("a head has at least one tile"))
+}
+
+/// Host statistics from device fields, refusing what is not finite.
+fn read_statistics(chunks: &[Tensor<2>]) -> Result<Vec<RowStats>> {
+    let mut rows = Vec::new();
+    for fields in chunks {
+        for fields in kernels::tensor::read(fields)?.chunks_exact(temper_shaders::STATS_WIDTH as usize) {
+            let stats = kernels::row_stats::from_fields(fields);
+            match stats {
+                Some(stats) => rows.push(stats),
+                None => return Err(Error::NonFinite { tensor: "logits".into(), row: rows.len(), step: None }),
+            }
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,109 @@
+//! How the loss head is cut so that no logits tensor outgrows its budget or what one binding may hold.
+
+use crate::error::{Error, Result};
+
+/// What the plan has to respect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Bytes that one tensor bound to a kernel may hold.
+    pub max_binding_bytes: u64,
+    /// Bytes that the logits of one chunk may hold over all its tiles.
+    pub logits_bytes: u64,
+}
+
+impl HeadLimits {
+    /// Limits with the default logits budget.
+    ///
+    /// 48 MiB is 250 rows of a 49,152-token vocabulary: more rows make the matrix products no faster, fewer make them
+    /// pack the head weight too often (measured; see the benchmark page).
+    pub fn new(max_binding_bytes: u64) -> Self {
+        Self { max_binding_bytes, logits_bytes: 48 << 20 }
+    }
+}
+
+/// Rows of a chunk and columns of a vocabulary tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadPlan {
+    /// Trained rows that share one logits tensor.
+    pub rows_per_chunk: usize,
+    /// Vocabulary entries of one head tile; the last tile may be narrower.
+    pub columns_per_tile: usize,
+}
+
+/// Vocabulary entries per tile so that a tile of the head weight `[columns, hidden]` fits one binding.
+///
+/// # Errors
+/// [`Error::Limit`] where not even one row of the weight fits.
+pub fn columns_per_tile(hidden: usize, vocab: usize, max_binding_bytes: u64) -> Result<usize> {
+    let row = hidden as u64 * 4;
+    let columns = (max_binding_bytes / row.max(1)).min(vocab as u64) as usize;
+    if columns == 0 {
+        return Err(Error::Limit {
+            what: format!("one row of the head, {hidden} wide,"),
+            needed: row,
+            allowed: max_binding_bytes,
+            adapter: "this device".into(),
+            advice: "choose another device with --device".into(),
+        });
+    }
+    Ok(columns.div_ceil(vocab.div_ceil(columns)).max(vocab.div_ceil(vocab.div_ceil(columns))))
+}
+
+/// Cuts `rows` trained rows evenly into chunks. A pure function of shapes and limits.
+///
+/// # Errors
+/// [`Error::Limit`] where not even one row of one tile fits.
+pub fn head_plan(rows: usize, hidden: usize, vocab: usize, limits: HeadLimits) -> Result<HeadPlan> {
+    let columns_per_tile = columns_per_tile(hidden, vocab, limits.max_binding_bytes)?;
+    let by_budget = limits.logits_bytes / (vocab as u64 * 4);
+    let by_binding = limits.max_binding_bytes / (columns_per_tile as u64 * 4);
+    if by_binding == 0 {
+        return Err(Error::Limit {
+            what: "one row of a logits tile".into(),
+            needed: columns_per_tile as u64 * 4,
+            allowed: limits.max_binding_bytes,
+            adapter: "this device".into(),
+            advice: "choose another device with --device".into(),
+        });
+    }
+    // One row is always allowed: the budget is a wish, the binding a law.
+    let most = by_budget.max(1).min(by_binding) as usize;
+    let chunks = rows.div_ceil(most).max(1);
+    Ok(HeadPlan { rows_per_chunk: rows.div_ceil(chunks).max(1), columns_per_tile })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plan_covers_all_rows_and_columns_within_the_limits() {
+        for rows in [1, 2, 63, 64, 65, 1000, 4096] {
+            for hidden in [1, 64, 576, 2560, 5120] {
+                for vocab in [2, 31, 256, 49_152, 151_936] {
+                    for binding in [2u64 << 20, 128 << 20, (1 << 31) - 1, u64::MAX] {
+                        let limits = HeadLimits::new(binding);
+                        let plan = head_plan(rows, hidden, vocab, limits).expect("these sizes fit");
+                        let HeadPlan { rows_per_chunk: r, columns_per_tile: c } = plan;
+                        assert!(r >= 1 && c >= 1 && c <= vocab && r <= rows, "{plan:?}");
+                        assert!(c as u64 * hidden as u64 * 4 <= binding, "a head tile outgrows a binding: {plan:?}");
+                        assert!(r as u64 * c as u64 * 4 <= binding, "a logits tile outgrows a binding: {plan:?}");
+                        assert!(r == 1 || r as u64 * vocab as u64 * 4 <= limits.logits_bytes, "{plan:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_are_even_so_that_no_tiny_last_one_is_left() {
+        let limits = HeadLimits { max_binding_bytes: u64::MAX, logits_bytes: 100 * 49_152 * 4 };
+        assert_eq!(head_plan(101, 576, 49_152, limits).unwrap().rows_per_chunk, 51);
+    }
+
+    #[test]
+    fn a_device_that_cannot_hold_one_row_is_refused_with_both_numbers() {
+        let error = columns_per_tile(1024, 10, 4000).unwrap_err().to_string();
+        assert!(error.contains("4096") && error.contains("4000"), "{error}");
+    }
+}

@@ -1,0 +1,122 @@
+//! LoRA pairs on a model's linear layers: fresh ones, and those of a PEFT adapter.
+//!
+//! Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021); initial values as PEFT sets them.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Tensor;
+
+use super::Model;
+use super::linear::{Lora, LoraScale};
+use super::load::name_hash;
+use super::parameter::{Parameter, from_host};
+use crate::error::{Error, Result};
+use crate::kernels::Columns;
+use crate::rng::{Rng, mix};
+
+/// Hyperparameters of an adapter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraSettings {
+    /// LoRA rank.
+    pub rank: usize,
+    /// LoRA alpha; the low-rank term is scaled by alpha / rank.
+    pub alpha: f64,
+    /// Share of inputs dropped before `A`, in training.
+    pub dropout: f64,
+    /// Modules that get a pair, such as `q_proj`; empty means every linear layer but the head.
+    pub targets: Vec<String>,
+}
+
+/// Adapter matrices by PEFT key stem (`model.layers.0.self_attn.q_proj`): `A [rank, in]` and `B [out, rank]`, row-major.
+pub type AdapterValues = BTreeMap<String, (Vec<f32>, Vec<f32>)>;
+
+impl Model {
+    /// Puts a fresh pair on every target: `A` uniform in ±1/sqrt(in) (PEFT's Kaiming uniform with a = sqrt 5), `B` zero.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a target that the model does not have, listing those it has.
+    pub fn add_lora(&mut self, settings: &LoraSettings, seed: u64) -> Result<()> {
+        self.attach(settings, &mut |name, inputs, outputs, rank| {
+            let mut rng = Rng::new(mix(seed, name_hash(name)));
+            let bound = 1.0 / (inputs as f64).sqrt();
+            let a = (0..rank * inputs).map(|_| ((2.0 * rng.uniform() - 1.0) * bound) as f32).collect();
+            Ok((a, vec![0.0; outputs * rank]))
+        })
+    }
+
+    /// Puts the pairs of a saved adapter on the model.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for a missing or mis-shaped matrix, or one that fits no layer.
+    pub fn load_lora(&mut self, settings: &LoraSettings, mut values: AdapterValues, file: &str) -> Result<()> {
+        let wrong = |tensor: &str, problem: String| Error::Tensor { file: file.into(), tensor: tensor.into(), problem };
+        self.attach(settings, &mut |name, inputs, outputs, rank| {
+            let (a, b) = values.remove(name).ok_or_else(|| wrong(name, "has no lora_A and lora_B".into()))?;
+            if a.len() != rank * inputs || b.len() != outputs * rank {
+                return Err(wrong(
+                    name,
+                    format!(
+                        "expected lora_A [{rank}, {inputs}] and lora_B [{outputs}, {rank}], got {} and {} values",
+                        a.len(),
+                        b.len()
+                    ),
+                ));
+            }
+            Ok((a, b))
+        })?;
+        match values.keys().next() {
+            Some(extra) => Err(wrong(extra, "fits no targeted layer of the model".into())),
+            None => Ok(()),
+        }
+    }
+
+    #[allow(clippy::type_complexity, reason = "the closure's signature is the whole contract and is used once")]
+    fn attach(
+        &mut self,
+        settings: &LoraSettings,
+        values: &mut dyn FnMut(&str, usize, usize, usize) -> Result<(Vec<f32>, Vec<f32>)>,
+    ) -> Result<()> {
+        let device = self.device().clone();
+        let rank = settings.rank;
+        let mut unused: Vec<&String> = settings.targets.iter().collect();
+        let mut modules = Vec::new();
+        for block in &mut self.blocks {
+            for linear in block.linears_mut() {
+                linear.lora_scale =
+                    LoraScale { scale: (settings.alpha / rank as f64) as f32, dropout: settings.dropout as f32 };
+                let inputs = linear.inputs();
+                let mut offset = 0;
+                for part in linear.parts().to_vec() {
+                    let columns = Columns { offset, width: part.rows };
+                    offset += part.rows;
+                    let stem = part.name.strip_suffix(".weight").unwrap_or(&part.name);
+                    let module = stem.rsplit('.').next().unwrap_or(stem);
+                    if !modules.iter().any(|m| m == module) {
+                        modules.push(module.to_string());
+                    }
+                    if !settings.targets.is_empty() && !settings.targets.iter().any(|t| t == module) {
+                        continue;
+                    }
+                    unused.retain(|t| *t != module);
+                    let (a, b) = values(stem, inputs, part.rows, rank)?;
+                    let a: Tensor<2> = from_host(a, [rank, inputs], &device);
+                    let b: Tensor<2> = from_host(b, [part.rows, rank], &device);
+                    linear.lora.push(Lora {
+                        a: Parameter::new(format!("{stem}.lora_A.weight"), a, true),
+                        b: Parameter::new(format!("{stem}.lora_B.weight"), b, true),
+                        columns,
+                    });
+                }
+            }
+        }
+        if unused.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Config {
+            problems: unused
+                .iter()
+                .map(|t| format!("[adapter] targets: this model has no module {t:?}; it has {}", modules.join(", ")))
+                .collect(),
+        })
+    }
+}

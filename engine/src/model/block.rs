@@ -1,0 +1,315 @@
+//! One transformer block: its forward pass and its pull-back, written by hand on plain device tensors.
+//!
+//! Pre-norm attention and gated MLP, with what the families add: q/k norms (Qwen3), projection biases (Qwen2), sandwich
+//! norms and partial interleaved rotary embedding (GLM-4). A block's pull-back needs what [`Saved`] holds; it is either
+//! kept from the forward pass or made again from the block's input (gradient checkpointing). Both give the same bits.
+
+use burn::tensor::Tensor;
+
+use super::architecture::Architecture;
+use super::linear::Linear;
+use super::parameter::Parameter;
+use crate::device::Device;
+use crate::error::Result;
+use crate::kernels::{self, Columns, Indices, Rotary};
+
+/// The parts of a packed token stream that attention needs.
+pub struct Stream {
+    /// Position of each token within its document.
+    pub positions: Indices,
+    /// Index, in this stream, of the first token of each token's document.
+    pub document_start: Indices,
+}
+
+/// Weights of one block.
+pub struct Block {
+    /// Index from 0.
+    pub index: usize,
+    /// Norm before attention.
+    pub input_norm: Parameter,
+    /// Fused q, k and v projections.
+    pub qkv: Linear,
+    /// Norms of each query and key head, with Qwen3.
+    pub qk_norm: Option<(Parameter, Parameter)>,
+    /// Output projection of attention.
+    pub output: Linear,
+    /// Norm of attention's output before the residual, with GLM-4.
+    pub attention_norm: Option<Parameter>,
+    /// Norm before the MLP.
+    pub mlp_norm: Parameter,
+    /// Fused gate and up projections.
+    pub gate_up: Linear,
+    /// Down projection.
+    pub down: Linear,
+    /// Norm of the MLP's output before the residual, with GLM-4.
+    pub mlp_output_norm: Option<Parameter>,
+}
+
+/// What a block's pull-back reads. Cheap elementwise results are made again instead of kept.
+pub struct Saved {
+    input: Tensor<2>,
+    /// q and k before their norms, where there are such norms.
+    raw_qk: Option<(Tensor<2>, Tensor<2>)>,
+    /// q, k and v as attention reads them.
+    qkv: Tensor<2>,
+    attention: kernels::attention::Saved,
+    /// Attention's output before its projection.
+    mixed: Tensor<2>,
+    /// Attention's projected output, where a norm follows it.
+    projected: Option<Tensor<2>>,
+    /// The stream between attention and MLP.
+    middle: Tensor<2>,
+    gate_up: Tensor<2>,
+    /// The MLP's output, where a norm follows it.
+    mlp: Option<Tensor<2>>,
+}
+
+impl Saved {
+    /// Bytes kept per token by a block of this architecture.
+    pub fn bytes_per_token(arch: &Architecture) -> usize {
+        let heads = arch.heads * arch.head_dim;
+        let kv = arch.kv_heads * arch.head_dim;
+        let mut floats = 2 * arch.hidden + 2 * heads + 2 * kv + arch.heads + 2 * arch.intermediate;
+        if arch.qk_norm {
+            floats += heads + kv;
+        }
+        if arch.sandwich_norms {
+            floats += 2 * arch.hidden;
+        }
+        floats * size_of::<f32>()
+    }
+}
+
+/// Everything about a pass that is not the block's own.
+pub struct Pass<'a> {
+    /// Where it runs.
+    pub device: &'a Device,
+    /// The model's description.
+    pub arch: &'a Architecture,
+    /// Rotary tables.
+    pub rotary: &'a Rotary,
+    /// The packed stream.
+    pub stream: &'a Stream,
+    /// Dropout seed of this micro-batch, `None` outside training.
+    pub seed: Option<u64>,
+}
+
+/// Linear layers of a block, as dropout seeds tell them apart.
+#[derive(Clone, Copy)]
+enum Layer {
+    Qkv,
+    Output,
+    GateUp,
+    Down,
+}
+
+impl Pass<'_> {
+    fn seed_of(&self, block: usize, layer: Layer) -> Option<u64> {
+        self.seed.map(|seed| crate::rng::mix(seed, (block as u64) << 8 | layer as u64))
+    }
+
+    fn eps(&self) -> f32 {
+        self.arch.norm_epsilon as f32
+    }
+
+    fn q_columns(&self) -> Columns {
+        Columns { offset: 0, width: self.arch.heads * self.arch.head_dim }
+    }
+
+    fn k_columns(&self) -> Columns {
+        Columns { offset: self.q_columns().width, width: self.arch.kv_heads * self.arch.head_dim }
+    }
+}
+
+impl Block {
+    /// `[tokens, hidden] -> [tokens, hidden]`, and what the pull-back needs.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn forward(&self, pass: &Pass, input: Tensor<2>) -> Result<(Tensor<2>, Saved)> {
+        let device = pass.device;
+        let (normed, _) = kernels::rms_norm::forward(device, &input, &self.input_norm.as_vector(), pass.eps())?;
+        let mut qkv = self.qkv.forward(device, &normed, pass.seed_of(self.index, Layer::Qkv))?;
+        drop(normed);
+        let mut raw_qk = None;
+        if let Some((q_norm, k_norm)) = &self.qk_norm {
+            let q = kernels::elementwise::columns(device, &qkv, pass.q_columns())?;
+            let k = kernels::elementwise::columns(device, &qkv, pass.k_columns())?;
+            for (raw, norm, columns) in [(&q, q_norm, pass.q_columns()), (&k, k_norm, pass.k_columns())] {
+                let heads = per_head(raw, pass.arch.head_dim);
+                let (normed, _) = kernels::rms_norm::forward(device, &heads, &norm.as_vector(), pass.eps())?;
+                qkv = kernels::elementwise::set_columns(device, qkv, columns, &normed.reshape(raw.dims()))?;
+            }
+            raw_qk = Some((q, k));
+        }
+        qkv = self.rotate(pass, qkv, false)?;
+        let shape = attention_shape(pass.arch);
+        let (mixed, attention) = kernels::attention::forward(device, &qkv, shape, &pass.stream.document_start)?;
+        let projected = self.output.forward(device, &mixed, pass.seed_of(self.index, Layer::Output))?;
+        let (branch, projected) = output_norm(pass, &self.attention_norm, projected)?;
+        let middle = input.clone() + branch;
+
+        let (normed, _) = kernels::rms_norm::forward(device, &middle, &self.mlp_norm.as_vector(), pass.eps())?;
+        let gate_up = self.gate_up.forward(device, &normed, pass.seed_of(self.index, Layer::GateUp))?;
+        drop(normed);
+        let active = kernels::gated_mlp::forward(device, &gate_up)?;
+        let mlp = self.down.forward(device, &active, pass.seed_of(self.index, Layer::Down))?;
+        let (branch, mlp) = output_norm(pass, &self.mlp_output_norm, mlp)?;
+        let output = middle.clone() + branch;
+        Ok((output, Saved { input, raw_qk, qkv, attention, mixed, projected, middle, gate_up, mlp }))
+    }
+
+    /// Pulls `dy [tokens, hidden]` back to the gradient of the block's input, adding to its parameters' gradients.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn pull_back(&mut self, pass: &Pass, saved: Saved, dy: Tensor<2>) -> Result<Tensor<2>> {
+        let device = pass.device;
+        let Saved { input, raw_qk, qkv, attention, mixed, projected, middle, gate_up, mlp } = saved;
+
+        let dmlp = output_norm_pull_back(pass, &mut self.mlp_output_norm, mlp, &dy)?;
+        let active = kernels::gated_mlp::forward(device, &gate_up)?;
+        let dactive = self.down.pull_back(device, &active, &dmlp, pass.seed_of(self.index, Layer::Down))?;
+        drop((active, dmlp));
+        let dgate_up = kernels::gated_mlp::backward(device, gate_up, &dactive)?;
+        drop(dactive);
+        let (normed, inverse) = kernels::rms_norm::forward(device, &middle, &self.mlp_norm.as_vector(), pass.eps())?;
+        let dnormed = self.gate_up.pull_back(device, &normed, &dgate_up, pass.seed_of(self.index, Layer::GateUp))?;
+        drop((normed, dgate_up));
+        let dmiddle = dy + norm_pull_back(device, &mut self.mlp_norm, &middle, &inverse, &dnormed)?;
+        drop((dnormed, middle));
+
+        let dprojected = output_norm_pull_back(pass, &mut self.attention_norm, projected, &dmiddle)?;
+        let dmixed = self.output.pull_back(device, &mixed, &dprojected, pass.seed_of(self.index, Layer::Output))?;
+        let shape = attention_shape(pass.arch);
+        let mut dqkv =
+            kernels::attention::backward(device, &qkv, &mixed, attention, &dmixed, shape, &pass.stream.document_start)?;
+        drop((qkv, mixed, dmixed));
+        dqkv = self.rotate(pass, dqkv, true)?;
+        if let (Some((q_norm, k_norm)), Some((q, k))) = (&mut self.qk_norm, raw_qk) {
+            for (raw, norm, columns) in [(q, q_norm, pass.q_columns()), (k, k_norm, pass.k_columns())] {
+                let heads = per_head(&raw, pass.arch.head_dim);
+                let (_, inverse) = kernels::rms_norm::forward(device, &heads, &norm.as_vector(), pass.eps())?;
+                let dnormed = kernels::elementwise::columns(device, &dqkv, columns)?;
+                let dnormed = per_head(&dnormed, pass.arch.head_dim);
+                let draw = norm_pull_back(device, norm, &heads, &inverse, &dnormed)?;
+                dqkv = kernels::elementwise::set_columns(device, dqkv, columns, &draw.reshape(raw.dims()))?;
+            }
+        }
+        let (normed, inverse) = kernels::rms_norm::forward(device, &input, &self.input_norm.as_vector(), pass.eps())?;
+        let dnormed = self.qkv.pull_back(device, &normed, &dqkv, pass.seed_of(self.index, Layer::Qkv))?;
+        drop((normed, dqkv));
+        Ok(dmiddle + norm_pull_back(device, &mut self.input_norm, &input, &inverse, &dnormed)?)
+    }
+
+    /// Rotates the q and k columns by each token's position, or back.
+    fn rotate(&self, pass: &Pass, qkv: Tensor<2>, inverse: bool) -> Result<Tensor<2>> {
+        let heads = pass.arch.heads + pass.arch.kv_heads;
+        kernels::rotary::rotate(
+            pass.device,
+            qkv,
+            heads,
+            pass.arch.head_dim,
+            pass.rotary,
+            &pass.stream.positions,
+            inverse,
+        )
+    }
+
+    /// Calls `visit` on every parameter of the block, in a fixed order.
+    pub fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Parameter)) {
+        visit(&self.input_norm);
+        self.qkv.visit(visit);
+        if let Some((q, k)) = &self.qk_norm {
+            visit(q);
+            visit(k);
+        }
+        self.output.visit(visit);
+        self.attention_norm.iter().for_each(&mut *visit);
+        visit(&self.mlp_norm);
+        self.gate_up.visit(visit);
+        self.down.visit(visit);
+        self.mlp_output_norm.iter().for_each(&mut *visit);
+    }
+
+    /// Calls `visit` on every parameter of the block, in the order of [`Block::visit`].
+    ///
+    /// # Errors
+    /// The first error of `visit`.
+    pub fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Parameter) -> Result<()>) -> Result<()> {
+        visit(&mut self.input_norm)?;
+        self.qkv.visit_mut(visit)?;
+        if let Some((q, k)) = &mut self.qk_norm {
+            visit(q)?;
+            visit(k)?;
+        }
+        self.output.visit_mut(visit)?;
+        if let Some(norm) = &mut self.attention_norm {
+            visit(norm)?;
+        }
+        visit(&mut self.mlp_norm)?;
+        self.gate_up.visit_mut(visit)?;
+        self.down.visit_mut(visit)?;
+        if let Some(norm) = &mut self.mlp_output_norm {
+            visit(norm)?;
+        }
+        Ok(())
+    }
+
+    /// The block's linear layers with their short names' prefixes, for adapters.
+    pub fn linears_mut(&mut self) -> [&mut Linear; 4] {
+        [&mut self.qkv, &mut self.output, &mut self.gate_up, &mut self.down]
+    }
+}
+
+fn attention_shape(arch: &Architecture) -> kernels::attention::Shape {
+    kernels::attention::Shape { heads: arch.heads, kv_heads: arch.kv_heads, head_dim: arch.head_dim }
+}
+
+/// `[tokens, heads * head_dim]` seen as `[tokens * heads, head_dim]`.
+fn per_head(x: &Tensor<2>, head_dim: usize) -> Tensor<2> {
+    let [tokens, width] = x.dims();
+    x.clone().reshape([tokens * width / head_dim, head_dim])
+}
+
+/// Applies a norm between a branch and its residual, where there is one; also returns the norm's input then.
+fn output_norm(pass: &Pass, norm: &Option<Parameter>, x: Tensor<2>) -> Result<(Tensor<2>, Option<Tensor<2>>)> {
+    match norm {
+        None => Ok((x, None)),
+        Some(norm) => {
+            let (y, _) = kernels::rms_norm::forward(pass.device, &x, &norm.as_vector(), pass.eps())?;
+            Ok((y, Some(x)))
+        }
+    }
+}
+
+fn output_norm_pull_back(
+    pass: &Pass,
+    norm: &mut Option<Parameter>,
+    x: Option<Tensor<2>>,
+    dy: &Tensor<2>,
+) -> Result<Tensor<2>> {
+    match (norm, x) {
+        (Some(norm), Some(x)) => {
+            let (_, inverse) = kernels::rms_norm::forward(pass.device, &x, &norm.as_vector(), pass.eps())?;
+            norm_pull_back(pass.device, norm, &x, &inverse, dy)
+        }
+        _ => Ok(dy.clone()),
+    }
+}
+
+/// Pull-back of a norm, with its own gradient where it is trained.
+pub(super) fn norm_pull_back(
+    device: &Device,
+    norm: &mut Parameter,
+    x: &Tensor<2>,
+    inverse: &Tensor<1>,
+    dy: &Tensor<2>,
+) -> Result<Tensor<2>> {
+    if norm.trained {
+        let gradient = kernels::rms_norm::scale_gradient(device, x, inverse, dy)?;
+        let n = gradient.dims()[0];
+        norm.add_gradient(gradient.reshape([1, n]));
+    }
+    kernels::rms_norm::backward(device, x, &norm.as_vector(), inverse, dy)
+}

@@ -1,0 +1,189 @@
+//! A linear layer, `y = x Wᵀ + b + s (drop(x) Aᵀ) Bᵀ`, and its pull-back.
+//!
+//! The projections that read one input are fused into one matrix (q, k and v; gate and up), each part with its own LoRA
+//! pair on its own columns of the output. The low-rank term stays factorised: `W + s B A` is never formed.
+
+use burn::tensor::Tensor;
+
+use super::parameter::{Parameter, Part};
+use crate::device::Device;
+use crate::error::Result;
+use crate::kernels::{self, Columns, Packed};
+
+/// The frozen or trained matrix of a linear layer.
+pub enum Weight {
+    /// f32 on the device.
+    Dense(Parameter),
+    /// As the file stores it; de-quantised into scratch each time it is used.
+    Packed(Vec<Packed>, Vec<Part>),
+}
+
+/// A low-rank pair on one part of a layer's output.
+pub struct Lora {
+    /// `A [rank, in]`.
+    pub a: Parameter,
+    /// `B [part, rank]`.
+    pub b: Parameter,
+    /// The part's columns of the output.
+    pub columns: Columns,
+}
+
+/// What LoRA does in a layer besides its matrices.
+#[derive(Clone, Copy, Debug)]
+pub struct LoraScale {
+    /// alpha / rank.
+    pub scale: f32,
+    /// Share of inputs dropped before `A`.
+    pub dropout: f32,
+}
+
+/// A (fused) linear layer.
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Weight,
+    /// `[1, out]`.
+    pub bias: Option<Parameter>,
+    /// At most one pair per part.
+    pub lora: Vec<Lora>,
+    /// Meaningful where `lora` is not empty.
+    pub lora_scale: LoraScale,
+}
+
+impl Linear {
+    /// `[tokens, in] -> [tokens, out]`. `seed` is the step's dropout seed for this layer, `None` outside training.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn forward(&self, device: &Device, x: &Tensor<2>, seed: Option<u64>) -> Result<Tensor<2>> {
+        let mut y = kernels::matmul::nt(device, x, &self.dense(device)?)?;
+        if let Some(bias) = &self.bias {
+            y = kernels::elementwise::add_bias(device, y, &bias.as_vector())?;
+        }
+        if !self.lora.is_empty() {
+            let x = self.dropped(device, x, seed)?;
+            for lora in &self.lora {
+                let low = kernels::matmul::nt(device, &x, &lora.a.value)?;
+                y = kernels::matmul::nt_add_columns(
+                    device,
+                    y,
+                    lora.columns,
+                    &low,
+                    &lora.b.value,
+                    self.lora_scale.scale,
+                )?;
+            }
+        }
+        Ok(y)
+    }
+
+    /// Pulls `dy [tokens, out]` back to `dx [tokens, in]`, adding to the gradients of what is trained.
+    ///
+    /// `x` and `seed` are those of the forward pass.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn pull_back(
+        &mut self,
+        device: &Device,
+        x: &Tensor<2>,
+        dy: &Tensor<2>,
+        seed: Option<u64>,
+    ) -> Result<Tensor<2>> {
+        let mut dx = kernels::matmul::nn(device, dy, &self.dense(device)?)?;
+        if let Weight::Dense(weight) = &mut self.weight
+            && weight.trained
+        {
+            weight.gradient = Some(kernels::matmul::tn_add(device, weight.gradient.take(), dy, x)?);
+        }
+        if let Some(bias) = self.bias.as_mut().filter(|b| b.trained) {
+            bias.add_gradient(dy.clone().sum_dim(0));
+        }
+        if self.lora.is_empty() {
+            return Ok(dx);
+        }
+        let scale = self.lora_scale.scale;
+        let dropped = self.dropped(device, x, seed)?;
+        let mut dx_low: Option<Tensor<2>> = None;
+        for lora in &mut self.lora {
+            let low = kernels::matmul::nt(device, &dropped, &lora.a.value)?;
+            let dlow = kernels::matmul::nn_columns(device, dy, lora.columns, &lora.b.value, scale)?;
+            let db = kernels::matmul::tn_columns(device, dy, lora.columns, &low, scale)?;
+            lora.b.add_gradient(db);
+            lora.a.gradient = Some(kernels::matmul::tn_add(device, lora.a.gradient.take(), &dlow, &dropped)?);
+            if self.lora_scale.dropout > 0.0 && seed.is_some() {
+                // The mask applies to the sum of all low-rank terms, which share one dropped input.
+                dx_low = Some(match dx_low {
+                    Some(sum) => kernels::matmul::nn_add(device, sum, &dlow, &lora.a.value)?,
+                    None => kernels::matmul::nn(device, &dlow, &lora.a.value)?,
+                });
+            } else {
+                dx = kernels::matmul::nn_add(device, dx, &dlow, &lora.a.value)?;
+            }
+        }
+        if let Some(dx_low) = dx_low {
+            dx = dx + self.dropped(device, &dx_low, seed)?;
+        }
+        Ok(dx)
+    }
+
+    /// The parts' names and rows.
+    pub fn parts(&self) -> &[Part] {
+        match &self.weight {
+            Weight::Dense(parameter) => &parameter.parts,
+            Weight::Packed(_, parts) => parts,
+        }
+    }
+
+    /// Inputs of the layer.
+    pub fn inputs(&self) -> usize {
+        match &self.weight {
+            Weight::Dense(parameter) => parameter.value.dims()[1],
+            Weight::Packed(packed, _) => packed[0].columns(),
+        }
+    }
+
+    /// `[out, in]` in f32: the parameter itself, or the packed blocks de-quantised.
+    fn dense(&self, device: &Device) -> Result<Tensor<2>> {
+        match &self.weight {
+            Weight::Dense(parameter) => Ok(parameter.value.clone()),
+            Weight::Packed(packed, _) => kernels::dequantize::dense(device, packed),
+        }
+    }
+
+    /// Dropout is its own transpose, so the pull-back of the mask is the mask.
+    fn dropped(&self, device: &Device, x: &Tensor<2>, seed: Option<u64>) -> Result<Tensor<2>> {
+        match seed {
+            Some(seed) if self.lora_scale.dropout > 0.0 => {
+                kernels::elementwise::dropout(device, x, seed, 1.0 - self.lora_scale.dropout)
+            }
+            _ => Ok(x.clone()),
+        }
+    }
+
+    /// Calls `visit` on every parameter of the layer.
+    pub fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Parameter)) {
+        if let Weight::Dense(weight) = &self.weight {
+            visit(weight);
+        }
+        self.bias.iter().for_each(&mut *visit);
+        for lora in &self.lora {
+            visit(&lora.a);
+            visit(&lora.b);
+        }
+    }
+
+    /// Calls `visit` on every parameter of the layer.
+    pub fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Parameter) -> Result<()>) -> Result<()> {
+        if let Weight::Dense(weight) = &mut self.weight {
+            visit(weight)?;
+        }
+        if let Some(bias) = &mut self.bias {
+            visit(bias)?;
+        }
+        for lora in &mut self.lora {
+            visit(&mut lora.a)?;
+            visit(&mut lora.b)?;
+        }
+        Ok(())
+    }
+}

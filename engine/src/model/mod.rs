@@ -1,0 +1,273 @@
+//! A decoder-only language model: embedding, blocks, final norm, head.
+//!
+//! One description ([`architecture`]) and one block ([`block`]) serve Llama, Qwen2, Qwen3 and GLM-4. The forward pass
+//! and the pull-back are plain functions on device tensors; no graph is kept.
+
+pub mod adapter;
+pub mod architecture;
+pub mod block;
+pub mod linear;
+pub mod load;
+pub mod parameter;
+pub mod vocabulary;
+
+use burn::tensor::Tensor;
+
+use crate::data::MicroBatch;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::kernels::{self, Indices, Rotary};
+use architecture::Architecture;
+use block::{Block, Pass, Saved, Stream};
+use parameter::Parameter;
+use vocabulary::VocabularyMatrix;
+
+/// A model on a device.
+pub struct Model {
+    /// Its description.
+    pub arch: Architecture,
+    /// Token embedding; also the head where they are tied.
+    pub embedding: VocabularyMatrix,
+    /// Blocks, first to last.
+    pub blocks: Vec<Block>,
+    /// Norm before the head.
+    pub final_norm: Parameter,
+    /// The head, where it is not the embedding.
+    pub head: Option<VocabularyMatrix>,
+    rotary: Rotary,
+    device: Device,
+}
+
+/// How much of the forward pass is kept for the pull-back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing: there is no pull-back.
+    Nothing,
+    /// Each block's input; a block runs again before its pull-back.
+    Inputs,
+    /// Everything that the pull-backs read.
+    Everything,
+}
+
+/// What a forward pass left behind.
+pub struct Forward {
+    /// Last block's output, `[tokens, hidden]`, before the final norm.
+    pub output: Tensor<2>,
+    inputs: Vec<Tensor<2>>,
+    saved: Vec<Saved>,
+    stream: Stream,
+    seed: Option<u64>,
+}
+
+/// Final-norm outputs of the trained rows of a micro-batch.
+pub struct TrainedRows {
+    /// Rows of the stream that are trained.
+    pub rows: Vec<u32>,
+    /// Label of each.
+    pub labels: Vec<u32>,
+    /// Inputs of the final norm, `[rows, hidden]`.
+    input: Tensor<2>,
+    inverse: Tensor<1>,
+    /// Outputs of the final norm, `[rows, hidden]`.
+    pub hidden: Tensor<2>,
+}
+
+impl Model {
+    /// Puts the parts together; see [`load`] for where they come from.
+    pub fn new(
+        arch: Architecture,
+        embedding: VocabularyMatrix,
+        blocks: Vec<Block>,
+        final_norm: Parameter,
+        head: Option<VocabularyMatrix>,
+        device: Device,
+    ) -> Self {
+        // Grown on demand: most runs are far shorter than a model's context.
+        let rotary = Rotary::new(&device, &arch, 0);
+        Self { arch, embedding, blocks, final_norm, head, rotary, device }
+    }
+
+    /// Where the model lives.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The matrix that makes logits.
+    pub fn head(&self) -> &VocabularyMatrix {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// The matrix that makes logits.
+    pub fn head_mut(&mut self) -> &mut VocabularyMatrix {
+        self.head.as_mut().unwrap_or(&mut self.embedding)
+    }
+
+    /// Runs a packed stream through all blocks.
+    ///
+    /// # Errors
+    /// [`Error::Label`] on a token outside the vocabulary; device errors.
+    pub fn forward(&mut self, batch: &MicroBatch, keep: Keep, seed: Option<u64>) -> Result<Forward> {
+        let vocab = self.arch.vocab;
+        if let Some(row) = batch.tokens.iter().position(|&t| t as usize >= vocab) {
+            return Err(Error::Label { row, label: batch.tokens[row] as i64, vocab });
+        }
+        let longest = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
+        if longest > self.rotary.positions() {
+            self.rotary = Rotary::new(&self.device, &self.arch, longest.next_power_of_two());
+        }
+        let stream = Stream {
+            positions: Indices::new(&self.device, batch.positions.clone()),
+            document_start: Indices::new(&self.device, batch.document_start.clone()),
+        };
+        let mut output = self.embedding.gather(&self.device, &batch.tokens)?;
+        let (mut inputs, mut saved) = (Vec::new(), Vec::new());
+        let pass = Pass { device: &self.device, arch: &self.arch, rotary: &self.rotary, stream: &stream, seed };
+        for block in &self.blocks {
+            if keep == Keep::Inputs {
+                inputs.push(output.clone());
+            }
+            let (next, block_saved) = block.forward(&pass, output)?;
+            if keep == Keep::Everything {
+                saved.push(block_saved);
+            }
+            output = next;
+        }
+        Ok(Forward { output, inputs, saved, stream, seed })
+    }
+
+    /// Final-norm outputs of the rows whose label is not ignored; `None` where there is no such row.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn trained_rows(&self, batch: &MicroBatch, forward: &Forward) -> Result<Option<TrainedRows>> {
+        let rows: Vec<u32> = (0..batch.labels.len()).filter(|&t| batch.labels[t] >= 0).map(|t| t as u32).collect();
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let labels = rows.iter().map(|&t| batch.labels[t as usize] as u32).collect();
+        let input = kernels::elementwise::gather_rows(&self.device, &forward.output, &rows, 0)?;
+        let (hidden, inverse) = self.norm(&input)?;
+        Ok(Some(TrainedRows { rows, labels, input, inverse, hidden }))
+    }
+
+    fn norm(&self, x: &Tensor<2>) -> Result<(Tensor<2>, Tensor<1>)> {
+        kernels::rms_norm::forward(&self.device, x, &self.final_norm.as_vector(), self.arch.norm_epsilon as f32)
+    }
+
+    /// Pulls the gradient of the final-norm outputs back through the whole model, block by block from the last.
+    ///
+    /// `done` is called after each block, when its gradients for this micro-batch are complete.
+    ///
+    /// # Errors
+    /// Device errors, and those of `done`.
+    pub fn pull_back(
+        &mut self,
+        batch: &MicroBatch,
+        forward: Forward,
+        rows: &TrainedRows,
+        dhidden: &Tensor<2>,
+        done: &mut dyn FnMut(&mut Block) -> Result<()>,
+    ) -> Result<()> {
+        let device = self.device.clone();
+        let Forward { output, mut inputs, mut saved, stream, seed } = forward;
+        let shape = output.dims();
+        drop(output);
+        let drows = block::norm_pull_back(&device, &mut self.final_norm, &rows.input, &rows.inverse, dhidden)?;
+        let zeros = Tensor::zeros(shape, device.burn());
+        let mut dy = kernels::elementwise::scatter_add_rows(&device, zeros, &rows.rows, 0, &drows)?;
+        drop(drows);
+        let trains_embedding = self.embedding.tiles().iter().any(|t| t.weight.trained);
+        let pass = Pass { device: &device, arch: &self.arch, rotary: &self.rotary, stream: &stream, seed };
+        for block in self.blocks.iter_mut().rev() {
+            let kept = match (saved.pop(), inputs.pop()) {
+                (Some(kept), _) => kept,
+                (None, Some(input)) => block.forward(&pass, input)?.1,
+                (None, None) => unreachable!("a pull-back after a forward pass that kept nothing"),
+            };
+            dy = block.pull_back(&pass, kept, dy)?;
+            done(block)?;
+        }
+        if trains_embedding {
+            self.embedding.add_row_gradients(&device, &batch.tokens, &dy)?;
+        }
+        Ok(())
+    }
+
+    /// Logits of every position of `tokens`, `[tokens, vocab]` on the host.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let batch = MicroBatch::whole(tokens);
+        let forward = self.forward(&batch, Keep::Nothing, None)?;
+        let (hidden, _) = self.norm(&forward.output)?;
+        let tiles = self.head().logits(&self.device, &hidden)?;
+        let (rows, vocab) = (tokens.len(), self.arch.vocab);
+        let mut out = vec![0.0; rows * vocab];
+        let mut start = 0;
+        for tile in &tiles {
+            let width = tile.dims()[1];
+            let values = kernels::tensor::read(tile)?;
+            for row in 0..rows {
+                out[row * vocab + start..][..width].copy_from_slice(&values[row * width..][..width]);
+            }
+            start += width;
+        }
+        Ok(out)
+    }
+
+    /// Logits of the last position alone.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn last_logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let batch = MicroBatch::whole(tokens);
+        let forward = self.forward(&batch, Keep::Nothing, None)?;
+        let last = forward.output.slice([tokens.len() - 1..tokens.len()]);
+        let (hidden, _) = self.norm(&last)?;
+        let mut out = Vec::with_capacity(self.arch.vocab);
+        for tile in self.head().logits(&self.device, &hidden)? {
+            out.extend(kernels::tensor::read(&tile)?);
+        }
+        Ok(out)
+    }
+
+    /// Calls `visit` on every parameter, in a fixed order.
+    pub fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Parameter)) {
+        self.embedding.tiles().iter().for_each(|t| visit(&t.weight));
+        for block in &self.blocks {
+            block.visit(visit);
+        }
+        visit(&self.final_norm);
+        self.head.iter().flat_map(|h| h.tiles()).for_each(|t| visit(&t.weight));
+    }
+
+    /// Calls `visit` on every parameter, in the order of [`Model::visit`].
+    ///
+    /// # Errors
+    /// The first error of `visit`.
+    pub fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Parameter) -> Result<()>) -> Result<()> {
+        for tile in self.embedding.tiles_mut() {
+            visit(&mut tile.weight)?;
+        }
+        for block in &mut self.blocks {
+            block.visit_mut(visit)?;
+        }
+        visit(&mut self.final_norm)?;
+        for tile in self.head.iter_mut().flat_map(|h| h.tiles_mut()) {
+            visit(&mut tile.weight)?;
+        }
+        Ok(())
+    }
+
+    /// The trained parameters, in a fixed order.
+    pub fn trained(&self) -> Vec<&Parameter> {
+        let mut trained = Vec::new();
+        self.visit(&mut |p| {
+            if p.trained {
+                trained.push(p);
+            }
+        });
+        trained
+    }
+}

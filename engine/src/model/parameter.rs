@@ -1,0 +1,109 @@
+//! What a run trains: a value, its gradient and its optimiser moments, together.
+
+use burn::tensor::{Tensor, TensorData};
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::kernels;
+
+/// A named trainable (or frozen) matrix; vectors are stored as `[1, n]`.
+pub struct Parameter {
+    /// Names of the row ranges that this matrix fuses, in order: one for most, three for a fused q/k/v projection.
+    pub parts: Vec<Part>,
+    /// The value, `[rows, columns]` in f32.
+    pub value: Tensor<2>,
+    /// Whether gradients are taken.
+    pub trained: bool,
+    /// Whether the parameter is a vector in files (`[n]` rather than `[1, n]`).
+    pub vector: bool,
+    /// First row within its matrix, where a vocabulary matrix is cut into tiles; else 0.
+    pub tile_start: usize,
+    /// Gradient of the step under way, if any token reached it.
+    pub gradient: Option<Tensor<2>>,
+    /// First and second moment of AdamW, made at the first step.
+    pub moments: Option<(Tensor<2>, Tensor<2>)>,
+}
+
+/// One named row range of a fused parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Name as in a Hugging Face file.
+    pub name: String,
+    /// Rows of this part.
+    pub rows: usize,
+}
+
+impl Parameter {
+    /// A parameter of one part.
+    pub fn new(name: impl Into<String>, value: Tensor<2>, trained: bool) -> Self {
+        let rows = value.dims()[0];
+        Self::fused(vec![Part { name: name.into(), rows }], value, trained)
+    }
+
+    /// A parameter that fuses several named row ranges.
+    pub fn fused(parts: Vec<Part>, value: Tensor<2>, trained: bool) -> Self {
+        Self { parts, value, trained, vector: false, tile_start: 0, gradient: None, moments: None }
+    }
+
+    /// A vector parameter from a `[1, n]` value.
+    pub fn vector(parts: Vec<Part>, value: Tensor<2>, trained: bool) -> Self {
+        Self { vector: true, ..Self::fused(parts, value, trained) }
+    }
+
+    /// Elements.
+    pub fn count(&self) -> usize {
+        let [rows, columns] = self.value.dims();
+        rows * columns
+    }
+
+    /// The value as a vector, for kernels that take one.
+    pub fn as_vector(&self) -> Tensor<1> {
+        let n = self.count();
+        self.value.clone().reshape([n])
+    }
+
+    /// Adds to the gradient.
+    pub fn add_gradient(&mut self, gradient: Tensor<2>) {
+        self.gradient = Some(match self.gradient.take() {
+            Some(sum) => sum + gradient,
+            None => gradient,
+        });
+    }
+
+    /// Sum of squares of the gradient, 0 where there is none.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn gradient_sum_squares(&self, device: &Device) -> Result<f64> {
+        self.gradient.as_ref().map_or(Ok(0.0), |g| kernels::adamw::sum_squares(device, g))
+    }
+
+    /// Splits host values into the named parts, in order: name, shape, values.
+    pub fn split<'a>(&'a self, values: &'a [f32]) -> impl Iterator<Item = (&'a str, Vec<usize>, &'a [f32])> {
+        let columns = self.value.dims()[1];
+        let mut at = 0;
+        self.parts.iter().map(move |part| {
+            // A fused vector is one row: its parts are column ranges.
+            let (length, shape) = if self.vector {
+                (part.rows, vec![part.rows])
+            } else {
+                (part.rows * columns, vec![part.rows, columns])
+            };
+            at += length;
+            (part.name.as_str(), shape, &values[at - length..at])
+        })
+    }
+}
+
+/// Host values of a tensor.
+///
+/// # Errors
+/// Device errors while reading back.
+pub fn to_host<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
+    kernels::tensor::read(tensor)
+}
+
+/// A matrix from host values.
+pub fn from_host(values: Vec<f32>, shape: [usize; 2], device: &Device) -> Tensor<2> {
+    Tensor::from_data(TensorData::new(values, shape), device.burn())
+}

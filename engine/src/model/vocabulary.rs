@@ -1,0 +1,87 @@
+//! A matrix with a row per token of the vocabulary: the embedding, the head, or both at once where they are tied.
+//!
+//! Cut into tiles of rows so that each fits one binding of the device; the CPU backend has a single tile.
+
+use burn::tensor::Tensor;
+
+use super::parameter::Parameter;
+use crate::device::Device;
+use crate::error::Result;
+use crate::kernels;
+
+/// Rows `start ..` of the matrix.
+pub struct Tile {
+    /// First token of the tile.
+    pub start: usize,
+    /// `[tokens of the tile, hidden]`.
+    pub weight: Parameter,
+}
+
+/// `[vocabulary, hidden]`.
+pub struct VocabularyMatrix {
+    tiles: Vec<Tile>,
+    rows: usize,
+}
+
+impl VocabularyMatrix {
+    /// From tiles in order, each starting where the one before ends.
+    pub fn new(tiles: Vec<Tile>) -> Self {
+        let rows = tiles.iter().map(|t| t.weight.value.dims()[0]).sum();
+        Self { tiles, rows }
+    }
+
+    /// Vocabulary size.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The tiles, in order.
+    pub fn tiles(&self) -> &[Tile] {
+        &self.tiles
+    }
+
+    /// The tiles, in order.
+    pub fn tiles_mut(&mut self) -> &mut [Tile] {
+        &mut self.tiles
+    }
+
+    /// Rows of `tokens`, `[tokens, hidden]`.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn gather(&self, device: &Device, tokens: &[u32]) -> Result<Tensor<2>> {
+        let mut sum: Option<Tensor<2>> = None;
+        for tile in &self.tiles {
+            let rows = kernels::elementwise::gather_rows(device, &tile.weight.value, tokens, tile.start)?;
+            sum = Some(match sum {
+                Some(sum) => sum + rows,
+                None => rows,
+            });
+        }
+        Ok(sum.expect("a matrix has at least one tile"))
+    }
+
+    /// Adds `dy [tokens, hidden]` to the gradient of the rows of `tokens`, where the matrix is trained.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn add_row_gradients(&mut self, device: &Device, tokens: &[u32], dy: &Tensor<2>) -> Result<()> {
+        for tile in self.tiles.iter_mut().filter(|t| t.weight.trained) {
+            let gradient = match tile.weight.gradient.take() {
+                Some(sum) => sum,
+                None => Tensor::zeros(tile.weight.value.dims(), device.burn()),
+            };
+            tile.weight.gradient =
+                Some(kernels::elementwise::scatter_add_rows(device, gradient, tokens, tile.start, dy)?);
+        }
+        Ok(())
+    }
+
+    /// Logits of `hidden [rows, hidden]`, a tensor `[rows, tile]` a tile.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn logits(&self, device: &Device, hidden: &Tensor<2>) -> Result<Vec<Tensor<2>>> {
+        self.tiles.iter().map(|tile| kernels::matmul::nt(device, hidden, &tile.weight.value)).collect()
+    }
+}

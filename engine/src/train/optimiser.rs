@@ -1,0 +1,110 @@
+//! AdamW with decoupled weight decay (Loshchilov and Hutter 2019), clipped by the global gradient norm.
+//!
+//! Clipping stays exact because no parameter is stepped before the norm over all of them is known: gradients of every
+//! trained parameter are kept until then. Where clipping is off and nothing accumulates, a block is stepped as soon as
+//! its gradients are complete, so that only one block's gradients exist at a time.
+
+use burn::tensor::Tensor;
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::kernels;
+use crate::model::Model;
+use crate::model::parameter::Parameter;
+
+/// Hyperparameters of AdamW.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdamW {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the denominator.
+    pub epsilon: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Whether norms and biases decay too; most trainers leave them alone.
+    pub decay_vectors: bool,
+    /// Global gradient norm above which gradients are scaled down; 0 turns clipping off.
+    pub max_grad_norm: f64,
+}
+
+impl AdamW {
+    /// Factor on every gradient so that the global norm does not exceed the limit, as torch's `clip_grad_norm_`.
+    pub fn clip_factor(&self, norm: f64) -> f64 {
+        if self.max_grad_norm <= 0.0 { 1.0 } else { (self.max_grad_norm / (norm + 1e-6)).min(1.0) }
+    }
+
+    /// Applies step number `step` (from 1) to one parameter and drops its gradient.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn apply(
+        &self,
+        device: &Device,
+        parameter: &mut Parameter,
+        step: u64,
+        learning_rate: f64,
+        gradient_scale: f64,
+    ) -> Result<()> {
+        let Some(gradient) = parameter.gradient.take() else { return Ok(()) };
+        let shape = parameter.value.dims();
+        let zeros = || Tensor::<2>::zeros(shape, device.burn());
+        let (first, second) = parameter.moments.take().unwrap_or_else(|| (zeros(), zeros()));
+        let decays = !parameter.vector || self.decay_vectors;
+        let settings = kernels::adamw::Settings {
+            learning_rate: learning_rate as f32,
+            beta1: self.beta1 as f32,
+            beta2: self.beta2 as f32,
+            epsilon: self.epsilon as f32,
+            weight_decay: if decays { self.weight_decay as f32 } else { 0.0 },
+            bias1: (1.0 - self.beta1.powi(step.min(i32::MAX as u64) as i32)) as f32,
+            bias2: (1.0 - self.beta2.powi(step.min(i32::MAX as u64) as i32)) as f32,
+            gradient_scale: gradient_scale as f32,
+        };
+        // Moved out so that the kernel finds itself the sole owner and writes in place.
+        let value = std::mem::replace(&mut parameter.value, Tensor::zeros([1, 1], device.burn()));
+        let (value, first, second) = kernels::adamw::step(device, value, &gradient, first, second, &settings)?;
+        parameter.value = value;
+        parameter.moments = Some((first, second));
+        Ok(())
+    }
+
+    /// Steps every trained parameter of the model; returns the global norm before clipping.
+    ///
+    /// # Errors
+    /// [`crate::Error::NonFinite`] where the norm is not finite (nothing is stepped then); device errors.
+    pub fn step(&self, model: &mut Model, step: u64, learning_rate: f64) -> Result<f64> {
+        let device = model.device().clone();
+        let norm = {
+            let gradients: Vec<&Tensor<2>> = model.trained().into_iter().filter_map(|p| p.gradient.as_ref()).collect();
+            kernels::adamw::global_norm(&device, &gradients)?
+        };
+        if !norm.is_finite() {
+            return Err(crate::Error::NonFinite { tensor: "gradient".into(), row: 0, step: Some(step) });
+        }
+        let factor = self.clip_factor(norm);
+        model.visit_mut(&mut |p| self.apply(&device, p, step, learning_rate, factor))?;
+        Ok(norm)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_within_the_norm_are_left_alone_and_larger_ones_are_scaled_to_it() {
+        let adamw = AdamW {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            decay_vectors: false,
+            max_grad_norm: 1.0,
+        };
+        assert_eq!(adamw.clip_factor(0.5), 1.0);
+        assert!((adamw.clip_factor(4.0) * 4.0 - 1.0).abs() < 1e-6);
+        assert_eq!(AdamW { max_grad_norm: 0.0, ..adamw }.clip_factor(1e9), 1.0);
+    }
+}

@@ -1,0 +1,370 @@
+//! Weights: where they lie, how they are stored, and one tensor at a time out of it.
+//!
+//! A [`WeightSource`] is a model's tensors under their Hugging Face names, whatever the file: [`safetensors`] (single
+//! or sharded), [`gguf`], or [`MemorySource`]. Opening reads headers only; a tensor's bytes are fetched when asked for,
+//! so a block at a time can be brought to a device. [`open_folder`] and [`open_gguf`] read description and weights
+//! together, and [`check`] compares the two. The readable definition of every stored format is in [`dequantize`].
+//!
+//! Files are untrusted: nothing is allocated from a number in a file before that number was compared with the file's
+//! size.
+
+pub mod dequantize;
+pub mod gguf;
+pub mod safetensors;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::host::{Bytes, Folder, shorten};
+use crate::model::architecture::{Architecture, SpecialTokens};
+
+/// How a tensor's elements are stored. All little-endian; the quantised ones as GGUF defines them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Storage {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of an f32.
+    Bf16,
+    /// 32 elements: f16 scale, 4-bit values.
+    Q4_0,
+    /// 32 elements: f16 scale, f16 minimum, 4-bit values.
+    Q4_1,
+    /// 32 elements: f16 scale, 8-bit values.
+    Q8_0,
+    /// 256 elements: f16 scale and minimum, eight 6-bit scales and minima, 4-bit values.
+    Q4K,
+    /// 256 elements: sixteen 8-bit scales, f16 scale, 6-bit values.
+    Q6K,
+}
+
+impl Storage {
+    /// Every kind of storage, for tables and tests.
+    pub const ALL: [Self; 8] =
+        [Self::F32, Self::F16, Self::Bf16, Self::Q4_0, Self::Q4_1, Self::Q8_0, Self::Q4K, Self::Q6K];
+
+    /// Elements in a block; a row of a matrix is a whole number of blocks.
+    pub fn block_elements(self) -> usize {
+        match self {
+            Self::F32 | Self::F16 | Self::Bf16 => 1,
+            Self::Q4_0 | Self::Q4_1 | Self::Q8_0 => 32,
+            Self::Q4K | Self::Q6K => 256,
+        }
+    }
+
+    /// Bytes of a block.
+    pub fn block_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+            Self::Q4_0 => 18,
+            Self::Q4_1 => 20,
+            Self::Q8_0 => 34,
+            Self::Q4K => 144,
+            Self::Q6K => 210,
+        }
+    }
+
+    /// Bytes of so many elements; `None` where they are no whole number of blocks, or too many to count.
+    pub fn bytes_for(self, elements: usize) -> Option<usize> {
+        let whole = elements.is_multiple_of(self.block_elements());
+        whole.then(|| (elements / self.block_elements()).checked_mul(self.block_bytes())).flatten()
+    }
+
+    /// Bytes of a tensor whose rows each are whole blocks; `None` as in [`Storage::bytes_for`].
+    pub fn bytes_for_shape(self, shape: &[usize]) -> Option<usize> {
+        let elements = shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d))?;
+        let row = shape.last().copied().unwrap_or(1);
+        row.is_multiple_of(self.block_elements()).then(|| self.bytes_for(elements)).flatten()
+    }
+
+    /// The name that GGUF uses (`Q4_K`, `BF16`).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q8_0 => "Q8_0",
+            Self::Q4K => "Q4_K",
+            Self::Q6K => "Q6_K",
+        }
+    }
+}
+
+/// A tensor as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawTensor {
+    /// Hugging Face name.
+    pub name: String,
+    /// Row-major, `[out, in]` for matrices.
+    pub shape: Vec<usize>,
+    /// How `bytes` are to be read.
+    pub storage: Storage,
+    /// `storage.bytes_for_shape(shape)` bytes, rows in Hugging Face order.
+    pub bytes: Vec<u8>,
+}
+
+impl RawTensor {
+    /// A tensor of f32 values.
+    pub fn from_f32(name: &str, shape: Vec<usize>, values: &[f32]) -> Self {
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self { name: name.to_owned(), shape, storage: Storage::F32, bytes }
+    }
+
+    /// All elements in f32, row-major; see [`dequantize::to_f32`].
+    pub fn to_f32(&self) -> Vec<f32> {
+        dequantize::to_f32(self)
+    }
+
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// A model's tensors under their Hugging Face names, in Hugging Face layout.
+pub trait WeightSource: Send + Sync {
+    /// All names, sorted.
+    fn names(&self) -> Vec<String>;
+
+    /// Row-major shape, or `None` where there is no such tensor.
+    fn shape(&self, name: &str) -> Option<&[usize]>;
+
+    /// How a tensor is stored, or `None` where there is no such tensor.
+    fn storage(&self, name: &str) -> Option<Storage>;
+
+    /// Fetches one tensor.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] where there is none of that name, [`Error::Io`] where the host cannot read.
+    fn read(&self, name: &str) -> Result<RawTensor>;
+
+    /// The file in which a tensor lies (or would lie), for messages.
+    fn file_of(&self, name: &str) -> String;
+}
+
+/// Tensors held in memory: embedded models, fresh weights, tests.
+#[derive(Clone, Debug, Default)]
+pub struct MemorySource {
+    tensors: BTreeMap<String, RawTensor>,
+}
+
+impl MemorySource {
+    /// A source of these tensors.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for two tensors of one name and where bytes and shape do not agree.
+    pub fn new(tensors: impl IntoIterator<Item = RawTensor>) -> Result<Self> {
+        let mut map = BTreeMap::new();
+        for tensor in tensors {
+            let expected = tensor.storage.bytes_for_shape(&tensor.shape);
+            if expected != Some(tensor.bytes.len()) {
+                let (bytes, shape, kind) = (tensor.bytes.len(), &tensor.shape, tensor.storage.name());
+                let problem = format!("{bytes} bytes are no {kind} tensor of shape {shape:?}");
+                return Err(tensor_error("memory", &tensor.name, problem));
+            }
+            if let Some(twice) = map.insert(tensor.name.clone(), tensor) {
+                return Err(tensor_error("memory", &twice.name, "there are two of this name".into()));
+            }
+        }
+        Ok(Self { tensors: map })
+    }
+}
+
+impl WeightSource for MemorySource {
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|t| t.shape.as_slice())
+    }
+
+    fn storage(&self, name: &str) -> Option<Storage> {
+        self.tensors.get(name).map(|t| t.storage)
+    }
+
+    fn read(&self, name: &str) -> Result<RawTensor> {
+        self.tensors.get(name).cloned().ok_or_else(|| absent("memory", name))
+    }
+
+    fn file_of(&self, _name: &str) -> String {
+        "memory".to_owned()
+    }
+}
+
+/// A model's description and its weights, checked against each other.
+#[derive(Clone)]
+pub struct Opened {
+    /// Shape and wiring.
+    pub architecture: Architecture,
+    /// The tensors.
+    pub weights: Arc<dyn WeightSource>,
+    /// Token ids that the model's configuration names.
+    pub special: SpecialTokens,
+}
+
+/// Opens a Hugging Face folder: `config.json`, and `model.safetensors` or the shards that
+/// `model.safetensors.index.json` lists.
+///
+/// # Errors
+/// [`Error::Io`] for a missing file, otherwise as [`Architecture::from_config_json`], [`safetensors::open_folder`] and
+/// [`check`].
+pub fn open_folder(folder: &dyn Folder) -> Result<Opened> {
+    const CONFIG: &str = "config.json";
+    let (config, file) = read_small(folder, CONFIG, 1 << 20)?;
+    let architecture = Architecture::from_config_json(&config, &file)?;
+    let special = SpecialTokens::from_config_json(&config, &file)?;
+    let weights: Arc<dyn WeightSource> = Arc::new(safetensors::open_folder(folder)?);
+    check(weights.as_ref(), &architecture)?;
+    Ok(Opened { architecture, weights, special })
+}
+
+/// Opens a GGUF file; also gives the file itself, which holds the tokenizer. `file` is its name in messages.
+///
+/// # Errors
+/// As [`gguf::Gguf::open`], [`gguf::Gguf::architecture`] and [`check`].
+pub fn open_gguf(bytes: Arc<dyn Bytes>, file: &str) -> Result<(Opened, Arc<gguf::Gguf>)> {
+    let gguf = Arc::new(gguf::Gguf::open(bytes, file)?);
+    let architecture = gguf.architecture()?;
+    check(gguf.as_ref(), &architecture)?;
+    let special = gguf.special_tokens()?;
+    Ok((Opened { architecture, weights: gguf.clone(), special }, gguf))
+}
+
+/// Compares a source with a description: every tensor there, in the right shape, and none more.
+///
+/// Two kinds of surplus are common in published files, mean nothing and pass: rotary tables (`rotary_emb.inv_freq`),
+/// and a copy of a tied head.
+///
+/// # Errors
+/// [`Error::Tensor`] for one problem, [`Error::Format`] listing several together.
+pub fn check(source: &dyn WeightSource, architecture: &Architecture) -> Result<()> {
+    let mut problems: Vec<(String, String)> = Vec::new();
+    let mut expected = BTreeSet::new();
+    for spec in architecture.tensor_specs() {
+        match source.shape(&spec.name) {
+            None => problems.push((spec.name.clone(), format!("is missing (expected shape {:?})", spec.shape))),
+            Some(found) if found != spec.shape => {
+                problems.push((spec.name.clone(), format!("expected shape {:?}, got {found:?}", spec.shape)));
+            }
+            Some(_) => {}
+        }
+        expected.insert(spec.name);
+    }
+    for name in source.names() {
+        let harmless = name.ends_with("rotary_emb.inv_freq") || (architecture.tied_head && name == "lm_head.weight");
+        if !expected.contains(&name) && !harmless {
+            let family = architecture.family.model_type();
+            problems.push((name, format!("is unexpected in a {family} model of {} layers", architecture.layers)));
+        }
+    }
+    let Some((first, problem)) = problems.first() else { return Ok(()) };
+    let file = source.file_of(first);
+    if problems.len() == 1 {
+        return Err(tensor_error(&file, first, problem.clone()));
+    }
+    const SHOWN: usize = 12;
+    let mut lines: Vec<String> =
+        problems.iter().take(SHOWN).map(|(name, problem)| format!("  - {}: {problem}", shorten(name))).collect();
+    if problems.len() > SHOWN {
+        lines.push(format!("  - and {} more", problems.len() - SHOWN));
+    }
+    let problem = format!("{} tensors do not fit the model's description:\n{}", problems.len(), lines.join("\n"));
+    Err(Error::Format { file, problem })
+}
+
+/// Reads a whole small file of a folder, with its name for messages.
+///
+/// # Errors
+/// [`Error::Io`] where it is missing, [`Error::Format`] where it is larger than `most` bytes.
+pub(crate) fn read_small(folder: &dyn Folder, name: &str, most: u64) -> Result<(Vec<u8>, String)> {
+    let file = folder.display(name);
+    let Some(bytes) = folder.open(name)? else {
+        return Err(Error::Io { path: file, problem: "there is no such file".into() });
+    };
+    if bytes.len() > most {
+        let problem = format!("{} bytes are more than the {most} that such a file can have", bytes.len());
+        return Err(Error::Format { file, problem });
+    }
+    Ok((read_range(bytes.as_ref(), 0, bytes.len(), &file)?, file))
+}
+
+/// Copies a range that has already been checked against the file's length.
+pub(crate) fn read_range(bytes: &dyn Bytes, offset: u64, length: u64, file: &str) -> Result<Vec<u8>> {
+    let too_large = || Error::Format { file: file.to_owned(), problem: format!("{length} bytes do not fit in memory") };
+    let mut out = vec![0; usize::try_from(length).map_err(|_| too_large())?];
+    bytes.read(offset, &mut out)?;
+    Ok(out)
+}
+
+pub(crate) fn tensor_error(file: &str, tensor: &str, problem: String) -> Error {
+    Error::Tensor { file: file.to_owned(), tensor: shorten(tensor), problem }
+}
+
+pub(crate) fn absent(file: &str, name: &str) -> Error {
+    tensor_error(file, name, "there is no such tensor".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiny() -> Architecture {
+        let config = r#"{"model_type": "llama", "vocab_size": 8, "hidden_size": 4, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 6, "max_position_embeddings": 16}"#;
+        Architecture::from_config_json(config.as_bytes(), "config.json").unwrap()
+    }
+
+    fn tensors() -> Vec<RawTensor> {
+        let zeros = |s: crate::model::architecture::TensorSpec| {
+            let values = vec![0.0; s.shape.iter().product()];
+            RawTensor::from_f32(&s.name, s.shape, &values)
+        };
+        tiny().tensor_specs().into_iter().map(zeros).collect()
+    }
+
+    #[test]
+    fn rows_must_be_whole_blocks() {
+        assert_eq!(Storage::Q4_1.bytes_for(64), Some(40));
+        assert_eq!(Storage::Q4_1.bytes_for(33), None);
+        assert_eq!(Storage::Q6K.bytes_for_shape(&[2, 256]), Some(420));
+        assert_eq!(Storage::Q6K.bytes_for_shape(&[256, 2]), None);
+        assert_eq!(Storage::F32.bytes_for(usize::MAX), None);
+        assert_eq!(Storage::F32.bytes_for_shape(&[usize::MAX, 2]), None);
+    }
+
+    #[test]
+    fn missing_unexpected_and_misshapen_tensors_are_reported_together() {
+        let mut all = tensors();
+        check(&MemorySource::new(all.clone()).unwrap(), &tiny()).unwrap();
+        all.retain(|t| t.name != "model.norm.weight");
+        all.iter_mut().find(|t| t.name == "lm_head.weight").unwrap().shape = vec![4, 8];
+        all.push(RawTensor::from_f32("model.layers.0.self_attn.q_proj.bias", vec![4], &[0.0; 4]));
+        let text = check(&MemorySource::new(all).unwrap(), &tiny()).unwrap_err().to_string();
+        for part in
+            ["3 tensors", "norm.weight: is missing", "expected shape [8, 4], got [4, 8]", "q_proj.bias: is unexp"]
+        {
+            assert!(text.contains(part), "{part} not in {text}");
+        }
+    }
+
+    #[test]
+    fn rotary_tables_and_a_copied_tied_head_may_lie_in_the_file() {
+        let mut all = tensors();
+        all.push(RawTensor::from_f32("model.layers.0.self_attn.rotary_emb.inv_freq", vec![1], &[1.0]));
+        let tied = Architecture { tied_head: true, ..tiny() };
+        check(&MemorySource::new(all).unwrap(), &tied).unwrap();
+    }
+
+    #[test]
+    fn a_memory_source_refuses_doubles_and_wrong_sizes() {
+        let one = RawTensor::from_f32("a", vec![2], &[1.0, 2.0]);
+        assert!(MemorySource::new([one.clone(), one.clone()]).is_err());
+        assert!(MemorySource::new([RawTensor { shape: vec![3], ..one }]).is_err());
+    }
+}

@@ -1,0 +1,320 @@
+//! What the command accepts. Scripts rely on these names: extend them, do not rename.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Fine-tune language models without making them forget, on any GPU or on the CPU.
+#[derive(Debug, Parser)]
+#[command(name = "temper", version, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 done, 1 the run failed, 2 something that was asked for cannot be.")]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Where to compute: cpu, vulkan, metal, dx12, or part of an adapter's name (`temper devices` lists them). Without
+    /// it: a hardware GPU if there is one, else the CPU.
+    #[arg(long, global = true, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Log more to stderr; twice for every detail. The variable TEMPER_LOG selects finer (for example
+    /// `temper_engine=debug`).
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Fine-tune a model; without a configuration, a small embedded one on embedded data.
+    Train(TrainArgs),
+    /// Measure loss and perplexity of a model on a text or a data set.
+    Eval(EvalArgs),
+    /// List the adapters of this machine, their limits, and which one would be chosen and why.
+    Devices(DevicesArgs),
+    /// Let a model answer a prompt.
+    Generate(GenerateArgs),
+    /// Measure time and memory, after checking that the results are right.
+    Bench(BenchArgs),
+    /// Evaluate an objective on given logits and labels.
+    Loss(LossArgs),
+    /// Write a model's logits for given tokens.
+    Logits(LogitsArgs),
+}
+
+/// Arguments of `temper train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Configuration file in TOML; without one, the embedded model is trained on the embedded data.
+    pub config: Option<PathBuf>,
+    /// Override one value of the configuration, for example `--set run.steps=100`. May be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Folder for everything that the run writes; must be empty or not exist yet.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on with the interrupted run in --out, from its last checkpoint.
+    #[arg(long, requires = "out")]
+    pub resume: bool,
+}
+
+/// Arguments of `temper eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// Hugging Face folder or GGUF file.
+    #[arg(long, value_name = "DIR_OR_GGUF")]
+    pub model: String,
+    /// PEFT adapter to put on the model.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub input: EvalInput,
+    /// Print one JSON object with `loss`, `perplexity` and `tokens`.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to measure on: exactly one of the two.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct EvalInput {
+    /// Plain text, in windows of 1024 tokens, each on its own.
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// JSONL, scored on what would be trained.
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+}
+
+/// Arguments of `temper devices`.
+#[derive(Debug, Args)]
+pub struct DevicesArgs {
+    /// Print one JSON array.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `temper generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// Hugging Face folder or GGUF file.
+    #[arg(long, value_name = "DIR_OR_GGUF")]
+    pub model: String,
+    /// PEFT adapter to put on the model.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// What to answer.
+    #[arg(long)]
+    pub prompt: String,
+    /// Continue the prompt as it is, without the model's chat template.
+    #[arg(long)]
+    pub raw: bool,
+    /// Longest answer, in tokens.
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub max_tokens: usize,
+    /// 0 always takes the most likely token.
+    #[arg(long, default_value_t = 0.0, value_parser = temperature)]
+    pub temperature: f32,
+    /// Seed of the drawing, with a temperature above 0.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+}
+
+/// Arguments of `temper bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    pub what: Bench,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// The loss head: loss and hidden gradient from hidden states, against plain tensor operations.
+    Head(BenchHeadArgs),
+    /// A whole training step of a model with LoRA on all linear layers.
+    Step(BenchStepArgs),
+    /// Loss and gradient on ready logits.
+    Loss(BenchLossArgs),
+}
+
+/// Arguments of `temper bench head`.
+#[derive(Debug, Args)]
+pub struct BenchHeadArgs {
+    /// Width of the hidden states.
+    #[arg(long, default_value_t = 576, value_parser = at_least_one)]
+    pub hidden: usize,
+    /// Tokens of the vocabulary.
+    #[arg(long, default_value_t = 49_152, value_parser = at_least_one)]
+    pub vocab: usize,
+    /// Trained rows.
+    #[arg(long, default_value_t = 1024, value_parser = at_least_one)]
+    pub rows: usize,
+    #[command(flatten)]
+    pub timing: Timing,
+}
+
+/// Arguments of `temper bench step`.
+#[derive(Debug, Args)]
+pub struct BenchStepArgs {
+    /// Hugging Face folder or GGUF file.
+    #[arg(long, value_name = "DIR_OR_GGUF")]
+    pub model: String,
+    /// Tokens of the sequence.
+    #[arg(long, default_value_t = 512, value_parser = at_least_one)]
+    pub tokens: usize,
+    /// LoRA rank.
+    #[arg(long, default_value_t = 16, value_parser = at_least_one)]
+    pub rank: usize,
+    /// Objective, measured beside `sft`.
+    #[arg(long, default_value = "eaft")]
+    pub objective: String,
+    #[command(flatten)]
+    pub timing: Timing,
+}
+
+/// Arguments of `temper bench loss`.
+#[derive(Debug, Args)]
+pub struct BenchLossArgs {
+    /// Tokens of the vocabulary.
+    #[arg(long, default_value_t = 49_152, value_parser = at_least_one)]
+    pub vocab: usize,
+    /// Rows of logits.
+    #[arg(long, default_value_t = 1024, value_parser = at_least_one)]
+    pub rows: usize,
+    /// Objective, measured beside `sft`.
+    #[arg(long, default_value = "eaft")]
+    pub objective: String,
+    #[command(flatten)]
+    pub timing: Timing,
+}
+
+/// How a benchmark repeats and reports.
+#[derive(Debug, Clone, Args)]
+pub struct Timing {
+    /// Timed repetitions of each variant, after one that is not timed.
+    #[arg(long, default_value_t = 5, value_parser = at_least_one, value_name = "N")]
+    pub repeat: usize,
+    /// Print one JSON line per variant.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `temper loss`.
+#[derive(Debug, Args)]
+pub struct LossArgs {
+    /// Safetensors file with `logits` [N, V] f32 and `labels` [N] i64 (-100: ignored).
+    #[arg(long, value_name = "FILE")]
+    pub logits: PathBuf,
+    /// Objective.
+    #[arg(long, default_value = "eaft")]
+    pub objective: String,
+    /// A constant of the objective, for example `--set objective.top_k=10`. May be repeated.
+    #[arg(long = "set", value_name = "OBJECTIVE.KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Safetensors file to write: `ce`, `entropy`, `weight` [N], `loss` [1] and `grad` [N, V].
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// Arguments of `temper logits`.
+#[derive(Debug, Args)]
+pub struct LogitsArgs {
+    /// Hugging Face folder or GGUF file.
+    #[arg(long, value_name = "DIR_OR_GGUF")]
+    pub model: String,
+    /// PEFT adapter to put on the model.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// Token ids, for example `1,2,3`.
+    #[arg(long, value_delimiter = ',', required = true, value_name = "IDS")]
+    pub tokens: Vec<u32>,
+    /// Safetensors file to write: `logits` [tokens, V] f32.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if key.contains('.') => Ok((key.trim().into(), value.trim().into())),
+        _ => Err("expected SECTION.KEY=VALUE, for example run.steps=100".into()),
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n >= 1).ok_or_else(|| "expected a whole number of at least 1".into())
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    let number = text.parse::<f32>().ok();
+    number.filter(|t| t.is_finite() && *t >= 0.0).ok_or_else(|| "expected a number of at least 0".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_consistent_and_every_command_has_help() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments().filter(|a| !a.is_global_set()) {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn the_commands_of_the_contract_are_accepted() {
+        for line in [
+            "temper train",
+            "temper train run.toml --set run.steps=3 --set objective.method=sft --out runs/a --device cpu",
+            "temper --device vulkan train --out runs/a --resume",
+            "temper eval --model m --text t.txt --json",
+            "temper eval --model m --data d.jsonl",
+            "temper devices",
+            "temper generate --model m --prompt hello",
+            "temper bench head --hidden 576 --vocab 49152 --rows 1024 --device cpu --json",
+            "temper bench step --model m --tokens 512 --rank 16 --objective eaft --json",
+            "temper bench loss --json",
+            "temper loss --logits x --objective eaft --set objective.normalizer=const_3 --device cpu --out y",
+            "temper logits --model m --tokens 1,2,3 --out y",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        let Command::Train(train) = parse("temper train a --set run.device=x=y").unwrap().command else {
+            panic!("not train")
+        };
+        assert_eq!(train.set, [("run.device".to_string(), "x=y".to_string())]);
+        let after = parse("temper train --device llvmpipe").unwrap().global.device;
+        assert_eq!(after.as_deref(), Some("llvmpipe"));
+    }
+
+    #[test]
+    fn contradictions_and_nonsense_are_usage_errors() {
+        for line in [
+            "temper",
+            "temper eval --model m",
+            "temper eval --model m --text t --data d",
+            "temper train --set steps=3",
+            "temper train --resume",
+            "temper bench head --rows 0",
+            "temper logits --model m --tokens 1,x --out y",
+            "temper generate --model m --prompt x --temperature nan",
+        ] {
+            assert_eq!(parse(line).map(|_| ()).map_err(|error| error.exit_code()), Err(2), "{line}");
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! `temper bench`: time and memory, measured after the results were checked.
+//!
+//! Every variant of one benchmark runs in one process on one device, so that their ratio means something. A variant whose
+//! result is wrong is reported as an error and not timed.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use burn::tensor::{Int, Tensor, TensorData, activation};
+use serde::Serialize;
+use temper_engine::config::ObjectiveSection;
+use temper_engine::data::{IGNORE, MicroBatch};
+use temper_engine::kernels::tensor::read;
+use temper_engine::kernels::{self, Indices};
+use temper_engine::loss::head;
+use temper_engine::loss::objective::{Objective, RowStats};
+use temper_engine::model::adapter::LoraSettings;
+use temper_engine::model::load::Hold;
+use temper_engine::model::parameter::{Parameter, from_host};
+use temper_engine::model::vocabulary::{Tile, VocabularyMatrix};
+use temper_engine::rng::Rng;
+use temper_engine::train::optimiser::AdamW;
+use temper_engine::train::session::{Recompute, Session};
+use temper_engine::{Device, Error};
+
+use crate::cli::{Bench, BenchArgs, BenchHeadArgs, BenchLossArgs, BenchStepArgs, Global, Timing};
+use crate::inputs::{ModelFiles, read_data};
+use crate::memory;
+use crate::output;
+
+/// Largest difference, relative to the largest element, that counts as the same result.
+const TOLERANCE: f64 = 1e-3;
+
+/// One variant's result. One JSON line.
+#[derive(Debug, Serialize)]
+struct Measurement {
+    bench: &'static str,
+    variant: String,
+    shape: String,
+    device: String,
+    /// Median seconds of a repetition.
+    median_s: f64,
+    /// Fastest and slowest repetition.
+    min_s: f64,
+    max_s: f64,
+    tokens_per_second: f64,
+    /// Highest memory during the variant above what it began with (CPU), or what the device's pools reserve (GPU).
+    peak_bytes: u64,
+    /// Largest difference from the reference before timing, relative to the reference's largest element.
+    error: f64,
+}
+
+/// Runs the command.
+pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
+    let (device, _) = Device::choose(global.device.as_deref())?;
+    let (timing, measured) = match args.what {
+        Bench::Head(args) => (args.timing.clone(), bench_head(&device, &args)?),
+        Bench::Step(args) => (args.timing.clone(), bench_step(&device, &args)?),
+        Bench::Loss(args) => (args.timing.clone(), bench_loss(&device, &args)?),
+    };
+    for m in &measured {
+        if timing.json {
+            output::json(m)?;
+        } else {
+            output::text(&format!(
+                "{:<28} {:>10.1} ms ({:.1} to {:.1})  {:>10.0} tokens/s  {:>8.1} MiB  error {:.1e}\n",
+                m.variant,
+                m.median_s * 1e3,
+                m.min_s * 1e3,
+                m.max_s * 1e3,
+                m.tokens_per_second,
+                m.peak_bytes as f64 / f64::from(1 << 20),
+                m.error
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+fn objective(method: &str) -> Result<Objective, Error> {
+    Objective::from_section(&ObjectiveSection::from_overrides(method, &[])?)
+}
+
+/// Times `body` and watches its memory; `tokens` per repetition.
+fn measure(
+    device: &Device,
+    timing: &Timing,
+    bench: &'static str,
+    variant: &str,
+    shape: &str,
+    tokens: usize,
+    error: f64,
+    body: &mut dyn FnMut() -> Result<()>,
+) -> Result<Measurement> {
+    memory::reset_peak();
+    let before = memory::resident_bytes();
+    body()?;
+    let mut seconds = Vec::with_capacity(timing.repeat);
+    for _ in 0..timing.repeat {
+        let start = Instant::now();
+        body()?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    let median_s = seconds[seconds.len() / 2];
+    Ok(Measurement {
+        bench,
+        variant: variant.into(),
+        shape: shape.into(),
+        device: device.name().into(),
+        median_s,
+        min_s: seconds[0],
+        max_s: seconds[seconds.len() - 1],
+        tokens_per_second: tokens as f64 / median_s,
+        peak_bytes: match device.is_cpu() {
+            true => memory::peak_resident_bytes().saturating_sub(before),
+            false => device.reserved_bytes().unwrap_or(0),
+        },
+        error,
+    })
+}
+
+fn normal(rng: &mut Rng, count: usize, scale: f64) -> Vec<f32> {
+    (0..count).map(|_| (rng.normal() * scale) as f32).collect()
+}
+
+/// Largest difference relative to the reference's largest element; NaN counts as infinite.
+fn difference(got: &[f32], want: &[f32]) -> f64 {
+    if got.len() != want.len() {
+        return f64::INFINITY;
+    }
+    let largest = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let mut worst = 0.0f64;
+    for (g, w) in got.iter().zip(want) {
+        let d = f64::from((g - w).abs());
+        if !(d <= worst) {
+            worst = if d.is_nan() { f64::INFINITY } else { d };
+        }
+    }
+    worst / f64::from(largest.max(f32::MIN_POSITIVE))
+}
+
+fn refuse(what: &str, error: f64) -> Result<()> {
+    if !(error <= TOLERANCE) {
+        bail!(
+            "{what} is wrong: it differs from the reference by {error:.1e} of its largest element; nothing was timed"
+        );
+    }
+    Ok(())
+}
+
+/// Loss and hidden gradient of EAFT from hidden states: ours, ours with SFT, and the same in plain tensor operations
+/// under autodiff.
+fn bench_head(device: &Device, args: &BenchHeadArgs) -> Result<Vec<Measurement>> {
+    let (rows, hidden, vocab) = (args.rows, args.hidden, args.vocab);
+    let shape = format!("[{rows}, {hidden}] x [{vocab}, {hidden}]");
+    let mut rng = Rng::new(7);
+    let x = from_host(normal(&mut rng, rows * hidden, 1.0), [rows, hidden], device);
+    let weight = normal(&mut rng, vocab * hidden, 2.5 / (hidden as f64).sqrt());
+    let labels: Vec<u32> = (0..rows).map(|_| rng.below(vocab) as u32).collect();
+    let at_once = temper_engine::loss::plan::columns_per_tile(hidden, vocab, device.max_binding_bytes())?;
+    let tiles = weight.chunks(at_once * hidden).enumerate().map(|(index, rows)| {
+        let value = from_host(rows.to_vec(), [rows.len() / hidden, hidden], device);
+        Tile { start: index * at_once, weight: Parameter::new("head", value, false) }
+    });
+    let mut matrix = VocabularyMatrix::new(tiles.collect());
+    drop(weight);
+    let mut ours = |objective: &Objective| -> Result<Vec<f32>> {
+        let batch = objective.without_batch(vocab);
+        let output = head::gradient(device, &mut matrix, &x, &labels, objective, &batch, 1.0 / rows as f32)?;
+        output.statistics()?;
+        Ok(read(&output.dhidden)?)
+    };
+    let (eaft, sft) = (objective("eaft")?, objective("sft")?);
+    let got = ours(&eaft)?;
+    let mut measured = Vec::new();
+    for (name, objective) in [("temper eaft", &eaft), ("temper sft", &sft)] {
+        // The error is filled in below: the reference runs after ours, so that its leftovers do not hide our memory.
+        measured
+            .push(measure(device, &args.timing, "head", name, &shape, rows, 0.0, &mut || ours(objective).map(drop))?);
+    }
+    let tiles: Vec<Tensor<2>> = matrix.tiles().iter().map(|t| t.weight.value.clone()).collect();
+    let label = Tensor::<1, Int>::from_data(
+        TensorData::new(labels.iter().map(|&l| l as i32).collect::<Vec<_>>(), [rows]),
+        device.burn(),
+    );
+    let plain = || -> Result<Vec<f32>> { plain_head(&x, &tiles, &label) };
+    let want = plain()?;
+    let error = difference(&got, &want);
+    refuse("the head's gradient", error)?;
+    measured.iter_mut().for_each(|m| m.error = error);
+    let body = &mut || plain().map(drop);
+    measured.push(measure(device, &args.timing, "head", "plain burn operations", &shape, rows, 0.0, body)?);
+    Ok(measured)
+}
+
+/// EAFT in burn's own operations, differentiated by burn: what one would write without this engine.
+fn plain_head(x: &Tensor<2>, tiles: &[Tensor<2>], labels: &Tensor<1, Int>) -> Result<Vec<f32>> {
+    let rows = x.dims()[0];
+    let device = x.device().autodiff();
+    let x = Tensor::<2>::from_data(x.to_data(), &device).require_grad();
+    let products: Vec<Tensor<2>> =
+        tiles.iter().map(|w| x.clone().matmul(Tensor::from_inner(w.clone()).transpose())).collect();
+    let logits = Tensor::cat(products, 1);
+    let top = logits.clone().detach().topk(20, 1);
+    let log_q = activation::log_softmax(top, 1);
+    let gate = (log_q.clone().exp() * log_q).sum_dim(1).neg().div_scalar(20f32.ln()).detach();
+    let labels = labels.clone().reshape([rows, 1]).to_device(&device);
+    let ce = activation::log_softmax(logits, 1).gather(1, labels).neg();
+    let loss = (ce * gate).sum().div_scalar(rows as f32);
+    let gradients = loss.backward();
+    let Some(dx) = x.grad(&gradients) else { bail!("burn gave no gradient") };
+    Ok(read(&dx)?)
+}
+
+/// One training step with LoRA on all linear layers: the objective and SFT beside it.
+fn bench_step(device: &Device, args: &BenchStepArgs) -> Result<Vec<Measurement>> {
+    let files = ModelFiles::open(&args.model)?;
+    let tokenizer = files.tokenizer()?;
+    let text = String::from_utf8(read_data("embedded:general.txt")?)?;
+    let ids = tokenizer.encode(&text)?;
+    if ids.len() <= args.tokens {
+        bail!("the embedded text has only {} tokens for this tokenizer; ask for fewer with --tokens", ids.len());
+    }
+    let mut batch = MicroBatch::whole(&ids[..args.tokens]);
+    batch.labels = ids[1..args.tokens].iter().map(|&t| t as i32).chain([IGNORE]).collect();
+    let shape = format!("1 x {} tokens, LoRA rank {}", args.tokens, args.rank);
+    let mut measured = Vec::new();
+    let mut methods = vec![args.objective.clone()];
+    if args.objective != "sft" {
+        methods.push("sft".into());
+    }
+    let mut references: Vec<f32> = Vec::new();
+    for method in &methods {
+        let mut model = files.load(device, Hold::F32, false, 0)?;
+        let settings =
+            LoraSettings { rank: args.rank, alpha: 2.0 * args.rank as f64, dropout: 0.0, targets: Vec::new() };
+        model.add_lora(&settings, 0)?;
+        let optimiser = AdamW {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            decay_vectors: false,
+            max_grad_norm: 1.0,
+        };
+        let mut session =
+            Session { model, objective: objective(method)?, optimiser, recompute: Recompute::Auto, seed: 0, step: 0 };
+        // Checked against the same step with every block run twice, which takes another path through the memory.
+        session.recompute = Recompute::Always;
+        let again = session.gradients(std::slice::from_ref(&batch))?.cross_entropy;
+        session.model.visit_mut(&mut |p| {
+            p.gradient = None;
+            Ok(())
+        })?;
+        session.recompute = Recompute::Auto;
+        let once = session.gradients(std::slice::from_ref(&batch))?.cross_entropy;
+        session.model.visit_mut(&mut |p| {
+            p.gradient = None;
+            Ok(())
+        })?;
+        references.push(once as f32);
+        let error = difference(&[once as f32], &[again as f32]);
+        refuse("the step's loss", error)?;
+        let name = format!("temper {method}");
+        measured.push(measure(device, &args.timing, "step", &name, &shape, args.tokens, error, &mut || {
+            session.step(std::slice::from_ref(&batch), 1e-4)?;
+            Ok(device.sync()?)
+        })?);
+    }
+    // The same weights and tokens: the ungated loss may not depend on the objective.
+    refuse("the loss of one of the objectives", difference(&references, &vec![references[0]; references.len()]))?;
+    Ok(measured)
+}
+
+/// Loss and gradient on logits that are already there, written over them.
+fn bench_loss(device: &Device, args: &BenchLossArgs) -> Result<Vec<Measurement>> {
+    let (rows, vocab) = (args.rows, args.vocab);
+    let shape = format!("[{rows}, {vocab}]");
+    let mut rng = Rng::new(7);
+    let logits = normal(&mut rng, rows * vocab, 2.5);
+    let labels: Vec<u32> = (0..rows).map(|_| rng.below(vocab) as u32).collect();
+    let bytes = rows as u64 * vocab as u64 * 4;
+    if bytes > device.max_binding_bytes() {
+        bail!("{shape} logits are {bytes} bytes, and {} binds at most {}", device.name(), device.max_binding_bytes());
+    }
+    let mut methods = vec![args.objective.clone()];
+    if args.objective != "sft" {
+        methods.push("sft".into());
+    }
+    let mut measured = Vec::new();
+    for method in &methods {
+        let objective = objective(method)?;
+        if objective.needs_batch() {
+            bail!("{method} needs statistics of the whole batch first; measure it with `temper bench step`");
+        }
+        let error = check_loss(device, &logits, &labels, vocab, &objective)?;
+        refuse("the gradient", error)?;
+        let batch = objective.without_batch(vocab);
+        let gate = objective.gate_params(&batch);
+        let indices = Indices::new(device, labels.clone());
+        let name = format!("temper {method}");
+        // The logits are overwritten, so each repetition works on what the last one left: the same work, other numbers.
+        let mut tensor = Some(from_host(logits.clone(), [rows, vocab], device));
+        measured.push(measure(device, &args.timing, "loss", &name, &shape, rows, error, &mut || {
+            let Some(z) = tensor.take() else { bail!("the logits went missing") };
+            let stats = kernels::row_stats::accumulate(device, &z, 0, &indices, head::top_k(&objective), None)?;
+            let weight = kernels::gate::weights(device, &stats.fields, &gate, 1.0 / rows as f32)?;
+            let z = kernels::loss_gradient::over_logits(device, z, 0, &indices, &weight, &stats.fields)?;
+            // Reading a row's statistics back waits for the work on any device.
+            read(&stats.fields)?;
+            device.sync()?;
+            tensor = Some(z);
+            Ok(())
+        })?);
+    }
+    Ok(measured)
+}
+
+/// Our gradient of a few rows against f64.
+fn check_loss(device: &Device, logits: &[f32], labels: &[u32], vocab: usize, objective: &Objective) -> Result<f64> {
+    let rows = labels.len().min(8);
+    let batch = objective.without_batch(vocab);
+    let wide: Vec<i64> = labels[..rows].iter().map(|&l| i64::from(l)).collect();
+    let ours = temper_engine::loss::ready::evaluate(device, logits[..rows * vocab].to_vec(), &wide, vocab, objective)?;
+    let mut want = Vec::with_capacity(rows * vocab);
+    for row in 0..rows {
+        let z = &logits[row * vocab..][..vocab];
+        let max = z.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = z.iter().map(|&v| f64::from(v - max).exp()).sum();
+        let mut sorted = z.to_vec();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        sorted.truncate(head::top_k(objective));
+        let top: f64 = sorted.iter().map(|&v| f64::from(v - max).exp()).sum();
+        let entropy: f64 = sorted.iter().map(|&v| f64::from(v - max).exp() / top).map(|q| -q * q.ln()).sum();
+        let full: f64 = z.iter().map(|&v| f64::from(v - max)).map(|d| d.exp() / sum * (sum.ln() - d)).sum();
+        let stats = RowStats {
+            ce: (sum.ln() + f64::from(max - z[labels[row] as usize])) as f32,
+            entropy_top_k: entropy as f32,
+            entropy_full: full as f32,
+            collision: (z.iter().map(|&v| f64::from(2.0 * (v - max)).exp()).sum::<f64>() / (sum * sum)) as f32,
+        };
+        let weight = f64::from(objective.weight(&stats, &batch));
+        for (column, &v) in z.iter().enumerate() {
+            let p = f64::from(v - max).exp() / sum;
+            let onehot = f64::from(u8::from(column == labels[row] as usize));
+            want.push((weight * (p - onehot) / rows as f64) as f32);
+        }
+    }
+    Ok(difference(&ours.gradient, &want))
+}

@@ -1,0 +1,26 @@
+//! `temper logits`: a model's logits, for other frameworks to compare themselves with.
+
+use anyhow::Result;
+use safetensors::tensor::{Dtype, TensorView};
+use temper_engine::{Device, Error};
+
+use crate::cli::{Global, LogitsArgs};
+use crate::files::write_atomically;
+use crate::inputs::ModelFiles;
+
+/// Runs the command.
+pub fn run(args: LogitsArgs, global: &Global) -> Result<()> {
+    let (device, _) = Device::choose(global.device.as_deref())?;
+    let files = ModelFiles::open(&args.model)?;
+    let mut model = files.load_frozen(&device, args.adapter.as_deref())?;
+    let logits = model.logits(&args.tokens)?;
+    let bytes = little_endian(&logits);
+    let view = TensorView::new(Dtype::F32, vec![args.tokens.len(), files.architecture.vocab], &bytes)?;
+    let file = safetensors::serialize([("logits", view)], None)?;
+    write_atomically(&args.out, |out| out.write_all(&file)).map_err(Error::into)
+}
+
+/// Bytes of a safetensors F32 tensor.
+pub fn little_endian(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}

@@ -1,0 +1,9 @@
+//! One module a command; each has `run(args, &Global) -> anyhow::Result<()>`.
+
+pub mod bench;
+pub mod devices;
+pub mod eval;
+pub mod generate;
+pub mod logits;
+pub mod loss;
+pub mod train;

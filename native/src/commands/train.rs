@@ -1,0 +1,474 @@
+//! `temper train`: a whole run, its baseline, and everything that is left in the run folder.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use temper_engine::config::{AdapterKind, Architecture as ConfigArchitecture, Config, Init, Storage, Targets, TrainOn};
+use temper_engine::data::{Document, Format, Loader, OnError};
+use temper_engine::export;
+use temper_engine::loss::objective::Objective;
+use temper_engine::model::adapter::{AdapterValues, LoraSettings};
+use temper_engine::model::architecture::{Architecture, SpecialTokens};
+use temper_engine::model::load::Hold;
+use temper_engine::model::parameter::to_host;
+use temper_engine::rng::mix;
+use temper_engine::train::checkpoint::{self, NamedFile};
+use temper_engine::train::event::{Event, Finished, Started};
+use temper_engine::train::optimiser::AdamW;
+use temper_engine::train::run::{self, Host, Plan, Sets};
+use temper_engine::train::schedule::Schedule;
+use temper_engine::train::session::{Recompute, Session};
+use temper_engine::weights::Storage as FileStorage;
+use temper_engine::{Device, Error};
+
+use crate::cli::{Global, TrainArgs};
+use crate::files::{OsFolder, write_atomically};
+use crate::inputs::{DEMO_CONFIG, ModelFiles, ReadOptions, read_data, read_set};
+use crate::memory;
+use crate::output;
+use crate::progress::{Progress, end_table};
+use crate::report::{self, Report};
+use crate::run_folder::{BaselineMeasured, Evaluations, Landscapes, Metrics, Part, Retention, RunFolder, Summary};
+
+/// Tokens of training documents that the entropy-by-probability map is drawn from.
+const LANDSCAPE_TOKENS: usize = 16_384;
+
+/// Runs the command.
+pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
+    let (folder, config, resumed) = open(&args, global)?;
+    let (device, why) = Device::choose(Some(&config.run.device))?;
+    let files = model_files(&config).with_context(|| format!("while opening the model {}", config.model.path))?;
+    let tokenizer = files.tokenizer()?;
+    let read = ReadOptions {
+        format: config.data.format,
+        on_error: config.data.on_error,
+        cutoff_length: config.data.cutoff_length,
+        last_turn_only: config.data.train_on == TrainOn::Last,
+    };
+    let train = read_set(&config.data.train, tokenizer, read).context("while reading [data] train")?;
+    say_what_was_read("train", &config.data.train, &train.records, &train.encoding)?;
+    // The other sets may look different from the training set: each is detected on its own.
+    let measured = ReadOptions { format: Format::Auto, on_error: OnError::Stop, ..read };
+    let mut sets = [Vec::new(), Vec::new()];
+    for (set, (name, path)) in sets.iter_mut().zip([("target", &config.data.target), ("general", &config.data.general)])
+    {
+        if let Some(path) = path {
+            let data = read_set(path, tokenizer, measured).with_context(|| format!("while reading [data] {name}"))?;
+            say_what_was_read(name, path, &data.records, &data.encoding)?;
+            *set = data.documents;
+        }
+    }
+    let [target, general] = sets;
+    let context = files.architecture.context;
+    if let Some(long) = train.documents.iter().find(|d| d.tokens.len() > context) {
+        let problem =
+            format!("{} tokens, but the model's context is {context}; lower [data] cutoff_length", long.tokens.len());
+        return Err(Error::Record { file: config.data.train.clone(), line: long.line, problem }.into());
+    }
+    let landscape = first_tokens(&train.documents, LANDSCAPE_TOKENS);
+    let sets = Sets { target: &target, general: &general, landscape: &landscape };
+    let job = Job { folder: &folder, config: &config, device: &device, why: &why, files: &files, sets: &sets };
+
+    let main = job.train(&config.objective()?, Part::Main, train.documents.clone(), resumed)?;
+    if main.finished.interrupted {
+        return Ok(());
+    }
+    let baseline = match config.baseline()? {
+        Some(objective) => {
+            eprintln_line(&format!("\nbaseline   {} from the same start", method_name(&objective)))?;
+            Some((objective, job.train(&objective, Part::Baseline, train.documents, false)?))
+        }
+        None => None,
+    };
+    job.finish(main, baseline.map(|(objective, trained)| (method_name(&objective), trained)))
+}
+
+/// The run's folder and configuration, and whether the run goes on from a checkpoint.
+fn open(args: &TrainArgs, global: &Global) -> Result<(RunFolder, Config, bool)> {
+    if let (true, Some(out)) = (args.resume, &args.out) {
+        let folder = RunFolder::open(out)?;
+        let mut config = folder.config()?;
+        if !args.set.is_empty() || args.config.is_some() {
+            let problem = "--resume goes on with the run's own configuration; leave out the file and --set";
+            return Err(Error::Config { problems: vec![problem.into()] }.into());
+        }
+        if let Some(device) = &global.device {
+            config = config.with(&[("run.device".into(), device.clone())])?;
+        }
+        return Ok((folder, config, true));
+    }
+    let mut overrides = args.set.clone();
+    overrides.extend(global.device.as_ref().map(|device| ("run.device".to_string(), device.clone())));
+    let (text, name) = match &args.config {
+        Some(path) => {
+            let bytes = read_data(&path.display().to_string())?;
+            let text = String::from_utf8(bytes).map_err(|_| Error::Format {
+                file: path.display().to_string(),
+                problem: "a configuration is UTF-8 text".into(),
+            })?;
+            (text, path.display().to_string())
+        }
+        None => (DEMO_CONFIG.to_string(), "the embedded configuration".to_string()),
+    };
+    let config = Config::parse(&text, &name, &overrides)?;
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => free_folder(args.config.as_deref()),
+    };
+    Ok((RunFolder::create(&out, &config)?, config, false))
+}
+
+/// `runs/<name of the configuration>`, or the first of `-2`, `-3` ... that does not exist yet.
+fn free_folder(config: Option<&Path>) -> PathBuf {
+    let stem = config.and_then(Path::file_stem).map_or("demo".into(), |s| s.to_string_lossy().into_owned());
+    let first = Path::new("runs").join(&stem);
+    let mut out = first.clone();
+    let mut n = 2;
+    while out.exists() {
+        out = first.with_file_name(format!("{stem}-{n}"));
+        n += 1;
+    }
+    out
+}
+
+fn model_files(config: &Config) -> temper_engine::Result<ModelFiles> {
+    if config.model.init == Init::Pretrained {
+        return ModelFiles::open(&config.model.path);
+    }
+    let (bytes, file) = match &config.model.architecture {
+        Some(ConfigArchitecture::Path(path)) => (read_data(path)?, path.clone()),
+        Some(ConfigArchitecture::Inline(table)) => {
+            let json = serde_json::to_vec(table).map_err(|e| Error::Config { problems: vec![e.to_string()] })?;
+            (json, "[model] architecture".to_string())
+        }
+        None => {
+            let path = Path::new(&config.model.path).join("config.json").display().to_string();
+            (read_data(&path)?, path)
+        }
+    };
+    let architecture = Architecture::from_config_json(&bytes, &file)?;
+    ModelFiles::random(architecture, SpecialTokens::from_config_json(&bytes, &file)?, &config.model.path)
+}
+
+/// What one training of a run left.
+struct Trained {
+    session: Session,
+    started: Started,
+    finished: Finished,
+    evaluations: Evaluations,
+}
+
+struct Job<'a> {
+    folder: &'a RunFolder,
+    config: &'a Config,
+    device: &'a Device,
+    why: &'a str,
+    files: &'a ModelFiles,
+    sets: &'a Sets<'a>,
+}
+
+impl Job<'_> {
+    fn train(&self, objective: &Objective, part: Part, documents: Vec<Document>, resume: bool) -> Result<Trained> {
+        let config = self.config;
+        let full = config.adapter.kind == AdapterKind::None;
+        let hold = if config.run.storage == Storage::AsIs { Hold::AsStored } else { Hold::F32 };
+        let mut model = self.files.load(self.device, hold, full, config.run.seed)?;
+        if !full {
+            // A random model trains everything by default; with an adapter only that.
+            model.visit_mut(&mut |p| {
+                p.trained = false;
+                Ok(())
+            })?;
+            model.add_lora(&lora_settings(config), config.run.seed)?;
+        }
+        let trainable = model.trained().iter().map(|p| p.count() as u64).sum();
+        let optim = &config.optim;
+        let mut session = Session {
+            model,
+            objective: *objective,
+            optimiser: AdamW {
+                beta1: optim.beta1,
+                beta2: optim.beta2,
+                epsilon: optim.epsilon,
+                weight_decay: optim.weight_decay,
+                decay_vectors: false,
+                max_grad_norm: optim.max_grad_norm,
+            },
+            recompute: Recompute::Auto,
+            seed: mix(config.run.seed, 1),
+            step: 0,
+        };
+        let mut loader = Loader::new(&config.data.train, documents, config.run.seed)?;
+        if resume && let Some((_, path)) = self.folder.checkpoints().pop() {
+            let state = checkpoint::load(&mut session, &OsFolder::open(&path)?)?;
+            if state.data_fingerprint != loader.fingerprint() {
+                let problem = "is of other training data than the run began with; restore the data to go on".into();
+                return Err(Error::Checkpoint { field: "data_fingerprint".into(), problem }.into());
+            }
+            loader.resume(state.cursor)?;
+        }
+        let plan = plan(config, &loader)?;
+        let started = Started {
+            step: session.step,
+            steps: plan.steps,
+            device: self.device.name().into(),
+            why: self.why.into(),
+            model: model_name(config, self.files),
+            parameters: self.files.architecture.parameter_count(),
+            trainable,
+            objective: method_name(objective),
+        };
+        let mut host = NativeHost {
+            folder: self.folder,
+            part,
+            device: self.device,
+            metrics: self.folder.metrics(part, session.step)?,
+            evaluations: self.folder.read_evaluations(part)?,
+            landscapes: self.folder.read_landscapes(part)?,
+            keep: config.run.keep,
+            progress: Progress::new(),
+            begin: Instant::now(),
+        };
+        host.event(&Event::Started(started.clone()))?;
+        let finished = run::run(&mut session, &mut loader, &plan, self.sets, &mut host)?;
+        if part == Part::Main && !finished.interrupted {
+            self.save_result(&session)?;
+        }
+        let evaluations = host.evaluations;
+        Ok(Trained { session, started, finished, evaluations })
+    }
+
+    /// `adapter/` or `model/`: what other programs load.
+    fn save_result(&self, session: &Session) -> Result<()> {
+        let config = self.config;
+        if config.adapter.kind == AdapterKind::Lora {
+            let mut values = AdapterValues::new();
+            for parameter in session.model.trained() {
+                let name = &parameter.parts[0].name;
+                let host = to_host(&parameter.value)?;
+                if let Some(stem) = name.strip_suffix(".lora_A.weight") {
+                    values.entry(stem.into()).or_default().0 = host;
+                } else if let Some(stem) = name.strip_suffix(".lora_B.weight") {
+                    values.entry(stem.into()).or_default().1 = host;
+                }
+            }
+            let files = export::peft::write(&lora_settings(config), Some(&config.model.path), &values)?;
+            self.folder.write_result("adapter", &files)?;
+            return Ok(());
+        }
+        let mut tensors = std::collections::HashMap::new();
+        for parameter in session.model.trained() {
+            let host = to_host(&parameter.value)?;
+            for (name, _, values) in parameter.split(&host) {
+                // Tiles of one vocabulary matrix follow one another under one name.
+                tensors.entry(name.to_string()).or_insert_with(Vec::new).extend_from_slice(values);
+            }
+        }
+        let architecture = &self.files.architecture;
+        let mut files = vec![(
+            "config.json".to_string(),
+            export::model::config_json(architecture, &self.files.special, FileStorage::F32).into_bytes(),
+        )];
+        for name in ["tokenizer.json", "tokenizer_config.json"] {
+            if let Ok(bytes) = read_data(&beside(&config.model.path, name)) {
+                files.push((name.into(), bytes));
+            }
+        }
+        self.folder.write_result("model", &files)?;
+        let path = self.folder.path().join("model").join("model.safetensors");
+        write_atomically(&path, |out| {
+            export::model::write(out, architecture, FileStorage::F32, &mut |spec| {
+                tensors.remove(&spec.name).ok_or_else(|| Error::Tensor {
+                    file: "model.safetensors".into(),
+                    tensor: spec.name.clone(),
+                    problem: "was not trained".into(),
+                })
+            })
+        })?;
+        Ok(())
+    }
+
+    fn finish(&self, main: Trained, baseline: Option<(String, Trained)>) -> Result<()> {
+        let metrics = self.folder.read_metrics(Part::Main)?;
+        let retention = Retention {
+            before: main.evaluations.before,
+            after: main.evaluations.after,
+            baseline: baseline
+                .as_ref()
+                .map(|(objective, t)| BaselineMeasured { objective: objective.clone(), after: t.evaluations.after }),
+        };
+        let speeds: Vec<f64> = metrics.iter().map(|m| m.tokens_per_second).collect();
+        let summary = Summary {
+            temper: env!("CARGO_PKG_VERSION").into(),
+            started: main.started.clone(),
+            finished: main.finished.clone(),
+            seed: self.config.run.seed,
+            tokens_per_second: speeds.iter().sum::<f64>() / speeds.len().max(1) as f64,
+            peak_device_bytes: metrics.iter().map(|m| m.peak_device_bytes).max().unwrap_or(0),
+            retention: retention.clone(),
+        };
+        self.folder.write_summary(&summary)?;
+        let baseline_landscapes = self.folder.read_landscapes(Part::Baseline)?;
+        let html = report::render(&Report {
+            config: &self.config.to_toml(),
+            summary: &summary,
+            metrics: &metrics,
+            baseline: &if baseline.is_some() { self.folder.read_metrics(Part::Baseline)? } else { Vec::new() },
+            landscapes: &self.folder.read_landscapes(Part::Main)?,
+            baseline_landscape: baseline_landscapes.after.as_ref(),
+        })?;
+        let path = self.folder.write_report(&html)?;
+        drop(main.session);
+        output::text(&format!("\n{}\n", end_table(&main.started.objective, &retention)))?;
+        output::text(&format!("report     {}\n", path.display()))
+    }
+}
+
+fn plan(config: &Config, loader: &Loader) -> Result<Plan> {
+    let run = &config.run;
+    let steps = match (run.steps, run.epochs) {
+        (Some(steps), _) => steps,
+        (None, epochs) => {
+            let per_epoch = loader.steps_per_epoch(run.batch_tokens, run.accumulation)?;
+            ((epochs.unwrap_or(1.0) * per_epoch as f64).ceil() as u64).max(1)
+        }
+    };
+    Ok(Plan {
+        steps,
+        schedule: Schedule::new(&config.optim, steps),
+        batch_tokens: run.batch_tokens,
+        accumulation: run.accumulation,
+        packing: config.data.packing,
+        log_every: run.log_every,
+        save_every: run.save_every,
+        eval_every: run.eval_every,
+        config: config.to_toml(),
+    })
+}
+
+fn lora_settings(config: &Config) -> LoraSettings {
+    LoraSettings {
+        rank: config.adapter.rank,
+        alpha: config.adapter.alpha,
+        dropout: config.adapter.dropout,
+        targets: match &config.adapter.targets {
+            Targets::AllLinear => Vec::new(),
+            Targets::Names(names) => names.clone(),
+        },
+    }
+}
+
+fn first_tokens(documents: &[Document], most: usize) -> Vec<Document> {
+    let mut tokens = 0;
+    let within = |d: &&Document| {
+        let before = tokens;
+        tokens += d.tokens.len();
+        before < most
+    };
+    documents.iter().take_while(within).cloned().collect()
+}
+
+fn beside(model: &str, name: &str) -> String {
+    format!("{}/{name}", model.trim_end_matches('/'))
+}
+
+fn model_name(config: &Config, files: &ModelFiles) -> String {
+    let arch = &files.architecture;
+    format!(
+        "{} ({}, {} layers, hidden {}, vocabulary {})",
+        config.model.path,
+        arch.family.model_type(),
+        arch.layers,
+        arch.hidden,
+        arch.vocab
+    )
+}
+
+fn method_name(objective: &Objective) -> String {
+    objective.method().to_string()
+}
+
+fn say_what_was_read(
+    set: &str,
+    path: &str,
+    records: &temper_engine::data::Report,
+    encoding: &temper_engine::data::EncodeReport,
+) -> Result<()> {
+    let mut line = format!(
+        "{set:<10} {path}: {} records ({}), {} documents, {} tokens, {} trained",
+        records.records, records.kind, encoding.documents, encoding.tokens, encoding.trained_tokens
+    );
+    if encoding.truncated > 0 {
+        line += &format!(", {} cut off at the end", encoding.truncated);
+    }
+    eprintln_line(&line)?;
+    let skipped = records.skipped + encoding.skipped;
+    if skipped > 0 {
+        eprintln_line(&format!("warning: {set}: {skipped} records were skipped, the first for these reasons:"))?;
+        for problem in records.problems.iter().chain(&encoding.problems) {
+            eprintln_line(&format!("  {problem}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn eprintln_line(line: &str) -> Result<()> {
+    writeln!(std::io::stderr(), "{line}").context("while writing to stderr")
+}
+
+struct NativeHost<'a> {
+    folder: &'a RunFolder,
+    part: Part,
+    device: &'a Device,
+    metrics: Metrics,
+    evaluations: Evaluations,
+    landscapes: Landscapes,
+    keep: usize,
+    progress: Progress,
+    begin: Instant,
+}
+
+impl Host for NativeHost<'_> {
+    fn event(&mut self, event: &Event) -> temper_engine::Result<()> {
+        self.progress.event(event);
+        match event {
+            Event::Step(metrics) => self.metrics.append(metrics)?,
+            Event::Evaluated(evaluated) => {
+                self.evaluations.record(evaluated);
+                self.folder.write_evaluations(self.part, &self.evaluations)?;
+            }
+            Event::Landscape { phase, landscape } => {
+                self.landscapes.record(*phase, landscape);
+                self.folder.write_landscapes(self.part, &self.landscapes)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, step: u64, files: Vec<NamedFile>) -> temper_engine::Result<String> {
+        // The baseline is there to be compared with; it starts again after an interruption.
+        if self.part == Part::Baseline {
+            return Ok("nowhere: a baseline keeps no checkpoints".into());
+        }
+        self.folder.save_checkpoint(step, &files, self.keep).map(|path| path.display().to_string())
+    }
+
+    fn seconds(&self) -> f64 {
+        self.begin.elapsed().as_secs_f64()
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        self.device.reserved_bytes().unwrap_or_else(memory::peak_resident_bytes)
+    }
+
+    fn stop_requested(&self) -> bool {
+        false
+    }
+
+    fn evaluating(&mut self, what: &str, done: usize, of: usize) {
+        self.progress.evaluating(what, done, of);
+    }
+}

@@ -1,0 +1,313 @@
+//! Files as the engine and the run folder need them: complete or absent, mapped instead of read, and inside their folder.
+//!
+//! Place in the flow: beneath everything that touches the disk. The engine sees only [`Bytes`] and [`Folder`].
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use temper_engine::host::{Bytes, Folder, check_name, read_slice};
+use temper_engine::{Error, Result};
+
+/// Start of the name of a file or folder that is being written. A killed process leaves one; nothing reads it, and
+/// [`remove_partial`] clears it away.
+const PARTIAL: &str = ".partial-";
+
+/// An operating system's error with what to do about it.
+pub fn io_error(path: &Path, error: &io::Error) -> Error {
+    let advice = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ": the disk is full; what was saved before is intact, free some space and go on with --resume"
+        }
+        io::ErrorKind::PermissionDenied => ": this account may not; choose another folder with --out",
+        io::ErrorKind::ReadOnlyFilesystem => ": choose another folder with --out",
+        _ => "",
+    };
+    Error::Io { path: path.display().to_string(), problem: format!("{error}{advice}") }
+}
+
+/// Writes a file that is, whatever happens, either the old one, absent, or complete: a temporary file in the same folder
+/// is written, forced to the disk, renamed, and the folder forced to the disk so that the name survives a power cut.
+///
+/// # Errors
+/// [`Error::Io`]; the temporary file is gone then, and an old file untouched.
+pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let attempt = || -> io::Result<()> {
+        let folder = parent(path);
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(PARTIAL);
+        // Temporary files are private by default; results are ordinary files, subject to the umask.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let temporary = builder.tempfile_in(folder)?;
+        let mut buffered = BufWriter::with_capacity(1 << 20, temporary);
+        write(&mut buffered)?;
+        let temporary = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
+        temporary.as_file().sync_all()?;
+        temporary.persist(path).map_err(|failed| failed.error)?;
+        sync_folder(folder)
+    };
+    attempt().map_err(|error| io_error(path, &error))
+}
+
+/// Writes a folder of files so that it is complete or absent: into a temporary one beside it, which is then renamed.
+/// A folder that is already there is replaced.
+///
+/// # Errors
+/// [`Error::Io`]; the temporary folder is gone then.
+pub fn write_folder_atomically(path: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
+    let attempt = || -> io::Result<()> {
+        let parent = parent(path);
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(PARTIAL);
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+        let temporary = builder.tempdir_in(parent)?;
+        for (name, contents) in files {
+            let mut file = File::create_new(temporary.path().join(name))?;
+            file.write_all(contents)?;
+            file.sync_all()?;
+        }
+        sync_folder(temporary.path())?;
+        if path.exists() {
+            fs::remove_dir_all(path)?;
+        }
+        fs::rename(temporary.path(), path)?;
+        // Its name is no longer the temporary one: there is nothing to clean up.
+        let _moved = temporary.keep();
+        sync_folder(parent)
+    };
+    for (name, _) in files {
+        check_name(name)?;
+    }
+    attempt().map_err(|error| io_error(path, &error))
+}
+
+/// Clears away what an interrupted write left in this folder. Failing to is harmless and not reported.
+pub fn remove_partial(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            let path = entry.path();
+            let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        }
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Forces a folder's list of names to the disk. Windows has no such call and orders renames itself.
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_folder: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// A file mapped into memory: opening a model of many gigabytes costs nothing until its bytes are touched.
+pub struct MappedFile {
+    map: Option<memmap2::Mmap>,
+}
+
+impl MappedFile {
+    /// Maps a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be opened or is not a regular file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let attempt = || -> io::Result<Self> {
+            let file = File::open(path)?;
+            let metadata = file.metadata()?;
+            if !metadata.is_file() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a regular file"));
+            }
+            // An empty file cannot be mapped.
+            if metadata.len() == 0 {
+                return Ok(Self { map: None });
+            }
+            // SAFETY: the mapping is read-only and private to this value. If another program shortens the file while it
+            // is mapped, the system ends this process with a bus error, as it would for any program that maps a file;
+            // the run's own files are never shortened in place (see `write_atomically`).
+            let map = unsafe { memmap2::Mmap::map(&file)? };
+            Ok(Self { map: Some(map) })
+        };
+        attempt().map_err(|error| io_error(path, &error))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or_default()
+    }
+}
+
+impl Bytes for MappedFile {
+    fn len(&self) -> u64 {
+        self.bytes().len() as u64
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        read_slice(self.bytes(), offset, out)
+    }
+
+    fn as_slice(&self) -> Option<&[u8]> {
+        Some(self.bytes())
+    }
+}
+
+/// A folder of the file system, out of which no name and no link leads.
+///
+/// One exception, by its exact shape: in the cache of the Hugging Face hub a model's files are links from
+/// `snapshots/<commit>/` into `blobs/` beside `snapshots`, so those are followed.
+pub struct OsFolder {
+    /// As the user named it, for messages.
+    path: PathBuf,
+    /// Without links.
+    root: PathBuf,
+    /// The hub cache's `blobs`, where `root` is one of its snapshots.
+    blobs: Option<PathBuf>,
+}
+
+impl OsFolder {
+    /// Opens a folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where there is none or it is not a folder.
+    pub fn open(path: &Path) -> Result<Self> {
+        let root = path.canonicalize().map_err(|error| io_error(path, &error))?;
+        if !root.is_dir() {
+            return Err(Error::Io { path: path.display().to_string(), problem: "this is not a folder".into() });
+        }
+        let snapshots = root.parent().filter(|parent| parent.ends_with("snapshots"));
+        let blobs = snapshots.and_then(Path::parent).map(|model| model.join("blobs"));
+        Ok(Self { path: path.to_path_buf(), root, blobs })
+    }
+}
+
+impl Folder for OsFolder {
+    fn open(&self, name: &str) -> Result<Option<Arc<dyn Bytes>>> {
+        check_name(name)?;
+        let path = self.root.join(name);
+        let target = match path.canonicalize() {
+            Ok(target) => target,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error(&path, &error)),
+        };
+        let inside = |folder: &Path| target.starts_with(folder);
+        if !inside(&self.root) && !self.blobs.as_deref().is_some_and(inside) {
+            return Err(Error::Format {
+                file: self.display(name),
+                problem: format!("is a link out of its folder, to {}; copy the file instead", target.display()),
+            });
+        }
+        Ok(Some(Arc::new(MappedFile::open(&target)?)))
+    }
+
+    fn display(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        write_atomically(&path, |w| w.write_all(b"old")).unwrap();
+        let error = write_atomically(&path, |w| {
+            w.write_all(b"half")?;
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        });
+        let message = error.unwrap_err().to_string();
+        assert!(message.contains("the disk is full") && message.contains("--resume"), "{message}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(folder.path()), ["a.json"]);
+        write_atomically(&path, |w| w.write_all(b"new")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_written_file_is_readable_by_others_as_far_as_the_umask_lets() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, plain) = (folder.path().join("a"), folder.path().join("b"));
+        write_atomically(&ours, |w| w.write_all(b"x")).unwrap();
+        fs::write(&plain, b"x").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&ours), mode(&plain));
+    }
+
+    #[test]
+    fn a_folder_is_complete_or_absent_and_leftovers_are_cleared() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("step-1");
+        for contents in [b"1".to_vec(), b"2".to_vec()] {
+            write_folder_atomically(&path, &[("a".into(), contents.clone()), ("b".into(), vec![])]).unwrap();
+            assert_eq!(fs::read(path.join("a")).unwrap(), contents);
+        }
+        assert!(write_folder_atomically(&folder.path().join("step-2"), &[("../x".into(), vec![])]).is_err());
+        assert_eq!(names(folder.path()), ["step-1"]);
+        fs::create_dir(folder.path().join(".partial-killed")).unwrap();
+        fs::write(folder.path().join(".partial-file"), b"").unwrap();
+        remove_partial(folder.path());
+        assert_eq!(names(folder.path()), ["step-1"]);
+    }
+
+    #[test]
+    fn a_mapped_file_reads_any_range_and_refuses_what_is_past_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        fs::write(&path, b"abcdef").unwrap();
+        let file = MappedFile::open(&path).unwrap();
+        let mut out = [0; 3];
+        file.read(2, &mut out).unwrap();
+        assert_eq!((&out, file.len(), file.as_slice()), (b"cde", 6, Some(&b"abcdef"[..])));
+        assert!(file.read(4, &mut out).is_err());
+        fs::write(&path, b"").unwrap();
+        let empty = MappedFile::open(&path).unwrap();
+        assert!(empty.is_empty() && empty.as_slice() == Some(&[][..]));
+        assert!(MappedFile::open(folder.path()).is_err(), "a folder is not a file");
+    }
+
+    #[test]
+    fn a_missing_file_is_none_and_a_missing_folder_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = OsFolder::open(folder.path()).unwrap();
+        assert!(open.open("config.json").unwrap().is_none());
+        assert!(open.open("../config.json").is_err());
+        assert!(OsFolder::open(&folder.path().join("nowhere")).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_out_of_the_folder_are_refused_except_into_the_hub_caches_blobs() {
+        use std::os::unix::fs::symlink;
+        let base = tempfile::tempdir().unwrap();
+        let model = base.path().join("models--a--b");
+        let (snapshot, blobs) = (model.join("snapshots/c0ffee"), model.join("blobs"));
+        fs::create_dir_all(&snapshot).unwrap();
+        fs::create_dir_all(&blobs).unwrap();
+        fs::write(blobs.join("sha"), b"weights").unwrap();
+        fs::write(base.path().join("secret"), b"s").unwrap();
+        symlink("../../blobs/sha", snapshot.join("model.safetensors")).unwrap();
+        symlink("../../../secret", snapshot.join("tokenizer.json")).unwrap();
+        let folder = OsFolder::open(&snapshot).unwrap();
+        assert_eq!(folder.open("model.safetensors").unwrap().unwrap().as_slice(), Some(&b"weights"[..]));
+        let Err(error) = folder.open("tokenizer.json") else { panic!("the link was followed") };
+        assert!(error.to_string().contains("link out of its folder"), "{error}");
+    }
+}

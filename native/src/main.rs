@@ -1,0 +1,80 @@
+//! The `temper` command: reads arguments, runs one command, prints an error once, and exits with its code.
+//!
+//! 0 is success (also when the reader of our output went away), 1 a run that failed, 2 something that was asked for and
+//! cannot be.
+
+mod cli;
+mod commands;
+mod files;
+mod inputs;
+mod memory;
+mod output;
+mod progress;
+mod report;
+mod run_folder;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    let level = ["warn", "temper=info,temper_engine=info,warn", "temper=debug,temper_engine=debug,info"];
+    let default = level[usize::from(global.verbose).min(level.len() - 1)];
+    let filter = EnvFilter::try_from_env("TEMPER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+
+    let result = match command {
+        Command::Train(args) => commands::train::run(args, &global),
+        Command::Eval(args) => commands::eval::run(args, &global),
+        Command::Devices(args) => commands::devices::run(args, &global),
+        Command::Generate(args) => commands::generate::run(args, &global),
+        Command::Bench(args) => commands::bench::run(args, &global),
+        Command::Loss(args) => commands::loss::run(args, &global),
+        Command::Logits(args) => commands::logits::run(args, &global),
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if is_broken_pipe(&error) {
+        return ExitCode::SUCCESS;
+    }
+    // Nobody is left to tell if stderr is gone too.
+    let _ = writeln!(io::stderr(), "temper: error: {error:#}");
+    ExitCode::from(if is_bad_input(&error) { 2 } else { 1 })
+}
+
+/// The reader of our output, such as `head`, has seen enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let is = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+    };
+    error.chain().any(is)
+}
+
+fn is_bad_input(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<temper_engine::Error>().is_some_and(|e| e.is_bad_input()))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn an_errors_kind_decides_the_exit_code_through_any_context() {
+        let bad: Result<(), _> = Err(temper_engine::Error::Device { problem: "none".into() });
+        assert!(is_bad_input(&bad.context("while starting").unwrap_err()));
+        let failed: Result<(), _> = Err(temper_engine::Error::Kernel { name: "gate".into(), message: "lost".into() });
+        assert!(!is_bad_input(&failed.context("while training").unwrap_err()));
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_error() {
+        let gone: Result<(), _> = Err(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(is_broken_pipe(&gone.context("while printing").unwrap_err()));
+        assert!(!is_broken_pipe(&anyhow::anyhow!("other")));
+    }
+}

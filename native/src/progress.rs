@@ -1,0 +1,273 @@
+//! What a person sees while a run goes on: a bar on a terminal, plain lines anywhere else, and the table at the end.
+//!
+//! Place in the flow: engine events -> [progress] -> stderr. Results belong on stdout and are printed by the commands.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use temper_engine::train::event::{Evaluated, Evaluation, Event, Phase, Started, StepMetrics};
+
+use crate::run_folder::{Measured, Retention};
+
+/// Shows a run's events on stderr.
+pub struct Progress {
+    /// None where stderr is not a terminal.
+    bar: Option<ProgressBar>,
+    steps: u64,
+    /// Step and time of the first logged step, from which the time left is estimated: what came before it (evaluation,
+    /// warming up) is not repeated.
+    first: Option<(u64, f64)>,
+}
+
+impl Progress {
+    /// A bar if stderr is a terminal.
+    pub fn new() -> Self {
+        let bar = io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(0);
+            let style = ProgressStyle::with_template("{prefix:>8} [{bar:28}] {pos}/{len}  {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+            bar
+        });
+        Self { bar, steps: 0, first: None }
+    }
+
+    /// Shows one event.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::Started(started) => self.started(started),
+            Event::Step(metrics) => self.step(metrics),
+            Event::Evaluated(evaluated) => self.line(&evaluated_line(evaluated)),
+            Event::Landscape { .. } => {}
+            Event::Saved { step, path } => match &self.bar {
+                // On a terminal a checkpoint is not worth a line of its own.
+                Some(_) => {}
+                None => self.line(&format!("saved step {step} to {path}")),
+            },
+            Event::Warning { message } => self.line(&format!("warning: {message}")),
+            Event::Finished(finished) => {
+                if let Some(bar) = self.bar.take() {
+                    bar.finish_and_clear();
+                }
+                let how = if finished.interrupted { "stopped; --resume goes on" } else { "finished" };
+                self.line(&format!(
+                    "{how} after {} steps, {} trained tokens, {}",
+                    finished.step,
+                    grouped(finished.tokens),
+                    duration(finished.seconds)
+                ));
+            }
+        }
+    }
+
+    /// Shows how far an evaluation is. Only a terminal is told: elsewhere it would be a line a micro-batch.
+    pub fn evaluating(&mut self, what: &str, done: usize, of: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("measuring {what}: {done} of {of}"));
+            bar.tick();
+        }
+    }
+
+    fn started(&mut self, started: &Started) {
+        self.steps = started.steps;
+        self.line(&format!("device     {} ({})", started.device, started.why));
+        self.line(&format!(
+            "model      {}: {} parameters, {} trained ({:.2} %)",
+            started.model,
+            grouped(started.parameters),
+            grouped(started.trainable),
+            100.0 * started.trainable as f64 / started.parameters.max(1) as f64
+        ));
+        let from = if started.step > 0 { format!(", from step {}", started.step) } else { String::new() };
+        self.line(&format!("objective  {}, {} steps{from}", started.objective, started.steps));
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(started.objective.clone());
+            bar.set_length(started.steps);
+            bar.set_position(started.step);
+            bar.enable_steady_tick(Duration::from_millis(500));
+        }
+    }
+
+    fn step(&mut self, metrics: &StepMetrics) {
+        let (first_step, first_seconds) = *self.first.get_or_insert((metrics.step, metrics.seconds));
+        let left = match metrics.step - first_step.min(metrics.step) {
+            0 => String::new(),
+            done => {
+                let pace = (metrics.seconds - first_seconds) / done as f64;
+                format!("  {} left", duration(pace * self.steps.saturating_sub(metrics.step) as f64))
+            }
+        };
+        let numbers = format!(
+            "loss {:.4}  ce {:.4}  gate {:.3}  {} tok/s{left}",
+            metrics.loss,
+            metrics.cross_entropy,
+            metrics.gate_mean,
+            grouped(metrics.tokens_per_second.round() as u64)
+        );
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(metrics.step);
+                bar.set_message(numbers);
+            }
+            None => {
+                let width = self.steps.to_string().len();
+                self.line(&format!("step {:>width$}/{}  {numbers}", metrics.step, self.steps));
+            }
+        }
+    }
+
+    /// A line above the bar, or just a line. A closed stderr is not a reason to end a run.
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => {
+                let _ = writeln!(io::stderr(), "{text}");
+            }
+        }
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn evaluated_line(evaluated: &Evaluated) -> String {
+    let when = match evaluated.phase {
+        Phase::Before => "before".to_string(),
+        Phase::During => format!("step {}", evaluated.step),
+        Phase::After => "after".to_string(),
+    };
+    let mut line = format!("{when:<10}");
+    for (name, set) in [("target", &evaluated.target), ("general", &evaluated.general)] {
+        if let Some(set) = set {
+            // Writing to a string cannot fail.
+            let _ = write!(line, " {name} perplexity {:.3} (loss {:.4}) ", set.perplexity, set.loss);
+        }
+    }
+    line.trim_end().to_string()
+}
+
+/// The table at the end of a run: target and general set before and after, for the objective and its baseline.
+pub fn end_table(objective: &str, retention: &Retention) -> String {
+    let mut rows = vec![("before".to_string(), retention.before)];
+    rows.push((format!("after {objective}"), retention.after));
+    if let Some(baseline) = &retention.baseline {
+        rows.push((format!("after {}", baseline.objective), baseline.after));
+    }
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max(12);
+    let mut text = format!(
+        "{:width$}  {:^30}  {:^30}\n{:width$}  {:>8}  {:>10}  {:>8}  {:>8}  {:>10}  {:>8}\n",
+        "", "target", "general", "", "loss", "perplexity", "change", "loss", "perplexity", "change"
+    );
+    for (name, Measured { target, general }) in &rows {
+        let cells = [(target, retention.before.target), (general, retention.before.general)]
+            .map(|(now, before)| cell(now.as_ref(), before.as_ref()));
+        let _ = writeln!(text, "{name:width$}  {}  {}", cells[0], cells[1]);
+    }
+    text.push_str("loss in nats per token; change of perplexity against before\n");
+    text
+}
+
+fn cell(now: Option<&Evaluation>, before: Option<&Evaluation>) -> String {
+    let Some(now) = now else { return format!("{:>8}  {:>10}  {:>8}", "-", "-", "-") };
+    let change = match before {
+        Some(before) if before != now => change(before.perplexity, now.perplexity),
+        _ => String::new(),
+    };
+    format!("{:>8.4}  {:>10}  {change:>8}", now.loss, number(now.perplexity))
+}
+
+/// Relative change in percent with its sign.
+pub fn change(from: f64, to: f64) -> String {
+    format!("{:+.1} %", 100.0 * (to / from - 1.0))
+}
+
+/// Four significant digits or so, without an exponent for ordinary sizes.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".into(),
+        v if !v.is_finite() || !(1e-3..1e6).contains(&v) => format!("{value:.3e}"),
+        v if v >= 1000.0 => format!("{value:.0}"),
+        v if v >= 100.0 => format!("{value:.1}"),
+        v if v >= 10.0 => format!("{value:.2}"),
+        v if v >= 1.0 => format!("{value:.3}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+/// `1,234,567`.
+pub fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `2 h 3 min`, `4 min 5 s`, `6.7 s`.
+pub fn duration(seconds: f64) -> String {
+    let seconds = if seconds.is_finite() { seconds.max(0.0) } else { 0.0 };
+    let whole = seconds.round() as u64;
+    match whole {
+        0..10 => format!("{seconds:.1} s"),
+        10..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run_folder::BaselineMeasured;
+
+    fn measured(target: f64, general: f64) -> Measured {
+        let set = |loss: f64| Some(Evaluation::from_sum(loss * 100.0, 100));
+        Measured { target: set(target), general: set(general) }
+    }
+
+    #[test]
+    fn the_end_table_has_both_sets_for_the_objective_and_its_baseline() {
+        let retention = Retention {
+            before: measured(3.0, 3.0),
+            after: measured(1.5, 3.05),
+            baseline: Some(BaselineMeasured { objective: "sft".into(), after: measured(1.4, 3.4) }),
+        };
+        let table = end_table("eaft", &retention);
+        let lines: Vec<_> = table.lines().collect();
+        assert_eq!(lines.len(), 6, "{table}");
+        assert_eq!(lines[3], "after eaft      1.5000       4.482   -77.7 %    3.0500       21.12    +5.1 %", "{table}");
+        assert!(lines[4].starts_with("after sft"), "{table}");
+        let widths: Vec<_> = lines[1..5].iter().map(|line| line.chars().count()).collect();
+        assert!(widths[1..].iter().all(|w| *w <= widths[0]), "{table}");
+    }
+
+    #[test]
+    fn a_set_that_was_not_measured_is_a_dash_and_not_a_zero() {
+        let retention = Retention { after: measured(1.0, 1.0), ..Retention::default() };
+        let table = end_table("eaft", &retention);
+        assert!(table.lines().nth(2).unwrap().matches(" -").count() >= 6, "{table}");
+    }
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!([grouped(0), grouped(999), grouped(1_234_567)], ["0", "999", "1,234,567"]);
+        assert_eq!([duration(6.66), duration(65.0), duration(7380.0)], ["6.7 s", "1 min 5 s", "2 h 3 min"]);
+        assert_eq!(duration(f64::NAN), "0.0 s");
+        assert_eq!([number(0.0), number(12.345), number(123456.0), number(1e9)], ["0", "12.35", "123456", "1.000e9"]);
+    }
+
+    #[test]
+    fn an_evaluation_line_names_what_was_measured() {
+        let evaluated =
+            Evaluated { phase: Phase::Before, step: 0, target: Some(Evaluation::from_sum(0.0, 5)), general: None };
+        assert_eq!(evaluated_line(&evaluated), "before     target perplexity 1.000 (loss 0.0000)");
+    }
+}

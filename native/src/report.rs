@@ -1,0 +1,747 @@
+//! The report of a run: one HTML file that needs nothing else, in light and dark, with the plots as inline SVG.
+//!
+//! Place in the flow: run folder (metrics, summary, landscapes, configuration) -> [report] -> `report.html`. The plots are
+//! drawn in placeholder colours which `templates/report.css` maps to the reader's colour scheme.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use anyhow::{Result, anyhow};
+use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
+use plotters::prelude::*;
+use temper_engine::train::event::{Evaluation, Landscape, StepMetrics};
+
+use crate::progress::{change, duration, grouped, number};
+use crate::run_folder::{Landscapes, Measured, Summary};
+
+/// Everything that a report shows.
+pub struct Report<'a> {
+    /// The resolved configuration, as TOML.
+    pub config: &'a str,
+    /// What came out.
+    pub summary: &'a Summary,
+    /// Logged steps of the run.
+    pub metrics: &'a [StepMetrics],
+    /// Logged steps of the baseline; empty where there is none.
+    pub baseline: &'a [StepMetrics],
+    /// Maps of the training tokens.
+    pub landscapes: &'a Landscapes,
+    /// The baseline's map after training, where there is one.
+    pub baseline_landscape: Option<&'a Landscape>,
+}
+
+const INK: RGBColor = RGBColor(1, 1, 1);
+const SOFT: RGBColor = RGBColor(2, 2, 2);
+const LINE: RGBColor = RGBColor(3, 3, 3);
+const MAIN: RGBColor = RGBColor(4, 4, 4);
+const SECOND: RGBColor = RGBColor(5, 5, 5);
+const BASE: RGBColor = RGBColor(6, 6, 6);
+const WARN: RGBColor = RGBColor(7, 7, 7);
+
+/// Colours of a landscape's cells by mean gate, from suppressed to fully trained, with the upper bound of each. They are
+/// of middle lightness, so that they show on white and on black alike.
+const GATES: [(f64, RGBColor, &str); 5] = [
+    (0.1, RGBColor(0xd6, 0x3f, 0x31), "gate below 0.1"),
+    (0.3, RGBColor(0xe0, 0x8b, 0x2c), "0.1 to 0.3"),
+    (0.6, RGBColor(0x9a, 0x9f, 0x2f), "0.3 to 0.6"),
+    (0.9, RGBColor(0x2f, 0x9e, 0x8a), "0.6 to 0.9"),
+    (f64::INFINITY, RGBColor(0x3d, 0x7d, 0xd8), "0.9 and above"),
+];
+
+/// A plot shows at most this many points a line; more are averaged in groups.
+const POINTS: usize = 150;
+const SIZE: (u32, u32) = (520, 300);
+const MAP_SIZE: (u32, u32) = (520, 380);
+
+type Root<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+/// One line of a plot.
+struct Line {
+    name: String,
+    colour: RGBColor,
+    points: Vec<(f64, f64)>,
+}
+
+/// Makes the report.
+///
+/// # Errors
+/// Only if a plot cannot be drawn, which no data can cause: values that are not finite are left out.
+pub fn render(report: &Report) -> Result<String> {
+    let Report { summary, landscapes, .. } = report;
+    let objective = &summary.started.objective;
+    let title = format!("{objective} on {}", summary.started.model);
+    let mut body = String::new();
+
+    write!(body, "<h1>{}</h1>\n<p>{}</p>\n", escape(&title), escape(&subtitle(summary)))?;
+    body.push_str("<h2>What was learned and what was kept</h2>\n");
+    body.push_str(&race(report)?.replacen("<figure>", "<figure class=\"race\">", 1));
+    body.push_str(&retention_table(summary));
+
+    body.push_str("<h2>Training</h2>\n");
+    let group = group_size(report.metrics.len());
+    if group > 1 {
+        writeln!(body, "<p>Each point of a curve is the mean of {group} logged steps.</p>")?;
+    }
+    body.push_str("<div class=\"grid\">\n");
+    body.push_str(&curves(report)?);
+    body.push_str("</div>\n");
+    body.push_str(&steps_table(report));
+
+    let baseline = report.baseline_landscape.map(|map| (format!("after {}", baseline_name(summary)), map));
+    let maps: Vec<(String, &Landscape)> = [("before", &landscapes.before), ("after", &landscapes.after)]
+        .into_iter()
+        .filter_map(|(when, map)| {
+            let name = if when == "after" { format!("after {objective}") } else { when.to_string() };
+            map.as_ref().map(|map| (name, map))
+        })
+        .chain(baseline)
+        .filter(|(_, map)| map.tokens() > 0)
+        .collect();
+    if !maps.is_empty() {
+        body.push_str(
+            "<h2>Training tokens by probability and entropy</h2>\n<p>Each cell holds the training tokens whose label has \
+             this probability under the model while its whole distribution has this entropy. Stronger colour: more \
+             tokens (logarithmic). Hue: the mean gate they get. No token can lie below the curve. Left of and below the \
+             dashed lines are confident conflicts: the model is sure, and the label disagrees.</p>\n<p>",
+        );
+        for (_, colour, name) in GATES {
+            write!(
+                body,
+                "<span class=\"key\"><i class=\"cell\" style=\"background:{}\"></i>{name}</span>",
+                css(colour)
+            )?;
+        }
+        body.push_str("</p>\n<div class=\"grid\">\n");
+        for (name, map) in &maps {
+            body.push_str(&landscape(name, map)?);
+        }
+        body.push_str("</div>\n");
+    }
+
+    body.push_str("<h2>Run</h2>\n");
+    body.push_str(&facts(summary));
+    write!(
+        body,
+        "<h2>Configuration</h2>\n<details><summary>config.toml, resolved</summary><pre>{}</pre></details>\n",
+        escape(report.config)
+    )?;
+    Ok(format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n<style>\n{}</style>\n</head>\n<body>\n{body}\
+         </body>\n</html>\n",
+        escape(&format!("Temper: {title}")),
+        include_str!("../templates/report.css"),
+    ))
+}
+
+fn subtitle(summary: &Summary) -> String {
+    let done = &summary.finished;
+    let how = if done.interrupted { "stopped early" } else { "finished" };
+    format!(
+        "{how} after {} of {} steps, {} trained tokens, {} on {}; Temper {}",
+        done.step,
+        summary.started.steps,
+        grouped(done.tokens),
+        duration(done.seconds),
+        summary.started.device,
+        summary.temper
+    )
+}
+
+fn baseline_name(summary: &Summary) -> &str {
+    summary.retention.baseline.as_ref().map_or("baseline", |baseline| &baseline.objective)
+}
+
+/// The curves over steps, one figure each.
+fn curves(report: &Report) -> Result<String> {
+    let objective = &report.summary.started.objective;
+    let base = baseline_name(report.summary);
+    let line = |name: String, colour, of: fn(&StepMetrics) -> f64, from: &[StepMetrics]| Line {
+        name,
+        colour,
+        points: thinned(from.iter().map(|m| (m.step as f64, of(m))).collect()),
+    };
+    let main = |name: &str, colour, of| line(format!("{objective} {name}"), colour, of, report.metrics);
+    let other = |name: &str, of| line(format!("{base} {name}"), BASE, of, report.baseline);
+    let figures: [(&str, &str, Vec<Line>); 6] = [
+        (
+            "Loss",
+            "nats per trained token; the gated loss is what is minimised, the cross entropy is comparable",
+            vec![
+                main("gated loss", SECOND, |m| m.loss),
+                main("cross entropy", MAIN, |m| m.cross_entropy),
+                other("cross entropy", |m| m.cross_entropy),
+            ],
+        ),
+        (
+            "Gate",
+            "mean weight of a token, and share of tokens with a weight below 0.1",
+            vec![main("mean", MAIN, |m| m.gate_mean), main("share below 0.1", SECOND, |m| m.gate_below_0_1)],
+        ),
+        (
+            "Confident conflicts",
+            "percent of trained tokens with probability below 0.1 and entropy below 0.5 nats",
+            vec![main("", MAIN, |m| 100.0 * m.conflict_share), other("", |m| 100.0 * m.conflict_share)],
+        ),
+        (
+            "Gradient norm",
+            "global, before clipping",
+            vec![main("", MAIN, |m| m.gradient_norm), other("", |m| m.gradient_norm)],
+        ),
+        ("Learning rate", "of each step", vec![main("", MAIN, |m| m.learning_rate)]),
+        (
+            "Speed",
+            "tokens through the model per second",
+            vec![main("", MAIN, |m| m.tokens_per_second), other("", |m| m.tokens_per_second)],
+        ),
+    ];
+    let mut html = String::new();
+    for (title, unit, lines) in figures {
+        let lines: Vec<_> = lines.into_iter().filter(|line| !line.points.is_empty()).collect();
+        if !lines.is_empty() {
+            let drawn = svg(SIZE, title, |root| line_plot(root, &lines))?;
+            html.push_str(&figure(title, unit, &lines, &drawn));
+        }
+    }
+    if html.is_empty() {
+        html.push_str("<p>No step was logged.</p>\n");
+    }
+    Ok(html)
+}
+
+fn line_plot(root: &Root, lines: &[Line]) -> Result<()> {
+    let all = || lines.iter().flat_map(|line| line.points.iter());
+    let x = padded(all().map(|p| p.0), 0.0);
+    let mut y = padded(all().map(|p| p.1), 0.06);
+    // Shares, norms and rates start at 0; only something far from 0 may start elsewhere.
+    if y.start > 0.0 && y.start < 0.4 * y.end || y.start < 0.0 && all().all(|p| p.1 >= 0.0) {
+        y.start = 0.0;
+    }
+    let mut chart = axes(root, x, y, "step", "")?;
+    for line in lines {
+        if let [(x, y)] = line.points[..] {
+            draw(chart.draw_series([Circle::new((x, y), 3, line.colour.filled())]))?;
+        }
+        draw(chart.draw_series(LineSeries::new(line.points.clone(), line.colour.stroke_width(2))))?;
+    }
+    Ok(())
+}
+
+/// The race in one plane: every result as a point, general perplexity across, target perplexity up. Down is learned, right
+/// is forgotten.
+fn race(report: &Report) -> Result<String> {
+    let summary = report.summary;
+    let point = |measured: &Measured| Some((measured.general?.perplexity, measured.target?.perplexity));
+    let retention = &summary.retention;
+    let base = retention.baseline.as_ref();
+    let Some(before) = point(&retention.before) else {
+        return Ok(
+            "<p>Without both a target and a general set (<code>[data] target</code>, <code>general</code>) there \
+                   is nothing to compare.</p>\n"
+                .into(),
+        );
+    };
+    let after: Vec<(String, RGBColor, (f64, f64))> = [
+        point(&retention.after).map(|p| (format!("after {}", summary.started.objective), MAIN, p)),
+        base.and_then(|b| point(&b.after)).map(|p| (format!("after {}", baseline_name(summary)), BASE, p)),
+    ]
+    .into_iter()
+    .flatten()
+    .filter(|(_, _, (x, y))| x.is_finite() && y.is_finite())
+    .collect();
+
+    let drawn = svg(MAP_SIZE, "Target against general perplexity", |root| {
+        let xs = after.iter().map(|(_, _, p)| p.0).chain([before.0]);
+        let ys = after.iter().map(|(_, _, p)| p.1).chain([before.1]);
+        let mut chart = axes(
+            root,
+            padded(xs, 0.3),
+            padded(ys, 0.15),
+            "general perplexity (right: forgotten)",
+            "target perplexity (down: learned)",
+        )?;
+        // What is right of this line was paid for in general ability.
+        let y = chart.y_range();
+        draw(chart.draw_series(DashedLineSeries::new(
+            vec![(before.0, y.start), (before.0, y.end)],
+            4,
+            4,
+            SOFT.stroke_width(1),
+        )))?;
+        for (_, colour, point) in &after {
+            draw(chart.draw_series(LineSeries::new([before, *point], colour.mix(0.45).stroke_width(2))))?;
+            draw(chart.draw_series([Circle::new(*point, 6, colour.filled())]))?;
+        }
+        draw(chart.draw_series([Circle::new(before, 6, INK.filled())]))?;
+        Ok(())
+    })?;
+    let keys: Vec<Line> = [("before".to_string(), INK)]
+        .into_iter()
+        .chain(after.iter().map(|(name, colour, _)| (name.clone(), *colour)))
+        .map(|(name, colour)| Line { name, colour, points: vec![] })
+        .collect();
+    Ok(figure(
+        "Target against general perplexity",
+        "best is straight down: learned, and nothing forgotten",
+        &keys,
+        &drawn,
+    ))
+}
+
+fn landscape(name: &str, map: &Landscape) -> Result<String> {
+    let cells = || {
+        (0..Landscape::ENTROPY_BINS)
+            .flat_map(|e| (0..Landscape::PROBABILITY_BINS).map(move |p| (e, p)))
+            .filter_map(|(e, p)| map.cell(e, p).map(|(count, gate)| (e, p, count, gate)))
+    };
+    let most = cells().map(|(_, _, count, _)| count).max().unwrap_or(1) as f64;
+    let drawn = svg(MAP_SIZE, &format!("Training tokens {name}"), |root| {
+        let top = f64::from(Landscape::ENTROPY_MAX);
+        let (width, height) = (1.0 / Landscape::PROBABILITY_BINS as f64, top / Landscape::ENTROPY_BINS as f64);
+        let mut chart = axes(root, 0.0..1.0, 0.0..top, "probability of the label", "entropy (nats)")?;
+        draw(chart.draw_series(cells().map(|(e, p, count, gate)| {
+            let (x, y) = (p as f64 * width, e as f64 * height);
+            let colour = GATES.iter().find(|(bound, ..)| gate < *bound).map_or(GATES[4].1, |(_, colour, _)| *colour);
+            let strength = 0.18 + 0.82 * (count as f64).ln_1p() / most.ln_1p();
+            Rectangle::new([(x, y), (x + width, y + height)], colour.mix(strength).filled())
+        })))?;
+        let bound = (0..=200).map(|i| f64::from(i) / 200.0).map(|p| (p, Landscape::lower_bound(p)));
+        draw(chart.draw_series(LineSeries::new(bound, SOFT.stroke_width(2))))?;
+        let (p, h) = (f64::from(Landscape::CONFLICT_REGION.0), f64::from(Landscape::CONFLICT_REGION.1));
+        for edge in [vec![(0.0, h), (p, h)], vec![(p, 0.0), (p, h)]] {
+            draw(chart.draw_series(DashedLineSeries::new(edge, 5, 3, WARN.stroke_width(2))))?;
+        }
+        Ok(())
+    })?;
+    let unit = format!(
+        "{} tokens; confident conflicts: {} ({:.2} %); entropies of {} nats and more are in the top row",
+        grouped(map.tokens()),
+        grouped(map.conflicts),
+        100.0 * map.conflict_share(),
+        Landscape::ENTROPY_MAX
+    );
+    Ok(figure(&capitalised(name), &unit, &[], &drawn))
+}
+
+/// Draws onto an SVG of this size and names it for those who cannot see it.
+fn svg(size: (u32, u32), title: &str, plot: impl FnOnce(&Root) -> Result<()>) -> Result<String> {
+    let mut text = String::new();
+    {
+        let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
+        plot(&root)?;
+        draw(root.present())?;
+    }
+    let label = format!("<svg role=\"img\" aria-label=\"{}\" ", escape(title));
+    Ok(text.replacen("<svg ", &label, 1))
+}
+
+/// plotters' errors borrow the backend; only their words go on.
+fn draw<T, E: std::fmt::Display>(result: std::result::Result<T, E>) -> Result<T> {
+    result.map_err(|error| anyhow!("drawing a plot of the report: {error}"))
+}
+
+fn axes<'a, 'b>(root: &'a Root<'b>, x: Range<f64>, y: Range<f64>, x_name: &str, y_name: &str) -> Result<Chart<'a, 'b>> {
+    let label = |size: i32, colour: &'static RGBColor| ("sans-serif", size).into_font().color(colour);
+    let mut chart = draw(
+        ChartBuilder::on(root)
+            .margin_top(10)
+            .margin_right(18)
+            .x_label_area_size(42)
+            .y_label_area_size(if y_name.is_empty() { 52 } else { 66 })
+            .build_cartesian_2d(x, y),
+    )?;
+    draw(
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(LINE.stroke_width(1))
+            .axis_style(LINE.stroke_width(1))
+            .label_style(label(13, &SOFT))
+            .axis_desc_style(label(14, &SOFT))
+            .x_labels(7)
+            .y_labels(6)
+            .x_desc(x_name)
+            .y_desc(y_name)
+            .x_label_formatter(&|value| tick(*value))
+            .y_label_formatter(&|value| tick(*value))
+            .draw(),
+    )?;
+    Ok(chart)
+}
+
+/// A tick's value without trailing zeros.
+fn tick(value: f64) -> String {
+    match value.abs() {
+        v if v < 1e-12 => "0".into(),
+        v if !(1e-3..1e6).contains(&v) => format!("{value:.1e}"),
+        _ => {
+            let text = format!("{value:.3}");
+            text.trim_end_matches('0').trim_end_matches('.').to_string()
+        }
+    }
+}
+
+/// The range of finite values, widened on both sides by a share of itself; never empty.
+fn padded(values: impl Iterator<Item = f64>, share: f64) -> Range<f64> {
+    let (low, high) = values
+        .filter(|v| v.is_finite())
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    if low > high {
+        return 0.0..1.0;
+    }
+    // A flat line gets a range around it; one that is 0 everywhere the range to 1.
+    let width = if high > low { high - low } else { high.abs().max(if high == 0.0 { 1.0 } else { 0.0 }) };
+    if high > low { low - share * width..high + share * width } else { low - 0.5 * width..high + 0.5 * width }
+}
+
+/// How many neighbouring points become one.
+fn group_size(points: usize) -> usize {
+    points.div_ceil(POINTS).max(1)
+}
+
+/// At most [`POINTS`] points: groups of neighbours are averaged, so that a long run's curve stays readable and small.
+/// Points that are not finite are left out.
+fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    let points: Vec<_> = points.into_iter().filter(|p| p.0.is_finite() && p.1.is_finite()).collect();
+    let group = group_size(points.len());
+    let mean = |chunk: &[(f64, f64)]| {
+        let n = chunk.len() as f64;
+        (chunk.iter().map(|p| p.0).sum::<f64>() / n, chunk.iter().map(|p| p.1).sum::<f64>() / n)
+    };
+    points.chunks(group).map(mean).collect()
+}
+
+fn figure(title: &str, unit: &str, lines: &[Line], drawing: &str) -> String {
+    let mut keys = String::new();
+    for line in lines {
+        let colour = match line.colour {
+            INK => "var(--ink)",
+            SECOND => "var(--second)",
+            BASE => "var(--base)",
+            _ => "var(--main)",
+        };
+        keys.push_str(&format!(
+            "<span class=\"key\"><i style=\"background:{colour}\"></i>{}</span>",
+            escape(line.name.trim())
+        ));
+    }
+    format!(
+        "<figure><figcaption>{}<small>{}</small>{keys}</figcaption>\n{drawing}</figure>\n",
+        escape(title),
+        escape(unit)
+    )
+}
+
+fn retention_table(summary: &Summary) -> String {
+    let retention = &summary.retention;
+    let mut rows = vec![("before".to_string(), retention.before)];
+    rows.push((format!("after {}", summary.started.objective), retention.after));
+    if let Some(baseline) = &retention.baseline {
+        rows.push((format!("after {}", baseline.objective), baseline.after));
+    }
+    let cells = |now: Option<Evaluation>, before: Option<Evaluation>| match now {
+        None => "<td>-</td><td>-</td><td>-</td>".to_string(),
+        Some(now) => {
+            let change = before.filter(|b| *b != now).map(|b| change(b.perplexity, now.perplexity));
+            format!(
+                "<td>{:.4}</td><td>{}</td><td>{}</td>",
+                now.loss,
+                number(now.perplexity),
+                change.unwrap_or_default()
+            )
+        }
+    };
+    let mut html = String::from(
+        "<p></p><div class=\"scroll\"><table><thead><tr><th></th><th>target loss (nats/token)</th><th>target \
+         perplexity</th><th>change</th><th>general loss (nats/token)</th><th>general perplexity</th><th>change</th></tr>\
+         </thead><tbody>\n",
+    );
+    for (name, measured) in rows {
+        html.push_str(&format!(
+            "<tr><th>{}</th>{}{}</tr>\n",
+            escape(&name),
+            cells(measured.target, retention.before.target),
+            cells(measured.general, retention.before.general)
+        ));
+    }
+    html.push_str("</tbody></table></div>\n");
+    html
+}
+
+/// First and last logged step, as numbers.
+fn steps_table(report: &Report) -> String {
+    let objective = &report.summary.started.objective;
+    let rows: Vec<(String, &StepMetrics)> =
+        [(objective.as_str(), report.metrics), (baseline_name(report.summary), report.baseline)]
+            .into_iter()
+            .flat_map(|(name, metrics)| {
+                let ends = [metrics.first(), metrics.last().filter(|_| metrics.len() > 1)];
+                ends.into_iter().flatten().map(move |m| (format!("{name}, step {}", m.step), m))
+            })
+            .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut html = String::from(
+        "<p></p><div class=\"scroll\"><table><thead><tr><th></th><th>trained tokens</th><th>gated loss (nats)</th>\
+         <th>cross entropy (nats)</th><th>gate mean</th><th>gate below 0.1</th><th>conflicts</th><th>gradient norm</th>\
+         <th>tokens/s</th></tr></thead><tbody>\n",
+    );
+    for (name, m) in rows {
+        html.push_str(&format!(
+            "<tr><th>{}</th><td>{}</td><td>{:.4}</td><td>{:.4}</td><td>{:.3}</td><td>{:.1} %</td><td>{:.2} %</td>\
+             <td>{}</td><td>{}</td></tr>\n",
+            escape(&name),
+            grouped(m.tokens),
+            m.loss,
+            m.cross_entropy,
+            m.gate_mean,
+            100.0 * m.gate_below_0_1,
+            100.0 * m.conflict_share,
+            number(m.gradient_norm),
+            number(m.tokens_per_second)
+        ));
+    }
+    html.push_str("</tbody></table></div>\n");
+    html
+}
+
+fn facts(summary: &Summary) -> String {
+    let Summary { started, finished, .. } = summary;
+    let share = 100.0 * started.trainable as f64 / started.parameters.max(1) as f64;
+    let memory = match summary.peak_device_bytes {
+        0 => "not reported by the device".to_string(),
+        bytes => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+    };
+    let rows = [
+        ("Model", started.model.clone()),
+        (
+            "Parameters",
+            format!("{}, of which {} trained ({share:.2} %)", grouped(started.parameters), grouped(started.trainable)),
+        ),
+        ("Objective", started.objective.clone()),
+        ("Device", format!("{}: {}", started.device, started.why)),
+        ("Seed", summary.seed.to_string()),
+        (
+            "Steps",
+            format!("{} of {}{}", finished.step, started.steps, if finished.interrupted { ", stopped" } else { "" }),
+        ),
+        ("Trained tokens", grouped(finished.tokens)),
+        ("Time", duration(finished.seconds)),
+        ("Speed", format!("{} tokens/s", number(summary.tokens_per_second))),
+        ("Peak device memory", memory),
+        ("Temper", summary.temper.clone()),
+    ];
+    let rows = rows.map(|(name, value)| format!("<tr><th>{name}</th><td>{}</td></tr>\n", escape(&value)));
+    format!("<div class=\"scroll\"><table class=\"facts\"><tbody>\n{}</tbody></table></div>\n", rows.concat())
+}
+
+fn css(colour: RGBColor) -> String {
+    format!("#{:02x}{:02x}{:02x}", colour.0, colour.1, colour.2)
+}
+
+fn capitalised(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
+}
+
+/// Text as HTML, for element contents and quoted attributes.
+fn escape(text: &str) -> String {
+    let mut html = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => html.push_str("&amp;"),
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '"' => html.push_str("&quot;"),
+            '\'' => html.push_str("&#39;"),
+            _ => html.push(character),
+        }
+    }
+    html
+}
+
+#[cfg(test)]
+mod tests {
+    use temper_engine::loss::objective::RowStats;
+    use temper_engine::train::event::{Finished, Started};
+
+    use super::*;
+    use crate::run_folder::{BaselineMeasured, Retention};
+
+    fn summary() -> Summary {
+        let set = |loss: f64| Some(Evaluation { loss, perplexity: loss.exp(), tokens: 4096 });
+        Summary {
+            temper: "0.1.0".into(),
+            started: Started {
+                step: 0,
+                steps: 300,
+                device: "CPU".into(),
+                why: "no hardware adapter was found".into(),
+                model: "<script>alert(1)</script> & \"co\"".into(),
+                parameters: 134_515_008,
+                trainable: 4_884_480,
+                objective: "eaft".into(),
+            },
+            finished: Finished { step: 300, tokens: 412_345, seconds: 4321.0, interrupted: false },
+            seed: 42,
+            tokens_per_second: 1234.5,
+            peak_device_bytes: 734_003_200,
+            retention: Retention {
+                before: Measured { target: set(1.52), general: set(3.05) },
+                after: Measured { target: set(0.83), general: set(3.07) },
+                baseline: Some(BaselineMeasured {
+                    objective: "sft".into(),
+                    after: Measured { target: set(0.78), general: set(3.19) },
+                }),
+            },
+        }
+    }
+
+    fn noise(seed: &mut u64) -> f64 {
+        *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (*seed >> 33) as f64 / (1u64 << 31) as f64
+    }
+
+    fn metrics(level: f64, gated: bool) -> Vec<StepMetrics> {
+        let mut seed = level.to_bits();
+        (1..=300)
+            .map(|step| {
+                let t = step as f64 / 300.0;
+                let cross_entropy = level + 0.9 * (-6.0 * t).exp() + 0.08 * noise(&mut seed);
+                let gate_mean = if gated { 0.34 - 0.1 * t + 0.02 * noise(&mut seed) } else { 1.0 };
+                StepMetrics {
+                    step,
+                    tokens: 1400,
+                    loss: cross_entropy * gate_mean,
+                    cross_entropy,
+                    gate_mean,
+                    gate_below_0_1: if gated { 0.3 + 0.1 * t } else { 0.0 },
+                    conflict_share: 0.012 * (1.0 - 0.6 * t) + 0.001 * noise(&mut seed),
+                    conflict_share_quantile: 0.01,
+                    learning_rate: 1e-4 * (1.0 + (std::f64::consts::PI * t).cos()) / 2.0,
+                    gradient_norm: 0.6 + 0.5 * noise(&mut seed),
+                    tokens_per_second: 1150.0 + 150.0 * noise(&mut seed),
+                    peak_device_bytes: 734_003_200,
+                    seconds: 14.4 * step as f64,
+                }
+            })
+            .collect()
+    }
+
+    fn map(certainty: f64, seed: u64) -> Landscape {
+        let mut seed = seed;
+        let mut map = Landscape::default();
+        for _ in 0..20_000 {
+            let p = noise(&mut seed).powf(certainty);
+            let entropy = Landscape::lower_bound(p) + 3.0 * noise(&mut seed).powi(3) * (1.1 - p);
+            let weight = (entropy / 3.0).min(1.0) as f32;
+            let row = RowStats {
+                ce: -(p.max(1e-9).ln() as f32),
+                entropy_top_k: entropy as f32,
+                entropy_full: entropy as f32,
+                collision: 0.5,
+            };
+            map.add(&row, weight);
+        }
+        map
+    }
+
+    fn full() -> String {
+        let (summary, landscapes) = (summary(), Landscapes { before: Some(map(0.7, 1)), after: Some(map(0.35, 2)) });
+        let report = Report {
+            config: "[model]\npath = \"<b>m</b>\"\n",
+            summary: &summary,
+            metrics: &metrics(0.85, true),
+            baseline: &metrics(0.8, false),
+            landscapes: &landscapes,
+            baseline_landscape: Some(&map(0.3, 3)),
+        };
+        render(&report).unwrap()
+    }
+
+    #[test]
+    fn a_report_is_one_file_that_asks_the_network_for_nothing() {
+        let html = full();
+        if let Some(path) = std::env::var_os("TEMPER_SAMPLE_REPORT") {
+            std::fs::write(path, &html).unwrap();
+        }
+        for outside in ["src=", "href=", "url(", "@import", "<script"] {
+            assert!(!html.contains(outside), "{outside}");
+        }
+        let links: Vec<_> = html.match_indices("http").map(|(at, _)| &html[at..at + 26]).collect();
+        assert!(links.iter().all(|link| *link == "http://www.w3.org/2000/svg"), "{links:?}");
+        assert!(html.len() < 2_000_000, "{} bytes", html.len());
+    }
+
+    #[test]
+    fn what_users_name_is_escaped() {
+        let html = full();
+        assert!(html.contains("&lt;script&gt;alert(1)&lt;/script&gt; &amp; &quot;co&quot;"));
+        assert!(html.contains("&lt;b&gt;m&lt;/b&gt;"));
+    }
+
+    #[test]
+    fn a_full_report_has_every_plot_and_balanced_tags() {
+        let html = full();
+        assert_eq!(html.matches("<svg ").count(), 10, "race, six curves, three maps");
+        for tag in ["svg", "figure", "table", "tr", "td", "th", "div", "p", "details"] {
+            let opened = html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count();
+            assert_eq!(opened, html.matches(&format!("</{tag}>")).count(), "{tag}");
+        }
+        for colour in [INK, SOFT, LINE, MAIN, SECOND, BASE, WARN] {
+            let attribute = format!("\"#{0:02X}{0:02X}{0:02X}\"", colour.0);
+            assert!(html.contains(&format!("[fill={attribute}]")), "the style sheet maps {attribute}");
+            assert!(html.matches(&attribute).count() > 2, "a plot uses {attribute}");
+        }
+    }
+
+    #[test]
+    fn a_run_with_nothing_to_show_still_has_a_report() {
+        let mut summary = summary();
+        summary.retention = Retention::default();
+        let report = Report {
+            config: "",
+            summary: &summary,
+            metrics: &[],
+            baseline: &[],
+            landscapes: &Landscapes::default(),
+            baseline_landscape: None,
+        };
+        let html = render(&report).unwrap();
+        assert!(html.contains("No step was logged") && !html.contains("NaN"));
+    }
+
+    #[test]
+    fn values_that_are_not_finite_or_all_equal_break_no_plot() {
+        let poisoned = StepMetrics { step: 2, loss: f64::NAN, gradient_norm: f64::INFINITY, ..StepMetrics::default() };
+        let flat = StepMetrics { step: 1, ..StepMetrics::default() };
+        let summary = summary();
+        for metrics in [vec![flat.clone()], vec![flat, poisoned]] {
+            let report = Report {
+                config: "",
+                summary: &summary,
+                metrics: &metrics,
+                baseline: &[],
+                landscapes: &Landscapes { before: Some(Landscape::default()), after: None },
+                baseline_landscape: None,
+            };
+            let drawn = render(&report).unwrap();
+            let plots: String = drawn.split("<svg ").skip(1).collect();
+            assert!(!plots.split("</svg>").any(|plot| plot.contains("points=\"NaN") || plot.contains("=\"inf")));
+        }
+        assert_eq!(padded([f64::NAN].into_iter(), 0.1), 0.0..1.0);
+        let flat = padded([5.0].into_iter(), 0.1);
+        assert!(flat.start < 5.0 && flat.end > 5.0);
+    }
+
+    #[test]
+    fn a_long_run_is_averaged_down_to_a_readable_number_of_points() {
+        let points: Vec<_> = (0..10_000).map(|i| (f64::from(i), 1.0)).collect();
+        let thin = thinned(points);
+        assert!(thin.len() <= POINTS && thin.iter().all(|p| p.1 == 1.0));
+        assert_eq!(thinned(vec![(1.0, 2.0), (2.0, f64::NAN)]), [(1.0, 2.0)]);
+    }
+}

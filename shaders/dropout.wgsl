@@ -1,0 +1,57 @@
+// Inverted dropout from a counter: element i of a seed is kept or dropped whoever asks, in any order, so the pull-back
+// is the same kernel on the gradient and a resumed run drops the same elements.
+//
+//   y[i] = x[i] / keep_probability if uniform(seed, i) < keep_probability, else 0
+//   uniform = (h >> 8) / 2^24, h = mix(mix(i ^ mix(seed_low)) + mix(seed_high ^ 0x9e3779b9)), all modulo 2^32
+//   mix(v): v ^= v >> 16; v *= 0x7feb352d; v ^= v >> 15; v *= 0x846ca68b; v ^= v >> 16
+// mix is a bijection of u32 with low bias (two multiply-xorshift rounds). The Rust twin is
+// temper_shaders::dropout_uniform. Where an element is dropped x is not used, so what it holds cannot matter.
+//
+// Bindings
+//   1 x [count]  in
+//   2 y [count]  out
+// Launch: one invocation an element. Before: the input of a LoRA branch (or, backward, its gradient). After: the A
+// product.
+
+struct Params {
+    count: u32,
+    seed_low: u32,
+    seed_high: u32,
+    keep_probability: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+const WORKGROUP_SIZE: u32 = 256u;
+
+fn mix_bits(value: u32) -> u32 {
+    var v = value;
+    v ^= v >> 16u;
+    v *= 0x7feb352du;
+    v ^= v >> 15u;
+    v *= 0x846ca68bu;
+    v ^= v >> 16u;
+    return v;
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(
+    @builtin(workgroup_id) workgroup_id: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = linear_workgroup(workgroup_id, workgroups) * WORKGROUP_SIZE + lane;
+    if (index >= params.count) {
+        return;
+    }
+    let h = mix_bits(mix_bits(index ^ mix_bits(params.seed_low)) + mix_bits(params.seed_high ^ 0x9e3779b9u));
+    // 24 bits fit f32 exactly, so the comparison is the same on every device.
+    let uniform_value = f32(h >> 8u) * 5.9604644775390625e-8;
+    var kept = 0.0;
+    if (uniform_value < params.keep_probability) {
+        kept = x[index] / params.keep_probability;
+    }
+    y[index] = kept;
+}

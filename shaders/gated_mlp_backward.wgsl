@@ -1,0 +1,44 @@
+// Pull-back of gated_mlp, written over its input.
+//
+//   with σ = 1 / (1 + e^-gate):
+//   gate <- dy * up * σ * (1 + gate * (1 - σ))        up <- dy * gate * σ
+//
+// Bindings
+//   1 gate_up [rows * 2 * width]  in/out  the forward input (gate half, then up half); afterwards its gradient
+//   2 dy      [rows * width]      in
+// Launch: one invocation an element of dy; it alone touches its gate and its up. Before: the pull-back of the down
+// projection.
+// After: the pull-backs of the gate and up projections.
+
+struct Params {
+    rows: u32,
+    width: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> gate_up: array<f32>;
+@group(0) @binding(2) var<storage, read_write> dy: array<f32>;
+
+const WORKGROUP_SIZE: u32 = 256u;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(
+    @builtin(workgroup_id) workgroup_id: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = linear_workgroup(workgroup_id, workgroups) * WORKGROUP_SIZE + lane;
+    if (index >= params.rows * params.width) {
+        return;
+    }
+    // Row r of gate_up starts at 2 r width = r width further than row r of dy.
+    let at_gate = index + (index / params.width) * params.width;
+    let at_up = at_gate + params.width;
+    let gate = gate_up[at_gate];
+    let up = gate_up[at_up];
+    let activation = sigmoid(gate);
+    let gradient = dy[index];
+    // 1 - σ(g) is σ(-g), which keeps its precision where σ rounds to 1.
+    gate_up[at_gate] = gradient * up * activation * (1.0 + gate * sigmoid(-gate));
+    gate_up[at_up] = gradient * gate * activation;
+}

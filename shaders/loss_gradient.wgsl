@@ -1,0 +1,68 @@
+// Gradient of the weighted cross entropy, written over the logits of one vocabulary tile.
+//
+//   logits[r, c] <- weight[r] * (e^(logits[r, c] - max) / sum - [column_start + c == labels[r]])
+// A row of weight 0 becomes exactly 0, whatever its logits hold (0 * NaN would be NaN).
+// e^(z - max) / sum is e^(z - lse) without the rounding of lse, which at logits of 1e4 would cost 5e-4.
+//
+// Bindings
+//   1 logits [rows * cols]  in/out  one vocabulary tile; afterwards d loss / d logits
+//   2 labels [rows] u32     in      column of the whole vocabulary, 0xffffffff for none; compared, never used as an
+//                                   index
+//   3 weight [rows]         in      gate, already divided by the number of trained tokens of the whole batch
+//   4 stats  [rows * 8]     in      as row_stats leaves them after the last vocabulary tile
+// Launch: rows * ceil(cols / 1024) workgroups; one writes up to COLUMNS_PER_WORKGROUP columns of one row.
+// Before: gate. After: the GEMM that pulls the gradient back to the hidden states.
+
+struct Params {
+    rows: u32,
+    cols: u32,
+    column_start: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> logits: array<f32>;
+@group(0) @binding(2) var<storage, read_write> labels: array<u32>;
+@group(0) @binding(3) var<storage, read_write> weight: array<f32>;
+@group(0) @binding(4) var<storage, read_write> stats: array<f32>;
+
+const WORKGROUP_SIZE: u32 = 256u;
+const COLUMNS_PER_WORKGROUP: u32 = 1024u;
+const STATS_WIDTH: u32 = 8u;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(
+    @builtin(workgroup_id) workgroup_id: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let tiles = (params.cols + COLUMNS_PER_WORKGROUP - 1u) / COLUMNS_PER_WORKGROUP;
+    let group = linear_workgroup(workgroup_id, workgroups);
+    if (group >= params.rows * tiles) {
+        return;
+    }
+    let row = group / tiles;
+    let tile_start = (group % tiles) * COLUMNS_PER_WORKGROUP;
+    let tile_end = min(tile_start + COLUMNS_PER_WORKGROUP, params.cols);
+    let row_start = row * params.cols;
+
+    let row_weight = weight[row];
+    if (row_weight == 0.0) {
+        for (var column = tile_start + lane; column < tile_end; column += WORKGROUP_SIZE) {
+            logits[row_start + column] = 0.0;
+        }
+        return;
+    }
+    let maximum = stats[row * STATS_WIDTH];
+    let sum = stats[row * STATS_WIDTH + 1u];
+    let label = labels[row];
+    for (var column = tile_start + lane; column < tile_end; column += WORKGROUP_SIZE) {
+        let z = logits[row_start + column];
+        var probability = 0.0;
+        // -infinity is a masked column: its probability, and with it its gradient, is 0.
+        if (!is_negative_infinity(z)) {
+            probability = exp(z - maximum) / sum;
+        }
+        let hit = select(0.0, 1.0, params.column_start + column == label);
+        logits[row_start + column] = row_weight * (probability - hit);
+    }
+}

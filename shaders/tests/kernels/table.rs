@@ -1,0 +1,150 @@
+//! The Rust table against the folder and against naga's reflection: sizes, names, order, types and shared constants.
+
+use std::collections::BTreeSet;
+
+use naga::{AddressSpace, TypeInner};
+use temper_shaders::{Grid, KERNELS, Kernel, MAX_TOP_K, NO_LABEL, STATS_WIDTH, Scalar, gate_kind};
+
+use crate::house::constant;
+use crate::joined::{Joined, Valid, all_valid, root, stems};
+use crate::report;
+
+/// Where an entry of the table differs from the text it describes.
+fn differences(kernel: &Kernel, joined: &Joined, valid: &Valid) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut compare = |what: &str, table: String, text: String| {
+        if table != text {
+            found.push(format!("{}: {what}: the table says {table}, the text {text}", kernel.stem));
+        }
+    };
+    if kernel.source != joined.text {
+        compare("source", "other text".into(), "than the files (is the build stale?)".into());
+    }
+    let module = &valid.module;
+    let entry = &module.entry_points[0];
+    compare("workgroup size", format!("{:?}", [kernel.workgroup_size, 1, 1]), format!("{:?}", entry.workgroup_size));
+
+    let mut storage: Vec<(u32, &str)> = Vec::new();
+    for (_, variable) in module.global_variables.iter() {
+        let name = variable.name.as_deref().unwrap_or("?");
+        match variable.space {
+            AddressSpace::Storage { .. } => storage.push((variable.binding.map_or(0, |b| b.binding), name)),
+            AddressSpace::Uniform => {
+                let TypeInner::Struct { members, span } = &module.types[variable.ty].inner else { continue };
+                let names: Vec<_> = members.iter().map(|m| m.name.as_deref().unwrap_or("?")).collect();
+                let types: Vec<_> = members
+                    .iter()
+                    .map(|m| match module.types[m.ty].inner {
+                        TypeInner::Scalar(naga::Scalar::U32) => Some(Scalar::U32),
+                        TypeInner::Scalar(naga::Scalar::F32) => Some(Scalar::F32),
+                        _ => None,
+                    })
+                    .collect();
+                let offsets: Vec<_> = members.iter().map(|m| m.offset as usize).collect();
+                let want_types: Vec<_> = kernel.param_types.iter().copied().map(Some).collect();
+                let want_offsets: Vec<_> = (0..kernel.params.len()).map(|i| 4 * i).collect();
+                compare("params", format!("{:?}", kernel.params), format!("{names:?}"));
+                compare("types of params", format!("{want_types:?}"), format!("{types:?}"));
+                compare("offsets of params", format!("{want_offsets:?}"), format!("{offsets:?}"));
+                if (*span as usize) > kernel.params_size() {
+                    compare("bytes of params", kernel.params_size().to_string(), span.to_string());
+                }
+            }
+            _ => {}
+        }
+    }
+    storage.sort_unstable();
+    let names: Vec<_> = storage.iter().map(|(_, name)| *name).collect();
+    compare("bindings", format!("{:?}", kernel.bindings), format!("{names:?}"));
+
+    let tile = match kernel.grid {
+        Grid::RowTile(width) | Grid::ColumnTile(width) => Some(width),
+        Grid::Row | Grid::Elements => None,
+    };
+    compare("columns of a tile", format!("{tile:?}"), format!("{:?}", constant(valid, "COLUMNS_PER_WORKGROUP")));
+    for (name, value) in [
+        ("MAX_TOP_K", MAX_TOP_K as u32),
+        ("STATS_WIDTH", STATS_WIDTH as u32),
+        ("NO_LABEL", NO_LABEL),
+        ("SFT", gate_kind::SFT),
+        ("LINEAR", gate_kind::LINEAR),
+        ("POWER", gate_kind::POWER),
+        ("SIGMOID", gate_kind::SIGMOID),
+        ("HARD", gate_kind::HARD),
+        ("DFT", gate_kind::DFT),
+        ("TALR", gate_kind::TALR),
+        ("MILE", gate_kind::MILE),
+        ("DEFT", gate_kind::DEFT),
+        ("PROFIT", gate_kind::PROFIT),
+    ] {
+        if let Some(text) = constant(valid, name) {
+            compare(name, value.to_string(), text.to_string());
+        }
+    }
+    found
+}
+
+#[test]
+fn the_table_and_the_folder_list_the_same_kernels() {
+    let on_disk = stems(&root());
+    let in_table: Vec<String> =
+        KERNELS.iter().map(|kernel| kernel.stem.to_owned()).collect::<BTreeSet<_>>().into_iter().collect();
+    assert!(!on_disk.is_empty(), "no .wgsl file in {}", root().display());
+    assert_eq!(in_table.len(), KERNELS.len(), "a stem is in the table twice");
+    assert_eq!(in_table, on_disk, "left: src/lib.rs, right: *.wgsl");
+}
+
+#[test]
+fn every_shared_part_is_used() {
+    let used: BTreeSet<String> =
+        KERNELS.iter().flat_map(|kernel| kernel.shared).map(|stem| (*stem).to_owned()).collect();
+    assert_eq!(
+        used.into_iter().collect::<Vec<_>>(),
+        stems(&root().join("shared")),
+        "left: src/lib.rs, right: shared/*.wgsl"
+    );
+}
+
+#[test]
+fn the_table_repeats_what_the_text_declares() {
+    let kernels = all_valid();
+    let failures: Vec<String> =
+        kernels.iter().flat_map(|(kernel, joined, valid)| differences(kernel, joined, valid)).collect();
+    report("table", kernels.len(), &failures);
+}
+
+#[test]
+fn the_constants_that_kernels_share_are_found_in_their_texts() {
+    // `differences` compares only what it finds; here it is said where it must be found.
+    let kernels = all_valid();
+    let of = |stem: &str| {
+        kernels.iter().find(|(kernel, ..)| kernel.stem == stem).map(|(_, _, valid)| valid).expect("in the table")
+    };
+    assert_eq!(constant(of("row_stats"), "MAX_TOP_K"), Some(64));
+    assert_eq!(constant(of("row_stats"), "NO_LABEL"), Some(u32::MAX));
+    for stem in ["row_stats", "gate", "loss_gradient"] {
+        assert_eq!(constant(of(stem), "STATS_WIDTH"), Some(8), "{stem}");
+    }
+    assert_eq!(constant(of("gate"), "PROFIT"), Some(9));
+}
+
+#[test]
+fn a_table_that_lies_is_refused() {
+    let kernels = all_valid();
+    let (kernel, joined, valid) =
+        kernels.iter().find(|(kernel, ..)| kernel.stem == "loss_gradient").expect("in the table");
+    let lies = [
+        ("source", Kernel { source: "", ..**kernel }),
+        ("workgroup size", Kernel { workgroup_size: 128, ..**kernel }),
+        ("columns of a tile", Kernel { grid: Grid::RowTile(512), ..**kernel }),
+        ("bindings", Kernel { bindings: &["logits", "weight", "labels", "stats"], ..**kernel }),
+        ("params", Kernel { params: &["cols", "rows", "column_start"], ..**kernel }),
+        ("types of params", Kernel { param_types: &[Scalar::U32, Scalar::U32, Scalar::F32], ..**kernel }),
+        ("offsets of params", Kernel { params: &["rows", "cols"], ..**kernel }),
+    ];
+    assert_eq!(differences(kernel, joined, valid), Vec::<String>::new());
+    for (what, lie) in lies {
+        let found = differences(&lie, joined, valid);
+        assert!(found.iter().any(|line| line.contains(&format!("loss_gradient: {what}: "))), "{what}: {found:?}");
+    }
+}

@@ -1,0 +1,203 @@
+//! Translation to what drivers take: SPIR-V (Vulkan), MSL (Metal), HLSL (DX12) and GLSL (OpenGL, WebGL-class devices),
+//! with the options that wgpu uses, so that a construct that cannot reach one of them is caught here.
+
+use std::fmt;
+
+use naga::back::{glsl, hlsl, msl, spv};
+use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
+use naga::valid::Capabilities;
+use naga::{AddressSpace, ResourceBinding, ShaderStage};
+
+use crate::joined::{Joined, Valid, all_valid};
+use crate::report;
+
+/// A language, in a version that some device needs.
+#[derive(Clone, Copy, Debug)]
+pub enum Target {
+    /// SPIR-V of a version.
+    SpirV(u8, u8),
+    /// Metal shading language of a version.
+    Msl(u8, u8),
+    /// HLSL of a shader model.
+    Hlsl(hlsl::ShaderModel),
+    /// GLSL for desktop OpenGL.
+    Glsl(u16),
+    /// GLSL for OpenGL ES.
+    GlslEs(u16),
+}
+
+/// All that we promise: wgpu's SPIR-V for Vulkan 1.0 to 1.3, the oldest and a current MSL, both HLSL compilers, both GLSLs.
+pub const TARGETS: &[Target] = &[
+    Target::SpirV(1, 0),
+    Target::SpirV(1, 3),
+    Target::SpirV(1, 5),
+    Target::SpirV(1, 6),
+    Target::Msl(2, 0),
+    Target::Msl(3, 1),
+    Target::Hlsl(hlsl::ShaderModel::V5_1),
+    Target::Hlsl(hlsl::ShaderModel::V6_0),
+    Target::Glsl(430),
+    Target::GlslEs(310),
+];
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SpirV(major, minor) => write!(f, "SPIR-V {major}.{minor}"),
+            Self::Msl(major, minor) => write!(f, "MSL {major}.{minor}"),
+            Self::Hlsl(model) => write!(f, "HLSL {}", model.to_str()),
+            Self::Glsl(version) => write!(f, "GLSL {version}"),
+            Self::GlslEs(version) => write!(f, "GLSL ES {version}"),
+        }
+    }
+}
+
+/// A translation: words for SPIR-V, text for the others.
+pub enum Translation {
+    /// SPIR-V.
+    Words(Vec<u32>),
+    /// A source text.
+    Text(String),
+}
+
+/// Translates entry point `main`, or says why it cannot be done.
+pub fn translate(target: Target, valid: &Valid) -> Result<Translation, String> {
+    translate_with(target, valid, true)
+}
+
+/// As [`translate`], with the choice of leaving out the statements by which naga makes HLSL clear workgroup memory.
+pub fn translate_with(target: Target, valid: &Valid, clear_in_hlsl: bool) -> Result<Translation, String> {
+    let Valid { module, info } = valid;
+    // wgpu restricts indices unless told to trust a shader, and that must translate as well.
+    let policies = BoundsCheckPolicies {
+        index: BoundsCheckPolicy::Restrict,
+        buffer: BoundsCheckPolicy::Restrict,
+        image_load: BoundsCheckPolicy::Unchecked,
+        binding_array: BoundsCheckPolicy::Unchecked,
+    };
+    let bound: Vec<ResourceBinding> = module.global_variables.iter().filter_map(|(_, v)| v.binding).collect();
+    let entry = "main".to_owned();
+    match target {
+        Target::SpirV(major, minor) => {
+            let options = spv::Options {
+                lang_version: (major, minor),
+                capabilities: Some([spv::Capability::Shader, spv::Capability::Matrix].into_iter().collect()),
+                bounds_check_policies: policies,
+                ..Default::default()
+            };
+            let pipeline = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry };
+            spv::write_vec(module, info, &options, Some(&pipeline)).map(Translation::Words).map_err(|e| e.to_string())
+        }
+        Target::Msl(major, minor) => {
+            let resources = msl::EntryPointResources {
+                resources: bound
+                    .iter()
+                    .zip(0..)
+                    .map(|(binding, slot)| {
+                        (*binding, msl::BindTarget { buffer: Some(slot), mutable: true, ..Default::default() })
+                    })
+                    .collect(),
+                immediates_buffer: None,
+                sizes_buffer: Some(bound.len() as u8),
+            };
+            let options = msl::Options {
+                lang_version: (major, minor),
+                per_entry_point_map: [(entry.clone(), resources)].into_iter().collect(),
+                fake_missing_bindings: false,
+                bounds_check_policies: policies,
+                ..Default::default()
+            };
+            let pipeline =
+                msl::PipelineOptions { entry_point: Some((ShaderStage::Compute, entry)), ..Default::default() };
+            let (text, names) = msl::write_string(module, info, &options, &pipeline).map_err(|e| e.to_string())?;
+            names.entry_point_names.into_iter().try_for_each(|name| name.map(drop)).map_err(|e| e.to_string())?;
+            Ok(Translation::Text(text))
+        }
+        Target::Hlsl(shader_model) => {
+            // num_workgroups is no builtin of HLSL: wgpu passes it as a constant.
+            let constants = hlsl::BindTarget { space: 1, ..Default::default() };
+            let options = hlsl::Options {
+                shader_model,
+                binding_map: bound
+                    .iter()
+                    .map(|binding| (*binding, hlsl::BindTarget { register: binding.binding, ..Default::default() }))
+                    .collect(),
+                fake_missing_bindings: false,
+                special_constants_binding: Some(constants),
+                zero_initialize_workgroup_memory: clear_in_hlsl,
+                ..Default::default()
+            };
+            let pipeline = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, entry)) };
+            let mut text = String::new();
+            let reflection = hlsl::Writer::new(&mut text, &options, &pipeline)
+                .write(module, info, None)
+                .map_err(|e| e.to_string())?;
+            reflection.entry_point_names.into_iter().try_for_each(|name| name.map(drop)).map_err(|e| e.to_string())?;
+            Ok(Translation::Text(text))
+        }
+        Target::Glsl(version) => glsl_text(glsl::Version::Desktop(version), valid, policies),
+        Target::GlslEs(version) => glsl_text(glsl::Version::new_gles(version), valid, policies),
+    }
+}
+
+fn glsl_text(version: glsl::Version, valid: &Valid, policies: BoundsCheckPolicies) -> Result<Translation, String> {
+    let Valid { module, info } = valid;
+    // OpenGL numbers uniform and storage blocks apart.
+    let mut uniforms = 0..;
+    let mut storages = 0..;
+    let binding_map = module
+        .global_variables
+        .iter()
+        .filter_map(|(_, variable)| {
+            let slots: &mut std::ops::RangeFrom<u8> =
+                if variable.space == AddressSpace::Uniform { &mut uniforms } else { &mut storages };
+            variable.binding.map(|binding| (binding, slots.next().expect("few bindings")))
+        })
+        .collect();
+    let options = glsl::Options { version, binding_map, ..Default::default() };
+    let pipeline =
+        glsl::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: "main".into(), multiview: None };
+    let mut text = String::new();
+    glsl::Writer::new(&mut text, module, info, &options, &pipeline, policies)
+        .and_then(|mut writer| writer.write())
+        .map_err(|e| e.to_string())?;
+    Ok(Translation::Text(text))
+}
+
+#[test]
+fn every_kernel_translates_to_every_language() {
+    let kernels = all_valid();
+    let mut failures = Vec::new();
+    for (kernel, _, valid) in &kernels {
+        for target in TARGETS {
+            match translate(*target, valid) {
+                Ok(Translation::Words(words)) if words.len() > 5 => {}
+                Ok(Translation::Text(text)) if text.contains("main") => {}
+                Ok(_) => failures.push(format!("{}: {target}: the translation is empty", kernel.stem)),
+                Err(message) => failures.push(format!("{}: {target}: {message}", kernel.stem)),
+            }
+        }
+    }
+    report("translation", kernels.len() * TARGETS.len(), &failures);
+}
+
+#[test]
+fn what_a_language_lacks_is_refused() {
+    let double = "@group(0) @binding(0) var<storage, read_write> x: array<f64>;\n@compute @workgroup_size(1)\nfn main() {\n    x[0] = x[0] * 2.0lf;\n}\n";
+    let wide = "@group(0) @binding(0) var<storage, read_write> x: array<u64>;\n@compute @workgroup_size(1)\nfn main() {\n    x[0] = x[0] * 2lu;\n}\n";
+    let ballot = "@group(0) @binding(0) var<storage, read_write> x: array<u32>;\n@compute @workgroup_size(1)\nfn main() {\n    x[0] = subgroupAdd(x[0]);\n}\n";
+    let reverse = "@group(0) @binding(0) var<storage, read_write> x: array<u32>;\n@compute @workgroup_size(1)\nfn main() {\n    x[0] = reverseBits(x[0]);\n}\n";
+    let immediate = "var<immediate> x: u32;\n@compute @workgroup_size(1)\nfn main() {\n    _ = x;\n}\n";
+    for (target, source) in [
+        (Target::SpirV(1, 3), ballot),
+        (Target::Msl(1, 0), reverse),
+        (Target::Hlsl(hlsl::ShaderModel::V5_1), immediate),
+        (Target::Glsl(430), wide),
+        (Target::GlslEs(310), double),
+    ] {
+        let joined = Joined::new(&[("own.wgsl".into(), source.into())]);
+        let valid =
+            joined.check_with(Capabilities::all()).unwrap_or_else(|e| panic!("legal with every capability: {e}"));
+        assert!(translate(target, &valid).is_err(), "{target} took:\n{source}");
+    }
+}

@@ -1,0 +1,90 @@
+"""GGUF reference data, with the gguf package (0.19) and numpy: blocks of every type with their values in f32, f32 rows as ggml
+quantises them, and two tiny models as GGUF files. Run: make_gguf.py, in this folder."""
+import math, os
+import numpy as np
+from gguf import GGUFWriter, GGMLQuantizationType as T, quants
+from safetensors.numpy import load_file, save_file
+
+BLOCK = {T.Q4_0: 18, T.Q4_1: 20, T.Q8_0: 34, T.Q4_K: 144, T.Q6_K: 210, T.BF16: 2, T.F16: 2}
+SCALES = {T.Q4_0: [0], T.Q4_1: [0, 2], T.Q8_0: [0], T.Q4_K: [0, 2], T.Q6_K: [208], T.BF16: [], T.F16: []}
+
+
+def blocks():
+    rng = np.random.default_rng(7)
+    out = {}
+    for t, size in BLOCK.items():
+        n = 512 if size == 2 else 4
+        raw = rng.integers(0, 256, (n, size), dtype=np.uint8)
+        for at in SCALES[t]:
+            raw[:, at:at + 2] = rng.normal(0, 0.1, (n, 1)).astype(np.float16).view(np.uint8)
+        if size == 2:
+            values = rng.normal(0, 3, (n, 1)).astype(np.float32)
+            raw = quants.quantize(values, t).view(np.uint8).reshape(n, 2)
+        flat = raw.reshape(1, -1)
+        out[t.name + ".raw"] = flat[0].copy()
+        source = flat.view(np.float16) if t == T.F16 else flat
+        out[t.name + ".f32"] = quants.dequantize(source, t).astype(np.float32).reshape(-1)
+    rows = (rng.normal(0, 1, (6, 64)) * 10.0 ** np.arange(-4, 2)[:, None]).astype(np.float32)
+    rows[0, :32] = 0
+    out["rows.f32"] = rows
+    for t in (T.Q4_0, T.Q8_0, T.BF16, T.F16):
+        out["rows." + t.name] = np.ascontiguousarray(quants.quantize(rows, t)).view(np.uint8).reshape(-1).copy()
+    save_file(out, "gguf/blocks.safetensors")
+
+
+def permute(w, heads):
+    return w.reshape(heads, 2, w.shape[0] // heads // 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
+
+
+NAMES = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
+         "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+         "mlp.gate_up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "post_self_attn_layernorm": "post_attention_norm",
+         "post_mlp_layernorm": "post_ffw_norm"}
+
+
+def model(folder, arch, rotary, permuted, divisors):
+    w = GGUFWriter(f"gguf/{folder}.gguf", arch)
+    w.add_block_count(2); w.add_context_length(128); w.add_embedding_length(64); w.add_feed_forward_length(128)
+    w.add_head_count(4); w.add_head_count_kv(2); w.add_layer_norm_rms_eps(1e-5); w.add_rope_freq_base(10000.0)
+    w.add_rope_dimension_count(rotary); w.add_key_length(16); w.add_value_length(16); w.add_vocab_size(256)
+    w.add_tokenizer_model("gpt2"); w.add_tokenizer_pre("smollm"); w.add_token_list([f"t{i}" for i in range(256)])
+    w.add_token_types([1] * 256); w.add_token_merges(["t t", "t 1"]); w.add_bos_token_id(1); w.add_eos_token_id(2)
+    w.add_add_bos_token(False); w.add_chat_template("{{ messages }}")
+    if divisors is not None:
+        w.add_tensor("rope_freqs.weight", divisors)
+    for name, t in sorted(load_file(f"tiny/{folder}/model.safetensors").items()):
+        top = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}
+        if name in top:
+            new = top[name]
+        else:
+            _, _, layer, rest = name.split(".", 3)
+            stem, kind = rest.rsplit(".", 1)
+            new = f"blk.{layer}.{NAMES[stem]}.{kind}"
+            if permuted and stem in ("self_attn.q_proj", "self_attn.k_proj"):
+                t = permute(t, 4 if stem.endswith("q_proj") else 2)
+        if t.ndim == 1:
+            w.add_tensor(new, t)
+        else:
+            w.add_tensor(new, quants.quantize(np.ascontiguousarray(t), T.Q8_0), raw_dtype=T.Q8_0)
+    w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
+
+
+def llama3_divisors(dim=16, theta=10000.0, factor=8.0, low=1.0, high=4.0, context=32):
+    out = []
+    for i in range(0, dim, 2):
+        wave = 2 * math.pi * theta ** (i / dim)
+        if wave < context / high:
+            out.append(1.0)
+        elif wave > context / low:
+            out.append(factor)
+        else:
+            s = (context / wave - low) / (high - low)
+            out.append(1 / ((1 - s) / factor + s))
+    return np.array(out, dtype=np.float32)
+
+
+if __name__ == "__main__":
+    os.makedirs("gguf", exist_ok=True)
+    blocks()
+    model("llama3_rope", "llama", 16, True, llama3_divisors())
+    model("glm4", "glm4", 8, False, None)

@@ -1,0 +1,85 @@
+//! The tiny golden models on a device, and their batch.
+
+use temper_engine::Device;
+use temper_engine::data::{IGNORE, MicroBatch};
+use temper_engine::host::Folder;
+use temper_engine::model::Model;
+use temper_engine::model::adapter::LoraSettings;
+use temper_engine::model::load::{self, Hold};
+use temper_engine::train::optimiser::AdamW;
+use temper_engine::weights;
+
+use crate::golden::{GoldenFolder, Tensors};
+
+/// All tiny models with their own weights in f32.
+pub const TINY: [&str; 6] = ["llama", "llama_tied", "llama3_rope", "qwen2", "qwen3", "glm4"];
+
+/// Loads `tiny/<name>`, all parameters trained where `full`.
+pub fn tiny(name: &str, device: &Device, full: bool) -> Model {
+    from_folder(&GoldenFolder::new(&format!("tiny/{name}")), device, full)
+}
+
+/// Loads a Hugging Face folder.
+pub fn from_folder(folder: &dyn Folder, device: &Device, full: bool) -> Model {
+    let opened = weights::open_folder(folder).expect("the golden folder opens");
+    load::load(&opened.architecture, opened.weights.as_ref(), device, Hold::F32, full).expect("the model loads")
+}
+
+/// Puts the golden adapter of `tiny/<name>` on a model.
+pub fn with_golden_lora(model: &mut Model, name: &str) -> LoraSettings {
+    let folder = GoldenFolder::new(&format!("tiny/{name}/lora"));
+    let (settings, values) = temper_engine::export::peft::read(&folder).expect("the golden adapter reads");
+    model.load_lora(&settings, values, name).expect("the golden adapter fits");
+    settings
+}
+
+/// The optimiser of the golden runs: decay on every parameter.
+pub fn golden_adamw(max_grad_norm: f64) -> AdamW {
+    AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, decay_vectors: true, max_grad_norm }
+}
+
+/// Rows of the golden batch as documents without their padding: `(tokens, trained)`.
+pub fn golden_documents(expected: &Tensors) -> Vec<(Vec<u32>, Vec<bool>)> {
+    let width = expected.shape("input_ids")[1];
+    let rows = expected.ints("input_ids").chunks(width).zip(expected.ints("labels").chunks(width));
+    rows.zip(expected.ints("attention_mask").chunks(width))
+        .map(|((ids, labels), mask)| {
+            let kept = |t: &usize| mask[*t] == 1;
+            (
+                (0..width).filter(kept).map(|t| ids[t] as u32).collect(),
+                (0..width).filter(kept).map(|t| labels[t] != IGNORE as i64).collect(),
+            )
+        })
+        .collect()
+}
+
+/// One stream out of documents, end to end.
+pub fn packed(documents: &[(Vec<u32>, Vec<bool>)]) -> MicroBatch {
+    let mut batch = MicroBatch::default();
+    for (ordinal, (tokens, trained)) in documents.iter().enumerate() {
+        append(&mut batch, tokens, trained, ordinal as u32);
+    }
+    batch
+}
+
+/// A stream a document, their ordinals as in [`packed`].
+pub fn unpacked(documents: &[(Vec<u32>, Vec<bool>)]) -> Vec<MicroBatch> {
+    let one = |(ordinal, (tokens, trained)): (usize, &(Vec<u32>, Vec<bool>))| {
+        let mut batch = MicroBatch::default();
+        append(&mut batch, tokens, trained, ordinal as u32);
+        batch
+    };
+    documents.iter().enumerate().map(one).collect()
+}
+
+fn append(batch: &mut MicroBatch, tokens: &[u32], trained: &[bool], ordinal: u32) {
+    let start = batch.tokens.len() as u32;
+    for (t, &token) in tokens.iter().enumerate() {
+        batch.tokens.push(token);
+        let next = tokens.get(t + 1).filter(|_| trained[t + 1]);
+        batch.labels.push(next.map_or(IGNORE, |&next| next as i32));
+        batch.positions.push(t as u32);
+        batch.document_start.push(start);
+        batch.document.push(ordinal);
+    }
+}

@@ -1,0 +1,78 @@
+//! Stored weight formats, one number at a time: each function says what number `i` of the stored bytes is.
+
+/// IEEE binary16 from its fields.
+pub fn f16(bits: u16) -> f64 {
+    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+    let exponent = i32::from(bits >> 10 & 31);
+    let mantissa = f64::from(bits & 1023);
+    match exponent {
+        0 => sign * mantissa * 2f64.powi(-24),
+        31 if mantissa == 0.0 => sign * f64::INFINITY,
+        31 => f64::NAN,
+        _ => sign * (1.0 + mantissa / 1024.0) * 2f64.powi(exponent - 15),
+    }
+}
+
+fn half_at(bytes: &[u8], at: usize) -> f64 {
+    f16(u16::from(bytes[at]) + 256 * u16::from(bytes[at + 1]))
+}
+
+/// Number `i` of f16 storage.
+pub fn stored_f16(bytes: &[u8], i: usize) -> f64 {
+    half_at(bytes, 2 * i)
+}
+
+/// Number `i` of bf16 storage: the upper half of an f32.
+pub fn stored_bf16(bytes: &[u8], i: usize) -> f64 {
+    f64::from(f32::from_bits((u32::from(bytes[2 * i]) + 256 * u32::from(bytes[2 * i + 1])) << 16))
+}
+
+/// Nibble of number `i` among 32: the low ones come first.
+fn nibble(bytes: &[u8], i: usize) -> f64 {
+    f64::from(if i < 16 { bytes[i] % 16 } else { bytes[i - 16] / 16 })
+}
+
+/// Number `i` of Q4_0: d (q - 8).
+pub fn q4_0(bytes: &[u8], i: usize) -> f64 {
+    let block = &bytes[i / 32 * 18..][..18];
+    half_at(block, 0) * (nibble(&block[2..], i % 32) - 8.0)
+}
+
+/// Number `i` of Q4_1: d q + m.
+pub fn q4_1(bytes: &[u8], i: usize) -> f64 {
+    let block = &bytes[i / 32 * 20..][..20];
+    half_at(block, 0) * nibble(&block[4..], i % 32) + half_at(block, 2)
+}
+
+/// Number `i` of Q8_0: d q.
+pub fn q8_0(bytes: &[u8], i: usize) -> f64 {
+    let block = &bytes[i / 32 * 34..][..34];
+    half_at(block, 0) * f64::from(block[2 + i % 32] as i8)
+}
+
+/// Number `i` of Q4_K: d scale q - dmin min, eight runs of 32 numbers with a 6-bit scale and min each.
+pub fn q4_k(bytes: &[u8], i: usize) -> f64 {
+    let block = &bytes[i / 256 * 144..][..144];
+    let (run, within) = (i % 256 / 32, i % 32);
+    let packed = &block[4..16];
+    let (scale, min) = if run < 4 {
+        (packed[run] % 64, packed[run + 4] % 64)
+    } else {
+        // Low four bits in the last four bytes, high two above the first eight bytes' own six.
+        (packed[run + 4] % 16 + packed[run - 4] / 64 * 16, packed[run + 4] / 16 + packed[run] / 64 * 16)
+    };
+    let byte = block[16 + run / 2 * 32 + within];
+    let q = if run % 2 == 0 { byte % 16 } else { byte / 16 };
+    half_at(block, 0) * f64::from(scale) * f64::from(q) - half_at(block, 2) * f64::from(min)
+}
+
+/// Number `i` of Q6_K: d scale (q - 32), sixteen runs of 16 numbers with a signed 8-bit scale each.
+pub fn q6_k(bytes: &[u8], i: usize) -> f64 {
+    let block = &bytes[i / 256 * 210..][..210];
+    let (half, group, within) = (i % 256 / 128, i % 128 / 32, i % 32);
+    let low = block[64 * half + group % 2 * 32 + within];
+    let low = if group < 2 { low % 16 } else { low / 16 };
+    let high = block[128 + 32 * half + within] / 4u8.pow(group as u32) % 4;
+    let scale = block[192 + i % 256 / 16] as i8;
+    half_at(block, 208) * f64::from(scale) * (f64::from(low) + 16.0 * f64::from(high) - 32.0)
+}

@@ -1,0 +1,534 @@
+//! The data pipeline against Hugging Face's tokenizers and templates, and its promises about spans, packing, order and
+//! bad input. Run with `cargo test -p temper-conformance --test data`.
+
+use std::io::Read;
+
+use serde_json::Value;
+use temper_engine::data::{
+    ChatTemplate, Conversation, Cursor, Document, EncodeOptions, Format, GgufVocabulary, IGNORE, Kind, Loader, Message,
+    MicroBatch, OnError, RenderOptions, Tokenizer, encode, pack, record,
+};
+
+const SMOLLM2: &str = include_str!("../golden/tokenizers/smollm2.json");
+const SMOLLM2_TOKENIZER: &[u8] = include_bytes!("../golden/tokenizers/smollm2_tokenizer.json");
+const SMOLLM2_GSM8K: &str = include_str!("../golden/tokenizers/smollm2_gsm8k_row0.json");
+const QWEN3: &str = include_str!("../golden/tokenizers/qwen3.json");
+const QWEN3_TOKENIZER_GZ: &[u8] = include_bytes!("../golden/tokenizers/qwen3_tokenizer.json.gz");
+
+/// GLM-4's way of writing a chat: no token ends a turn.
+const OPEN_ENDED: &str = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}\
+                          {% if add_generation_prompt %}<|assistant|>\n{% endif %}";
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+/// A `tokenizer_config.json` with what the golden file recorded.
+fn config(golden: &Value) -> Vec<u8> {
+    serde_json::json!({"bos_token": golden["bos"], "eos_token": golden["eos"], "pad_token": golden["pad"],
+        "chat_template": golden["chat_template"]})
+    .to_string()
+    .into_bytes()
+}
+
+fn smollm2() -> Tokenizer {
+    Tokenizer::from_json(SMOLLM2_TOKENIZER, Some(&config(&json(SMOLLM2)))).unwrap()
+}
+
+fn qwen3() -> Tokenizer {
+    let mut file = Vec::new();
+    flate2::read::GzDecoder::new(QWEN3_TOKENIZER_GZ).read_to_end(&mut file).unwrap();
+    Tokenizer::from_json(&file, Some(&config(&json(QWEN3)))).unwrap()
+}
+
+/// The smollm2 vocabulary in the form in which a GGUF file holds it.
+fn smollm2_from_gguf() -> Tokenizer {
+    let file: Value = serde_json::from_slice(SMOLLM2_TOKENIZER).unwrap();
+    let vocab = file["model"]["vocab"].as_object().unwrap();
+    let mut tokens = vec![String::new(); vocab.len()];
+    for (token, id) in vocab {
+        tokens[id.as_u64().unwrap() as usize] = token.clone();
+    }
+    let mut token_types = vec![1; tokens.len()];
+    for added in file["added_tokens"].as_array().unwrap() {
+        token_types[added["id"].as_u64().unwrap() as usize] = 3;
+    }
+    let pair = |merge: &Value| format!("{} {}", merge[0].as_str().unwrap(), merge[1].as_str().unwrap());
+    let merges: Vec<String> = file["model"]["merges"].as_array().unwrap().iter().map(pair).collect();
+    let golden = json(SMOLLM2);
+    Tokenizer::from_gguf(&GgufVocabulary {
+        model: "gpt2",
+        pre: Some("smollm"),
+        tokens: &tokens,
+        merges: &merges,
+        token_types: &token_types,
+        bos: Some(1),
+        eos: Some(2),
+        pad: Some(2),
+        add_bos: Some(false),
+        chat_template: golden["chat_template"].as_str(),
+    })
+    .unwrap()
+}
+
+/// How a tokenizer's answers to the golden strings differ from the recorded ones; empty is what is promised.
+fn string_differences(tokenizer: &Tokenizer, golden: &Value) -> Vec<String> {
+    let rows = golden["encode"].as_array().unwrap();
+    assert_eq!(rows.len(), 39, "the golden file has 39 strings");
+    let mut differences = Vec::new();
+    for row in rows {
+        let expected = ids(&row["ids"]);
+        let got = tokenizer.encode(text(row, "text")).unwrap();
+        let with_offsets = tokenizer.encode_with_offsets(text(row, "text")).unwrap();
+        let decoded = tokenizer.decode(&expected, false).unwrap();
+        if got != expected || with_offsets.ids != expected || decoded != text(row, "decoded") {
+            differences.push(format!("{:?}: {expected:?} became {got:?}, decoded {decoded:?}", text(row, "text")));
+        }
+    }
+    differences
+}
+
+fn check_against_golden(tokenizer: &Tokenizer, golden: &str) {
+    let golden = json(golden);
+    let none: Vec<String> = Vec::new();
+    assert_eq!(string_differences(tokenizer, &golden), none);
+    assert_eq!(tokenizer.vocab_size() as u64, golden["vocab_size"].as_u64().unwrap());
+    let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).map_or(Value::Null, Value::from);
+    assert_eq!(spelling(tokenizer.bos_id()), golden["bos"]);
+    assert_eq!(spelling(tokenizer.eos_id()), golden["eos"]);
+    assert_eq!(spelling(tokenizer.pad_id()), golden["pad"]);
+}
+
+fn template(tokenizer: &Tokenizer) -> ChatTemplate {
+    let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
+    let (bos, eos) = (spelling(tokenizer.bos_id()), spelling(tokenizer.eos_id()));
+    ChatTemplate::new(tokenizer.chat_template().unwrap(), bos.as_deref(), eos.as_deref(), None).unwrap()
+}
+
+fn check_chats(tokenizer: &Tokenizer, golden: &str, count: usize) {
+    let golden = json(golden);
+    let template = template(tokenizer);
+    let chats = golden["chat"].as_array().unwrap();
+    assert_eq!(chats.len(), count);
+    for chat in chats {
+        let messages: Vec<Message> = chat["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|message| Message::new(text(message, "role"), text(message, "content")))
+            .collect();
+        let mut options = RenderOptions {
+            add_generation_prompt: chat["add_generation_prompt"].as_bool().unwrap(),
+            tools: chat.get("tools").cloned(),
+            ..RenderOptions::default()
+        };
+        if let Some(flag) = chat.get("enable_thinking") {
+            options.variables.insert("enable_thinking".into(), flag.clone());
+        }
+        let rendered = template.render_with(&messages, &options).unwrap();
+        assert_eq!(rendered, text(chat, "text"));
+        assert_eq!(tokenizer.encode(&rendered).unwrap(), ids(&chat["ids"]));
+    }
+}
+
+const EVERY_TURN: EncodeOptions = EncodeOptions { cutoff_length: 4096, last_turn_only: false, on_error: OnError::Stop };
+
+fn documents(
+    lines: &str,
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    options: EncodeOptions,
+) -> Vec<Document> {
+    let (records, _) = record::parse("d.jsonl", lines.as_bytes(), Format::Auto, OnError::Stop).unwrap();
+    encode("d.jsonl", &records, tokenizer, template, options).unwrap().documents
+}
+
+/// The trained tokens of a document as text, a string for each run.
+fn trained_runs(document: &Document, tokenizer: &Tokenizer) -> Vec<String> {
+    let mut runs: Vec<Vec<u32>> = Vec::new();
+    let mut inside = false;
+    for (token, trained) in document.tokens.iter().zip(&document.trained) {
+        match runs.last_mut() {
+            Some(run) if inside && *trained => run.push(*token),
+            _ if *trained => runs.push(vec![*token]),
+            _ => {}
+        }
+        inside = *trained;
+    }
+    runs.iter().map(|run| tokenizer.decode(run, false).unwrap()).collect()
+}
+
+#[test]
+fn smollm2_ids_and_decodings_equal_those_of_transformers() {
+    check_against_golden(&smollm2(), SMOLLM2);
+}
+
+#[test]
+fn smollm2_ids_from_a_gguf_vocabulary_equal_those_of_transformers() {
+    let tokenizer = smollm2_from_gguf();
+    check_against_golden(&tokenizer, SMOLLM2);
+    check_chats(&tokenizer, SMOLLM2, 4);
+}
+
+#[test]
+fn qwen3_ids_and_decodings_equal_those_of_transformers() {
+    check_against_golden(&qwen3(), QWEN3);
+}
+
+#[test]
+fn smollm2_chats_render_as_in_transformers() {
+    check_chats(&smollm2(), SMOLLM2, 4);
+}
+
+#[test]
+fn qwen3_chats_with_tools_and_thinking_render_as_in_transformers() {
+    check_chats(&qwen3(), QWEN3, 6);
+}
+
+#[test]
+fn the_golden_comparison_sees_a_wrong_tokenizer() {
+    let mut golden = json(SMOLLM2);
+    golden["encode"][6]["ids"][0] = 1.into();
+    golden["encode"][7]["decoded"] = "x".into();
+    assert_eq!(string_differences(&smollm2(), &golden).len(), 2);
+}
+
+#[test]
+fn offsets_point_at_the_text_of_each_token() {
+    let tokenizer = smollm2();
+    let source = "The café costs 12 €.\n<|im_end|>";
+    let tokens = tokenizer.encode_with_offsets(source).unwrap();
+    for (id, (start, end)) in tokens.ids.iter().zip(&tokens.offsets) {
+        let piece = tokenizer.decode(&[*id], false).unwrap();
+        // A token that is a part of a letter's bytes covers the whole letter.
+        assert!(source[*start..*end] == piece || piece.contains('\u{fffd}'), "{piece:?} is not {start}..{end}");
+    }
+}
+
+#[test]
+fn a_gsm8k_record_becomes_the_golden_ids_with_the_answer_trained() {
+    let golden = json(SMOLLM2_GSM8K);
+    let (expected, prompt) = (ids(&golden["ids"]), golden["prompt_tokens"].as_u64().unwrap() as usize);
+    let answer_tokens = expected.len() - prompt;
+    let line = serde_json::json!({"question": golden["question"], "answer": golden["answer"]}).to_string();
+    for tokenizer in [smollm2(), smollm2_from_gguf()] {
+        let made = documents(&line, &tokenizer, Some(&template(&tokenizer)), EVERY_TURN);
+        assert_eq!(made.len(), 1);
+        assert_eq!(made[0].tokens, expected);
+        let marks: Vec<bool> = (0..expected.len()).map(|index| index >= prompt).collect();
+        assert_eq!(made[0].trained, marks);
+        assert_eq!(made[0].trained_tokens(), answer_tokens);
+        let runs = trained_runs(&made[0], &tokenizer);
+        assert_eq!(runs, [format!("{}<|im_end|>\n", text(&golden, "answer"))]);
+    }
+}
+
+#[test]
+fn every_assistant_turn_is_trained_or_only_the_last() {
+    let line = r#"{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"one"},{"role":"user","content":"one"},{"role":"assistant","content":"two"}]}"#;
+    let last = EncodeOptions { last_turn_only: true, ..EVERY_TURN };
+    let tokenizer = smollm2();
+    let template = template(&tokenizer);
+    let runs = |options| trained_runs(&documents(line, &tokenizer, Some(&template), options)[0], &tokenizer);
+    assert_eq!(runs(EVERY_TURN), ["one<|im_end|>\n", "two<|im_end|>\n"]);
+    assert_eq!(runs(last), ["two<|im_end|>\n"]);
+}
+
+#[test]
+fn qwen3_turns_are_found_although_it_drops_earlier_thinking() {
+    let line = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"<think>\nhm\n</think>\n\none"},{"role":"user","content":"one"},{"role":"assistant","content":"<think>\nso\n</think>\n\ntwo"}]}"#;
+    let tokenizer = qwen3();
+    let template = template(&tokenizer);
+    let runs = trained_runs(&documents(line, &tokenizer, Some(&template), EVERY_TURN)[0], &tokenizer);
+    assert_eq!(runs, ["one<|im_end|>\n", "<think>\nso\n</think>\n\ntwo<|im_end|>\n"]);
+}
+
+#[test]
+fn qwen3_tool_calls_are_trained_and_tool_answers_are_not() {
+    let line = r#"{"messages":[{"role":"user","content":"w?"},{"role":"assistant","content":null,"tool_calls":[{"type":"function","function":{"name":"f","arguments":{"x":1}}}]},{"role":"tool","content":"sun"},{"role":"assistant","content":"It is sunny."}],"tools":[{"type":"function","function":{"name":"f"}}]}"#;
+    let tokenizer = qwen3();
+    let template = template(&tokenizer);
+    let document = &documents(line, &tokenizer, Some(&template), EVERY_TURN)[0];
+    let runs = trained_runs(document, &tokenizer);
+    assert_eq!(runs.len(), 2, "{runs:?}");
+    assert!(
+        runs[0].ends_with("<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n</tool_call><|im_end|>\n"),
+        "{runs:?}"
+    );
+    assert!(runs[1].ends_with("It is sunny.<|im_end|>\n") && !runs[1].contains("sun\n"), "{runs:?}");
+    assert!(tokenizer.decode(&document.tokens, false).unwrap().contains("# Tools"));
+}
+
+#[test]
+fn ids_of_a_conversation_equal_those_of_its_whole_text() {
+    let tokenizer = qwen3();
+    let template = template(&tokenizer);
+    let messages = vec![Message::new("user", "naïve é 12"), Message::new("assistant", "\n  e\u{301}tude 3.14\n")];
+    let whole = tokenizer.encode(&template.render(&messages, false).unwrap()).unwrap();
+    let record = record::Record { line: 1, content: record::Content::Chat(Conversation { messages, tools: None }) };
+    let made = encode("d", &[record], &tokenizer, Some(&template), EVERY_TURN).unwrap();
+    assert_eq!(made.documents[0].tokens, whole);
+}
+
+#[test]
+fn a_template_that_ends_no_turn_gets_the_end_of_sequence_token() {
+    let tokenizer = smollm2();
+    let template = ChatTemplate::new(OPEN_ENDED, None, None, None).unwrap();
+    let line = r#"{"prompt":"hi","completion":"yes"}"#;
+    let document = &documents(line, &tokenizer, Some(&template), EVERY_TURN)[0];
+    assert_eq!(trained_runs(document, &tokenizer), ["yes<|im_end|>"]);
+    assert_eq!(document.tokens.last().copied(), tokenizer.eos_id());
+}
+
+#[test]
+fn without_a_template_a_document_is_prompt_newline_completion_end() {
+    let tokenizer = smollm2();
+    let document = &documents(r#"{"prompt":"2+2?","completion":"4"}"#, &tokenizer, None, EVERY_TURN)[0];
+    assert_eq!(tokenizer.decode(&document.tokens, false).unwrap(), "2+2?\n4<|im_end|>");
+    assert_eq!(trained_runs(document, &tokenizer), ["4<|im_end|>"]);
+    let turns = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"},{"role":"assistant","content":"d"}]}"#;
+    let document = &documents(turns, &tokenizer, None, EVERY_TURN)[0];
+    assert_eq!(tokenizer.decode(&document.tokens, false).unwrap(), "a\nb<|im_end|>c\nd<|im_end|>");
+    assert_eq!(trained_runs(document, &tokenizer), ["b<|im_end|>", "d<|im_end|>"]);
+}
+
+#[test]
+fn a_text_is_cut_into_windows_that_lose_no_token_but_a_single_last_one() {
+    let tokenizer = smollm2();
+    let source = "The quick brown fox jumps over the lazy dog. ".repeat(20);
+    let mut whole = tokenizer.encode(&source).unwrap();
+    whole.extend(tokenizer.eos_id());
+    let (records, report) = record::parse("fox.txt", source.as_bytes(), Format::Auto, OnError::Stop).unwrap();
+    assert_eq!((report.kind, report.records), (Kind::Text, 1));
+    for cutoff_length in [2, 7, 50, whole.len() - 1, whole.len(), 4096] {
+        let options = EncodeOptions { cutoff_length, ..EVERY_TURN };
+        let made = encode("fox.txt", &records, &tokenizer, None, options).unwrap();
+        let joined: Vec<u32> = made.documents.iter().flat_map(|document| document.tokens.clone()).collect();
+        let kept = if whole.len() % cutoff_length == 1 { whole.len() - 1 } else { whole.len() };
+        assert_eq!(joined, whole[..kept], "cutoff {cutoff_length}");
+        assert!(made.documents.iter().all(|document| document.trained.iter().all(|trained| *trained)));
+        assert_eq!(made.report.trained_tokens, kept - made.documents.len());
+    }
+}
+
+#[test]
+fn conversations_are_cut_at_the_cutoff_and_counted() {
+    let tokenizer = smollm2();
+    let lines = "{\"prompt\":\"a\",\"completion\":\"one two three four five six\"}\n{\"prompt\":\"a\",\"completion\":\"b\"}\n\
+                 {\"prompt\":\"one two three four five six seven\",\"completion\":\"b\"}";
+    let (records, _) = record::parse("d.jsonl", lines.as_bytes(), Format::Auto, OnError::Stop).unwrap();
+    let options = EncodeOptions { cutoff_length: 6, ..EVERY_TURN };
+    let error = encode("d.jsonl", &records, &tokenizer, None, options).unwrap_err().to_string();
+    assert!(error.starts_with("d.jsonl, line 3: no trained token is left: the record has 10 tokens"), "{error}");
+    let skip = EncodeOptions { on_error: OnError::Skip, ..options };
+    let made = encode("d.jsonl", &records, &tokenizer, None, skip).unwrap();
+    assert_eq!((made.documents.len(), made.report.truncated, made.report.skipped), (2, 1, 1));
+    assert_eq!((made.report.longest, made.documents[0].tokens.len()), (6, 6));
+    assert!(made.report.problems[0].contains("line 3"));
+    let all_bad = encode("d.jsonl", &records[2..], &tokenizer, None, skip).unwrap_err().to_string();
+    assert!(all_bad.starts_with("data set d.jsonl: no record is left to train on"), "{all_bad}");
+}
+
+#[test]
+fn bad_input_names_the_file_the_line_and_what_is_allowed() {
+    let good = "{\"prompt\":\"a\",\"completion\":\"b\"}\n";
+    let cases: [(&[u8], &str); 22] = [
+        (b"", "data set d.jsonl: the file is empty"),
+        (b"\n \n", "data set d.jsonl: the file is empty"),
+        (b"[{\"text\":\"a\"}]", "JSON array"),
+        (b"\n{\"text\":\"a\"}", "line 1: the line is empty"),
+        (b"{\"text\":\"a\"}\n\n{\"text\":\"b\"}", "line 2: the line is empty"),
+        (b"{\"text\":\"a\"}\n{\"text\":\"b", "line 2: not a JSON object (EOF while parsing a string, column 10)"),
+        (b"{\"text\":\"a\"}\n{\"text\":\"\xff\"}", "line 2: not UTF-8 text (byte 9 of the line)"),
+        (b"{\"text\":\"\\ud800\"}", "line 1: not a JSON object"),
+        (b"{\"text\":\"a\"}\n3", "line 2: expected a JSON object, found a number"),
+        (b"{\"text\":\"\"}", "line 1: field `text` is empty"),
+        (b"{\"texts\":\"a\"}", "line 1: unknown kind of record: it has fields `texts`, but needs `messages`"),
+        (
+            b"{\"text\":\"a\"}\n{\"prompt\":\"a\",\"completion\":\"b\"}",
+            "kind prompt_completion, but the file's kind is text",
+        ),
+        (
+            b"{\"question\":\"a\",\"answer\":\"b\"}\n{\"question\":\"a\"}",
+            "line 2: field `answer` is missing (found no fields)",
+        ),
+        (b"{\"prompt\":\"a\",\"completion\":null}", "field `completion` must be a string, found null"),
+        (b"{\"prompt\":[\"a\"],\"completion\":\"b\"}", "field `prompt` must be a string, found a list"),
+        (b"{\"messages\":[]}", "field `messages` is an empty list"),
+        (b"{\"messages\":{}}", "field `messages` must be a list of messages, found an object"),
+        (b"{\"messages\":[\"a\"]}", "messages[0]: a message must be an object, found a string"),
+        (
+            b"{\"messages\":[{\"role\":\"user\",\"content\":null}]}",
+            "messages[0]: field `content` must be a string, found null",
+        ),
+        (
+            b"{\"messages\":[{\"role\":\"asistant\",\"content\":\"a\"}]}",
+            "unknown `role` \"asistant\": use one of system",
+        ),
+        (b"{\"messages\":[{\"content\":\"a\"}]}", "messages[0]: field `role` is missing (found fields `content`)"),
+        (b"{\"instruction\":\"a\",\"output\":\"b\",\"input\":3}", "field `input` must be a string, found a number"),
+    ];
+    for (bytes, expected) in cases {
+        let error = record::parse("d.jsonl", bytes, Format::Auto, OnError::Stop).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error} lacks {expected:?}");
+        assert!(error.to_string().contains("d.jsonl") && error.is_bad_input());
+    }
+    let demanded = record::parse("d.jsonl", good.as_bytes(), Format::Messages, OnError::Stop).unwrap_err().to_string();
+    assert!(demanded.contains("kind prompt_completion, but the file's kind is messages"), "{demanded}");
+    let mixed = format!("{{half\n{good}\n{good}");
+    let (records, report) = record::parse("d.jsonl", mixed.as_bytes(), Format::Auto, OnError::Skip).unwrap();
+    assert_eq!((records.len(), report.records, report.skipped), (2, 2, 2));
+    assert!(
+        record::parse("d.jsonl", b"{half\n", Format::Auto, OnError::Skip)
+            .unwrap_err()
+            .to_string()
+            .contains("no usable record")
+    );
+    let nested = format!("{{\"text\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(record::parse("d.jsonl", nested.as_bytes(), Format::Auto, OnError::Stop).is_err());
+}
+
+/// Documents of varied lengths and marks, the same on every run.
+fn varied(count: usize, longest: usize) -> Vec<Document> {
+    let mut state = 7_u64;
+    let mut draw = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize
+    };
+    let make = |line: usize| {
+        let length = 2 + draw() % (longest - 1);
+        let tokens = (0..length).map(|at| (line * 1000 + at) as u32).collect();
+        Document { tokens, trained: (0..length).map(|_| draw() % 3 > 0).collect(), line: line + 1 }
+    };
+    (0..count).map(make).collect()
+}
+
+/// What the model sees of each position, in order: independent of how documents are laid out.
+fn positions(batches: &[MicroBatch]) -> Vec<(u32, i32, u32, u32)> {
+    let each = |batch: &MicroBatch| -> Vec<(u32, i32, u32, u32)> {
+        (0..batch.tokens.len())
+            .map(|at| (batch.tokens[at], batch.labels[at], batch.positions[at], batch.document[at]))
+            .collect()
+    };
+    batches.iter().flat_map(each).collect()
+}
+
+#[test]
+fn packed_and_unpacked_batches_hold_the_same_positions_labels_and_documents() {
+    let documents = varied(200, 30);
+    let step: Vec<&Document> = documents.iter().collect();
+    let alone = pack(&step, 64, false).unwrap();
+    assert_eq!(alone.len(), documents.len());
+    for batch_tokens in [30, 64, 1000, 1_000_000] {
+        let packed = pack(&step, batch_tokens, true).unwrap();
+        assert_eq!(positions(&packed), positions(&alone));
+        assert!(packed.len() < alone.len());
+        let trained: usize = packed.iter().map(MicroBatch::trained_tokens).sum();
+        assert_eq!(trained, documents.iter().map(Document::trained_tokens).sum::<usize>());
+        for batch in &packed {
+            assert!(batch.tokens.len() <= batch_tokens);
+            for at in 0..batch.tokens.len() {
+                let start = batch.document_start[at] as usize;
+                assert_eq!(batch.positions[at] as usize, at - start);
+                assert_eq!(batch.document[start], batch.document[at]);
+                let last = at + 1 == batch.tokens.len() || batch.document[at + 1] != batch.document[at];
+                let label = batch.labels[at];
+                assert!(
+                    label == IGNORE || (!last && label as u32 == batch.tokens[at + 1]),
+                    "no label crosses a border"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn steps_hold_the_same_documents_however_they_are_packed_or_split() {
+    let loader = Loader::new("d", varied(100, 30), 3).unwrap();
+    let run = |batch_tokens, accumulation, packing| -> Vec<Vec<(u32, i32, u32, u32)>> {
+        let mut loader = loader.clone();
+        (0..40).map(|_| positions(&loader.next_step(batch_tokens, accumulation, packing).unwrap())).collect()
+    };
+    let expected = run(120, 1, true);
+    assert_eq!(run(120, 1, false), expected);
+    assert_eq!(run(60, 2, true), expected);
+    assert_eq!(run(40, 3, false), expected);
+    assert_eq!(run(30, 4, true), expected);
+}
+
+#[test]
+fn every_epoch_sees_every_document_once_in_an_order_of_its_own() {
+    let documents = varied(50, 20);
+    let mut loader = Loader::new("d", documents.clone(), 11).unwrap();
+    let mut orders = Vec::new();
+    for epoch in 0..3 {
+        let mut order = Vec::new();
+        let mut steps = 0;
+        while orders.is_empty() && steps == 0 || loader.cursor() != (Cursor { epoch, index: 50 }) {
+            let batches = loader.next_step(64, 2, true).unwrap();
+            assert_eq!(loader.cursor().epoch, epoch);
+            let firsts = |batch: &MicroBatch| -> Vec<u32> {
+                (0..batch.tokens.len())
+                    .filter(|at| batch.positions[*at] == 0)
+                    .map(|at| batch.tokens[at] / 1000)
+                    .collect()
+            };
+            order.extend(batches.iter().flat_map(firsts));
+            steps += 1;
+        }
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..50).collect::<Vec<u32>>());
+        assert!(!orders.contains(&order));
+        orders.push(order);
+        if epoch == 0 {
+            assert_eq!(steps, loader.steps_per_epoch(64, 2).unwrap());
+        }
+    }
+    let counted = loader.steps_in_epochs(3, 64, 2).unwrap();
+    let mut again = Loader::new("d", documents, 11).unwrap();
+    for _ in 0..counted {
+        again.next_step(64, 2, true).unwrap();
+    }
+    assert_eq!(again.cursor(), Cursor { epoch: 2, index: 50 });
+}
+
+#[test]
+fn a_resumed_loader_goes_on_exactly_where_it_stood() {
+    let documents = varied(37, 25);
+    let mut whole = Loader::new("d", documents.clone(), 5).unwrap();
+    for step in 0..60 {
+        let stored = serde_json::to_string(&whole.cursor()).unwrap();
+        let mut resumed = Loader::new("d", documents.clone(), 5).unwrap();
+        resumed.resume(serde_json::from_str(&stored).unwrap()).unwrap();
+        let expected = whole.next_step(50, 2, true).unwrap();
+        assert_eq!(resumed.next_step(50, 2, true).unwrap(), expected, "step {step}");
+        assert_eq!(resumed.cursor(), whole.cursor());
+    }
+    assert!(whole.cursor().epoch > 2, "the test crosses epochs");
+}
+
+#[test]
+fn seeds_give_different_orders_and_bad_sizes_are_refused() {
+    let documents = varied(30, 20);
+    let first = |seed| Loader::new("d", documents.clone(), seed).unwrap().next_step(100, 1, true).unwrap();
+    assert_ne!(first(1), first(2));
+    assert_eq!(first(1), first(1));
+    let mut loader = Loader::new("d", documents.clone(), 1).unwrap();
+    let longest = documents.iter().map(|document| document.tokens.len()).max().unwrap();
+    let error = loader.next_step(longest - 1, 1, true).unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("run.batch_tokens is {}", longest - 1)) && error.contains(&longest.to_string()),
+        "{error}"
+    );
+    assert!(loader.next_step(100, 0, true).unwrap_err().to_string().contains("run.accumulation is 0"));
+    assert_eq!(loader.cursor(), Cursor::default());
+}

@@ -1,0 +1,245 @@
+//! Every tiny golden model of PyTorch and transformers: logits, per-token values, every parameter gradient, optimiser
+//! steps, adapters; on the CPU backend and on WGSL.
+
+use temper_conformance::compare::close;
+use temper_conformance::golden::{GoldenFolder, Tensors, json};
+use temper_conformance::{devices, models};
+use temper_engine::config::ObjectiveSection;
+use temper_engine::loss::head;
+use temper_engine::loss::objective::Objective;
+use temper_engine::model::parameter::to_host;
+use temper_engine::model::{Keep, Model};
+use temper_engine::train::optimiser::AdamW;
+use temper_engine::train::session::{Recompute, Session};
+
+/// The goldens divide the top-K entropy by 3.0, as LLaMA-Factory does.
+fn objective(method: &str) -> Objective {
+    ObjectiveSection::from_overrides(method, &[("objective.normalizer".into(), "const_3".into())])
+        .and_then(|section| Objective::from_section(&section))
+        .expect("a valid objective")
+}
+
+fn session(model: Model, method: &str, optimiser: AdamW, recompute: Recompute) -> Session {
+    Session { model, objective: objective(method), optimiser, recompute, seed: 0, step: 0 }
+}
+
+#[test]
+fn logits_of_every_tiny_model_equal_transformers() {
+    for device in devices::all() {
+        for name in models::TINY {
+            let expected = Tensors::read(&format!("tiny/{name}/expected.safetensors"));
+            let width = expected.shape("input_ids")[1];
+            let ids: Vec<u32> = expected.ints("input_ids")[..width].iter().map(|&t| t as u32).collect();
+            for folder in [
+                GoldenFolder::new(&format!("tiny/{name}")),
+                GoldenFolder::new(&format!("tiny/{name}")).with_v5_config(),
+            ] {
+                let mut model = models::from_folder(&folder, &device, false);
+                let logits = model.logits(&ids).unwrap();
+                close(&format!("{name} on {}", device.name()), &logits, expected.floats("logits_row0"), 1e-4, 1e-4)
+                    .unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn bf16_shards_give_the_logits_of_transformers() {
+    let expected = Tensors::read("tiny/qwen3_bf16_sharded/expected.safetensors");
+    let name = expected.names().into_iter().find(|n| n.contains("logits")).expect("stored logits").to_string();
+    let ids_from = Tensors::read("tiny/qwen3/expected.safetensors");
+    let ids: Vec<u32> = ids_from.ints("input_ids")[..17].iter().map(|&t| t as u32).collect();
+    for device in devices::all() {
+        let folder = GoldenFolder::new("tiny/qwen3_bf16_sharded");
+        let mut model = models::from_folder(&folder, &device, false);
+        close(device.name(), &model.logits(&ids).unwrap(), expected.floats(&name), 1e-4, 1e-4).unwrap();
+        let opened = temper_engine::weights::open_folder(&folder).unwrap();
+        let hold = temper_engine::model::load::Hold::AsStored;
+        let mut packed =
+            temper_engine::model::load::load(&opened.architecture, opened.weights.as_ref(), &device, hold, false)
+                .unwrap();
+        close("held in bf16", &packed.logits(&ids).unwrap(), expected.floats(&name), 1e-4, 1e-4).unwrap();
+    }
+}
+
+#[test]
+fn greedy_continuations_of_every_tiny_model_equal_transformers() {
+    use temper_engine::eval::generate::{Sampling, generate};
+    for name in models::TINY {
+        let expected = Tensors::read(&format!("tiny/{name}/expected.safetensors"));
+        let ids: Vec<u32> = expected.ints("greedy_ids").iter().map(|&t| t as u32).collect();
+        let mut model = models::tiny(name, &temper_engine::Device::cpu(), false);
+        let greedy = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
+        let new = generate(&mut model, &ids[..5], 16, greedy, &[], &mut |_| {}).unwrap();
+        assert_eq!(new, ids[5..], "{name}");
+    }
+}
+
+#[test]
+fn per_token_values_of_every_tiny_model_equal_the_goldens() {
+    for device in devices::all() {
+        for name in models::TINY {
+            let expected = Tensors::read(&format!("tiny/{name}/expected.safetensors"));
+            let documents = models::golden_documents(&expected);
+            let batch = models::packed(&documents);
+            let mut model = models::tiny(name, &device, false);
+            let forward = model.forward(&batch, Keep::Nothing, None).unwrap();
+            let trained = model.trained_rows(&batch, &forward).unwrap().unwrap();
+            let rows = head::statistics(&device, model.head(), &trained.hidden, &trained.labels, 20).unwrap();
+            let (width, labels) = (expected.shape("input_ids")[1], expected.ints("labels"));
+            // A position that predicts is one whose next label is not ignored.
+            let at: Vec<usize> =
+                (0..labels.len()).filter(|t| t % width != width - 1 && labels[t + 1] != -100).collect();
+            let pick = |name: &str| at.iter().map(|&t| expected.floats(name)[t]).collect::<Vec<_>>();
+            let ours = |value: &dyn Fn(usize) -> f32| (0..rows.len()).map(value).collect::<Vec<_>>();
+            let what = format!("{name} on {}", device.name());
+            close(&format!("{what}: ce"), &ours(&|i| rows[i].ce), &pick("token_ce"), 1e-4, 1e-4).unwrap();
+            close(&format!("{what}: entropy"), &ours(&|i| rows[i].entropy_top_k), &pick("token_entropy"), 1e-4, 1e-4)
+                .unwrap();
+        }
+    }
+}
+
+/// Gradients of one batch without a step: an optimiser that never gets to run.
+fn gradients(
+    model: Model,
+    method: &str,
+    batches: &[temper_engine::data::MicroBatch],
+    recompute: Recompute,
+) -> (f64, Model) {
+    let mut session = session(model, method, models::golden_adamw(0.0), recompute);
+    session.optimiser.max_grad_norm = f64::MAX;
+    let loss = session.gradients(batches).unwrap().loss;
+    (loss, session.model)
+}
+
+fn compare_gradients(what: &str, model: &Model, expected: &Tensors, prefix: &str) {
+    let mut compared = 0;
+    for parameter in model.trained() {
+        let gradient = to_host(parameter.gradient.as_ref().unwrap_or_else(|| panic!("{what}: no gradient"))).unwrap();
+        for (name, _, values) in parameter.split(&gradient) {
+            let name = format!("grad.{prefix}{name}");
+            let want = expected.floats(&name);
+            let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+            close(&format!("{what}: {name}"), values, want, 2e-5 * largest.max(1e-3) + 1e-6, 1e-3).unwrap();
+            compared += 1;
+        }
+    }
+    let stored = expected.names().iter().filter(|n| n.starts_with("grad.")).count();
+    assert_eq!(compared, stored, "{what}: every stored gradient is compared");
+}
+
+#[test]
+fn every_parameter_gradient_of_every_tiny_model_equals_pytorch() {
+    for device in devices::all() {
+        for name in models::TINY {
+            let expected = Tensors::read(&format!("tiny/{name}/expected.safetensors"));
+            let batch = models::packed(&models::golden_documents(&expected));
+            for recompute in [Recompute::Never, Recompute::Always] {
+                let model = models::tiny(name, &device, true);
+                let (loss, model) = gradients(model, "eaft", std::slice::from_ref(&batch), recompute);
+                let want = json(&format!("tiny/{name}/expected.json"))["loss_eaft"].as_f64().unwrap();
+                assert!((loss - want).abs() <= 1e-4 * want, "{name} on {}: loss {loss}, want {want}", device.name());
+                compare_gradients(&format!("{name} on {}", device.name()), &model, &expected, "");
+            }
+        }
+    }
+}
+
+#[test]
+fn micro_batches_and_packing_do_not_change_the_gradient() {
+    for device in devices::all() {
+        for method in ["eaft", "talr", "mile", "masked_sft"] {
+            let expected = Tensors::read("tiny/qwen3/expected.safetensors");
+            let documents = models::golden_documents(&expected);
+            let whole = models::packed(&documents);
+            let (one_loss, one) = gradients(models::tiny("qwen3", &device, true), method, &[whole], Recompute::Never);
+            let split = models::unpacked(&documents);
+            let (two_loss, two) = gradients(models::tiny("qwen3", &device, true), method, &split, Recompute::Never);
+            assert!((one_loss - two_loss).abs() <= 1e-5 * one_loss.abs(), "{method}: {one_loss} and {two_loss}");
+            for (a, b) in one.trained().iter().zip(two.trained()) {
+                let a = to_host(a.gradient.as_ref().unwrap()).unwrap();
+                let b: Vec<f64> = to_host(b.gradient.as_ref().unwrap()).unwrap().iter().map(|&v| v as f64).collect();
+                let largest = b.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+                close(method, &a, &b, 1e-5 * largest + 1e-7, 1e-3).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn adamw_runs_of_every_tiny_model_follow_pytorch() {
+    for device in devices::all() {
+        for name in models::TINY {
+            let expected = Tensors::read(&format!("tiny/{name}/expected.safetensors"));
+            let runs = &json(&format!("tiny/{name}/expected.json"))["adamw"];
+            let batch = models::packed(&models::golden_documents(&expected));
+            for (key, run) in runs.as_object().unwrap() {
+                let lora = key.starts_with("lora");
+                let clip = run["clip"].as_f64().unwrap_or(0.0);
+                let mut model = models::tiny(name, &device, !lora);
+                if lora {
+                    models::with_golden_lora(&mut model, name);
+                }
+                let mut session =
+                    session(model, run["loss"].as_str().unwrap(), models::golden_adamw(clip), Recompute::Auto);
+                let losses: Vec<f64> = floats(&run["losses_before_each_step_then_final"]);
+                let norms: Vec<f64> = floats(&run["grad_norms_before_clipping"]);
+                for step in 0..5 {
+                    let outcome = session.step(std::slice::from_ref(&batch), run["lr"].as_f64().unwrap()).unwrap();
+                    let what = format!("{name} {key} on {}, step {step}", device.name());
+                    assert!(
+                        (outcome.loss - losses[step]).abs() <= 2e-3 * losses[step],
+                        "{what}: loss {} want {}",
+                        outcome.loss,
+                        losses[step]
+                    );
+                    assert!(
+                        (outcome.gradient_norm - norms[step]).abs() <= 5e-3 * norms[step],
+                        "{what}: norm {} want {}",
+                        outcome.gradient_norm,
+                        norms[step]
+                    );
+                }
+                let last = session.gradients(std::slice::from_ref(&batch)).unwrap().loss;
+                assert!((last - losses[5]).abs() <= 3e-3 * losses[5], "{name} {key}: final {last} want {}", losses[5]);
+            }
+        }
+    }
+}
+
+fn floats(value: &serde_json::Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+}
+
+#[test]
+fn adapter_logits_gradients_and_steps_equal_peft() {
+    for device in devices::all() {
+        for name in ["llama", "qwen3", "glm4"] {
+            let base = Tensors::read(&format!("tiny/{name}/expected.safetensors"));
+            let expected = Tensors::read(&format!("tiny/{name}/lora/expected.safetensors"));
+            let batch = models::packed(&models::golden_documents(&base));
+            let what = format!("{name} with LoRA on {}", device.name());
+            let mut model = models::tiny(name, &device, false);
+            models::with_golden_lora(&mut model, name);
+            let ids: Vec<u32> = base.ints("input_ids")[..17].iter().map(|&t| t as u32).collect();
+            close(&what, &model.logits(&ids).unwrap(), expected.floats("logits_row0"), 1e-4, 1e-4).unwrap();
+
+            let (_, model) = gradients(model, "eaft", std::slice::from_ref(&batch), Recompute::Always);
+            compare_gradients(&what, &model, &expected, "base_model.model.");
+
+            let mut model = models::tiny(name, &device, false);
+            models::with_golden_lora(&mut model, name);
+            let mut session = session(model, "eaft", models::golden_adamw(1.0), Recompute::Auto);
+            for _ in 0..5 {
+                session.step(std::slice::from_ref(&batch), 1e-3).unwrap();
+            }
+            for parameter in session.model.trained() {
+                let name = format!("after5.base_model.model.{}", parameter.parts[0].name);
+                // Adam divides by the gradient's size, so an element whose gradient is near zero may move by up to a
+                // learning rate either way.
+                close(&name, &to_host(&parameter.value).unwrap(), expected.floats(&name), 2e-4, 1e-3).unwrap();
+            }
+        }
+    }
+}

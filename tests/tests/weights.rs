@@ -1,0 +1,639 @@
+//! Weights and descriptions: every golden model folder and GGUF file, and files that lie.
+//!
+//! Run with `cargo test --release -p temper-conformance --test weights`. The tests of the real model need its GGUF file
+//! in `TEMPER_SMOLLM2` (`cargo xtask smollm2` prints the path of a copy) and are skipped with a note otherwise.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use temper_conformance::golden::{self, GoldenFolder};
+use temper_engine::Result;
+use temper_engine::export::{model, peft};
+use temper_engine::host::{Folder, MemoryFolder};
+use temper_engine::model::architecture::{Architecture, Family};
+use temper_engine::weights::gguf::{Gguf, unpermuted_row};
+use temper_engine::weights::safetensors::SafetensorsFile;
+use temper_engine::weights::{self, MemorySource, RawTensor, Storage, WeightSource, dequantize};
+
+const TINY: [&str; 7] = ["llama", "llama_tied", "llama3_rope", "qwen2", "qwen3", "glm4", "qwen3_bf16_sharded"];
+
+/// Notes the largest allocation of a thread, so that a test can say that a lying count allocates nothing.
+struct Watch;
+
+thread_local! {
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
+}
+
+fn note(size: usize) {
+    // A thread that is ending has no cell any more.
+    let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(size)));
+}
+
+// SAFETY: every call goes to the system allocator unchanged.
+unsafe impl GlobalAlloc for Watch {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note(layout.size());
+        // SAFETY: the caller's promises are the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        note(layout.size());
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        note(size);
+        // SAFETY: as above.
+        unsafe { System.realloc(old, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(old, layout) }
+    }
+}
+
+#[global_allocator]
+static WATCH: Watch = Watch;
+
+/// The result of `work` and its largest allocation in bytes.
+fn watched<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    LARGEST.set(0);
+    let result = work();
+    (result, LARGEST.get())
+}
+
+fn bytes(relative: &str) -> Vec<u8> {
+    std::fs::read(golden::path(relative)).unwrap_or_else(|e| panic!("{relative}: {e}"))
+}
+
+fn smollm2() -> Option<(weights::Opened, Arc<Gguf>)> {
+    let path = std::env::var_os("TEMPER_SMOLLM2").map(PathBuf::from)?;
+    let file = std::fs::read(&path).expect("TEMPER_SMOLLM2 names a readable file");
+    Some(weights::open_gguf(Arc::new(file), "smollm2.gguf").expect("the file opens"))
+}
+
+/// A raw tensor of any type out of a golden file, by the reference reader.
+fn reference(file: &[u8], name: &str) -> Vec<u8> {
+    let tensors = safetensors::SafeTensors::deserialize(file).unwrap();
+    tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}")).data().to_vec()
+}
+
+fn reference_f32(file: &[u8], name: &str) -> Vec<f32> {
+    reference(file, name).chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+#[test]
+fn both_styles_of_configuration_mean_the_same_model() {
+    for name in TINY {
+        let read = |file: &str| Architecture::from_config_json(&bytes(&format!("tiny/{name}/{file}")), file).unwrap();
+        let (old, new) = (read("config.json"), read("config_v5.json"));
+        assert_eq!(old, new, "{name}");
+        assert_eq!((old.vocab, old.hidden, old.layers, old.heads, old.kv_heads), (256, 64, 2, 4, 2), "{name}");
+        assert_eq!(old.head_dim, if name.starts_with("qwen3") { 32 } else { 16 }, "{name}");
+        assert_eq!(old.attention_bias, name == "qwen2", "{name}");
+        assert_eq!(old.qk_norm, name.starts_with("qwen3"), "{name}");
+        assert_eq!(old.tied_head, matches!(name, "llama_tied" | "qwen2"), "{name}");
+        assert_eq!(old.rope.scaling.is_some(), name == "llama3_rope", "{name}");
+        let glm = old.family == Family::Glm4;
+        assert_eq!((old.rope.interleaved, old.rope.rotary_dim == 8), (glm, glm), "{name}");
+        assert_eq!((old.sandwich_norms, old.fused_gate_up), (glm, glm), "{name}");
+    }
+}
+
+#[test]
+fn every_golden_folder_has_exactly_the_tensors_that_its_description_lists() {
+    for name in TINY {
+        let opened = weights::open_folder(&GoldenFolder::new(&format!("tiny/{name}"))).unwrap();
+        let mut expected: Vec<String> = opened.architecture.tensor_specs().into_iter().map(|s| s.name).collect();
+        expected.sort_unstable();
+        assert_eq!(opened.weights.names(), expected, "{name}");
+        let total: usize = expected.iter().map(|n| opened.weights.read(n).unwrap().elements()).sum();
+        assert_eq!(total as u64, opened.architecture.parameter_count(), "{name}");
+        assert_eq!((opened.special.bos, opened.special.eos.as_slice()), (Some(1), &[2][..]), "{name}");
+    }
+}
+
+#[test]
+fn tensors_read_on_demand_equal_those_of_the_reference_reader() {
+    let file = bytes("tiny/llama/model.safetensors");
+    let opened = weights::open_folder(&GoldenFolder::new("tiny/llama")).unwrap();
+    for name in opened.weights.names() {
+        assert_eq!(opened.weights.read(&name).unwrap().bytes, reference(&file, &name), "{name}");
+    }
+}
+
+#[test]
+fn bf16_shards_hold_the_f32_models_weights_rounded_once() {
+    let whole = weights::open_folder(&GoldenFolder::new("tiny/qwen3")).unwrap();
+    let shards = weights::open_folder(&GoldenFolder::new("tiny/qwen3_bf16_sharded")).unwrap();
+    for name in whole.weights.names() {
+        let (full, half) = (whole.weights.read(&name).unwrap(), shards.weights.read(&name).unwrap());
+        assert_eq!(half.storage, Storage::Bf16, "{name}");
+        let rounded = dequantize::quantise(&name, &full.shape, &full.to_f32(), Storage::Bf16).unwrap();
+        assert_eq!(rounded, half, "{name}");
+    }
+    assert!(shards.weights.file_of("lm_head.weight").ends_with("model-00003-of-00003.safetensors"));
+}
+
+#[test]
+fn blocks_of_every_type_mean_what_the_gguf_package_says() {
+    let file = bytes("gguf/blocks.safetensors");
+    for storage in
+        [Storage::Q4_0, Storage::Q4_1, Storage::Q8_0, Storage::Q4K, Storage::Q6K, Storage::Bf16, Storage::F16]
+    {
+        let raw = reference(&file, &format!("{}.raw", storage.name()));
+        let expected = reference_f32(&file, &format!("{}.f32", storage.name()));
+        let found = dequantize::blocks_to_f32(storage, &raw);
+        assert_eq!(found.len(), expected.len(), "{storage:?}");
+        for (at, (x, y)) in found.iter().zip(&expected).enumerate() {
+            // One rounding more or less, of the product or of the difference.
+            assert!((x - y).abs() <= 1e-6 * y.abs().max(1e-3), "{storage:?} {at}: {x}, expected {y}");
+        }
+    }
+}
+
+#[test]
+fn rows_are_quantised_to_the_bytes_that_the_gguf_package_writes() {
+    let file = bytes("gguf/blocks.safetensors");
+    let rows = reference_f32(&file, "rows.f32");
+    for storage in [Storage::Q4_0, Storage::Q8_0, Storage::Bf16, Storage::F16] {
+        let found = dequantize::quantise("rows", &[6, 64], &rows, storage).unwrap();
+        assert_eq!(found.bytes, reference(&file, &format!("rows.{}", storage.name())), "{storage:?}");
+    }
+}
+
+#[test]
+fn a_gguf_file_is_the_same_model_as_the_folder_that_it_was_made_from() {
+    for name in ["llama3_rope", "glm4"] {
+        let folder = weights::open_folder(&GoldenFolder::new(&format!("tiny/{name}"))).unwrap();
+        let file = Arc::new(bytes(&format!("gguf/{name}.gguf")));
+        let (opened, gguf) = weights::open_gguf(file, name).unwrap();
+        // Up to the rotary scaling's last digits, which GGUF stores as divisors only.
+        let frequencies = folder.architecture.rope_frequencies();
+        for (x, y) in opened.architecture.rope_frequencies().iter().zip(&frequencies) {
+            assert!((x - y).abs() <= 1e-6 * y, "{name}: {x}, expected {y}");
+        }
+        let mut same = opened.architecture.clone();
+        same.rope.scaling = folder.architecture.rope.scaling;
+        assert_eq!(same, folder.architecture, "{name}");
+        assert_eq!(opened.weights.names(), folder.weights.names());
+        for tensor in folder.weights.names() {
+            let original = folder.weights.read(&tensor).unwrap();
+            let expected = match original.shape.len() {
+                1 => original,
+                _ => dequantize::quantise(&tensor, &original.shape, &original.to_f32(), Storage::Q8_0).unwrap(),
+            };
+            assert_eq!(opened.weights.read(&tensor).unwrap(), expected, "{name} {tensor}");
+        }
+        let tokenizer = gguf.tokenizer().unwrap();
+        assert_eq!((tokenizer.model.as_str(), tokenizer.pre.as_deref()), ("gpt2", Some("smollm")));
+        assert_eq!((tokenizer.tokens.len(), tokenizer.tokens[255].as_str()), (256, "t255"));
+        assert_eq!(tokenizer.merges, ["t t", "t 1"]);
+        assert_eq!((tokenizer.bos, tokenizer.eos, tokenizer.add_bos), (Some(1), Some(2), Some(false)));
+        assert_eq!(tokenizer.vocabulary().chat_template, Some("{{ messages }}"));
+    }
+}
+
+#[test]
+fn smollm2_blocks_and_values_equal_the_goldens() {
+    let Some((opened, gguf)) = smollm2() else { return skipped() };
+    let file = bytes("smollm2/dequant.safetensors");
+    for (stored, name) in [("attn_k", "self_attn.k_proj"), ("attn_v", "self_attn.v_proj")] {
+        let found = opened.weights.read(&format!("model.layers.0.{name}.weight")).unwrap();
+        assert_eq!((found.storage, found.shape.as_slice()), (Storage::Q4_1, &[192, 576][..]));
+        let stored = format!("blk.0.{stored}.weight");
+        assert_eq!(found.to_f32(), reference_f32(&file, &format!("{stored}.hf")), "{name}");
+        // Row by row the very bytes of the file, only in another order for k.
+        let (raw, row) = (reference(&file, &format!("{stored}.raw")), 576 / 32 * 20);
+        for index in 0..192 {
+            let source = if name.ends_with("k_proj") { unpermuted_row(index, 64) } else { index };
+            assert_eq!(found.bytes[index * row..][..row], raw[source * row..][..row], "{name} row {index}");
+        }
+        assert_eq!(dequantize::blocks_to_f32(Storage::Q4_1, &raw), reference_f32(&file, &format!("{stored}.f32")));
+    }
+    let embedding = gguf.read("model.embed_tokens.weight").unwrap();
+    let rows = 16 * 576 / 32 * 34;
+    assert_eq!(embedding.bytes[..rows], reference(&file, "token_embd.rows0_16.raw"));
+    assert_eq!(embedding.to_f32()[..16 * 576], reference_f32(&file, "token_embd.rows0_16.f32"));
+}
+
+#[test]
+fn smollm2_sums_of_every_tensor_equal_the_goldens() {
+    let Some((opened, _)) = smollm2() else { return skipped() };
+    let golden = golden::json("smollm2/dequant.json");
+    let sums = golden["checksums_f64_sum_and_sumsq_hf_layout"].as_object().unwrap();
+    assert_eq!(sums.len(), opened.weights.names().len());
+    for (name, expected) in sums {
+        let values = opened.weights.read(name).unwrap().to_f32();
+        let sum: f64 = values.iter().map(|&x| f64::from(x)).sum();
+        let squares: f64 = values.iter().map(|&x| f64::from(x).powi(2)).sum();
+        let (wanted, wanted_squares) = (expected[0].as_f64().unwrap(), expected[1].as_f64().unwrap());
+        // The order of summation is the only difference.
+        assert!(
+            (squares - wanted_squares).abs() <= 1e-9 * wanted_squares,
+            "{name}: {squares}, expected {wanted_squares}"
+        );
+        assert!((sum - wanted).abs() <= 1e-6 + 1e-9 * wanted_squares, "{name}: {sum}, expected {wanted}");
+    }
+}
+
+#[test]
+fn smollm2_describes_itself_and_brings_its_tokenizer() {
+    let Some((opened, gguf)) = smollm2() else { return skipped() };
+    let found = &opened.architecture;
+    assert_eq!((found.family, found.vocab, found.hidden, found.layers), (Family::Llama, 49152, 576, 30));
+    assert_eq!((found.heads, found.kv_heads, found.head_dim, found.intermediate), (9, 3, 64, 1536));
+    assert_eq!((found.norm_epsilon, found.rope.theta, found.context), (1e-5, 1e5, 8192));
+    assert!(found.tied_head && !found.attention_bias && found.rope.scaling.is_none());
+    assert_eq!(found.parameter_count(), 134_515_008);
+    let tokenizer = gguf.tokenizer().unwrap();
+    assert_eq!((tokenizer.tokens.len(), tokenizer.merges.len(), tokenizer.token_types.len()), (49152, 48900, 49152));
+    assert_eq!((tokenizer.pre.as_deref(), tokenizer.bos, tokenizer.eos), (Some("smollm"), Some(1), Some(2)));
+    assert!(tokenizer.chat_template.unwrap().contains("<|im_start|>"));
+}
+
+#[allow(clippy::print_stderr, reason = "a test that did not run must say so")]
+fn skipped() {
+    eprintln!("skipped: TEMPER_SMOLLM2 is not set (cargo xtask smollm2 prints a path for it)");
+}
+
+#[test]
+fn golden_adapters_read_and_write_back_to_the_same_keys_and_configuration() {
+    for (folder, rank, alpha, modules) in
+        [("tiny/llama", 4, 8.0, 14), ("tiny/qwen3", 4, 8.0, 14), ("tiny/glm4", 4, 8.0, 12), ("smollm2", 2, 4.0, 60)]
+    {
+        let relative = format!("{folder}/lora");
+        let (settings, values) = peft::read(&GoldenFolder::new(&relative)).unwrap();
+        assert_eq!((settings.rank, settings.alpha, settings.dropout, values.len()), (rank, alpha, 0.0, modules));
+        let golden = bytes(&format!("{relative}/adapter_model.safetensors"));
+        let mut config = golden::json(&format!("{relative}/adapter_config.json"));
+        let base = config["base_model_name_or_path"].as_str().map(str::to_owned);
+        let written = peft::write(&settings, base.as_deref(), &values).unwrap();
+
+        let mut found: serde_json::Value = serde_json::from_slice(&written[0].1).unwrap();
+        for one in [&mut config, &mut found] {
+            // PEFT writes a set, in no order.
+            one["target_modules"].as_array_mut().unwrap().sort_by_key(|v| v.as_str().map(str::to_owned));
+        }
+        assert_eq!(found, config, "{folder}");
+
+        let ours = safetensors::SafeTensors::deserialize(&written[1].1).unwrap();
+        let theirs = safetensors::SafeTensors::deserialize(&golden).unwrap();
+        assert_eq!(ours.len(), theirs.len(), "{folder}");
+        for (name, view) in theirs.tensors() {
+            let found = ours.tensor(&name).unwrap();
+            assert_eq!((found.shape(), found.data()), (view.shape(), view.data()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_exported_model_opens_as_the_model_that_it_was() {
+    for name in TINY {
+        let opened = weights::open_folder(&GoldenFolder::new(&format!("tiny/{name}"))).unwrap();
+        let mut file = Vec::new();
+        let fetch =
+            &mut |spec: &temper_engine::model::architecture::TensorSpec| Ok(opened.weights.read(&spec.name)?.to_f32());
+        model::write(&mut file, &opened.architecture, Storage::F32, fetch).unwrap();
+        assert!(safetensors::SafeTensors::deserialize(&file).is_ok(), "{name}");
+        let config = model::config_json(&opened.architecture, &opened.special, Storage::F32);
+        let mut folder = MemoryFolder::new();
+        folder.insert("config.json", config.into_bytes()).unwrap();
+        folder.insert("model.safetensors", file).unwrap();
+        let again = weights::open_folder(&folder).unwrap();
+        assert_eq!(again.architecture, opened.architecture, "{name}");
+        assert_eq!(again.special, opened.special, "{name}");
+        for tensor in opened.weights.names() {
+            let (old, new) = (opened.weights.read(&tensor).unwrap(), again.weights.read(&tensor).unwrap());
+            assert_eq!(old.to_f32(), new.to_f32(), "{name} {tensor}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_whose_tensors_do_not_fit_is_refused_with_all_of_them_named() {
+    let mut folder = MemoryFolder::new();
+    folder.insert("config.json", bytes("tiny/qwen3/config.json")).unwrap();
+    folder.insert("model.safetensors", bytes("tiny/llama/model.safetensors")).unwrap();
+    let text = weights::open_folder(&folder).err().unwrap().to_string();
+    for part in
+        ["model.safetensors: ", "q_norm.weight: is missing", "q_proj.weight: expected shape [128, 64], got [64, 64]"]
+    {
+        assert!(text.contains(part), "{part} not in {text}");
+    }
+}
+
+/// A small but complete file of each format, with everything that a reader must look at.
+fn small_safetensors() -> Vec<u8> {
+    let header = r#"{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"b.c":{"dtype":"BF16","shape":[4],"data_offsets":[24,32]},"d":{"dtype":"F16","shape":[1],"data_offsets":[32,34]}}"#;
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.bytes());
+    file.extend(0..34_u8);
+    file
+}
+
+/// Writes GGUF by hand, so that each field can lie.
+struct GgufWriter {
+    tensors: u64,
+    keys: u64,
+    metadata: Vec<u8>,
+    table: Vec<u8>,
+    data: Vec<u8>,
+}
+
+impl GgufWriter {
+    fn new() -> Self {
+        Self { tensors: 0, keys: 0, metadata: Vec::new(), table: Vec::new(), data: Vec::new() }
+    }
+
+    fn text(out: &mut Vec<u8>, text: &str) {
+        out.extend((text.len() as u64).to_le_bytes());
+        out.extend(text.bytes());
+    }
+
+    fn key(mut self, key: &str, kind: u32, value: &[u8]) -> Self {
+        Self::text(&mut self.metadata, key);
+        self.metadata.extend(kind.to_le_bytes());
+        self.metadata.extend(value);
+        self.keys += 1;
+        self
+    }
+
+    fn string(self, key: &str, value: &str) -> Self {
+        let mut bytes = Vec::new();
+        Self::text(&mut bytes, value);
+        self.key(key, 8, &bytes)
+    }
+
+    fn number(self, key: &str, value: u32) -> Self {
+        self.key(key, 4, &value.to_le_bytes())
+    }
+
+    /// `dims` are in the file's order, the fastest first.
+    fn tensor_at(mut self, name: &str, dims: &[u64], kind: u32, offset: u64) -> Self {
+        Self::text(&mut self.table, name);
+        self.table.extend((dims.len() as u32).to_le_bytes());
+        self.table.extend(dims.iter().flat_map(|d| d.to_le_bytes()));
+        self.table.extend(kind.to_le_bytes());
+        self.table.extend(offset.to_le_bytes());
+        self.tensors += 1;
+        self
+    }
+
+    fn tensor(mut self, name: &str, dims: &[u64], kind: u32, bytes: &[u8]) -> Self {
+        self.data.resize(self.data.len().next_multiple_of(32), 0);
+        let offset = self.data.len() as u64;
+        self.data.extend(bytes);
+        self.tensor_at(name, dims, kind, offset)
+    }
+
+    fn file(&self) -> Vec<u8> {
+        let mut file = b"GGUF".to_vec();
+        file.extend(3_u32.to_le_bytes());
+        file.extend(self.tensors.to_le_bytes());
+        file.extend(self.keys.to_le_bytes());
+        file.extend(&self.metadata);
+        file.extend(&self.table);
+        file.resize(file.len().next_multiple_of(32), 0);
+        file.extend(&self.data);
+        file
+    }
+
+    fn open(&self) -> Result<Gguf> {
+        Gguf::open(Arc::new(self.file()), "t.gguf")
+    }
+}
+
+/// Metadata of a one-layer llama: two heads of two elements.
+fn small_metadata() -> GgufWriter {
+    let mut texts = 8_u32.to_le_bytes().to_vec();
+    texts.extend(2_u64.to_le_bytes());
+    GgufWriter::text(&mut texts, "x");
+    GgufWriter::text(&mut texts, "é");
+    let mut types = 5_u32.to_le_bytes().to_vec();
+    types.extend(2_u64.to_le_bytes());
+    types.extend([1, 0, 0, 0, 3, 0, 0, 0]);
+    GgufWriter::new()
+        .string("general.architecture", "llama")
+        .number("llama.block_count", 1)
+        .number("llama.context_length", 16)
+        .number("llama.embedding_length", 4)
+        .number("llama.feed_forward_length", 32)
+        .number("llama.attention.head_count", 2)
+        .number("llama.attention.head_count_kv", 1)
+        .key("llama.attention.layer_norm_rms_epsilon", 6, &1e-5_f32.to_le_bytes())
+        .key("llama.rope.freq_base", 12, &1e4_f64.to_le_bytes())
+        .string("tokenizer.ggml.model", "gpt2")
+        .key("tokenizer.ggml.tokens", 9, &texts)
+        .key("tokenizer.ggml.token_type", 9, &types)
+        .key("tokenizer.ggml.add_bos_token", 7, &[1])
+        .number("tokenizer.ggml.eos_token_id", 1)
+}
+
+fn small_gguf() -> GgufWriter {
+    let f32s = |n: usize| (0..n).flat_map(|i| (i as f32).to_le_bytes()).collect::<Vec<u8>>();
+    let halves = |n: usize| (0..n).flat_map(|i| [0, 60 + (i % 4) as u8]).collect::<Vec<u8>>();
+    small_metadata()
+        .tensor("token_embd.weight", &[4, 2], 0, &f32s(8))
+        .tensor("blk.0.attn_norm.weight", &[4], 0, &f32s(4))
+        .tensor("blk.0.attn_q.weight", &[4, 4], 0, &f32s(16))
+        .tensor("blk.0.attn_k.weight", &[4, 2], 1, &halves(8))
+        .tensor("blk.0.attn_v.weight", &[4, 2], 30, &halves(8))
+        .tensor("blk.0.attn_output.weight", &[4, 4], 0, &f32s(16))
+        .tensor("blk.0.ffn_norm.weight", &[4], 0, &f32s(4))
+        .tensor("blk.0.ffn_gate.weight", &[4, 32], 1, &halves(128))
+        .tensor("blk.0.ffn_up.weight", &[4, 32], 1, &halves(128))
+        .tensor("blk.0.ffn_down.weight", &[32, 4], 2, &[3; 72])
+        .tensor("output_norm.weight", &[4], 0, &f32s(4))
+}
+
+/// Everything that the engine does with a GGUF file of unknown origin.
+fn use_gguf(file: Vec<u8>) -> Result<()> {
+    let (opened, gguf) = weights::open_gguf(Arc::new(file), "t.gguf")?;
+    gguf.tokenizer()?;
+    read_all(opened.weights.as_ref())
+}
+
+fn use_safetensors(file: Vec<u8>) -> Result<()> {
+    read_all(&SafetensorsFile::open(Arc::new(file), "t.safetensors")?)
+}
+
+fn read_all(source: &dyn WeightSource) -> Result<()> {
+    for name in source.names() {
+        let tensor = source.read(&name)?;
+        assert_eq!(tensor.to_f32().len(), tensor.elements(), "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_small_files_are_good_and_hold_what_was_written() {
+    use_safetensors(small_safetensors()).unwrap();
+    use_gguf(small_gguf().file()).unwrap();
+    let (opened, gguf) = weights::open_gguf(Arc::new(small_gguf().file()), "t.gguf").unwrap();
+    assert_eq!(gguf.tokenizer().unwrap().tokens, ["x", "é"]);
+    assert_eq!(opened.architecture.norm_epsilon, 1e-5);
+    // Heads of two elements have one row in each half, so nothing moves.
+    let q = opened.weights.read("model.layers.0.self_attn.q_proj.weight").unwrap();
+    assert_eq!(q.to_f32(), (0..16).map(|i| i as f32).collect::<Vec<_>>());
+    // Q4_0 with scale bytes 03 03 and nibbles 3: all elements are equal.
+    let down = opened.weights.read("model.layers.0.mlp.down_proj.weight").unwrap();
+    assert_eq!((down.shape.as_slice(), down.storage), (&[4, 32][..], Storage::Q4_0));
+}
+
+#[test]
+fn a_file_cut_off_at_any_byte_is_an_error() {
+    let whole = small_safetensors();
+    for length in 0..whole.len() {
+        assert!(use_safetensors(whole[..length].to_vec()).is_err(), "safetensors of {length} bytes");
+    }
+    let whole = small_gguf().file();
+    for length in 0..whole.len() {
+        assert!(use_gguf(whole[..length].to_vec()).is_err(), "GGUF of {length} bytes");
+    }
+}
+
+/// The same numbers everywhere (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+}
+
+#[test]
+fn damaged_bytes_never_panic_and_never_allocate_more_than_the_file_explains() {
+    for (seed, whole, read) in [
+        (1, small_safetensors(), use_safetensors as fn(Vec<u8>) -> Result<()>),
+        (2, small_gguf().file(), use_gguf as fn(Vec<u8>) -> Result<()>),
+    ] {
+        let mut random = Random(seed);
+        let mut refused = 0;
+        for round in 0..6000 {
+            let mut file = whole.clone();
+            // One to four bytes each; most damage hits the header, which is the interesting part.
+            for _ in 0..1 + random.next() % 4 {
+                let at = random.next() as usize % file.len();
+                file[at] = match random.next() % 3 {
+                    0 => 0xff,
+                    1 => file[at] ^ (1 << (random.next() % 8)),
+                    _ => random.next() as u8,
+                };
+            }
+            let length = file.len();
+            let (result, largest) = watched(|| read(file));
+            // Elements become f32 (up to 7 times their quantised size). A damaged layer count may list the tensors of
+            // at most 1024 layers before they turn out to be missing, which is what the constant allows for.
+            assert!(largest <= 8 * length + (1 << 20), "round {round}: {largest} bytes for a file of {length}");
+            refused += usize::from(result.is_err());
+        }
+        assert!(refused > 1000, "only {refused} of 6000 damaged files were refused; is anything checked?");
+    }
+}
+
+#[test]
+fn each_lie_in_a_gguf_file_is_an_error_without_a_large_allocation() {
+    let with = |at: usize, bytes: &[u8]| {
+        let mut file = small_gguf().file();
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        file
+    };
+    let huge = u64::MAX.to_le_bytes();
+    let array = |kind: u32, count: u64| [kind.to_le_bytes().to_vec(), count.to_le_bytes().to_vec()].concat();
+    let tensor =
+        |name: &str, dims: &[u64], kind: u32, offset: u64| small_gguf().tensor_at(name, dims, kind, offset).file();
+    let f32s = [0_u8; 64];
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("magic", with(0, b"GGML")),
+        ("version 1", with(4, &1_u32.to_le_bytes())),
+        ("version 9", with(4, &9_u32.to_le_bytes())),
+        ("big-endian", with(4, &3_u32.to_be_bytes())),
+        ("tensor count", with(8, &huge)),
+        ("tensor count, merely large", with(8, &60_000_u64.to_le_bytes())),
+        ("key count", with(16, &huge)),
+        ("key length", with(24, &huge)),
+        ("text length", small_metadata().key("k", 8, &huge).file()),
+        ("array of bytes", small_metadata().key("k", 9, &array(0, u64::MAX)).file()),
+        ("array of numbers whose size overflows", small_metadata().key("k", 9, &array(10, u64::MAX / 4)).file()),
+        ("array of texts", small_metadata().key("k", 9, &array(8, u64::MAX)).file()),
+        ("array of arrays", small_metadata().key("k", 9, &array(9, 1)).file()),
+        ("array of unknown type", small_metadata().key("k", 9, &array(77, 1)).file()),
+        ("unknown value type", small_metadata().key("k", 13, &[0; 8]).file()),
+        ("key twice", small_gguf().number("general.architecture", 1).file()),
+        ("alignment 0", small_gguf().number("general.alignment", 0).file()),
+        ("alignment 48", small_gguf().number("general.alignment", 48).file()),
+        ("alignment 2^31", small_gguf().number("general.alignment", 1 << 31).file()),
+        ("alignment of text", small_gguf().string("general.alignment", "32").file()),
+        ("no dimensions", tensor("x", &[], 0, 0)),
+        ("five dimensions", tensor("x", &[1, 1, 1, 1, 1], 0, 0)),
+        ("dimension 0", tensor("x", &[0], 0, 0)),
+        ("dimensions overflow", tensor("x", &[1 << 40, 1 << 40], 0, 0)),
+        ("past the end", tensor("x", &[1 << 20], 0, 0)),
+        ("offset overflows", tensor("x", &[1], 0, u64::MAX - 31)),
+        ("overlap", tensor("x", &[4], 0, 0)),
+        ("unaligned", tensor("x", &[1], 0, 4)),
+        ("unsupported type", tensor("x", &[32], 6, 0)),
+        ("unknown type", tensor("x", &[32], 99, 0)),
+        ("half a block", small_gguf().tensor("x", &[31], 2, &f32s).file()),
+        ("name twice", small_gguf().tensor("output_norm.weight", &[4], 0, &f32s).file()),
+        ("unexpected tensor", small_gguf().tensor("x", &[4], 0, &f32s).file()),
+        ("layer beyond the last", small_gguf().tensor("blk.1.attn_norm.weight", &[4], 0, &f32s).file()),
+        ("rope divisors that mean nothing", small_gguf().tensor("rope_freqs.weight", &[4], 0, &f32s).file()),
+        ("missing tensors", small_metadata().tensor("token_embd.weight", &[4, 2], 0, &f32s).file()),
+        ("split file", small_gguf().number("split.count", 2).file()),
+        ("experts", small_gguf().number("llama.expert_count", 8).file()),
+        ("yarn", small_gguf().string("llama.rope.scaling.type", "yarn").file()),
+        ("eos beyond the vocabulary", small_gguf().number("tokenizer.ggml.padding_token_id", 2).file()),
+        ("another architecture", GgufWriter::new().string("general.architecture", "gemma3").file()),
+        ("no architecture", GgufWriter::new().file()),
+    ];
+    for (what, file) in cases {
+        let length = file.len();
+        let (result, largest) = watched(|| use_gguf(file));
+        assert!(result.is_err(), "{what}");
+        assert!(largest <= 8 * length + (1 << 14), "{what}: {largest} bytes for a file of {length}");
+    }
+    small_gguf().open().unwrap();
+}
+
+#[test]
+fn a_shard_index_cannot_name_files_outside_the_folder() {
+    struct Trap(MemoryFolder);
+    impl Folder for Trap {
+        fn open(&self, name: &str) -> Result<Option<Arc<dyn temper_engine::host::Bytes>>> {
+            assert!(!name.contains(['/', '\\']), "{name} reached the host");
+            self.0.open(name)
+        }
+
+        fn display(&self, name: &str) -> String {
+            name.to_owned()
+        }
+    }
+    for shard in ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "..\\b.safetensors", "c:b", ""] {
+        let mut folder = MemoryFolder::new();
+        folder.insert("config.json", bytes("tiny/llama/config.json")).unwrap();
+        let index = serde_json::json!({"weight_map": {"lm_head.weight": shard}}).to_string();
+        folder.insert("model.safetensors.index.json", index.into_bytes()).unwrap();
+        let text = weights::open_folder(&Trap(folder)).err().unwrap().to_string();
+        assert!(text.contains("plain file name"), "{shard}: {text}");
+    }
+}
+
+#[test]
+fn random_weights_held_in_memory_are_a_source_like_any_other() {
+    let opened = weights::open_folder(&GoldenFolder::new("tiny/glm4")).unwrap();
+    let zeros = opened.architecture.tensor_specs().into_iter().map(|spec| {
+        let values = vec![0.0; spec.shape.iter().product()];
+        RawTensor::from_f32(&spec.name, spec.shape, &values)
+    });
+    weights::check(&MemorySource::new(zeros).unwrap(), &opened.architecture).unwrap();
+}

@@ -1,0 +1,62 @@
+//! `cargo xtask`: the project's own commands, the same on a laptop and in automation.
+//!
+//! Standard library only, so that it compiles in seconds before anything else does. Each subcommand is one file:
+//! [`checks`] (`test`, `lint`), [`doctor`], [`smollm2`]; [`features`] guards the build time, [`setup`] knows what the
+//! machine must offer, [`step`] runs and times one command.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks to whoever runs it")]
+
+mod checks;
+mod doctor;
+mod features;
+mod setup;
+mod smollm2;
+mod step;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Usage: cargo xtask <COMMAND>
+
+  test      install what the tests need (Debian, Ubuntu; else say how), then run everything, cheapest first
+  lint      formatting and lints only, for the host and for wasm32
+  doctor    say what this machine has and lacks for building, testing and training
+  smollm2   fetch the SmolLM2-135M test model (a 93 MB download), check it, print its path";
+
+/// Why a subcommand stopped, in words for the user.
+type Failure = String;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments[..] {
+        ["test"] => checks::test(),
+        ["lint"] => checks::lint(),
+        ["doctor"] => doctor::run(),
+        ["smollm2"] => smollm2::fetch().map(|path| println!("{}", path.display())),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => {
+            if !arguments.is_empty() {
+                eprintln!("cargo xtask: there is no command \"{}\"\n", arguments.join(" "));
+            }
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("cargo xtask: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository's root. Asked at run time, because a shared target folder outlives a checkout.
+fn root() -> PathBuf {
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(here).join("../..")
+}
