@@ -24,9 +24,9 @@ pub fn rms_norm_backward(x: &[f64], scale: &[f64], epsilon: f64, dy: &[f64]) -> 
     let (_, inverse) = rms_norm(x, scale, epsilon);
     let (mut dx, mut dscale) = (vec![0.0; x.len()], vec![0.0; width]);
     for (r, inverse) in inverse.iter().enumerate() {
-        for j in 0..width {
+        for (j, dscale) in dscale.iter_mut().enumerate() {
             let i = r * width + j;
-            dscale[j] += dy[i] * x[i] * inverse;
+            *dscale += dy[i] * x[i] * inverse;
             // y_k = x_k s_k r, dr/dx_j = -r^3 x_j / width.
             for k in 0..width {
                 let own = if j == k { *inverse } else { 0.0 };

@@ -381,25 +381,24 @@ mod packed {
         };
     }
     kernels!(tile_avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", __m512, 8; 1 2 3 4 5 6 7 8);
-    kernels!(tile_avx2, "avx2,fma", __m256, 4; 1 2 3 4);
+    kernels!(tile_avx2, "avx2,fma", __m256, 6; 1 2 3 4 5 6);
 
     /// What differs between instruction sets.
     #[derive(Clone, Copy)]
     struct Kernel {
         lanes: usize,
+        /// Vectors in a full panel.
+        vectors: usize,
         rows: usize,
         run: unsafe fn(usize, usize, Tile),
     }
 
     fn kernel() -> Kernel {
         match level() {
-            Level::Avx512 => Kernel { lanes: 16, rows: 8, run: tile_avx512 },
-            _ => Kernel { lanes: 8, rows: 4, run: tile_avx2 },
+            Level::Avx512 => Kernel { lanes: 16, vectors: 3, rows: 8, run: tile_avx512 },
+            _ => Kernel { lanes: 8, vectors: 2, rows: 6, run: tile_avx2 },
         }
     }
-
-    /// Vectors in a full panel.
-    const VECTORS: usize = 3;
 
     /// A product, checked: all pointers cover what the sizes say.
     pub struct Product {
@@ -426,7 +425,7 @@ mod packed {
         pub fn run(&self, shared: bool) {
             let kernel = kernel();
             let Sizes { m, n, .. } = self.sizes;
-            let panel = VECTORS * kernel.lanes;
+            let panel = kernel.vectors * kernel.lanes;
             let panels = n.div_ceil(panel);
             let shared = shared && 2 * m * n * self.sizes.k > SERIAL;
             let threads = if shared { par::threads() } else { 1 };
@@ -455,7 +454,7 @@ mod packed {
                 let k = self.sizes.k;
                 let parts = k.div_ceil(DEPTH);
                 let depth = k.div_ceil(parts);
-                let panel = VECTORS * kernel.lanes;
+                let panel = kernel.vectors * kernel.lanes;
                 grow(packed_b, depth * n.next_multiple_of(kernel.lanes));
                 let ((a_row, a_column), (b_row, b_column)) = (self.a_strides, self.b_strides);
                 let direct = b_column == 1 && m <= FEW_ROWS;
@@ -529,7 +528,7 @@ mod packed {
             packed: &mut [f32],
         ) {
             let (b_row, b_column) = self.b_strides;
-            let panel = VECTORS * kernel.lanes;
+            let panel = kernel.vectors * kernel.lanes;
             let mut column = 0;
             while column < n {
                 let width = panel.min(n - column);

@@ -51,9 +51,10 @@ pub fn rms_norm_scale_gradient(x: &[f32], inverse: &[f32], dy: &[f32], accumulat
     }
     let partial = par::map(inverse.len().div_ceil(SCALE_ROWS), |index| {
         let mut sum = vec![0.0; width];
-        for r in index * SCALE_ROWS..inverse.len().min((index + 1) * SCALE_ROWS) {
+        let start = index * SCALE_ROWS;
+        for (r, &inverse) in inverse.iter().enumerate().skip(start).take(SCALE_ROWS) {
             let row = r * width..(r + 1) * width;
-            scale_gradient_row(&x[row.clone()], inverse[r], &dy[row], &mut sum);
+            scale_gradient_row(&x[row.clone()], inverse, &dy[row], &mut sum);
         }
         sum
     });

@@ -54,11 +54,11 @@ pub fn row_stats(
                 stats[STAT_MAX] = LOWEST;
             }
             let row = &logits[r * columns..(r + 1) * columns];
-            if labels[r] != NO_LABEL {
-                if let Some(&z) = (labels[r] as usize).checked_sub(column_start).and_then(|c| row.get(c)) {
-                    stats[STAT_LABEL_LOGIT] = z;
-                    stats[STAT_NONFINITE] += f32::from(!z.is_finite());
-                }
+            if labels[r] != NO_LABEL
+                && let Some(&z) = (labels[r] as usize).checked_sub(column_start).and_then(|c| row.get(c))
+            {
+                stats[STAT_LABEL_LOGIT] = z;
+                stats[STAT_NONFINITE] += f32::from(!z.is_finite());
             }
             merge_row(row, top_k, top, stats);
         }

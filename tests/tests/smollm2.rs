@@ -1,0 +1,135 @@
+//! A real model end to end: SmolLM2-135M-Instruct from its GGUF file, against transformers.
+//!
+//! The file is 98 MB and not in the repository. `cargo xtask test` fetches it where it can and sets `TEMPER_SMOLLM2`;
+//! `cargo xtask smollm2` does so by hand. Without it these tests say on stderr that they were left out.
+
+use std::sync::Arc;
+
+use temper_conformance::compare::close;
+use temper_conformance::devices;
+use temper_conformance::golden::{GoldenFolder, Tensors, json};
+use temper_conformance::models::packed;
+use temper_engine::Device;
+use temper_engine::config::ObjectiveSection;
+use temper_engine::data::{Document, Tokenizer};
+use temper_engine::eval::generate::{Sampling, generate};
+use temper_engine::eval::perplexity;
+use temper_engine::export::peft;
+use temper_engine::loss::objective::Objective;
+use temper_engine::model::Model;
+use temper_engine::model::load::{self, Hold};
+use temper_engine::model::parameter::to_host;
+use temper_engine::train::optimiser::AdamW;
+use temper_engine::train::session::{Recompute, Session};
+use temper_engine::weights::gguf::Gguf;
+use temper_engine::weights::{self, Opened};
+
+fn open() -> Option<(Opened, Arc<Gguf>)> {
+    let Some(path) = std::env::var_os("TEMPER_SMOLLM2") else {
+        eprintln!("left out: TEMPER_SMOLLM2 does not name the GGUF file (`cargo xtask smollm2` fetches it)");
+        return None;
+    };
+    let bytes = std::fs::read(&path).expect("TEMPER_SMOLLM2 names a readable file");
+    Some(weights::open_gguf(Arc::new(bytes), "SmolLM2").expect("the GGUF file opens"))
+}
+
+fn model(opened: &Opened, device: &Device, hold: Hold) -> Model {
+    load::load(&opened.architecture, opened.weights.as_ref(), device, hold, false).expect("the model loads")
+}
+
+fn tokens(values: &[i64]) -> Vec<u32> {
+    values.iter().map(|&t| t as u32).collect()
+}
+
+#[test]
+fn logits_of_a_real_quantised_model_equal_transformers_on_every_device() {
+    let Some((opened, _)) = open() else { return };
+    let expected = Tensors::read("smollm2/expected.safetensors");
+    let ids = tokens(expected.ints("prompt_ids"));
+    for device in devices::all() {
+        for hold in [Hold::F32, Hold::AsStored] {
+            let logits = model(&opened, &device, hold).logits(&ids).unwrap();
+            let what = format!("{hold:?} on {}", device.name());
+            close(&what, &logits, expected.floats("logits"), 5e-3, 1e-3).unwrap();
+        }
+    }
+}
+
+#[test]
+fn perplexity_of_the_stated_text_is_21_19() {
+    let Some((opened, gguf)) = open() else { return };
+    let tokenizer = Tokenizer::from_gguf(&gguf.tokenizer().unwrap().vocabulary()).unwrap();
+    let text = include_str!("../golden/smollm2/wikitext2_test_20000.txt");
+    let ids = tokenizer.encode(text).unwrap();
+    let stated = &json("smollm2/expected.json")["wikitext2_test"];
+    assert_eq!(ids.len() as u64, stated["tokens_total"].as_u64().unwrap());
+    let windows = perplexity::windows(&ids[..4 * perplexity::WINDOW], perplexity::WINDOW);
+    let mut model = model(&opened, &Device::cpu(), Hold::F32);
+    let score = perplexity::score(&perplexity::rows(&mut model, &windows, 20, &mut |_, _| {}).unwrap());
+    assert_eq!(score.tokens as u64, stated["scored"].as_u64().unwrap());
+    let want = stated["ppl"].as_f64().unwrap();
+    assert!((score.perplexity - want).abs() <= 2e-3, "{} instead of {want}", score.perplexity);
+}
+
+#[test]
+fn greedy_chat_answers_equal_transformers() {
+    let Some((opened, _)) = open() else { return };
+    let mut model = model(&opened, &Device::cpu(), Hold::F32);
+    for chat in json("smollm2/expected.json")["chat"].as_array().unwrap() {
+        let ids = |key: &str| -> Vec<u32> {
+            chat[key].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect()
+        };
+        let answer = ids("answer_ids");
+        let greedy = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
+        let got = generate(&mut model, &ids("prompt_ids"), answer.len(), greedy, &[2], &mut |_| {}).unwrap();
+        assert_eq!(got, answer, "{}", chat["question"]);
+    }
+}
+
+#[test]
+fn lora_gradients_and_steps_on_a_real_sample_equal_peft() {
+    let Some((opened, _)) = open() else { return };
+    let base = Tensors::read("smollm2/expected.safetensors");
+    let expected = Tensors::read("smollm2/lora/expected.safetensors");
+    let stated = &json("smollm2/expected.json")["lora"];
+    let ids = tokens(base.ints("sft_ids"));
+    let trained: Vec<bool> = base.ints("sft_labels").iter().map(|&l| l != -100).collect();
+    let document = Document { tokens: ids.clone(), trained: trained.clone(), line: 1 };
+    assert_eq!(document.trained_tokens(), 63);
+    let batch = packed(&[(ids, trained)]);
+    let (settings, values) = peft::read(&GoldenFolder::new("smollm2/lora")).unwrap();
+    let mut model = model(&opened, &Device::cpu(), Hold::F32);
+    model.load_lora(&settings, values, "golden adapter").unwrap();
+    let section =
+        ObjectiveSection::from_overrides("eaft", &[("objective.normalizer".into(), "const_3".into())]).unwrap();
+    let optimiser =
+        AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, decay_vectors: false, max_grad_norm: 1.0 };
+    let objective = Objective::from_section(&section).unwrap();
+    let mut session = Session { model, objective, optimiser, recompute: Recompute::Auto, seed: 0, step: 0 };
+    let outcome = session.gradients(std::slice::from_ref(&batch)).unwrap();
+    let want = stated["loss_eaft"].as_f64().unwrap();
+    assert!((outcome.loss - want).abs() <= 1e-4 * want, "{} instead of {want}", outcome.loss);
+    let mut compared = 0;
+    session
+        .model
+        .visit_mut(&mut |parameter| {
+            if let Some(gradient) = parameter.gradient.take() {
+                let name = format!("grad.base_model.model.{}", parameter.parts[0].name);
+                let want = expected.floats(&name);
+                let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+                close(&name, &to_host(&gradient).unwrap(), want, 1e-3 * largest, 1e-2).unwrap();
+                compared += 1;
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(compared, expected.names().len(), "every stored gradient is compared");
+    let run = &stated["adamw_lr1e-3_wd0_clip1"];
+    for step in 0..3 {
+        let outcome = session.step(std::slice::from_ref(&batch), 1e-3).unwrap();
+        let loss = run["losses_before_each_step_then_final"][step].as_f64().unwrap();
+        let norm = run["grad_norms_before_clipping"][step].as_f64().unwrap();
+        assert!((outcome.loss - loss).abs() <= 2e-3 * loss, "step {step}: loss {} instead of {loss}", outcome.loss);
+        assert!((outcome.gradient_norm - norm).abs() <= 5e-3 * norm, "step {step}: norm {}", outcome.gradient_norm);
+    }
+}
