@@ -9,15 +9,17 @@ pub struct HeadLimits {
     pub max_binding_bytes: u64,
     /// Bytes that the logits of one chunk may hold over all its tiles.
     pub logits_bytes: u64,
+    /// Rows of one chunk, at most.
+    pub rows: usize,
 }
 
 impl HeadLimits {
-    /// Limits with the default logits budget.
+    /// The default budget: 256 rows, in at most 192 MiB of logits.
     ///
-    /// 48 MiB is 250 rows of a 49,152-token vocabulary: more rows make the matrix products no faster, fewer make them
-    /// pack the head weight too often (measured; see the benchmark page).
+    /// Each chunk reads and packs the whole head weight twice, which 256 rows make up for: on two cores more rows are no
+    /// faster, and 80 rows of a 151,936-token vocabulary took a quarter longer (measured with `temper bench head`).
     pub fn new(max_binding_bytes: u64) -> Self {
-        Self { max_binding_bytes, logits_bytes: 48 << 20 }
+        Self { max_binding_bytes, logits_bytes: 192 << 20, rows: 256 }
     }
 }
 
@@ -67,7 +69,7 @@ pub fn head_plan(rows: usize, hidden: usize, vocab: usize, limits: HeadLimits) -
         });
     }
     // One row is always allowed: the budget is a wish, the binding a law.
-    let most = by_budget.max(1).min(by_binding) as usize;
+    let most = (by_budget.min(limits.rows as u64).max(1)).min(by_binding) as usize;
     let chunks = rows.div_ceil(most).max(1);
     Ok(HeadPlan { rows_per_chunk: rows.div_ceil(chunks).max(1), columns_per_tile })
 }
@@ -88,6 +90,7 @@ mod tests {
                         assert!(r >= 1 && c >= 1 && c <= vocab && r <= rows, "{plan:?}");
                         assert!(c as u64 * hidden as u64 * 4 <= binding, "a head tile outgrows a binding: {plan:?}");
                         assert!(r as u64 * c as u64 * 4 <= binding, "a logits tile outgrows a binding: {plan:?}");
+                        assert!(r <= limits.rows, "{plan:?}");
                         assert!(r == 1 || r as u64 * vocab as u64 * 4 <= limits.logits_bytes, "{plan:?}");
                     }
                 }
@@ -97,7 +100,7 @@ mod tests {
 
     #[test]
     fn chunks_are_even_so_that_no_tiny_last_one_is_left() {
-        let limits = HeadLimits { max_binding_bytes: u64::MAX, logits_bytes: 100 * 49_152 * 4 };
+        let limits = HeadLimits { max_binding_bytes: u64::MAX, logits_bytes: 100 * 49_152 * 4, rows: 256 };
         assert_eq!(head_plan(101, 576, 49_152, limits).unwrap().rows_per_chunk, 51);
     }
 

@@ -3,6 +3,7 @@
 //! Every variant of one benchmark runs in one process on one device, so that their ratio means something. A variant whose
 //! result is wrong is reported as an error and not timed.
 
+use std::cell::RefCell;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -92,11 +93,28 @@ fn measure(
     error: f64,
     body: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Measurement> {
+    measure_prepared(device, timing, bench, variant, shape, tokens, error, &mut || Ok(()), body)
+}
+
+/// As [`measure`], with something to be done before each repetition that is not timed.
+fn measure_prepared(
+    device: &Device,
+    timing: &Timing,
+    bench: &'static str,
+    variant: &str,
+    shape: &str,
+    tokens: usize,
+    error: f64,
+    prepare: &mut dyn FnMut() -> Result<()>,
+    body: &mut dyn FnMut() -> Result<()>,
+) -> Result<Measurement> {
+    prepare()?;
     memory::reset_peak();
     let before = memory::resident_bytes();
     body()?;
     let mut seconds = Vec::with_capacity(timing.repeat);
     for _ in 0..timing.repeat {
+        prepare()?;
         let start = Instant::now();
         body()?;
         seconds.push(start.elapsed().as_secs_f64());
@@ -300,19 +318,37 @@ fn bench_loss(device: &Device, args: &BenchLossArgs) -> Result<Vec<Measurement>>
         let gate = objective.gate_params(&batch);
         let indices = Indices::new(device, labels.clone());
         let name = format!("temper {method}");
-        // The logits are overwritten, so each repetition works on what the last one left: the same work, other numbers.
-        let mut tensor = Some(from_host(logits.clone(), [rows, vocab], device));
-        measured.push(measure(device, &args.timing, "loss", &name, &shape, rows, error, &mut || {
-            let Some(z) = tensor.take() else { bail!("the logits went missing") };
+        // The logits are overwritten, so each repetition gets fresh ones in the same memory, outside the time.
+        let tensor = RefCell::new(from_host(logits.clone(), [rows, vocab], device));
+        let mut prepare = || -> Result<()> {
+            let old = tensor.replace(from_host(vec![0.0], [1, 1], device));
+            drop(old);
+            tensor.replace(from_host(logits.clone(), [rows, vocab], device));
+            device.sync()?;
+            Ok(())
+        };
+        let mut body = || -> Result<()> {
+            let z = tensor.replace(from_host(vec![0.0], [1, 1], device));
             let stats = kernels::row_stats::accumulate(device, &z, 0, &indices, head::top_k(&objective), None)?;
             let weight = kernels::gate::weights(device, &stats.fields, &gate, 1.0 / rows as f32)?;
             let z = kernels::loss_gradient::over_logits(device, z, 0, &indices, &weight, &stats.fields)?;
             // Reading a row's statistics back waits for the work on any device.
             read(&stats.fields)?;
             device.sync()?;
-            tensor = Some(z);
+            tensor.replace(z);
             Ok(())
-        })?);
+        };
+        measured.push(measure_prepared(
+            device,
+            &args.timing,
+            "loss",
+            &name,
+            &shape,
+            rows,
+            error,
+            &mut prepare,
+            &mut body,
+        )?);
     }
     Ok(measured)
 }

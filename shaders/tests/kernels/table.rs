@@ -76,6 +76,7 @@ fn differences(kernel: &Kernel, joined: &Joined, valid: &Valid) -> Vec<String> {
         ("MILE", gate_kind::MILE),
         ("DEFT", gate_kind::DEFT),
         ("PROFIT", gate_kind::PROFIT),
+        ("MASKED", gate_kind::MASKED),
     ] {
         if let Some(text) = constant(valid, name) {
             compare(name, value.to_string(), text.to_string());
@@ -125,7 +126,7 @@ fn the_constants_that_kernels_share_are_found_in_their_texts() {
     for stem in ["row_stats", "gate", "loss_gradient"] {
         assert_eq!(constant(of(stem), "STATS_WIDTH"), Some(8), "{stem}");
     }
-    assert_eq!(constant(of("gate"), "PROFIT"), Some(9));
+    assert_eq!(constant(of("gate"), "MASKED"), Some(10));
 }
 
 #[test]
