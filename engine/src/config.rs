@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 use crate::data::{Format, OnError};
 use crate::error::{Error, Result};
 use crate::loss::objective::{GateShape, Method, Normalizer, Objective};
+use crate::train::session::Recompute;
 
 /// A value chosen by name: the enum, its names in files, and its parser are written once.
 pub trait Choice: Copy + PartialEq + 'static {
@@ -80,6 +81,11 @@ impl Choice for OnError {
     const ALL: &'static [(&'static str, Self)] = &[("stop", Self::Stop), ("skip", Self::Skip)];
 }
 
+impl Choice for Recompute {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("always", Self::Always), ("never", Self::Never)];
+}
+
 choice! {
     /// Which assistant turns of a chat are trained.
     pub enum TrainOn {
@@ -117,7 +123,7 @@ choice! {
     pub enum Storage {
         /// Single precision.
         F32 = "f32",
-        /// Half precision, where the device has it.
+        /// Frozen block matrices in half precision, on any device; products are in single precision.
         F16 = "f16",
         /// As the file has them: quantised blocks stay quantised.
         AsIs = "as-is",
@@ -370,6 +376,10 @@ pub struct RunSection {
     pub device: String,
     /// Default `f32`.
     pub storage: Storage,
+    /// Whether blocks run a second time before their pull-back, which needs less memory and a third more operations.
+    /// Default `auto`: only where keeping everything would take more than
+    /// [`KEEP_BYTES`](crate::train::session::KEEP_BYTES) a micro-batch. The results are the same to the bit.
+    pub recompute: Recompute,
 }
 
 impl Config {
@@ -484,12 +494,13 @@ const KEYS: [(&str, &[&str]); 6] = [
             "baseline",
             "device",
             "storage",
+            "recompute",
         ],
     ),
 ];
 
 /// Names that other trainers use for the same thing and that no spelling distance would find.
-const ALIASES: [(&str, &str); 18] = [
+const ALIASES: [(&str, &str); 19] = [
     ("lr", "optim.learning_rate"),
     ("lr_scheduler_type", "optim.schedule"),
     ("max_norm", "optim.max_grad_norm"),
@@ -508,6 +519,7 @@ const ALIASES: [(&str, &str); 18] = [
     ("batch_size", "run.batch_tokens"),
     ("gradient_accumulation_steps", "run.accumulation"),
     ("max_steps", "run.steps"),
+    ("gradient_checkpointing", "run.recompute"),
 ];
 
 /// One value, with where the user wrote it.
@@ -855,6 +867,7 @@ impl<'a> Reader<'a> {
             }),
             device: Some(self.string(R, "device", "auto")).filter(|d| !d.is_empty()).unwrap_or_else(|| "auto".into()),
             storage: self.choice(R, "storage", Storage::F32),
+            recompute: self.choice(R, "recompute", Recompute::Auto),
         };
         (data, run)
     }
@@ -985,7 +998,7 @@ mod tests {
         assert_eq!(config.optim.learning_rate, 1e-4);
         assert_eq!((config.run.steps, config.run.epochs, config.run.seed), (None, Some(1.0), 42));
         assert_eq!((config.data.cutoff_length, config.run.batch_tokens), (2048, 2048));
-        assert_eq!(config.run.baseline, None);
+        assert_eq!((config.run.baseline, config.run.recompute), (None, Recompute::Auto));
     }
 
     #[test]
@@ -1027,6 +1040,7 @@ steps = 7
 baseline = "sft"
 device = "llvmpipe"
 storage = "as-is"
+recompute = "always"
 "#;
         for text in [full, SMALL] {
             let config = parse(text).unwrap();
@@ -1122,6 +1136,17 @@ x = 1
         assert_eq!(config.adapter.targets, Targets::Names(vec!["q_proj".into(), "v_proj".into()]));
         assert_eq!(config.data.target.as_deref(), Some("2024-01-01"));
         assert!(config.adapter.targets.includes("v_proj") && !config.adapter.targets.includes("o_proj"));
+    }
+
+    #[test]
+    fn recomputing_is_automatic_always_or_never() {
+        for (name, expected) in [("always", Recompute::Always), ("never", Recompute::Never), ("auto", Recompute::Auto)]
+        {
+            assert_eq!(with(SMALL, &[("run.recompute", name)]).unwrap().run.recompute, expected);
+        }
+        let found = problems(with(SMALL, &[("run.recompute", "true"), ("run.gradient_checkpointing", "true")]));
+        assert_eq!(found[0], "--set run.recompute: [run] recompute: true is not one of auto, always, never");
+        assert!(found[1].contains("did you mean run.recompute?"), "{found:#?}");
     }
 
     #[test]

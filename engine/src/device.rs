@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use burn::tensor::wgpu::WgpuBackend;
-use burn::tensor::{Device as BurnDevice, DeviceKind};
+use burn::tensor::Device as BurnDevice;
+#[cfg(not(target_family = "wasm"))]
+use burn::tensor::{DeviceKind, wgpu::WgpuBackend};
 
 use crate::error::{Error, Result};
 use crate::kernels::launch::Gpu;
@@ -21,6 +22,7 @@ pub struct Device {
 }
 
 /// What a wgpu adapter is and allows, as `temper devices` lists it.
+#[cfg(not(target_family = "wasm"))]
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct AdapterReport {
     /// The name to give to `--device`: backend and index within it, such as `vulkan:0`.
@@ -45,6 +47,7 @@ pub struct AdapterReport {
     selector: (DeviceKind, WgpuBackend),
 }
 
+#[cfg(not(target_family = "wasm"))]
 impl AdapterReport {
     fn is_hardware(&self) -> bool {
         self.kind != "software"
@@ -172,7 +175,7 @@ impl Device {
 
     /// Bytes that the device's memory pools have reserved, where the backend tells.
     pub fn reserved_bytes(&self) -> Option<u64> {
-        self.burn.memory_pool_usage().map(|usage| usage.bytes_reserved as u64)
+        self.burn.memory_pool_usage().map(|usage| usage.bytes_reserved)
     }
 }
 
@@ -213,7 +216,7 @@ pub fn adapters() -> Vec<AdapterReport> {
                 backend: label.into(),
                 kind: name.into(),
                 driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
-                max_binding_bytes: limits.max_storage_buffer_binding_size as u64,
+                max_binding_bytes: limits.max_storage_buffer_binding_size,
                 max_buffer_bytes: limits.max_buffer_size,
                 workgroup_bytes: limits.max_compute_workgroup_storage_size,
                 f16: adapter.features().contains(wgpu::Features::SHADER_F16),

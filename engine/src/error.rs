@@ -120,7 +120,7 @@ pub enum Error {
         message: String,
     },
     /// NaN or infinity where a number is required. The step was abandoned; nothing saved was touched.
-    #[error("{tensor}: not a finite number at row {row}{}; the step was not applied, and the last checkpoint is intact", at_step(.step))]
+    #[error("{tensor}: not a finite number at row {row}{}", after(.step))]
     NonFinite {
         /// Which tensor.
         tensor: String,
@@ -158,8 +158,14 @@ fn list(problems: &[String]) -> String {
     problems.iter().map(|p| format!("  - {p}")).collect::<Vec<_>>().join("\n")
 }
 
-fn at_step(step: &Option<u64>) -> String {
-    step.map(|s| format!(" in step {s}")).unwrap_or_default()
+fn after(step: &Option<u64>) -> String {
+    match step {
+        Some(step) => format!(
+            " in step {step}; the step was abandoned, and the last checkpoint is intact. A lower [optim] learning_rate or \
+             max_grad_norm may help"
+        ),
+        None => "; check the files that it was computed from".into(),
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ use clap::{Args, Parser, Subcommand};
 /// Fine-tune language models without making them forget, on any GPU or on the CPU.
 #[derive(Debug, Parser)]
 #[command(name = "temper", version, propagate_version = true)]
-#[command(after_help = "Exit codes: 0 done, 1 the run failed, 2 something that was asked for cannot be.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 the run failed, 2 something that was asked for cannot be, 130 stopped with Ctrl-C."
+)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -58,7 +60,8 @@ pub struct TrainArgs {
     /// Folder for everything that the run writes; must be empty or not exist yet.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Go on with the interrupted run in --out, from its last checkpoint.
+    /// Go on with the interrupted run in --out, from its last checkpoint. A configuration given again must be the run's
+    /// own.
     #[arg(long, requires = "out")]
     pub resume: bool,
 }
@@ -94,7 +97,7 @@ pub struct EvalInput {
 /// Arguments of `temper devices`.
 #[derive(Debug, Args)]
 pub struct DevicesArgs {
-    /// Print one JSON array.
+    /// Print one JSON object: `chosen`, `why` and the list `adapters`.
     #[arg(long)]
     pub json: bool,
 }
@@ -165,8 +168,8 @@ pub struct BenchStepArgs {
     /// Hugging Face folder or GGUF file.
     #[arg(long, value_name = "DIR_OR_GGUF")]
     pub model: String,
-    /// Tokens of the sequence.
-    #[arg(long, default_value_t = 512, value_parser = at_least_one)]
+    /// Tokens of the sequence, at least 2.
+    #[arg(long, default_value_t = 512, value_parser = at_least_two)]
     pub tokens: usize,
     /// LoRA rank.
     #[arg(long, default_value_t = 16, value_parser = at_least_one)]
@@ -250,6 +253,11 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n >= 1).ok_or_else(|| "expected a whole number of at least 1".into())
 }
 
+fn at_least_two(text: &str) -> Result<usize, String> {
+    // The first token of a sequence is never trained.
+    text.parse().ok().filter(|n| *n >= 2).ok_or_else(|| "expected a whole number of at least 2".into())
+}
+
 fn temperature(text: &str) -> Result<f32, String> {
     let number = text.parse::<f32>().ok();
     number.filter(|t| t.is_finite() && *t >= 0.0).ok_or_else(|| "expected a number of at least 0".into())
@@ -311,6 +319,7 @@ mod tests {
             "temper train --set steps=3",
             "temper train --resume",
             "temper bench head --rows 0",
+            "temper bench step --model m --tokens 1",
             "temper logits --model m --tokens 1,x --out y",
             "temper generate --model m --prompt x --temperature nan",
         ] {

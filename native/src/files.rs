@@ -2,7 +2,7 @@
 //!
 //! Place in the flow: beneath everything that touches the disk. The engine sees only [`Bytes`] and [`Folder`].
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +20,9 @@ pub fn io_error(path: &Path, error: &io::Error) -> Error {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             ": the disk is full; what was saved before is intact, free some space and go on with --resume"
         }
+        io::ErrorKind::FileTooLarge => {
+            ": this account may not write files of this size (ulimit -f); what was saved before is intact"
+        }
         io::ErrorKind::PermissionDenied => ": this account may not; choose another folder with --out",
         io::ErrorKind::ReadOnlyFilesystem => ": choose another folder with --out",
         _ => "",
@@ -30,10 +33,18 @@ pub fn io_error(path: &Path, error: &io::Error) -> Error {
 /// Writes a file that is, whatever happens, either the old one, absent, or complete: a temporary file in the same folder
 /// is written, forced to the disk, renamed, and the folder forced to the disk so that the name survives a power cut.
 ///
+/// What is no file (`/dev/stdout`, a pipe) is written to and stays what it is; a link is followed.
+///
 /// # Errors
 /// [`Error::Io`]; the temporary file is gone then, and an old file untouched.
 pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let attempt = || -> io::Result<()> {
+        if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            let mut buffered = BufWriter::new(OpenOptions::new().write(true).open(path)?);
+            write(&mut buffered)?;
+            return buffered.flush();
+        }
+        let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
         let folder = parent(path);
         let mut builder = tempfile::Builder::new();
         builder.prefix(PARTIAL);
@@ -57,6 +68,19 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::R
 /// # Errors
 /// [`Error::Io`]; the temporary folder is gone then.
 pub fn write_folder_atomically(path: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
+    write_folder_with(path, files, |_| Ok(()))
+}
+
+/// As [`write_folder_atomically`], with what `fill` writes into the folder besides `files`: for what is better not held in
+/// memory whole.
+///
+/// # Errors
+/// As [`write_folder_atomically`], and those of `fill`.
+pub fn write_folder_with(
+    path: &Path,
+    files: &[(String, Vec<u8>)],
+    fill: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<()> {
     let attempt = || -> io::Result<()> {
         let parent = parent(path);
         let mut builder = tempfile::Builder::new();
@@ -69,6 +93,7 @@ pub fn write_folder_atomically(path: &Path, files: &[(String, Vec<u8>)]) -> Resu
             file.write_all(contents)?;
             file.sync_all()?;
         }
+        fill(temporary.path())?;
         sync_folder(temporary.path())?;
         if path.exists() {
             fs::remove_dir_all(path)?;
@@ -239,6 +264,25 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_device_is_written_to_and_never_replaced_and_a_link_is_followed() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        let full = Path::new("/dev/full");
+        let message = write_atomically(full, |w| w.write_all(b"x")).unwrap_err().to_string();
+        assert!(message.contains("the disk is full"), "{message}");
+        write_atomically(Path::new("/dev/null"), |w| w.write_all(b"x")).unwrap();
+        assert!(fs::metadata(full).unwrap().file_type().is_char_device());
+
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, b"old").unwrap();
+        symlink("file", &link).unwrap();
+        write_atomically(&link, |w| w.write_all(b"new")).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+    }
+
     #[cfg(unix)]
     #[test]
     fn a_written_file_is_readable_by_others_as_far_as_the_umask_lets() {
@@ -260,6 +304,9 @@ mod tests {
             assert_eq!(fs::read(path.join("a")).unwrap(), contents);
         }
         assert!(write_folder_atomically(&folder.path().join("step-2"), &[("../x".into(), vec![])]).is_err());
+        let failed = write_folder_with(&path, &[], |_| Err(io::Error::from(io::ErrorKind::StorageFull)));
+        assert!(failed.is_err());
+        assert_eq!(fs::read(path.join("a")).unwrap(), b"2", "an attempt that fails leaves the folder of the last one");
         assert_eq!(names(folder.path()), ["step-1"]);
         fs::create_dir(folder.path().join(".partial-killed")).unwrap();
         fs::write(folder.path().join(".partial-file"), b"").unwrap();

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use temper_engine::data::{
-    self, ChatTemplate, Document, EncodeOptions, EncodeReport, Format, OnError, Report, Tokenizer,
+    self, ChatTemplate, Content, Document, EncodeOptions, EncodeReport, Format, OnError, Record, Report, Tokenizer,
 };
+use temper_engine::eval::perplexity::{self, WINDOW};
 use temper_engine::export::peft;
 use temper_engine::host::{Folder, MemoryFolder};
 use temper_engine::model::Model;
@@ -243,6 +244,37 @@ pub struct DataSet {
     pub records: Report,
     /// What became of it.
     pub encoding: EncodeReport,
+}
+
+/// Reads a set on which loss is only measured. Records are scored on what would be trained; a plain text is cut into
+/// windows of [`WINDOW`] tokens, each on its own and without tokens around it, or shorter ones where the model's context
+/// or the options' `cutoff_length` is shorter.
+///
+/// # Errors
+/// As [`read_set`].
+pub fn read_measured(path: &str, tokenizer: &Tokenizer, context: usize, options: ReadOptions) -> Result<DataSet> {
+    let bytes = read_data(path)?;
+    let (records, report) = data::record::parse(path, &bytes, options.format, options.on_error)?;
+    let [Record { content: Content::Text(text), .. }] = records.as_slice() else {
+        return read_set(path, tokenizer, options);
+    };
+    if !bytes.ends_with(text.as_bytes()) {
+        // One record of JSONL.
+        return read_set(path, tokenizer, options);
+    }
+    let documents = perplexity::windows(&tokenizer.encode(text)?, WINDOW.min(context).min(options.cutoff_length));
+    if documents.is_empty() {
+        return Err(Error::Data { file: path.into(), problem: "it has fewer than two tokens".into() });
+    }
+    let sum = |of: fn(&Document) -> usize| documents.iter().map(of).sum();
+    let encoding = EncodeReport {
+        documents: documents.len(),
+        tokens: sum(|d| d.tokens.len()),
+        trained_tokens: sum(Document::trained_tokens),
+        longest: documents.iter().map(|d| d.tokens.len()).max().unwrap_or(0),
+        ..EncodeReport::default()
+    };
+    Ok(DataSet { documents, records: report, encoding })
 }
 
 /// Reads and tokenises a data set.

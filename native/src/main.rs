@@ -1,12 +1,13 @@
 //! The `temper` command: reads arguments, runs one command, prints an error once, and exits with its code.
 //!
 //! 0 is success (also when the reader of our output went away), 1 a run that failed, 2 something that was asked for and
-//! cannot be.
+//! cannot be, 130 a run that was stopped with Ctrl-C and can be resumed.
 
 mod cli;
 mod commands;
 mod files;
 mod inputs;
+mod interrupt;
 mod memory;
 mod output;
 mod progress;
@@ -18,9 +19,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cli::{Cli, Command};
+use interrupt::Interrupted;
 use tracing_subscriber::EnvFilter;
 
+/// As shells report a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
 fn main() -> ExitCode {
+    quiet_display_driver();
+    interrupt::ignore_file_size_signal();
     let Cli { global, command } = Cli::parse();
     let level = ["warn", "temper=info,temper_engine=info,warn", "temper=debug,temper_engine=debug,info"];
     let default = level[usize::from(global.verbose).min(level.len() - 1)];
@@ -40,9 +47,24 @@ fn main() -> ExitCode {
     if is_broken_pipe(&error) {
         return ExitCode::SUCCESS;
     }
+    if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
+        let _ = writeln!(io::stderr(), "temper: {interrupted}");
+        return ExitCode::from(INTERRUPTED);
+    }
     // Nobody is left to tell if stderr is gone too.
     let _ = writeln!(io::stderr(), "temper: error: {error:#}");
     ExitCode::from(if is_bad_input(&error) { 2 } else { 1 })
+}
+
+/// On Linux without a desktop session, Mesa's Vulkan drivers ask for a display although nothing is shown, and Wayland's
+/// library complains on stderr that `XDG_RUNTIME_DIR` is not set. With a path at which there is no socket it finds no
+/// display and says nothing. The path does not exist, so nobody can put a socket there and nothing has to be removed.
+fn quiet_display_driver() {
+    #[cfg(target_os = "linux")]
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none_or(|folder| folder.is_empty()) {
+        // SAFETY: the first thing that `main` does, before any thread is started that could read the environment.
+        unsafe { std::env::set_var("XDG_RUNTIME_DIR", "/nonexistent") };
+    }
 }
 
 /// The reader of our output, such as `head`, has seen enough.

@@ -50,7 +50,7 @@ impl Progress {
                 if let Some(bar) = self.bar.take() {
                     bar.finish_and_clear();
                 }
-                let how = if finished.interrupted { "stopped; --resume goes on" } else { "finished" };
+                let how = if finished.interrupted { "stopped" } else { "finished" };
                 self.line(&format!(
                     "{how} after {} steps, {} trained tokens, {}",
                     finished.step,

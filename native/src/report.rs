@@ -334,7 +334,8 @@ fn svg(size: (u32, u32), title: &str, plot: impl FnOnce(&Root) -> Result<()>) ->
         draw(root.present())?;
     }
     let label = format!("<svg role=\"img\" aria-label=\"{}\" ", escape(title));
-    Ok(text.replacen("<svg ", &label, 1))
+    // Inside HTML the name space is known, and its address would look like a link.
+    Ok(text.replacen("<svg ", &label, 1).replacen(" xmlns=\"http://www.w3.org/2000/svg\"", "", 1))
 }
 
 /// plotters' errors borrow the backend; only their words go on.
@@ -668,11 +669,9 @@ mod tests {
         if let Some(path) = std::env::var_os("TEMPER_SAMPLE_REPORT") {
             std::fs::write(path, &html).unwrap();
         }
-        for outside in ["src=", "href=", "url(", "@import", "<script"] {
+        for outside in ["src=", "href=", "url(", "@import", "<script", "http"] {
             assert!(!html.contains(outside), "{outside}");
         }
-        let links: Vec<_> = html.match_indices("http").map(|(at, _)| &html[at..at + 26]).collect();
-        assert!(links.iter().all(|link| *link == "http://www.w3.org/2000/svg"), "{links:?}");
         assert!(html.len() < 2_000_000, "{} bytes", html.len());
     }
 

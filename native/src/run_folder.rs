@@ -23,7 +23,7 @@ use temper_engine::config::Config;
 use temper_engine::train::event::{Evaluated, Evaluation, Finished, Landscape, Phase, Started, StepMetrics};
 use temper_engine::{Error, Result};
 
-use crate::files::{io_error, remove_partial, write_atomically, write_folder_atomically};
+use crate::files::{io_error, remove_partial, write_atomically, write_folder_atomically, write_folder_with};
 
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
@@ -142,26 +142,33 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder of a new run and writes its resolved configuration.
+    /// Makes the folder of a new run, still empty, so that a place that cannot be written to is known before a large
+    /// model is read.
     ///
     /// # Errors
     /// [`Error::Config`] where it already holds a run (nothing is ever overwritten) or other files;
     /// [`Error::Io`] where it cannot be made.
-    pub fn create(path: &Path, config: &Config) -> Result<Self> {
+    pub fn reserve(path: &Path) -> Result<Reserved> {
         let refuse = |problem: &str| Error::Config { problems: vec![format!("--out {}: {problem}", path.display())] };
         if path.join(CONFIG).exists() {
             return Err(refuse("already holds a run; go on with it (--resume) or choose another folder"));
         }
-        match fs::read_dir(path).map(|mut entries| entries.next().is_none()) {
+        // What an attempt left that was killed before its first file does not count.
+        let ours = |entry: io::Result<fs::DirEntry>| {
+            entry.is_ok_and(|entry| {
+                let empty = || fs::read_dir(entry.path()).is_ok_and(|mut entries| entries.next().is_none());
+                entry.file_name() == CHECKPOINTS && empty()
+            })
+        };
+        let existed = path.exists();
+        match fs::read_dir(path).map(|mut entries| entries.all(ours)) {
             Ok(false) => return Err(refuse("is not empty; choose an empty folder or one that does not exist yet")),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Err(refuse("is not a folder")),
             _ => {}
         }
         let checkpoints = path.join(CHECKPOINTS);
         fs::create_dir_all(&checkpoints).map_err(|error| io_error(&checkpoints, &error))?;
-        let run = Self { path: path.to_path_buf() };
-        write_atomically(&path.join(CONFIG), |w| w.write_all(config.to_toml().as_bytes()))?;
-        Ok(run)
+        Ok(Reserved { run: Self { path: path.to_path_buf() }, existed })
     }
 
     /// Opens the folder of a run to go on with it or to read it, and clears away what a killed process left.
@@ -263,14 +270,6 @@ impl RunFolder {
         })
     }
 
-    /// Reads `summary.json`, where there is one.
-    ///
-    /// # Errors
-    /// [`Error::Io`] or [`Error::Format`].
-    pub fn read_summary(&self) -> Result<Option<Summary>> {
-        read_json(&self.path.join(SUMMARY))
-    }
-
     /// Writes `evaluations.json`.
     ///
     /// # Errors
@@ -290,17 +289,18 @@ impl RunFolder {
         Ok(read_json(&self.part(part).join(EVALUATIONS))?.unwrap_or_default())
     }
 
-    /// Writes a folder of results, such as `adapter/`, replacing the one of an earlier attempt.
+    /// Writes a folder of results, such as `adapter/`, complete or not at all, replacing the one of an earlier attempt.
+    /// `fill` writes into it what is not in `files`.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn write_result(&self, name: &str, files: &[(String, Vec<u8>)]) -> Result<PathBuf> {
-        let path = self.path.join(name);
-        if path.exists() {
-            fs::remove_dir_all(&path).map_err(|error| io_error(&path, &error))?;
-        }
-        write_folder_atomically(&path, files)?;
-        Ok(path)
+    pub fn write_result(
+        &self,
+        name: &str,
+        files: &[(String, Vec<u8>)],
+        fill: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<()> {
+        write_folder_with(&self.path.join(name), files, fill)
     }
 
     /// Writes `landscape.json`.
@@ -368,6 +368,43 @@ impl RunFolder {
     }
 }
 
+/// The folder of a run that has not begun. Dropped like that, it leaves no trace, so that the same command works once what
+/// was wrong with it is mended.
+#[derive(Debug)]
+pub struct Reserved {
+    run: RunFolder,
+    /// The folder was there before.
+    existed: bool,
+}
+
+impl Reserved {
+    /// The folder.
+    pub fn folder(&self) -> &RunFolder {
+        &self.run
+    }
+
+    /// Writes the resolved configuration, which makes the folder that of a run.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn begin(&self, config: &Config) -> Result<()> {
+        write_atomically(&self.run.path.join(CONFIG), |w| w.write_all(config.to_toml().as_bytes()))
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if self.run.path.join(CONFIG).exists() {
+            return;
+        }
+        // Neither call removes a folder that holds something.
+        let _ = fs::remove_dir(self.run.checkpoints_path());
+        if !self.existed {
+            let _ = fs::remove_dir(&self.run.path);
+        }
+    }
+}
+
 /// Length of the leading lines that are whole, readable, and of steps up to `done`.
 fn kept_length(text: &[u8], done: u64) -> u64 {
     #[derive(Deserialize)]
@@ -420,6 +457,12 @@ mod tests {
         Config::parse("[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n", "x", &[]).unwrap()
     }
 
+    fn created(path: &Path, config: &Config) -> Result<RunFolder> {
+        let reserved = RunFolder::reserve(path)?;
+        reserved.begin(config)?;
+        Ok(reserved.folder().clone())
+    }
+
     fn step(step: u64) -> StepMetrics {
         StepMetrics { step, loss: 1.0 / step as f64, ..StepMetrics::default() }
     }
@@ -432,23 +475,38 @@ mod tests {
     fn a_new_run_writes_its_resolved_configuration_and_never_overwrites_another() {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("runs/a");
-        let run = RunFolder::create(&path, &config()).unwrap();
+        let run = created(&path, &config()).unwrap();
         assert_eq!(run.config().unwrap(), config());
-        assert!(RunFolder::create(&path, &config()).unwrap_err().to_string().contains("--resume"));
+        assert!(created(&path, &config()).unwrap_err().to_string().contains("--resume"));
         assert!(RunFolder::open(&path).is_ok());
 
         let full = base.path().join("full");
         fs::create_dir(&full).unwrap();
         fs::write(full.join("thesis.txt"), "x").unwrap();
-        assert!(RunFolder::create(&full, &config()).unwrap_err().to_string().contains("not empty"));
+        assert!(created(&full, &config()).unwrap_err().to_string().contains("not empty"));
         assert!(RunFolder::open(&full).unwrap_err().is_bad_input());
-        assert!(RunFolder::create(&full.join("thesis.txt"), &config()).is_err());
+        assert!(created(&full.join("thesis.txt"), &config()).is_err());
+    }
+
+    #[test]
+    fn a_run_that_never_begins_leaves_no_trace() {
+        let base = tempfile::tempdir().unwrap();
+        for existed in [false, true] {
+            let path = base.path().join(format!("a-{existed}"));
+            if existed {
+                fs::create_dir(&path).unwrap();
+            }
+            drop(RunFolder::reserve(&path).unwrap());
+            assert_eq!(path.exists(), existed);
+            assert!(created(&path, &config()).is_ok());
+            assert!(path.join(CHECKPOINTS).is_dir());
+        }
     }
 
     #[test]
     fn resuming_drops_the_lines_of_steps_that_are_done_again() {
         let base = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(&base.path().join("a"), &config()).unwrap();
+        let run = created(&base.path().join("a"), &config()).unwrap();
         let mut metrics = run.metrics(Part::Main, 0).unwrap();
         (1..=5).for_each(|s| metrics.append(&step(s)).unwrap());
         drop(metrics);
@@ -462,7 +520,7 @@ mod tests {
     #[test]
     fn a_line_cut_short_by_a_kill_is_neither_read_nor_appended_to() {
         let base = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(&base.path().join("a"), &config()).unwrap();
+        let run = created(&base.path().join("a"), &config()).unwrap();
         run.metrics(Part::Main, 0).unwrap().append(&step(1)).unwrap();
         let path = run.path().join(METRICS);
         let mut text = fs::read_to_string(&path).unwrap();
@@ -477,7 +535,7 @@ mod tests {
     fn the_newest_checkpoints_are_kept_and_a_half_written_one_is_none() {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("a");
-        let run = RunFolder::create(&path, &config()).unwrap();
+        let run = created(&path, &config()).unwrap();
         for step in [9, 10, 100, 200] {
             run.save_checkpoint(step, &[("state.json".into(), b"{}".to_vec())], 2).unwrap();
         }
@@ -491,15 +549,14 @@ mod tests {
     }
 
     #[test]
-    fn summary_and_landscape_read_back() {
+    fn landscapes_read_back() {
         let base = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(&base.path().join("a"), &config()).unwrap();
-        assert_eq!(run.read_summary().unwrap(), None);
+        let run = created(&base.path().join("a"), &config()).unwrap();
         let landscapes = Landscapes { before: Some(Landscape::default()), after: None };
         run.write_landscapes(Part::Baseline, &landscapes).unwrap();
         assert_eq!(run.read_landscapes(Part::Baseline).unwrap(), landscapes);
         assert_eq!(run.read_landscapes(Part::Main).unwrap(), Landscapes::default());
-        fs::write(run.path().join(SUMMARY), "{").unwrap();
-        assert!(matches!(run.read_summary(), Err(Error::Format { .. })));
+        fs::write(run.path().join(LANDSCAPE), "{").unwrap();
+        assert!(matches!(run.read_landscapes(Part::Main), Err(Error::Format { .. })));
     }
 }

@@ -8,11 +8,12 @@ use temper_conformance::compare::{close, same_bits};
 use temper_conformance::devices;
 use temper_conformance::golden::{Tensors, json};
 use temper_conformance::oracle::{self, matmul::matmul, row_stats::row_stats};
-use temper_engine::config::ObjectiveSection;
+use temper_engine::config::{Choice, ObjectiveSection};
 use temper_engine::kernels::tensor::read;
 use temper_engine::kernels::{self, Indices, row_stats::from_fields};
 use temper_engine::loss::head;
 use temper_engine::loss::objective::{BatchStats, Gate, Method, Objective, RowStats};
+use temper_engine::loss::plan::{HeadLimits, head_plan};
 use temper_engine::loss::ready::{Evaluated, evaluate};
 use temper_engine::model::parameter::Parameter;
 use temper_engine::model::vocabulary::{Tile, VocabularyMatrix};
@@ -296,8 +297,7 @@ fn the_row_that_is_the_percentile_is_dropped_on_every_device() {
                 objective("masked_sft", &[("entropy_percentile", "100"), ("probability_percentile", &percent)]),
             ] {
                 let batch = objective.batch(&rows, &sequences, columns).unwrap();
-                let got =
-                    read(&kernels::gate::weights(&device, &fields, &objective.gate_params(&batch), 1.0).unwrap());
+                let got = read(&kernels::gate::weights(&device, &fields, &objective.gate_params(&batch), 1.0).unwrap());
                 let want: Vec<f32> = rows.iter().map(|row| objective.weight(row, &batch)).collect();
                 let what = format!("{objective:?} on {}", device.name());
                 same_bits(&what, &got.unwrap(), &want).unwrap();
@@ -610,7 +610,7 @@ impl ExactHead {
         let logits: Vec<f32> = logits.iter().map(|&z| z as f32).collect();
         let rows: Vec<_> = logits.chunks(vocab).zip(labels).collect();
         let stats: Vec<RowStats> =
-            rows.iter().map(|(row, &y)| exact_statistics(row, y as usize, head::top_k(objective))).collect();
+            rows.iter().map(|(row, y)| exact_statistics(row, **y as usize, head::top_k(objective))).collect();
         let batch = objective.batch(&stats, sequences, vocab).unwrap();
         let weights: Vec<f64> = stats.iter().map(|s| f64::from(objective.weight(s, &batch)) / n as f64).collect();
         let (mut dhidden, mut dweight) = (vec![0.0; hidden.len()], vec![0.0; weight.len()]);
@@ -674,25 +674,27 @@ fn the_head_in_one_or_several_vocabulary_tiles_equals_the_definition_for_every_o
 
 #[test]
 fn the_head_in_several_chunks_equals_the_definition() {
-    // 48 MiB of logits are 191 rows of this vocabulary, so there are two chunks.
-    let (mut random, rows, vocab, width) = (Random::new(41), 193, 65_600, 4);
+    let (mut random, rows, vocab, width) = (Random::new(41), 600, 1500, 8);
+    let plan = head_plan(rows, width, vocab, HeadLimits::new(u64::MAX)).unwrap();
+    assert!(plan.rows_per_chunk * 2 < rows, "more rows are needed for three chunks: {plan:?}");
     let (hidden, weight) = (random.vec(rows * width, 2.0), random.vec(vocab * width, 2.0));
     let labels: Vec<u32> = (0..rows).map(|_| random.below(vocab)).collect();
     let objective = objective("eaft", &[]);
     let want = ExactHead::new(&hidden, &weight, &labels, &objective, &vec![0; rows], rows);
     for device in devices::all() {
         let x = matrix(&device, &hidden, [rows, width]);
-        let mut head = vocabulary(&device, &weight, width, &[30_000, vocab]);
+        let mut head = vocabulary(&device, &weight, width, &[700, vocab]);
         let batch = objective.without_batch(vocab);
         let output = head::gradient(&device, &mut head, &x, &labels, &objective, &batch, 1.0 / rows as f32).unwrap();
         assert_eq!(output.statistics().unwrap().len(), rows);
         close(device.name(), &output.weights().unwrap(), &want.weights, 1e-8, 5e-5).unwrap();
         close_to_largest(device.name(), &read(&output.dhidden).unwrap(), &want.dhidden, 2e-5);
         close_to_largest(device.name(), &weight_gradient(&head), &want.dweight, 2e-5);
-        // The error of a row in the second chunk still names the row of the batch.
+        // The error of a row in the last chunk still names the row of the batch.
         let mut broken = hidden.clone();
         broken[(rows - 2) * width] = f32::NAN;
-        let error = head::statistics(&device, &head, &matrix(&device, &broken, [rows, width]), &labels, 20).unwrap_err();
+        let error =
+            head::statistics(&device, &head, &matrix(&device, &broken, [rows, width]), &labels, 20).unwrap_err();
         assert!(matches!(error, Error::NonFinite { row, .. } if row == rows - 2), "{error}");
     }
 }

@@ -59,6 +59,12 @@ fn bf16_shards_give_the_logits_of_transformers() {
             temper_engine::model::load::load(&opened.architecture, opened.weights.as_ref(), &device, hold, false)
                 .unwrap();
         close("held in bf16", &packed.logits(&ids).unwrap(), expected.floats(&name), 1e-4, 1e-4).unwrap();
+        // f16 holds every bf16 of these sizes exactly, so nothing is lost.
+        let hold = temper_engine::model::load::Hold::F16;
+        let mut half =
+            temper_engine::model::load::load(&opened.architecture, opened.weights.as_ref(), &device, hold, false)
+                .unwrap();
+        close("held in f16", &half.logits(&ids).unwrap(), expected.floats(&name), 1e-4, 1e-4).unwrap();
     }
 }
 

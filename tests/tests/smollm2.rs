@@ -24,6 +24,7 @@ use temper_engine::train::session::{Recompute, Session};
 use temper_engine::weights::gguf::Gguf;
 use temper_engine::weights::{self, Opened};
 
+#[allow(clippy::print_stderr, reason = "a test that was left out says so")]
 fn open() -> Option<(Opened, Arc<Gguf>)> {
     let Some(path) = std::env::var_os("TEMPER_SMOLLM2") else {
         eprintln!("left out: TEMPER_SMOLLM2 does not name the GGUF file (`cargo xtask smollm2` fetches it)");

@@ -143,6 +143,29 @@ impl Tokenizer {
         self.chat_template.as_deref()
     }
 
+    /// `tokenizer.json` and `tokenizer_config.json` that read back as this tokenizer, for a model whose own file (GGUF)
+    /// other programs could not take the tokenizer from.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] where the crate cannot write one of its parts.
+    pub fn to_files(&self) -> Result<[(String, Vec<u8>); 2]> {
+        let tokenizer = self.inner.to_string(false).map_err(|error| failed("cannot write tokenizer.json", error))?;
+        let text = |id: Option<u32>| id.and_then(|id| self.token_text(id));
+        let mut config = serde_json::json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": text(self.bos),
+            "eos_token": text(self.eos_id()),
+            "pad_token": text(self.pad),
+            "add_bos_token": self.add_bos,
+            "clean_up_tokenization_spaces": false,
+        });
+        if let Some(template) = &self.chat_template {
+            config["chat_template"] = template.as_str().into();
+        }
+        let config = format!("{config:#}\n");
+        Ok([("tokenizer.json".into(), tokenizer.into_bytes()), ("tokenizer_config.json".into(), config.into_bytes())])
+    }
+
     /// Adds stop tokens that a model's own configuration names (`eos_token_id` of `config.json` or
     /// `generation_config.json`). The first becomes [`Tokenizer::eos_id`] only where the tokenizer named none.
     ///

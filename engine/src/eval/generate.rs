@@ -1,6 +1,6 @@
 //! Text from a model: greedy, or sampled with temperature and top-p (Holtzman et al. 2020).
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::rng::Rng;
 
@@ -18,7 +18,7 @@ pub struct Sampling {
 /// Continues `prompt` by at most `count` tokens, stopping after one of `stop`. `each` hears every new token.
 ///
 /// # Errors
-/// As [`Model::forward`].
+/// [`Error::Config`] for a prompt without a token; otherwise as [`Model::forward`].
 pub fn generate(
     model: &mut Model,
     prompt: &[u32],
@@ -27,6 +27,9 @@ pub fn generate(
     stop: &[u32],
     each: &mut dyn FnMut(u32),
 ) -> Result<Vec<u32>> {
+    if prompt.is_empty() {
+        return Err(Error::Config { problems: vec!["the prompt is empty: there is nothing to continue".into()] });
+    }
     let mut tokens = prompt.to_vec();
     let mut rng = Rng::new(sampling.seed);
     for _ in 0..count {

@@ -46,18 +46,19 @@ pub fn rows(
     for (index, batch) in batches.iter().enumerate() {
         let forward = model.forward(batch, Keep::Nothing, None)?;
         if let Some(trained) = model.trained_rows(batch, &forward)? {
-            rows.extend(head::statistics(model.device(), model.head(), &trained.hidden, &trained.labels, top_k)?);
+            let scored = head::statistics(model.device(), model.head(), &trained.hidden, &trained.labels, top_k);
+            rows.extend(scored.map_err(|error| model.blame(error))?);
         }
         progress(index + 1, batches.len());
     }
     Ok(rows)
 }
 
-/// Loss and perplexity from scored rows.
+/// Loss and perplexity from scored rows. A perplexity beyond f64 is its largest number, because JSON knows no infinity.
 pub fn score(rows: &[RowStats]) -> Score {
     let sum: f64 = rows.iter().map(|row| f64::from(row.ce)).sum();
     let loss = sum / rows.len().max(1) as f64;
-    Score { loss, perplexity: loss.exp(), tokens: rows.len() }
+    Score { loss, perplexity: loss.exp().min(f64::MAX), tokens: rows.len() }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ impl Gpu {
 
     /// Bytes that one storage binding may hold.
     pub fn max_binding_bytes(&self) -> u64 {
-        self.setup.device.limits().max_storage_buffer_binding_size as u64
+        self.setup.device.limits().max_storage_buffer_binding_size
     }
 
     /// Runs `kernel` over `groups` workgroups, spread over two axes where one is too short.

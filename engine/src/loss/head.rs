@@ -145,7 +145,7 @@ fn chunks(device: &Device, head: &VocabularyMatrix, hidden: &Tensor<2>, labels: 
         .map(|start| {
             let end = (start + plan.rows_per_chunk).min(rows);
             Chunk {
-                hidden: hidden.clone().slice([start..end]),
+                hidden: hidden.clone().slice(start..end),
                 labels: Indices::new(device, labels[start..end].to_vec()),
             }
         })
@@ -170,7 +170,7 @@ fn chunk_statistics(
 fn read_statistics(chunks: &[Tensor<2>]) -> Result<Vec<RowStats>> {
     let mut rows = Vec::new();
     for fields in chunks {
-        for fields in kernels::tensor::read(fields)?.chunks_exact(temper_shaders::STATS_WIDTH as usize) {
+        for fields in kernels::tensor::read(fields)?.chunks_exact(temper_shaders::STATS_WIDTH) {
             let stats = kernels::row_stats::from_fields(fields);
             match stats {
                 Some(stats) => rows.push(stats),

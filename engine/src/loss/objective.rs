@@ -468,8 +468,8 @@ impl Objective {
                 // The lowest probabilities are the highest cross entropies; the mirrored values keep one definition of
                 // the percentile.
                 let threshold = -quantile(rows.iter().map(|r| -r.ce).collect(), probability_percentile);
-                // A device's logarithm may round the percentile's own row by an ulp or two to the other side.
-                batch.ce_threshold = threshold - threshold.abs() * 1e-6;
+                // A device's logarithm may round the percentile's own row to the other side: WGSL allows it 2^-21.
+                batch.ce_threshold = threshold - threshold.abs().max(1.0) * 2e-6;
                 batch.probability_threshold = match batch.ce_threshold.is_finite() {
                     true => (-batch.ce_threshold).exp(),
                     false => f32::NEG_INFINITY,

@@ -13,13 +13,15 @@ use crate::error::Result;
 use crate::kernels::Packed;
 use crate::loss::plan::columns_per_tile;
 use crate::rng::{Rng, mix};
-use crate::weights::{RawTensor, Storage, WeightSource};
+use crate::weights::{RawTensor, Storage, WeightSource, dequantize};
 
 /// How frozen matrices are held on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
     /// Everything in f32.
     F32,
+    /// Frozen block matrices in f16, half the memory; de-quantised when used.
+    F16,
     /// Frozen block matrices as the file stores them, de-quantised when used.
     AsStored,
 }
@@ -147,9 +149,14 @@ impl Builder<'_> {
         let named = |what: &str| -> Vec<Part> {
             parts.iter().map(|&(part, rows)| Part { name: name(part, what), rows }).collect()
         };
-        let raws = parts.iter().map(|(part, _)| (self.maker)(&name(part, "weight"))).collect::<Result<Vec<_>>>()?;
+        let mut raws = parts.iter().map(|(part, _)| (self.maker)(&name(part, "weight"))).collect::<Result<Vec<_>>>()?;
+        if self.hold == Hold::F16 {
+            for raw in raws.iter_mut().filter(|raw| raw.storage != Storage::F16) {
+                *raw = dequantize::quantise(&raw.name, &raw.shape, &raw.to_f32(), Storage::F16)?;
+            }
+        }
         let outputs: usize = parts.iter().map(|p| p.1).sum();
-        let packed = self.hold == Hold::AsStored && raws.iter().all(|r| r.storage != Storage::F32);
+        let packed = self.hold != Hold::F32 && raws.iter().all(|r| r.storage != Storage::F32);
         let weight = if packed {
             let packed = raws.into_iter().map(|raw| Packed::new(self.device, raw, inputs)).collect();
             Weight::Packed(packed, named("weight"))

@@ -223,13 +223,32 @@ impl Model {
     pub fn last_logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         let batch = MicroBatch::whole(tokens);
         let forward = self.forward(&batch, Keep::Nothing, None)?;
-        let last = forward.output.slice([tokens.len() - 1..tokens.len()]);
+        let last = forward.output.slice(tokens.len() - 1..tokens.len());
         let (hidden, _) = self.norm(&last)?;
         let mut out = Vec::with_capacity(self.arch.vocab);
         for tile in self.head().logits(&self.device, &hidden)? {
             out.extend(kernels::tensor::read(&tile)?);
         }
         Ok(out)
+    }
+
+    /// Adds to a [`Error::NonFinite`] which weight it comes from, where a weight is not finite itself. Other errors pass.
+    /// Reads every weight back, so it is for errors only.
+    pub fn blame(&self, error: Error) -> Error {
+        let Error::NonFinite { tensor, row, step } = error else { return error };
+        let mut found = None;
+        self.visit(&mut |parameter| {
+            if found.is_none()
+                && let Ok(values) = parameter::to_host(&parameter.value)
+            {
+                found = parameter.first_non_finite(&values);
+            }
+        });
+        let tensor = match found {
+            Some((name, row)) => format!("{tensor} (because of weight {name}, row {row})"),
+            None => tensor,
+        };
+        Error::NonFinite { tensor, row, step }
     }
 
     /// Calls `visit` on every parameter, in a fixed order.

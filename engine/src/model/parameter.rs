@@ -93,6 +93,16 @@ impl Parameter {
             (part.name.as_str(), shape, &values[at - length..at])
         })
     }
+
+    /// Name and row of the first of these host values (the parameter's own, or of its gradient or moments) that is NaN or
+    /// infinite.
+    pub fn first_non_finite(&self, values: &[f32]) -> Option<(String, usize)> {
+        self.split(values).find_map(|(name, shape, values)| {
+            let at = values.iter().position(|value| !value.is_finite())?;
+            let columns = if self.vector { 1 } else { shape[1] };
+            Some((name.to_string(), self.tile_start + at / columns))
+        })
+    }
 }
 
 /// Host values of a tensor.

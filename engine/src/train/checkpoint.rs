@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use burn::tensor::Tensor;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
@@ -34,8 +35,20 @@ pub struct State {
     pub data_fingerprint: u64,
     /// Seed of dropout masks.
     pub seed: u64,
+    /// What was done before the checkpoint.
+    #[serde(default)]
+    pub done: Done,
     /// The resolved configuration, as TOML.
     pub config: String,
+}
+
+/// Sums over a run that go on through its interruptions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// Trained tokens of all steps.
+    pub tokens: u64,
+    /// Wall time, without interruptions.
+    pub seconds: f64,
 }
 
 /// Name and contents of one file of a checkpoint.
@@ -44,24 +57,43 @@ pub type NamedFile = (String, Vec<u8>);
 /// The files of a checkpoint.
 ///
 /// # Errors
-/// Device errors while reading tensors back.
-pub fn save(session: &Session, cursor: Cursor, data_fingerprint: u64, config: &str) -> Result<Vec<NamedFile>> {
+/// [`Error::NonFinite`] where the last step made NaN or infinity: a good checkpoint must not be replaced by one that
+/// cannot go on. Device errors while reading tensors back.
+pub fn save(
+    session: &Session,
+    cursor: Cursor,
+    data_fingerprint: u64,
+    done: Done,
+    config: &str,
+) -> Result<Vec<NamedFile>> {
     let state = State {
         version: VERSION,
         step: session.step,
         cursor,
         data_fingerprint,
         seed: session.seed,
+        done,
         config: config.into(),
     };
     let state = serde_json::to_vec_pretty(&state).map_err(|e| broken(STATE, e.to_string()))?;
     let (mut trained, mut moments) = (Vec::new(), Vec::new());
+    let read = |parameter: &Parameter, tensor: &Tensor<2>, what: &str| -> Result<Vec<f32>> {
+        let values = to_host(tensor)?;
+        match parameter.first_non_finite(&values) {
+            None => Ok(values),
+            Some((name, row)) => {
+                Err(Error::NonFinite { tensor: format!("{what}{name}"), row, step: Some(session.step) })
+            }
+        }
+    };
     for parameter in session.model.trained() {
         let shape = parameter.value.dims().to_vec();
-        trained.push((key(parameter), shape.clone(), to_host(&parameter.value)?));
+        trained.push((key(parameter), shape.clone(), read(parameter, &parameter.value, "")?));
         if let Some((first, second)) = &parameter.moments {
-            moments.push((format!("{}.first", key(parameter)), shape.clone(), to_host(first)?));
-            moments.push((format!("{}.second", key(parameter)), shape, to_host(second)?));
+            let first = read(parameter, first, "first moment of ")?;
+            let second = read(parameter, second, "second moment of ")?;
+            moments.push((format!("{}.first", key(parameter)), shape.clone(), first));
+            moments.push((format!("{}.second", key(parameter)), shape, second));
         }
     }
     Ok(vec![

@@ -105,10 +105,11 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// From a sum of cross entropies and their count; an empty set has loss 0.
+    /// From a sum of cross entropies and their count; an empty set has loss 0. A perplexity beyond f64 is its largest
+    /// number, because JSON knows no infinity.
     pub fn from_sum(sum: f64, tokens: u64) -> Self {
         let loss = sum / tokens.max(1) as f64;
-        Self { loss, perplexity: loss.exp(), tokens }
+        Self { loss, perplexity: loss.exp().min(f64::MAX), tokens }
     }
 }
 
@@ -294,6 +295,13 @@ mod tests {
         assert_eq!(Landscape::lower_bound(0.0), 0.0);
         assert_eq!(Landscape::lower_bound(1.0), 0.0);
         assert!((Landscape::lower_bound(0.5) - 2f64.ln()).abs() <= 1e-15);
+    }
+
+    #[test]
+    fn a_perplexity_beyond_all_numbers_still_reads_back_from_json() {
+        let awful = Evaluation::from_sum(1e6, 10);
+        let json = serde_json::to_string(&awful).unwrap();
+        assert_eq!(serde_json::from_str::<Evaluation>(&json).unwrap(), awful);
     }
 
     #[test]

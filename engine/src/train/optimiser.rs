@@ -7,10 +7,10 @@
 use burn::tensor::Tensor;
 
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels;
 use crate::model::Model;
-use crate::model::parameter::Parameter;
+use crate::model::parameter::{Parameter, to_host};
 
 /// Hyperparameters of AdamW.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +73,7 @@ impl AdamW {
     /// Steps every trained parameter of the model; returns the global norm before clipping.
     ///
     /// # Errors
-    /// [`crate::Error::NonFinite`] where the norm is not finite (nothing is stepped then); device errors.
+    /// [`Error::NonFinite`] naming the gradient where the norm is not finite (nothing is stepped then); device errors.
     pub fn step(&self, model: &mut Model, step: u64, learning_rate: f64) -> Result<f64> {
         let device = model.device().clone();
         let norm = {
@@ -81,12 +81,24 @@ impl AdamW {
             kernels::adamw::global_norm(&device, &gradients)?
         };
         if !norm.is_finite() {
-            return Err(crate::Error::NonFinite { tensor: "gradient".into(), row: 0, step: Some(step) });
+            let named = model.trained().into_iter().map(non_finite_gradient).find_map(Result::transpose);
+            let (tensor, row) = named.transpose()?.unwrap_or_else(|| ("the gradient's norm".into(), 0));
+            return Err(Error::NonFinite { tensor, row, step: Some(step) });
         }
         let factor = self.clip_factor(norm);
         model.visit_mut(&mut |p| self.apply(&device, p, step, learning_rate, factor))?;
         Ok(norm)
     }
+}
+
+/// Name and row of the first number of a parameter's gradient that is not finite.
+///
+/// # Errors
+/// Device errors.
+pub(super) fn non_finite_gradient(parameter: &Parameter) -> Result<Option<(String, usize)>> {
+    let Some(gradient) = &parameter.gradient else { return Ok(None) };
+    let found = parameter.first_non_finite(&to_host(gradient)?);
+    Ok(found.map(|(name, row)| (format!("gradient of {name}"), row)))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Everything that touches the outside world is the [`Host`]'s: files, the clock, the wish to stop.
 
-use super::checkpoint::{self, NamedFile};
+use super::checkpoint::{self, Done, NamedFile};
 use super::event::{Evaluated, Evaluation, Event, Finished, Landscape, Phase, StepMetrics};
 use super::schedule::Schedule;
 use super::session::{Session, StepOutcome};
@@ -55,6 +55,10 @@ pub struct Plan {
     pub eval_every: u64,
     /// The resolved configuration, kept in checkpoints.
     pub config: String,
+    /// What was done before the run was interrupted.
+    pub done: Done,
+    /// A run that is only there to be compared with keeps no checkpoints and does not measure the shared start again.
+    pub comparison: bool,
 }
 
 /// What is measured besides training.
@@ -79,9 +83,10 @@ pub fn run(
     sets: &Sets,
     host: &mut dyn Host,
 ) -> Result<Finished> {
-    let begin = host.seconds();
-    let mut trained_tokens = 0;
-    if session.step == 0 {
+    // As if the time before an interruption and the time since were one.
+    let begin = host.seconds() - plan.done.seconds;
+    let mut trained_tokens = plan.done.tokens;
+    if session.step == 0 && !plan.comparison {
         measure(session, sets, Phase::Before, host)?;
         landscape(session, sets, Phase::Before, host)?;
     }
@@ -112,16 +117,17 @@ pub fn run(
             let metrics = metrics(&outcome, step, rate, now - start, now - begin, host.peak_bytes());
             host.event(&Event::Step(metrics))?;
         }
-        if plan.save_every > 0 && step % plan.save_every == 0 {
-            save(session, loader, plan, host)?;
+        if plan.save_every > 0 && step % plan.save_every == 0 && !plan.comparison {
+            save(session, loader, plan, Done { tokens: trained_tokens, seconds: now - begin }, host)?;
             saved = step;
         }
         if plan.eval_every > 0 && step % plan.eval_every == 0 && step < plan.steps {
             measure(session, sets, Phase::During, host)?;
         }
     }
-    if saved != session.step {
-        save(session, loader, plan, host)?;
+    if saved != session.step && !plan.comparison {
+        let done = Done { tokens: trained_tokens, seconds: host.seconds() - begin };
+        save(session, loader, plan, done, host)?;
     }
     if !interrupted {
         measure(session, sets, Phase::After, host)?;
@@ -133,8 +139,8 @@ pub fn run(
     Ok(finished)
 }
 
-fn save(session: &Session, loader: &Loader, plan: &Plan, host: &mut dyn Host) -> Result<()> {
-    let files = checkpoint::save(session, loader.cursor(), loader.fingerprint(), &plan.config)?;
+fn save(session: &Session, loader: &Loader, plan: &Plan, done: Done, host: &mut dyn Host) -> Result<()> {
+    let files = checkpoint::save(session, loader.cursor(), loader.fingerprint(), done, &plan.config)?;
     let path = host.save(session.step, files)?;
     host.event(&Event::Saved { step: session.step, path })
 }

@@ -8,7 +8,7 @@ use crate::loss::objective::{Objective, RowStats};
 use crate::model::block::Saved;
 use crate::model::{Forward, Keep, Model};
 use crate::rng::mix;
-use crate::train::optimiser::AdamW;
+use crate::train::optimiser::{self, AdamW};
 
 /// Whether blocks run a second time before their pull-back (gradient checkpointing).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -69,10 +69,12 @@ impl Session {
     /// The gradient is the one of the sum over all trained tokens divided by their number, however the batch is split.
     /// Objectives that need whole-batch statistics get those of all micro-batches, at the price of a second forward
     /// pass where there is more than one. Row statistics are read back once per step, before anything is stepped: a
-    /// step with NaN or infinity changes nothing.
+    /// step with NaN or infinity in its logits changes nothing.
     ///
     /// # Errors
-    /// [`Error::NonFinite`], naming the step; device errors. The model is unchanged then (its gradients are dropped).
+    /// [`Error::NonFinite`], naming the step; device errors. The model is unchanged then (its gradients are dropped),
+    /// with one exception: where blocks are stepped one by one (no clipping, one micro-batch), those above the first
+    /// gradient that is not finite have been stepped, and the session is to be loaded from a checkpoint again.
     pub fn step(&mut self, batches: &[MicroBatch], learning_rate: f64) -> Result<StepOutcome> {
         let number = self.step + 1;
         let result = self.pass(batches, Some(learning_rate), number).and_then(|mut outcome| {
@@ -92,7 +94,9 @@ impl Session {
             })?;
         }
         result.map_err(|error| match error {
-            Error::NonFinite { tensor, row, .. } => Error::NonFinite { tensor, row, step: Some(number) },
+            Error::NonFinite { tensor, row, .. } => {
+                self.model.blame(Error::NonFinite { tensor, row, step: Some(number) })
+            }
             other => other,
         })
     }
@@ -176,7 +180,13 @@ impl Session {
             let mut done = |block: &mut crate::model::block::Block| {
                 let Some(learning_rate) = immediate else { return Ok(()) };
                 block.visit_mut(&mut |p| {
-                    sum_squares += p.gradient_sum_squares(&device)?;
+                    let squares = p.gradient_sum_squares(&device)?;
+                    if !squares.is_finite() {
+                        let named = optimiser::non_finite_gradient(p)?;
+                        let (tensor, row) = named.unwrap_or_else(|| ("the gradient's norm".into(), 0));
+                        return Err(Error::NonFinite { tensor, row, step: Some(number) });
+                    }
+                    sum_squares += squares;
                     optimiser.apply(&device, p, number, learning_rate, 1.0)
                 })
             };

@@ -1,13 +1,15 @@
 //! `temper eval`: loss and perplexity on a text or a data set.
 
+use std::path::Path;
+
 use anyhow::Result;
-use temper_engine::data::{Format, OnError};
+use temper_engine::data::{Document, Format, OnError, Tokenizer};
 use temper_engine::eval::perplexity::{self, WINDOW};
 use temper_engine::loss::objective::TOP_K_MIN;
 use temper_engine::{Device, Error};
 
 use crate::cli::{EvalArgs, Global};
-use crate::inputs::{ModelFiles, ReadOptions, read_data, read_set};
+use crate::inputs::{ModelFiles, ReadOptions, read_data, read_measured};
 use crate::output;
 use crate::progress::Progress;
 
@@ -16,25 +18,18 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
     let (device, why) = Device::choose(global.device.as_deref())?;
     let files = ModelFiles::open(&args.model)?;
     let tokenizer = files.tokenizer()?;
+    let context = files.architecture.context;
     let documents = match (&args.input.text, &args.input.data) {
-        (Some(path), _) => {
-            let name = path.display().to_string();
-            let text = String::from_utf8(read_data(&name)?)
-                .map_err(|_| Error::Data { file: name.clone(), problem: "it is not UTF-8 text".into() })?;
-            let documents = perplexity::windows(&tokenizer.encode(&text)?, WINDOW.min(files.architecture.context));
-            if documents.is_empty() {
-                return Err(Error::Data { file: name, problem: "it has fewer than two tokens".into() }.into());
-            }
-            documents
-        }
+        // Any file is text here, whatever it is called.
+        (Some(path), _) => text_windows(path, tokenizer, context)?,
         (None, Some(path)) => {
             let options = ReadOptions {
                 format: Format::Auto,
                 on_error: OnError::Stop,
-                cutoff_length: files.architecture.context,
+                cutoff_length: context,
                 last_turn_only: false,
             };
-            read_set(&path.display().to_string(), tokenizer, options)?.documents
+            read_measured(&path.display().to_string(), tokenizer, context, options)?.documents
         }
         (None, None) => unreachable!("clap demands one of --text and --data"),
     };
@@ -54,4 +49,16 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
         score.tokens,
         device.name()
     ))
+}
+
+fn text_windows(path: &Path, tokenizer: &Tokenizer, context: usize) -> Result<Vec<Document>> {
+    let file = path.display().to_string();
+    let text = String::from_utf8(read_data(&file)?)
+        .map_err(|_| Error::Data { file: file.clone(), problem: "it is not UTF-8 text".into() })?;
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(&text);
+    let documents = perplexity::windows(&tokenizer.encode(text)?, WINDOW.min(context));
+    match documents.is_empty() {
+        true => Err(Error::Data { file, problem: "it has fewer than two tokens".into() }.into()),
+        false => Ok(documents),
+    }
 }

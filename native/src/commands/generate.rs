@@ -1,9 +1,9 @@
 //! `temper generate`: a model's answer to a prompt.
 
 use anyhow::Result;
-use temper_engine::Device;
 use temper_engine::data::{ChatTemplate, Message};
 use temper_engine::eval::generate::{Sampling, generate};
+use temper_engine::{Device, Error};
 
 use crate::cli::{GenerateArgs, Global};
 use crate::inputs::ModelFiles;
@@ -14,7 +14,9 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
     let (device, _) = Device::choose(global.device.as_deref())?;
     let files = ModelFiles::open(&args.model)?;
     let tokenizer = files.tokenizer()?;
-    let prompt = match tokenizer.chat_template().filter(|_| !args.raw) {
+    let template = tokenizer.chat_template().filter(|_| !args.raw);
+    let untemplated = template.is_none();
+    let prompt = match template {
         Some(source) => {
             let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
             let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
@@ -23,10 +25,18 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
         }
         None => args.prompt.clone(),
     };
-    let prompt = tokenizer.encode(&prompt)?;
+    let mut prompt = tokenizer.encode(&prompt)?;
+    if let Some(bos) = tokenizer.bos_id().filter(|_| untemplated && tokenizer.add_bos()) {
+        // A template writes it itself.
+        prompt.insert(0, bos);
+    }
+    let context = files.architecture.context;
+    let Some(room) = context.checked_sub(prompt.len()).filter(|room| *room > 0) else {
+        let problem = format!("--prompt has {} tokens, and the model's context is {context}", prompt.len());
+        return Err(Error::Config { problems: vec![problem] }.into());
+    };
     let mut model = files.load_frozen(&device, args.adapter.as_deref())?;
     let sampling = Sampling { temperature: args.temperature.into(), top_p: 1.0, seed: args.seed };
-    let room = files.architecture.context.saturating_sub(prompt.len());
     let mut shown = String::new();
     let mut tokens = Vec::new();
     let mut failed = None;

@@ -1,6 +1,7 @@
 //! `temper train`: a whole run, its baseline, and everything that is left in the run folder.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,30 +15,43 @@ use temper_engine::model::architecture::{Architecture, SpecialTokens};
 use temper_engine::model::load::Hold;
 use temper_engine::model::parameter::to_host;
 use temper_engine::rng::mix;
-use temper_engine::train::checkpoint::{self, NamedFile};
+use temper_engine::train::checkpoint::{self, Done, NamedFile};
 use temper_engine::train::event::{Event, Finished, Started};
 use temper_engine::train::optimiser::AdamW;
 use temper_engine::train::run::{self, Host, Plan, Sets};
 use temper_engine::train::schedule::Schedule;
-use temper_engine::train::session::{Recompute, Session};
+use temper_engine::train::session::Session;
 use temper_engine::weights::Storage as FileStorage;
 use temper_engine::{Device, Error};
 
 use crate::cli::{Global, TrainArgs};
-use crate::files::{OsFolder, write_atomically};
-use crate::inputs::{DEMO_CONFIG, ModelFiles, ReadOptions, read_data, read_set};
+use crate::files::OsFolder;
+use crate::inputs::{DEMO_CONFIG, ModelFiles, ReadOptions, read_data, read_measured, read_set};
+use crate::interrupt::{self, Interrupted};
 use crate::memory;
 use crate::output;
 use crate::progress::{Progress, end_table};
 use crate::report::{self, Report};
-use crate::run_folder::{BaselineMeasured, Evaluations, Landscapes, Metrics, Part, Retention, RunFolder, Summary};
+use crate::run_folder::{
+    BaselineMeasured, Evaluations, Landscapes, Metrics, Part, Reserved, Retention, RunFolder, Summary,
+};
 
 /// Tokens of training documents that the entropy-by-probability map is drawn from.
 const LANDSCAPE_TOKENS: usize = 16_384;
+/// Up to so many epochs, their steps are counted exactly and not estimated from the first.
+const COUNTED_EPOCHS: f64 = 1000.0;
+/// What a model's folder has besides its weights and `config.json`, as far as it is there.
+const TOKENIZER_FILES: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+];
 
 /// Runs the command.
 pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
-    let (folder, config, resumed) = open(&args, global)?;
+    let (place, config) = open(&args, global)?;
     let (device, why) = Device::choose(Some(&config.run.device))?;
     let files = model_files(&config).with_context(|| format!("while opening the model {}", config.model.path))?;
     let tokenizer = files.tokenizer()?;
@@ -48,20 +62,21 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
         last_turn_only: config.data.train_on == TrainOn::Last,
     };
     let train = read_set(&config.data.train, tokenizer, read).context("while reading [data] train")?;
-    say_what_was_read("train", &config.data.train, &train.records, &train.encoding)?;
+    say_what_was_read("train", &config.data.train, &train.records, &train.encoding);
+    let context = files.architecture.context;
     // The other sets may look different from the training set: each is detected on its own.
     let measured = ReadOptions { format: Format::Auto, on_error: OnError::Stop, ..read };
     let mut sets = [Vec::new(), Vec::new()];
     for (set, (name, path)) in sets.iter_mut().zip([("target", &config.data.target), ("general", &config.data.general)])
     {
         if let Some(path) = path {
-            let data = read_set(path, tokenizer, measured).with_context(|| format!("while reading [data] {name}"))?;
-            say_what_was_read(name, path, &data.records, &data.encoding)?;
+            let data = read_measured(path, tokenizer, context, measured)
+                .with_context(|| format!("while reading [data] {name}"))?;
+            say_what_was_read(name, path, &data.records, &data.encoding);
             *set = data.documents;
         }
     }
     let [target, general] = sets;
-    let context = files.architecture.context;
     if let Some(long) = train.documents.iter().find(|d| d.tokens.len() > context) {
         let problem =
             format!("{} tokens, but the model's context is {context}; lower [data] cutoff_length", long.tokens.len());
@@ -69,38 +84,94 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     }
     let landscape = first_tokens(&train.documents, LANDSCAPE_TOKENS);
     let sets = Sets { target: &target, general: &general, landscape: &landscape };
-    let job = Job { folder: &folder, config: &config, device: &device, why: &why, files: &files, sets: &sets };
+    let folder = place.folder();
+    let job = Job { folder, config: &config, device: &device, why: &why, files: &files, sets: &sets };
 
-    let main = job.train(&config.objective()?, Part::Main, train.documents.clone(), resumed)?;
+    interrupt::listen();
+    let prepared = job.prepare(&config.objective()?, Part::Main, train.documents.clone())?;
+    // Everything that can be refused has been by now: a mistake leaves no folder behind.
+    if let Place::New(reserved) = &place {
+        reserved.begin(&config)?;
+    }
+    let main = job.train(prepared, Part::Main)?;
+    let interrupted = || Interrupted { folder: folder.path().to_path_buf() };
     if main.finished.interrupted {
-        return Ok(());
+        return Err(interrupted().into());
     }
     let baseline = match config.baseline()? {
         Some(objective) => {
-            eprintln_line(&format!("\nbaseline   {} from the same start", method_name(&objective)))?;
-            Some((objective, job.train(&objective, Part::Baseline, train.documents, false)?))
+            say(&format!("\nbaseline   {} from the same start", method_name(&objective)));
+            let trained = job.train(job.prepare(&objective, Part::Baseline, train.documents)?, Part::Baseline)?;
+            if trained.finished.interrupted {
+                return Err(interrupted().into());
+            }
+            Some((method_name(&objective), trained))
         }
         None => None,
     };
-    job.finish(main, baseline.map(|(objective, trained)| (method_name(&objective), trained)))
+    job.finish(main, baseline)
 }
 
-/// The run's folder and configuration, and whether the run goes on from a checkpoint.
-fn open(args: &TrainArgs, global: &Global) -> Result<(RunFolder, Config, bool)> {
+/// Where a run is written.
+enum Place {
+    New(Reserved),
+    Resumed(RunFolder),
+}
+
+impl Place {
+    fn folder(&self) -> &RunFolder {
+        match self {
+            Self::New(reserved) => reserved.folder(),
+            Self::Resumed(folder) => folder,
+        }
+    }
+}
+
+/// The run's folder and configuration.
+fn open(args: &TrainArgs, global: &Global) -> Result<(Place, Config)> {
+    let device = global.device.as_ref().map(|device| ("run.device".to_string(), device.clone()));
     if let (true, Some(out)) = (args.resume, &args.out) {
         let folder = RunFolder::open(out)?;
         let mut config = folder.config()?;
-        if !args.set.is_empty() || args.config.is_some() {
-            let problem = "--resume goes on with the run's own configuration; leave out the file and --set";
-            return Err(Error::Config { problems: vec![problem.into()] }.into());
+        if let Some(device) = device {
+            config = config.with(&[device])?;
         }
-        if let Some(device) = &global.device {
-            config = config.with(&[("run.device".into(), device.clone())])?;
+        if args.config.is_some() {
+            let given = read_config(args, vec![("run.device".into(), config.run.device.clone())])?;
+            refuse_changes(&config, &given)?;
+        } else {
+            refuse_changes(&config, &config.with(&args.set)?)?;
         }
-        return Ok((folder, config, true));
+        return Ok((Place::Resumed(folder), config));
     }
+    let config = read_config(args, device.into_iter().collect())?;
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => free_folder(args.config.as_deref()),
+    };
+    Ok((Place::New(RunFolder::reserve(&out)?), config))
+}
+
+/// A run goes on as it began: another value of anything but the device would make it another run.
+fn refuse_changes(own: &Config, given: &Config) -> Result<()> {
+    let (own, given) = (own.to_toml(), given.to_toml());
+    let other = |from: &str, than: &str| from.lines().find(|line| !than.lines().any(|l| l == *line)).map(str::to_owned);
+    let nothing = || "nothing".to_owned();
+    if own == given {
+        return Ok(());
+    }
+    let (had, has) = (other(&own, &given).unwrap_or_else(nothing), other(&given, &own).unwrap_or_else(nothing));
+    let problem = format!(
+        "--resume goes on with the run's own configuration, which has {had} and not {has}; leave out the file and --set, \
+         or begin a new run in another folder"
+    );
+    Err(Error::Config { problems: vec![problem] }.into())
+}
+
+/// The configuration that the arguments ask for, with more overrides after theirs.
+fn read_config(args: &TrainArgs, more: Vec<(String, String)>) -> Result<Config> {
     let mut overrides = args.set.clone();
-    overrides.extend(global.device.as_ref().map(|device| ("run.device".to_string(), device.clone())));
+    overrides.extend(more);
     let (text, name) = match &args.config {
         Some(path) => {
             let bytes = read_data(&path.display().to_string())?;
@@ -112,12 +183,7 @@ fn open(args: &TrainArgs, global: &Global) -> Result<(RunFolder, Config, bool)> 
         }
         None => (DEMO_CONFIG.to_string(), "the embedded configuration".to_string()),
     };
-    let config = Config::parse(&text, &name, &overrides)?;
-    let out = match &args.out {
-        Some(out) => out.clone(),
-        None => free_folder(args.config.as_deref()),
-    };
-    Ok((RunFolder::create(&out, &config)?, config, false))
+    Ok(Config::parse(&text, &name, &overrides)?)
 }
 
 /// `runs/<name of the configuration>`, or the first of `-2`, `-3` ... that does not exist yet.
@@ -152,9 +218,15 @@ fn model_files(config: &Config) -> temper_engine::Result<ModelFiles> {
     ModelFiles::random(architecture, SpecialTokens::from_config_json(&bytes, &file)?, &config.model.path)
 }
 
+/// A training that can begin.
+struct Prepared {
+    session: Session,
+    loader: Loader,
+    plan: Plan,
+}
+
 /// What one training of a run left.
 struct Trained {
-    session: Session,
     started: Started,
     finished: Finished,
     evaluations: Evaluations,
@@ -170,10 +242,19 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn train(&self, objective: &Objective, part: Part, documents: Vec<Document>, resume: bool) -> Result<Trained> {
+    /// Everything up to the first step, from the last checkpoint where there is one. Writes nothing.
+    fn prepare(&self, objective: &Objective, part: Part, documents: Vec<Document>) -> Result<Prepared> {
         let config = self.config;
         let full = config.adapter.kind == AdapterKind::None;
-        let hold = if config.run.storage == Storage::AsIs { Hold::AsStored } else { Hold::F32 };
+        let hold = match config.run.storage {
+            Storage::F32 => Hold::F32,
+            Storage::F16 => Hold::F16,
+            Storage::AsIs => Hold::AsStored,
+        };
+        if full && hold != Hold::F32 {
+            let problem = "[run] storage: only frozen weights can be held smaller than f32; use an adapter, or f32";
+            return Err(Error::Config { problems: vec![problem.into()] }.into());
+        }
         let mut model = self.files.load(self.device, hold, full, config.run.seed)?;
         if !full {
             // A random model trains everything by default; with an adapter only that.
@@ -183,7 +264,6 @@ impl Job<'_> {
             })?;
             model.add_lora(&lora_settings(config), config.run.seed)?;
         }
-        let trainable = model.trained().iter().map(|p| p.count() as u64).sum();
         let optim = &config.optim;
         let mut session = Session {
             model,
@@ -196,20 +276,34 @@ impl Job<'_> {
                 decay_vectors: false,
                 max_grad_norm: optim.max_grad_norm,
             },
-            recompute: Recompute::Auto,
+            recompute: config.run.recompute,
             seed: mix(config.run.seed, 1),
             step: 0,
         };
         let mut loader = Loader::new(&config.data.train, documents, config.run.seed)?;
-        if resume && let Some((_, path)) = self.folder.checkpoints().pop() {
-            let state = checkpoint::load(&mut session, &OsFolder::open(&path)?)?;
+        let mut done = Done::default();
+        // A baseline is short and keeps no checkpoints; it starts again after an interruption.
+        if part == Part::Main
+            && let Some((_, path)) = self.folder.checkpoints().pop()
+        {
+            let what =
+                || format!("while reading {}; without that folder, --resume takes the one before", path.display());
+            let state = checkpoint::load(&mut session, &OsFolder::open(&path)?).with_context(what)?;
             if state.data_fingerprint != loader.fingerprint() {
                 let problem = "is of other training data than the run began with; restore the data to go on".into();
                 return Err(Error::Checkpoint { field: "data_fingerprint".into(), problem }.into());
             }
             loader.resume(state.cursor)?;
+            done = state.done;
         }
-        let plan = plan(config, &loader)?;
+        let plan = Plan { comparison: part == Part::Baseline, done, ..plan(config, &loader)? };
+        Ok(Prepared { session, loader, plan })
+    }
+
+    fn train(&self, prepared: Prepared, part: Part) -> Result<Trained> {
+        let Prepared { mut session, mut loader, plan } = prepared;
+        let config = self.config;
+        let trainable = session.model.trained().iter().map(|p| p.count() as u64).sum();
         let started = Started {
             step: session.step,
             steps: plan.steps,
@@ -218,7 +312,7 @@ impl Job<'_> {
             model: model_name(config, self.files),
             parameters: self.files.architecture.parameter_count(),
             trainable,
-            objective: method_name(objective),
+            objective: method_name(&session.objective),
         };
         let mut host = NativeHost {
             folder: self.folder,
@@ -237,7 +331,7 @@ impl Job<'_> {
             self.save_result(&session)?;
         }
         let evaluations = host.evaluations;
-        Ok(Trained { session, started, finished, evaluations })
+        Ok(Trained { started, finished, evaluations })
     }
 
     /// `adapter/` or `model/`: what other programs load.
@@ -255,7 +349,7 @@ impl Job<'_> {
                 }
             }
             let files = export::peft::write(&lora_settings(config), Some(&config.model.path), &values)?;
-            self.folder.write_result("adapter", &files)?;
+            self.folder.write_result("adapter", &files, |_| Ok(()))?;
             return Ok(());
         }
         let mut tensors = std::collections::HashMap::new();
@@ -271,21 +365,25 @@ impl Job<'_> {
             "config.json".to_string(),
             export::model::config_json(architecture, &self.files.special, FileStorage::F32).into_bytes(),
         )];
-        for name in ["tokenizer.json", "tokenizer_config.json"] {
+        for name in TOKENIZER_FILES {
             if let Ok(bytes) = read_data(&beside(&config.model.path, name)) {
                 files.push((name.into(), bytes));
             }
         }
-        self.folder.write_result("model", &files)?;
-        let path = self.folder.path().join("model").join("model.safetensors");
-        write_atomically(&path, |out| {
-            export::model::write(out, architecture, FileStorage::F32, &mut |spec| {
+        if let (true, Some(tokenizer)) = (files.len() == 1, &self.files.tokenizer) {
+            // A GGUF file holds the tokenizer in its own way.
+            files.extend(tokenizer.to_files()?);
+        }
+        self.folder.write_result("model", &files, |folder| {
+            let mut out = BufWriter::with_capacity(1 << 20, File::create_new(folder.join("model.safetensors"))?);
+            export::model::write(&mut out, architecture, FileStorage::F32, &mut |spec| {
                 tensors.remove(&spec.name).ok_or_else(|| Error::Tensor {
                     file: "model.safetensors".into(),
                     tensor: spec.name.clone(),
                     problem: "was not trained".into(),
                 })
-            })
+            })?;
+            out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
         })?;
         Ok(())
     }
@@ -320,7 +418,6 @@ impl Job<'_> {
             baseline_landscape: baseline_landscapes.after.as_ref(),
         })?;
         let path = self.folder.write_report(&html)?;
-        drop(main.session);
         output::text(&format!("\n{}\n", end_table(&main.started.objective, &retention)))?;
         output::text(&format!("report     {}\n", path.display()))
     }
@@ -331,8 +428,16 @@ fn plan(config: &Config, loader: &Loader) -> Result<Plan> {
     let steps = match (run.steps, run.epochs) {
         (Some(steps), _) => steps,
         (None, epochs) => {
-            let per_epoch = loader.steps_per_epoch(run.batch_tokens, run.accumulation)?;
-            ((epochs.unwrap_or(1.0) * per_epoch as f64).ceil() as u64).max(1)
+            let epochs = epochs.unwrap_or(1.0);
+            let per_epoch = loader.steps_per_epoch(run.batch_tokens, run.accumulation)? as f64;
+            // Epochs differ by a step or so, depending on how their order fills the steps.
+            let whole = match epochs.floor() {
+                few if few <= COUNTED_EPOCHS => {
+                    loader.steps_in_epochs(few as u64, run.batch_tokens, run.accumulation)? as f64
+                }
+                many => many * per_epoch,
+            };
+            ((whole + epochs.fract() * per_epoch).ceil() as u64).max(1)
         }
     };
     Ok(Plan {
@@ -345,6 +450,8 @@ fn plan(config: &Config, loader: &Loader) -> Result<Plan> {
         save_every: run.save_every,
         eval_every: run.eval_every,
         config: config.to_toml(),
+        done: Done::default(),
+        comparison: false,
     })
 }
 
@@ -395,7 +502,7 @@ fn say_what_was_read(
     path: &str,
     records: &temper_engine::data::Report,
     encoding: &temper_engine::data::EncodeReport,
-) -> Result<()> {
+) {
     let mut line = format!(
         "{set:<10} {path}: {} records ({}), {} documents, {} tokens, {} trained",
         records.records, records.kind, encoding.documents, encoding.tokens, encoding.trained_tokens
@@ -403,19 +510,20 @@ fn say_what_was_read(
     if encoding.truncated > 0 {
         line += &format!(", {} cut off at the end", encoding.truncated);
     }
-    eprintln_line(&line)?;
+    say(&line);
     let skipped = records.skipped + encoding.skipped;
     if skipped > 0 {
-        eprintln_line(&format!("warning: {set}: {skipped} records were skipped, the first for these reasons:"))?;
+        let count = if skipped == 1 { "1 record was".to_string() } else { format!("{skipped} records were") };
+        say(&format!("warning: {set}: {count} skipped, the first for these reasons:"));
         for problem in records.problems.iter().chain(&encoding.problems) {
-            eprintln_line(&format!("  {problem}"))?;
+            say(&format!("  {problem}"));
         }
     }
-    Ok(())
 }
 
-fn eprintln_line(line: &str) -> Result<()> {
-    writeln!(std::io::stderr(), "{line}").context("while writing to stderr")
+/// A line for people. A closed stderr is no reason to end a run.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 struct NativeHost<'a> {
@@ -449,10 +557,6 @@ impl Host for NativeHost<'_> {
     }
 
     fn save(&mut self, step: u64, files: Vec<NamedFile>) -> temper_engine::Result<String> {
-        // The baseline is there to be compared with; it starts again after an interruption.
-        if self.part == Part::Baseline {
-            return Ok("nowhere: a baseline keeps no checkpoints".into());
-        }
         self.folder.save_checkpoint(step, &files, self.keep).map(|path| path.display().to_string())
     }
 
@@ -465,7 +569,7 @@ impl Host for NativeHost<'_> {
     }
 
     fn stop_requested(&self) -> bool {
-        false
+        interrupt::requested()
     }
 
     fn evaluating(&mut self, what: &str, done: usize, of: usize) {

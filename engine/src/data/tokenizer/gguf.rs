@@ -189,6 +189,33 @@ mod tests {
     }
 
     #[test]
+    fn the_files_of_a_gguf_tokenizer_read_back_as_the_same_tokenizer() {
+        let (tokens, merges) = tiny();
+        let mut types = vec![1; tokens.len()];
+        types[tokens.len() - 1] = CONTROL;
+        for pre in ["smollm", "qwen2", "llama-bpe", "gpt-2", "default"] {
+            let source = GgufVocabulary {
+                model: "gpt2",
+                pre: Some(pre),
+                tokens: &tokens,
+                token_types: &types,
+                merges: &merges,
+                eos: Some(tokens.len() as u32 - 1),
+                chat_template: Some("{{ messages }}"),
+                ..Default::default()
+            };
+            let tokenizer = Tokenizer::from_gguf(&source).unwrap();
+            let [(_, json), (_, config)] = tokenizer.to_files().unwrap();
+            let again = Tokenizer::from_json(&json, Some(&config)).unwrap();
+            for text in ["1234 it's 12", "a<e>b\n\n1 23", "  Hello, world "] {
+                assert_eq!(again.encode(text).unwrap(), tokenizer.encode(text).unwrap(), "{pre}: {text:?}");
+            }
+            assert_eq!((again.eos_ids(), again.bos_id()), (tokenizer.eos_ids(), tokenizer.bos_id()));
+            assert_eq!((again.add_bos(), again.chat_template()), (tokenizer.add_bos(), Some("{{ messages }}")));
+        }
+    }
+
+    #[test]
     fn contradictory_vocabularies_are_refused_with_what_is_wrong() {
         let (tokens, merges) = tiny();
         let good = GgufVocabulary {

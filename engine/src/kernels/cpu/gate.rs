@@ -27,6 +27,7 @@ fn gate_of(params: &GateParams, stats: &[f32]) -> f32 {
     let h = entropy / normalizer;
     let indicator = |keep: bool| if keep { 1.0 } else { 0.0 };
     match kind {
+        0 => 1.0,
         1 => h,
         2 => power(h, exponent),
         3 => 1.0 / (1.0 + (-a * (h - b)).exp()),
@@ -37,7 +38,8 @@ fn gate_of(params: &GateParams, stats: &[f32]) -> f32 {
         8 => (-ce * (stats[STAT_SUM_SQ] / (sum * sum))).exp(),
         9 => indicator(ce < b),
         10 => indicator(!(entropy <= threshold && ce >= b)),
-        _ => 1.0,
+        // As in the shader: a kind that is not in the table must not train as SFT. NaN stops the step.
+        _ => f32::NAN,
     }
 }
 

@@ -1,0 +1,929 @@
+//! Every tensor-level kernel on the CPU backend and on WGSL against its f64 oracle: sizes around every tile edge,
+//! poisoned inputs, and device memory that holds NaN before a kernel gets it, so that a missing write shows.
+
+mod common;
+
+use burn::tensor::{Tensor, TensorData};
+use common::{Random, matrix, poisoned_rows};
+use temper_conformance::compare::{close, same_bits};
+use temper_conformance::golden::GoldenFolder;
+use temper_conformance::oracle::{self, matmul::matmul, wide};
+use temper_conformance::{devices, models};
+use temper_engine::Device;
+use temper_engine::kernels::tensor::{empty_gpu, from_cube, on_gpu, read};
+use temper_engine::kernels::{self, Columns, Indices, Packed, Rotary, elementwise, row_stats::Statistics};
+use temper_engine::loss::objective::GateParams;
+use temper_engine::weights::{self, RawTensor, Storage};
+
+fn vector(device: &Device, values: &[f32]) -> Tensor<1> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device.burn())
+}
+
+/// Fills device memory of these sizes with NaN and frees it: the pool hands it out again, uninitialised, for the next
+/// outputs of the same sizes.
+fn soil(device: &Device, lengths: &[usize]) {
+    if !device.is_cpu() {
+        let dirty: Vec<_> = lengths.iter().map(|&length| vector(device, &vec![f32::NAN; length])).collect();
+        device.sync().unwrap();
+        drop(dirty);
+    }
+}
+
+#[test]
+fn memory_that_a_kernel_gets_for_its_output_was_soiled_before() {
+    let device = devices::gpu();
+    for length in [1, 64, 1025, 70_000] {
+        let like = vector(&device, &[0.0]);
+        soil(&device, &[length]);
+        let fresh: Tensor<1> = from_cube(empty_gpu(&on_gpu(&like), [length]));
+        assert!(read(&fresh).unwrap().iter().all(|x| x.is_nan()), "{length} elements");
+    }
+}
+
+// Matrix products.
+
+/// Sizes `(m, n, k)` around the tile edges of the CPU's products and, a few of them, of a GPU's.
+fn product_sizes(device: &Device) -> &'static [(usize, usize, usize)] {
+    const ALL: [(usize, usize, usize); 12] = [
+        (1, 1, 1),
+        (65, 63, 64),
+        (2, 257, 255),
+        (1, 1025, 33),
+        (256, 65, 2),
+        (63, 1, 1023),
+        (64, 64, 64),
+        (255, 31, 65),
+        (17, 256, 1024),
+        (1, 2, 1025),
+        (1023, 3, 5),
+        (130, 129, 128),
+    ];
+    // burn's own kernels, which it tunes anew for every class of sizes.
+    if device.is_cpu() { &ALL } else { &ALL[..4] }
+}
+
+#[test]
+fn products_of_every_layout_equal_the_oracle() {
+    let mut random = Random::new(1);
+    for device in devices::all() {
+        for &(m, n, k) in product_sizes(&device) {
+            let (a, b, before) = (random.vec(m * k, 1.0), random.vec(k * n, 1.0), random.vec(m * n, 1.0));
+            let what = |name: &str| format!("{name} {m} x {n} x {k} on {}", device.name());
+            let check = |name: &str, got: &Tensor<2>, want: &[f64]| {
+                assert_eq!(got.dims(), [m, n], "{}", what(name));
+                close(&what(name), &read(got).unwrap(), want, 2e-6 * (k as f64).sqrt(), 1e-5).unwrap();
+            };
+            let add = |product: &[f64]| -> Vec<f64> {
+                product.iter().zip(&before).map(|(product, before)| product + f64::from(*before)).collect()
+            };
+            let sum = || matrix(&device, &before, [m, n]);
+
+            let want = matmul(&a, false, &b, true, m, n, k);
+            let (x, y) = (matrix(&device, &a, [m, k]), matrix(&device, &b, [n, k]));
+            check("nt", &kernels::matmul::nt(&device, &x, &y).unwrap(), &want);
+
+            let want = matmul(&a, false, &b, false, m, n, k);
+            let y = matrix(&device, &b, [k, n]);
+            check("nn", &kernels::matmul::nn(&device, &x, &y).unwrap(), &want);
+            check("nn_add", &kernels::matmul::nn_add(&device, sum(), &x, &y).unwrap(), &add(&want));
+
+            let want = matmul(&a, true, &b, false, m, n, k);
+            let x = matrix(&device, &a, [k, m]);
+            check("tn", &kernels::matmul::tn_add(&device, None, &x, &y).unwrap(), &want);
+            check("tn_add", &kernels::matmul::tn_add(&device, Some(sum()), &x, &y).unwrap(), &add(&want));
+        }
+    }
+}
+
+#[test]
+fn products_on_a_column_range_touch_no_other_column() {
+    let mut random = Random::new(2);
+    let (m, total, k, alpha) = (33, 70, 9, 1.75);
+    for device in devices::all() {
+        for columns in
+            [Columns { offset: 0, width: 1 }, Columns { offset: 5, width: 64 }, Columns { offset: 69, width: 1 }]
+        {
+            let Columns { offset, width } = columns;
+            let inside = |i: usize| (offset..offset + width).contains(&(i % total));
+            let what = format!("{columns:?} on {}", device.name());
+            // NaN outside the range: reading or writing it would show.
+            let poison = |values: Vec<f32>| -> Vec<f32> {
+                values.into_iter().enumerate().map(|(i, v)| if inside(i) { v } else { f32::NAN }).collect()
+            };
+            let cut =
+                |values: &[f32]| -> Vec<f32> { (0..m * total).filter(|&i| inside(i)).map(|i| values[i]).collect() };
+
+            let (a, b) = (random.vec(m * k, 1.0), random.vec(width * k, 1.0));
+            let y = poison(random.vec(m * total, 1.0));
+            let product = matmul(&a, false, &b, true, m, width, k);
+            let (x, w) = (matrix(&device, &a, [m, k]), matrix(&device, &b, [width, k]));
+            let target = matrix(&device, &y, [m, total]);
+            let got = kernels::matmul::nt_add_columns(&device, target, columns, &x, &w, alpha).unwrap();
+            let got = read(&got).unwrap();
+            let want: Vec<f64> =
+                cut(&y).iter().zip(product).map(|(y, p)| f64::from(*y) + f64::from(alpha) * p).collect();
+            close(&format!("nt_add_columns {what}"), &cut(&got), &want, 1e-5, 1e-5).unwrap();
+            assert!((0..m * total).all(|i| inside(i) || got[i].is_nan()), "{what}: wrote beside its columns");
+
+            let dy = poison(random.vec(m * total, 1.0));
+            let (dense, x) = (cut(&dy), matrix(&device, &dy, [m, total]));
+            let b = random.vec(width * k, 1.0);
+            let got =
+                kernels::matmul::nn_columns(&device, &x, columns, &matrix(&device, &b, [width, k]), alpha).unwrap();
+            let scaled = |values: Vec<f64>| values.iter().map(|v| v * f64::from(alpha)).collect::<Vec<_>>();
+            let want = scaled(matmul(&dense, false, &b, false, m, k, width));
+            close(&format!("nn_columns {what}"), &read(&got).unwrap(), &want, 2e-5, 1e-5).unwrap();
+
+            let b = random.vec(m * k, 1.0);
+            let got = kernels::matmul::tn_columns(&device, &x, columns, &matrix(&device, &b, [m, k]), alpha).unwrap();
+            let want = scaled(matmul(&dense, true, &b, false, width, k, m));
+            close(&format!("tn_columns {what}"), &read(&got).unwrap(), &want, 2e-5, 1e-5).unwrap();
+        }
+    }
+}
+
+// Row statistics, gate and gradient.
+
+/// Widths around the edges of subgroups, workgroups and column tiles.
+const WIDTHS: [usize; 11] = [1, 2, 63, 64, 65, 255, 256, 257, 1023, 1024, 1025];
+
+fn flat(rows: &[(&'static str, Vec<f32>)]) -> Vec<f32> {
+    rows.iter().flat_map(|(_, row)| row.clone()).collect()
+}
+
+/// Columns `from .. to` of a matrix.
+fn cut(values: &[f32], columns: usize, from: usize, to: usize) -> Vec<f32> {
+    values.chunks(columns).flat_map(|row| row[from..to].to_vec()).collect()
+}
+
+/// Statistics of `logits [labels, columns]`, cut into vocabulary tiles behind each of `ends`.
+fn statistics(device: &Device, logits: &[f32], labels: &[u32], top_k: usize, ends: &[usize]) -> Statistics {
+    let rows = labels.len();
+    let columns = logits.len() / rows;
+    let indices = Indices::new(device, labels.to_vec());
+    let mut statistics = None;
+    for (&start, &end) in [0].iter().chain(ends).zip(ends) {
+        let tile = matrix(device, &cut(logits, columns, start, end), [rows, end - start]);
+        soil(device, &[rows * 64, rows * 8]);
+        let next = kernels::row_stats::accumulate(device, &tile, start, &indices, top_k, statistics).unwrap();
+        statistics = Some(next);
+    }
+    statistics.expect("at least one tile")
+}
+
+fn assert_fields(what: &str, got: &[f32], want: &oracle::row_stats::RowStats, top_k: usize) {
+    let (max, sum, nonfinite) = (want.max.max(f64::from(f32::MIN)), want.sum, want.nonfinite as f64);
+    close(
+        &format!("{what}: max, label and count"),
+        &[got[0], got[4], got[5]],
+        &[max, want.label_logit, nonfinite],
+        0.0,
+        0.0,
+    )
+    .unwrap();
+    close(&format!("{what}: sums"), &got[1..4], &[sum, want.u, want.sum_sq], 1e-6, 1e-5).unwrap();
+    close(&format!("{what}: lse"), &got[6..7], &[want.lse.max(f64::from(f32::MIN))], 1e-6, 1e-6).unwrap();
+    // Peaked rows keep their digits: the tolerance is mostly relative.
+    close(&format!("{what}: entropy"), &got[7..], &[want.entropy_top_k], 2e-7, 1e-5).unwrap();
+    let bound = (top_k as f32).ln() * (1.0 + 1e-6);
+    assert!(got[7] >= 0.0 && got[7].is_sign_positive() && got[7] <= bound, "{what}: entropy {}", got[7]);
+}
+
+#[test]
+fn row_statistics_of_every_poisoned_row_equal_the_oracle_at_every_width_and_k() {
+    let mut random = Random::new(3);
+    for columns in WIDTHS {
+        let rows = poisoned_rows(columns, &mut random);
+        let (logits, labels) = (flat(&rows), vec![columns as u32 / 2; rows.len()]);
+        for top_k in [1, 2, 20, 63, 64] {
+            for device in devices::all() {
+                let fields = read(&statistics(&device, &logits, &labels, top_k, &[columns]).fields).unwrap();
+                for ((name, row), got) in rows.iter().zip(fields.chunks(8)) {
+                    let want = oracle::row_stats::row_stats(row, Some(columns / 2), top_k);
+                    let what = format!("{name}, {columns} columns, K {top_k}, {}", device.name());
+                    assert_fields(&what, got, &want, top_k);
+                    let Some(row) = kernels::row_stats::from_fields(got) else { panic!("{what}: not finite") };
+                    let (log, ce) = (want.sum.ln(), want.sum.ln() + (want.max - want.label_logit));
+                    let exact = [ce, log - want.u / want.sum, want.sum_sq / (want.sum * want.sum)];
+                    close(&what, &[row.ce, row.entropy_full, row.collision], &exact, 5e-6, 1e-5).unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn one_two_or_three_vocabulary_tiles_give_the_statistics_of_the_whole_row() {
+    let (mut random, columns) = (Random::new(4), 1300);
+    let rows = poisoned_rows(columns, &mut random);
+    for ends in [&[1300][..], &[1, 1300], &[650, 1300], &[1024, 1300], &[1, 257, 1300], &[5, 1299, 1300]] {
+        // The label's tile is the first, a middle and the last one; the middle column is finite in every row.
+        for label in [650, 0, 1299] {
+            let kept: Vec<_> = rows.iter().filter(|(_, row)| row[label].is_finite()).cloned().collect();
+            for device in devices::all() {
+                let labels = vec![label as u32; kept.len()];
+                let fields = read(&statistics(&device, &flat(&kept), &labels, 20, ends).fields).unwrap();
+                for ((name, row), got) in kept.iter().zip(fields.chunks(8)) {
+                    let want = oracle::row_stats::row_stats(row, Some(label), 20);
+                    assert_fields(&format!("{name}, tiles {ends:?}, {}", device.name()), got, &want, 20);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tile_of_nothing_but_masked_columns_changes_nothing_wherever_it_comes() {
+    let mut random = Random::new(5);
+    let (masked, row) = (vec![f32::NEG_INFINITY; 300], random.vec(300, 4.0));
+    let want = oracle::row_stats::row_stats(&row, Some(7), 20);
+    for device in devices::all() {
+        for place in 0..3 {
+            let mut parts = [&masked, &masked, &masked];
+            parts[place] = &row;
+            let logits: Vec<f32> = parts.into_iter().flatten().copied().collect();
+            let label = (place * 300 + 7) as u32;
+            let fields = read(&statistics(&device, &logits, &[label], 20, &[300, 600, 900]).fields).unwrap();
+            assert_fields(&format!("tile {place} on {}", device.name()), &fields, &want, 20);
+        }
+    }
+}
+
+#[test]
+fn nan_and_infinity_are_counted_in_every_lane_and_never_hang_the_selection() {
+    let (mut random, columns) = (Random::new(6), 600);
+    for device in devices::all() {
+        let mut rows = Vec::new();
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY] {
+            for at in [0, 255, 256, 599] {
+                let mut row = random.vec(columns, 3.0);
+                row[at] = bad;
+                rows.push(("one", row));
+            }
+            rows.push(("all", vec![bad; columns]));
+        }
+        rows.push(("masked label", vec![f32::NEG_INFINITY; columns]));
+        let labels = vec![3; rows.len()];
+        let fields = read(&statistics(&device, &flat(&rows), &labels, 20, &[columns]).fields).unwrap();
+        for (index, ((name, row), got)) in rows.iter().zip(fields.chunks(8)).enumerate() {
+            let want = oracle::row_stats::row_stats(row, Some(3), 20);
+            let what = format!("row {index}, {name}, on {}", device.name());
+            assert_eq!(got[5], want.nonfinite as f32, "{what}");
+            assert!(kernels::row_stats::from_fields(got).is_none(), "{what} passed as finite");
+            if *name == "one" {
+                // Sums and entropy are those of the finite ones.
+                assert_fields(&what, got, &want, 20);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_whose_large_values_all_lie_in_a_few_lanes_keep_their_top_k() {
+    // More candidates above the first bound than the selection holds, with ties and without.
+    let columns = 256 * 90;
+    let ties: Vec<f32> = (0..columns).map(|c| if c % 256 < 19 { 7.0 } else { -1.0 }).collect();
+    let rising: Vec<f32> = (0..columns).map(|c| if c % 256 < 19 { c as f32 * 1e-3 } else { -1e3 }).collect();
+    let rows = [("ties", ties), ("rising", rising)];
+    for device in devices::all() {
+        for top_k in [2, 20, 64] {
+            let fields = read(&statistics(&device, &flat(&rows), &[0, 0], top_k, &[columns]).fields).unwrap();
+            for ((name, row), got) in rows.iter().zip(fields.chunks(8)) {
+                let want = oracle::row_stats::row_stats(row, Some(0), top_k);
+                close(&format!("{name}, K {top_k}, {}", device.name()), &got[7..], &[want.entropy_top_k], 1e-6, 1e-5)
+                    .unwrap();
+            }
+        }
+    }
+}
+
+/// Constants of every kind of gate. Thresholds lie between rows; `tests/loss.rs` puts them on rows.
+fn gates() -> Vec<GateParams> {
+    let constant = GateParams { kind: 0, exponent: 1.0, normalizer: 3.0, a: 0.0, b: 0.0, threshold: 0.0, scale: 0.125 };
+    vec![
+        constant,
+        GateParams { kind: 1, ..constant },
+        GateParams { kind: 2, exponent: 0.0, ..constant },
+        GateParams { kind: 2, exponent: 0.5, ..constant },
+        GateParams { kind: 2, exponent: 3.0, ..constant },
+        GateParams { kind: 3, a: 30.0, b: 0.17, ..constant },
+        GateParams { kind: 4, normalizer: 1.0, threshold: 1.234, ..constant },
+        GateParams { kind: 5, ..constant },
+        GateParams { kind: 6, a: 0.7, b: 0.01, ..constant },
+        GateParams { kind: 7, a: 1.0, b: 0.4, exponent: 1.5, ..constant },
+        GateParams { kind: 8, ..constant },
+        GateParams { kind: 9, a: 0.1, b: -(0.1f32.ln()), ..constant },
+        GateParams { kind: 10, a: 0.3, b: -(0.3f32.ln()), threshold: 2.0, ..constant },
+    ]
+}
+
+#[test]
+fn every_kind_of_gate_equals_its_definition_on_every_poisoned_row() {
+    let mut random = Random::new(7);
+    assert_eq!(gates().iter().map(|gate| gate.kind).max(), Some(10));
+    for (columns, repeats) in [(300, 1), (40, 20)] {
+        // 13 and 260 rows: within one workgroup and beyond it.
+        let rows: Vec<_> = (0..repeats).flat_map(|_| poisoned_rows(columns, &mut random)).collect();
+        let (label, reciprocal) = (columns / 2, 1.0 / 7.0);
+        for device in devices::all() {
+            let labels = vec![label as u32; rows.len()];
+            let fields = statistics(&device, &flat(&rows), &labels, 20, &[columns]).fields;
+            for params in gates() {
+                soil(&device, &[rows.len()]);
+                let got = read(&kernels::gate::weights(&device, &fields, &params, reciprocal).unwrap()).unwrap();
+                let exact = oracle::gate::Gate {
+                    kind: params.kind,
+                    exponent: f64::from(params.exponent),
+                    normalizer: f64::from(params.normalizer),
+                    a: f64::from(params.a),
+                    b: f64::from(params.b),
+                    threshold: f64::from(params.threshold),
+                    scale: f64::from(params.scale) * f64::from(reciprocal),
+                };
+                let want: Vec<f64> = rows
+                    .iter()
+                    .map(|(_, row)| oracle::gate::gate(&exact, &oracle::row_stats::row_stats(row, Some(label), 20)))
+                    .collect();
+                let what = format!("gate {} ^ {} on {}", params.kind, params.exponent, device.name());
+                close(&what, &got, &want, 1e-7, 2e-5).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_gate_that_is_not_in_the_table_is_not_a_number_rather_than_sft() {
+    for device in devices::all() {
+        let fields = statistics(&device, &[1.0, 2.0, 3.0], &[1], 2, &[3]).fields;
+        let params = GateParams { kind: 11, ..gates()[0] };
+        assert!(read(&kernels::gate::weights(&device, &fields, &params, 1.0).unwrap()).unwrap()[0].is_nan());
+    }
+}
+
+#[test]
+fn the_gradient_over_the_logits_equals_the_oracle_in_any_tiles_and_is_exactly_zero_for_weight_zero() {
+    let mut random = Random::new(8);
+    for columns in WIDTHS {
+        let mut rows = poisoned_rows(columns, &mut random);
+        rows.push(("weight 0 over NaN", vec![f32::NAN; columns]));
+        rows.push(("no label", random.vec(columns, 3.0)));
+        let (count, middle) = (rows.len(), columns / 2);
+        let mut labels = vec![middle as u32; count];
+        labels[count - 1] = u32::MAX;
+        let mut weight: Vec<f32> = (0..count).map(|r| 0.01 * (r + 1) as f32).collect();
+        weight[count - 2] = 0.0;
+        for device in devices::all() {
+            let fields = statistics(&device, &flat(&rows), &labels, 20, &[columns]).fields;
+            let (indices, weights) = (Indices::new(&device, labels.clone()), vector(&device, &weight));
+            let tile = |from: usize, to: usize| {
+                let part = matrix(&device, &cut(&flat(&rows), columns, from, to), [count, to - from]);
+                let over = kernels::loss_gradient::over_logits(&device, part, from, &indices, &weights, &fields);
+                read(&over.unwrap()).unwrap()
+            };
+            let whole = tile(0, columns);
+            for (r, (name, row)) in rows.iter().enumerate() {
+                let label = (r != count - 1).then_some(middle);
+                let want = oracle::loss_gradient::loss_gradient(row, label, f64::from(weight[r]));
+                let what = format!("{name}, {columns} columns, {}", device.name());
+                close(&what, &whole[r * columns..][..columns], &want, 1e-7, 2e-5).unwrap();
+            }
+            same_bits("weight 0", &whole[(count - 2) * columns..][..columns], &vec![0.0; columns]).unwrap();
+            if columns > 1 {
+                let (left, right) = (tile(0, middle), tile(middle, columns));
+                same_bits("left tile", &left, &cut(&whole, columns, 0, middle)).unwrap();
+                same_bits("right tile", &right, &cut(&whole, columns, middle, columns)).unwrap();
+            }
+        }
+    }
+}
+
+// Norm, rotary, gated MLP.
+
+#[test]
+fn the_norm_and_its_gradients_equal_the_oracle_at_every_width() {
+    let mut random = Random::new(9);
+    for (index, width) in WIDTHS.into_iter().enumerate() {
+        let (rows, epsilon) = ([1, 3, 33][index % 3], 1e-5f32);
+        let size = [1.0, 1e-6, 1e4][index / 3 % 3];
+        let mut x = random.vec(rows * width, size);
+        if rows > 1 {
+            x[..width].fill(0.0); // a row of zeros has the inverse of epsilon's root
+            x[width..2 * width].fill(1e-41);
+        }
+        let (scale, dy) = (random.vec(width, 1.0), random.vec(rows * width, 1.0));
+        let (wx, ws, wdy) = (wide(&x), wide(&scale), wide(&dy));
+        let (want_y, want_inverse) = oracle::rms_norm::rms_norm(&wx, &ws, f64::from(epsilon));
+        let (want_dx, want_dscale) = oracle::rms_norm::rms_norm_backward(&wx, &ws, f64::from(epsilon), &wdy);
+        let largest = want_inverse.iter().fold(0.0f64, |m, r| m.max(*r));
+        for device in devices::all() {
+            let what = |name: &str| format!("{name}, {rows} x {width} of {size}, {}", device.name());
+            let (x, dy) = (matrix(&device, &x, [rows, width]), matrix(&device, &dy, [rows, width]));
+            let scale = vector(&device, &scale);
+            soil(&device, &[rows * width, rows, rows * width, width]);
+            let (y, inverse) = kernels::rms_norm::forward(&device, &x, &scale, epsilon).unwrap();
+            close(&what("y"), &read(&y).unwrap(), &want_y, 1e-6, 1e-5).unwrap();
+            close(&what("inverse"), &read(&inverse).unwrap(), &want_inverse, 0.0, 1e-5).unwrap();
+            // The two terms of dx may cancel: the error is relative to them, not to their difference.
+            let dx = kernels::rms_norm::backward(&device, &x, &scale, &inverse, &dy).unwrap();
+            close(&what("dx"), &read(&dx).unwrap(), &want_dx, 3e-6 * largest, 1e-5).unwrap();
+            let dscale = kernels::rms_norm::scale_gradient(&device, &x, &inverse, &dy).unwrap();
+            close(&what("dscale"), &read(&dscale).unwrap(), &want_dscale, 3e-6 * rows as f64, 1e-5).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_nan_in_one_row_of_the_norm_stays_in_that_row() {
+    let (rows, width) = (5, 300);
+    let mut values = Random::new(10).vec(rows * width, 1.0);
+    values[3 * width + 299] = f32::NAN;
+    for device in devices::all() {
+        let x = matrix(&device, &values, [rows, width]);
+        let scale = vector(&device, &vec![1.0; width]);
+        let (y, inverse) = kernels::rms_norm::forward(&device, &x, &scale, 1e-5).unwrap();
+        let dx = kernels::rms_norm::backward(&device, &x, &scale, &inverse, &x).unwrap();
+        for result in [read(&y).unwrap(), read(&dx).unwrap()] {
+            for (r, row) in result.chunks(width).enumerate() {
+                assert!(row.iter().all(|v| v.is_nan() == (r == 3)), "row {r} on {}", device.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn rotary_turns_only_its_heads_in_both_pairings_and_its_inverse_turns_back() {
+    let mut random = Random::new(11);
+    let mut arch = weights::open_folder(&GoldenFolder::new(&format!("tiny/{}", models::TINY[0]))).unwrap().architecture;
+    let positions = [4u32, 0, 1, 299, 2, 3, 3];
+    for (heads, head_dim, rotary_dim) in [(1, 2, 2), (3, 16, 16), (4, 16, 8), (2, 64, 64), (2, 130, 126)] {
+        for interleaved in [false, true] {
+            (arch.rope.rotary_dim, arch.rope.interleaved) = (rotary_dim, interleaved);
+            let (cos, sin) = arch.rope_tables(300);
+            // The last three columns belong to nobody's head.
+            let width = heads * head_dim + 3;
+            let x = random.vec(positions.len() * width, 2.0);
+            for device in devices::all() {
+                let rotary = Rotary::new(&device, &arch, 300);
+                let indices = Indices::new(&device, positions.to_vec());
+                for inverse in [false, true] {
+                    let turn = |x, inverse| {
+                        kernels::rotary::rotate(&device, x, heads, head_dim, &rotary, &indices, inverse).unwrap()
+                    };
+                    let got = turn(matrix(&device, &x, [positions.len(), width]), inverse);
+                    let (mut want, c, s) = (wide(&x), wide(&cos), wide(&sin));
+                    oracle::rotary::rotary(
+                        &mut want,
+                        width,
+                        0,
+                        heads,
+                        head_dim,
+                        rotary_dim,
+                        interleaved,
+                        inverse,
+                        &c,
+                        &s,
+                        &positions,
+                    );
+                    let what = format!("{heads} x {head_dim}, {rotary_dim} turned, {interleaved}, {}", device.name());
+                    close(&what, &read(&got).unwrap(), &want, 1e-6, 1e-6).unwrap();
+                    close(&what, &read(&turn(got, !inverse)).unwrap(), &wide(&x), 2e-6, 2e-6).unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_kernel_that_writes_in_place_leaves_other_owners_of_its_input_alone() {
+    for device in devices::all() {
+        let values = Random::new(12).vec(4 * 10, 1.0);
+        let x = matrix(&device, &values, [4, 10]);
+        let sum = elementwise::add_bias(&device, x.clone(), &vector(&device, &[1.0; 10])).unwrap();
+        let gradient = kernels::gated_mlp::backward(&device, x.clone(), &matrix(&device, &[1.0; 20], [4, 5])).unwrap();
+        assert!(read(&sum).unwrap() != values && read(&gradient).unwrap() != values);
+        same_bits(device.name(), &read(&x).unwrap(), &values).unwrap();
+    }
+}
+
+#[test]
+fn the_gated_mlp_and_its_gradient_equal_the_oracle_even_far_out() {
+    let mut random = Random::new(13);
+    for (index, width) in WIDTHS.into_iter().enumerate() {
+        let (rows, size) = ([1, 3, 20][index % 3], [1.0, 30.0, 300.0, 1e4][index % 4]);
+        let (gate_up, dy) = (random.vec(2 * rows * width, size), random.vec(rows * width, 1.0));
+        let (want, exact) = (oracle::gated_mlp::gated_mlp(&wide(&gate_up), width), wide(&gate_up));
+        let want_gradient = oracle::gated_mlp::gated_mlp_backward(&exact, width, &wide(&dy));
+        for device in devices::all() {
+            let what = format!("{rows} x {width} of {size}, {}", device.name());
+            let x = matrix(&device, &gate_up, [rows, 2 * width]);
+            soil(&device, &[rows * width]);
+            let y = kernels::gated_mlp::forward(&device, &x).unwrap();
+            close(&what, &read(&y).unwrap(), &want, 1e-6, 1e-5).unwrap();
+            let gradient = kernels::gated_mlp::backward(&device, x, &matrix(&device, &dy, [rows, width])).unwrap();
+            // up * silu' crosses zero: relative to the size of up.
+            let absolute = 2e-6 * f64::from(size).max(1.0);
+            close(&format!("gradient {what}"), &read(&gradient).unwrap(), &want_gradient, absolute, 1e-5).unwrap();
+        }
+    }
+    for device in devices::all() {
+        let x = matrix(&device, &[-1e30, 1e30, 0.0, 1.0, 1.0, 1.0], [1, 6]);
+        assert_eq!(read(&kernels::gated_mlp::forward(&device, &x).unwrap()).unwrap(), [0.0, 1e30, 0.0]);
+        let gradient = kernels::gated_mlp::backward(&device, x, &matrix(&device, &[1.0; 3], [1, 3])).unwrap();
+        assert_eq!(read(&gradient).unwrap(), [0.0, 1.0, 0.5, 0.0, 1e30, 0.0], "{}", device.name());
+    }
+}
+
+// Attention.
+
+/// Document starts of documents of the given lengths.
+fn documents(lengths: &[usize]) -> Vec<u32> {
+    let mut starts = Vec::new();
+    for &length in lengths {
+        starts.resize(starts.len() + length, starts.len() as u32);
+    }
+    starts
+}
+
+#[test]
+fn attention_and_its_gradient_equal_the_full_softmax_of_every_packed_document() {
+    let mut random = Random::new(14);
+    let cases: [(usize, usize, usize, &[usize]); 5] = [
+        (1, 1, 4, &[1]),
+        (4, 2, 16, &[30, 1, 33]),
+        (6, 2, 8, &[63, 1, 1, 64]),
+        (3, 1, 16, &[257, 2]),
+        (4, 4, 16, &[17, 100, 7]),
+    ];
+    for (heads, kv_heads, head_dim, lengths) in cases {
+        let starts = documents(lengths);
+        let tokens = starts.len();
+        let (width, out_width) = ((heads + 2 * kv_heads) * head_dim, heads * head_dim);
+        let shape = kernels::attention::Shape { heads, kv_heads, head_dim };
+        let (qkv, dout) = (random.vec(tokens * width, 2.0), random.vec(tokens * out_width, 1.0));
+        let scale = 1.0 / (head_dim as f64).sqrt();
+        let exact = oracle::attention::Shape { tokens, heads, kv_heads, head_dim, scale };
+        let (want, _) = oracle::attention::attention(&exact, &wide(&qkv), &starts);
+        let want_gradient = oracle::attention::attention_backward(&exact, &wide(&qkv), &starts, &wide(&dout));
+        for device in devices::all() {
+            let what = format!("{heads} heads over {kv_heads}, {lengths:?}, {}", device.name());
+            let (x, dy) = (matrix(&device, &qkv, [tokens, width]), matrix(&device, &dout, [tokens, out_width]));
+            let starts = Indices::new(&device, starts.clone());
+            let (out, saved) = kernels::attention::forward(&device, &x, shape, &starts).unwrap();
+            close(&what, &read(&out).unwrap(), &want, 3e-6, 3e-5).unwrap();
+            let gradient = kernels::attention::backward(&device, &x, &out, saved, &dy, shape, &starts).unwrap();
+            close(&format!("gradient, {what}"), &read(&gradient).unwrap(), &want_gradient, 2e-5, 1e-4).unwrap();
+        }
+    }
+}
+
+#[test]
+fn no_token_sees_another_document_or_its_own_future() {
+    let (heads, kv_heads, head_dim) = (4, 2, 16);
+    let (width, out_width) = ((heads + 2 * kv_heads) * head_dim, heads * head_dim);
+    let shape = kernels::attention::Shape { heads, kv_heads, head_dim };
+    let starts = documents(&[20, 30, 14]);
+    let clean = Random::new(15).vec(64 * width, 1.0);
+    // The second half of the middle document.
+    let mut changed = clean.clone();
+    changed[35 * width..50 * width].iter_mut().for_each(|x| *x = 50.0 - 3.0 * *x);
+    for device in devices::all() {
+        let starts = Indices::new(&device, starts.clone());
+        let run = |qkv: &[f32]| {
+            let qkv = matrix(&device, qkv, [64, width]);
+            read(&kernels::attention::forward(&device, &qkv, shape, &starts).unwrap().0).unwrap()
+        };
+        let (a, b) = (run(&clean), run(&changed));
+        same_bits("before", &a[..35 * out_width], &b[..35 * out_width]).unwrap();
+        same_bits("after", &a[50 * out_width..], &b[50 * out_width..]).unwrap();
+        assert_ne!(a[35 * out_width..50 * out_width], b[35 * out_width..50 * out_width]);
+    }
+}
+
+// Stored weights.
+
+#[test]
+fn random_blocks_of_every_storage_type_expand_to_what_their_layout_says() {
+    use oracle::dequantize as plain;
+    type Definition = fn(&[u8], usize) -> f64;
+    // Where a block keeps f16 scales: their exponents are made moderate, since random bytes would often be infinite.
+    let formats: [(Storage, Definition, &[usize]); 7] = [
+        (Storage::F16, plain::stored_f16, &[0]),
+        (Storage::Bf16, plain::stored_bf16, &[]),
+        (Storage::Q4_0, plain::q4_0, &[0]),
+        (Storage::Q4_1, plain::q4_1, &[0, 2]),
+        (Storage::Q8_0, plain::q8_0, &[0]),
+        (Storage::Q4K, plain::q4_k, &[0, 2]),
+        (Storage::Q6K, plain::q6_k, &[208]),
+    ];
+    let mut random = Random::new(16);
+    let mut tested = vec![Storage::F32]; // which is never packed
+    for (storage, definition, scales) in formats {
+        tested.push(storage);
+        // Fused parts of 1, 3 and 10 rows: odd numbers of blocks of an odd number of words each.
+        let columns = storage.block_elements().max(32) * 3;
+        let parts: Vec<Vec<u8>> = [1, 3, 10]
+            .map(|rows: usize| {
+                let length = rows * columns / storage.block_elements() * storage.block_bytes();
+                let mut bytes: Vec<u8> = (0..length).map(|_| random.below(256) as u8).collect();
+                for block in bytes.chunks_mut(storage.block_bytes()) {
+                    scales.iter().for_each(|&at| block[at + 1] = block[at + 1] & 0x83 | 0x28);
+                    if storage == Storage::Bf16 {
+                        block[1] = block[1] & 0x83 | 0x38;
+                    }
+                }
+                bytes
+            })
+            .into();
+        let want: Vec<f64> = parts
+            .iter()
+            .flat_map(|bytes| {
+                let count = bytes.len() / storage.block_bytes() * storage.block_elements();
+                (0..count).map(|i| definition(bytes, i)).collect::<Vec<_>>()
+            })
+            .collect();
+        for device in devices::all() {
+            let packed: Vec<Packed> = parts
+                .iter()
+                .map(|bytes| {
+                    let rows = bytes.len() / storage.block_bytes() * storage.block_elements() / columns;
+                    let (name, shape, bytes) = (String::new(), vec![rows, columns], bytes.clone());
+                    Packed::new(&device, RawTensor { name, shape, storage, bytes }, columns)
+                })
+                .collect();
+            soil(&device, &[columns, 3 * columns, 10 * columns]);
+            let dense = kernels::dequantize::dense(&device, &packed).unwrap();
+            assert_eq!(dense.dims(), [14, columns]);
+            close(&format!("{storage:?} on {}", device.name()), &read(&dense).unwrap(), &want, 1e-6, 2e-7).unwrap();
+        }
+    }
+    assert!(Storage::ALL.iter().all(|storage| tested.contains(storage)), "a storage type is missing");
+}
+
+#[test]
+fn every_f16_and_bf16_bit_pattern_converts_exactly() {
+    let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    for (storage, definition) in [
+        (Storage::F16, oracle::dequantize::stored_f16 as fn(&[u8], usize) -> f64),
+        (Storage::Bf16, oracle::dequantize::stored_bf16),
+    ] {
+        for device in devices::all() {
+            let raw = RawTensor { name: String::new(), shape: vec![256, 256], storage, bytes: bytes.clone() };
+            let dense = kernels::dequantize::dense(&device, &[Packed::new(&device, raw, 256)]).unwrap();
+            for (i, got) in read(&dense).unwrap().into_iter().enumerate() {
+                let want = definition(&bytes, i) as f32;
+                let same = got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan();
+                assert!(same, "{storage:?} {i:#06x} on {}: {got:e}, want {want:e}", device.name());
+            }
+        }
+    }
+}
+
+// Optimiser.
+
+#[test]
+fn five_adamw_steps_equal_the_definition() {
+    use kernels::adamw::{Settings, step};
+    let mut random = Random::new(17);
+    for shape in [[1, 1], [1, 255], [1, 257], [5, 1025]] {
+        let count = shape[0] * shape[1];
+        let start = random.vec(count, 1.0);
+        let gradients: Vec<Vec<f32>> = (0..5).map(|_| random.vec(count, 0.1)).collect();
+        let mut want: Vec<(f64, f64, f64)> = start.iter().map(|&p| (f64::from(p), 0.0, 0.0)).collect();
+        let on: Vec<Device> = devices::all();
+        let zeros = |device: &Device| matrix(device, &vec![0.0; count], shape);
+        let mut states: Vec<_> = on.iter().map(|d| (matrix(d, &start, shape), zeros(d), zeros(d))).collect();
+        for (gradient, t) in gradients.iter().zip(1..) {
+            let exact = oracle::adamw::Settings {
+                learning_rate: 1e-3,
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+                weight_decay: 0.01,
+                gradient_scale: 0.5,
+                step: t,
+            };
+            for ((p, m, v), &g) in want.iter_mut().zip(gradient) {
+                (*p, *m, *v) = oracle::adamw::adamw(*p, f64::from(g), *m, *v, &exact);
+            }
+            let settings = Settings {
+                learning_rate: 1e-3,
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+                weight_decay: 0.01,
+                bias1: (1.0 - 0.9f64.powi(t)) as f32,
+                bias2: (1.0 - 0.999f64.powi(t)) as f32,
+                gradient_scale: 0.5,
+            };
+            for (device, state) in on.iter().zip(&mut states) {
+                let (p, m, v) = state.clone();
+                *state = step(device, p, &matrix(device, gradient, shape), m, v, &settings).unwrap();
+            }
+        }
+        let column = |pick: fn(&(f64, f64, f64)) -> f64| want.iter().map(pick).collect::<Vec<_>>();
+        for (device, (p, m, v)) in on.iter().zip(&states) {
+            close(device.name(), &read(p).unwrap(), &column(|x| x.0), 2e-6, 1e-6).unwrap();
+            close(device.name(), &read(m).unwrap(), &column(|x| x.1), 1e-8, 1e-5).unwrap();
+            close(device.name(), &read(v).unwrap(), &column(|x| x.2), 1e-12, 2e-4).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_global_norm_is_taken_over_all_tensors_and_shows_a_nan() {
+    let mut random = Random::new(18);
+    let shapes = [[1, 1], [1, 255], [1, 257], [16, 1024], [1, 16_385], [65, 1023]];
+    let values: Vec<Vec<f32>> = shapes.iter().map(|[rows, columns]| random.vec(rows * columns, 0.3)).collect();
+    for device in devices::all() {
+        assert_eq!(kernels::adamw::global_norm(&device, &[]).unwrap(), 0.0);
+        let mut tensors: Vec<_> = shapes.iter().zip(&values).map(|(&shape, v)| matrix(&device, v, shape)).collect();
+        for count in 1..=shapes.len() {
+            soil(&device, &[64; 6]);
+            let got = kernels::adamw::global_norm(&device, &tensors[..count].iter().collect::<Vec<_>>()).unwrap();
+            let want = values[..count].iter().flatten().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            assert!((got - want).abs() <= 1e-6 * want, "{got}, want {want}, {count} tensors on {}", device.name());
+        }
+        let squares = kernels::adamw::sum_squares(&device, &tensors[5]).unwrap();
+        let want: f64 = values[5].iter().map(|&x| f64::from(x).powi(2)).sum();
+        assert!((squares - want).abs() <= 2e-6 * want, "{squares}, want {want}");
+        let mut poisoned = values[5].clone();
+        *poisoned.last_mut().unwrap() = f32::NAN;
+        tensors[5] = matrix(&device, &poisoned, shapes[5]);
+        assert!(kernels::adamw::global_norm(&device, &tensors.iter().collect::<Vec<_>>()).unwrap().is_nan());
+    }
+}
+
+// The rest.
+
+#[test]
+fn dropout_drops_the_same_elements_on_every_device_and_in_the_pull_back() {
+    let (mut random, shape, keep) = (Random::new(19), [67, 301], 0.75);
+    let count = shape[0] * shape[1];
+    let seed = 0x0123_4567_89ab_cdef_u64;
+    let kept: Vec<bool> = (0..count as u32)
+        .map(|i| temper_shaders::dropout_uniform(seed as u32, (seed >> 32) as u32, i) < keep)
+        .collect();
+    let mut x = random.vec(count, 1.0);
+    // What a dropped element holds cannot matter.
+    x.iter_mut().zip(&kept).filter(|(_, kept)| !**kept).for_each(|(x, _)| *x = f32::NAN);
+    let want: Vec<f64> =
+        x.iter().zip(&kept).map(|(&x, &k)| if k { f64::from(x) / f64::from(keep) } else { 0.0 }).collect();
+    for device in devices::all() {
+        soil(&device, &[count]);
+        let y = read(&elementwise::dropout(&device, &matrix(&device, &x, shape), seed, keep).unwrap()).unwrap();
+        // A division on a GPU may be off by an ulp or two.
+        close(device.name(), &y, &want, 0.0, 3e-7).unwrap();
+        assert!(y.iter().zip(&kept).all(|(y, &kept)| kept || y.to_bits() == 0), "{}", device.name());
+        // The function is linear, so the pull-back is the function itself on the gradient, with the same mask.
+        let dy = elementwise::dropout(&device, &matrix(&device, &vec![1.0; count], shape), seed, keep).unwrap();
+        assert!(read(&dy).unwrap().iter().zip(&kept).all(|(dy, &kept)| (*dy != 0.0) == kept));
+        let all = elementwise::dropout(&device, &matrix(&device, &x, shape), seed, 1.0).unwrap();
+        same_bits("keep everything", &read(&all).unwrap(), &x).unwrap();
+    }
+}
+
+#[test]
+fn dropout_keeps_the_mean_and_each_seed_drops_other_elements() {
+    let count = 100_000;
+    for device in devices::all() {
+        let ones = matrix(&device, &vec![1.0; count], [1, count]);
+        let run = |seed| read(&elementwise::dropout(&device, &ones, seed, 0.9).unwrap()).unwrap();
+        let one = run(1);
+        for other in [run(2), run(1 << 32 | 1)] {
+            let mean = other.iter().map(|&y| f64::from(y)).sum::<f64>() / count as f64;
+            // Five standard deviations of the mean of 100,000.
+            assert!((mean - 1.0).abs() < 5.0 * (0.1f64 / 0.9 / count as f64).sqrt(), "{mean}");
+            // Independent masks of keep probability 0.9 agree on 82 % of their elements.
+            let agreeing = one.iter().zip(&other).filter(|(a, b)| a == b).count();
+            assert!((81_000..83_000).contains(&agreeing), "{agreeing}");
+        }
+        same_bits("the same seed", &run(1), &one).unwrap();
+    }
+}
+
+#[test]
+fn a_bias_is_added_to_every_row() {
+    let mut random = Random::new(20);
+    for width in WIDTHS {
+        let (x, bias) = (random.vec(7 * width, 1.0), random.vec(width, 1.0));
+        let want: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + bias[i % width]).collect();
+        for device in devices::all() {
+            let y = elementwise::add_bias(&device, matrix(&device, &x, [7, width]), &vector(&device, &bias)).unwrap();
+            same_bits(device.name(), &read(&y).unwrap(), &want).unwrap();
+        }
+    }
+}
+
+#[test]
+fn column_ranges_are_taken_set_and_added_without_touching_their_neighbours() {
+    let mut random = Random::new(21);
+    let (rows, total) = (9, 70);
+    for device in devices::all() {
+        for (offset, width) in [(0, 70), (0, 1), (69, 1), (5, 64), (3, 63)] {
+            let columns = Columns { offset, width };
+            let what = format!("{columns:?} on {}", device.name());
+            let (whole, part) = (random.vec(rows * total, 1.0), random.vec(rows * width, 1.0));
+            let x = matrix(&device, &whole, [rows, total]);
+            soil(&device, &[rows * width]);
+            let taken = elementwise::columns(&device, &x, columns).unwrap();
+            same_bits(&what, &read(&taken).unwrap(), &cut(&whole, total, offset, offset + width)).unwrap();
+            let values = matrix(&device, &part, [rows, width]);
+            // Setting overwrites, whatever was there; nothing else changes, NaN included.
+            let nan = matrix(&device, &vec![f32::NAN; rows * total], [rows, total]);
+            let set = read(&elementwise::set_columns(&device, nan, columns, &values).unwrap()).unwrap();
+            let added = read(&elementwise::add_columns(&device, x.clone(), columns, &values).unwrap()).unwrap();
+            for i in 0..rows * total {
+                match (i % total).checked_sub(offset).filter(|&c| c < width) {
+                    Some(c) => {
+                        let value = part[i / total * width + c];
+                        assert_eq!((set[i], added[i]), (value, whole[i] + value), "{what}, element {i}");
+                    }
+                    None => assert!(set[i].is_nan() && added[i] == whole[i], "{what}, element {i}"),
+                }
+            }
+            same_bits("the source", &read(&x).unwrap(), &whole).unwrap();
+        }
+    }
+}
+
+#[test]
+fn rows_are_gathered_by_index_and_rows_outside_the_tile_are_zero() {
+    let mut random = Random::new(22);
+    for (rows, width) in [(1, 1), (64, 65), (257, 3)] {
+        let values = random.vec(rows * width, 1.0);
+        // A tile that starts at token 100; indices before, in (twice), and behind it.
+        let inside = [100, 100 + rows as u32 - 1, 100];
+        let around = [99, 100, 100 + rows as u32, 0, 100 + rows as u32 / 2];
+        for device in devices::all() {
+            for indices in [&inside[..], &around] {
+                let matrix = matrix(&device, &values, [rows, width]);
+                let got = read(&elementwise::gather_rows(&device, &matrix, indices, 100).unwrap()).unwrap();
+                for (row, &index) in got.chunks(width).zip(indices) {
+                    match (index as usize).checked_sub(100).filter(|&r| r < rows) {
+                        Some(r) => same_bits("row", row, &values[r * width..][..width]).unwrap(),
+                        None => assert!(row.iter().all(|&v| v == 0.0), "{index} on {}", device.name()),
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_are_added_where_their_index_says_also_twice_and_those_outside_are_left_out() {
+    let (mut random, rows, width) = (Random::new(23), 40, 33);
+    let (before, values) = (random.vec(rows * width, 1.0), random.vec(6 * width, 1.0));
+    for device in devices::all() {
+        for indices in [[10u32, 49, 10, 30, 10, 31], [9, 10, 50, 49, 0, 49]] {
+            let sum = matrix(&device, &before, [rows, width]);
+            let values_on = matrix(&device, &values, [6, width]);
+            let got = elementwise::scatter_add_rows(&device, sum, &indices, 10, &values_on).unwrap();
+            let mut want = wide(&before);
+            for (value, index) in values.chunks(width).zip(indices) {
+                if let Some(row) = (index as usize).checked_sub(10).filter(|&row| row < rows) {
+                    (0..width).for_each(|c| want[row * width + c] += f64::from(value[c]));
+                }
+            }
+            close(device.name(), &read(&got).unwrap(), &want, 1e-6, 1e-6).unwrap();
+        }
+    }
+}
+
+// Launches larger than one axis.
+
+#[test]
+fn a_dispatch_of_more_than_65535_workgroups_reaches_every_row() {
+    // One workgroup a row for both kernels; 65,537 is prime, so folding over two axes starts idle ones too.
+    let (mut random, rows, width) = (Random::new(24), 65_537, 3);
+    let x = random.vec(rows * width, 1.0);
+    let scale = [0.5, 1.0, -2.0];
+    let (want_y, want_inverse) = oracle::rms_norm::rms_norm(&wide(&x), &wide(&scale), f64::from(1e-5f32));
+    let labels: Vec<u32> = (0..rows as u32).map(|row| row % 3).collect();
+    let (mut fields, mut want) = (Vec::with_capacity(rows * 8), Vec::with_capacity(rows * width));
+    for (row, &label) in x.chunks(width).zip(&labels) {
+        let s = oracle::row_stats::row_stats(row, Some(label as usize), 2);
+        fields.extend([s.max, s.sum, s.u, s.sum_sq, s.label_logit, 0.0, s.lse, s.entropy_top_k].map(|v| v as f32));
+        want.extend(oracle::loss_gradient::loss_gradient(row, Some(label as usize), 0.25));
+    }
+    for device in devices::all() {
+        let logits = matrix(&device, &x, [rows, width]);
+        soil(&device, &[rows * width, rows]);
+        let (y, inverse) = kernels::rms_norm::forward(&device, &logits, &vector(&device, &scale), 1e-5).unwrap();
+        close(device.name(), &read(&y).unwrap(), &want_y, 1e-6, 1e-5).unwrap();
+        close(device.name(), &read(&inverse).unwrap(), &want_inverse, 0.0, 1e-5).unwrap();
+        let (indices, weight) = (Indices::new(&device, labels.clone()), vector(&device, &vec![0.25; rows]));
+        let fields = matrix(&device, &fields, [rows, 8]);
+        let over = kernels::loss_gradient::over_logits(&device, logits, 0, &indices, &weight, &fields).unwrap();
+        close(device.name(), &read(&over).unwrap(), &want, 1e-7, 2e-5).unwrap();
+    }
+}
+
+#[test]
+fn a_dispatch_of_more_than_65535_workgroups_of_elements_reaches_every_element() {
+    // 65,536 workgroups of 256 elements and one element more.
+    let count = 65_536 * 256 + 1;
+    let device = devices::gpu();
+    let x = matrix(&device, &vec![1.0; count], [1, count]);
+    let y = read(&elementwise::dropout(&device, &x, 0, 1.0).unwrap()).unwrap();
+    assert!(y.len() == count && y.iter().all(|&y| y == 1.0));
+}
