@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
-use temper_engine::train::event::{Evaluation, Landscape, StepMetrics};
+use temper_engine::train::event::{Evaluated, Evaluation, Landscape, StepMetrics};
 
 use crate::progress::{change, duration, grouped, number};
 use crate::run_folder::{Landscapes, Measured, Summary};
@@ -25,6 +25,8 @@ pub struct Report<'a> {
     pub metrics: &'a [StepMetrics],
     /// Logged steps of the baseline; empty where there is none.
     pub baseline: &'a [StepMetrics],
+    /// Evaluations of the run, in order; drawn where there are some between the first and the last.
+    pub history: &'a [Evaluated],
     /// Maps of the training tokens.
     pub landscapes: &'a Landscapes,
     /// The baseline's map after training, where there is one.
@@ -165,7 +167,16 @@ fn curves(report: &Report) -> Result<String> {
     };
     let main = |name: &str, colour, of| line(format!("{objective} {name}"), colour, of, report.metrics);
     let other = |name: &str, of| line(format!("{base} {name}"), BASE, of, report.baseline);
-    let figures: [(&str, &str, Vec<Line>); 6] = [
+    let measured = |name: &str, colour, of: fn(&Evaluated) -> Option<Evaluation>| Line {
+        name: format!("{objective} {name}"),
+        colour,
+        points: match report.history.len() {
+            // Before and after are in the table.
+            0..=2 => Vec::new(),
+            _ => report.history.iter().filter_map(|e| Some((e.step as f64, of(e)?.loss))).collect(),
+        },
+    };
+    let figures: [(&str, &str, Vec<Line>); 7] = [
         (
             "Loss",
             "nats per trained token; the gated loss is what is minimised, the cross entropy is comparable",
@@ -174,6 +185,11 @@ fn curves(report: &Report) -> Result<String> {
                 main("cross entropy", MAIN, |m| m.cross_entropy),
                 other("cross entropy", |m| m.cross_entropy),
             ],
+        ),
+        (
+            "Held-out loss",
+            "nats per token of the target and the general set during training",
+            vec![measured("target", MAIN, |e| e.target), measured("general", SECOND, |e| e.general)],
         ),
         (
             "Gate",
@@ -567,7 +583,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use temper_engine::loss::objective::RowStats;
-    use temper_engine::train::event::{Finished, Started};
+    use temper_engine::train::event::{Finished, Phase, Started};
 
     use super::*;
     use crate::run_folder::{BaselineMeasured, Retention};
@@ -657,10 +673,24 @@ mod tests {
             summary: &summary,
             metrics: &metrics(0.85, true),
             baseline: &metrics(0.8, false),
+            history: &history(3),
             landscapes: &landscapes,
             baseline_landscape: Some(&map(0.3, 3)),
         };
         render(&report).unwrap()
+    }
+
+    fn history(evaluations: u64) -> Vec<Evaluated> {
+        let set = |loss| Some(Evaluation::from_sum(loss, 1));
+        let phase = Phase::During;
+        (0..evaluations)
+            .map(|n| Evaluated { phase, step: 10 * n, target: set(3.0 - n as f64), general: set(3.0) })
+            .collect()
+    }
+
+    #[test]
+    fn evaluations_during_training_are_drawn_and_those_before_and_after_are_not() {
+        assert!(full().contains("Held-out loss"));
     }
 
     #[test]
@@ -685,7 +715,7 @@ mod tests {
     #[test]
     fn a_full_report_has_every_plot_and_balanced_tags() {
         let html = full();
-        assert_eq!(html.matches("<svg ").count(), 10, "race, six curves, three maps");
+        assert_eq!(html.matches("<svg ").count(), 11, "race, seven curves, three maps");
         for tag in ["svg", "figure", "table", "tr", "td", "th", "div", "p", "details"] {
             let opened = html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count();
             assert_eq!(opened, html.matches(&format!("</{tag}>")).count(), "{tag}");
@@ -706,11 +736,12 @@ mod tests {
             summary: &summary,
             metrics: &[],
             baseline: &[],
+            history: &history(2),
             landscapes: &Landscapes::default(),
             baseline_landscape: None,
         };
         let html = render(&report).unwrap();
-        assert!(html.contains("No step was logged") && !html.contains("NaN"));
+        assert!(html.contains("No step was logged") && !html.contains("NaN") && !html.contains("Held-out loss"));
     }
 
     #[test]
@@ -724,6 +755,7 @@ mod tests {
                 summary: &summary,
                 metrics: &metrics,
                 baseline: &[],
+                history: &[],
                 landscapes: &Landscapes { before: Some(Landscape::default()), after: None },
                 baseline_landscape: None,
             };

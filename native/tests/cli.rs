@@ -382,7 +382,7 @@ fn wait(mut child: Child) -> Ran {
 #[test]
 fn a_run_leaves_exactly_the_promised_folder() {
     let place = Place::new();
-    let ran = place.train("out", &["run.steps=11", "run.log_every=2", "run.baseline=sft"]).ok();
+    let ran = place.train("out", &["run.steps=11", "run.log_every=2", "run.eval_every=4", "run.baseline=sft"]).ok();
     assert!(ran.stdout.contains("after eaft") && ran.stdout.contains("after sft"), "{}", ran.stdout);
     assert!(ran.stdout.contains("report.html"), "{}", ran.stdout);
     let promised = [
@@ -437,7 +437,7 @@ fn a_run_leaves_exactly_the_promised_folder() {
     for outside in ["http", "src=", "href=", "url(", "@import", "<script"] {
         assert!(!report.contains(outside), "{outside} in the report");
     }
-    assert!(report.matches("<svg").count() >= 8 && report.contains("Confident conflicts"), "plots are missing");
+    assert!(report.matches("<svg").count() >= 8 && report.contains("Held-out loss"), "plots are missing");
 }
 
 #[test]
@@ -559,7 +559,7 @@ fn ten_steps_reproduce_ten_stored_losses() {
 // Runs that are interrupted.
 
 /// Settings of a run that takes long enough to be interrupted.
-const LONG: [&str; 4] = ["run.steps=160", "run.accumulation=4", "run.save_every=20", "data.general="];
+const LONG: [&str; 4] = ["run.steps=240", "run.accumulation=4", "run.save_every=20", "data.general="];
 
 fn with_long<'a>(more: &[&'a str]) -> Vec<&'a str> {
     LONG.into_iter().chain(more.iter().copied()).collect()

@@ -414,6 +414,7 @@ impl Job<'_> {
             summary: &summary,
             metrics: &metrics,
             baseline: &if baseline.is_some() { self.folder.read_metrics(Part::Baseline)? } else { Vec::new() },
+            history: &main.evaluations.history,
             landscapes: &self.folder.read_landscapes(Part::Main)?,
             baseline_landscape: baseline_landscapes.after.as_ref(),
         })?;
