@@ -137,6 +137,14 @@ pub enum Error {
         /// Both values, and what to do.
         problem: String,
     },
+    /// A file or folder that was asked for is not there.
+    #[error("{path}: {problem}")]
+    Missing {
+        /// Path or name.
+        path: String,
+        /// What is not there, and what would be found instead.
+        problem: String,
+    },
     /// The host could not read or write.
     #[error("{path}: {problem}")]
     Io {

@@ -27,7 +27,12 @@ pub fn io_error(path: &Path, error: &io::Error) -> Error {
         io::ErrorKind::ReadOnlyFilesystem => ": choose another folder with --out",
         _ => "",
     };
-    Error::Io { path: path.display().to_string(), problem: format!("{error}{advice}") }
+    let (path, problem) = (path.display().to_string(), format!("{error}{advice}"));
+    match error.kind() {
+        // What was named is not there: the user's to mend, like any other bad input.
+        io::ErrorKind::NotFound => Error::Missing { path, problem },
+        _ => Error::Io { path, problem },
+    }
 }
 
 /// Writes a file that is, whatever happens, either the old one, absent, or complete: a temporary file in the same folder
@@ -204,7 +209,7 @@ impl OsFolder {
     pub fn open(path: &Path) -> Result<Self> {
         let root = path.canonicalize().map_err(|error| io_error(path, &error))?;
         if !root.is_dir() {
-            return Err(Error::Io { path: path.display().to_string(), problem: "this is not a folder".into() });
+            return Err(Error::Missing { path: path.display().to_string(), problem: "this is not a folder".into() });
         }
         let snapshots = root.parent().filter(|parent| parent.ends_with("snapshots"));
         let blobs = snapshots.and_then(Path::parent).map(|model| model.join("blobs"));

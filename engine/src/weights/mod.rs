@@ -212,7 +212,7 @@ pub struct Opened {
 /// `model.safetensors.index.json` lists.
 ///
 /// # Errors
-/// [`Error::Io`] for a missing file, otherwise as [`Architecture::from_config_json`], [`safetensors::open_folder`] and
+/// [`Error::Missing`] for a missing file, otherwise as [`Architecture::from_config_json`], [`safetensors::open_folder`] and
 /// [`check`].
 pub fn open_folder(folder: &dyn Folder) -> Result<Opened> {
     const CONFIG: &str = "config.json";
@@ -285,7 +285,7 @@ pub fn check(source: &dyn WeightSource, architecture: &Architecture) -> Result<(
 pub(crate) fn read_small(folder: &dyn Folder, name: &str, most: u64) -> Result<(Vec<u8>, String)> {
     let file = folder.display(name);
     let Some(bytes) = folder.open(name)? else {
-        return Err(Error::Io { path: file, problem: "there is no such file".into() });
+        return Err(Error::Missing { path: file, problem: "there is no such file".into() });
     };
     if bytes.len() > most {
         let problem = format!("{} bytes are more than the {most} that such a file can have", bytes.len());

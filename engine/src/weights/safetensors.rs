@@ -158,7 +158,7 @@ pub fn open_folder(folder: &dyn Folder) -> Result<Safetensors> {
         return Ok(Safetensors { files: vec![file], place, main });
     }
     if folder.open(INDEX)?.is_none() {
-        return Err(Error::Io { path: main, problem: format!("there is neither this file nor {INDEX}") });
+        return Err(Error::Missing { path: main, problem: format!("there is neither this file nor {INDEX}") });
     }
     let (text, index) = read_small(folder, INDEX, LONGEST_HEADER)?;
     let listed: Index =
@@ -176,7 +176,10 @@ pub fn open_folder(folder: &dyn Folder) -> Result<Safetensors> {
                 })?;
                 let path = folder.display(&shard);
                 let Some(bytes) = folder.open(&shard)? else {
-                    return Err(Error::Io { path, problem: format!("this shard is listed in {index} but missing") });
+                    return Err(Error::Missing {
+                        path,
+                        problem: format!("this shard is listed in {index} but missing"),
+                    });
                 };
                 files.push(SafetensorsFile::open(bytes, &path)?);
                 number.insert(shard.clone(), files.len() - 1);
