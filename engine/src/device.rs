@@ -3,8 +3,6 @@
 //! A hardware GPU is chosen where there is one; otherwise the CPU backend, and never silently software Vulkan, which is
 //! some twenty times slower than the CPU it runs on. [`adapters`] lists everything with the reason for the choice.
 
-use std::sync::Arc;
-
 use burn::tensor::Device as BurnDevice;
 #[cfg(not(target_family = "wasm"))]
 use burn::tensor::{DeviceKind, wgpu::WgpuBackend};
@@ -17,7 +15,7 @@ use crate::kernels::launch::Gpu;
 pub struct Device {
     /// burn's name of the device.
     pub(crate) burn: BurnDevice,
-    gpu: Option<Arc<Gpu>>,
+    gpu: Option<Gpu>,
     name: String,
 }
 
@@ -120,24 +118,44 @@ impl Device {
             .graphics_api(api)
             .init_with_setup()
             .map_err(|e| Error::Device { problem: format!("{} could not be opened: {e}", adapter.name) })?;
-        let gpu = Gpu::new(setup);
-        let device = Self { burn, gpu: Some(Arc::new(gpu)), name: format!("{} ({})", adapter.name, adapter.id) };
+        let gpu = Gpu::new(setup, !adapter.is_hardware());
+        let name = format!("{} ({})", adapter.name, adapter.id);
+        let device = Self { burn, gpu: Some(gpu), name };
         opened.push((adapter.id.clone(), device.clone()));
         Ok(device)
     }
 
-    /// The browser's WebGPU device.
+    /// The browser's WebGPU device. `software` where the page knows that it is no hardware (`isFallbackAdapter`).
     ///
     /// # Errors
     /// [`Error::Device`] where the browser offers none.
     #[cfg(target_family = "wasm")]
-    pub async fn browser() -> Result<Self> {
+    pub async fn browser(software: bool) -> Result<Self> {
         let (burn, setup) = BurnDevice::wgpu_options()
             .init_with_setup_async()
             .await
             .map_err(|e| Error::Device { problem: format!("WebGPU is not available: {e}") })?;
-        let name = setup.adapter.get_info().name;
-        Ok(Self { burn, gpu: Some(Arc::new(Gpu::new(setup))), name: format!("WebGPU {name}") })
+        let info = setup.adapter.get_info();
+        let words = [info.name.as_str(), info.driver.as_str(), info.driver_info.as_str()];
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        let name = if words.is_empty() { "WebGPU".into() } else { format!("WebGPU ({})", words.join(", ")) };
+        Ok(Self { burn, gpu: Some(Gpu::new(setup, software)), name })
+    }
+
+    /// The same device, with kernels launched as suits software or hardware: for tests and comparisons.
+    pub fn treated_as_software(&self, software: bool) -> Self {
+        Self { gpu: self.gpu.as_ref().map(|gpu| gpu.treated_as_software(software)), ..self.clone() }
+    }
+
+    /// True where a processor plays the GPU.
+    pub fn is_software(&self) -> bool {
+        self.own_products()
+    }
+
+    /// Whether matrix products are our WGSL kernel's: on software adapters, where burn's tiles in workgroup memory cost more
+    /// than they save.
+    pub(crate) fn own_products(&self) -> bool {
+        self.gpu.as_ref().is_some_and(Gpu::software)
     }
 
     /// Name for people.
@@ -147,7 +165,7 @@ impl Device {
 
     /// The GPU launch layer, or `None` on the CPU backend.
     pub(crate) fn gpu(&self) -> Option<&Gpu> {
-        self.gpu.as_deref()
+        self.gpu.as_ref()
     }
 
     /// burn's handle, for tensors made outside the engine.

@@ -76,14 +76,16 @@ pub enum Scalar {
 /// What one workgroup of a kernel covers, of a problem of `rows` by `columns`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grid {
-    /// One row.
-    Row,
+    /// One row. The number is of the fewest invocations that the text allows, see [`Kernel::narrow_source`].
+    Row(u32),
     /// `workgroup_size` elements of `rows * columns`, one an invocation.
     Elements,
     /// Up to this many columns of one row.
     RowTile(u32),
     /// Up to this many columns, all rows.
     ColumnTile(u32),
+    /// Up to so many rows of so many columns.
+    Tile(u32, u32),
 }
 
 /// One kernel: its text and the host's copy of what the text declares.
@@ -108,6 +110,16 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// The text for a software adapter, where it is another: a kernel that gives a workgroup one row, with the fewest
+    /// invocations that it allows. There a barrier costs a switch between all groups of four invocations, so that a tree of
+    /// 256 takes some hundred times what it saves (measured on SwiftShader).
+    pub fn narrow_source(&self) -> Option<String> {
+        let Grid::Row(narrow) = self.grid else { return None };
+        let declaration = |size: u32| format!("const WORKGROUP_SIZE: u32 = {size}u;");
+        // `tests/kernels` compares WORKGROUP_SIZE with the table, so the declaration is there, in these words.
+        Some(self.source.replacen(&declaration(self.workgroup_size), &declaration(narrow), 1))
+    }
+
     /// Bytes of the uniform buffer: 4 a field, rounded up to 16.
     pub const fn params_size(&self) -> usize {
         (self.params.len() * 4).next_multiple_of(16)
@@ -117,10 +129,11 @@ impl Kernel {
     /// any two factors of their number of elements.
     pub const fn workgroups(&self, rows: u64, columns: u64) -> u64 {
         match self.grid {
-            Grid::Row => rows,
+            Grid::Row(_) => rows,
             Grid::Elements => (rows * columns).div_ceil(self.workgroup_size as u64),
             Grid::RowTile(width) => rows * columns.div_ceil(width as u64),
             Grid::ColumnTile(width) => columns.div_ceil(width as u64),
+            Grid::Tile(height, width) => rows.div_ceil(height as u64) * columns.div_ceil(width as u64),
         }
     }
 }
@@ -195,7 +208,7 @@ macro_rules! scalar {
 
 kernels! {
     /// Row statistics of the loss head.
-    ROW_STATS = "row_stats", shared ["rows", "finite", "logarithm"], Grid::Row,
+    ROW_STATS = "row_stats", shared ["rows", "finite", "logarithm"], Grid::Row(64),
     params { rows: u32, cols: u32, column_start: u32, top_k: u32, first: u32 },
     bindings [logits, labels, top, stats];
 
@@ -210,12 +223,12 @@ kernels! {
     bindings [logits, labels, weight, stats];
 
     /// Root-mean-square normalisation.
-    RMS_NORM = "rms_norm", shared ["rows", "reduce"], Grid::Row,
+    RMS_NORM = "rms_norm", shared ["rows", "reduce"], Grid::Row(4),
     params { rows: u32, width: u32, epsilon: f32 },
     bindings [x, scale, y, inverse_rms];
 
     /// Pull-back of [`RMS_NORM`] to its input.
-    RMS_NORM_BACKWARD = "rms_norm_backward", shared ["rows", "reduce"], Grid::Row,
+    RMS_NORM_BACKWARD = "rms_norm_backward", shared ["rows", "reduce"], Grid::Row(4),
     params { rows: u32, width: u32 },
     bindings [x, scale, inverse_rms, dy, dx];
 
@@ -243,12 +256,12 @@ kernels! {
     bindings [gate_up, dy];
 
     /// Softmax of attention scores under the causal mask of packed documents, in place.
-    ATTENTION_SOFTMAX = "attention_softmax", shared ["rows", "finite", "reduce"], Grid::Row,
+    ATTENTION_SOFTMAX = "attention_softmax", shared ["rows", "finite", "reduce"], Grid::Row(4),
     params { heads: u32, rows: u32, cols: u32, row_start: u32, scale: f32 },
     bindings [scores, document_start];
 
     /// Pull-back of [`ATTENTION_SOFTMAX`] to the unscaled scores.
-    ATTENTION_SOFTMAX_BACKWARD = "attention_softmax_backward", shared ["rows", "reduce"], Grid::Row,
+    ATTENTION_SOFTMAX_BACKWARD = "attention_softmax_backward", shared ["rows", "reduce"], Grid::Row(4),
     params { heads: u32, rows: u32, cols: u32, row_start: u32, scale: f32 },
     bindings [probabilities, dprobabilities];
 
@@ -311,7 +324,7 @@ kernels! {
     bindings [x, y];
 
     /// Partial sums of squares; `rows` of the launch is the number of groups.
-    SUM_SQUARES = "sum_squares", shared ["rows", "reduce"], Grid::Row,
+    SUM_SQUARES = "sum_squares", shared ["rows", "reduce"], Grid::Row(4),
     params { count: u32, groups: u32 },
     bindings [x, partial_sums];
 
@@ -322,6 +335,15 @@ kernels! {
         accumulate: u32
     },
     bindings [source_values, target_values];
+
+    /// Matrix products in any layout, for adapters on which burn's are slower; times the number of batches.
+    MATMUL = "matmul", shared ["rows"], Grid::Tile(64, 128),
+    params {
+        rows: u32, columns: u32, inner: u32, batches: u32, left_offset: u32, left_batch: u32, left_row: u32,
+        left_step: u32, right_offset: u32, right_batch: u32, right_step: u32, right_column: u32, target_offset: u32,
+        target_batch: u32, target_row: u32, accumulate: u32, alpha: f32
+    },
+    bindings [left_values, right_values, target_values];
 }
 
 #[cfg(test)]

@@ -82,26 +82,42 @@ pub fn step(
     Ok((from_cube(value), from_cube(first), from_cube(second)))
 }
 
-/// Sum of the squares of all elements.
-///
-/// # Errors
-/// Device errors.
-pub fn sum_squares(device: &Device, x: &Tensor<2>) -> Result<f64> {
-    let norm = global_norm(device, &[x])?;
-    Ok(norm * norm)
+/// A sum of squares that the host may have to fetch: known on the CPU, partial sums on a GPU.
+pub enum SumSquares {
+    /// The sum.
+    Known(f64),
+    /// Terms of it, still on the device; read them with whatever else is read, then [`SumSquares::of_partials`].
+    Partials(Tensor<1>),
 }
 
-/// Square root of the sum of squares over all tensors, with one read-back for all of them.
+impl SumSquares {
+    /// The sum of partial sums that were read back.
+    pub fn of_partials(values: &[f32]) -> f64 {
+        values.iter().copied().map(f64::from).sum()
+    }
+
+    /// The sum, with a read-back of its own.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub async fn read(self) -> Result<f64> {
+        match self {
+            Self::Known(sum) => Ok(sum),
+            Self::Partials(partials) => Ok(Self::of_partials(&read(&partials).await?)),
+        }
+    }
+}
+
+/// Sum of squares over all elements of all tensors: the square of the global norm.
 ///
 /// # Errors
 /// Device errors.
-pub fn global_norm(device: &Device, tensors: &[&Tensor<2>]) -> Result<f64> {
+pub fn sum_squares(device: &Device, tensors: &[&Tensor<2>]) -> Result<SumSquares> {
     if device.is_cpu() {
-        let sum: f64 = tensors.iter().map(|t| cpu::sum_squares(slice(&on_cpu(t)))).sum();
-        return Ok(sum.sqrt());
+        return Ok(SumSquares::Known(tensors.iter().map(|t| cpu::sum_squares(slice(&on_cpu(t)))).sum()));
     }
     if tensors.is_empty() {
-        return Ok(0.0);
+        return Ok(SumSquares::Known(0.0));
     }
     let mut partials: Vec<Tensor<1>> = Vec::with_capacity(tensors.len());
     for tensor in tensors {
@@ -112,6 +128,5 @@ pub fn global_norm(device: &Device, tensors: &[&Tensor<2>]) -> Result<f64> {
         gpu_of(device).run(&temper_shaders::SUM_SQUARES, &params, &[&x, &partial], PARTIALS as u64)?;
         partials.push(from_cube(partial));
     }
-    let sum: f64 = read(&Tensor::cat(partials, 0))?.into_iter().map(f64::from).sum();
-    Ok(sum.sqrt())
+    Ok(SumSquares::Partials(Tensor::cat(partials, 0)))
 }

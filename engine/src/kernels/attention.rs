@@ -5,8 +5,8 @@
 
 use burn::tensor::Tensor;
 
-use super::cpu;
 use super::tensor::{Indices, from_cube, from_vec, gpu_of, into_gpu, on_cpu, on_gpu, slice};
+use super::{cpu, matmul};
 use crate::device::Device;
 use crate::error::{Error, Result};
 
@@ -49,7 +49,7 @@ pub fn forward(device: &Device, qkv: &Tensor<2>, shape: Shape, document_start: &
     for range in chunks(device, shape, tokens)? {
         let (q, k, v) = (part(&q, &range), part(&k, &range), part(&v, &range));
         let p = probabilities(device, &q, &k, shape, document_start)?;
-        outs.push(p.matmul(v));
+        outs.push(matmul::batched(device, &p, false, &v, false)?);
     }
     Ok((tokens_first(Tensor::cat(outs, 0), shape.heads, shape.head_dim), Saved::Nothing))
 }
@@ -87,11 +87,11 @@ pub fn backward(
     for range in chunks(device, shape, tokens)? {
         let (q, k, v, dout) = (part(&q, &range), part(&k, &range), part(&v, &range), part(&dout, &range));
         let p = probabilities(device, &q, &k, shape, document_start)?;
-        dv.push(p.clone().transpose().matmul(dout.clone()));
-        let dp = dout.matmul(v.transpose());
+        dv.push(matmul::batched(device, &p, true, &dout, false)?);
+        let dp = matmul::batched(device, &dout, false, &v, true)?;
         let ds = softmax_backward(device, &p, dp, tokens, scale(shape))?;
-        dq.push(ds.clone().matmul(k));
-        dk.push(ds.transpose().matmul(q));
+        dq.push(matmul::batched(device, &ds, false, &k, false)?);
+        dk.push(matmul::batched(device, &ds, true, &q, false)?);
     }
     let dq = tokens_first(Tensor::cat(dq, 0), shape.heads, shape.head_dim);
     let dk = tokens_first(Tensor::cat(dk, 0), shape.kv_heads, shape.head_dim);
@@ -151,7 +151,7 @@ fn chunks(device: &Device, shape: Shape, tokens: usize) -> Result<Vec<std::ops::
 /// Attention probabilities `[kv heads, group * tokens, tokens]`.
 fn probabilities(device: &Device, q: &Tensor<3>, k: &Tensor<3>, shape: Shape, start: &Indices) -> Result<Tensor<3>> {
     let tokens = k.dims()[1];
-    let scores = into_gpu(q.clone().matmul(k.clone().transpose()));
+    let scores = into_gpu(matmul::batched(device, q, false, k, true)?);
     let heads = q.dims()[0] * q.dims()[1] / tokens;
     let params = [heads.into(), tokens.into(), tokens.into(), 0usize.into(), scale(shape).into()];
     let groups = (heads * tokens) as u64;

@@ -15,16 +15,31 @@ use temper_shaders::Kernel;
 
 use crate::error::{Error, Result};
 
-/// A wgpu device shared with burn, with the pipelines compiled so far.
+/// A wgpu device shared with burn, with the pipelines compiled so far. Cheap to clone.
+#[derive(Clone)]
 pub struct Gpu {
-    setup: WgpuSetup,
-    pipelines: Mutex<HashMap<&'static str, Arc<wgpu::ComputePipeline>>>,
+    setup: Arc<WgpuSetup>,
+    pipelines: Pipelines,
+    software: bool,
 }
 
+/// By stem and whether they are for software.
+type Pipelines = Arc<Mutex<HashMap<(&'static str, bool), Arc<wgpu::ComputePipeline>>>>;
+
 impl Gpu {
-    /// Takes the handles that burn's runtime was initialised with.
-    pub fn new(setup: WgpuSetup) -> Self {
-        Self { setup, pipelines: Mutex::new(HashMap::new()) }
+    /// Takes the handles that burn's runtime was initialised with. `software` where a processor plays the GPU.
+    pub fn new(setup: WgpuSetup, software: bool) -> Self {
+        Self { setup: Arc::new(setup), pipelines: Pipelines::default(), software }
+    }
+
+    /// Whether kernels are launched as suits software: row kernels narrow, matrix products our own.
+    pub fn software(&self) -> bool {
+        self.software
+    }
+
+    /// The same device, treated as software or as hardware.
+    pub fn treated_as_software(&self, software: bool) -> Self {
+        Self { software, ..self.clone() }
     }
 
     /// Bytes that one storage binding may hold.
@@ -115,9 +130,11 @@ impl Gpu {
     fn pipeline(&self, kernel: &Kernel) -> Arc<wgpu::ComputePipeline> {
         let mut pipelines = self.pipelines.lock().unwrap_or_else(|e| e.into_inner());
         let compile = || {
+            let narrow = if self.software { kernel.narrow_source() } else { None };
+            let source = narrow.map_or(kernel.source.into(), Into::into);
             let module = self.setup.device.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(kernel.stem),
-                source: wgpu::ShaderSource::Wgsl(kernel.source.into()),
+                source: wgpu::ShaderSource::Wgsl(source),
             });
             Arc::new(self.setup.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(kernel.stem),
@@ -128,7 +145,7 @@ impl Gpu {
                 cache: None,
             }))
         };
-        pipelines.entry(kernel.stem).or_insert_with(compile).clone()
+        pipelines.entry((kernel.stem, self.software)).or_insert_with(compile).clone()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where a tensor's numbers lie: host slices on the CPU backend, wgpu buffers on a GPU.
 
-use burn::tensor::{DType, Int, Shape, Tensor, TensorData};
+use burn::tensor::{DType, Int, Shape, Tensor, TensorData, Transaction};
 use burn_dispatch::{BackendTensor, DispatchTensorKind};
 use burn_flex::{Flex, FlexTensor};
 use burn_wgpu::{CubeBackend, CubeTensor};
@@ -34,6 +34,7 @@ fn other_name(kind: &DispatchTensorKind) -> &'static str {
     match kind {
         DispatchTensorKind::Flex(t) => t.name(),
         DispatchTensorKind::Cube(t) => t.name(),
+        #[cfg(not(target_family = "wasm"))]
         DispatchTensorKind::Autodiff(_) => "autodiff",
     }
 }
@@ -120,24 +121,36 @@ pub fn gpu_of(device: &Device) -> &Gpu {
     device.gpu().expect("a GPU tensor on the CPU device")
 }
 
-/// Host copy of a tensor's values, waiting for them.
+/// Host copy of a tensor's values. In a browser, where waiting must not block, the only way to get them.
 ///
 /// # Errors
 /// [`Error::Device`] when the device was lost.
-pub fn read<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
-    let lost = |problem: String| Error::Device { problem: format!("reading results back failed: {problem}") };
-    let data = tensor.clone().try_into_data().map_err(|e| lost(format!("{e:?}")))?;
+pub async fn read<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
+    let data = tensor.clone().into_data_async().await.map_err(|e| lost(format!("{e:?}")))?;
     data.try_into_vec::<f32>().map_err(|e| lost(format!("{e:?}")))
 }
 
-/// As [`read`], for a browser, where waiting must not block.
+/// Host copies of several tensors' values, with one wait for all of them.
 ///
 /// # Errors
 /// [`Error::Device`] when the device was lost.
-pub async fn read_async<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
-    let lost = |problem: String| Error::Device { problem: format!("reading results back failed: {problem}") };
-    let data = tensor.clone().into_data_async().await.map_err(|e| lost(format!("{e:?}")))?;
-    data.try_into_vec::<f32>().map_err(|e| lost(format!("{e:?}")))
+pub async fn read_all(tensors: Vec<Tensor<1>>) -> Result<Vec<Vec<f32>>> {
+    if tensors.is_empty() {
+        return Ok(Vec::new());
+    }
+    let transaction = tensors.into_iter().fold(Transaction::default(), Transaction::register);
+    let all = transaction.execute_async().await.map_err(|e| lost(format!("{e:?}")))?;
+    all.into_iter().map(|data| data.try_into_vec::<f32>().map_err(|e| lost(format!("{e:?}")))).collect()
+}
+
+/// A tensor's elements in order, for [`read_all`].
+pub fn flat<const D: usize>(tensor: &Tensor<D>) -> Tensor<1> {
+    let count = tensor.dims().iter().product::<usize>();
+    tensor.clone().reshape([count])
+}
+
+fn lost(problem: String) -> Error {
+    Error::Device { problem: format!("reading results back failed: {problem}") }
 }
 
 /// Unsigned indices (labels, positions) that kernels read: kept on the host, and on the device where there is one.

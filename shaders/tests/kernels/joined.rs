@@ -117,6 +117,23 @@ pub fn all_valid() -> Vec<(&'static temper_shaders::Kernel, Joined, Valid)> {
     valid
 }
 
+#[test]
+fn the_narrow_text_of_every_row_kernel_is_valid_and_differs_in_its_size_alone() {
+    let mut seen = 0;
+    for kernel in temper_shaders::KERNELS {
+        let temper_shaders::Grid::Row(narrow) = kernel.grid else {
+            assert_eq!(kernel.narrow_source(), None, "{}", kernel.stem);
+            continue;
+        };
+        seen += 1;
+        let text = kernel.narrow_source().expect("a row kernel has a narrow text");
+        let joined = Joined::new(&[(format!("{} (narrow)", kernel.stem), text)]);
+        let valid = joined.check().unwrap_or_else(|message| panic!("{message}"));
+        assert_eq!(valid.module.entry_points[0].workgroup_size, [narrow, 1, 1], "{}", kernel.stem);
+    }
+    assert!(seen > 0, "no kernel works on rows");
+}
+
 fn broken(shared: &str, own: &str) -> Result<Valid, String> {
     Joined::new(&[("shared/part.wgsl".into(), shared.into()), ("own.wgsl".into(), own.into())]).check()
 }

@@ -57,11 +57,13 @@ fn differences(kernel: &Kernel, joined: &Joined, valid: &Valid) -> Vec<String> {
     let names: Vec<_> = storage.iter().map(|(_, name)| *name).collect();
     compare("bindings", format!("{:?}", kernel.bindings), format!("{names:?}"));
 
-    let tile = match kernel.grid {
-        Grid::RowTile(width) | Grid::ColumnTile(width) => Some(width),
-        Grid::Row | Grid::Elements => None,
+    let (height, width) = match kernel.grid {
+        Grid::Tile(height, width) => (Some(height), Some(width)),
+        Grid::RowTile(width) | Grid::ColumnTile(width) => (None, Some(width)),
+        Grid::Row(_) | Grid::Elements => (None, None),
     };
-    compare("columns of a tile", format!("{tile:?}"), format!("{:?}", constant(valid, "COLUMNS_PER_WORKGROUP")));
+    compare("columns of a tile", format!("{width:?}"), format!("{:?}", constant(valid, "COLUMNS_PER_WORKGROUP")));
+    compare("rows of a tile", format!("{height:?}"), format!("{:?}", constant(valid, "ROWS_PER_WORKGROUP")));
     for (name, value) in [
         ("MAX_TOP_K", MAX_TOP_K as u32),
         ("STATS_WIDTH", STATS_WIDTH as u32),
