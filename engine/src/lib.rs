@@ -23,9 +23,17 @@ pub mod host;
 pub mod kernels;
 pub mod loss;
 pub mod model;
+pub mod probe;
 pub mod rng;
 pub mod train;
 pub mod weights;
 
 pub use device::Device;
 pub use error::{Error, Result};
+
+/// Waits for an engine's future. What reads numbers back from a device is `async`, because a browser's thread must not
+/// block; natively this is all there is to it.
+#[cfg(not(target_family = "wasm"))]
+pub fn wait<T>(future: impl Future<Output = T>) -> T {
+    pollster::block_on(future)
+}

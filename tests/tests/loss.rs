@@ -5,19 +5,18 @@ mod common;
 
 use common::{Random, matrix, poisoned_rows};
 use temper_conformance::compare::{close, same_bits};
-use temper_conformance::devices;
+use temper_conformance::devices::{self, read};
 use temper_conformance::golden::{Tensors, json};
 use temper_conformance::oracle::{self, matmul::matmul, row_stats::row_stats};
 use temper_engine::config::{Choice, ObjectiveSection};
-use temper_engine::kernels::tensor::read;
 use temper_engine::kernels::{self, Indices, row_stats::from_fields};
 use temper_engine::loss::head;
 use temper_engine::loss::objective::{BatchStats, Gate, Method, Objective, RowStats};
 use temper_engine::loss::plan::{HeadLimits, head_plan};
-use temper_engine::loss::ready::{Evaluated, evaluate};
+use temper_engine::loss::ready::{self, Evaluated};
 use temper_engine::model::parameter::Parameter;
 use temper_engine::model::vocabulary::{Tile, VocabularyMatrix};
-use temper_engine::{Device, Error};
+use temper_engine::{Device, Error, Result, wait};
 
 fn try_objective(method: &str, settings: &[(&str, &str)]) -> Result<Objective, Error> {
     let settings: Vec<_> = settings.iter().map(|(k, v)| (format!("objective.{k}"), v.to_string())).collect();
@@ -132,6 +131,16 @@ fn cases(tensors: &Tensors) -> Vec<Case> {
             }
         })
         .collect()
+}
+
+fn evaluate(
+    device: &Device,
+    logits: Vec<f32>,
+    labels: &[i64],
+    vocab: usize,
+    objective: &Objective,
+) -> Result<Evaluated> {
+    wait(ready::evaluate(device, logits, labels, vocab, objective))
 }
 
 fn run(device: &Device, case: &Case, objective: &Objective) -> Evaluated {
@@ -401,7 +410,7 @@ fn a_label_outside_the_vocabulary_is_an_error_with_row_and_both_numbers() {
         }
         let head = vocabulary(&device, &[0.0; 31 * 4], 4, &[31]);
         let hidden = matrix(&device, &[0.0; 8], [2, 4]);
-        let error = head::statistics(&device, &head, &hidden, &[30, 31], 20).unwrap_err();
+        let error = wait(head::statistics(&device, &head, &hidden, &[30, 31], 20)).unwrap_err();
         assert!(matches!(error, Error::Label { row: 1, label: 31, vocab: 31 }), "{error}");
     }
 }
@@ -644,7 +653,7 @@ fn batch_of(
     if !objective.needs_batch() {
         return objective.without_batch(head.rows());
     }
-    let rows = head::statistics(device, head, hidden, labels, head::top_k(objective)).unwrap();
+    let rows = wait(head::statistics(device, head, hidden, labels, head::top_k(objective))).unwrap();
     objective.batch(&rows, sequences, head.rows()).unwrap()
 }
 
@@ -664,7 +673,7 @@ fn the_head_in_one_or_several_vocabulary_tiles_equals_the_definition_for_every_o
                 let batch = batch_of(&device, &head, &x, &labels, &sequences, &objective);
                 let output =
                     head::gradient(&device, &mut head, &x, &labels, &objective, &batch, 1.0 / rows as f32).unwrap();
-                close(&format!("{what}: weights"), &output.weights().unwrap(), &want.weights, 1e-8, 5e-5).unwrap();
+                close(&format!("{what}: weights"), &wait(output.rows()).unwrap().1, &want.weights, 1e-8, 5e-5).unwrap();
                 close_to_largest(&format!("{what}: dhidden"), &read(&output.dhidden).unwrap(), &want.dhidden, 2e-5);
                 close_to_largest(&format!("{what}: weight"), &weight_gradient(&head), &want.dweight, 2e-5);
             }
@@ -686,15 +695,15 @@ fn the_head_in_several_chunks_equals_the_definition() {
         let mut head = vocabulary(&device, &weight, width, &[700, vocab]);
         let batch = objective.without_batch(vocab);
         let output = head::gradient(&device, &mut head, &x, &labels, &objective, &batch, 1.0 / rows as f32).unwrap();
-        assert_eq!(output.statistics().unwrap().len(), rows);
-        close(device.name(), &output.weights().unwrap(), &want.weights, 1e-8, 5e-5).unwrap();
+        assert_eq!(wait(output.rows()).unwrap().0.len(), rows);
+        close(device.name(), &wait(output.rows()).unwrap().1, &want.weights, 1e-8, 5e-5).unwrap();
         close_to_largest(device.name(), &read(&output.dhidden).unwrap(), &want.dhidden, 2e-5);
         close_to_largest(device.name(), &weight_gradient(&head), &want.dweight, 2e-5);
         // The error of a row in the last chunk still names the row of the batch.
         let mut broken = hidden.clone();
         broken[(rows - 2) * width] = f32::NAN;
         let error =
-            head::statistics(&device, &head, &matrix(&device, &broken, [rows, width]), &labels, 20).unwrap_err();
+            wait(head::statistics(&device, &head, &matrix(&device, &broken, [rows, width]), &labels, 20)).unwrap_err();
         assert!(matches!(error, Error::NonFinite { row, .. } if row == rows - 2), "{error}");
     }
 }
@@ -732,6 +741,6 @@ fn two_micro_batches_sum_to_one_batch() {
 fn as_many_labels_as_rows_are_demanded_with_both_numbers() {
     let device = Device::cpu();
     let head = vocabulary(&device, &[0.0; 12], 4, &[3]);
-    let error = head::statistics(&device, &head, &matrix(&device, &[0.0; 8], [2, 4]), &[1], 20).unwrap_err();
+    let error = wait(head::statistics(&device, &head, &matrix(&device, &[0.0; 8], [2, 4]), &[1], 20)).unwrap_err();
     assert!(error.to_string().contains("[2]") && error.to_string().contains("[1]"), "{error}");
 }

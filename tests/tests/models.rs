@@ -11,6 +11,7 @@ use temper_engine::model::parameter::to_host;
 use temper_engine::model::{Keep, Model};
 use temper_engine::train::optimiser::AdamW;
 use temper_engine::train::session::{Recompute, Session};
+use temper_engine::wait;
 
 /// The goldens divide the top-K entropy by 3.0, as LLaMA-Factory does.
 fn objective(method: &str) -> Objective {
@@ -35,7 +36,7 @@ fn logits_of_every_tiny_model_equal_transformers() {
                 GoldenFolder::new(&format!("tiny/{name}")).with_v5_config(),
             ] {
                 let mut model = models::from_folder(&folder, &device, false);
-                let logits = model.logits(&ids).unwrap();
+                let logits = wait(model.logits(&ids)).unwrap();
                 close(&format!("{name} on {}", device.name()), &logits, expected.floats("logits_row0"), 1e-4, 1e-4)
                     .unwrap();
             }
@@ -52,19 +53,19 @@ fn bf16_shards_give_the_logits_of_transformers() {
     for device in devices::all() {
         let folder = GoldenFolder::new("tiny/qwen3_bf16_sharded");
         let mut model = models::from_folder(&folder, &device, false);
-        close(device.name(), &model.logits(&ids).unwrap(), expected.floats(&name), 1e-4, 1e-4).unwrap();
+        close(device.name(), &wait(model.logits(&ids)).unwrap(), expected.floats(&name), 1e-4, 1e-4).unwrap();
         let opened = temper_engine::weights::open_folder(&folder).unwrap();
         let hold = temper_engine::model::load::Hold::AsStored;
         let mut packed =
             temper_engine::model::load::load(&opened.architecture, opened.weights.as_ref(), &device, hold, false)
                 .unwrap();
-        close("held in bf16", &packed.logits(&ids).unwrap(), expected.floats(&name), 1e-4, 1e-4).unwrap();
+        close("held in bf16", &wait(packed.logits(&ids)).unwrap(), expected.floats(&name), 1e-4, 1e-4).unwrap();
         // f16 holds every bf16 of these sizes exactly, so nothing is lost.
         let hold = temper_engine::model::load::Hold::F16;
         let mut half =
             temper_engine::model::load::load(&opened.architecture, opened.weights.as_ref(), &device, hold, false)
                 .unwrap();
-        close("held in f16", &half.logits(&ids).unwrap(), expected.floats(&name), 1e-4, 1e-4).unwrap();
+        close("held in f16", &wait(half.logits(&ids)).unwrap(), expected.floats(&name), 1e-4, 1e-4).unwrap();
     }
 }
 
@@ -76,7 +77,7 @@ fn greedy_continuations_of_every_tiny_model_equal_transformers() {
         let ids: Vec<u32> = expected.ints("greedy_ids").iter().map(|&t| t as u32).collect();
         let mut model = models::tiny(name, &temper_engine::Device::cpu(), false);
         let greedy = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
-        let new = generate(&mut model, &ids[..5], 16, greedy, &[], &mut |_| {}).unwrap();
+        let new = wait(generate(&mut model, &ids[..5], 16, greedy, &[], &mut |_| {})).unwrap();
         assert_eq!(new, ids[5..], "{name}");
     }
 }
@@ -91,7 +92,7 @@ fn per_token_values_of_every_tiny_model_equal_the_goldens() {
             let mut model = models::tiny(name, &device, false);
             let forward = model.forward(&batch, Keep::Nothing, None).unwrap();
             let trained = model.trained_rows(&batch, &forward).unwrap().unwrap();
-            let rows = head::statistics(&device, model.head(), &trained.hidden, &trained.labels, 20).unwrap();
+            let rows = wait(head::statistics(&device, model.head(), &trained.hidden, &trained.labels, 20)).unwrap();
             let (width, labels) = (expected.shape("input_ids")[1], expected.ints("labels"));
             // A position that predicts is one whose next label is not ignored.
             let at: Vec<usize> =
@@ -115,14 +116,15 @@ fn gradients(
 ) -> (f64, Model) {
     let mut session = session(model, method, models::golden_adamw(0.0), recompute);
     session.optimiser.max_grad_norm = f64::MAX;
-    let loss = session.gradients(batches).unwrap().loss;
+    let loss = wait(session.gradients(batches)).unwrap().loss;
     (loss, session.model)
 }
 
 fn compare_gradients(what: &str, model: &Model, expected: &Tensors, prefix: &str) {
     let mut compared = 0;
     for parameter in model.trained() {
-        let gradient = to_host(parameter.gradient.as_ref().unwrap_or_else(|| panic!("{what}: no gradient"))).unwrap();
+        let gradient =
+            wait(to_host(parameter.gradient.as_ref().unwrap_or_else(|| panic!("{what}: no gradient")))).unwrap();
         for (name, _, values) in parameter.split(&gradient) {
             let name = format!("grad.{prefix}{name}");
             let want = expected.floats(&name);
@@ -164,8 +166,9 @@ fn micro_batches_and_packing_do_not_change_the_gradient() {
             let (two_loss, two) = gradients(models::tiny("qwen3", &device, true), method, &split, Recompute::Never);
             assert!((one_loss - two_loss).abs() <= 1e-5 * one_loss.abs(), "{method}: {one_loss} and {two_loss}");
             for (a, b) in one.trained().iter().zip(two.trained()) {
-                let a = to_host(a.gradient.as_ref().unwrap()).unwrap();
-                let b: Vec<f64> = to_host(b.gradient.as_ref().unwrap()).unwrap().iter().map(|&v| v as f64).collect();
+                let a = wait(to_host(a.gradient.as_ref().unwrap())).unwrap();
+                let b: Vec<f64> =
+                    wait(to_host(b.gradient.as_ref().unwrap())).unwrap().iter().map(|&v| v as f64).collect();
                 let largest = b.iter().fold(0.0f64, |m, v| m.max(v.abs()));
                 close(method, &a, &b, 1e-5 * largest + 1e-7, 1e-3).unwrap();
             }
@@ -192,7 +195,8 @@ fn adamw_runs_of_every_tiny_model_follow_pytorch() {
                 let losses: Vec<f64> = floats(&run["losses_before_each_step_then_final"]);
                 let norms: Vec<f64> = floats(&run["grad_norms_before_clipping"]);
                 for step in 0..5 {
-                    let outcome = session.step(std::slice::from_ref(&batch), run["lr"].as_f64().unwrap()).unwrap();
+                    let outcome =
+                        wait(session.step(std::slice::from_ref(&batch), run["lr"].as_f64().unwrap())).unwrap();
                     let what = format!("{name} {key} on {}, step {step}", device.name());
                     assert!(
                         (outcome.loss - losses[step]).abs() <= 2e-3 * losses[step],
@@ -207,7 +211,7 @@ fn adamw_runs_of_every_tiny_model_follow_pytorch() {
                         norms[step]
                     );
                 }
-                let last = session.gradients(std::slice::from_ref(&batch)).unwrap().loss;
+                let last = wait(session.gradients(std::slice::from_ref(&batch))).unwrap().loss;
                 assert!((last - losses[5]).abs() <= 3e-3 * losses[5], "{name} {key}: final {last} want {}", losses[5]);
             }
         }
@@ -229,7 +233,7 @@ fn adapter_logits_gradients_and_steps_equal_peft() {
             let mut model = models::tiny(name, &device, false);
             models::with_golden_lora(&mut model, name);
             let ids: Vec<u32> = base.ints("input_ids")[..17].iter().map(|&t| t as u32).collect();
-            close(&what, &model.logits(&ids).unwrap(), expected.floats("logits_row0"), 1e-4, 1e-4).unwrap();
+            close(&what, &wait(model.logits(&ids)).unwrap(), expected.floats("logits_row0"), 1e-4, 1e-4).unwrap();
 
             let (_, model) = gradients(model, "eaft", std::slice::from_ref(&batch), Recompute::Always);
             compare_gradients(&what, &model, &expected, "base_model.model.");
@@ -238,13 +242,13 @@ fn adapter_logits_gradients_and_steps_equal_peft() {
             models::with_golden_lora(&mut model, name);
             let mut session = session(model, "eaft", models::golden_adamw(1.0), Recompute::Auto);
             for _ in 0..5 {
-                session.step(std::slice::from_ref(&batch), 1e-3).unwrap();
+                wait(session.step(std::slice::from_ref(&batch), 1e-3)).unwrap();
             }
             for parameter in session.model.trained() {
                 let name = format!("after5.base_model.model.{}", parameter.parts[0].name);
                 // Adam divides by the gradient's size, so an element whose gradient is near zero may move by up to a
                 // learning rate either way.
-                close(&name, &to_host(&parameter.value).unwrap(), expected.floats(&name), 2e-4, 1e-3).unwrap();
+                close(&name, &wait(to_host(&parameter.value)).unwrap(), expected.floats(&name), 2e-4, 1e-3).unwrap();
             }
         }
     }

@@ -21,6 +21,7 @@ use temper_engine::model::load::{self, Hold};
 use temper_engine::model::parameter::to_host;
 use temper_engine::train::optimiser::AdamW;
 use temper_engine::train::session::{Recompute, Session};
+use temper_engine::wait;
 use temper_engine::weights::gguf::Gguf;
 use temper_engine::weights::{self, Opened};
 
@@ -49,7 +50,7 @@ fn logits_of_a_real_quantised_model_equal_transformers_on_every_device() {
     let ids = tokens(expected.ints("prompt_ids"));
     for device in devices::all() {
         for hold in [Hold::F32, Hold::AsStored] {
-            let logits = model(&opened, &device, hold).logits(&ids).unwrap();
+            let logits = wait(model(&opened, &device, hold).logits(&ids)).unwrap();
             let what = format!("{hold:?} on {}", device.name());
             close(&what, &logits, expected.floats("logits"), 5e-3, 1e-3).unwrap();
         }
@@ -66,7 +67,7 @@ fn perplexity_of_the_stated_text_is_21_19() {
     assert_eq!(ids.len() as u64, stated["tokens_total"].as_u64().unwrap());
     let windows = perplexity::windows(&ids[..4 * perplexity::WINDOW], perplexity::WINDOW);
     let mut model = model(&opened, &Device::cpu(), Hold::F32);
-    let score = perplexity::score(&perplexity::rows(&mut model, &windows, 20, &mut |_, _| {}).unwrap());
+    let score = perplexity::score(&wait(perplexity::rows(&mut model, &windows, 20, &mut |_, _| {})).unwrap());
     assert_eq!(score.tokens as u64, stated["scored"].as_u64().unwrap());
     let want = stated["ppl"].as_f64().unwrap();
     assert!((score.perplexity - want).abs() <= 2e-3, "{} instead of {want}", score.perplexity);
@@ -82,7 +83,7 @@ fn greedy_chat_answers_equal_transformers() {
         };
         let answer = ids("answer_ids");
         let greedy = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
-        let got = generate(&mut model, &ids("prompt_ids"), answer.len(), greedy, &[2], &mut |_| {}).unwrap();
+        let got = wait(generate(&mut model, &ids("prompt_ids"), answer.len(), greedy, &[2], &mut |_| {})).unwrap();
         assert_eq!(got, answer, "{}", chat["question"]);
     }
 }
@@ -107,7 +108,7 @@ fn lora_gradients_and_steps_on_a_real_sample_equal_peft() {
         AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, decay_vectors: false, max_grad_norm: 1.0 };
     let objective = Objective::from_section(&section).unwrap();
     let mut session = Session { model, objective, optimiser, recompute: Recompute::Auto, seed: 0, step: 0 };
-    let outcome = session.gradients(std::slice::from_ref(&batch)).unwrap();
+    let outcome = wait(session.gradients(std::slice::from_ref(&batch))).unwrap();
     let want = stated["loss_eaft"].as_f64().unwrap();
     assert!((outcome.loss - want).abs() <= 1e-4 * want, "{} instead of {want}", outcome.loss);
     let mut compared = 0;
@@ -118,7 +119,7 @@ fn lora_gradients_and_steps_on_a_real_sample_equal_peft() {
                 let name = format!("grad.base_model.model.{}", parameter.parts[0].name);
                 let want = expected.floats(&name);
                 let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-                close(&name, &to_host(&gradient).unwrap(), want, 1e-3 * largest, 1e-2).unwrap();
+                close(&name, &wait(to_host(&gradient)).unwrap(), want, 1e-3 * largest, 1e-2).unwrap();
                 compared += 1;
             }
             Ok(())
@@ -127,7 +128,7 @@ fn lora_gradients_and_steps_on_a_real_sample_equal_peft() {
     assert_eq!(compared, expected.names().len(), "every stored gradient is compared");
     let run = &stated["adamw_lr1e-3_wd0_clip1"];
     for step in 0..3 {
-        let outcome = session.step(std::slice::from_ref(&batch), 1e-3).unwrap();
+        let outcome = wait(session.step(std::slice::from_ref(&batch), 1e-3)).unwrap();
         let loss = run["losses_before_each_step_then_final"][step].as_f64().unwrap();
         let norm = run["grad_norms_before_clipping"][step].as_f64().unwrap();
         assert!((outcome.loss - loss).abs() <= 2e-3 * loss, "step {step}: loss {} instead of {loss}", outcome.loss);

@@ -34,6 +34,8 @@ pub struct Loader {
     cursor: Cursor,
     /// The order of the cursor's epoch.
     order: Vec<u32>,
+    /// The documents of the step that was yielded last.
+    last_step: Vec<u32>,
 }
 
 impl Loader {
@@ -53,7 +55,7 @@ impl Loader {
             return refuse("no document has a trained token, so there is nothing to learn");
         }
         let order = order(seed, 0, documents.len());
-        Ok(Self { documents, seed, cursor: Cursor::default(), order })
+        Ok(Self { documents, seed, cursor: Cursor::default(), order, last_step: Vec::new() })
     }
 
     /// The documents, in file order.
@@ -123,7 +125,13 @@ impl Loader {
             self.order[start..end].iter().map(|index| &self.documents[*index as usize]).collect();
         let batches = pack(&step, batch_tokens, packing)?;
         self.cursor.index = end as u64;
+        self.last_step = self.order[start..end].to_vec();
         Ok(batches)
+    }
+
+    /// Indices of the documents of the step that [`Loader::next_step`] yielded last: what [`MicroBatch::document`] counts.
+    pub fn last_step(&self) -> &[u32] {
+        &self.last_step
     }
 
     /// Steps in the first epoch. Other epochs can differ by a step or so, since their order fills steps differently; see

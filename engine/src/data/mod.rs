@@ -11,6 +11,7 @@ pub mod encode;
 pub mod loader;
 pub mod packing;
 pub mod record;
+pub mod set;
 pub mod template;
 pub mod tokenizer;
 
@@ -18,6 +19,7 @@ pub use encode::{EncodeOptions, EncodeReport, Encoded, encode};
 pub use loader::{Cursor, Loader};
 pub use packing::pack;
 pub use record::{Content, Conversation, Format, Kind, Message, OnError, Record, Report};
+pub use set::{DataSet, ReadOptions, read_measured, read_set};
 pub use template::{ChatTemplate, Date, RenderOptions, Rendered};
 pub use tokenizer::{GgufVocabulary, Tokenizer};
 

@@ -19,7 +19,7 @@ pub struct Sampling {
 ///
 /// # Errors
 /// [`Error::Config`] for a prompt without a token; otherwise as [`Model::forward`].
-pub fn generate(
+pub async fn generate(
     model: &mut Model,
     prompt: &[u32],
     count: usize,
@@ -33,7 +33,7 @@ pub fn generate(
     let mut tokens = prompt.to_vec();
     let mut rng = Rng::new(sampling.seed);
     for _ in 0..count {
-        let logits = model.last_logits(&tokens)?;
+        let logits = model.last_logits(&tokens).await?;
         let next = choose(&logits, sampling, &mut rng);
         tokens.push(next);
         each(next);

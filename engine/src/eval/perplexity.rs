@@ -33,7 +33,7 @@ pub fn windows(tokens: &[u32], window: usize) -> Vec<Document> {
 ///
 /// # Errors
 /// [`crate::Error::NonFinite`] on NaN logits; device errors.
-pub fn rows(
+pub async fn rows(
     model: &mut Model,
     documents: &[Document],
     top_k: usize,
@@ -46,8 +46,10 @@ pub fn rows(
     for (index, batch) in batches.iter().enumerate() {
         let forward = model.forward(batch, Keep::Nothing, None)?;
         if let Some(trained) = model.trained_rows(batch, &forward)? {
-            let scored = head::statistics(model.device(), model.head(), &trained.hidden, &trained.labels, top_k);
-            rows.extend(scored.map_err(|error| model.blame(error))?);
+            match head::statistics(model.device(), model.head(), &trained.hidden, &trained.labels, top_k).await {
+                Ok(scored) => rows.extend(scored),
+                Err(error) => return Err(model.blame(error).await),
+            }
         }
         progress(index + 1, batches.len());
     }

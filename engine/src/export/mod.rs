@@ -3,6 +3,7 @@
 //! Nothing here opens a file. Small results come as named bytes, large ones go through a [`std::io::Write`] of the
 //! host's, one tensor at a time ([`stream`]).
 
+pub mod bundle;
 pub mod model;
 pub mod peft;
 pub mod stream;

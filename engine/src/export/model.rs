@@ -3,11 +3,14 @@
 //! The weights are one file of any size, written with one tensor in memory at a time. There is no sharding;
 //! transformers and this engine read single files of any size.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 
 use super::stream::{Stream, wrong};
 use crate::error::Result;
+use crate::model::Model;
 use crate::model::architecture::{Architecture, SpecialTokens, TensorSpec};
+use crate::model::parameter::to_host;
 use crate::weights::Storage;
 
 /// Contents of `config.json` for weights stored as `storage` (F32, F16 or BF16).
@@ -18,6 +21,22 @@ pub fn config_json(architecture: &Architecture, special: &SpecialTokens, storage
         _ => "float32",
     };
     architecture.to_config_json(special, dtype)
+}
+
+/// Every trained tensor by name, read back from the device: after full fine-tuning, all that [`write`] asks for.
+///
+/// # Errors
+/// Device errors.
+pub async fn values(model: &Model) -> Result<HashMap<String, Vec<f32>>> {
+    let mut tensors: HashMap<String, Vec<f32>> = HashMap::new();
+    for parameter in model.trained() {
+        let host = to_host(&parameter.value).await?;
+        for (name, _, values) in parameter.split(&host) {
+            // Tiles of one vocabulary matrix follow one another under one name.
+            tensors.entry(name.to_string()).or_default().extend_from_slice(values);
+        }
+    }
+    Ok(tensors)
 }
 
 /// Writes `model.safetensors`, asking `fetch` for each tensor of [`Architecture::tensor_specs`] in that order.

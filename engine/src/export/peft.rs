@@ -12,8 +12,10 @@ use serde_json::{Map, Value, json};
 use super::stream::to_bytes;
 use crate::error::{Error, Result};
 use crate::host::{Folder, shorten};
+use crate::model::Model;
 use crate::model::adapter::{AdapterValues, LoraSettings};
 use crate::model::architecture::TensorSpec;
+use crate::model::parameter::to_host;
 use crate::weights::safetensors::SafetensorsFile;
 use crate::weights::{Storage, WeightSource, read_small, tensor_error};
 
@@ -27,6 +29,23 @@ const A: &str = ".lora_A.weight";
 const B: &str = ".lora_B.weight";
 /// The version of PEFT whose format this is.
 const PEFT_VERSION: &str = "0.21.2";
+
+/// An adapter's matrices, read back from the model that they were trained in.
+///
+/// # Errors
+/// Device errors.
+pub async fn values(model: &Model) -> Result<AdapterValues> {
+    let mut values = AdapterValues::new();
+    for parameter in model.trained() {
+        let name = &parameter.parts[0].name;
+        if let Some(module) = name.strip_suffix(A) {
+            values.entry(module.into()).or_default().0 = to_host(&parameter.value).await?;
+        } else if let Some(module) = name.strip_suffix(B) {
+            values.entry(module.into()).or_default().1 = to_host(&parameter.value).await?;
+        }
+    }
+    Ok(values)
+}
 
 /// Both files of an adapter, as names and contents. `base_model` is the path or hub name that PEFT loads the base from.
 ///
@@ -113,7 +132,7 @@ fn config_json(settings: &LoraSettings, base_model: Option<&str>, targets: &BTre
 /// Reads an adapter. The settings' targets are the modules that really have matrices.
 ///
 /// # Errors
-/// [`Error::Io`] for a missing file, [`Error::Format`] for a malformed one, [`Error::Unsupported`] for an option that
+/// [`Error::Missing`] for a missing file, [`Error::Format`] for a malformed one, [`Error::Unsupported`] for an option that
 /// the engine does not implement, [`Error::Tensor`] for a key or shape that is no LoRA matrix of the stated rank.
 pub fn read(folder: &dyn Folder) -> Result<(LoraSettings, AdapterValues)> {
     let (text, file) = read_small(folder, CONFIG, 1 << 20)?;
@@ -138,7 +157,7 @@ pub fn read(folder: &dyn Folder) -> Result<(LoraSettings, AdapterValues)> {
 
     let file = folder.display(WEIGHTS);
     let Some(bytes) = folder.open(WEIGHTS)? else {
-        return Err(Error::Io { path: file, problem: "there is no such file".into() });
+        return Err(Error::Missing { path: file, problem: "there is no such file".into() });
     };
     let source = SafetensorsFile::open(bytes, &file)?;
     let values = read_matrices(&source, rank, &file)?;

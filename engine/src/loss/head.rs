@@ -10,6 +10,7 @@ use super::plan::{HeadLimits, head_plan};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::row_stats::Statistics;
+use crate::kernels::tensor::{flat, read_all};
 use crate::kernels::{self, Indices};
 use crate::model::vocabulary::VocabularyMatrix;
 
@@ -24,25 +25,28 @@ pub struct HeadOutput {
 }
 
 impl HeadOutput {
-    /// Reads the rows' statistics back, refusing NaN and infinite logits.
-    ///
-    /// # Errors
-    /// [`Error::NonFinite`] with the first offending row.
-    pub fn statistics(&self) -> Result<Vec<RowStats>> {
-        read_statistics(&self.statistics)
+    /// What [`rows_of`] wants read back: each chunk's statistics, then each chunk's weights.
+    pub fn on_device(&self) -> Vec<Tensor<1>> {
+        self.statistics.iter().map(flat).chain(self.weights.iter().cloned()).collect()
     }
 
-    /// Reads the gradient weights back, as the device used them (already divided by the token count).
+    /// Reads statistics and gradient weights of all rows back, the weights as the device used them (already divided by the
+    /// token count).
     ///
     /// # Errors
-    /// Device errors.
-    pub fn weights(&self) -> Result<Vec<f32>> {
-        let mut all = Vec::new();
-        for weights in &self.weights {
-            all.extend(kernels::tensor::read(weights)?);
-        }
-        Ok(all)
+    /// [`Error::NonFinite`] with the first row that has a NaN or infinite logit; device errors.
+    pub async fn rows(&self) -> Result<(Vec<RowStats>, Vec<f32>)> {
+        rows_of(&read_all(self.on_device()).await?)
     }
+}
+
+/// Statistics and weights from the host copies of [`HeadOutput::on_device`].
+///
+/// # Errors
+/// [`Error::NonFinite`] with the first row that has a NaN or infinite logit.
+pub fn rows_of(read: &[Vec<f32>]) -> Result<(Vec<RowStats>, Vec<f32>)> {
+    let (statistics, weights) = read.split_at(read.len() / 2);
+    Ok((statistics_of(statistics)?, weights.concat()))
 }
 
 /// Row statistics alone, for evaluation and for objectives that need the whole batch's before any weight is known.
@@ -51,7 +55,7 @@ impl HeadOutput {
 ///
 /// # Errors
 /// [`Error::NonFinite`] on NaN or infinite logits, [`Error::Label`] on a label outside the vocabulary, device errors.
-pub fn statistics(
+pub async fn statistics(
     device: &Device,
     head: &VocabularyMatrix,
     hidden: &Tensor<2>,
@@ -63,7 +67,7 @@ pub fn statistics(
         let logits = head.logits(device, &chunk.hidden)?;
         collected.push(chunk_statistics(device, head, &logits, &chunk.labels, top_k)?.fields);
     }
-    read_statistics(&collected)
+    statistics_of(&read_all(collected.iter().map(flat).collect()).await?)
 }
 
 /// Statistics, gate and gradient of `objective` for rows of final-norm outputs.
@@ -167,10 +171,10 @@ fn chunk_statistics(
 }
 
 /// Host statistics from device fields, refusing what is not finite.
-fn read_statistics(chunks: &[Tensor<2>]) -> Result<Vec<RowStats>> {
+fn statistics_of(chunks: &[Vec<f32>]) -> Result<Vec<RowStats>> {
     let mut rows = Vec::new();
     for fields in chunks {
-        for fields in kernels::tensor::read(fields)?.chunks_exact(temper_shaders::STATS_WIDTH) {
+        for fields in fields.chunks_exact(temper_shaders::STATS_WIDTH) {
             let stats = kernels::row_stats::from_fields(fields);
             match stats {
                 Some(stats) => rows.push(stats),

@@ -33,7 +33,7 @@ pub struct Evaluated {
 ///
 /// # Errors
 /// [`Error::Label`], [`Error::Shape`], [`Error::NonFinite`] naming the row as given, device errors.
-pub fn evaluate(
+pub async fn evaluate(
     device: &Device,
     mut logits: Vec<f32>,
     labels: &[i64],
@@ -79,7 +79,7 @@ pub fn evaluate(
         let indices = Indices::new(device, label.host()[start..end].to_vec());
         let tensor = from_host(compact[start * vocab..end * vocab].to_vec(), [end - start, vocab], device);
         let statistics = kernels::row_stats::accumulate(device, &tensor, 0, &indices, head::top_k(objective), None)?;
-        for fields in read(&statistics.fields)?.chunks_exact(temper_shaders::STATS_WIDTH) {
+        for fields in read(&statistics.fields).await?.chunks_exact(temper_shaders::STATS_WIDTH) {
             let row = scored[stats.len()];
             stats.push(from_fields(fields).ok_or(Error::NonFinite { tensor: "logits".into(), row, step: None })?);
         }
@@ -94,10 +94,10 @@ pub fn evaluate(
     let reciprocal = 1.0 / n as f32;
     let (mut weights, mut gradient) = (Vec::with_capacity(n), Vec::with_capacity(n * vocab));
     for (tensor, indices, statistics) in parts {
-        weights.extend(read(&kernels::gate::weights(device, &statistics.fields, &gate, 1.0)?)?);
+        weights.extend(read(&kernels::gate::weights(device, &statistics.fields, &gate, 1.0)?).await?);
         let weight = kernels::gate::weights(device, &statistics.fields, &gate, reciprocal)?;
         let over = kernels::loss_gradient::over_logits(device, tensor, 0, &indices, &weight, &statistics.fields)?;
-        gradient.extend(read(&over)?);
+        gradient.extend(read(&over).await?);
     }
     let mut sum = 0.0;
     logits.fill(0.0);

@@ -22,6 +22,7 @@ pub struct Stream {
 }
 
 /// Weights of one block.
+#[derive(Clone)]
 pub struct Block {
     /// Index from 0.
     pub index: usize,

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::kernels::{self, Columns, Packed};
 
 /// The frozen or trained matrix of a linear layer.
+#[derive(Clone)]
 pub enum Weight {
     /// f32 on the device.
     Dense(Parameter),
@@ -19,6 +20,7 @@ pub enum Weight {
 }
 
 /// A low-rank pair on one part of a layer's output.
+#[derive(Clone)]
 pub struct Lora {
     /// `A [rank, in]`.
     pub a: Parameter,
@@ -38,6 +40,7 @@ pub struct LoraScale {
 }
 
 /// A (fused) linear layer.
+#[derive(Clone)]
 pub struct Linear {
     /// `[out, in]`.
     pub weight: Weight,

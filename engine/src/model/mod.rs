@@ -6,6 +6,7 @@
 pub mod adapter;
 pub mod architecture;
 pub mod block;
+pub mod files;
 pub mod linear;
 pub mod load;
 pub mod parameter;
@@ -22,7 +23,8 @@ use block::{Block, Pass, Saved, Stream};
 use parameter::Parameter;
 use vocabulary::VocabularyMatrix;
 
-/// A model on a device.
+/// A model on a device. A clone shares the original's memory; a parameter gets memory of its own when it is stepped.
+#[derive(Clone)]
 pub struct Model {
     /// Its description.
     pub arch: Architecture,
@@ -53,6 +55,16 @@ pub enum Keep {
 pub struct Forward {
     /// Last block's output, `[tokens, hidden]`, before the final norm.
     pub output: Tensor<2>,
+    inputs: Vec<Tensor<2>>,
+    saved: Vec<Saved>,
+    stream: Stream,
+    seed: Option<u64>,
+}
+
+/// A pull-back under way, after the head and before the block that is next.
+pub struct PullBack {
+    /// Gradient by the output of that block, `[tokens, hidden]`.
+    dy: Tensor<2>,
     inputs: Vec<Tensor<2>>,
     saved: Vec<Saved>,
     stream: Stream,
@@ -154,50 +166,55 @@ impl Model {
         kernels::rms_norm::forward(&self.device, x, &self.final_norm.as_vector(), self.arch.norm_epsilon as f32)
     }
 
-    /// Pulls the gradient of the final-norm outputs back through the whole model, block by block from the last.
-    ///
-    /// `done` is called after each block, when its gradients for this micro-batch are complete.
+    /// Begins to pull the gradient of the final-norm outputs back. What follows is [`Model::pull_back_block`] for each block
+    /// from the last to the first, then [`Model::end_pull_back`].
     ///
     /// # Errors
-    /// Device errors, and those of `done`.
-    pub fn pull_back(
-        &mut self,
-        batch: &MicroBatch,
-        forward: Forward,
-        rows: &TrainedRows,
-        dhidden: &Tensor<2>,
-        done: &mut dyn FnMut(&mut Block) -> Result<()>,
-    ) -> Result<()> {
-        let device = self.device.clone();
-        let Forward { output, mut inputs, mut saved, stream, seed } = forward;
-        let shape = output.dims();
-        drop(output);
-        let drows = block::norm_pull_back(&device, &mut self.final_norm, &rows.input, &rows.inverse, dhidden)?;
-        let zeros = Tensor::zeros(shape, device.burn());
-        let mut dy = kernels::elementwise::scatter_add_rows(&device, zeros, &rows.rows, 0, &drows)?;
-        drop(drows);
-        let trains_embedding = self.embedding.tiles().iter().any(|t| t.weight.trained);
-        let pass = Pass { device: &device, arch: &self.arch, rotary: &self.rotary, stream: &stream, seed };
-        for block in self.blocks.iter_mut().rev() {
-            let kept = match (saved.pop(), inputs.pop()) {
-                (Some(kept), _) => kept,
-                (None, Some(input)) => block.forward(&pass, input)?.1,
-                (None, None) => unreachable!("a pull-back after a forward pass that kept nothing"),
-            };
-            dy = block.pull_back(&pass, kept, dy)?;
-            done(block)?;
-        }
-        if trains_embedding {
-            self.embedding.add_row_gradients(&device, &batch.tokens, &dy)?;
-        }
-        Ok(())
+    /// Device errors.
+    pub fn begin_pull_back(&mut self, forward: Forward, rows: &TrainedRows, dhidden: &Tensor<2>) -> Result<PullBack> {
+        let Forward { output, inputs, saved, stream, seed } = forward;
+        let device = &self.device;
+        let drows = block::norm_pull_back(device, &mut self.final_norm, &rows.input, &rows.inverse, dhidden)?;
+        let zeros = Tensor::zeros(output.dims(), device.burn());
+        let dy = kernels::elementwise::scatter_add_rows(device, zeros, &rows.rows, 0, &drows)?;
+        Ok(PullBack { dy, inputs, saved, stream, seed })
+    }
+
+    /// Pulls back through the block that is next; its gradients for this micro-batch are complete then.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn pull_back_block(&mut self, index: usize, mut back: PullBack) -> Result<PullBack> {
+        let pass = Pass {
+            device: &self.device,
+            arch: &self.arch,
+            rotary: &self.rotary,
+            stream: &back.stream,
+            seed: back.seed,
+        };
+        let block = &mut self.blocks[index];
+        let kept = match (back.saved.pop(), back.inputs.pop()) {
+            (Some(kept), _) => kept,
+            (None, Some(input)) => block.forward(&pass, input)?.1,
+            (None, None) => unreachable!("a pull-back after a forward pass that kept nothing"),
+        };
+        back.dy = block.pull_back(&pass, kept, back.dy)?;
+        Ok(back)
+    }
+
+    /// Gives the embedding what is left, where it is trained.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn end_pull_back(&mut self, batch: &MicroBatch, back: PullBack) -> Result<()> {
+        self.embedding.add_row_gradients(&self.device, &batch.tokens, &back.dy)
     }
 
     /// Logits of every position of `tokens`, `[tokens, vocab]` on the host.
     ///
     /// # Errors
     /// As [`Model::forward`].
-    pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+    pub async fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         let batch = MicroBatch::whole(tokens);
         let forward = self.forward(&batch, Keep::Nothing, None)?;
         let (hidden, _) = self.norm(&forward.output)?;
@@ -207,7 +224,7 @@ impl Model {
         let mut start = 0;
         for tile in &tiles {
             let width = tile.dims()[1];
-            let values = kernels::tensor::read(tile)?;
+            let values = kernels::tensor::read(tile).await?;
             for row in 0..rows {
                 out[row * vocab + start..][..width].copy_from_slice(&values[row * width..][..width]);
             }
@@ -220,34 +237,32 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::forward`].
-    pub fn last_logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+    pub async fn last_logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         let batch = MicroBatch::whole(tokens);
         let forward = self.forward(&batch, Keep::Nothing, None)?;
         let last = forward.output.slice(tokens.len() - 1..tokens.len());
         let (hidden, _) = self.norm(&last)?;
         let mut out = Vec::with_capacity(self.arch.vocab);
         for tile in self.head().logits(&self.device, &hidden)? {
-            out.extend(kernels::tensor::read(&tile)?);
+            out.extend(kernels::tensor::read(&tile).await?);
         }
         Ok(out)
     }
 
     /// Adds to a [`Error::NonFinite`] which weight it comes from, where a weight is not finite itself. Other errors pass.
     /// Reads every weight back, so it is for errors only.
-    pub fn blame(&self, error: Error) -> Error {
+    pub async fn blame(&self, error: Error) -> Error {
         let Error::NonFinite { tensor, row, step } = error else { return error };
-        let mut found = None;
-        self.visit(&mut |parameter| {
-            if found.is_none()
-                && let Ok(values) = parameter::to_host(&parameter.value)
+        let mut parameters = Vec::new();
+        self.visit(&mut |parameter| parameters.push(parameter));
+        for parameter in parameters {
+            if let Ok(values) = parameter::to_host(&parameter.value).await
+                && let Some((name, at)) = parameter.first_non_finite(&values)
             {
-                found = parameter.first_non_finite(&values);
+                let tensor = format!("{tensor} (because of weight {name}, row {at})");
+                return Error::NonFinite { tensor, row, step };
             }
-        });
-        let tensor = match found {
-            Some((name, row)) => format!("{tensor} (because of weight {name}, row {row})"),
-            None => tensor,
-        };
+        }
         Error::NonFinite { tensor, row, step }
     }
 

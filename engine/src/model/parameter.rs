@@ -6,7 +6,8 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::kernels;
 
-/// A named trainable (or frozen) matrix; vectors are stored as `[1, n]`.
+/// A named trainable (or frozen) matrix; vectors are stored as `[1, n]`. A clone shares memory until one of them is stepped.
+#[derive(Clone)]
 pub struct Parameter {
     /// Names of the row ranges that this matrix fuses, in order: one for most, three for a fused q/k/v projection.
     pub parts: Vec<Part>,
@@ -70,14 +71,6 @@ impl Parameter {
         });
     }
 
-    /// Sum of squares of the gradient, 0 where there is none.
-    ///
-    /// # Errors
-    /// Device errors.
-    pub fn gradient_sum_squares(&self, device: &Device) -> Result<f64> {
-        self.gradient.as_ref().map_or(Ok(0.0), |g| kernels::adamw::sum_squares(device, g))
-    }
-
     /// Splits host values into the named parts, in order: name, shape, values.
     pub fn split<'a>(&'a self, values: &'a [f32]) -> impl Iterator<Item = (&'a str, Vec<usize>, &'a [f32])> {
         let columns = self.value.dims()[1];
@@ -109,8 +102,8 @@ impl Parameter {
 ///
 /// # Errors
 /// Device errors while reading back.
-pub fn to_host<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
-    kernels::tensor::read(tensor)
+pub async fn to_host<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
+    kernels::tensor::read(tensor).await
 }
 
 /// A matrix from host values.

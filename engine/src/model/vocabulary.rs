@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::kernels;
 
 /// Rows `start ..` of the matrix.
+#[derive(Clone)]
 pub struct Tile {
     /// First token of the tile.
     pub start: usize,
@@ -18,6 +19,7 @@ pub struct Tile {
 }
 
 /// `[vocabulary, hidden]`.
+#[derive(Clone)]
 pub struct VocabularyMatrix {
     tiles: Vec<Tile>,
     rows: usize,

@@ -59,7 +59,7 @@ pub type NamedFile = (String, Vec<u8>);
 /// # Errors
 /// [`Error::NonFinite`] where the last step made NaN or infinity: a good checkpoint must not be replaced by one that
 /// cannot go on. Device errors while reading tensors back.
-pub fn save(
+pub async fn save(
     session: &Session,
     cursor: Cursor,
     data_fingerprint: u64,
@@ -77,8 +77,8 @@ pub fn save(
     };
     let state = serde_json::to_vec_pretty(&state).map_err(|e| broken(STATE, e.to_string()))?;
     let (mut trained, mut moments) = (Vec::new(), Vec::new());
-    let read = |parameter: &Parameter, tensor: &Tensor<2>, what: &str| -> Result<Vec<f32>> {
-        let values = to_host(tensor)?;
+    let read = async |parameter: &Parameter, tensor: &Tensor<2>, what: &str| -> Result<Vec<f32>> {
+        let values = to_host(tensor).await?;
         match parameter.first_non_finite(&values) {
             None => Ok(values),
             Some((name, row)) => {
@@ -88,10 +88,10 @@ pub fn save(
     };
     for parameter in session.model.trained() {
         let shape = parameter.value.dims().to_vec();
-        trained.push((key(parameter), shape.clone(), read(parameter, &parameter.value, "")?));
+        trained.push((key(parameter), shape.clone(), read(parameter, &parameter.value, "").await?));
         if let Some((first, second)) = &parameter.moments {
-            let first = read(parameter, first, "first moment of ")?;
-            let second = read(parameter, second, "second moment of ")?;
+            let first = read(parameter, first, "first moment of ").await?;
+            let second = read(parameter, second, "second moment of ").await?;
             moments.push((format!("{}.first", key(parameter)), shape.clone(), first));
             moments.push((format!("{}.second", key(parameter)), shape, second));
         }

@@ -105,6 +105,11 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// Of scored rows.
+    pub fn of(rows: &[RowStats]) -> Self {
+        Self::from_sum(rows.iter().map(|row| f64::from(row.ce)).sum(), rows.len() as u64)
+    }
+
     /// From a sum of cross entropies and their count; an empty set has loss 0. A perplexity beyond f64 is its largest
     /// number, because JSON knows no infinity.
     pub fn from_sum(sum: f64, tokens: u64) -> Self {

@@ -1,8 +1,11 @@
 //! Training: one step, many steps, and what survives an interruption.
 
 pub mod checkpoint;
+pub mod estimate;
 pub mod event;
 pub mod optimiser;
+pub mod prepare;
+pub mod race;
 pub mod run;
 pub mod schedule;
 pub mod session;

@@ -9,6 +9,7 @@ use burn::tensor::Tensor;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels;
+use crate::kernels::adamw::SumSquares;
 use crate::model::Model;
 use crate::model::parameter::{Parameter, to_host};
 
@@ -70,35 +71,39 @@ impl AdamW {
         Ok(())
     }
 
-    /// Steps every trained parameter of the model; returns the global norm before clipping.
+    /// Steps every trained parameter that has a gradient, scaled down where their global `norm` asks for it.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] naming the gradient where the norm is not finite (nothing is stepped then); device errors.
-    pub fn step(&self, model: &mut Model, step: u64, learning_rate: f64) -> Result<f64> {
+    /// Device errors.
+    pub fn step(&self, model: &mut Model, step: u64, learning_rate: f64, norm: f64) -> Result<()> {
         let device = model.device().clone();
-        let norm = {
-            let gradients: Vec<&Tensor<2>> = model.trained().into_iter().filter_map(|p| p.gradient.as_ref()).collect();
-            kernels::adamw::global_norm(&device, &gradients)?
-        };
-        if !norm.is_finite() {
-            let named = model.trained().into_iter().map(non_finite_gradient).find_map(Result::transpose);
-            let (tensor, row) = named.transpose()?.unwrap_or_else(|| ("the gradient's norm".into(), 0));
-            return Err(Error::NonFinite { tensor, row, step: Some(step) });
-        }
         let factor = self.clip_factor(norm);
-        model.visit_mut(&mut |p| self.apply(&device, p, step, learning_rate, factor))?;
-        Ok(norm)
+        model.visit_mut(&mut |p| self.apply(&device, p, step, learning_rate, factor))
     }
 }
 
-/// Name and row of the first number of a parameter's gradient that is not finite.
+/// Sum of squares of all these parameters' gradients.
 ///
 /// # Errors
 /// Device errors.
-pub(super) fn non_finite_gradient(parameter: &Parameter) -> Result<Option<(String, usize)>> {
-    let Some(gradient) = &parameter.gradient else { return Ok(None) };
-    let found = parameter.first_non_finite(&to_host(gradient)?);
-    Ok(found.map(|(name, row)| (format!("gradient of {name}"), row)))
+pub(super) fn sum_squares(device: &Device, parameters: &[&Parameter]) -> Result<SumSquares> {
+    let gradients: Vec<&Tensor<2>> = parameters.iter().filter_map(|p| p.gradient.as_ref()).collect();
+    kernels::adamw::sum_squares(device, &gradients)
+}
+
+/// Which gradient, and which row of it, is not finite; for errors only, since it reads gradients back.
+pub(super) async fn non_finite_gradient(parameters: &[&Parameter], step: u64) -> Error {
+    for parameter in parameters {
+        let Some(gradient) = &parameter.gradient else { continue };
+        match to_host(gradient).await.map(|values| parameter.first_non_finite(&values)) {
+            Ok(None) => {}
+            Ok(Some((name, row))) => {
+                return Error::NonFinite { tensor: format!("gradient of {name}"), row, step: Some(step) };
+            }
+            Err(error) => return error,
+        }
+    }
+    Error::NonFinite { tensor: "the gradient's norm".into(), row: 0, step: Some(step) }
 }
 
 #[cfg(test)]

@@ -76,19 +76,19 @@ pub struct Sets<'a> {
 ///
 /// # Errors
 /// Those of [`Session::step`] and of the host. The last checkpoint is intact then.
-pub fn run(
+pub async fn run(
     session: &mut Session,
     loader: &mut Loader,
     plan: &Plan,
-    sets: &Sets,
+    sets: &Sets<'_>,
     host: &mut dyn Host,
 ) -> Result<Finished> {
     // As if the time before an interruption and the time since were one.
     let begin = host.seconds() - plan.done.seconds;
     let mut trained_tokens = plan.done.tokens;
     if session.step == 0 && !plan.comparison {
-        measure(session, sets, Phase::Before, host)?;
-        landscape(session, sets, Phase::Before, host)?;
+        measure(session, sets, Phase::Before, host).await?;
+        landscape(session, sets, Phase::Before, host).await?;
     }
     let mut interrupted = false;
     let mut saved = session.step;
@@ -101,7 +101,7 @@ pub fn run(
         let batches = loader.next_step(plan.batch_tokens, plan.accumulation, plan.packing)?;
         let rate = plan.schedule.at(session.step);
         let start = host.seconds();
-        let outcome = session.step(&batches, rate)?;
+        let outcome = session.step(&batches, rate).await?;
         let Some(step) = outcome.step else {
             skipped += 1;
             if skipped == 1 {
@@ -118,20 +118,20 @@ pub fn run(
             host.event(&Event::Step(metrics))?;
         }
         if plan.save_every > 0 && step % plan.save_every == 0 && !plan.comparison {
-            save(session, loader, plan, Done { tokens: trained_tokens, seconds: now - begin }, host)?;
+            save(session, loader, plan, Done { tokens: trained_tokens, seconds: now - begin }, host).await?;
             saved = step;
         }
         if plan.eval_every > 0 && step % plan.eval_every == 0 && step < plan.steps {
-            measure(session, sets, Phase::During, host)?;
+            measure(session, sets, Phase::During, host).await?;
         }
     }
     if saved != session.step && !plan.comparison {
         let done = Done { tokens: trained_tokens, seconds: host.seconds() - begin };
-        save(session, loader, plan, done, host)?;
+        save(session, loader, plan, done, host).await?;
     }
     if !interrupted {
-        measure(session, sets, Phase::After, host)?;
-        landscape(session, sets, Phase::After, host)?;
+        measure(session, sets, Phase::After, host).await?;
+        landscape(session, sets, Phase::After, host).await?;
     }
     let finished =
         Finished { step: session.step, tokens: trained_tokens, seconds: host.seconds() - begin, interrupted };
@@ -139,34 +139,31 @@ pub fn run(
     Ok(finished)
 }
 
-fn save(session: &Session, loader: &Loader, plan: &Plan, done: Done, host: &mut dyn Host) -> Result<()> {
-    let files = checkpoint::save(session, loader.cursor(), loader.fingerprint(), done, &plan.config)?;
+async fn save(session: &Session, loader: &Loader, plan: &Plan, done: Done, host: &mut dyn Host) -> Result<()> {
+    let files = checkpoint::save(session, loader.cursor(), loader.fingerprint(), done, &plan.config).await?;
     let path = host.save(session.step, files)?;
     host.event(&Event::Saved { step: session.step, path })
 }
 
-fn measure(session: &mut Session, sets: &Sets, phase: Phase, host: &mut dyn Host) -> Result<()> {
-    let mut one = |what: &str, documents: &[Document]| -> Result<Option<Evaluation>> {
-        if documents.is_empty() {
-            return Ok(None);
+async fn measure(session: &mut Session, sets: &Sets<'_>, phase: Phase, host: &mut dyn Host) -> Result<()> {
+    let mut measured = [None, None];
+    for (out, (what, documents)) in measured.iter_mut().zip([("target", sets.target), ("general", sets.general)]) {
+        if !documents.is_empty() {
+            *out = Some(Evaluation::of(&rows_of(session, documents, what, host).await?));
         }
-        let rows = rows_of(session, documents, what, host)?;
-        let sum = rows.iter().map(|row| f64::from(row.ce)).sum();
-        Ok(Some(Evaluation::from_sum(sum, rows.len() as u64)))
-    };
-    let target = one("target", sets.target)?;
-    let general = one("general", sets.general)?;
+    }
+    let [target, general] = measured;
     if target.is_none() && general.is_none() {
         return Ok(());
     }
     host.event(&Event::Evaluated(Evaluated { phase, step: session.step, target, general }))
 }
 
-fn landscape(session: &mut Session, sets: &Sets, phase: Phase, host: &mut dyn Host) -> Result<()> {
+async fn landscape(session: &mut Session, sets: &Sets<'_>, phase: Phase, host: &mut dyn Host) -> Result<()> {
     if sets.landscape.is_empty() {
         return Ok(());
     }
-    let rows = rows_of(session, sets.landscape, "landscape", host)?;
+    let rows = rows_of(session, sets.landscape, "landscape", host).await?;
     let vocab = session.model.arch.vocab;
     // All rows form one batch here, so that percentiles are those of the whole sample.
     let batch = match session.objective.needs_batch() {
@@ -180,12 +177,18 @@ fn landscape(session: &mut Session, sets: &Sets, phase: Phase, host: &mut dyn Ho
     host.event(&Event::Landscape { phase, landscape })
 }
 
-fn rows_of(session: &mut Session, documents: &[Document], what: &str, host: &mut dyn Host) -> Result<Vec<RowStats>> {
+async fn rows_of(
+    session: &mut Session,
+    documents: &[Document],
+    what: &str,
+    host: &mut dyn Host,
+) -> Result<Vec<RowStats>> {
     let top_k = head::top_k(&session.objective);
-    perplexity::rows(&mut session.model, documents, top_k, &mut |done, of| host.evaluating(what, done, of))
+    perplexity::rows(&mut session.model, documents, top_k, &mut |done, of| host.evaluating(what, done, of)).await
 }
 
-fn metrics(
+/// What is logged of a step: all of it in `outcome`, but for the rate, the times and the memory.
+pub fn metrics(
     outcome: &StepOutcome,
     step: u64,
     learning_rate: f64,

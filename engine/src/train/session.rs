@@ -1,9 +1,13 @@
 //! One optimiser step: the only place where data, model, objective and optimiser meet.
 
+use burn::tensor::Tensor;
+
 use crate::data::MicroBatch;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::loss::head;
+use crate::kernels::adamw::SumSquares;
+use crate::kernels::tensor::read_all;
+use crate::loss::head::{self, HeadOutput};
 use crate::loss::objective::{Objective, RowStats};
 use crate::model::block::Saved;
 use crate::model::{Forward, Keep, Model};
@@ -68,34 +72,34 @@ impl Session {
     ///
     /// The gradient is the one of the sum over all trained tokens divided by their number, however the batch is split.
     /// Objectives that need whole-batch statistics get those of all micro-batches, at the price of a second forward
-    /// pass where there is more than one. Row statistics are read back once per step, before anything is stepped: a
-    /// step with NaN or infinity in its logits changes nothing.
+    /// pass where there is more than one. Row statistics and the gradient's norm are read back once per step, together,
+    /// before anything is stepped: a step with NaN or infinity in its logits or gradients changes nothing.
     ///
     /// # Errors
     /// [`Error::NonFinite`], naming the step; device errors. The model is unchanged then (its gradients are dropped),
     /// with one exception: where blocks are stepped one by one (no clipping, one micro-batch), those above the first
     /// gradient that is not finite have been stepped, and the session is to be loaded from a checkpoint again.
-    pub fn step(&mut self, batches: &[MicroBatch], learning_rate: f64) -> Result<StepOutcome> {
+    pub async fn step(&mut self, batches: &[MicroBatch], learning_rate: f64) -> Result<StepOutcome> {
         let number = self.step + 1;
-        let result = self.pass(batches, Some(learning_rate), number).and_then(|mut outcome| {
-            if outcome.trained_tokens > 0 {
-                let norm = self.optimiser.step(&mut self.model, number, learning_rate)?;
-                outcome.gradient_norm = outcome.gradient_norm.hypot(norm);
+        let error = match self.pass(batches, Some(learning_rate), number).await {
+            Ok(mut outcome) if outcome.trained_tokens > 0 => {
+                // Clipping is off where blocks were stepped on the way, so the whole norm is the right one for the rest.
+                self.optimiser.step(&mut self.model, number, learning_rate, outcome.gradient_norm)?;
                 outcome.step = Some(number);
                 self.step = number;
+                return Ok(outcome);
             }
-            Ok(outcome)
-        });
-        if result.is_err() {
-            // Half-summed gradients must not leak into a step that the caller may try next.
-            self.model.visit_mut(&mut |p| {
-                p.gradient = None;
-                Ok(())
-            })?;
-        }
-        result.map_err(|error| match error {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => error,
+        };
+        // Half-summed gradients must not leak into a step that the caller may try next.
+        self.model.visit_mut(&mut |p| {
+            p.gradient = None;
+            Ok(())
+        })?;
+        Err(match error {
             Error::NonFinite { tensor, row, .. } => {
-                self.model.blame(Error::NonFinite { tensor, row, step: Some(number) })
+                self.model.blame(Error::NonFinite { tensor, row, step: Some(number) }).await
             }
             other => other,
         })
@@ -105,13 +109,13 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::step`].
-    pub fn gradients(&mut self, batches: &[MicroBatch]) -> Result<StepOutcome> {
-        self.pass(batches, None, self.step + 1)
+    pub async fn gradients(&mut self, batches: &[MicroBatch]) -> Result<StepOutcome> {
+        self.pass(batches, None, self.step + 1).await
     }
 
     /// Forward and pull-back of all micro-batches. With a learning rate, blocks are stepped on the way where that is
     /// allowed; what is left to step keeps its gradient.
-    fn pass(&mut self, batches: &[MicroBatch], learning_rate: Option<f64>, number: u64) -> Result<StepOutcome> {
+    async fn pass(&mut self, batches: &[MicroBatch], learning_rate: Option<f64>, number: u64) -> Result<StepOutcome> {
         let trained_tokens: usize = batches.iter().map(MicroBatch::trained_tokens).sum();
         let tokens = batches.iter().map(|b| b.tokens.len()).sum();
         let mut outcome = StepOutcome {
@@ -129,7 +133,8 @@ impl Session {
         }
         let reciprocal = 1.0 / trained_tokens as f32;
         let device = self.model.device().clone();
-        let batch_seed = |index: usize| mix(mix(self.seed, number), index as u64);
+        let seed = self.seed;
+        let batch_seed = |index: usize| mix(mix(seed, number), index as u64);
 
         let mut forwards: Vec<Option<Forward>> = Vec::new();
         let batch_stats = if self.objective.needs_batch() {
@@ -141,7 +146,7 @@ impl Session {
                 if let Some(trained) = self.model.trained_rows(batch, &forward)? {
                     let head = self.model.head();
                     let top_k = head::top_k(&self.objective);
-                    rows.extend(head::statistics(&device, head, &trained.hidden, &trained.labels, top_k)?);
+                    rows.extend(head::statistics(&device, head, &trained.hidden, &trained.labels, top_k).await?);
                     sequences.extend(trained.rows.iter().map(|&row| batch.document[row as usize]));
                 }
                 if batches.len() == 1 {
@@ -174,30 +179,42 @@ impl Session {
             )?;
             if immediate.is_some() {
                 // What follows changes weights, so the check for NaN cannot wait for the end of the step.
-                output.statistics()?;
+                output.rows().await?;
             }
-            let optimiser = &self.optimiser;
-            let mut done = |block: &mut crate::model::block::Block| {
-                let Some(learning_rate) = immediate else { return Ok(()) };
-                block.visit_mut(&mut |p| {
-                    let squares = p.gradient_sum_squares(&device)?;
-                    if !squares.is_finite() {
-                        let named = optimiser::non_finite_gradient(p)?;
-                        let (tensor, row) = named.unwrap_or_else(|| ("the gradient's norm".into(), 0));
-                        return Err(Error::NonFinite { tensor, row, step: Some(number) });
-                    }
-                    sum_squares += squares;
-                    optimiser.apply(&device, p, number, learning_rate, 1.0)
-                })
-            };
-            self.model.pull_back(batch, forward, &trained, &output.dhidden, &mut done)?;
+            let mut back = self.model.begin_pull_back(forward, &trained, &output.dhidden)?;
+            for block in (0..self.model.blocks.len()).rev() {
+                back = self.model.pull_back_block(block, back)?;
+                if let Some(learning_rate) = immediate {
+                    sum_squares += self.step_block(block, number, learning_rate).await?;
+                }
+            }
+            self.model.end_pull_back(batch, back)?;
             outputs.push(output);
         }
-        for output in &outputs {
-            outcome.rows.extend(output.statistics()?);
-            outcome.gates.extend(output.weights()?.into_iter().map(|w| w / reciprocal));
+
+        // One wait for everything that the host wants to know.
+        let trained = self.model.trained();
+        let squares = optimiser::sum_squares(&device, &trained)?;
+        let mut wanted: Vec<Tensor<1>> = outputs.iter().flat_map(HeadOutput::on_device).collect();
+        if let SumSquares::Partials(partials) = &squares {
+            wanted.push(partials.clone());
         }
-        // Of the blocks that were stepped on the way; the rest is added when the rest is stepped.
+        let mut read = read_all(wanted).await?;
+        sum_squares += match squares {
+            SumSquares::Known(sum) => sum,
+            SumSquares::Partials(_) => SumSquares::of_partials(&read.pop().unwrap_or_default()),
+        };
+        let mut read = read.as_slice();
+        for output in &outputs {
+            let (of_output, rest) = read.split_at(output.on_device().len());
+            let (rows, weights) = head::rows_of(of_output)?;
+            outcome.rows.extend(rows);
+            outcome.gates.extend(weights.into_iter().map(|w| w / reciprocal));
+            read = rest;
+        }
+        if !sum_squares.is_finite() {
+            return Err(optimiser::non_finite_gradient(&trained, number).await);
+        }
         outcome.gradient_norm = sum_squares.sqrt();
         for row in &outcome.rows {
             outcome.loss += self.objective.loss(row, &batch_stats) as f64;
@@ -206,6 +223,20 @@ impl Session {
         outcome.loss /= trained_tokens as f64;
         outcome.cross_entropy /= trained_tokens as f64;
         Ok(outcome)
+    }
+
+    /// Steps one block whose gradients are complete; returns their sum of squares.
+    async fn step_block(&mut self, block: usize, number: u64, learning_rate: f64) -> Result<f64> {
+        let device = self.model.device().clone();
+        let mut parameters = Vec::new();
+        self.model.blocks[block].visit(&mut |p| parameters.push(p));
+        let squares = optimiser::sum_squares(&device, &parameters)?.read().await?;
+        if !squares.is_finite() {
+            return Err(optimiser::non_finite_gradient(&parameters, number).await);
+        }
+        let optimiser = &self.optimiser;
+        self.model.blocks[block].visit_mut(&mut |p| optimiser.apply(&device, p, number, learning_rate, 1.0))?;
+        Ok(squares)
     }
 
     fn keep(&self, batch: &MicroBatch) -> Keep {

@@ -3,20 +3,20 @@
 use std::path::Path;
 
 use anyhow::Result;
-use temper_engine::data::{Document, Format, OnError, Tokenizer};
+use temper_engine::data::{Document, Format, OnError, ReadOptions, Tokenizer, read_measured};
 use temper_engine::eval::perplexity::{self, WINDOW};
 use temper_engine::loss::objective::TOP_K_MIN;
-use temper_engine::{Device, Error};
+use temper_engine::{Device, Error, wait};
 
 use crate::cli::{EvalArgs, Global};
-use crate::inputs::{ModelFiles, ReadOptions, read_data, read_measured};
+use crate::inputs::{load_frozen, open_model, read_data};
 use crate::output;
 use crate::progress::Progress;
 
 /// Runs the command.
 pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
     let (device, why) = Device::choose(global.device.as_deref())?;
-    let files = ModelFiles::open(&args.model)?;
+    let files = open_model(&args.model)?;
     let tokenizer = files.tokenizer()?;
     let context = files.architecture.context;
     let documents = match (&args.input.text, &args.input.data) {
@@ -29,15 +29,16 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
                 cutoff_length: context,
                 last_turn_only: false,
             };
-            read_measured(&path.display().to_string(), tokenizer, context, options)?.documents
+            let file = path.display().to_string();
+            read_measured(&file, &read_data(&file)?, tokenizer, context, options)?.documents
         }
         (None, None) => unreachable!("clap demands one of --text and --data"),
     };
-    let mut model = files.load_frozen(&device, args.adapter.as_deref())?;
+    let mut model = load_frozen(&files, &device, args.adapter.as_deref())?;
     let mut progress = Progress::new();
-    let rows = perplexity::rows(&mut model, &documents, TOP_K_MIN, &mut |done, of| {
+    let rows = wait(perplexity::rows(&mut model, &documents, TOP_K_MIN, &mut |done, of| {
         progress.evaluating("loss", done, of);
-    })?;
+    }))?;
     let score = perplexity::score(&rows);
     if args.json {
         return output::json(&score);

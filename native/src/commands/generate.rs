@@ -3,16 +3,16 @@
 use anyhow::Result;
 use temper_engine::data::{ChatTemplate, Message};
 use temper_engine::eval::generate::{Sampling, generate};
-use temper_engine::{Device, Error};
+use temper_engine::{Device, Error, wait};
 
 use crate::cli::{GenerateArgs, Global};
-use crate::inputs::ModelFiles;
+use crate::inputs::{load_frozen, open_model};
 use crate::output;
 
 /// Runs the command. Text appears as it is made.
 pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
     let (device, _) = Device::choose(global.device.as_deref())?;
-    let files = ModelFiles::open(&args.model)?;
+    let files = open_model(&args.model)?;
     let tokenizer = files.tokenizer()?;
     let template = tokenizer.chat_template().filter(|_| !args.raw);
     let untemplated = template.is_none();
@@ -35,12 +35,13 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
         let problem = format!("--prompt has {} tokens, and the model's context is {context}", prompt.len());
         return Err(Error::Config { problems: vec![problem] }.into());
     };
-    let mut model = files.load_frozen(&device, args.adapter.as_deref())?;
+    let mut model = load_frozen(&files, &device, args.adapter.as_deref())?;
     let sampling = Sampling { temperature: args.temperature.into(), top_p: 1.0, seed: args.seed };
     let mut shown = String::new();
     let mut tokens = Vec::new();
     let mut failed = None;
-    generate(&mut model, &prompt, args.max_tokens.min(room), sampling, tokenizer.eos_ids(), &mut |token| {
+    let count = args.max_tokens.min(room);
+    wait(generate(&mut model, &prompt, count, sampling, tokenizer.eos_ids(), &mut |token| {
         tokens.push(token);
         // A token may end within a character; it is shown once the character is whole.
         let Ok(text) = tokenizer.decode(&tokens, true) else { return };
@@ -51,7 +52,7 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
             failed = output::text(new).err().or(failed.take());
             shown = whole.to_string();
         }
-    })?;
+    }))?;
     match failed {
         Some(error) => Err(error),
         None => output::text("\n"),

@@ -2,18 +2,18 @@
 
 use anyhow::Result;
 use safetensors::tensor::{Dtype, TensorView};
-use temper_engine::{Device, Error};
+use temper_engine::{Device, Error, wait};
 
 use crate::cli::{Global, LogitsArgs};
 use crate::files::write_atomically;
-use crate::inputs::ModelFiles;
+use crate::inputs::{load_frozen, open_model};
 
 /// Runs the command.
 pub fn run(args: LogitsArgs, global: &Global) -> Result<()> {
     let (device, _) = Device::choose(global.device.as_deref())?;
-    let files = ModelFiles::open(&args.model)?;
-    let mut model = files.load_frozen(&device, args.adapter.as_deref())?;
-    let logits = model.logits(&args.tokens)?;
+    let files = open_model(&args.model)?;
+    let mut model = load_frozen(&files, &device, args.adapter.as_deref())?;
+    let logits = wait(model.logits(&args.tokens))?;
     let bytes = little_endian(&logits);
     let view = TensorView::new(Dtype::F32, vec![args.tokens.len(), files.architecture.vocab], &bytes)?;
     let file = safetensors::serialize([("logits", view)], None)?;

@@ -5,7 +5,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use temper_engine::config::ObjectiveSection;
 use temper_engine::loss::objective::Objective;
 use temper_engine::loss::ready;
-use temper_engine::{Device, Error};
+use temper_engine::{Device, Error, wait};
 
 use super::logits::little_endian;
 use crate::cli::{Global, LossArgs};
@@ -19,7 +19,7 @@ pub fn run(args: LossArgs, global: &Global) -> Result<()> {
     let file = args.logits.display().to_string();
     let bytes = read_data(&file)?;
     let (logits, labels, rows, vocab) = read(&bytes, &file)?;
-    let result = ready::evaluate(&device, logits, &labels, vocab, &objective)?;
+    let result = wait(ready::evaluate(&device, logits, &labels, vocab, &objective))?;
     let column = |values: &[f32]| little_endian(values);
     let (ce, entropy, weight) = (column(&result.ce), column(&result.entropy), column(&result.weight));
     let (loss, grad) = (column(&[result.loss]), column(&result.gradient));

@@ -6,27 +6,23 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use temper_engine::config::{AdapterKind, Architecture as ConfigArchitecture, Config, Init, Storage, Targets, TrainOn};
-use temper_engine::data::{Document, Format, Loader, OnError};
+use temper_engine::config::{AdapterKind, Architecture as ConfigArchitecture, Config, Init};
+use temper_engine::data::{Document, Loader, ReadOptions, read_measured, read_set};
 use temper_engine::export;
 use temper_engine::loss::objective::Objective;
-use temper_engine::model::adapter::{AdapterValues, LoraSettings};
 use temper_engine::model::architecture::{Architecture, SpecialTokens};
-use temper_engine::model::load::Hold;
-use temper_engine::model::parameter::to_host;
-use temper_engine::rng::mix;
+use temper_engine::model::files::ModelFiles;
 use temper_engine::train::checkpoint::{self, Done, NamedFile};
 use temper_engine::train::event::{Event, Finished, Started};
-use temper_engine::train::optimiser::AdamW;
+use temper_engine::train::prepare;
 use temper_engine::train::run::{self, Host, Plan, Sets};
-use temper_engine::train::schedule::Schedule;
 use temper_engine::train::session::Session;
 use temper_engine::weights::Storage as FileStorage;
-use temper_engine::{Device, Error};
+use temper_engine::{Device, Error, wait};
 
 use crate::cli::{Global, TrainArgs};
 use crate::files::OsFolder;
-use crate::inputs::{DEMO_CONFIG, ModelFiles, ReadOptions, read_data, read_measured, read_set};
+use crate::inputs::{DEMO_CONFIG, open_folder, open_model, read_data};
 use crate::interrupt::{self, Interrupted};
 use crate::memory;
 use crate::output;
@@ -38,8 +34,6 @@ use crate::run_folder::{
 
 /// Tokens of training documents that the entropy-by-probability map is drawn from.
 const LANDSCAPE_TOKENS: usize = 16_384;
-/// Up to so many epochs, their steps are counted exactly and not estimated from the first.
-const COUNTED_EPOCHS: f64 = 1000.0;
 /// What a model's folder has besides its weights and `config.json`, as far as it is there.
 const TOKENIZER_FILES: [&str; 5] = [
     "tokenizer.json",
@@ -55,22 +49,20 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     let (device, why) = Device::choose(Some(&config.run.device))?;
     let files = model_files(&config).with_context(|| format!("while opening the model {}", config.model.path))?;
     let tokenizer = files.tokenizer()?;
-    let read = ReadOptions {
-        format: config.data.format,
-        on_error: config.data.on_error,
-        cutoff_length: config.data.cutoff_length,
-        last_turn_only: config.data.train_on == TrainOn::Last,
-    };
-    let train = read_set(&config.data.train, tokenizer, read).context("while reading [data] train")?;
+    let read = ReadOptions::of(&config.data);
+    let train = read_data(&config.data.train)
+        .and_then(|bytes| read_set(&config.data.train, &bytes, tokenizer, read))
+        .context("while reading [data] train")?;
     say_what_was_read("train", &config.data.train, &train.records, &train.encoding);
     let context = files.architecture.context;
     // The other sets may look different from the training set: each is detected on its own.
-    let measured = ReadOptions { format: Format::Auto, on_error: OnError::Stop, ..read };
+    let measured = read.measured();
     let mut sets = [Vec::new(), Vec::new()];
     for (set, (name, path)) in sets.iter_mut().zip([("target", &config.data.target), ("general", &config.data.general)])
     {
         if let Some(path) = path {
-            let data = read_measured(path, tokenizer, context, measured)
+            let data = read_data(path)
+                .and_then(|bytes| read_measured(path, &bytes, tokenizer, context, measured))
                 .with_context(|| format!("while reading [data] {name}"))?;
             say_what_was_read(name, path, &data.records, &data.encoding);
             *set = data.documents;
@@ -201,7 +193,7 @@ fn free_folder(config: Option<&Path>) -> PathBuf {
 
 fn model_files(config: &Config) -> temper_engine::Result<ModelFiles> {
     if config.model.init == Init::Pretrained {
-        return ModelFiles::open(&config.model.path);
+        return open_model(&config.model.path);
     }
     let (bytes, file) = match &config.model.architecture {
         Some(ConfigArchitecture::Path(path)) => (read_data(path)?, path.clone()),
@@ -215,7 +207,8 @@ fn model_files(config: &Config) -> temper_engine::Result<ModelFiles> {
         }
     };
     let architecture = Architecture::from_config_json(&bytes, &file)?;
-    ModelFiles::random(architecture, SpecialTokens::from_config_json(&bytes, &file)?, &config.model.path)
+    let special = SpecialTokens::from_config_json(&bytes, &file)?;
+    ModelFiles::random(architecture, special, open_folder(&config.model.path)?.as_ref())
 }
 
 /// A training that can begin.
@@ -245,41 +238,8 @@ impl Job<'_> {
     /// Everything up to the first step, from the last checkpoint where there is one. Writes nothing.
     fn prepare(&self, objective: &Objective, part: Part, documents: Vec<Document>) -> Result<Prepared> {
         let config = self.config;
-        let full = config.adapter.kind == AdapterKind::None;
-        let hold = match config.run.storage {
-            Storage::F32 => Hold::F32,
-            Storage::F16 => Hold::F16,
-            Storage::AsIs => Hold::AsStored,
-        };
-        if full && hold != Hold::F32 {
-            let problem = "[run] storage: only frozen weights can be held smaller than f32; use an adapter, or f32";
-            return Err(Error::Config { problems: vec![problem.into()] }.into());
-        }
-        let mut model = self.files.load(self.device, hold, full, config.run.seed)?;
-        if !full {
-            // A random model trains everything by default; with an adapter only that.
-            model.visit_mut(&mut |p| {
-                p.trained = false;
-                Ok(())
-            })?;
-            model.add_lora(&lora_settings(config), config.run.seed)?;
-        }
-        let optim = &config.optim;
-        let mut session = Session {
-            model,
-            objective: *objective,
-            optimiser: AdamW {
-                beta1: optim.beta1,
-                beta2: optim.beta2,
-                epsilon: optim.epsilon,
-                weight_decay: optim.weight_decay,
-                decay_vectors: false,
-                max_grad_norm: optim.max_grad_norm,
-            },
-            recompute: config.run.recompute,
-            seed: mix(config.run.seed, 1),
-            step: 0,
-        };
+        let base = prepare::base(config, self.files, self.device)?;
+        let mut session = prepare::session(config, objective, base)?;
         let mut loader = Loader::new(&config.data.train, documents, config.run.seed)?;
         let mut done = Done::default();
         // A baseline is short and keeps no checkpoints; it starts again after an interruption.
@@ -296,7 +256,7 @@ impl Job<'_> {
             loader.resume(state.cursor)?;
             done = state.done;
         }
-        let plan = Plan { comparison: part == Part::Baseline, done, ..plan(config, &loader)? };
+        let plan = Plan { comparison: part == Part::Baseline, done, ..prepare::plan(config, &loader)? };
         Ok(Prepared { session, loader, plan })
     }
 
@@ -326,7 +286,7 @@ impl Job<'_> {
             begin: Instant::now(),
         };
         host.event(&Event::Started(started.clone()))?;
-        let finished = run::run(&mut session, &mut loader, &plan, self.sets, &mut host)?;
+        let finished = wait(run::run(&mut session, &mut loader, &plan, self.sets, &mut host))?;
         if part == Part::Main && !finished.interrupted {
             self.save_result(&session)?;
         }
@@ -338,28 +298,12 @@ impl Job<'_> {
     fn save_result(&self, session: &Session) -> Result<()> {
         let config = self.config;
         if config.adapter.kind == AdapterKind::Lora {
-            let mut values = AdapterValues::new();
-            for parameter in session.model.trained() {
-                let name = &parameter.parts[0].name;
-                let host = to_host(&parameter.value)?;
-                if let Some(stem) = name.strip_suffix(".lora_A.weight") {
-                    values.entry(stem.into()).or_default().0 = host;
-                } else if let Some(stem) = name.strip_suffix(".lora_B.weight") {
-                    values.entry(stem.into()).or_default().1 = host;
-                }
-            }
-            let files = export::peft::write(&lora_settings(config), Some(&config.model.path), &values)?;
+            let values = wait(export::peft::values(&session.model))?;
+            let files = export::peft::write(&prepare::lora_settings(config), Some(&config.model.path), &values)?;
             self.folder.write_result("adapter", &files, |_| Ok(()))?;
             return Ok(());
         }
-        let mut tensors = std::collections::HashMap::new();
-        for parameter in session.model.trained() {
-            let host = to_host(&parameter.value)?;
-            for (name, _, values) in parameter.split(&host) {
-                // Tiles of one vocabulary matrix follow one another under one name.
-                tensors.entry(name.to_string()).or_insert_with(Vec::new).extend_from_slice(values);
-            }
-        }
+        let mut tensors = wait(export::model::values(&session.model))?;
         let architecture = &self.files.architecture;
         let mut files = vec![(
             "config.json".to_string(),
@@ -421,50 +365,6 @@ impl Job<'_> {
         let path = self.folder.write_report(&html)?;
         output::text(&format!("\n{}\n", end_table(&main.started.objective, &retention)))?;
         output::text(&format!("report     {}\n", path.display()))
-    }
-}
-
-fn plan(config: &Config, loader: &Loader) -> Result<Plan> {
-    let run = &config.run;
-    let steps = match (run.steps, run.epochs) {
-        (Some(steps), _) => steps,
-        (None, epochs) => {
-            let epochs = epochs.unwrap_or(1.0);
-            let per_epoch = loader.steps_per_epoch(run.batch_tokens, run.accumulation)? as f64;
-            // Epochs differ by a step or so, depending on how their order fills the steps.
-            let whole = match epochs.floor() {
-                few if few <= COUNTED_EPOCHS => {
-                    loader.steps_in_epochs(few as u64, run.batch_tokens, run.accumulation)? as f64
-                }
-                many => many * per_epoch,
-            };
-            ((whole + epochs.fract() * per_epoch).ceil() as u64).max(1)
-        }
-    };
-    Ok(Plan {
-        steps,
-        schedule: Schedule::new(&config.optim, steps),
-        batch_tokens: run.batch_tokens,
-        accumulation: run.accumulation,
-        packing: config.data.packing,
-        log_every: run.log_every,
-        save_every: run.save_every,
-        eval_every: run.eval_every,
-        config: config.to_toml(),
-        done: Done::default(),
-        comparison: false,
-    })
-}
-
-fn lora_settings(config: &Config) -> LoraSettings {
-    LoraSettings {
-        rank: config.adapter.rank,
-        alpha: config.adapter.alpha,
-        dropout: config.adapter.dropout,
-        targets: match &config.adapter.targets {
-            Targets::AllLinear => Vec::new(),
-            Targets::Names(names) => names.clone(),
-        },
     }
 }
 

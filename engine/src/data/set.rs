@@ -1,0 +1,108 @@
+//! A data set as documents: parsed, rendered with the model's chat template, tokenised.
+
+use crate::config::{DataSection, TrainOn};
+use crate::data::{
+    ChatTemplate, Content, Document, EncodeOptions, EncodeReport, Format, OnError, Record, Report, Tokenizer, encode,
+    record,
+};
+use crate::error::{Error, Result};
+use crate::eval::perplexity::{self, WINDOW};
+
+/// How a data set is read.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadOptions {
+    /// What its records look like.
+    pub format: Format,
+    /// What happens to a broken record.
+    pub on_error: OnError,
+    /// Longest document, in tokens.
+    pub cutoff_length: usize,
+    /// Train the last assistant turn only.
+    pub last_turn_only: bool,
+}
+
+impl ReadOptions {
+    /// How a configuration wants its training set read.
+    pub fn of(config: &DataSection) -> Self {
+        Self {
+            format: config.format,
+            on_error: config.on_error,
+            cutoff_length: config.cutoff_length,
+            last_turn_only: config.train_on == TrainOn::Last,
+        }
+    }
+
+    /// The same for a set that is only measured: it may look different, and none of it is skipped.
+    pub fn measured(self) -> Self {
+        Self { format: Format::Auto, on_error: OnError::Stop, ..self }
+    }
+}
+
+/// A data set as documents.
+pub struct DataSet {
+    /// The documents.
+    pub documents: Vec<Document>,
+    /// What the file held.
+    pub records: Report,
+    /// What became of it.
+    pub encoding: EncodeReport,
+}
+
+/// Reads a set on which loss is only measured. Records are scored on what would be trained; a plain text is cut into
+/// windows of [`WINDOW`] tokens, each on its own and without tokens around it, or shorter ones where the model's context
+/// or the options' `cutoff_length` is shorter.
+///
+/// # Errors
+/// As [`read_set`].
+pub fn read_measured(
+    name: &str,
+    bytes: &[u8],
+    tokenizer: &Tokenizer,
+    context: usize,
+    options: ReadOptions,
+) -> Result<DataSet> {
+    let (records, report) = record::parse(name, bytes, options.format, options.on_error)?;
+    let [Record { content: Content::Text(text), .. }] = records.as_slice() else {
+        return read_set(name, bytes, tokenizer, options);
+    };
+    if !bytes.ends_with(text.as_bytes()) {
+        // One record of JSONL.
+        return read_set(name, bytes, tokenizer, options);
+    }
+    let documents = perplexity::windows(&tokenizer.encode(text)?, WINDOW.min(context).min(options.cutoff_length));
+    if documents.is_empty() {
+        return Err(Error::Data { file: name.into(), problem: "it has fewer than two tokens".into() });
+    }
+    let sum = |of: fn(&Document) -> usize| documents.iter().map(of).sum();
+    let encoding = EncodeReport {
+        documents: documents.len(),
+        tokens: sum(|d| d.tokens.len()),
+        trained_tokens: sum(Document::trained_tokens),
+        longest: documents.iter().map(|d| d.tokens.len()).max().unwrap_or(0),
+        ..EncodeReport::default()
+    };
+    Ok(DataSet { documents, records: report, encoding })
+}
+
+/// Reads and tokenises a data set. `name` is the file's, for messages.
+///
+/// # Errors
+/// Broken records with their line, and a set of which nothing is left.
+pub fn read_set(name: &str, bytes: &[u8], tokenizer: &Tokenizer, options: ReadOptions) -> Result<DataSet> {
+    let (records, report) = record::parse(name, bytes, options.format, options.on_error)?;
+    let template = tokenizer
+        .chat_template()
+        .map(|source| {
+            let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
+            let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
+            ChatTemplate::new(source, bos.as_deref(), eos.as_deref(), None)
+        })
+        .transpose()?;
+    let encoding = EncodeOptions {
+        cutoff_length: options.cutoff_length,
+        last_turn_only: options.last_turn_only,
+        on_error: options.on_error,
+    };
+    let encoded = encode(name, &records, tokenizer, template.as_ref(), encoding)?;
+    Ok(DataSet { documents: encoded.documents, records: report, encoding: encoded.report })
+}

@@ -1,0 +1,136 @@
+//! A model as its files describe it: shape, weights and tokenizer, not yet on a device.
+
+use std::sync::Arc;
+
+use super::Model;
+use super::architecture::{Architecture, SpecialTokens};
+use super::load::{self, Hold};
+use crate::data::Tokenizer;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::host::{Bytes, Folder};
+use crate::weights::{self, WeightSource};
+
+/// No tokenizer file is read past this: it is held in memory whole.
+const MAX_TOKENIZER_BYTES: u64 = 1 << 30;
+
+/// A model's description, weights and tokenizer.
+pub struct ModelFiles {
+    /// Shape and wiring.
+    pub architecture: Architecture,
+    /// The weights; none for a model that starts from random ones.
+    pub weights: Option<Arc<dyn WeightSource>>,
+    /// The tokenizer, where the files hold one.
+    pub tokenizer: Option<Tokenizer>,
+    /// Token ids that the configuration names.
+    pub special: SpecialTokens,
+}
+
+impl ModelFiles {
+    /// Opens a GGUF file, which holds everything.
+    ///
+    /// # Errors
+    /// What is missing or malformed.
+    pub fn open_gguf(bytes: Arc<dyn Bytes>, file: &str) -> Result<Self> {
+        let (opened, gguf) = weights::open_gguf(bytes, file)?;
+        let vocabulary = gguf.tokenizer()?;
+        let tokenizer = Tokenizer::from_gguf(&vocabulary.vocabulary())?;
+        Self::new(opened.architecture, Some(opened.weights), Some(tokenizer), opened.special)
+    }
+
+    /// Opens a Hugging Face folder.
+    ///
+    /// # Errors
+    /// What is missing or malformed, with its file.
+    pub fn open_folder(folder: &dyn Folder) -> Result<Self> {
+        let opened = weights::open_folder(folder)?;
+        let tokenizer = read_tokenizer(folder)?;
+        Self::new(opened.architecture, Some(opened.weights), tokenizer, opened.special)
+    }
+
+    /// A model without weights: the architecture of a `config.json` and the tokenizer of a folder.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::open_folder`].
+    pub fn random(architecture: Architecture, special: SpecialTokens, folder: &dyn Folder) -> Result<Self> {
+        Self::new(architecture, None, read_tokenizer(folder)?, special)
+    }
+
+    fn new(
+        architecture: Architecture,
+        weights: Option<Arc<dyn WeightSource>>,
+        mut tokenizer: Option<Tokenizer>,
+        special: SpecialTokens,
+    ) -> Result<Self> {
+        if let Some(tokenizer) = &mut tokenizer {
+            if tokenizer.vocab_size() > architecture.vocab {
+                return Err(Error::Tokenizer {
+                    problem: format!(
+                        "it has {} tokens and the model only {}: they do not belong together",
+                        tokenizer.vocab_size(),
+                        architecture.vocab
+                    ),
+                });
+            }
+            tokenizer.add_eos_ids(&special.eos)?;
+        }
+        Ok(Self { architecture, weights, tokenizer, special })
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] where the files hold none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer
+            .as_ref()
+            .ok_or_else(|| Error::Tokenizer { problem: "there is no tokenizer.json beside the model".into() })
+    }
+
+    /// Puts the model on a device, all parameters trained where `full`.
+    ///
+    /// # Errors
+    /// What the weights lack; device errors.
+    pub fn load(&self, device: &Device, hold: Hold, full: bool, seed: u64) -> Result<Model> {
+        match &self.weights {
+            Some(weights) => load::load(&self.architecture, weights.as_ref(), device, hold, full),
+            None => load::random(&self.architecture, seed, device),
+        }
+    }
+}
+
+fn read_tokenizer(folder: &dyn Folder) -> Result<Option<Tokenizer>> {
+    let Some(tokenizer) = read_whole(folder, "tokenizer.json")? else { return Ok(None) };
+    let mut config = read_whole(folder, "tokenizer_config.json")?;
+    if let Some(template) = read_whole(folder, "chat_template.jinja")? {
+        config = Some(with_chat_template(config, &template)?);
+    }
+    Tokenizer::from_json(&tokenizer, config.as_deref()).map(Some)
+}
+
+/// Newer folders keep the chat template in a file of its own.
+fn with_chat_template(config: Option<Vec<u8>>, template: &[u8]) -> Result<Vec<u8>> {
+    let wrong = |problem: String| Error::Template { problem };
+    let mut config: serde_json::Map<String, serde_json::Value> = match config {
+        Some(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|e| wrong(format!("tokenizer_config.json is not JSON: {e}")))?
+        }
+        None => serde_json::Map::new(),
+    };
+    let text = String::from_utf8(template.to_vec()).map_err(|_| wrong("chat_template.jinja is not UTF-8".into()))?;
+    config.insert("chat_template".into(), text.into());
+    serde_json::to_vec(&config).map_err(|e| wrong(e.to_string()))
+}
+
+fn read_whole(folder: &dyn Folder, name: &str) -> Result<Option<Vec<u8>>> {
+    let Some(file) = folder.open(name)? else { return Ok(None) };
+    if file.len() > MAX_TOKENIZER_BYTES {
+        return Err(Error::Format {
+            file: folder.display(name),
+            problem: format!("{} bytes are too many", file.len()),
+        });
+    }
+    let mut bytes = vec![0; file.len() as usize];
+    file.read(0, &mut bytes)?;
+    Ok(Some(bytes))
+}

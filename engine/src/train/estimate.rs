@@ -1,0 +1,123 @@
+//! Whether learners fit, before anything is allocated.
+
+use serde::Serialize;
+
+use super::session::KEEP_BYTES;
+use crate::config::{AdapterKind, Config, Storage};
+use crate::loss::plan::{HeadLimits, head_plan};
+use crate::model::architecture::Architecture;
+use crate::model::block::Saved;
+use crate::train::session::Recompute;
+use crate::weights::WeightSource;
+
+/// What learners need, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Estimate {
+    /// The base model as it is held; learners share it.
+    pub base: u64,
+    /// Parameters that each learner trains.
+    pub trained: u64,
+    /// Value, gradient and both moments of what all learners train.
+    pub learning: u64,
+    /// What the forward pass of one micro-batch leaves for the pull-back.
+    pub activations: u64,
+    /// Logits of one chunk of the head.
+    pub logits: u64,
+}
+
+impl Estimate {
+    /// What `learners` learners of one configuration need, on top of the files' own bytes. Saturates where the numbers of
+    /// an untrusted file are absurd.
+    pub fn new(config: &Config, arch: &Architecture, weights: Option<&dyn WeightSource>, learners: u64) -> Self {
+        let parameters = arch.parameter_count();
+        let modules = arch.linear_modules(0);
+        let layers = arch.layers as u64;
+        let per_block = |of: &dyn Fn(&(String, usize, usize)) -> u64| {
+            modules.iter().fold(0_u64, |sum, module| sum.saturating_add(of(module))).saturating_mul(layers)
+        };
+        let blocks = per_block(&|(_, outputs, inputs)| (*outputs as u64).saturating_mul(*inputs as u64));
+        let rest = f32s(parameters.saturating_sub(blocks));
+        let base = match config.run.storage {
+            Storage::F32 => f32s(parameters),
+            Storage::F16 => blocks.saturating_mul(2).saturating_add(rest),
+            Storage::AsIs => stored_blocks(arch, weights).unwrap_or(f32s(blocks)).saturating_add(rest),
+        };
+        let trained = match config.adapter.kind {
+            AdapterKind::None => parameters,
+            AdapterKind::Lora => per_block(&|(name, outputs, inputs)| {
+                let module = name.rsplit('.').next().unwrap_or(name);
+                match config.adapter.targets.includes(module) {
+                    true => (config.adapter.rank as u64).saturating_mul((inputs + outputs) as u64),
+                    false => 0,
+                }
+            }),
+        };
+        let tokens = config.run.batch_tokens as u64;
+        let kept_block = (Saved::bytes_per_token(arch) as u64).saturating_mul(tokens);
+        let kept = kept_block.saturating_mul(layers);
+        let inputs = f32s((arch.hidden as u64).saturating_mul(tokens)).saturating_mul(layers);
+        let activations = match config.run.recompute {
+            Recompute::Never => kept,
+            Recompute::Auto if kept <= KEEP_BYTES as u64 => kept,
+            _ => inputs.saturating_add(kept_block),
+        };
+        let limits = HeadLimits::new(u64::MAX);
+        let rows = head_plan(config.run.batch_tokens.max(1), arch.hidden, arch.vocab, limits)
+            .map_or(1, |plan| plan.rows_per_chunk);
+        Self {
+            base,
+            trained,
+            learning: f32s(trained).saturating_mul(4).saturating_mul(learners),
+            activations,
+            logits: f32s((arch.vocab as u64).saturating_mul(rows as u64)),
+        }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        [self.learning, self.activations, self.logits].into_iter().fold(self.base, u64::saturating_add)
+    }
+}
+
+fn f32s(count: u64) -> u64 {
+    count.saturating_mul(4)
+}
+
+/// Bytes of the blocks' matrices as their file stores them.
+fn stored_blocks(arch: &Architecture, weights: Option<&dyn WeightSource>) -> Option<u64> {
+    let weights = weights?;
+    arch.linear_modules(0).into_iter().try_fold(0_u64, |sum, (module, outputs, inputs)| {
+        let bytes = weights.storage(&format!("{module}.weight"))?.bytes_for_shape(&[outputs, inputs])?;
+        sum.checked_add((bytes as u64).checked_mul(arch.layers as u64)?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn estimate(set: &[(&str, &str)], learners: u64) -> Estimate {
+        let arch = Architecture::from_config_json(
+            br#"{"model_type": "llama", "vocab_size": 2048, "hidden_size": 128, "intermediate_size": 384,
+                 "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
+                 "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "tie_word_embeddings": true}"#,
+            "config.json",
+        );
+        let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let config = Config::parse("[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n", "run.toml", &set);
+        Estimate::new(&config.unwrap(), &arch.unwrap(), None, learners)
+    }
+
+    #[test]
+    fn full_training_keeps_four_numbers_a_parameter_and_learner_beside_the_base() {
+        let full = estimate(&[("adapter.kind", "none")], 2);
+        assert_eq!((full.base, full.trained, full.learning), (4 * 1_049_728, 1_049_728, 2 * 16 * 1_049_728));
+    }
+
+    #[test]
+    fn an_adapter_trains_rank_times_inputs_and_outputs_of_its_targets_alone() {
+        let lora = estimate(&[("adapter.rank", "8"), ("adapter.targets", "q_proj,down_proj")], 1);
+        assert_eq!(lora.trained, 4 * 8 * ((128 + 128) + (384 + 128)));
+        assert!(lora.total() < estimate(&[("adapter.kind", "none")], 1).total());
+    }
+}

@@ -1,0 +1,123 @@
+//! What a configuration asks for, built: the session, its adapter, the shape of its run.
+
+use super::optimiser::AdamW;
+use super::run::Plan;
+use super::schedule::Schedule;
+use super::session::Session;
+use crate::config::{AdapterKind, Config, OptimSection, Storage, Targets};
+use crate::data::Loader;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::loss::objective::Objective;
+use crate::model::Model;
+use crate::model::adapter::LoraSettings;
+use crate::model::files::ModelFiles;
+use crate::model::load::Hold;
+use crate::rng::mix;
+use crate::train::checkpoint::Done;
+
+/// Up to so many epochs, their steps are counted exactly and not estimated from the first.
+const COUNTED_EPOCHS: f64 = 1000.0;
+
+/// The model that a run starts from, on the device, without an adapter.
+///
+/// # Errors
+/// What the weights lack, storage that full fine-tuning cannot use, device errors.
+pub fn base(config: &Config, files: &ModelFiles, device: &Device) -> Result<Model> {
+    let full = config.adapter.kind == AdapterKind::None;
+    let hold = match config.run.storage {
+        Storage::F32 => Hold::F32,
+        Storage::F16 => Hold::F16,
+        Storage::AsIs => Hold::AsStored,
+    };
+    if full && hold != Hold::F32 {
+        let problem = "[run] storage: only frozen weights can be held smaller than f32; use an adapter, or f32";
+        return Err(Error::Config { problems: vec![problem.into()] });
+    }
+    files.load(device, hold, full, config.run.seed)
+}
+
+/// A session at its first step. Sessions made from clones of one base share its memory until they are stepped.
+///
+/// # Errors
+/// An adapter that does not fit the model, device errors.
+pub fn session(config: &Config, objective: &Objective, base: Model) -> Result<Session> {
+    let mut model = base;
+    if config.adapter.kind == AdapterKind::Lora {
+        // A random model trains everything by default; with an adapter only that.
+        model.visit_mut(&mut |p| {
+            p.trained = false;
+            Ok(())
+        })?;
+        model.add_lora(&lora_settings(config), config.run.seed)?;
+    }
+    Ok(Session {
+        model,
+        objective: *objective,
+        optimiser: optimiser(&config.optim),
+        recompute: config.run.recompute,
+        seed: mix(config.run.seed, 1),
+        step: 0,
+    })
+}
+
+/// The optimiser that a configuration asks for.
+pub fn optimiser(optim: &OptimSection) -> AdamW {
+    AdamW {
+        beta1: optim.beta1,
+        beta2: optim.beta2,
+        epsilon: optim.epsilon,
+        weight_decay: optim.weight_decay,
+        decay_vectors: false,
+        max_grad_norm: optim.max_grad_norm,
+    }
+}
+
+/// The shape of the run that a configuration asks for.
+///
+/// # Errors
+/// [`Error::Config`] for a micro-batch that is too small for a document.
+pub fn plan(config: &Config, loader: &Loader) -> Result<Plan> {
+    let run = &config.run;
+    let steps = match (run.steps, run.epochs) {
+        (Some(steps), _) => steps,
+        (None, epochs) => {
+            let epochs = epochs.unwrap_or(1.0);
+            let per_epoch = loader.steps_per_epoch(run.batch_tokens, run.accumulation)? as f64;
+            // Epochs differ by a step or so, depending on how their order fills the steps.
+            let whole = match epochs.floor() {
+                few if few <= COUNTED_EPOCHS => {
+                    loader.steps_in_epochs(few as u64, run.batch_tokens, run.accumulation)? as f64
+                }
+                many => many * per_epoch,
+            };
+            ((whole + epochs.fract() * per_epoch).ceil() as u64).max(1)
+        }
+    };
+    Ok(Plan {
+        steps,
+        schedule: Schedule::new(&config.optim, steps),
+        batch_tokens: run.batch_tokens,
+        accumulation: run.accumulation,
+        packing: config.data.packing,
+        log_every: run.log_every,
+        save_every: run.save_every,
+        eval_every: run.eval_every,
+        config: config.to_toml(),
+        done: Done::default(),
+        comparison: false,
+    })
+}
+
+/// The adapter that a configuration asks for.
+pub fn lora_settings(config: &Config) -> LoraSettings {
+    LoraSettings {
+        rank: config.adapter.rank,
+        alpha: config.adapter.alpha,
+        dropout: config.adapter.dropout,
+        targets: match &config.adapter.targets {
+            Targets::AllLinear => Vec::new(),
+            Targets::Names(names) => names.clone(),
+        },
+    }
+}

@@ -1,0 +1,50 @@
+//! The self-test that the page runs before it trusts a device. `TEMPER_BLESS=1 cargo test -p temper-conformance --test probe`
+//! writes its stored answers anew, from the CPU kernels that the other tests hold against f64 oracles.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use temper_conformance::devices;
+use temper_engine::{Device, probe, wait};
+
+/// Not a shader that a step of training needs: nothing in the engine launches it.
+const UNUSED: [&str; 1] = ["scale_add"];
+/// What burn computes, and no shader of ours has the name of.
+const OF_BURN: [&str; 1] = ["gather_rows"];
+
+#[test]
+fn every_device_passes_the_self_test() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/src/probe.safetensors");
+    if std::env::var_os("TEMPER_BLESS").is_some() {
+        std::fs::write(path, wait(probe::answers(&Device::cpu())).unwrap()).unwrap();
+        return;
+    }
+    let answers = std::fs::read(path).unwrap();
+    for device in devices::all() {
+        let report = wait(probe::run(&device, &answers)).unwrap();
+        let failed: Vec<_> = report.checks.iter().filter(|check| !check.passed).collect();
+        assert!(report.passed && failed.is_empty(), "{}: {failed:#?}", device.name());
+    }
+}
+
+#[test]
+fn the_self_test_covers_every_shader() {
+    let probed: BTreeSet<&str> = probe::CASES.iter().map(|(name, _)| *name).collect();
+    let shaders: BTreeSet<&str> = temper_shaders::KERNELS.iter().map(|kernel| kernel.stem).collect();
+    let missing: Vec<_> = shaders.difference(&probed).copied().collect();
+    assert_eq!(missing, UNUSED, "shaders without a case");
+    let extra: Vec<_> = probed.difference(&shaders).copied().collect();
+    assert_eq!(extra, OF_BURN, "cases without a shader");
+}
+
+#[test]
+fn a_wrong_a_missing_and_a_nan_answer_fail_the_self_test() {
+    let want = [1.0, -2.0, 0.5];
+    assert!(probe::compare(&want, &want).1.is_empty());
+    assert!(probe::compare(&[1.0001, -2.0, 0.5], &want).1.is_empty(), "rounding passes");
+    for wrong in [[1.01, -2.0, 0.5], [f32::NAN, -2.0, 0.5], [1.0, f32::INFINITY, 0.5], [0.0, 0.0, 0.0]] {
+        let (_, message) = probe::compare(&wrong, &want);
+        assert!(!message.is_empty(), "{wrong:?} passed");
+    }
+    assert!(!probe::compare(&want[..2], &want).1.is_empty());
+}
