@@ -47,6 +47,8 @@ pub enum Command {
     Loss(LossArgs),
     /// Write a model's logits for given tokens.
     Logits(LogitsArgs),
+    /// Show the page on which two learners train in the browser, to this machine only.
+    Web(WebArgs),
 }
 
 /// Arguments of `temper train`.
@@ -144,6 +146,8 @@ pub enum Bench {
     Step(BenchStepArgs),
     /// Loss and gradient on ready logits.
     Loss(BenchLossArgs),
+    /// The page in Chromium, on WebGPU and on the CPU, against TensorFlow.js; needs the source tree and Node.js.
+    Web(BenchWebArgs),
 }
 
 /// Arguments of `temper bench head`.
@@ -197,6 +201,16 @@ pub struct BenchLossArgs {
     pub timing: Timing,
 }
 
+/// Arguments of `temper bench web`.
+#[derive(Debug, Args)]
+pub struct BenchWebArgs {
+    /// Tokens of a batch: at most 128, or a multiple of 128.
+    #[arg(long, default_value_t = 512, value_parser = whole_documents)]
+    pub tokens: usize,
+    #[command(flatten)]
+    pub timing: Timing,
+}
+
 /// How a benchmark repeats and reports.
 #[derive(Debug, Clone, Args)]
 pub struct Timing {
@@ -242,6 +256,20 @@ pub struct LogitsArgs {
     pub out: PathBuf,
 }
 
+/// Arguments of `temper web`.
+#[derive(Debug, Args)]
+pub struct WebArgs {
+    /// Port to serve on, 0 for any; without it 8137, or the next one that is free.
+    #[arg(long, value_name = "N")]
+    pub port: Option<u16>,
+    /// Folder of the built page; without it `web` beside this program, or the repository's `web/dist`.
+    #[arg(long, value_name = "DIR")]
+    pub site: Option<PathBuf>,
+    /// Print the address only, and open no browser.
+    #[arg(long)]
+    pub no_open: bool,
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if key.contains('.') => Ok((key.trim().into(), value.trim().into())),
@@ -256,6 +284,11 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 fn at_least_two(text: &str) -> Result<usize, String> {
     // The first token of a sequence is never trained.
     text.parse().ok().filter(|n| *n >= 2).ok_or_else(|| "expected a whole number of at least 2".into())
+}
+
+fn whole_documents(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| *n >= 2 && (*n <= 128 || *n % 128 == 0));
+    number.ok_or_else(|| "expected 2 to 128, or a multiple of 128".into())
 }
 
 fn temperature(text: &str) -> Result<f32, String> {
@@ -297,8 +330,11 @@ mod tests {
             "temper bench head --hidden 576 --vocab 49152 --rows 1024 --device cpu --json",
             "temper bench step --model m --tokens 512 --rank 16 --objective eaft --json",
             "temper bench loss --json",
+            "temper bench web --tokens 256 --json",
             "temper loss --logits x --objective eaft --set objective.normalizer=const_3 --device cpu --out y",
             "temper logits --model m --tokens 1,2,3 --out y",
+            "temper web",
+            "temper web --port 0 --site web/dist --no-open",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
@@ -320,8 +356,10 @@ mod tests {
             "temper train --resume",
             "temper bench head --rows 0",
             "temper bench step --model m --tokens 1",
+            "temper bench web --tokens 200",
             "temper logits --model m --tokens 1,x --out y",
             "temper generate --model m --prompt x --temperature nan",
+            "temper web --port 65536",
         ] {
             assert_eq!(parse(line).map(|_| ()).map_err(|error| error.exit_code()), Err(2), "{line}");
         }

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => commands::bench::run(args, &global),
         Command::Loss(args) => commands::loss::run(args, &global),
         Command::Logits(args) => commands::logits::run(args, &global),
+        Command::Web(args) => commands::web::run(args, &global),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     if is_broken_pipe(&error) {

@@ -856,7 +856,7 @@ fn everything_wrong_with_a_configuration_is_reported_at_once_with_lines_and_sugg
     fs::write(place.path("run.toml"), b"\xff\xfe").unwrap();
     place.train("out", &[]).fails(2, &["run.toml", "UTF-8"]);
     fs::remove_file(place.path("run.toml")).unwrap();
-    place.train("out", &[]).fails(1, &["run.toml", "No such file"]);
+    place.train("out", &[]).fails(2, &["run.toml", "No such file"]);
 }
 
 #[test]
@@ -1017,7 +1017,7 @@ fn missing_unexpected_and_misshapen_tensors_are_named_together() {
         &["3 tensors", "expected shape [256, 64], got [64, 256]", "layers.7.mlp.up_proj.weight: is unexpected"],
     );
     fs::remove_file(&path).unwrap();
-    logits(&place).fails(1, &["model.safetensors", "there is neither"]);
+    logits(&place).fails(2, &["model.safetensors", "there is neither"]);
 }
 
 #[test]
@@ -1156,5 +1156,5 @@ fn a_place_that_cannot_be_written_to_is_named() {
     place.train("run.toml", &[]).fails(2, &["run.toml", "is not a folder"]);
     place.train("run.toml/below", &[]).fails(2, &["run.toml/below", "is not a folder"]);
     let model = place.text("model");
-    line(&format!("logits --model {model} --tokens 1 --out {}", place.text("no/where"))).fails(1, &["no/where"]);
+    line(&format!("logits --model {model} --tokens 1 --out {}", place.text("no/where"))).fails(2, &["no/where"]);
 }

@@ -4,6 +4,8 @@
 //! result is wrong is reported as an error and not timed.
 
 use std::cell::RefCell;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -11,10 +13,11 @@ use burn::tensor::{Int, Tensor, TensorData, activation};
 use serde::Serialize;
 use temper_engine::config::ObjectiveSection;
 use temper_engine::data::{IGNORE, MicroBatch};
-use temper_engine::kernels::tensor::read;
+use temper_engine::kernels::tensor;
 use temper_engine::kernels::{self, Indices};
 use temper_engine::loss::head;
 use temper_engine::loss::objective::{Objective, RowStats};
+use temper_engine::loss::ready;
 use temper_engine::model::adapter::LoraSettings;
 use temper_engine::model::load::Hold;
 use temper_engine::model::parameter::{Parameter, from_host};
@@ -22,10 +25,10 @@ use temper_engine::model::vocabulary::{Tile, VocabularyMatrix};
 use temper_engine::rng::Rng;
 use temper_engine::train::optimiser::AdamW;
 use temper_engine::train::session::{Recompute, Session};
-use temper_engine::{Device, Error};
+use temper_engine::{Device, Error, wait};
 
-use crate::cli::{Bench, BenchArgs, BenchHeadArgs, BenchLossArgs, BenchStepArgs, Global, Timing};
-use crate::inputs::{ModelFiles, read_data};
+use crate::cli::{Bench, BenchArgs, BenchHeadArgs, BenchLossArgs, BenchStepArgs, BenchWebArgs, Global, Timing};
+use crate::inputs::{open_model, read_data};
 use crate::memory;
 use crate::output;
 
@@ -53,11 +56,13 @@ struct Measurement {
 
 /// Runs the command.
 pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
-    let (device, _) = Device::choose(global.device.as_deref())?;
+    let device = || Device::choose(global.device.as_deref()).map(|(device, _)| device);
     let (timing, measured) = match args.what {
-        Bench::Head(args) => (args.timing.clone(), bench_head(&device, &args)?),
-        Bench::Step(args) => (args.timing.clone(), bench_step(&device, &args)?),
-        Bench::Loss(args) => (args.timing.clone(), bench_loss(&device, &args)?),
+        Bench::Head(args) => (args.timing.clone(), bench_head(&device()?, &args)?),
+        Bench::Step(args) => (args.timing.clone(), bench_step(&device()?, &args)?),
+        Bench::Loss(args) => (args.timing.clone(), bench_loss(&device()?, &args)?),
+        // The browser chooses the device, and the script prints.
+        Bench::Web(args) => return bench_web(&args),
     };
     for m in &measured {
         if timing.json {
@@ -186,8 +191,8 @@ fn bench_head(device: &Device, args: &BenchHeadArgs) -> Result<Vec<Measurement>>
     let mut ours = |objective: &Objective| -> Result<Vec<f32>> {
         let batch = objective.without_batch(vocab);
         let output = head::gradient(device, &mut matrix, &x, &labels, objective, &batch, 1.0 / rows as f32)?;
-        output.statistics()?;
-        Ok(read(&output.dhidden)?)
+        wait(output.rows())?;
+        Ok(wait(tensor::read(&output.dhidden))?)
     };
     let (eaft, sft) = (objective("eaft")?, objective("sft")?);
     let got = ours(&eaft)?;
@@ -228,12 +233,12 @@ fn plain_head(x: &Tensor<2>, tiles: &[Tensor<2>], labels: &Tensor<1, Int>) -> Re
     let loss = (ce * gate).sum().div_scalar(rows as f32);
     let gradients = loss.backward();
     let Some(dx) = x.grad(&gradients) else { bail!("burn gave no gradient") };
-    Ok(read(&dx)?)
+    Ok(wait(tensor::read(&dx))?)
 }
 
 /// One training step with LoRA on all linear layers: the objective and SFT beside it.
 fn bench_step(device: &Device, args: &BenchStepArgs) -> Result<Vec<Measurement>> {
-    let files = ModelFiles::open(&args.model)?;
+    let files = open_model(&args.model)?;
     let tokenizer = files.tokenizer()?;
     let text = String::from_utf8(read_data("embedded:general.txt")?)?;
     let ids = tokenizer.encode(&text)?;
@@ -266,13 +271,13 @@ fn bench_step(device: &Device, args: &BenchStepArgs) -> Result<Vec<Measurement>>
             Session { model, objective: objective(method)?, optimiser, recompute: Recompute::Auto, seed: 0, step: 0 };
         // Checked against the same step with every block run twice, which takes another path through the memory.
         session.recompute = Recompute::Always;
-        let again = session.gradients(std::slice::from_ref(&batch))?.cross_entropy;
+        let again = wait(session.gradients(std::slice::from_ref(&batch)))?.cross_entropy;
         session.model.visit_mut(&mut |p| {
             p.gradient = None;
             Ok(())
         })?;
         session.recompute = Recompute::Auto;
-        let once = session.gradients(std::slice::from_ref(&batch))?.cross_entropy;
+        let once = wait(session.gradients(std::slice::from_ref(&batch)))?.cross_entropy;
         session.model.visit_mut(&mut |p| {
             p.gradient = None;
             Ok(())
@@ -282,7 +287,7 @@ fn bench_step(device: &Device, args: &BenchStepArgs) -> Result<Vec<Measurement>>
         refuse("the step's loss", error)?;
         let name = format!("temper {method}");
         measured.push(measure(device, &args.timing, "step", &name, &shape, args.tokens, error, &mut || {
-            session.step(std::slice::from_ref(&batch), 1e-4)?;
+            wait(session.step(std::slice::from_ref(&batch), 1e-4))?;
             Ok(device.sync()?)
         })?);
     }
@@ -333,7 +338,7 @@ fn bench_loss(device: &Device, args: &BenchLossArgs) -> Result<Vec<Measurement>>
             let weight = kernels::gate::weights(device, &stats.fields, &gate, 1.0 / rows as f32)?;
             let z = kernels::loss_gradient::over_logits(device, z, 0, &indices, &weight, &stats.fields)?;
             // Reading a row's statistics back waits for the work on any device.
-            read(&stats.fields)?;
+            wait(tensor::read(&stats.fields))?;
             device.sync()?;
             tensor.replace(z);
             Ok(())
@@ -358,7 +363,7 @@ fn check_loss(device: &Device, logits: &[f32], labels: &[u32], vocab: usize, obj
     let rows = labels.len().min(8);
     let batch = objective.without_batch(vocab);
     let wide: Vec<i64> = labels[..rows].iter().map(|&l| i64::from(l)).collect();
-    let ours = temper_engine::loss::ready::evaluate(device, logits[..rows * vocab].to_vec(), &wide, vocab, objective)?;
+    let ours = wait(ready::evaluate(device, logits[..rows * vocab].to_vec(), &wide, vocab, objective))?;
     let mut want = Vec::with_capacity(rows * vocab);
     for row in 0..rows {
         let z = &logits[row * vocab..][..vocab];
@@ -384,4 +389,48 @@ fn check_loss(device: &Device, logits: &[f32], labels: &[u32], vocab: usize, obj
         }
     }
     Ok(difference(&ours.gradient, &want))
+}
+
+/// The page in Chromium against TensorFlow.js, which a script in the source tree measures: its lines are this command's.
+fn bench_web(args: &BenchWebArgs) -> Result<()> {
+    let web = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("web");
+    let folder = web.join("bench");
+    let packages = format!(
+        "TensorFlow.js and what drives the browser are not here; run:\n  npm ci --no-audit --no-fund --prefix {}",
+        folder.display()
+    );
+    let needed = [
+        (folder.join("bench.mjs"), "not here; this benchmark runs from the source tree that built the command"),
+        (
+            web.join("dist/index.html"),
+            "the page is not built; build it in the repository with:\n  cargo xtask web build",
+        ),
+        (folder.join("node_modules"), packages.as_str()),
+    ];
+    if let Some((path, problem)) = needed.into_iter().find(|(path, _)| !path.exists()) {
+        return Err(Error::Missing { path: path.display().to_string(), problem: problem.into() }.into());
+    }
+    let chromium = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| starts(name));
+    let (true, Some(chromium)) = (starts("node"), chromium) else {
+        let problem = "not found; on Debian or Ubuntu run:\n  sudo apt-get install nodejs chromium";
+        return Err(Error::Missing { path: "Node.js or Chromium".into(), problem: problem.into() }.into());
+    };
+
+    let mut script = Command::new("node");
+    script.arg(folder.join("bench.mjs")).args(["--chromium", chromium]);
+    script.args(["--tokens", &args.tokens.to_string(), "--repeat", &args.timing.repeat.to_string()]);
+    if args.timing.json {
+        script.arg("--json");
+    }
+    if !script.status()?.success() {
+        bail!("the benchmark in the browser failed; the reason is above");
+    }
+    Ok(())
+}
+
+/// True if a program is there: it says its version.
+fn starts(program: &str) -> bool {
+    let quiet = Stdio::null;
+    let status = Command::new(program).arg("--version").stdin(quiet()).stdout(quiet()).stderr(quiet()).status();
+    status.is_ok_and(|status| status.success())
 }

@@ -7,3 +7,4 @@ pub mod generate;
 pub mod logits;
 pub mod loss;
 pub mod train;
+pub mod web;

@@ -11,24 +11,30 @@
 //! | check, Windows | 1 min 40 s | DX12 compiles |
 //! | check, macOS, MSL kernels | 1 min 40 s | Metal compiles, with the tensor-core feature |
 //! | build and test, host | 12 min | everything else |
+//! | build, wasm32, profile `web` | not measured yet | the page that the browser tests drive, and its size |
 //!
 //! The default feature set gets no clippy pass of its own: the feature only adds code, and the build compiles the rest.
 //! Build and test share one set of artefacts as long as the test dependencies ask for no feature that `temper` itself does
-//! not, which [`features`] checks first. It is why `temper-web` is empty on the host. The first run takes some
-//! twenty minutes on two cores; a repeated one is mostly tests.
+//! not, which [`features`] checks first. It is why `temper-web` is empty on the host, and why the page's bundler, which
+//! needs other features of crates below burn, is linted, built and tested by itself. The browser's build cannot share: it
+//! wants vector instructions. The first run takes well over twenty minutes on two cores; a
+//! repeated one is mostly tests.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::step::{Step, run_all};
-use crate::{Failure, features, root, setup, smollm2};
+use crate::{Failure, features, root, setup, smollm2, web};
+
+/// All crates but the page's bundler, see above.
+const CRATES: &str = "--workspace --exclude temper-web-bundle";
 
 /// Everything, cheapest first.
 pub fn test() -> Result<(), Failure> {
     setup::ensure()?;
     features::agree()?;
     wasm_prohibitions()?;
-    let mut tests = Step::cargo("all tests", "test --release --locked --workspace");
+    let mut tests = Step::cargo("all tests", &format!("test --release --locked {CRATES}"));
     // Without it the software Vulkan driver complains on every device it opens.
     let runtime = std::env::temp_dir().join(format!("temper-test-{}", std::process::id()));
     if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
@@ -44,23 +50,34 @@ pub fn test() -> Result<(), Failure> {
         tests = tests.with("TEMPER_SMOLLM2", path.display().to_string());
     }
 
-    let [format, host, wasm] = lints();
-    let result = run_all(&[
+    let [format, host, wasm, bundler] = lints();
+    let mut steps = vec![
         format,
         Step::cargo("shaders", "test --release --locked -p temper-shaders"),
         host,
         wasm,
+        bundler,
         Step::cargo("Windows", "check --release --locked --target x86_64-pc-windows-msvc -p temper"),
         Step::cargo("macOS", "check --release --locked --target aarch64-apple-darwin -p temper --features metal"),
         Step::cargo("the command", "build --release --locked"),
         tests,
-    ]);
+        Step::cargo("tests of the page's bundler", "test --release --locked -p temper-web-bundle"),
+    ];
+    steps.extend(web::build_steps()?);
+    let browser = setup::missing_for_browser_tests();
+    if browser.is_empty() {
+        steps.extend(web::browser_steps()?);
+    }
+    let result = run_all(&steps);
     // Empty but for what a driver left behind, or never made: either way its removal cannot matter.
     let _ = std::fs::remove_dir_all(&runtime);
     result?;
     // Last, where it is seen: a green run that left something out says so.
     if let Err(problem) = model {
         println!("== without the SmolLM2 model: {problem}");
+    }
+    if !browser.is_empty() {
+        println!("== without the browser tests, which need {}", browser.join(", "));
     }
     Ok(())
 }
@@ -73,10 +90,9 @@ pub fn lint() -> Result<(), Failure> {
     run_all(&lints())
 }
 
-fn lints() -> [Step; 3] {
+fn lints() -> [Step; 4] {
     let kernels = if cfg!(target_os = "macos") { "metal" } else { "vulkan" };
-    let host =
-        format!("clippy --release --locked --workspace --all-targets --features temper/{kernels} -- -D warnings");
+    let host = format!("clippy --release --locked {CRATES} --all-targets --features temper/{kernels} -- -D warnings");
     [
         Step::cargo("format", "fmt --all --check"),
         Step::cargo("lints", &host),
@@ -85,6 +101,10 @@ fn lints() -> [Step; 3] {
             "clippy --release --locked --target wasm32-unknown-unknown -p temper-engine -p temper-web -- -D warnings",
         )
         .with("CLIPPY_CONF_DIR", wasm_configuration().display().to_string()),
+        Step::cargo(
+            "lints of the page's bundler",
+            "clippy --release --locked -p temper-web-bundle --all-targets -- -D warnings",
+        ),
     ]
 }
 

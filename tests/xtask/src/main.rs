@@ -1,7 +1,7 @@
 //! `cargo xtask`: the project's own commands, the same on a laptop and in automation.
 //!
 //! Standard library only, so that it compiles in seconds before anything else does. Each subcommand is one file:
-//! [`checks`] (`test`, `lint`), [`doctor`], [`smollm2`]; [`features`] guards the build time, [`setup`] knows what the
+//! [`checks`] (`test`, `lint`), [`doctor`], [`smollm2`], [`web`]; [`features`] guards the build time, [`setup`] knows what the
 //! machine must offer, [`step`] runs and times one command.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks to whoever runs it")]
 
@@ -11,6 +11,7 @@ mod features;
 mod setup;
 mod smollm2;
 mod step;
+mod web;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,7 +22,8 @@ Usage: cargo xtask <COMMAND>
   test      install what the tests need (Debian, Ubuntu; else say how), then run everything, cheapest first
   lint      formatting and lints only, for the host and for wasm32
   doctor    say what this machine has and lacks for building, testing and training
-  smollm2   fetch the SmolLM2-135M test model (a 93 MB download), check it, print its path";
+  smollm2   fetch the SmolLM2-135M test model (a 93 MB download), check it, print its path
+  web       build: put the page together in web/dist; serve: build it and show it; test: build it and run the browser tests";
 
 /// Why a subcommand stopped, in words for the user.
 type Failure = String;
@@ -34,6 +36,9 @@ fn main() -> ExitCode {
         ["lint"] => checks::lint(),
         ["doctor"] => doctor::run(),
         ["smollm2"] => smollm2::fetch().map(|path| println!("{}", path.display())),
+        ["web", "build"] => web::build(),
+        ["web", "serve"] => web::serve(),
+        ["web", "test"] => web::test(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())

@@ -1,4 +1,4 @@
-//! What the machine must offer before anything is built: Rust components and targets, and three Debian packages.
+//! What the machine must offer before anything is built: Rust components and targets, and Debian packages.
 //!
 //! Missing things are installed where that needs no question (rustup; apt as root or with a sudo that asks for no
 //! password). Where it would, the exact line is printed and the run stops, since the tests could only fail.
@@ -25,11 +25,23 @@ pub struct Tool {
 }
 
 /// What the tests use beside Rust.
-pub const TOOLS: [Tool; 3] = [
+pub const TOOLS: [Tool; 6] = [
     Tool { what: "software Vulkan driver", package: "mesa-vulkan-drivers", present: has_software_vulkan },
     Tool { what: "SPIR-V validator", package: "spirv-tools", present: || on_path("spirv-val") },
     Tool { what: "HLSL front end", package: "glslang-tools", present: || on_path("glslangValidator") },
+    Tool { what: "Chromium, which the browser tests drive", package: "chromium", present: has_chromium },
+    Tool { what: "Node.js 18 or later, which runs them", package: "nodejs", present: has_node },
+    Tool { what: "npm, which brings what they need", package: "npm", present: || on_path("npm") },
 ];
+
+/// The names that Chromium's packages use, as the browser tests know them too.
+const CHROMIUM: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+
+/// What the browser tests need and this machine lacks. Where packages can be installed, [`ensure`] has seen to it.
+pub fn missing_for_browser_tests() -> Vec<&'static str> {
+    let needed = TOOLS.iter().filter(|tool| ["chromium", "nodejs", "npm"].contains(&tool.package));
+    needed.filter(|tool| !(tool.present)()).map(|tool| tool.package).collect()
+}
 
 /// Installs what is missing, or says how.
 pub fn ensure() -> Result<(), Failure> {
@@ -122,6 +134,20 @@ fn has_software_vulkan() -> bool {
         .any(|entry| entry.file_name().to_string_lossy().starts_with("lvp_icd"))
 }
 
+fn has_chromium() -> bool {
+    std::env::var_os("CHROMIUM").is_some() || CHROMIUM.into_iter().any(on_path)
+}
+
+fn has_node() -> bool {
+    let output = Command::new("node").arg("--version").output();
+    output.is_ok_and(|output| major(&String::from_utf8_lossy(&output.stdout)).is_some_and(|major| major >= 18))
+}
+
+/// 20 of `v20.1.0`.
+fn major(version: &str) -> Option<u32> {
+    version.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
+}
+
 fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
@@ -145,6 +171,13 @@ mod tests {
         assert!(!has_target("no-such-target"));
         assert!(!has_component("no-such-subcommand"));
         assert!(!succeeds(&mut Command::new("no-such-program-anywhere")));
+    }
+
+    #[test]
+    fn nodes_version_is_compared_as_a_number() {
+        assert_eq!(major("v20.20.2\n"), Some(20));
+        assert_eq!(major("v9.1.0"), Some(9));
+        assert_eq!(major("command not found"), None);
     }
 
     #[test]

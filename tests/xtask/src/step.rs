@@ -11,6 +11,8 @@ pub struct Step {
     program: String,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
+    /// Below the repository's root.
+    folder: &'static str,
 }
 
 impl Step {
@@ -18,12 +20,30 @@ impl Step {
     ///
     /// The cargo that started this program is used, so that one toolchain runs throughout.
     pub fn cargo(what: &'static str, arguments: &str) -> Self {
+        Self::program(what, "cargo", arguments)
+    }
+
+    /// Any other program on the path.
+    pub fn program(what: &'static str, program: &str, arguments: &str) -> Self {
         Self {
             what,
-            program: "cargo".into(),
+            program: program.into(),
             arguments: arguments.split_whitespace().map(str::to_owned).collect(),
             environment: Vec::new(),
+            folder: "",
         }
+    }
+
+    /// Adds one argument that may hold blanks.
+    pub fn argument(mut self, argument: impl Into<String>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Runs in a folder of the repository instead of its root.
+    pub fn inside(mut self, folder: &'static str) -> Self {
+        self.folder = folder;
+        self
     }
 
     /// Sets an environment variable for this step only.
@@ -33,12 +53,20 @@ impl Step {
     }
 
     /// The line that repeats this step in a shell.
-    fn line(&self) -> String {
+    pub fn line(&self) -> String {
         let mut line = String::new();
-        for (name, value) in &self.environment {
-            line += &format!("{name}={value} ");
+        if !self.folder.is_empty() {
+            line += &format!("cd {} && ", self.folder);
         }
-        line + &self.program + " " + &self.arguments.join(" ")
+        for (name, value) in &self.environment {
+            line += &format!("{name}={} ", quoted(value));
+        }
+        line += &self.program;
+        for argument in &self.arguments {
+            line += " ";
+            line += &quoted(argument);
+        }
+        line
     }
 
     fn run(&self) -> Result<Duration, Failure> {
@@ -50,7 +78,7 @@ impl Step {
         let status = Command::new(&program)
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(root())
+            .current_dir(root().join(self.folder))
             .status()
             .map_err(|error| format!("{program} could not be started: {error}"))?;
         if status.success() {
@@ -60,6 +88,12 @@ impl Step {
             Err(format!("{} failed after {seconds:.1} s ({status}); to repeat it alone:\n  {}", self.what, self.line()))
         }
     }
+}
+
+/// As a shell needs it.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// Runs the steps in order and stops at the first that fails.
@@ -87,6 +121,12 @@ mod tests {
         let problem = run_all(&[good(), bad, missing]).unwrap_err();
         assert!(problem.starts_with("nonsense failed"), "{problem}");
         assert!(problem.ends_with("NAME=value cargo --no-such-option here"), "{problem}");
+    }
+
+    #[test]
+    fn the_line_that_repeats_a_step_can_be_pasted_into_a_shell() {
+        let step = Step::cargo("", "run --").argument("my folder/it's").with("FLAGS", "-C a=b").inside("web/tests");
+        assert_eq!(step.line(), r"cd web/tests && FLAGS='-C a=b' cargo run -- 'my folder/it'\''s'");
     }
 
     #[test]

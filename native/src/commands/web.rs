@@ -1,0 +1,404 @@
+//! `temper web`: the page, for this machine alone.
+//!
+//! A static server of one folder: GET and HEAD of the files that were there when it started, on the loopback address, with
+//! the headers that keep the page to itself. httparse reads the requests; the small HTTP crates limit neither the size of a
+//! request nor how long it may take.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use temper_engine::Error;
+
+use crate::cli::{Global, WebArgs};
+use crate::files::io_error;
+use crate::{interrupt, output};
+
+/// Tried in this order where no port is asked for.
+const PORTS: std::ops::Range<u16> = 8137..8157;
+/// A browser opens six connections, and some more ahead of time on which it sends nothing for a while.
+const WORKERS: usize = 16;
+/// Longest request line with headers, in bytes, and the most headers.
+const MAX_HEAD: usize = 16 << 10;
+const MAX_HEADERS: usize = 64;
+/// How long a client may take to ask, to take each piece of the answer, and to take all of it.
+const ASKING: Duration = Duration::from_secs(5);
+const TAKING_PIECE: Duration = Duration::from_secs(10);
+const TAKING: Duration = Duration::from_secs(60);
+
+/// Sent with every answer. Nothing is loaded from elsewhere, nothing is sent elsewhere, nobody frames the page, and no
+/// other page reads it.
+const HEADERS: &str = "Content-Security-Policy: default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; \
+                       style-src 'self'; connect-src 'self'; worker-src 'self'; img-src 'self' data: blob:; \
+                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n\
+                       X-Content-Type-Options: nosniff\r\n\
+                       Referrer-Policy: no-referrer\r\n\
+                       Cross-Origin-Opener-Policy: same-origin\r\n\
+                       Cross-Origin-Embedder-Policy: require-corp\r\n\
+                       Cross-Origin-Resource-Policy: same-origin\r\n\
+                       Cache-Control: no-cache\r\n\
+                       Connection: close\r\n";
+
+/// Runs the command. `--device` means nothing here: the browser and the visitor choose.
+pub fn run(args: WebArgs, _global: &Global) -> Result<()> {
+    let folder = find_site(args.site)?;
+    let site = Arc::new(Site::open(&folder)?);
+    let listener = listen(args.port)?;
+    let address = format!("http://127.0.0.1:{}/", listener.local_addr()?.port());
+    interrupt::listen();
+    for worker in 0..WORKERS {
+        let (listener, site) = (listener.try_clone()?, Arc::clone(&site));
+        thread::Builder::new().name(format!("web {worker}")).spawn(move || work(&listener, &site))?;
+    }
+    output::text(&format!("{address}   (Ctrl-C stops it)\n"))?;
+    if !args.no_open {
+        open_in_browser(&address);
+    }
+    while !interrupt::requested() {
+        sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+/// The folder that was named, else `web` beside the program, else the one in the source tree it was built from.
+fn find_site(named: Option<PathBuf>) -> Result<PathBuf, Error> {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("web").join("dist");
+    let places = match named {
+        Some(named) => vec![named],
+        None => {
+            let program = std::env::current_exe().ok();
+            let beside = program.as_deref().and_then(Path::parent).map(|folder| folder.join("web"));
+            beside.into_iter().chain([built]).collect()
+        }
+    };
+    let found = places.iter().find(|folder| folder.join("index.html").is_file());
+    found.cloned().ok_or_else(|| Error::Missing {
+        path: places.last().expect("at least one").display().to_string(),
+        problem: "there is no page (index.html) here; build it in the repository with:\n  cargo xtask web build".into(),
+    })
+}
+
+/// The port that was asked for (0: any), else the first free one.
+fn listen(port: Option<u16>) -> Result<TcpListener> {
+    if let Some(port) = port {
+        return TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("port {port}"));
+    }
+    let mut last = None;
+    for port in PORTS {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = Some(error),
+        }
+    }
+    let problem = format!("none of the ports {} to {} is free; name one with --port", PORTS.start, PORTS.end - 1);
+    Err(last.expect("there are ports to try")).context(problem)
+}
+
+/// Best effort: the address was printed, so it can be opened by hand.
+fn open_in_browser(address: &str) {
+    let (program, arguments): (&str, &[&str]) = if cfg!(target_os = "macos") {
+        ("open", &[])
+    } else if cfg!(windows) {
+        ("rundll32", &["url.dll,FileProtocolHandler"])
+    } else if ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some()) {
+        ("xdg-open", &[])
+    } else {
+        // Without a display it would start a browser in this terminal.
+        return;
+    };
+    let quiet = Stdio::null;
+    let _ = Command::new(program).args(arguments).arg(address).stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn();
+}
+
+/// The files of the page, as they were when the server started: nothing else can be asked for.
+struct Site {
+    /// Path in an address, without the first slash.
+    files: BTreeMap<String, PathBuf>,
+}
+
+impl Site {
+    fn open(folder: &Path) -> Result<Self, Error> {
+        let root = folder.canonicalize().map_err(|error| io_error(folder, &error))?;
+        let mut files = BTreeMap::new();
+        list(&root, &root, "", &mut files).map_err(|error| io_error(folder, &error))?;
+        Ok(Self { files })
+    }
+
+    /// The file for the target of a request.
+    fn find(&self, target: &str) -> Option<&Path> {
+        let path = target.split(['?', '#']).next()?.strip_prefix('/')?;
+        self.files.get(if path.is_empty() { "index.html" } else { path }).map(PathBuf::as_path)
+    }
+}
+
+/// Adds the plain files below `folder`. Hidden ones, links out of the site and names that an address would have to encode
+/// are left out.
+fn list(root: &Path, folder: &Path, prefix: &str, files: &mut BTreeMap<String, PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| is_plain(name)) else { continue };
+        let name = format!("{prefix}{name}");
+        if entry.file_type()?.is_dir() {
+            list(root, &entry.path(), &format!("{name}/"), files)?;
+        } else if let Ok(path) = entry.path().canonicalize()
+            && path.starts_with(root)
+            && path.is_file()
+        {
+            files.insert(name, path);
+        }
+    }
+    Ok(())
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
+/// Takes one connection after the other. What goes wrong with one concerns only whoever made it.
+fn work(listener: &TcpListener, site: &Site) {
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                let _ = serve(stream, site);
+            }
+            // No file handles left, or the like: it may pass.
+            Err(_) => sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// What a request gets.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer<'a> {
+    File { path: &'a Path, body: bool },
+    Refused { status: &'static str },
+}
+
+/// Answers what was received so far, or `None` where the request goes on.
+fn answer<'a>(received: &[u8], site: &'a Site) -> Option<Answer<'a>> {
+    let refused = |status| Some(Answer::Refused { status });
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(received) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) if received.len() < MAX_HEAD => return None,
+        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+            return refused("431 Request Header Fields Too Large");
+        }
+        Err(_) => return refused("400 Bad Request"),
+    }
+    // A name that someone else's server resolved to this machine: that page may not read ours.
+    let mut hosts = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if is_local(host.value) => {}
+        _ => return refused("421 Misdirected Request"),
+    }
+    let body = match request.method {
+        Some("GET") => true,
+        Some("HEAD") => false,
+        _ => return refused("405 Method Not Allowed"),
+    };
+    match request.path.and_then(|target| site.find(target)) {
+        Some(path) => Some(Answer::File { path, body }),
+        None => refused("404 Not Found"),
+    }
+}
+
+/// True for this machine's own names, with or without a port.
+fn is_local(host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else { return false };
+    let (name, port) = host.split_once(':').unwrap_or((host, ""));
+    (name == "127.0.0.1" || name.eq_ignore_ascii_case("localhost")) && port.chars().all(|c| c.is_ascii_digit())
+}
+
+fn serve(mut stream: TcpStream, site: &Site) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(TAKING_PIECE))?;
+    let until = Instant::now() + ASKING;
+    let mut received = Vec::new();
+    let mut piece = [0; 4096];
+    let answer = loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut piece)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => received.extend_from_slice(&piece[..n]),
+        }
+        if let Some(answer) = answer(&received, site) {
+            break answer;
+        }
+    };
+    match answer {
+        Answer::File { path, body } => match File::open(path) {
+            Ok(file) => send_file(&mut stream, &file, kind(path), body)?,
+            // It was there when the server started.
+            Err(_) => refuse(&mut stream, "404 Not Found")?,
+        },
+        Answer::Refused { status } => refuse(&mut stream, status)?,
+    }
+    // Closing with something unread would reset the connection and could take the answer with it.
+    stream.shutdown(Shutdown::Write)?;
+    stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+    for _ in 0..16 {
+        if stream.read(&mut piece)? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn send_file(stream: &mut TcpStream, file: &File, kind: &str, body: bool) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{HEADERS}\r\n");
+    stream.write_all(head.as_bytes())?;
+    if !body {
+        return Ok(());
+    }
+    let until = Instant::now() + TAKING;
+    let mut rest = file.take(length);
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        match rest.read(&mut piece)? {
+            0 => return Ok(()),
+            _ if Instant::now() > until => return Err(io::ErrorKind::TimedOut.into()),
+            n => stream.write_all(&piece[..n])?,
+        }
+    }
+}
+
+fn refuse(stream: &mut TcpStream, status: &str) -> io::Result<()> {
+    let length = status.len() + 1;
+    // `Allow` is required with 405 and harmless with the others.
+    let whole = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
+         Allow: GET, HEAD\r\n{HEADERS}\r\n{status}\n"
+    );
+    stream.write_all(whole.as_bytes())
+}
+
+/// What a browser is told a file is; WebAssembly and modules are refused by it under any other name.
+fn kind(path: &Path) -> &'static str {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("html") => "text/html; charset=utf-8",
+        Some("js" | "mjs") => "text/javascript; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        Some("wasm") => "application/wasm",
+        Some("json") => "application/json; charset=utf-8",
+        Some("svg") => "image/svg+xml; charset=utf-8",
+        Some("png") => "image/png",
+        Some("ico") => "image/x-icon",
+        Some("txt" | "md" | "jsonl") => "text/plain; charset=utf-8",
+        _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site() -> Site {
+        let names = ["index.html", "temper_web_bg.wasm", "parts/chart.js"];
+        Site { files: names.map(|name| (name.to_owned(), PathBuf::from("/site").join(name))).into() }
+    }
+
+    /// Status of the answer, or the file that it sends; `None` while the request goes on.
+    fn asked(request: &str) -> Option<String> {
+        Some(match answer(request.as_bytes(), &site())? {
+            Answer::File { path, body } => format!("{}{}", if body { "" } else { "head of " }, path.display()),
+            Answer::Refused { status } => status[..3].to_owned(),
+        })
+    }
+
+    fn get(target: &str) -> String {
+        asked(&format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")).unwrap()
+    }
+
+    #[test]
+    fn the_files_of_the_page_are_found_and_nothing_else() {
+        assert_eq!(get("/"), "/site/index.html");
+        assert_eq!(get("/?seed=7&left=sft"), "/site/index.html");
+        assert_eq!(get("/parts/chart.js"), "/site/parts/chart.js");
+        for target in [
+            "/nothing.html",
+            "/parts",
+            "/parts/",
+            "//index.html",
+            "/../site/index.html",
+            "/parts/../index.html",
+            "/%2e%2e/site/index.html",
+            "/index.html%00",
+            "/..\\site\\index.html",
+            "/etc/passwd",
+            "index.html",
+            "http://localhost/index.html",
+            "*",
+        ] {
+            assert_eq!(get(target), "404", "{target}");
+        }
+    }
+
+    #[test]
+    fn only_reading_is_allowed() {
+        let by = |method: &str| asked(&format!("{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n")).unwrap();
+        assert_eq!(by("HEAD"), "head of /site/index.html");
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "get"] {
+            assert_eq!(by(method), "405", "{method}");
+        }
+    }
+
+    #[test]
+    fn a_request_must_name_this_machine_once() {
+        let with = |headers: &str| asked(&format!("GET / HTTP/1.1\r\n{headers}\r\n")).unwrap();
+        for host in ["localhost", "LOCALHOST:8137", "127.0.0.1:1"] {
+            assert_eq!(with(&format!("Host: {host}\r\n")), "/site/index.html", "{host}");
+        }
+        for host in
+            ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8137", "127.0.0.2", "", "localhost:x"]
+        {
+            assert_eq!(with(&format!("Host: {host}\r\n")), "421", "{host}");
+        }
+        assert_eq!(with(""), "421");
+        assert_eq!(with("Host: localhost\r\nHost: evil.example\r\n"), "421");
+    }
+
+    #[test]
+    fn what_is_unfinished_waits_and_what_is_too_long_or_no_http_is_refused() {
+        assert_eq!(asked("GET / HT"), None);
+        assert_eq!(asked("GET / HTTP/1.1\r\nHost: localhost\r\n"), None);
+        assert_eq!(asked(&format!("GET /{}", "a".repeat(MAX_HEAD))).as_deref(), Some("431"));
+        let many: String = (0..=MAX_HEADERS).map(|n| format!("X-{n}: 1\r\n")).collect();
+        assert_eq!(asked(&format!("GET / HTTP/1.1\r\n{many}\r\n")).as_deref(), Some("431"));
+        assert_eq!(asked("\x16\x03\x01 a TLS greeting\r\n\r\n").as_deref(), Some("400"));
+    }
+
+    #[test]
+    fn the_listing_has_plain_names_only() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("site");
+        fs::create_dir_all(folder.join("parts")).unwrap();
+        fs::create_dir_all(folder.join(".git")).unwrap();
+        for name in ["index.html", "parts/chart.js", ".git/config", ".hidden", "with space.txt"] {
+            fs::write(folder.join(name), "").unwrap();
+        }
+        fs::write(place.path().join("secret"), "").unwrap();
+        #[cfg(unix)]
+        for (target, name) in [("../secret", "out"), ("index.html", "again.html")] {
+            std::os::unix::fs::symlink(target, folder.join(name)).unwrap();
+        }
+        let found = Site::open(&folder).unwrap();
+        let again: &[&str] = if cfg!(unix) { &["again.html"] } else { &[] };
+        let names: Vec<&str> = again.iter().copied().chain(["index.html", "parts/chart.js"]).collect();
+        assert_eq!(found.files.keys().collect::<Vec<_>>(), names);
+    }
+}

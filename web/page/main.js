@@ -1,0 +1,612 @@
+// The page: makes its parts, passes the worker's events to them, and keeps the one state that all of them share.
+//
+// State is `body[data-state]`: `loading`, `ready` (at step 0), `playing`, `paused`, or `failed`. What asks the worker
+// for something long goes through `exclusive`, one after the other; what only looks (texts, candidates) does not
+// wait.
+
+import { histogram } from "./charts.js";
+import { helpForWebGpu, showSelfTest, whatToDo } from "./device.js";
+import { $, chosen, el, onChosen, Painter, settled, SIDES } from "./dom.js";
+import { describeData, describeModel, metricsLines, save, showEstimate, watchFiles } from "./files.js";
+import { bytes, loss, number } from "./format.js";
+import { Landscape } from "./landscape.js";
+import { Engine, Refusal } from "./protocol.js";
+import { Race } from "./race.js";
+import { Region } from "./region.js";
+import { SAMPLE_EVERY, Samples } from "./samples.js";
+import { Settings } from "./settings.js";
+import { Documents, scaleKey, TextView } from "./text.js";
+import { Recording, Timeline } from "./timeline.js";
+import { watchTour } from "./tour.js";
+
+const EVALUATE_EVERY = 10;
+const MAPS_EVERY_MS = 100;
+const CHARTS_EVERY_MS = 300;
+const TEXT_EVERY_MS = 1500;
+
+const engine = new Engine();
+const painter = new Painter();
+const documents = new Documents(engine);
+
+/** What the learners were started with: settings, model and data; null before the first start. */
+let started = null;
+/** Files that were read but not started with: `{model, data}` say what they are, `before` and `kind` what they would
+ *  replace. */
+let offered = null;
+/** Where model and data come from: of the learners, and of what the worker holds now. */
+let source = { model: null, data: null };
+let device = null;
+let openedWith = "auto";
+
+// ---- parts --------------------------------------------------------------------------------------------------------
+
+const panels = SIDES.map((side, index) => makePanel(side, index));
+const settings = new Settings(onSetting);
+const timeline = new Timeline(showMoment);
+const race = new Race(timeline);
+const text = new TextView(engine, documents, painter, (error) => report("Looking at a token failed", error));
+const region = new Region({ panels, documents, onError: report, onWarning: warn,
+  onOpen: (...token) => text.open(...token) });
+const samples = new Samples(engine, timeline, (error) => report("Writing samples failed", error));
+
+function makePanel(side, index) {
+  const plot = el("div", { class: "plot", id: `plot-${side}` });
+  const summary = el("p", { id: `landscape-${side}`, class: "summary", text: "No token yet." });
+  const bars = el("div", { class: "chart low", id: `histogram-${side}` });
+  $("panels").append(el("section", { class: `panel learner ${side}`, "aria-label": `Learner, ${side}` },
+    el("div", { id: `objective-of-${side}` }),
+    el("details", { class: "more" }, el("summary", { text: "Details of this objective" }),
+      el("div", { class: "settings", id: `details-of-${side}` }),
+      el("p", { class: "note", id: `no-details-${side}`, text: "It has no further settings." })),
+    plot, summary, bars));
+  const landscape = new Landscape(plot, summary, { index, painter, onRegion: (...drawn) => region.choose(...drawn) });
+  return { side, landscape, drawHistogram: () => {
+    const frame = landscape.frames.at(-1);
+    histogram(bars, frame ? frame.learners[index].gate : [], side);
+  } };
+}
+
+// ---- state, messages ----------------------------------------------------------------------------------------------
+
+function setState(state, words) {
+  document.body.dataset.state = state;
+  if (words) $("status").textContent = words;
+  const has = started !== null && !offered;
+  const still = state === "ready" || state === "paused" || state === "failed";
+  const finished = has && lastStep() >= timeline.recording.steps;
+  $("play").disabled = !(still && has) || finished || state === "failed";
+  $("step").disabled = $("play").disabled;
+  $("pause").disabled = state !== "playing";
+  $("reset").disabled = !(still || state === "playing") || device === null;
+  for (const what of ["checkpoint", ...SIDES]) $(`download-${what}`).disabled = state === "loading" || !has;
+  $("download-metrics").disabled = timeline.recording.frames.length === 0;
+  if (state !== "loading") $("loading").hidden = true;
+}
+
+const state = () => document.body.dataset.state;
+const lastStep = () => timeline.recording.frames.at(-1)?.step ?? timeline.recording.first;
+/** `ready` at step 0, else `paused`. */
+const still = () => (lastStep() === 0 ? "ready" : "paused");
+
+/** All errors, in full, with what can be done; they stay until dismissed. */
+function report(what, error) {
+  const box = $("error");
+  const lines = [el("strong", { text: `${what}. ` }), el("span", { class: "long", text: error.message }),
+    el("p", { text: whatToDo(error) })];
+  box.replaceChildren(...lines, dismissal(box));
+  box.hidden = false;
+}
+
+function dismissal(box) {
+  return el("button", { type: "button", text: "Dismiss", onclick: () => {
+    box.hidden = true;
+    box.replaceChildren();
+  } });
+}
+
+function warn(message) {
+  const box = $("warning");
+  if (box.hidden) box.replaceChildren(dismissal(box));
+  box.prepend(el("p", { text: message }));
+  box.hidden = false;
+}
+
+let chain = Promise.resolve();
+
+/** Runs long requests one after the other; a failure is reported and the page goes on from where it was. */
+function exclusive(what, task) {
+  const done = chain.then(async () => {
+    if (state() === "playing") await pause();
+    setState("loading");
+    try {
+      await task();
+    } catch (error) {
+      report(what, error);
+      if (started) setState(still(), "Nothing was changed.");
+      else setState("failed", "There are no learners. See the message above.");
+      showPending();
+    }
+  });
+  chain = done;
+  return done;
+}
+
+// ---- starting -----------------------------------------------------------------------------------------------------
+
+async function open() {
+  const unusable = settings.readAddress();
+  openedWith = settings.value("page", "device");
+  if (unusable.length) warn(`The link to this run has parts that cannot be used: ${unusable.join("; ")}.`);
+  setState("loading", "Starting the engine.");
+  const opened = await engine.open(openedWith).catch(noDevice);
+  device = opened.device;
+  const kind = device.kind === "webgpu" ? "WebGPU" : `CPU${device.simd ? ", SIMD" : ""}`;
+  $("device").textContent = `${kind}: ${device.name}`;
+  $("device-why").textContent = device.why;
+  $("version").textContent = opened.version;
+  showSelfTest(opened.selfTest);
+  if (device.kind !== "webgpu") helpForWebGpu();
+  await engine.every(EVALUATE_EVERY, SAMPLE_EVERY);
+  $("status").textContent = "Loading the model.";
+  source.info = await engine.baseModel();
+  await loadData(wantedData());
+  await begin();
+}
+
+/** The engine runs on nothing that was asked for: says so where the device stands, and offers what is left to try. */
+function noDevice(error) {
+  $("device").textContent = "no device works";
+  $("device-why").textContent = openedWith === "auto"
+    ? "Neither WebGPU nor the processor (WebAssembly) could be started in this browser."
+    : "The chosen device could not be started.";
+  helpForWebGpu();
+  throw error;
+}
+
+/** What the control of the text to learn shows for what the worker holds. */
+const dataValue = () => (typeof source.data === "string" ? source.data : "own");
+const wantedData = () => (settings.value("page", "data") === "own" ? source.own : settings.value("page", "data"));
+
+async function loadData(wanted) {
+  $("status").textContent = "Reading the text.";
+  const info = typeof wanted === "string" ? await engine.data(wanted) : await engine.ownData(wanted);
+  source.data = wanted;
+  return info;
+}
+
+/** Makes both learners anew. What was recorded is given up only once they are there. */
+async function begin() {
+  const { invalid } = settings;
+  if (invalid) throw new Error(`${invalid.spec.label}: ${invalid.input.validationMessage}`);
+  if (wantedData() !== source.data) await loadData(wantedData());
+  const sent = settings.toEngine();
+  const estimate = await engine.estimate(sent);
+  showEstimate(estimate, Number(sent.common["run.steps"]));
+  if (!estimate.fits) throw new Refusal({ kind: "limit", message: estimate.problem });
+  $("status").textContent = "Making both learners and examining them.";
+  const before = timeline.recording;
+  // Evaluation and samples at the start may come before the answer.
+  timeline.recording = new Recording(Number(sent.common["run.steps"]));
+  let answer;
+  try {
+    answer = await engine.start(sent);
+  } catch (error) {
+    // The worker let the old learners go to make room; what they did can still be looked at and saved.
+    timeline.recording = before;
+    started = null;
+    throw error;
+  }
+  await adopt(answer, sent);
+  const model = source.info.base ? "the model of this page" : source.info.name;
+  setState("ready", `Ready: ${model}, ${answer.steps} steps. Press Play.`);
+}
+
+/** Learners that were just made or restored become what the page shows. */
+async function adopt(answer, sent) {
+  started = { settings: sent, model: source.model, data: source.data };
+  offered = null;
+  Object.assign(timeline.recording, { steps: answer.steps, first: answer.step });
+  timeline.reset(timeline.recording);
+  documents.clear();
+  text.clear();
+  $("own-buttons").hidden = true;
+  const model = source.info.base ? "the small model that comes with the page" : describeModel(source.info);
+  const trained = answer.learners.map((l, i) =>
+    `${number(l.trainable, 10)} of ${number(l.parameters, 10)} parameters trained ${SIDES[i]}`);
+  $("own").textContent = `Now: ${model}; ${trained.join(", ")}.`;
+  showNames();
+  showPending();
+  showMoment();
+  samples.begin(source.data, typeof source.data === "string" ? "" : await firstWords());
+}
+
+/** How a visitor's own text begins. */
+async function firstWords() {
+  const { tokens } = await documents.get(0);
+  return tokens.slice(0, 8).map((token) => token.text).filter((word) => !/^<.*>$/.test(word)).join("");
+}
+
+function showNames() {
+  const names = SIDES.map((side) => settings.method(side));
+  race.names = names;
+  text.names = names;
+  samples.names = names;
+  painter.ask(...race.views);
+}
+
+// ---- events of the worker -----------------------------------------------------------------------------------------
+
+const maps = throttled(() => {
+  for (const { landscape } of panels) landscape.redraw();
+  painter.ask(...panels.map((p) => p.drawHistogram));
+}, MAPS_EVERY_MS);
+const charts = throttled(() => painter.ask(...race.views), CHARTS_EVERY_MS);
+const lookAgain = throttled(() => text.refresh(), TEXT_EVERY_MS);
+const brushAgain = throttled(() => region.list(), TEXT_EVERY_MS);
+
+/** Calls `run` at once, then at most every `ms`, and a last time after the last call. */
+function throttled(run, ms) {
+  let last = -Infinity;
+  let timer = 0;
+  return () => {
+    clearTimeout(timer);
+    const wait = Math.max(0, last + ms - performance.now());
+    timer = setTimeout(() => { last = performance.now(); run(); }, wait);
+  };
+}
+
+engine.on("frame", (frame) => {
+  timeline.recording.add(frame);
+  readout();
+  if (timeline.isLive) {
+    for (const { landscape } of panels) landscape.append(frame);
+    maps();
+  }
+  text.batch(frame);
+  charts();
+  lookAgain();
+  brushAgain();
+});
+
+engine.on("evaluated", (evaluated) => {
+  const { evaluations } = timeline.recording;
+  if (evaluations.at(-1)?.step === evaluated.step) evaluations.pop();
+  evaluations.push(evaluated);
+  charts();
+});
+
+engine.on("samples", (sample) => {
+  timeline.recording.samples.push(sample);
+  painter.ask(samples.draw);
+});
+
+engine.on("paused", ({ reason, message }) => {
+  if (reason === "failed") {
+    report("Training stopped", new Error(message));
+    setState("failed", "Stopped by an error. What was recorded is kept; Reset begins again.");
+  } else if (reason === "finished") {
+    const { steps } = timeline.recording;
+    setState("paused", `Finished: all ${steps} steps are made. Go back with the timeline, or reset.`);
+  } else if (state() === "playing") {
+    setState("paused", `Paused at step ${lastStep()}.`);
+  }
+});
+
+engine.on("warning", ({ message }) => warn(message));
+
+engine.on("loading", ({ what, done, of }) => {
+  const bar = $("loading");
+  bar.hidden = false;
+  if (of > 0) bar.value = done / of;
+  else bar.removeAttribute("value");
+  bar.setAttribute("aria-label", what);
+  if (state() === "loading") $("status").textContent = what;
+});
+
+// ---- what is drawn ------------------------------------------------------------------------------------------------
+
+function readout() {
+  timeline.refresh();
+  const { recording, index } = timeline;
+  const shown = recording.frames[index];
+  $("step-count").textContent = `${timeline.step} of ${recording.steps}`;
+  const [left, right] = shown?.metrics ?? [];
+  $("loss-left").textContent = left ? loss(left.loss) : "-";
+  $("loss-right").textContent = right ? loss(right.loss) : "-";
+  // The learners take turns: so many tokens of either go through a second.
+  $("speed").textContent = left ? number(2 / (1 / left.tokens_per_second + 1 / right.tokens_per_second), 3) : "-";
+  $("memory").textContent = left ? bytes(Math.max(left.peak_device_bytes, right.peak_device_bytes)) : "-";
+}
+
+/** Draws everything at the moment that the timeline shows. */
+function showMoment() {
+  const { recording, index } = timeline;
+  const window = index >= 0 ? recording.window(index) : [];
+  for (const { landscape } of panels) landscape.show(window);
+  readout();
+  painter.ask(...panels.map((p) => p.drawHistogram), ...race.views, samples.draw);
+  region.list();
+}
+
+function redrawAll() {
+  for (const { landscape } of panels) landscape.redraw();
+  painter.ask(...panels.map((p) => p.drawHistogram), ...race.views);
+}
+
+addEventListener("resize", settled(redrawAll, 150));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
+
+function dotColour(quantity) {
+  for (const { landscape } of panels) landscape.quantity = quantity;
+  $("dot-key").replaceChildren(...scaleKey(quantity));
+}
+
+onChosen("dot-colour", dotColour);
+dotColour(chosen("dot-colour"));
+
+// ---- settings -----------------------------------------------------------------------------------------------------
+
+const estimateSoon = settled(async () => {
+  if (!started || settings.invalid) return;
+  try {
+    showEstimate(await engine.estimate(settings.toEngine()), Number(settings.value("common", "run.steps")));
+  } catch (error) {
+    report("The settings cannot be used", error);
+  }
+}, 300);
+
+const changeNow = settled(async () => {
+  if (!started || offered || settings.invalid) return;
+  const sent = settings.liveOver(started.settings);
+  try {
+    await engine.change(sent);
+    started.settings = sent;
+    if (lastStep() > 0) $("status").textContent = `Changed: in effect from step ${lastStep() + 1}.`;
+  } catch (error) {
+    report("The change was refused; training goes on as before", error);
+  }
+}, 60);
+
+function onSetting(setting) {
+  showNames();
+  if (setting.key === "device") showPending();
+  if (!setting.valid || !started || setting.key === "device") return;
+  if (setting.live) {
+    changeNow();
+  } else {
+    estimateSoon();
+    // Nothing is lost by starting anew before the first step.
+    if (lastStep() === 0 && !offered) exclusive("Starting anew failed", begin);
+    else showPending();
+  }
+}
+
+/** What was changed and waits, with the button that applies it. */
+function showPending() {
+  const waits = started && !offered ? settings.needReset(started.settings) : [];
+  if (started && !offered && wantedData() !== started.data) waits.unshift("text to learn");
+  const box = $("pending");
+  const parts = [];
+  if (waits.length) {
+    parts.push(`Changed, in effect after a reset: ${waits.join(", ")}. `,
+      el("button", { type: "button", text: "Reset now", onclick: reset }));
+  }
+  const wanted = settings.value("page", "device");
+  if (device === null && wanted !== "cpu") {
+    parts.push("The processor may still work. ", el("button", { type: "button", text: "Try the CPU", onclick: () => {
+      settings.set("page", "device", "cpu");
+      settings.writeAddress();
+      location.reload();
+    } }));
+  } else if (wanted !== openedWith) {
+    parts.push("Another device is used after a reload. ",
+      el("button", { type: "button", text: "Reload now", onclick: () => location.reload() }));
+  }
+  box.replaceChildren(...parts);
+  box.hidden = parts.length === 0;
+}
+
+// ---- controls -----------------------------------------------------------------------------------------------------
+
+function play() {
+  if ($("play").disabled) return;
+  const focused = document.activeElement === $("play");
+  setState("playing", "Training both learners.");
+  // The button that was pressed is off now; the focus goes to its counterpart.
+  if (focused) $("pause").focus({ preventScroll: true });
+  engine.play().catch((error) => {
+    report("Training stopped", error);
+    if (state() === "playing") setState(still(), `Paused at step ${lastStep()}.`);
+  });
+}
+
+async function pause(words) {
+  const focused = document.activeElement === $("pause");
+  try {
+    await engine.pause();
+  } catch (error) {
+    report("Pausing failed", error);
+  }
+  if (state() === "playing" || words) setState(still(), words ?? `Paused at step ${lastStep()}.`);
+  if (focused) $("play").focus({ preventScroll: true });
+}
+
+async function step() {
+  if ($("step").disabled) return;
+  const focused = document.activeElement === $("step");
+  setState("playing", "One step.");
+  try {
+    await engine.step();
+    const finished = lastStep() >= timeline.recording.steps;
+    setState("paused", finished ? `Finished: all ${lastStep()} steps are made.` : `Paused at step ${lastStep()}.`);
+  } catch (error) {
+    report("The step failed", error);
+    setState(still(), `Paused at step ${lastStep()}.`);
+  }
+  if (focused) $("step").focus({ preventScroll: true });
+}
+
+function reset() {
+  if (!$("reset").disabled) exclusive("The reset failed", begin);
+}
+
+$("play").addEventListener("click", play);
+$("pause").addEventListener("click", () => pause());
+$("step").addEventListener("click", step);
+$("reset").addEventListener("click", reset);
+
+addEventListener("keydown", (event) => {
+  const taken = event.ctrlKey || event.metaKey || event.altKey || !$("shortcuts").checked
+    || event.target.closest?.("input, select, textarea, button, summary, a, [role=option]");
+  if (taken) return;
+  if (event.key === " ") state() === "playing" ? pause() : play();
+  else if (event.key === "s") step();
+  else if (event.key === "r") reset();
+  else return;
+  event.preventDefault();
+});
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden && state() === "playing") {
+    pause("Paused because this tab was hidden. Press Play to go on.");
+  }
+});
+
+$("share").addEventListener("click", async () => {
+  settings.writeAddress();
+  const link = $("share-link");
+  try {
+    await navigator.clipboard.writeText(location.href);
+    $("status").textContent = "The link to this run is copied. Own files are not part of it.";
+  } catch {
+    // Without leave to use the clipboard the link is shown to be copied by hand.
+    link.hidden = false;
+    link.value = location.href;
+    link.select();
+    $("status").textContent = "Copy the link beside the button.";
+  }
+});
+
+// ---- own files, checkpoints ---------------------------------------------------------------------------------------
+
+watchFiles({
+  onModel: (files) => offer("The model cannot be used", async () => {
+    const info = await engine.ownModel(files);
+    const held = source;
+    const kind = settings.value("common", "adapter.kind");
+    source = { ...source, model: files, info };
+    // Texts are made of the model's own tokens.
+    try {
+      const data = await loadData(source.data);
+      offered = { before: held, kind, ...offered, data, model: info };
+    } catch (error) {
+      await putBack(held);
+      throw error;
+    }
+    settings.set("common", "adapter.kind", "lora");
+  }),
+  onData: (file) => offer("The text cannot be used", async () => {
+    const info = await engine.ownData(file);
+    offered = { before: source, kind: settings.value("common", "adapter.kind"), ...offered, data: info };
+    source = { ...source, data: file, own: file };
+    settings.ownData(file.name);
+    settings.set("page", "data", "own");
+  }),
+  onError: (error) => report("The files cannot be used", error),
+});
+
+/** Reads files, then shows what they are and what training on them takes, before anything is replaced. */
+function offer(what, read) {
+  return exclusive(what, async () => {
+    $("status").textContent = "Reading the files.";
+    await read();
+    settings.writeAddress();
+    const sent = settings.toEngine();
+    const estimate = await engine.estimate(sent);
+    showEstimate(estimate, Number(sent.common["run.steps"]));
+    const lines = [offered.model && describeModel(offered.model), offered.data && describeData(offered.data)];
+    $("own").replaceChildren(...lines.filter(Boolean).map((line) => el("span", { class: "part", text: line })));
+    $("own-buttons").hidden = false;
+    showPending();
+    $("own-start").disabled = !estimate.fits;
+    setState(still(), estimate.fits ? "The files are read. Start with them, or keep what was there."
+      : `The files are read, but training does not fit. ${estimate.problem}`);
+    estimate.fits ? $("own-start").focus() : $("own-discard").focus();
+  });
+}
+
+/** The worker gets back the model and text of before. */
+async function putBack(before) {
+  if (before.model !== source.model) {
+    before.info = before.model ? await engine.ownModel(before.model) : await engine.baseModel();
+  }
+  source = before;
+  await loadData(before.data);
+}
+
+$("own-start").addEventListener("click", () => exclusive("Starting with the files failed", begin));
+$("own-discard").addEventListener("click", () => exclusive("Going back failed", async () => {
+  await putBack(offered.before);
+  settings.set("common", "adapter.kind", offered.kind);
+  settings.set("page", "data", dataValue());
+  settings.writeAddress();
+  offered = null;
+  $("own-buttons").hidden = true;
+  $("own").textContent = "What was there is kept.";
+  showPending();
+  estimateSoon();
+  setState(still(), "What was there is kept.");
+}));
+
+const download = (id, what, make) => $(id).addEventListener("click", async () => {
+  try {
+    await make();
+  } catch (error) {
+    report(`${what} failed`, error);
+  }
+});
+
+download("download-checkpoint", "Making the checkpoint", async () =>
+  save(`temper-step-${lastStep()}.checkpoint`, await engine.checkpoint()));
+download("download-metrics", "Writing the metrics", () =>
+  save("metrics.jsonl", metricsLines(timeline.recording.frames), "application/jsonl"));
+for (const side of SIDES) {
+  download(`download-${side}`, `Writing the ${side} learner`, async () => {
+    for (const { name, bytes: content } of await engine.result(side)) save(`${side}-${name}`, content);
+  });
+}
+
+$("restore").addEventListener("change", ({ target }) => {
+  const [file] = target.files;
+  target.value = "";
+  if (!file) return;
+  exclusive("The checkpoint cannot be restored", async () => {
+    $("status").textContent = "Restoring the checkpoint.";
+    const before = timeline.recording;
+    timeline.recording = new Recording();
+    let answer;
+    try {
+      answer = await engine.restore(new Uint8Array(await file.arrayBuffer()));
+    } catch (error) {
+      timeline.recording = before;
+      throw error;
+    }
+    settings.fromEngine(answer.settings, dataValue());
+    await adopt(answer, settings.toEngine());
+    await engine.evaluate();
+    setState(still(), `Restored at step ${answer.step} of ${answer.steps}. Press Play to go on.`);
+  });
+});
+
+// ---- go -----------------------------------------------------------------------------------------------------------
+
+watchTour();
+$("text-key").replaceChildren(...scaleKey(chosen("text-colour")));
+
+/** For tests and the curious: what was recorded. */
+window.temper = Object.freeze({
+  frames: () => Object.freeze(timeline.recording.frames.map(({ step: made, metrics }) =>
+    Object.freeze({ step: made, losses: Object.freeze(metrics.map((m) => m.loss)) }))),
+});
+
+exclusive("The page cannot start", open);

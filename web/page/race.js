@@ -1,0 +1,89 @@
+// The race: held-out losses of both learners, against one another and over steps, as charts and as a table.
+
+import { draw, lineKey } from "./charts.js";
+import { $, el, SIDES } from "./dom.js";
+import { change, loss, number } from "./format.js";
+
+/** Draws everything up to the step that the timeline shows. `names` are the learners' objectives. */
+export class Race {
+  #timeline;
+  #names = ["", ""];
+
+  constructor(timeline) {
+    this.#timeline = timeline;
+  }
+
+  set names(names) {
+    this.#names = names;
+    const keys = SIDES.map((side, i) => el("span", {}, lineKey(side), ` ${side}: ${names[i]} `));
+    for (const place of document.querySelectorAll(".key.lines")) place.replaceChildren(...keys);
+  }
+
+  #evaluations() {
+    const { recording, step, isLive } = this.#timeline;
+    return isLive ? recording.evaluations : recording.evaluations.filter((e) => e.step <= step);
+  }
+
+  #describe(what, i) {
+    const now = this.#evaluations().at(-1);
+    if (!now) return `${what}: nothing measured yet`;
+    const side = (k) => `${SIDES[k]} (${this.#names[k]}) ${loss(now.learners[k][i].loss)}`;
+    return `${what} in nats per token at step ${now.step}: ${side(0)}, ${side(1)}`;
+  }
+
+  plane = () => {
+    const shown = this.#evaluations();
+    const first = shown[0]?.learners[0];
+    const lines = SIDES.map((name, i) => ({ name, marks: true,
+      points: shown.map(({ learners }) => [learners[i].general.loss, learners[i].target.loss]) }));
+    // The start is that of both learners; a restored run starts apart.
+    const same = first && shown[0].step === 0;
+    draw($("race-plane"), { lines, plane: true, base: same ? [first.general.loss, first.target.loss] : undefined,
+      x: "general loss, nats/token (right: forgotten)", y: "target loss, nats/token (down: learned)",
+      describe: `${this.#describe("Target loss", "target")}. ${this.#describe("General loss", "general")}` });
+  };
+
+  #overSteps(place, which, label) {
+    const { recording, isLive, step } = this.#timeline;
+    const lines = SIDES.map((name, i) => ({ name, marks: true,
+      points: recording.evaluations.map((e) => [e.step, e.learners[i][which].loss]) }));
+    draw($(place), { lines, x: "step", y: "nats/token", span: [0, recording.steps || 1],
+      cursor: isLive ? undefined : step, describe: this.#describe(label, which) });
+  }
+
+  target = () => this.#overSteps("race-target", "target", "Target loss");
+  general = () => this.#overSteps("race-general", "general", "General loss");
+
+  training = () => {
+    const { recording, isLive, step, index } = this.#timeline;
+    const lines = SIDES.map((name, i) => ({ name,
+      points: recording.frames.map((f) => [f.step, f.metrics[i].cross_entropy]) }));
+    const now = recording.frames[index]?.metrics;
+    draw($("race-training"), { lines, x: "step", y: "nats/token", span: [0, recording.steps || 1],
+      cursor: isLive ? undefined : step,
+      describe: now ? `Training cross entropy in nats per token at step ${step}: left ${loss(now[0].cross_entropy)}, ` +
+        `right ${loss(now[1].cross_entropy)}` : "Training cross entropy: nothing measured yet" });
+  };
+
+  table = () => {
+    const shown = this.#evaluations();
+    const first = shown[0];
+    const now = shown.at(-1);
+    const row = (name, { target, general }, before) => el("tr", {}, el("th", { scope: "row", text: name }),
+      ...[target, general].flatMap((e, i) => {
+        const was = before && [before.target, before.general][i];
+        return [loss(e.loss), number(e.perplexity), was ? change(e.perplexity, was.perplexity) : ""]
+          .map((text) => el("td", { text }));
+      }));
+    const rows = [];
+    if (first) {
+      const start = first.step === 0;
+      if (start) rows.push(row("before training", first.learners[0]));
+      SIDES.forEach((side, i) => rows.push(row(`${side} (${this.#names[i]}), step ${now.step}`, now.learners[i],
+        start && now !== first ? first.learners[i] : null)));
+    }
+    document.querySelector("#race-table tbody").replaceChildren(...rows);
+  };
+
+  get views() { return [this.plane, this.target, this.general, this.training, this.table]; }
+}

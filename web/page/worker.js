@@ -1,0 +1,236 @@
+// Holds the engine. Requests are carried out one after another, since the engine is one object; while it plays, each step is
+// one such piece of work, so that whatever the page asks for comes between two steps. `protocol.js` documents the messages.
+
+const GIB = 2 ** 30;
+const GPU = "the GPU that this browser offers";
+const GPU_IN_SOFTWARE = "WebGPU in software, since this browser found no GPU; the CPU may be faster";
+/** A WebAssembly memory ends at 4 GiB; some is left for what is not counted. */
+const CPU_LIMIT = 3.5 * GIB;
+
+let lab = null;
+let device = "cpu";
+let dead = "";
+let queue = Promise.resolve();
+let playing = null;
+let every = { evaluate: 0, sample: 0 };
+let prompts = [];
+let sampleTokens = 24;
+let baseSamples = new Map();
+
+const post = (event, detail, transfer = []) => self.postMessage({ event, detail }, transfer);
+
+/** Carries out `work` after everything that was asked for before. */
+function later(work) {
+  const done = queue.then(work);
+  queue = done.catch(() => {});
+  return done;
+}
+
+/** Errors of the engine are plain objects; anything else that is thrown is a trap, after which its memory is not to be trusted. */
+function refusal(error) {
+  if (error && typeof error.kind === "string") return { kind: error.kind, message: error.message };
+  if (error instanceof WebAssembly.RuntimeError) {
+    dead = `the engine stopped unexpectedly (${error.message}); reload the page. What was downloaded is safe.`;
+    return { kind: "page", message: dead };
+  }
+  return { kind: "page", message: String(error?.message ?? error) };
+}
+
+async function load(kind, software, assets, fresh) {
+  // A second instance needs a module of its own: the first may have stopped half-way.
+  const module = await import(fresh ? "./temper_web.js?again" : "./temper_web.js");
+  await module.default({ module_or_path: new URL("temper_web_bg.wasm", import.meta.url) });
+  return { lab: await module.Lab.open(kind, software, assets), version: module.version() };
+}
+
+/** What WebGPU would run on, or why there is none. */
+async function findWebGpu() {
+  if (!self.isSecureContext) return { why: "WebGPU needs a secure address: https, or localhost" };
+  if (!navigator.gpu) return { why: "this browser does not offer WebGPU" };
+  const adapter = await navigator.gpu.requestAdapter().catch(() => null);
+  if (!adapter) return { why: "this browser offers WebGPU but no GPU to go with it" };
+  const { architecture = "", description = "", isFallbackAdapter } = adapter.info ?? {};
+  const software = Boolean(isFallbackAdapter) || /swiftshader|llvmpipe|basic render/i.test(`${architecture} ${description}`);
+  return { why: "", software };
+}
+
+async function open({ device: wanted }) {
+  const response = await fetch("demo.safetensors");
+  if (!response.ok) throw { kind: "page", message: `demo.safetensors: ${response.status} ${response.statusText}` };
+  const assets = new Uint8Array(await response.arrayBuffer());
+  const found = wanted === "cpu" ? { why: "the CPU, as asked for" } : await findWebGpu();
+  let why = found.why;
+  let fresh = false;
+  if (!why) {
+    try {
+      const opened = await load("webgpu", found.software, assets, fresh);
+      const selfTest = await opened.lab.self_test();
+      if (selfTest.passed) return opened_(opened, "webgpu", found.software ? GPU_IN_SOFTWARE : GPU, selfTest);
+      const failed = selfTest.checks.filter((check) => !check.passed);
+      why = `WebGPU failed its self-test (${failed.map((c) => `${c.kernel}: ${c.message}`).join("; ")})`;
+    } catch (error) {
+      why = `WebGPU could not be used: ${refusal(error).message}`;
+      dead = "";
+    }
+    fresh = true;
+  }
+  if (wanted === "webgpu") throw { kind: "device", message: `${why}; choose the CPU, or automatic` };
+  const opened = await load("cpu", false, assets, fresh);
+  const selfTest = await opened.lab.self_test();
+  if (!selfTest.passed) {
+    const failed = selfTest.checks.filter((check) => !check.passed);
+    throw { kind: "device", message: `the CPU failed its self-test: ${failed.map((c) => c.kernel).join(", ")}` };
+  }
+  return opened_(opened, "cpu", why, selfTest);
+}
+
+function opened_(opened, kind, why, selfTest) {
+  lab = opened.lab;
+  device = kind;
+  const name = kind === "cpu" ? "CPU (WebAssembly)" : lab.device_name();
+  // The module is built with SIMD: it would not have compiled here without.
+  return { device: { kind, name, why, simd: true }, version: opened.version, selfTest };
+}
+
+async function model({ files }) {
+  baseSamples.clear();
+  if (!files) return lab.base_model();
+  const contents = [];
+  for (const file of files) {
+    if (file.size > CPU_LIMIT / 2) {
+      const found = (file.size / GIB).toFixed(2);
+      throw { kind: "limit", message: `${file.name} has ${found} GiB, and a page can hold ${CPU_LIMIT / 2 / GIB} GiB of files` };
+    }
+    post("loading", { what: file.name, done: contents.length, of: files.length });
+    contents.push(new Uint8Array(await file.arrayBuffer()));
+  }
+  return lab.own_model(files.map((file) => file.name), contents);
+}
+
+async function data({ set, file }) {
+  if (!file) return lab.data_set(set);
+  if (file.size > GIB / 4) throw { kind: "limit", message: `${file.name}: at most 256 MiB of data fit here` };
+  return lab.own_data(file.name, new Uint8Array(await file.arrayBuffer()));
+}
+
+/** Browsers say how much memory there is only roughly, and of a GPU's not at all: half of what they say may be used. */
+function allowedBytes() {
+  const machine = (navigator.deviceMemory ?? 4) * GIB;
+  return Math.min(machine / 2, CPU_LIMIT);
+}
+
+async function evaluate() {
+  const evaluated = await lab.evaluate();
+  post("evaluated", evaluated);
+  return evaluated;
+}
+
+async function sample(step) {
+  const samples = [];
+  for (const { text, kind } of prompts) {
+    const say = (who) => lab.continue_text(text, sampleTokens, who);
+    if (!baseSamples.has(text)) baseSamples.set(text, await say("base"));
+    samples.push({ prompt: text, kind, base: baseSamples.get(text), left: await say("left"), right: await say("right") });
+  }
+  const answer = { step, samples };
+  post("samples", answer);
+  return answer;
+}
+
+let lastStep = 0;
+
+function start({ settings }) {
+  const started = lab.start(JSON.stringify(settings));
+  lastStep = started.step;
+  baseSamples.clear();
+  later(evaluate).catch((error) => post("warning", { message: refusal(error).message }));
+  return started;
+}
+
+/** One step of both; null where the race is over. */
+async function step() {
+  const frame = await lab.step();
+  if (!frame) return null;
+  lastStep = frame.step;
+  post("frame", frame);
+  if (every.evaluate > 0 && (frame.step % every.evaluate === 0 || frame.step === frame.steps)) await evaluate();
+  if (every.sample > 0 && prompts.length > 0 && frame.step % every.sample === 0) await sample(frame.step);
+  return frame;
+}
+
+function play() {
+  if (playing) return;
+  const mine = (playing = {});
+  const turn = async () => {
+    if (playing !== mine) return;
+    try {
+      const frame = await later(step);
+      if (playing !== mine) return;
+      if (!frame || frame.step >= frame.steps) return stop("finished", "");
+      // Messages that have arrived meanwhile are heard before the next step.
+      setTimeout(turn, 0);
+    } catch (error) {
+      if (playing === mine) stop("failed", refusal(error).message);
+    }
+  };
+  turn();
+}
+
+function stop(reason, message) {
+  playing = null;
+  post("paused", { reason, message });
+}
+
+async function pause() {
+  if (!playing) return;
+  playing = null;
+  await queue;
+  post("paused", { reason: "asked", message: "" });
+}
+
+const commands = {
+  open,
+  model,
+  data,
+  estimate: ({ settings }) => lab.estimate(JSON.stringify(settings), allowedBytes()),
+  start,
+  step,
+  evaluate,
+  sample: ({ prompts: wanted, tokens }) => {
+    prompts = wanted;
+    sampleTokens = tokens;
+    return sample(lastStep);
+  },
+  document: ({ document }) => lab.document(document),
+  inspect: ({ document, who }) => lab.inspect(document, who),
+  candidates: ({ document, position, who }) => lab.candidates(document, position, who),
+  change: ({ settings }) => lab.change(JSON.stringify(settings)),
+  checkpoint: () => lab.checkpoint(),
+  restore: ({ bytes }) => {
+    const started = lab.restore(bytes);
+    lastStep = started.step;
+    baseSamples.clear();
+    return started;
+  },
+  result: ({ side }) => lab.result(side),
+};
+
+/** Heard at once, even while a step is under way. */
+const immediate = {
+  play: () => play(),
+  pause,
+  every: ({ evaluate, sample }) => {
+    every = { evaluate, sample };
+  },
+};
+
+self.addEventListener("message", async ({ data: { id, command, ...fields } }) => {
+  try {
+    if (dead) throw { kind: "page", message: dead };
+    if (command !== "open" && !lab) throw { kind: "page", message: "the engine is not open" };
+    const result = immediate[command] ? await immediate[command](fields) : await later(() => commands[command](fields));
+    self.postMessage({ id, result });
+  } catch (error) {
+    self.postMessage({ id, error: refusal(error) });
+  }
+});

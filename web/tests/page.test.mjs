@@ -1,0 +1,604 @@
+// The page in a real Chromium, from the real server: what it computes, what a visitor can do, and what it never does.
+//
+// WebGPU is SwiftShader here, which computes on the CPU and takes its time: what it computes is tested with it, and
+// what a visitor can do besides on the CPU device, where a step takes a tenth of a second.
+
+import assert from "node:assert/strict";
+import { mkdirSync, readFileSync, readdirSync } from "node:fs";
+import { createRequire } from "node:module";
+import { after, before, describe, it } from "node:test";
+
+import { BROKEN, ownText, tinyGguf } from "./files.mjs";
+import { here, jsonLines, launch, launchUntouched, mainThreadTasks, nativeLosses, PATIENCE, serve, sleep, Visit, WITH }
+  from "./harness.mjs";
+
+/** Ten steps that page and command make alike. */
+const RUN = { data: "shakespeare", "run.steps": "10", "run.batch_tokens": "128", "run.seed": "7",
+  "optim.learning_rate": "3e-4", "optim.schedule": "cosine", "adapter.kind": "none",
+  "left.objective.method": "sft", "right.objective.method": "eaft" };
+const LORA = { ...RUN, "adapter.kind": "lora", "adapter.rank": "4", "adapter.alpha": "8",
+  "optim.learning_rate": "1e-3" };
+/** More steps than any test makes. In the order in which the page writes them into its address. */
+const LONG = { data: "shakespeare", "run.steps": "1000", "run.batch_tokens": "128" };
+
+/**
+ * Page against command, in nats. The first loss is the forward pass alone, in single precision summed in another
+ * order. Each further step has passed through AdamW, which divides a gradient by its own size: where one is nearly 0,
+ * rounding decides.
+ */
+const FIRST_TOLERANCE = 2e-5;
+const LATER_TOLERANCE = 1e-4;
+/** From the navigation to the first trained step, in seconds, with the page's own settings. */
+const FIRST_STEP_WITHIN = 15;
+/** Longest task of the main thread while training, in milliseconds. */
+const LONGEST_TASK = 50;
+
+const once = { timeout: 2 * PATIENCE };
+
+let server;
+before(async () => { server = await serve(); });
+after(() => server.stop());
+
+function assertLosses(found, wanted) {
+  assert.equal(found.length, wanted.length);
+  found.forEach((losses, step) => losses.forEach((loss, side) => {
+    const tolerance = step === 0 ? FIRST_TOLERANCE : LATER_TOLERANCE;
+    assert.ok(Math.abs(loss - wanted[step][side]) <= tolerance,
+      `step ${step + 1}, ${["left", "right"][side]}: ${loss} on the page, ${wanted[step][side]} natively`);
+  }));
+}
+
+const largest = (found, wanted) =>
+  Math.max(...found.flatMap((losses, step) => losses.map((loss, side) => Math.abs(loss - wanted[step][side]))));
+
+/** Drops the tiny model on a new page, starts with it, trains its adapter and takes that along. */
+async function trainOnGguf(context) {
+  const own = await Visit.begin(context, server.origin, LONG);
+  await own.drop([tinyGguf]);
+  await own.shows("#own-buttons");
+  assert.match(await own.text("#own"), /llama, 2 layers, hidden 64, vocabulary 256/);
+  assert.equal(await own.page.inputValue("#adapter-kind"), "lora");
+  assert.match(await own.text("#estimate"), /Fits\./);
+  await own.click("#own-start");
+  await own.shows("#own-buttons", "hidden");
+  await own.reaches("ready");
+  await own.steps(3);
+  const losses = (await own.losses()).flat();
+  assert.equal(losses.length, 6);
+  assert.ok(losses.every((loss) => Number.isFinite(loss) && loss > 0), String(losses));
+  const adapter = readFileSync(await own.saved("#download-right"));
+  assert.ok(adapter.length > 0);
+  own.isClean();
+  await own.page.close();
+}
+
+describe("with WebGPU", () => {
+  let browser;
+  let context;
+  let visit;
+  before(async () => {
+    browser = await launch(WITH.webgpu);
+    context = await browser.newContext();
+  }, once);
+  after(() => browser.close());
+
+  /** The page that most tests use, wherever it stands. */
+  const shared = async () => { visit ??= await Visit.begin(context, server.origin, RUN); };
+
+  it("makes the first step in time, with everything at its default", once, async (t) => {
+    const first = new Visit(await context.newPage());
+    const start = performance.now();
+    await first.load(server.origin);
+    await first.reaches("ready");
+    const ready = performance.now();
+    await first.click("#step");
+    await first.hasFrames(1);
+    const seconds = (performance.now() - start) / 1000;
+    t.diagnostic(`first step after ${seconds.toFixed(1)} s, of which loading ${((ready - start) / 1000).toFixed(1)} s`);
+    first.isClean();
+    await first.page.close();
+    assert.ok(seconds <= FIRST_STEP_WITHIN, `${seconds.toFixed(1)} s, and at most ${FIRST_STEP_WITHIN} s are allowed`);
+  });
+
+  it("trains to the command's losses, whatever is pressed between", once, async (t) => {
+    const wanted = nativeLosses(RUN);
+    await shared();
+    assert.match(await visit.text("#device"), /^WebGPU/);
+    await visit.click("#play");
+    await visit.hasFrames(2);
+    await visit.click("#pause");
+    await visit.reaches("paused");
+    const paused = (await visit.frames()).length;
+    await sleep(3000);
+    assert.equal((await visit.frames()).length, paused, "steps were made after the pause");
+    const checkpoint = await visit.saved("#download-checkpoint");
+    await visit.steps(1);
+    await visit.click("#play");
+    await visit.hasFrames(10);
+    const found = await visit.losses();
+    t.diagnostic(`largest difference ${largest(found, wanted).toExponential(1)} nats`);
+    assertLosses(found, wanted);
+    assert.match(await visit.text("#step-count"), /^10 of 10/);
+
+    await visit.page.setInputFiles("#restore", checkpoint);
+    await visit.statusSays(`Restored at step ${paused}`);
+    await visit.steps(1);
+    assert.deepEqual((await visit.losses()).at(-1), found[paused], "the step after a restored checkpoint");
+    await visit.reset();
+    await visit.steps(1);
+    assert.deepEqual(await visit.losses(), found.slice(0, 1), "the first step after a reset");
+  });
+
+  it("passes the self-test of every shader", once, async () => {
+    await shared();
+    assert.equal(await visit.page.getAttribute("#self-test", "data-passed"), "true");
+    await visit.page.evaluate(() => { document.getElementById("self-test").open = true; });
+    const rows = await visit.page.locator("#self-test-checks tr").allInnerTexts();
+    assert.ok(rows.length > 0 && rows.every((row) => /\bpassed\b/.test(row)), rows.join("\n"));
+    const tested = await visit.page.locator("#self-test-checks th").allInnerTexts();
+    const shaders = readdirSync(here("../../shaders")).filter((name) => name.endsWith(".wgsl"));
+    const untested = shaders.filter((name) => !tested.includes(name.replace(".wgsl", "")));
+    assert.deepEqual(untested, []);
+  });
+
+  it("trains an adapter on a dropped GGUF", once, () => trainOnGguf(context));
+
+  it("never holds the main thread for long while training", once, async (t) => {
+    await shared();
+    await visit.reset();
+    await assertUnblocked(browser, visit, t);
+  });
+
+  it("had no error in its console and broke no policy in all of this", once, () => visit?.isClean());
+});
+
+describe("without WebGPU, on the CPU", () => {
+  let browser;
+  let context;
+  let visit;
+  before(async () => {
+    browser = await launch(WITH.cpu);
+    context = await browser.newContext();
+  }, once);
+  after(() => browser.close());
+
+  /** The page that most tests use. Each leaves it as it was, at step 0, or it is loaded again. */
+  async function shared() {
+    if (!visit) visit = await Visit.begin(context, server.origin, LONG);
+    if (!await visit.isFresh(LONG)) {
+      await visit.load(server.origin, LONG);
+      await visit.reaches("ready");
+    }
+  }
+
+  it("trains on the CPU to the command's losses, says so, and says how to get WebGPU", once, async (t) => {
+    const wanted = nativeLosses(RUN);
+    const trained = await Visit.begin(context, server.origin, RUN);
+    assert.match(await trained.text("#device"), /^CPU, SIMD/);
+    assert.ok((await trained.text("#device-why")).length > 20);
+    await trained.click("#device-help summary");
+    assert.match(await trained.text("#device-help-text"), /chrome:\/\/flags|version \d+ or newer/);
+    await trained.click("#play");
+    await trained.hasFrames(10);
+    const found = await trained.losses();
+    t.diagnostic(`largest difference ${largest(found, wanted).toExponential(1)} nats`);
+    assertLosses(found, wanted);
+    trained.isClean();
+    await trained.page.close();
+  });
+
+  it("says what is wrong where WebGPU is demanded", once, async () => {
+    const refused = new Visit(await context.newPage());
+    await refused.load(server.origin, { ...LONG, device: "webgpu" });
+    await refused.until(() => ["ready", "failed"].includes(document.body.dataset.state));
+    assert.equal(await refused.state(), "failed");
+    assert.match(await refused.text("#error"), /WebGPU/);
+    await refused.page.close();
+  });
+
+  it("trains a LoRA adapter to the command's losses", once, async (t) => {
+    const wanted = nativeLosses(LORA);
+    const trained = await Visit.begin(context, server.origin, LORA);
+    await trained.click("#play");
+    await trained.hasFrames(10);
+    const found = await trained.losses();
+    t.diagnostic(`largest difference ${largest(found, wanted).toExponential(1)} nats`);
+    assertLosses(found, wanted);
+    trained.isClean();
+    await trained.page.close();
+  });
+
+  it("steps, plays, pauses and resets, and the same seed gives the same losses", once, async () => {
+    await shared();
+    await visit.steps(2);
+    const [first, second] = await visit.losses();
+    assert.notDeepEqual(first, second);
+    assert.match(await visit.text("#step-count"), /^2 of 1000/);
+    await visit.click("#play");
+    await visit.hasFrames(4);
+    await visit.click("#pause");
+    await visit.reaches("paused");
+    const paused = (await visit.frames()).length;
+    await sleep(1500);
+    assert.equal((await visit.frames()).length, paused, "steps were made after the pause");
+    await visit.reset();
+    assert.match(await visit.text("#step-count"), /^0 of 1000/);
+    await visit.steps(2);
+    assert.deepEqual(await visit.losses(), [first, second]);
+    await visit.reset();
+  });
+
+  it("goes on from a downloaded checkpoint as if nothing had been between", once, async () => {
+    await shared();
+    await visit.steps(3);
+    const checkpoint = await visit.saved("#download-checkpoint");
+    await visit.steps(2);
+    const continued = (await visit.losses()).slice(3);
+    await visit.reset();
+    await visit.page.setInputFiles("#restore", checkpoint);
+    await visit.statusSays("Restored at step 3");
+    await visit.steps(2);
+    const frames = (await visit.frames()).filter(({ step }) => step > 3);
+    assert.deepEqual(frames.map(({ step }) => step), [4, 5]);
+    assert.deepEqual(frames.map(({ losses }) => losses), continued);
+    // A checkpoint that was cut off is refused, and what was there goes on.
+    const whole = readFileSync(checkpoint);
+    const half = whole.subarray(0, whole.length / 2);
+    await visit.page.setInputFiles("#restore", { name: "cut", mimeType: "", buffer: half });
+    await visit.shows("#error");
+    await visit.reaches("paused");
+    await visit.click("#error button");
+    await visit.steps(1);
+    await visit.reset();
+  });
+
+  it("writes metrics and a learner that can be downloaded", once, async () => {
+    await shared();
+    await visit.steps(2);
+    const lines = jsonLines(await visit.saved("#download-metrics"));
+    const names = lines.map(({ step, learner }) => `${step} ${learner}`);
+    assert.deepEqual(names, ["1 left", "1 right", "2 left", "2 right"]);
+    assert.deepEqual(lines.map(({ loss }) => loss), (await visit.losses()).flat());
+    const left = await visit.saved("#download-left");
+    assert.ok(readFileSync(left).length > 0);
+    await visit.reset();
+  });
+
+  it("lets a changed objective take effect at the next step", once, async () => {
+    await shared();
+    await visit.steps(1);
+    await visit.set("#objective-right", "sft");
+    await visit.statusSays("from step 2");
+    await visit.steps(1);
+    const lines = jsonLines(await visit.saved("#download-metrics"));
+    const gates = lines.filter(({ learner }) => learner === "right").map((line) => line.gate_mean);
+    assert.ok(gates[0] < 0.99, `EAFT's mean gate is ${gates[0]}`);
+    assert.equal(gates[1], 1, "SFT's gate");
+    await visit.click("#objective-right-reset");
+    await visit.reset();
+  });
+
+  it("keeps what differs from the standard run in the address, and takes it from there", once, async () => {
+    await shared();
+    await visit.set("#seed", "11");
+    await visit.reaches("ready");
+    await visit.set("#learning-rate", "0.002");
+    const address = new URL(visit.page.url());
+    assert.equal(address.searchParams.get("run.seed"), "11");
+    assert.equal(address.searchParams.get("optim.learning_rate"), "0.002");
+    assert.equal(address.searchParams.has("optim.schedule"), false, "a default is not part of the address");
+    const again = await Visit.begin(context, server.origin, address.searchParams);
+    const shown = { seed: "11", "learning-rate": "0.002", "data-set": "shakespeare", "batch-tokens": "128" };
+    for (const [id, value] of Object.entries(shown)) assert.equal(await again.page.inputValue(`#${id}`), value, id);
+    await again.steps(1);
+    await visit.steps(1);
+    assert.deepEqual(await again.losses(), await visit.losses(), "a shared link gives the same run");
+    again.isClean();
+    await again.page.close();
+    await visit.click("#seed-reset");
+    await visit.click("#learning-rate-reset");
+    await visit.reset();
+  });
+
+  it("says which parts of an address it cannot use", once, async () => {
+    const odd = await Visit.begin(context, server.origin, { ...LONG, "run.seed": "many", nonsense: "<b>1</b>" });
+    const warning = await odd.text("#warning");
+    assert.ok(warning.includes('"many" is not a value of run.seed'), warning);
+    assert.ok(warning.includes('"nonsense" is not a setting'), warning);
+    odd.isClean();
+    await odd.page.close();
+  });
+
+  it("goes back to a recorded step on the timeline", once, async () => {
+    await shared();
+    await visit.steps(3);
+    const [[first]] = await visit.losses();
+    await visit.page.locator("#timeline").fill("0");
+    await visit.until(() => document.getElementById("step-count").textContent.startsWith("1 of"));
+    const shown = await visit.text("#loss-left");
+    assert.ok(Math.abs(Number.parseFloat(shown) - first) < 0.01, shown);
+    await visit.click("#live");
+    await visit.until(() => document.getElementById("step-count").textContent.startsWith("3 of"));
+    await visit.reset();
+  });
+
+  it("shows the tokens of a batch, and one of them in full, for the mouse and the keyboard", once, async () => {
+    await shared();
+    await visit.steps(1);
+    const trained = visit.page.locator("#text-tokens [data-position]");
+    await trained.nth(3).hover({ timeout: PATIENCE });
+    await visit.shows("#token-candidates table");
+    const rows = await visit.page.locator("#token-candidates tbody tr").count();
+    assert.ok(rows >= 5, `${rows} candidates`);
+    assert.match(await visit.text("#token"), /probability of this token.*entropy.*gate, left.*gate, right/s);
+    await trained.nth(3).focus();
+    await visit.page.keyboard.press("ArrowRight");
+    assert.equal(await trained.nth(4).getAttribute("aria-selected"), "true");
+    await visit.reset();
+  });
+
+  it("lists the tokens of a region with the text around them", once, async () => {
+    await shared();
+    await visit.steps(2);
+    // All that is improbable: there is much of it in a text that the model has not learned.
+    await visit.click("#brush summary");
+    for (const [id, value] of Object.entries({ p0: "0", p1: "0.5", h0: "0", h1: "10" })) {
+      await visit.page.locator(`#region-${id}`).fill(value);
+    }
+    await visit.click("#region-apply");
+    await visit.shows("#brush-list li >> nth=0");
+    const newest = await visit.text("#brush-list li >> nth=0");
+    assert.match(newest, /step [12], probability [\d.]+ ?%, entropy [\d.]+, gate [\d.]+/);
+    await visit.click("#brush-clear");
+    await visit.reset();
+  });
+
+  it("continues two beginnings by the base model and both learners", once, async () => {
+    await shared();
+    await visit.steps(1);
+    await visit.click("#sample-now");
+    await visit.until(() => document.getElementById("sample-step").textContent.includes("step 1"));
+    const written = await visit.text("#sample-list");
+    for (const who of ["base", "left", "right"]) assert.ok(written.toLowerCase().includes(who), written);
+    await visit.reset();
+  });
+
+  it("can be used from the keyboard", once, async () => {
+    await shared();
+    await visit.page.evaluate(() => document.activeElement.blur());
+    await visit.page.keyboard.press("s");
+    await visit.hasFrames(1);
+    await visit.reaches("paused");
+    await visit.page.keyboard.press("Space");
+    await visit.hasFrames(2);
+    await visit.page.keyboard.press("Space");
+    await visit.reaches("paused");
+    await visit.page.locator("#step").focus();
+    const before = (await visit.frames()).length;
+    await visit.page.keyboard.press("Enter");
+    await visit.hasFrames(before + 1);
+    await visit.reaches("paused");
+    assert.equal(await visit.page.evaluate(() => document.activeElement.id), "step", "the focus stays where it was");
+    await visit.reset();
+  });
+
+  it("leads through the tour in six steps", once, async () => {
+    await shared();
+    await visit.click("#tour-start");
+    for (let step = 1; step <= 6; step++) {
+      assert.equal(await visit.text("#tour-count"), `${step} of 6`);
+      await visit.click("#tour-next");
+    }
+    assert.ok(await visit.page.locator("#tour").isHidden());
+  });
+
+  it("refuses what cannot fit, with numbers", once, async () => {
+    await shared();
+    await visit.set("#batch-tokens", "500000000");
+    await visit.shows("#error");
+    const estimate = await visit.text("#estimate");
+    assert.match(estimate, /Does not fit/);
+    assert.match(estimate, /need [\d.,]+ \w+ of memory; [\d.,]+ \w+ are allowed/);
+    await visit.reaches("ready");
+    await visit.click("#error button");
+    await visit.set("#batch-tokens", "128");
+    await visit.reaches("ready");
+    await visit.steps(1);
+    await visit.reset();
+  });
+
+  it("refuses broken files in words, and nothing is lost", once, async (t) => {
+    await shared();
+    await visit.steps(1);
+    const before = await visit.losses();
+    for (const [what, files] of Object.entries(BROKEN)) {
+      await t.test(what, once, async () => {
+        await visit.drop(files);
+        await visit.until(() => ["error", "own-buttons"].some((id) => !document.getElementById(id).hidden));
+        const words = await visit.text("#error");
+        assert.ok(words.length > 30, words);
+        assert.doesNotMatch(words, /panicked|unreachable|RuntimeError|out of bounds|undefined|\[object/);
+        await visit.reaches("paused");
+        await visit.click("#error button");
+        assert.deepEqual(await visit.losses(), before);
+      });
+    }
+    await visit.steps(1);
+    await visit.reset();
+    await visit.steps(1);
+    assert.deepEqual(await visit.losses(), before, "the model and text of before");
+    await visit.reset();
+  });
+
+  it("trains on a dropped text, and gives it back", once, async () => {
+    await shared();
+    await visit.drop([ownText]);
+    await visit.shows("#own-buttons");
+    assert.match(await visit.text("#own"), /own\.jsonl.*60 records/s);
+    await visit.click("#own-start");
+    await visit.shows("#own-buttons", "hidden");
+    await visit.reaches("ready");
+    await visit.steps(2);
+    await visit.set("#data-set", "shakespeare");
+    await visit.reset();
+  });
+
+  it("trains an adapter on a dropped GGUF", once, () => trainOnGguf(context));
+
+  it("never holds the main thread for long while training", once, async (t) => {
+    await shared();
+    await assertUnblocked(browser, visit, t);
+    await visit.reset();
+  });
+
+  it("passes axe-core in light and dark, wide and narrow, with and without the tour", once, async () => {
+    await shared();
+    await visit.steps(2);
+    // As much as can be on show at once.
+    await visit.page.evaluate(() => {
+      for (const details of document.querySelectorAll("details")) details.open = true;
+    });
+    await visit.page.locator("#text-tokens [data-position]").first().focus();
+    await visit.shows("#token-candidates table");
+    await visit.click('[data-region="0.9,1,0,0.5"]');
+    const source = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+    // Through the debugger, because the page's policy lets no foreign script in.
+    const debug = await context.newCDPSession(visit.page);
+    await debug.send("Runtime.evaluate", { expression: source });
+    const violations = [];
+    const check = async (when) => {
+      const found = await visit.page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+      for (const { id, nodes } of found.violations) {
+        violations.push(...nodes.map(({ target, failureSummary }) => `${when}: ${id}: ${target}: ${failureSummary}`));
+      }
+    };
+    for (const colorScheme of ["light", "dark"]) {
+      await visit.page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+      for (const width of [1280, 360]) {
+        await visit.page.setViewportSize({ width, height: 800 });
+        await sleep(500);
+        await check(`${colorScheme}, ${width} px`);
+        await visit.click("#tour-start");
+        await check(`${colorScheme}, ${width} px, tour`);
+        await visit.click("#tour-close");
+      }
+    }
+    assert.deepEqual(violations, []);
+    assert.equal(await visit.page.evaluate(() => document.getAnimations().length), 0, "reduced motion");
+    await visit.page.emulateMedia({ colorScheme: null, reducedMotion: null });
+    await visit.page.setViewportSize({ width: 1280, height: 800 });
+    await visit.reset();
+  });
+
+  it("fits a phone of 360 px, and has its picture taken", once, async () => {
+    mkdirSync(here("screenshots"), { recursive: true });
+    const posed = await Visit.begin(context, server.origin, { "run.steps": "60" });
+    await posed.click("#play");
+    await posed.hasFrames(31);
+    await posed.click("#pause");
+    await posed.reaches("paused");
+    await posed.click('[data-region="0,0.1,0,0.5"]');
+    await posed.page.locator("#text-tokens [data-position]").nth(20).focus();
+    await posed.shows("#token-candidates table");
+    // What is drawn at intervals comes a moment later.
+    await sleep(2000);
+    for (const [name, width, height] of [["desktop", 1440, 1000], ["phone", 390, 844], ["narrow", 360, 740]]) {
+      for (const colorScheme of ["light", "dark"]) {
+        await posed.page.emulateMedia({ colorScheme });
+        await posed.page.setViewportSize({ width, height });
+        await sleep(700);
+        const content = await posed.page.evaluate(() => document.documentElement.scrollWidth);
+        assert.ok(content <= width, `${name}: ${content} px of content on ${width} px`);
+        await posed.page.evaluate(() => scrollTo(0, 0));
+        await posed.page.screenshot({ path: here(`screenshots/${name}-${colorScheme}.png`) });
+        await posed.page.screenshot({ path: here(`screenshots/${name}-${colorScheme}-whole.png`), fullPage: true });
+      }
+    }
+    posed.isClean();
+    await posed.page.close();
+  });
+
+  it("asks nobody else for anything, and nobody at all once it is loaded", once, async () => {
+    const quiet = await Visit.begin(context, server.origin, LONG);
+    const paths = quiet.seen.requests.map((url) => new URL(url)).map(({ origin, pathname }) => {
+      assert.equal(origin, server.origin);
+      return pathname;
+    });
+    // Also what the worker fetches is seen.
+    const needed = ["/", "/worker.js", "/temper_web_bg.wasm", "/demo.safetensors"];
+    assert.deepEqual(needed.filter((path) => !paths.includes(path)), []);
+    const loaded = quiet.seen.requests.length;
+    await quiet.steps(2);
+    await quiet.click("#sample-now");
+    await quiet.saved("#download-checkpoint");
+    await quiet.set("#data-set", "wikipedia");
+    await quiet.reset();
+    assert.deepEqual(quiet.seen.requests.slice(loaded), []);
+    quiet.isClean();
+    await quiet.page.close();
+  });
+
+  it("had no error in its console and broke no policy in all of this", once, () => visit?.isClean());
+});
+
+describe("in a tab that becomes hidden", () => {
+  it("pauses, and goes on when it is asked to", once, async () => {
+    const browser = await launchUntouched(WITH.cpu);
+    try {
+      const visit = await Visit.begin(browser.context, server.origin, LONG);
+      await visit.click("#play");
+      await visit.hasFrames(1);
+      const other = await browser.context.newPage();
+      await other.bringToFront();
+      await visit.until(() => document.visibilityState === "hidden");
+      await visit.reaches("paused");
+      const paused = (await visit.frames()).length;
+      await sleep(2000);
+      assert.equal((await visit.frames()).length, paused, "steps were made in a hidden tab");
+      assert.match(await visit.text("#status"), /hidden/);
+      await visit.page.bringToFront();
+      await visit.click("#play");
+      await visit.hasFrames(paused + 1);
+      visit.isClean();
+    } finally {
+      await browser.close();
+    }
+  });
+});
+
+describe("without WebAssembly", () => {
+  it("says so instead of showing a dead page", once, async () => {
+    const browser = await launch(WITH.neither);
+    try {
+      const visit = new Visit(await browser.newPage());
+      await visit.load(server.origin);
+      await visit.until(() => ["ready", "failed"].includes(document.body.dataset.state));
+      assert.equal(await visit.state(), "failed");
+      assert.match(await visit.text("#error"), /WebAssembly/);
+      assert.ok(await visit.page.locator("#play").isDisabled());
+    } finally {
+      await browser.close();
+    }
+  });
+});
+
+/**
+ * No task of the main thread takes over 50 ms while training. Where all cores are busy, as with SwiftShader, a task
+ * also waits for its turn, which is not the page's doing. So the thread's own work counts, and what a task took beyond
+ * that has to be time that the kernel kept the thread waiting for a core, not time that it waited for something else.
+ */
+async function assertUnblocked(browser, visit, t) {
+  await visit.click("#play");
+  await visit.hasFrames(2);
+  const { tasks, waited } = await mainThreadTasks(browser, visit.page, 10_000);
+  await visit.click("#pause");
+  await visit.reaches("paused");
+  assert.ok(tasks.length > 50, `only ${tasks.length} tasks were seen`);
+  const long = tasks.filter(({ wall }) => wall > LONGEST_TASK);
+  const [work, wall] = ["work", "wall"].map((key) => Math.max(...tasks.map((task) => task[key])));
+  const beyond = long.reduce((sum, task) => sum + task.wall - task.work, 0);
+  t.diagnostic(`${tasks.length} tasks; longest ${work.toFixed(1)} ms of work, ${wall.toFixed(1)} ms by the clock; `
+    + `${long.length} over ${LONGEST_TASK} ms by the clock; ${waited.toFixed(0)} ms in all waiting for a core`);
+  assert.ok(work <= LONGEST_TASK, `a task worked for ${work.toFixed(1)} ms`);
+  assert.ok(beyond <= waited, `tasks stood still for ${beyond.toFixed(0)} ms, waiting for other than a core`);
+}
