@@ -3,11 +3,12 @@
 //
 //   target[g][i, j] (+)= alpha Σ_p left[g][i, p] right[g][p, j],   i < rows, j < columns, p < inner, g < batches
 //
-// where left[g][i, p] is left_values[left_offset + g left_batch + i left_row + p left_step], and so for right (row p, column
-// j) and for target (row i, columns contiguous). Strides say what is transposed, offsets pick columns of a fused matrix.
+// where left[g][i, p] is left_values[left_offset + g left_batch + i left_row + p left_step], and so for right (row p,
+// column j) and for target (row i, columns contiguous). Strides say what is transposed, offsets pick columns of a fused
+// matrix.
 //
-// Made for software adapters, where barriers and workgroup memory cost more than they save. Neighbouring invocations have
-// neighbouring columns and the same rows: their reads of `right` are contiguous, those of `left` all the same.
+// Made for software adapters, where barriers and workgroup memory cost more than they save. Neighbouring invocations
+// have neighbouring columns and the same rows: their reads of `right` are contiguous, those of `left` all the same.
 //
 // Bindings
 //   1 left_values   [..]  in
