@@ -48,7 +48,7 @@ fn logits_of_a_real_quantised_model_equal_transformers_on_every_device() {
     let Some((opened, _)) = open() else { return };
     let expected = Tensors::read("smollm2/expected.safetensors");
     let ids = tokens(expected.ints("prompt_ids"));
-    for device in devices::all() {
+    for device in [Device::cpu(), devices::gpu()] {
         for hold in [Hold::F32, Hold::AsStored] {
             let logits = wait(model(&opened, &device, hold).logits(&ids)).unwrap();
             let what = format!("{hold:?} on {}", device.name());

@@ -35,7 +35,7 @@ const COMMON = [
 
 const DATA = { key: "data", id: "data-set", label: "Text to learn", initial: "endings", options: [
   choice("endings", "Endings: text that contradicts the model",
-    "Wikipedia in which the word endings that the model is sure of are swapped for others: full of conflicts."),
+    "Wikipedia in which the word endings that the model is sure of are swapped for others: where it is sure, the text disagrees."),
   choice("gsm8k", "GSM8K: school mathematics", "An ordinary new domain: word problems and their worked answers."),
   choice("shakespeare", "Shakespeare: plays", "Another domain: old words, short lines, verse."),
   choice("wikipedia", "Wikipedia: general text",

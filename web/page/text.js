@@ -143,7 +143,9 @@ export class TextView {
   #span(text, trained, k) {
     // A line end is shown as such and also ends the line.
     const shown = text.replaceAll("\n", "↵\n") || "∅";
-    const option = { role: "option", "aria-selected": "false", text: shown };
+    // White space alone would be an option without a name.
+    const name = text.trim() ? undefined : visible(text);
+    const option = { role: "option", "aria-selected": "false", "aria-label": name, text: shown };
     return trained
       ? el("span", { class: "token", tabindex: -1, "data-position": k, ...option })
       : el("span", { class: "token untrained", "aria-disabled": "true", ...option });

@@ -3,7 +3,7 @@
 
 const GIB = 2 ** 30;
 const GPU = "the GPU that this browser offers";
-const GPU_IN_SOFTWARE = "WebGPU in software, since this browser found no GPU; the CPU may be faster";
+const GPU_IN_SOFTWARE = "WebGPU in software, as asked for; the CPU is faster";
 /** A WebAssembly memory ends at 4 GiB; some is left for what is not counted. */
 const CPU_LIMIT = 3.5 * GIB;
 
@@ -29,7 +29,7 @@ function later(work) {
 /** Errors of the engine are plain objects; anything else that is thrown is a trap, after which its memory is not to be trusted. */
 function refusal(error) {
   if (error && typeof error.kind === "string") return { kind: error.kind, message: error.message };
-  if (error instanceof WebAssembly.RuntimeError) {
+  if (globalThis.WebAssembly && error instanceof WebAssembly.RuntimeError) {
     dead = `the engine stopped unexpectedly (${error.message}); reload the page. What was downloaded is safe.`;
     return { kind: "page", message: dead };
   }
@@ -55,11 +55,14 @@ async function findWebGpu() {
 }
 
 async function open({ device: wanted }) {
+  if (!globalThis.WebAssembly) throw { kind: "page", message: "this browser has no WebAssembly, or it is switched off" };
   const response = await fetch("demo.safetensors");
   if (!response.ok) throw { kind: "page", message: `demo.safetensors: ${response.status} ${response.statusText}` };
   const assets = new Uint8Array(await response.arrayBuffer());
   const found = wanted === "cpu" ? { why: "the CPU, as asked for" } : await findWebGpu();
-  let why = found.why;
+  // As the command does: never in silence a GPU that a processor plays, which is slower than that processor by itself.
+  const played = found.software && wanted === "auto";
+  let why = played ? "no hardware GPU, and this browser's WebGPU in software is slower than the CPU" : found.why;
   let fresh = false;
   if (!why) {
     try {

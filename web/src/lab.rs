@@ -269,11 +269,16 @@ impl Lab {
             self.pace = if outcome.tokens > 0 { per_token / (passes * parameters) } else { self.pace };
         }
         let learners = lap.learners.iter().map(|(metrics, outcome)| {
+            let mut metrics = metrics.clone();
+            if metrics.peak_device_bytes == 0 {
+                // On the CPU the module's own memory, which never shrinks.
+                metrics.peak_device_bytes = core::arch::wasm32::memory_size(0) as u64 * 65_536;
+            }
             let of = |value: fn(&RowStats) -> f32| floats(&outcome.rows.iter().map(value).collect::<Vec<_>>());
             let gradient: Vec<f32> =
                 outcome.rows.iter().zip(&outcome.gates).map(|(row, gate)| gate * push(row)).collect();
             object(&[
-                ("metrics", json(metrics)),
+                ("metrics", json(&metrics)),
                 ("p", of(RowStats::p)),
                 ("entropy", of(|row| row.entropy_full)),
                 ("gate", floats(&outcome.gates)),

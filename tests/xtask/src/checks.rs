@@ -11,7 +11,7 @@
 //! | check, Windows | 1 min 40 s | DX12 compiles |
 //! | check, macOS, MSL kernels | 1 min 40 s | Metal compiles, with the tensor-core feature |
 //! | build and test, host | 12 min | everything else |
-//! | build, wasm32, profile `web` | not measured yet | the page that the browser tests drive, and its size |
+//! | build, wasm32, profile `web` | 15 min beside another build | the page that the browser tests drive, and its size |
 //!
 //! The default feature set gets no clippy pass of its own: the feature only adds code, and the build compiles the rest.
 //! Build and test share one set of artefacts as long as the test dependencies ask for no feature that `temper` itself does
