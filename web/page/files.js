@@ -59,7 +59,7 @@ export function watchFiles({ onModel, onData, onError }) {
 
 export function describeModel(m) {
   return `${m.name}: ${m.family}, ${m.layers} layers, hidden ${m.hidden}, vocabulary ${number(m.vocabulary, 6)}, ` +
-    `${number(m.parameters, 10)} parameters`;
+    `${m.parameters.toLocaleString("en")} parameters`;
 }
 
 export function describeData(d) {

@@ -212,7 +212,7 @@ async function adopt(answer, sent) {
   $("own-buttons").hidden = true;
   const model = source.info.base ? "the small model that comes with the page" : describeModel(source.info);
   const trained = answer.learners.map((l, i) =>
-    `${number(l.trainable, 10)} of ${number(l.parameters, 10)} parameters trained ${SIDES[i]}`);
+    `${l.trainable.toLocaleString("en")} of ${l.parameters.toLocaleString("en")} parameters trained ${SIDES[i]}`);
   $("own").textContent = `Now: ${model}; ${trained.join(", ")}.`;
   showNames();
   showPending();

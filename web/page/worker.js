@@ -133,7 +133,10 @@ async function sample(step) {
   for (const { text, kind } of prompts) {
     const say = (who) => lab.continue_text(text, sampleTokens, who);
     if (!baseSamples.has(text)) baseSamples.set(text, await say("base"));
-    samples.push({ prompt: text, kind, base: baseSamples.get(text), left: await say("left"), right: await say("right") });
+    const base = baseSamples.get(text);
+    // Before the first step both learners are the base.
+    const [left, right] = step === 0 ? [base, base] : [await say("left"), await say("right")];
+    samples.push({ prompt: text, kind, base, left, right });
   }
   const answer = { step, samples };
   post("samples", answer);

@@ -19,7 +19,7 @@ unsafe extern "C" {
 /// Runs the static constructors of the crates below (cubecl registers its kernels with some), once.
 ///
 /// Without this call the linker takes the module for a command and wraps every export, those of wasm-bindgen's own glue
-/// included, in a call of all constructors: ninety-five hundredths of a training step on WebGPU were spent in them.
+/// included, in a call of all constructors: three quarters of a training step on WebGPU were spent in them.
 #[wasm_bindgen(start)]
 pub fn start() {
     // SAFETY: the linker makes this function; it takes and returns nothing, and the module's start runs once.
