@@ -55,6 +55,18 @@ function assertLosses(found, wanted) {
 const largest = (found, wanted) =>
   Math.max(...found.flatMap((losses, step) => losses.map((loss, side) => Math.abs(loss - wanted[step][side]))));
 
+/** Plays a fresh page to its tenth step, compares with the command, and closes it. */
+async function trainsAsTheCommand(trained, run, t) {
+  const wanted = nativeLosses(run);
+  await trained.click("#play");
+  await trained.hasFrames(10);
+  const found = await trained.losses();
+  t.diagnostic(`largest difference ${largest(found, wanted).toExponential(1)} nats`);
+  assertLosses(found, wanted);
+  trained.isClean();
+  await trained.page.close();
+}
+
 /** Drops the tiny model on a new page, starts with it, trains its adapter and takes that along. */
 async function trainOnGguf(context, device = {}) {
   const own = await Visit.begin(context, server.origin, { ...LONG, ...device });
@@ -176,19 +188,12 @@ describe("without WebGPU, on the CPU", () => {
   }
 
   it("trains on the CPU to the command's losses, says so, and says how to get WebGPU", once, async (t) => {
-    const wanted = nativeLosses(RUN);
     const trained = await Visit.begin(context, server.origin, RUN);
     assert.match(await trained.text("#device"), /^CPU, SIMD/);
     assert.ok((await trained.text("#device-why")).length > 20);
     await trained.click("#device-help summary");
     assert.match(await trained.text("#device-help-text"), /chrome:\/\/flags|version \d+ or newer/);
-    await trained.click("#play");
-    await trained.hasFrames(10);
-    const found = await trained.losses();
-    t.diagnostic(`largest difference ${largest(found, wanted).toExponential(1)} nats`);
-    assertLosses(found, wanted);
-    trained.isClean();
-    await trained.page.close();
+    await trainsAsTheCommand(trained, RUN, t);
   });
 
   it("says what is wrong where WebGPU is demanded", once, async () => {
@@ -201,15 +206,7 @@ describe("without WebGPU, on the CPU", () => {
   });
 
   it("trains a LoRA adapter to the command's losses", once, async (t) => {
-    const wanted = nativeLosses(LORA);
-    const trained = await Visit.begin(context, server.origin, LORA);
-    await trained.click("#play");
-    await trained.hasFrames(10);
-    const found = await trained.losses();
-    t.diagnostic(`largest difference ${largest(found, wanted).toExponential(1)} nats`);
-    assertLosses(found, wanted);
-    trained.isClean();
-    await trained.page.close();
+    await trainsAsTheCommand(await Visit.begin(context, server.origin, LORA), LORA, t);
   });
 
   it("steps, plays, pauses and resets, and the same seed gives the same losses", once, async () => {
