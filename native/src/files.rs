@@ -35,6 +35,13 @@ pub fn io_error(path: &Path, error: &io::Error) -> Error {
     }
 }
 
+/// `web/` of the source tree. Cargo says at run time where that is; the path of the build is only the second best, because
+/// a shared target folder outlives a checkout.
+pub fn web_sources() -> PathBuf {
+    let native = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&native).with_file_name("web")
+}
+
 /// Writes a file that is, whatever happens, either the old one, absent, or complete: a temporary file in the same folder
 /// is written, forced to the disk, renamed, and the folder forced to the disk so that the name survives a power cut.
 ///

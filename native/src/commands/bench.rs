@@ -4,7 +4,6 @@
 //! result is wrong is reported as an error and not timed.
 
 use std::cell::RefCell;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -28,6 +27,7 @@ use temper_engine::train::session::{Recompute, Session};
 use temper_engine::{Device, Error, wait};
 
 use crate::cli::{Bench, BenchArgs, BenchHeadArgs, BenchLossArgs, BenchStepArgs, BenchWebArgs, Global, Timing};
+use crate::files::web_sources;
 use crate::inputs::{open_model, read_data};
 use crate::memory;
 use crate::output;
@@ -393,7 +393,7 @@ fn check_loss(device: &Device, logits: &[f32], labels: &[u32], vocab: usize, obj
 
 /// The page in Chromium against TensorFlow.js, which a script in the source tree measures: its lines are this command's.
 fn bench_web(args: &BenchWebArgs) -> Result<()> {
-    let web = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("web");
+    let web = web_sources();
     let folder = web.join("bench");
     let packages = format!(
         "TensorFlow.js and what drives the browser are not here; run:\n  npm ci --no-audit --no-fund --prefix {}",

@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 use temper_engine::Error;
 
 use crate::cli::{Global, WebArgs};
-use crate::files::io_error;
+use crate::files::{io_error, web_sources};
 use crate::{interrupt, output};
 
 /// Tried in this order where no port is asked for.
@@ -69,7 +69,7 @@ pub fn run(args: WebArgs, _global: &Global) -> Result<()> {
 
 /// The folder that was named, else `web` beside the program, else the one in the source tree it was built from.
 fn find_site(named: Option<PathBuf>) -> Result<PathBuf, Error> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("web").join("dist");
+    let built = web_sources().join("dist");
     let places = match named {
         Some(named) => vec![named],
         None => {
