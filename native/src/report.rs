@@ -582,7 +582,7 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use temper_engine::loss::objective::RowStats;
+    use temper_engine::kernels::row_stats::RowStats;
     use temper_engine::train::event::{Finished, Phase, Started};
 
     use super::*;

@@ -5,7 +5,7 @@ use temper_conformance::compare::{close, same_bits};
 use temper_conformance::oracle::{self, wide};
 use temper_engine::kernels::cpu::matmul::{Layout, Sizes, matmul, matmul_serial};
 use temper_engine::kernels::cpu::{self, STAT_FIELDS, TOP_SLOTS};
-use temper_engine::loss::objective::GateParams;
+use temper_engine::kernels::gate::GateParams;
 
 /// What outputs hold before a kernel runs: no result is ever this.
 const SENTINEL: f32 = -7.77e33;

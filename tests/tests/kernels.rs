@@ -10,9 +10,9 @@ use temper_conformance::devices::read;
 use temper_conformance::golden::GoldenFolder;
 use temper_conformance::oracle::{self, matmul::matmul, wide};
 use temper_conformance::{devices, models};
+use temper_engine::kernels::gate::GateParams;
 use temper_engine::kernels::tensor::{empty_gpu, from_cube, on_gpu};
 use temper_engine::kernels::{self, Columns, Indices, Packed, Rotary, elementwise, row_stats::Statistics};
-use temper_engine::loss::objective::GateParams;
 use temper_engine::weights::{self, RawTensor, Storage};
 use temper_engine::{Device, Result, wait};
 

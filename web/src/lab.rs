@@ -10,7 +10,7 @@ use temper_engine::data::{DataSet, Document, ReadOptions, Tokenizer, read_measur
 use temper_engine::eval::generate::{Sampling, generate};
 use temper_engine::export;
 use temper_engine::host::{Clock, MemoryFolder};
-use temper_engine::loss::objective::RowStats;
+use temper_engine::kernels::row_stats::RowStats;
 use temper_engine::model::files::ModelFiles;
 use temper_engine::probe;
 use temper_engine::train::estimate::Estimate;

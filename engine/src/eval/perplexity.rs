@@ -2,8 +2,8 @@
 
 use crate::data::{Document, MicroBatch, pack};
 use crate::error::Result;
+use crate::kernels::row_stats::RowStats;
 use crate::loss::head;
-use crate::loss::objective::RowStats;
 use crate::model::{Keep, Model};
 
 /// Tokens of a window when plain text is evaluated, each window alone.

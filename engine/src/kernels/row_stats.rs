@@ -9,7 +9,44 @@ use super::tensor::{
 };
 use crate::device::Device;
 use crate::error::Result;
-use crate::loss::objective::RowStats;
+
+/// A confident conflict has a label probability below this ...
+pub const CONFLICT_PROBABILITY: f32 = 0.1;
+/// ... and a full entropy (nats) below this: the model is sure and the label disagrees.
+pub const CONFLICT_ENTROPY: f32 = 0.5;
+
+/// Statistics of one row of logits `z` with label `y`. The row statistics kernel and its CPU twin produce these.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(test, derive(Default))]
+pub struct RowStats {
+    /// Cross entropy in nats: `ln sum_v exp(z_v - max) + (max - z_y)`, formed by its producer from the shifted parts,
+    /// since subtracting two large numbers of f32 would cost digits where logits are large.
+    pub ce: f32,
+    /// `H_K` in nats, clamped by its producer to `[0, ln min(K, V)]`.
+    pub entropy_top_k: f32,
+    /// `H` in nats, clamped by its producer to `[0, ln V]`.
+    pub entropy_full: f32,
+    /// `sum_v P(v)^2`, in `[1/V, 1]`.
+    pub collision: f32,
+}
+
+impl RowStats {
+    /// Probability of the label.
+    pub fn p(&self) -> f32 {
+        (-self.ce).exp()
+    }
+
+    /// False where the row holds a NaN or infinity, which includes a label whose own logit is minus infinity: the step
+    /// must be abandoned and the row named.
+    pub fn is_finite(&self) -> bool {
+        [self.ce, self.entropy_top_k, self.entropy_full, self.collision].iter().all(|v| v.is_finite())
+    }
+
+    /// A confident conflict by the absolute thresholds [`CONFLICT_PROBABILITY`] and [`CONFLICT_ENTROPY`].
+    pub fn is_conflict(&self) -> bool {
+        self.p() < CONFLICT_PROBABILITY && self.entropy_full < CONFLICT_ENTROPY
+    }
+}
 
 /// Statistics of some rows after the tiles seen so far.
 pub struct Statistics {

@@ -5,10 +5,11 @@
 
 use burn::tensor::Tensor;
 
-use super::objective::{BatchStats, Objective, RowStats};
+use super::objective::{BatchStats, Objective};
 use super::plan::{HeadLimits, head_plan};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::kernels::row_stats::RowStats;
 use crate::kernels::row_stats::Statistics;
 use crate::kernels::tensor::{flat, read_all};
 use crate::kernels::{self, Indices};

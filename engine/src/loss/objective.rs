@@ -44,6 +44,8 @@
 
 use crate::config::{ObjectiveSection, choice};
 use crate::error::{Error, Result};
+use crate::kernels::gate::GateParams;
+use crate::kernels::row_stats::RowStats;
 
 choice! {
     /// Objective names as a configuration spells them.
@@ -112,45 +114,8 @@ pub const TOP_K_MIN: usize = 2;
 pub const TOP_K_MAX: usize = 64;
 /// Smallest tau that TALR divides by.
 pub const TALR_TAU_MIN: f32 = 1e-6;
-/// A confident conflict has a label probability below this ...
-pub const CONFLICT_PROBABILITY: f32 = 0.1;
-/// ... and a full entropy (nats) below this: the model is sure and the label disagrees.
-pub const CONFLICT_ENTROPY: f32 = 0.5;
 /// The relative form of the same uses this percentile of the batch for both.
 pub const CONFLICT_PERCENTILE: f64 = 15.0;
-
-/// Statistics of one row of logits `z` with label `y`. The row statistics kernel and its CPU twin produce these.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[cfg_attr(test, derive(Default))]
-pub struct RowStats {
-    /// Cross entropy in nats: `ln sum_v exp(z_v - max) + (max - z_y)`, formed by its producer from the shifted parts,
-    /// since subtracting two large numbers of f32 would cost digits where logits are large.
-    pub ce: f32,
-    /// `H_K` in nats, clamped by its producer to `[0, ln min(K, V)]`.
-    pub entropy_top_k: f32,
-    /// `H` in nats, clamped by its producer to `[0, ln V]`.
-    pub entropy_full: f32,
-    /// `sum_v P(v)^2`, in `[1/V, 1]`.
-    pub collision: f32,
-}
-
-impl RowStats {
-    /// Probability of the label.
-    pub fn p(&self) -> f32 {
-        (-self.ce).exp()
-    }
-
-    /// False where the row holds a NaN or infinity, which includes a label whose own logit is minus infinity: the step
-    /// must be abandoned and the row named.
-    pub fn is_finite(&self) -> bool {
-        [self.ce, self.entropy_top_k, self.entropy_full, self.collision].iter().all(|v| v.is_finite())
-    }
-
-    /// A confident conflict by the absolute thresholds [`CONFLICT_PROBABILITY`] and [`CONFLICT_ENTROPY`].
-    pub fn is_conflict(&self) -> bool {
-        self.p() < CONFLICT_PROBABILITY && self.entropy_full < CONFLICT_ENTROPY
-    }
-}
 
 /// The EAFT gate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -253,42 +218,6 @@ impl BatchStats {
             mile_mean: 1.0,
         }
     }
-}
-
-/// What the device's gate kernel needs to compute one weight a row: `scale * f_kind(row)`.
-///
-/// | kind | f | reads |
-/// |---|---|---|
-/// | 0 | 1 | |
-/// | 1 | entropy_top_k / normalizer | normalizer |
-/// | 2 | (entropy_top_k / normalizer)^exponent | normalizer, exponent |
-/// | 3 | 1 / (1 + exp(-a (entropy_top_k / normalizer - b))) | normalizer, a, b |
-/// | 4 | 1 if entropy_top_k / normalizer > threshold else 0 (normalizer is 1 here, so no rounding) | threshold |
-/// | 5 | p | |
-/// | 6 | max(exp(-ce / a), b) | a, b |
-/// | 7 | (a + entropy_full)^exponent * b | a, b, exponent |
-/// | 8 | p^collision = exp(-ce * collision) | |
-/// | 9 | 1 if p > a, compared as ce < b, else 0 | b |
-/// | 10 | 0 if entropy_top_k <= threshold and p <= a, compared as ce >= b, else 1 | threshold, b |
-///
-/// In kinds 9 and 10 `a` is the probability and `b` the same threshold as a cross entropy: comparing with `b` needs no
-/// `exp`, so it decides alike on every device.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct GateParams {
-    /// Row of the table above.
-    pub kind: u32,
-    /// See the table.
-    pub exponent: f32,
-    /// See the table; never 0.
-    pub normalizer: f32,
-    /// See the table.
-    pub a: f32,
-    /// See the table.
-    pub b: f32,
-    /// See the table; the lowest number of f32 where nothing is to be dropped.
-    pub threshold: f32,
-    /// Factor on every weight; 1 for all objectives of today.
-    pub scale: f32,
 }
 
 /// A value of `[objective]` that cannot be used.

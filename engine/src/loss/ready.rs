@@ -3,11 +3,12 @@
 //! The same kernels as the head's, without its matrix products. The gradient is written over the logits.
 
 use super::head;
-use super::objective::{Objective, RowStats};
+use super::objective::Objective;
 use super::plan::columns_per_tile;
 use crate::data::IGNORE;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::kernels::row_stats::RowStats;
 use crate::kernels::row_stats::from_fields;
 use crate::kernels::tensor::read;
 use crate::kernels::{self, Indices};

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::loss::objective::{CONFLICT_ENTROPY, CONFLICT_PROBABILITY, RowStats};
+use crate::kernels::row_stats::{CONFLICT_ENTROPY, CONFLICT_PROBABILITY, RowStats};
 
 /// One thing that happened. As JSON: an object whose `event` names the variant in snake case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -17,7 +17,8 @@ use crate::error::{Error, Result};
 use crate::eval::perplexity;
 use crate::export::bundle;
 use crate::host::{Clock, MemoryFolder};
-use crate::loss::objective::{BatchStats, Objective, RowStats};
+use crate::kernels::row_stats::RowStats;
+use crate::loss::objective::{BatchStats, Objective};
 use crate::model::Model;
 
 /// Whose model.

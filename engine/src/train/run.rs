@@ -9,8 +9,9 @@ use super::session::{Session, StepOutcome};
 use crate::data::{Document, Loader};
 use crate::error::Result;
 use crate::eval::perplexity;
+use crate::kernels::row_stats::RowStats;
 use crate::loss::head;
-use crate::loss::objective::{RowStats, conflict_share_quantile};
+use crate::loss::objective::conflict_share_quantile;
 
 /// What a run needs from outside.
 pub trait Host {

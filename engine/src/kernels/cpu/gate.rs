@@ -4,7 +4,7 @@
 //! weight is detached by construction, since the gradient kernel only multiplies by it.
 
 use super::{STAT_ENTROPY, STAT_FIELDS, STAT_LABEL_LOGIT, STAT_MAX, STAT_SUM, STAT_SUM_SQ, STAT_U};
-use crate::loss::objective::GateParams;
+use crate::kernels::gate::GateParams;
 
 /// Writes `weight [rows]`, `scale` times the gate of each row of `stats [rows, 8]`; the gates are [`GateParams`]'s table.
 ///
