@@ -17,95 +17,141 @@
 //! Build and test share one set of artefacts as long as the test dependencies ask for no feature that `temper` itself does
 //! not, which [`features`] checks first. It is why `temper-web` is empty on the host, and why the page's bundler, which
 //! needs other features of crates below burn, is linted, built and tested by itself. The browser's build cannot share: it
-//! wants vector instructions. The first run takes well over twenty minutes on two cores; a
-//! repeated one is mostly tests.
+//! wants vector instructions.
+//!
+//! Two steps run at a time, and cargo lets only one of its commands into a target folder. So the host's build and tests
+//! have the usual one, and what is compiled for other machines, with the bundler, has one [beside](web::beside) it: the only
+//! crates that are then compiled twice are the build scripts and procedural macros of a fresh machine's first run.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::step::{Step, run_all};
-use crate::{Failure, features, root, setup, smollm2, web};
+use crate::{Failure, features, markdown, root, setup, smollm2, web};
 
 /// All crates but the page's bundler, see above.
 const CRATES: &str = "--workspace --exclude temper-web-bundle";
+/// The usual target folder, as the place that one step at a time can use.
+const HOST: &str = "host";
 
-/// Everything, cheapest first.
-pub fn test() -> Result<(), Failure> {
-    setup::ensure()?;
-    features::agree()?;
-    wasm_prohibitions()?;
-    let mut tests = Step::cargo("all tests", &format!("test --release --locked {CRATES}"));
-    // Without it the software Vulkan driver complains on every device it opens.
-    let runtime = std::env::temp_dir().join(format!("temper-test-{}", std::process::id()));
-    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
-        std::fs::create_dir_all(&runtime).map_err(|error| format!("{}: {error}", runtime.display()))?;
-        tests = tests.with("XDG_RUNTIME_DIR", runtime.display().to_string());
+/// `test`: everything, or the steps of these names.
+pub fn test(only: &[&str]) -> Result<(), Failure> {
+    let names: Vec<&str> = steps(&[])?.iter().map(Step::name).collect();
+    if let Some(unknown) = only.iter().find(|name| !names.contains(name)) {
+        return Err(format!("there is no step {unknown:?}; there are {}", names.join(", ")));
     }
-    // One test uses all cores by itself (burn's CPU backend, software Vulkan); many at once only add memory.
-    if std::env::var_os("RUST_TEST_THREADS").is_none() {
-        tests = tests.with("RUST_TEST_THREADS", "2");
+    let wanted = |name: &str| only.is_empty() || only.contains(&name);
+    // Whoever repeats one step has seen to the rest, or reads what is missing.
+    if only.is_empty() {
+        setup::ensure()?;
     }
-    let model = smollm2::fetch();
-    if let Ok(path) = &model {
-        tests = tests.with("TEMPER_SMOLLM2", path.display().to_string());
-    }
-
-    let [format, host, wasm, bundler] = lints();
-    let mut steps = vec![
-        format,
-        Step::cargo("shaders", "test --release --locked -p temper-shaders"),
-        host,
-        wasm,
-        bundler,
-        Step::cargo("Windows", "check --release --locked --target x86_64-pc-windows-msvc -p temper"),
-        Step::cargo("macOS", "check --release --locked --target aarch64-apple-darwin -p temper --features metal"),
-        Step::cargo("the command", "build --release --locked"),
-        tests,
-        Step::cargo("tests of the page's bundler", "test --release --locked -p temper-web-bundle"),
-    ];
-    steps.extend(web::build_steps()?);
+    let mut left_out = Vec::new();
     let browser = setup::missing_for_browser_tests();
-    if browser.is_empty() {
-        steps.extend(web::browser_steps()?);
+    let mut absent: Vec<&str> = setup::TOOLS.iter().filter(|tool| !(tool.present)()).map(|tool| tool.package).collect();
+    let mut environment = Vec::new();
+    if wanted(TESTS) {
+        match smollm2::fetch() {
+            Ok(path) => environment.push(("TEMPER_SMOLLM2", path.display().to_string())),
+            Err(problem) => {
+                println!("== without the SmolLM2 model: {problem}");
+                absent.push("smollm2");
+            }
+        }
     }
-    let result = run_all(&steps);
-    // Empty but for what a driver left behind, or never made: either way its removal cannot matter.
-    let _ = std::fs::remove_dir_all(&runtime);
-    result?;
-    // Last, where it is seen: a green run that left something out says so.
-    if let Err(problem) = model {
-        println!("== without the SmolLM2 model: {problem}");
-    }
+    // A test that leaves itself out for any other reason fails.
+    environment.push(("TEMPER_MAY_SKIP", absent.join(" ")));
+    let mut steps = steps(&environment)?;
     if !browser.is_empty() {
-        println!("== without the browser tests, which need {}", browser.join(", "));
+        let needs = browser.join(", ");
+        for step in steps.iter().filter(|step| web::BROWSER.contains(&step.name()) && wanted(step.name())) {
+            left_out.push(format!("SKIPPED {}: it needs {needs}", step.name()));
+        }
+        steps.retain(|step| !web::BROWSER.contains(&step.name()));
     }
+    steps.retain(|step| wanted(step.name()));
+    left_out.extend(run_all(&steps)?);
+    // Last, where it is seen: a run that left something out does not end like one that did not.
+    if !left_out.is_empty() {
+        left_out.sort();
+        println!("== but NOT EVERYTHING was tested:\n   {}", left_out.join("\n   "));
+    }
+    Ok(())
+}
+
+/// `test --list`: the steps' names and what each runs.
+pub fn list() -> Result<(), Failure> {
+    steps(&[])?.iter().for_each(|step| println!("{:<14} {}", step.name(), step.line()));
     Ok(())
 }
 
 /// Formatting and lints.
 pub fn lint() -> Result<(), Failure> {
     setup::ensure_rust()?;
-    features::agree()?;
-    wasm_prohibitions()?;
-    run_all(&lints())
+    run_all(&lints()?).map(|_| ())
 }
 
-fn lints() -> [Step; 4] {
+/// The step that runs all tests.
+const TESTS: &str = "tests";
+
+/// Everything, cheapest first. `environment` is for the tests.
+fn steps(environment: &[(&'static str, String)]) -> Result<Vec<Step>, Failure> {
+    let beside = web::beside()?;
+    let elsewhere =
+        |name, line: &str| Step::cargo(name, line).with("CARGO_TARGET_DIR", beside.as_str()).in_place(web::BESIDE);
+    let here = |name, line: &str| Step::cargo(name, line).in_place(HOST);
+    let tested = |name, line: &str| {
+        let mut step = here(name, line);
+        for (name, value) in environment {
+            step = step.with(name, value.as_str());
+        }
+        // One test uses all cores by itself (burn's CPU backend, software Vulkan); many at once only add memory.
+        if std::env::var_os("RUST_TEST_THREADS").is_none() {
+            step = step.with("RUST_TEST_THREADS", "2");
+        }
+        step
+    };
+    // Without a folder for it the software Vulkan driver complains on every device it opens.
+    let mut tests =
+        tested(TESTS, &format!("test --release --locked {CRATES} --exclude temper-shaders")).after(&["build"]);
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        tests = tests.with("XDG_RUNTIME_DIR", std::env::temp_dir().display().to_string());
+    }
+    let mut steps = lints()?;
+    // The slowest chain of each target folder begins first; what is short fills the gaps.
+    steps.extend([
+        tested("shaders", "test --release --locked -p temper-shaders"),
+        elsewhere("windows", "check --release --locked --target x86_64-pc-windows-msvc -p temper"),
+        elsewhere("macos", "check --release --locked --target aarch64-apple-darwin -p temper --features metal"),
+        here("build", &format!("test --release --locked {CRATES} --no-run")),
+        // Nothing is left to compile for it, or the tests have another build of burn than the command has.
+        here("command", "build --release --locked").after(&["build"]),
+        tests,
+        elsewhere("bundler", "test --release --locked -p temper-web-bundle"),
+    ]);
+    steps.extend(web::build_steps()?);
+    steps.extend(web::browser_steps()?);
+    Ok(steps)
+}
+
+fn lints() -> Result<Vec<Step>, Failure> {
     let kernels = if cfg!(target_os = "macos") { "metal" } else { "vulkan" };
     let host = format!("clippy --release --locked {CRATES} --all-targets --features temper/{kernels} -- -D warnings");
-    [
+    let beside = web::beside()?;
+    let elsewhere =
+        |name, line: &str| Step::cargo(name, line).with("CARGO_TARGET_DIR", beside.as_str()).in_place(web::BESIDE);
+    Ok(vec![
         Step::cargo("format", "fmt --all --check"),
-        Step::cargo("lints", &host),
-        Step::cargo(
-            "lints for wasm32",
+        Step::check("markdown", markdown::check),
+        Step::check("features", features::agree),
+        Step::check("prohibitions", wasm_prohibitions),
+        Step::cargo("lints", &host).in_place(HOST),
+        elsewhere(
+            "lints-wasm",
             "clippy --release --locked --target wasm32-unknown-unknown -p temper-engine -p temper-web -- -D warnings",
         )
         .with("CLIPPY_CONF_DIR", wasm_configuration().display().to_string()),
-        Step::cargo(
-            "lints of the page's bundler",
-            "clippy --release --locked -p temper-web-bundle --all-targets -- -D warnings",
-        ),
-    ]
+        elsewhere("lints-bundler", "clippy --release --locked -p temper-web-bundle --all-targets -- -D warnings"),
+    ])
 }
 
 fn wasm_configuration() -> std::path::PathBuf {
@@ -113,7 +159,7 @@ fn wasm_configuration() -> std::path::PathBuf {
 }
 
 /// Hands the wasm32 lint one use of each thing that it must refuse, and sees that it does. Takes a second.
-fn wasm_prohibitions() -> Result<(), Failure> {
+fn wasm_prohibitions() -> Result<String, Failure> {
     let folder = wasm_configuration();
     let read = |name: &str| {
         std::fs::read_to_string(folder.join(name)).map_err(|e| format!("{}: {e}", folder.join(name).display()))
@@ -136,8 +182,7 @@ fn wasm_prohibitions() -> Result<(), Failure> {
             Path::new("tests/clippy-wasm/clippy.toml").display()
         ));
     }
-    println!("== the wasm32 lint refuses all {} things that it must", prohibited.len());
-    Ok(())
+    Ok(format!("the wasm32 lint refuses all {} things that it must", prohibited.len()))
 }
 
 /// The `std::` paths that a clippy configuration forbids, one entry a line.

@@ -11,7 +11,7 @@ use std::process::Command;
 use crate::{Failure, root};
 
 /// Fails, naming the crates, if the workspace's tests would use another variant of a crate than the command does.
-pub fn agree() -> Result<(), Failure> {
+pub fn agree() -> Result<String, Failure> {
     let command = tree(&["--package", "temper", "--edges", "normal,build"])?;
     let tests = tree(&["--workspace", "--exclude", "temper-web-bundle", "--edges", "normal,build,dev"])?;
     let differing = variants_missing_from(&tests, &command);
@@ -22,8 +22,7 @@ pub fn agree() -> Result<(), Failure> {
             differing.join("\n")
         ));
     }
-    println!("== `cargo run` and `cargo test` agree on all {} crates and can share one build", command.lines().count());
-    Ok(())
+    Ok(format!("`cargo run` and `cargo test` agree on all {} crates and can share one build", command.lines().count()))
 }
 
 /// One line a crate: name, version, features.

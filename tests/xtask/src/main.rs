@@ -1,13 +1,14 @@
 //! `cargo xtask`: the project's own commands, the same on a laptop and in automation.
 //!
 //! Standard library only, so that it compiles in seconds before anything else does. Each subcommand is one file:
-//! [`checks`] (`test`, `lint`), [`doctor`], [`smollm2`], [`web`]; [`features`] guards the build time, [`setup`] knows what the
-//! machine must offer, [`step`] runs and times one command.
+//! [`checks`] (`test`, `lint`), [`doctor`], [`smollm2`], [`web`]; [`features`] guards the build time, [`markdown`] reads the
+//! documents, [`setup`] knows what the machine must offer, [`step`] runs and times what the others list.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks to whoever runs it")]
 
 mod checks;
 mod doctor;
 mod features;
+mod markdown;
 mod setup;
 mod smollm2;
 mod step;
@@ -20,7 +21,8 @@ const USAGE: &str = "\
 Usage: cargo xtask <COMMAND>
 
   test      install what the tests need (Debian, Ubuntu; else say how), then run everything, cheapest first
-  lint      formatting and lints only, for the host and for wasm32
+            --list: the names of its steps; --only NAME...: these alone
+  lint      formatting, Markdown and lints only, for the host and for wasm32
   doctor    say what this machine has and lacks for building, testing and training
   smollm2   fetch the SmolLM2-135M test model (a 93 MB download), check it, print its path
   web       build: put the page together in web/dist; serve: build it and show it; test: build it and run the browser tests";
@@ -32,7 +34,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments[..] {
-        ["test"] => checks::test(),
+        ["test"] => checks::test(&[]),
+        ["test", "--list"] => checks::list(),
+        ["test", "--only", ref names @ ..] if !names.is_empty() => checks::test(names),
         ["lint"] => checks::lint(),
         ["doctor"] => doctor::run(),
         ["smollm2"] => smollm2::fetch().map(|path| println!("{}", path.display())),

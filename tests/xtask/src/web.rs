@@ -6,47 +6,52 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::step::{Step, run_all};
+use crate::step::{Step, run_in_order};
 use crate::{Failure, root, setup};
 
 /// Built for a browser's vector instructions: every browser with WebGPU has them, and the CPU fallback needs them.
 const FLAGS: &str = "-C target-feature=+simd128";
 const DIST: &str = "web/dist";
 
+/// The steps that drive a browser.
+pub const BROWSER: [&str; 3] = ["npm", "browser", "browser-timed"];
+/// The second target folder, see [`beside`], as the place that one step at a time can use.
+pub const BESIDE: &str = "beside";
+
 /// Puts `web/dist` together.
 pub fn build() -> Result<(), Failure> {
     setup::ensure_rust()?;
-    run_all(&build_steps()?)
+    run_in_order(&build_steps()?)
 }
 
 /// Builds the page and serves it until Ctrl-C.
 pub fn serve() -> Result<(), Failure> {
     build()?;
     let site = root().join(DIST).display().to_string();
-    run_all(&[Step::cargo("the page's server", "run --release --locked -- web --site").argument(site)])
+    run_in_order(&[Step::cargo("server", "run --release --locked -- web --site").argument(site)])
 }
 
 /// Builds the page and runs the browser tests.
 pub fn test() -> Result<(), Failure> {
     setup::ensure()?;
     let mut steps = build_steps()?;
-    steps.push(Step::cargo("the command", "build --release --locked"));
+    steps.push(Step::cargo("command", "build --release --locked"));
     steps.extend(browser_steps()?);
-    run_all(&steps)
+    run_in_order(&steps)
 }
 
 /// Compile, bundle.
 pub fn build_steps() -> Result<Vec<Step>, Failure> {
-    let module = target_folder()?.join("wasm32-unknown-unknown/web/temper_web.wasm");
+    let beside = beside()?;
+    let module = PathBuf::from(&beside).join("wasm32-unknown-unknown/web/temper_web.wasm");
+    let here = |name, line: &str| Step::cargo(name, line).with("CARGO_TARGET_DIR", beside.as_str()).in_place(BESIDE);
     Ok(vec![
-        Step::cargo(
-            "the engine for the browser",
-            "build --locked --profile web --target wasm32-unknown-unknown -p temper-web",
-        )
-        .with("RUSTFLAGS", FLAGS),
-        Step::cargo("the page", "run --release --locked -p temper-web-bundle --")
+        here("module", "build --locked --profile web --target wasm32-unknown-unknown -p temper-web")
+            .with("RUSTFLAGS", FLAGS),
+        here("page", "run --release --locked -p temper-web-bundle --")
             .argument(module.display().to_string())
-            .argument(DIST),
+            .argument(DIST)
+            .after(&["module"]),
     ])
 }
 
@@ -55,12 +60,24 @@ pub fn browser_steps() -> Result<Vec<Step>, Failure> {
     let temper = target_folder()?.join("release").join(format!("temper{}", std::env::consts::EXE_SUFFIX));
     // npm is a script on Windows, which only its shell finds.
     let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
-    Ok(vec![
-        Step::program("what the browser tests need from npm", npm, "ci --no-audit --no-fund").inside("web/tests"),
-        Step::program("browser tests", "node", "--test page.test.mjs")
+    let node = |name, file: &str| {
+        Step::program(name, "node", &format!("--test {file}"))
             .inside("web/tests")
-            .with("TEMPER", temper.display().to_string()),
+            .with("TEMPER", temper.display().to_string())
+            .after(&["npm", "page", "command"])
+    };
+    Ok(vec![
+        Step::program("npm", npm, "ci --no-audit --no-fund").inside("web/tests"),
+        node("browser", "page.test.mjs"),
+        // What it measures is only true where nothing else runs.
+        node("browser-timed", "timed.test.mjs").alone(),
     ])
+}
+
+/// Where everything is compiled that is not this machine's command and its tests: a folder of its own in the target folder,
+/// so that both can be compiled at a time.
+pub fn beside() -> Result<String, Failure> {
+    Ok(target_folder()?.join("beside").display().to_string())
 }
 
 /// Where cargo builds: the `CARGO_TARGET_DIR`, the configuration's, or `target`.
@@ -104,10 +121,16 @@ mod tests {
     }
 
     #[test]
+    fn the_browser_tests_are_known_by_name() {
+        let names: Vec<&str> = browser_steps().unwrap().iter().map(Step::name).collect();
+        assert_eq!(names, BROWSER);
+    }
+
+    #[test]
     fn the_module_is_compiled_before_it_is_bundled_and_only_it_gets_the_browsers_flags() {
         let lines: Vec<String> = build_steps().unwrap().iter().map(|step| step.line()).collect();
         let [compile, bundle] = &lines[..] else { panic!("{lines:?}") };
-        assert!(compile.starts_with("RUSTFLAGS='-C target-feature=+simd128' cargo build"), "{compile}");
+        assert!(compile.contains("RUSTFLAGS='-C target-feature=+simd128' cargo build"), "{compile}");
         assert!(!bundle.contains("RUSTFLAGS") && bundle.contains("temper_web.wasm"), "{bundle}");
     }
 }
