@@ -6,3 +6,4 @@ pub mod devices;
 pub mod golden;
 pub mod models;
 pub mod oracle;
+pub mod skip;

@@ -1,7 +1,7 @@
 //! A real model end to end: SmolLM2-135M-Instruct from its GGUF file, against transformers.
 //!
 //! The file is 98 MB and not in the repository. `cargo xtask test` fetches it where it can and sets `TEMPER_SMOLLM2`;
-//! `cargo xtask smollm2` does so by hand. Without it these tests say on stderr that they were left out.
+//! `cargo xtask smollm2` does so by hand. Without it these tests say that they were left out.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use temper_conformance::compare::close;
 use temper_conformance::devices;
 use temper_conformance::golden::{GoldenFolder, Tensors, json};
 use temper_conformance::models::packed;
+use temper_conformance::skip;
 use temper_engine::Device;
 use temper_engine::config::ObjectiveSection;
 use temper_engine::data::{Document, Tokenizer};
@@ -25,13 +26,8 @@ use temper_engine::wait;
 use temper_engine::weights::gguf::Gguf;
 use temper_engine::weights::{self, Opened};
 
-#[allow(clippy::print_stderr, reason = "a test that was left out says so")]
-fn open() -> Option<(Opened, Arc<Gguf>)> {
-    let Some(path) = std::env::var_os("TEMPER_SMOLLM2") else {
-        eprintln!("left out: TEMPER_SMOLLM2 does not name the GGUF file (`cargo xtask smollm2` fetches it)");
-        return None;
-    };
-    let bytes = std::fs::read(&path).expect("TEMPER_SMOLLM2 names a readable file");
+fn open<T: Fn()>(test: T) -> Option<(Opened, Arc<Gguf>)> {
+    let bytes = skip::smollm2(test)?;
     Some(weights::open_gguf(Arc::new(bytes), "SmolLM2").expect("the GGUF file opens"))
 }
 
@@ -45,7 +41,7 @@ fn tokens(values: &[i64]) -> Vec<u32> {
 
 #[test]
 fn logits_of_a_real_quantised_model_equal_transformers_on_every_device() {
-    let Some((opened, _)) = open() else { return };
+    let Some((opened, _)) = open(logits_of_a_real_quantised_model_equal_transformers_on_every_device) else { return };
     let expected = Tensors::read("smollm2/expected.safetensors");
     let ids = tokens(expected.ints("prompt_ids"));
     for device in [Device::cpu(), devices::gpu()] {
@@ -59,7 +55,7 @@ fn logits_of_a_real_quantised_model_equal_transformers_on_every_device() {
 
 #[test]
 fn perplexity_of_the_stated_text_is_21_19() {
-    let Some((opened, gguf)) = open() else { return };
+    let Some((opened, gguf)) = open(perplexity_of_the_stated_text_is_21_19) else { return };
     let tokenizer = Tokenizer::from_gguf(&gguf.tokenizer().unwrap().vocabulary()).unwrap();
     let text = include_str!("../golden/smollm2/wikitext2_test_20000.txt");
     let ids = tokenizer.encode(text).unwrap();
@@ -75,7 +71,7 @@ fn perplexity_of_the_stated_text_is_21_19() {
 
 #[test]
 fn greedy_chat_answers_equal_transformers() {
-    let Some((opened, _)) = open() else { return };
+    let Some((opened, _)) = open(greedy_chat_answers_equal_transformers) else { return };
     let mut model = model(&opened, &Device::cpu(), Hold::F32);
     for chat in json("smollm2/expected.json")["chat"].as_array().unwrap() {
         let ids = |key: &str| -> Vec<u32> {
@@ -90,7 +86,7 @@ fn greedy_chat_answers_equal_transformers() {
 
 #[test]
 fn lora_gradients_and_steps_on_a_real_sample_equal_peft() {
-    let Some((opened, _)) = open() else { return };
+    let Some((opened, _)) = open(lora_gradients_and_steps_on_a_real_sample_equal_peft) else { return };
     let base = Tensors::read("smollm2/expected.safetensors");
     let expected = Tensors::read("smollm2/lora/expected.safetensors");
     let stated = &json("smollm2/expected.json")["lora"];

@@ -5,7 +5,6 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use temper_conformance::golden::{self, GoldenFolder};
@@ -71,9 +70,8 @@ fn bytes(relative: &str) -> Vec<u8> {
     std::fs::read(golden::path(relative)).unwrap_or_else(|e| panic!("{relative}: {e}"))
 }
 
-fn smollm2() -> Option<(weights::Opened, Arc<Gguf>)> {
-    let path = std::env::var_os("TEMPER_SMOLLM2").map(PathBuf::from)?;
-    let file = std::fs::read(&path).expect("TEMPER_SMOLLM2 names a readable file");
+fn smollm2<T: Fn()>(test: T) -> Option<(weights::Opened, Arc<Gguf>)> {
+    let file = temper_conformance::skip::smollm2(test)?;
     Some(weights::open_gguf(Arc::new(file), "smollm2.gguf").expect("the file opens"))
 }
 
@@ -201,7 +199,7 @@ fn a_gguf_file_is_the_same_model_as_the_folder_that_it_was_made_from() {
 
 #[test]
 fn smollm2_blocks_and_values_equal_the_goldens() {
-    let Some((opened, gguf)) = smollm2() else { return skipped() };
+    let Some((opened, gguf)) = smollm2(smollm2_blocks_and_values_equal_the_goldens) else { return };
     let file = bytes("smollm2/dequant.safetensors");
     for (stored, name) in [("attn_k", "self_attn.k_proj"), ("attn_v", "self_attn.v_proj")] {
         let found = opened.weights.read(&format!("model.layers.0.{name}.weight")).unwrap();
@@ -224,7 +222,7 @@ fn smollm2_blocks_and_values_equal_the_goldens() {
 
 #[test]
 fn smollm2_sums_of_every_tensor_equal_the_goldens() {
-    let Some((opened, _)) = smollm2() else { return skipped() };
+    let Some((opened, _)) = smollm2(smollm2_sums_of_every_tensor_equal_the_goldens) else { return };
     let golden = golden::json("smollm2/dequant.json");
     let sums = golden["checksums_f64_sum_and_sumsq_hf_layout"].as_object().unwrap();
     assert_eq!(sums.len(), opened.weights.names().len());
@@ -244,7 +242,7 @@ fn smollm2_sums_of_every_tensor_equal_the_goldens() {
 
 #[test]
 fn smollm2_describes_itself_and_brings_its_tokenizer() {
-    let Some((opened, gguf)) = smollm2() else { return skipped() };
+    let Some((opened, gguf)) = smollm2(smollm2_describes_itself_and_brings_its_tokenizer) else { return };
     let found = &opened.architecture;
     assert_eq!((found.family, found.vocab, found.hidden, found.layers), (Family::Llama, 49152, 576, 30));
     assert_eq!((found.heads, found.kv_heads, found.head_dim, found.intermediate), (9, 3, 64, 1536));
@@ -255,11 +253,6 @@ fn smollm2_describes_itself_and_brings_its_tokenizer() {
     assert_eq!((tokenizer.tokens.len(), tokenizer.merges.len(), tokenizer.token_types.len()), (49152, 48900, 49152));
     assert_eq!((tokenizer.pre.as_deref(), tokenizer.bos, tokenizer.eos), (Some("smollm"), Some(1), Some(2)));
     assert!(tokenizer.chat_template.unwrap().contains("<|im_start|>"));
-}
-
-#[allow(clippy::print_stderr, reason = "a test that did not run must say so")]
-fn skipped() {
-    eprintln!("skipped: TEMPER_SMOLLM2 is not set (cargo xtask smollm2 prints a path for it)");
 }
 
 #[test]
