@@ -772,7 +772,7 @@ mod tests {
     fn a_long_run_is_averaged_down_to_a_readable_number_of_points() {
         let points: Vec<_> = (0..10_000).map(|i| (f64::from(i), 1.0)).collect();
         let thin = thinned(points);
-        assert!(thin.len() <= POINTS && thin.iter().all(|p| p.1 == 1.0));
+        assert!((POINTS / 2..=POINTS).contains(&thin.len()) && thin.iter().all(|p| p.1 == 1.0));
         assert_eq!(thinned(vec![(1.0, 2.0), (2.0, f64::NAN)]), [(1.0, 2.0)]);
     }
 }

@@ -3,6 +3,7 @@
 
 use temper_conformance::compare::close;
 use temper_conformance::oracle::{self, wide};
+use temper_conformance::skip::skip;
 use temper_engine::kernels::cpu::matmul::Sizes;
 use temper_engine::kernels::cpu::simd::{Level, level, limit_level};
 use temper_engine::kernels::cpu::{self, STAT_FIELDS, TOP_SLOTS};
@@ -16,6 +17,11 @@ fn every_level_computes_what_the_oracle_says() {
     for limit in [Level::Baseline, Level::Avx2, Level::Avx512] {
         limit_level(limit);
         assert!(level() <= limit);
+        if level() < limit {
+            let test = every_level_computes_what_the_oracle_says;
+            skip(test, "instructions", &format!("in part: this machine has no {limit:?}"));
+            continue;
+        }
         let name = |what: &str| format!("{what} at {:?}", level());
 
         for (m, n, k) in [(1, 1, 1), (5, 25, 9), (33, 49, 600), (20, 200, 64)] {

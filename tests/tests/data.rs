@@ -206,11 +206,16 @@ fn offsets_point_at_the_text_of_each_token() {
     let tokenizer = smollm2();
     let source = "The café costs 12 €.\n<|im_end|>";
     let tokens = tokenizer.encode_with_offsets(source).unwrap();
-    for (id, (start, end)) in tokens.ids.iter().zip(&tokens.offsets) {
+    assert_eq!(tokens.ids.len(), tokens.offsets.len());
+    let mut covered = 0;
+    for (id, &(start, end)) in tokens.ids.iter().zip(&tokens.offsets) {
         let piece = tokenizer.decode(&[*id], false).unwrap();
         // A token that is a part of a letter's bytes covers the whole letter.
-        assert!(source[*start..*end] == piece || piece.contains('\u{fffd}'), "{piece:?} is not {start}..{end}");
+        assert!(source[start..end] == piece || piece.contains('\u{fffd}'), "{piece:?} is not {start}..{end}");
+        assert!(start <= covered && end >= covered, "{start}..{end} after {covered}");
+        covered = end;
     }
+    assert_eq!(covered, source.len(), "the tokens cover all of the text");
 }
 
 #[test]

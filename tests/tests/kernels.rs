@@ -199,6 +199,7 @@ fn row_statistics_of_every_poisoned_row_equal_the_oracle_at_every_width_and_k() 
         for top_k in [1, 2, 20, 63, 64] {
             for device in devices::all() {
                 let fields = read(&statistics(&device, &logits, &labels, top_k, &[columns]).fields).unwrap();
+                assert_eq!(fields.len(), 8 * rows.len());
                 for ((name, row), got) in rows.iter().zip(fields.chunks(8)) {
                     let want = oracle::row_stats::row_stats(row, Some(columns / 2), top_k);
                     let what = format!("{name}, {columns} columns, K {top_k}, {}", device.name());
@@ -224,6 +225,7 @@ fn one_two_or_three_vocabulary_tiles_give_the_statistics_of_the_whole_row() {
             for device in devices::all() {
                 let labels = vec![label as u32; kept.len()];
                 let fields = read(&statistics(&device, &flat(&kept), &labels, 20, ends).fields).unwrap();
+                assert_eq!(fields.len(), 8 * kept.len());
                 for ((name, row), got) in kept.iter().zip(fields.chunks(8)) {
                     let want = oracle::row_stats::row_stats(row, Some(label), 20);
                     assert_fields(&format!("{name}, tiles {ends:?}, {}", device.name()), got, &want, 20);
@@ -266,6 +268,7 @@ fn nan_and_infinity_are_counted_in_every_lane_and_never_hang_the_selection() {
         rows.push(("masked label", vec![f32::NEG_INFINITY; columns]));
         let labels = vec![3; rows.len()];
         let fields = read(&statistics(&device, &flat(&rows), &labels, 20, &[columns]).fields).unwrap();
+        assert_eq!(fields.len(), 8 * rows.len());
         for (index, ((name, row), got)) in rows.iter().zip(fields.chunks(8)).enumerate() {
             let want = oracle::row_stats::row_stats(row, Some(3), 20);
             let what = format!("row {index}, {name}, on {}", device.name());

@@ -180,6 +180,7 @@ fn loss_gate_and_gradient_of_every_golden_case_equal_pytorch() {
 #[test]
 fn the_other_losses_of_every_golden_case_equal_pytorch() {
     let tensors = Tensors::read("eaft_loss.safetensors");
+    let mut compared = 0;
     for case in cases(&tensors).iter().filter(|case| (2..=64).contains(&case.top_k)) {
         let (top_k, exponent) = (case.top_k.to_string(), case.number("alpha").to_string());
         let eaft = |normalizer| {
@@ -195,6 +196,7 @@ fn the_other_losses_of_every_golden_case_equal_pytorch() {
             if !case.json[key].is_f64() {
                 continue; // the shifted cases store plain cross entropy alone
             }
+            compared += 1;
             for device in devices::all() {
                 let got = (f64::from(run(&device, case, &objective).loss) * case.scale) as f32;
                 close(&format!("{} {key} on {}", case.name, device.name()), &[got], &[case.number(key)], 1e-7, 4e-6)
@@ -202,6 +204,7 @@ fn the_other_losses_of_every_golden_case_equal_pytorch() {
             }
         }
     }
+    assert_eq!(compared, 82, "stored losses");
 }
 
 #[test]

@@ -165,6 +165,7 @@ fn micro_batches_and_packing_do_not_change_the_gradient() {
             let split = models::unpacked(&documents);
             let (two_loss, two) = gradients(models::tiny("qwen3", &device, true), method, &split, Recompute::Never);
             assert!((one_loss - two_loss).abs() <= 1e-5 * one_loss.abs(), "{method}: {one_loss} and {two_loss}");
+            assert!(one.trained().len() == two.trained().len() && one.trained().len() > 20, "{method}");
             for (a, b) in one.trained().iter().zip(two.trained()) {
                 let a = wait(to_host(a.gradient.as_ref().unwrap())).unwrap();
                 let b: Vec<f64> =
@@ -244,6 +245,8 @@ fn adapter_logits_gradients_and_steps_equal_peft() {
             for _ in 0..5 {
                 wait(session.step(std::slice::from_ref(&batch), 1e-3)).unwrap();
             }
+            let stored = expected.names().iter().filter(|name| name.starts_with("after5.")).count();
+            assert_eq!(session.model.trained().len(), stored, "{what}: every stored parameter is compared");
             for parameter in session.model.trained() {
                 let name = format!("after5.base_model.model.{}", parameter.parts[0].name);
                 // Adam divides by the gradient's size, so an element whose gradient is near zero may move by up to a

@@ -173,6 +173,7 @@ fn a_gguf_file_is_the_same_model_as_the_folder_that_it_was_made_from() {
         let (opened, gguf) = weights::open_gguf(file, name).unwrap();
         // Up to the rotary scaling's last digits, which GGUF stores as divisors only.
         let frequencies = folder.architecture.rope_frequencies();
+        assert_eq!(opened.architecture.rope_frequencies().len(), frequencies.len());
         for (x, y) in opened.architecture.rope_frequencies().iter().zip(&frequencies) {
             assert!((x - y).abs() <= 1e-6 * y, "{name}: {x}, expected {y}");
         }
