@@ -1,11 +1,12 @@
 // What the tests stand on: the real server, a real Chromium, and a page that is watched from its first byte.
 
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
+import { execFile, execFileSync, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 
 import { chromium } from "playwright-core";
 
@@ -14,6 +15,13 @@ export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** SwiftShader computes on the CPU, and everything else does too: this is patience, not a promise. */
 export const PATIENCE = 180_000;
+/** For a test as a whole. */
+export const once = { timeout: 2 * PATIENCE };
+
+/** WebGPU in software is used where it is asked for; by itself the page then takes the CPU. */
+export const ON_WEBGPU = { device: "webgpu" };
+/** More steps than any test makes. In the order in which the page writes them into its address. */
+export const LONG = { data: "shakespeare", "run.steps": "1000", "run.batch_tokens": "128" };
 
 const FLAGS = ["--no-sandbox", "--no-first-run", "--disable-quic", "--disable-background-networking",
   "--disable-component-update", "--disable-sync"];
@@ -93,8 +101,17 @@ export async function launchUntouched(flags) {
 
 export const jsonLines = (path) => readFileSync(path, "utf8").trim().split("\n").map((line) => JSON.parse(line));
 
+const known = new Map();
+
 /** Losses of both learners from the command, with the settings that the page has: `[[left, right], ...]`. */
 export function nativeLosses(settings) {
+  const key = JSON.stringify(settings);
+  // A promise is remembered: tests that run at the same time wait for one run of the command.
+  if (!known.has(key)) known.set(key, train(settings));
+  return known.get(key);
+}
+
+async function train(settings) {
   const folder = mkdtempSync(join(tmpdir(), "temper-native-"));
   try {
     const { data, "left.objective.method": left, "right.objective.method": right, ...common } = settings;
@@ -105,7 +122,7 @@ export function nativeLosses(settings) {
     const overrides = Object.entries(set).flatMap(([key, value]) => ["--set", `${key}=${value}`]);
     const out = join(folder, "out");
     const line = ["train", join(folder, "run.toml"), "--device", "cpu", "--out", out, ...overrides];
-    execFileSync(TEMPER, line, { stdio: "pipe" });
+    await promisify(execFile)(TEMPER, line);
     const losses = (file) => jsonLines(join(out, file)).map(({ loss }) => loss);
     const [main, baseline] = [losses("metrics.jsonl"), losses("baseline/metrics.jsonl")];
     return baseline.map((loss, step) => [loss, main[step]]);

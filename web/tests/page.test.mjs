@@ -1,7 +1,8 @@
 // The page in a real Chromium, from the real server: what it computes, what a visitor can do, and what it never does.
 //
 // WebGPU is SwiftShader here, which computes on the CPU and takes its time: what it computes is tested with it, and
-// what a visitor can do besides on the CPU device, where a step takes a tenth of a second.
+// what a visitor can do besides on the CPU device, where a step takes a tenth of a second. Groups of tests run at the
+// same time, each with a browser of its own; what measures time is in `timed.test.mjs`, where nothing runs beside it.
 
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, readdirSync } from "node:fs";
@@ -9,8 +10,8 @@ import { createRequire } from "node:module";
 import { after, before, describe, it } from "node:test";
 
 import { BROKEN, ownText, tinyGguf } from "./files.mjs";
-import { here, jsonLines, launch, launchUntouched, mainThreadTasks, nativeLosses, PATIENCE, serve, sleep, Visit, WITH }
-  from "./harness.mjs";
+import { here, jsonLines, launch, launchUntouched, LONG, nativeLosses, ON_WEBGPU, once, PATIENCE, serve, sleep, Visit,
+  WITH } from "./harness.mjs";
 
 /** Ten steps that page and command make alike. */
 const RUN = { data: "shakespeare", "run.steps": "10", "run.batch_tokens": "128", "run.seed": "7",
@@ -18,12 +19,8 @@ const RUN = { data: "shakespeare", "run.steps": "10", "run.batch_tokens": "128",
   "left.objective.method": "sft", "right.objective.method": "eaft" };
 const LORA = { ...RUN, "adapter.kind": "lora", "adapter.rank": "4", "adapter.alpha": "8",
   "optim.learning_rate": "1e-3" };
-/** WebGPU in software is used where it is asked for; by itself the page then takes the CPU. */
-const ON_WEBGPU = { device: "webgpu" };
 /** A shader that no step of training launches. */
 const UNUSED_SHADERS = ["scale_add"];
-/** More steps than any test makes. In the order in which the page writes them into its address. */
-const LONG = { data: "shakespeare", "run.steps": "1000", "run.batch_tokens": "128" };
 
 /**
  * Page against command, in nats. The first loss is the forward pass alone, in single precision summed in another
@@ -32,12 +29,6 @@ const LONG = { data: "shakespeare", "run.steps": "1000", "run.batch_tokens": "12
  */
 const FIRST_TOLERANCE = 2e-5;
 const LATER_TOLERANCE = 1e-4;
-/** From the navigation to the first trained step, in seconds, with the page's own settings. */
-const FIRST_STEP_WITHIN = 15;
-/** Longest task of the main thread while training, in milliseconds. */
-const LONGEST_TASK = 50;
-
-const once = { timeout: 2 * PATIENCE };
 
 let server;
 before(async () => { server = await serve(); });
@@ -57,7 +48,7 @@ const largest = (found, wanted) =>
 
 /** Plays a fresh page to its tenth step, compares with the command, and closes it. */
 async function trainsAsTheCommand(trained, run, t) {
-  const wanted = nativeLosses(run);
+  const wanted = await nativeLosses(run);
   await trained.click("#play");
   await trained.hasFrames(10);
   const found = await trained.losses();
@@ -88,36 +79,27 @@ async function trainOnGguf(context, device = {}) {
   await own.page.close();
 }
 
-describe("with WebGPU", () => {
-  let browser;
-  let context;
-  let visit;
+/** A browser of its own for a group of tests. */
+function browser(flags) {
+  const at = {};
   before(async () => {
-    browser = await launch(WITH.webgpu);
-    context = await browser.newContext();
+    at.browser = await launch(flags);
+    at.context = await at.browser.newContext();
+    at.context.setDefaultTimeout(PATIENCE);
   }, once);
-  after(() => browser.close());
+  after(() => at.browser.close());
+  return at;
+}
+
+const withWebGpu = () => describe("with WebGPU", () => {
+  const at = browser(WITH.webgpu);
+  let visit;
 
   /** The page that most tests use, wherever it stands. */
-  const shared = async () => { visit ??= await Visit.begin(context, server.origin, { ...RUN, ...ON_WEBGPU }); };
-
-  it("makes the first step in time, with everything at its default", once, async (t) => {
-    const first = new Visit(await context.newPage());
-    const start = performance.now();
-    await first.load(server.origin);
-    await first.reaches("ready");
-    const ready = performance.now();
-    await first.click("#step");
-    await first.hasFrames(1);
-    const seconds = (performance.now() - start) / 1000;
-    t.diagnostic(`first step after ${seconds.toFixed(1)} s, of which loading ${((ready - start) / 1000).toFixed(1)} s`);
-    first.isClean();
-    await first.page.close();
-    assert.ok(seconds <= FIRST_STEP_WITHIN, `${seconds.toFixed(1)} s, and at most ${FIRST_STEP_WITHIN} s are allowed`);
-  });
+  const shared = async () => { visit ??= await Visit.begin(at.context, server.origin, { ...RUN, ...ON_WEBGPU }); };
 
   it("trains to the command's losses, whatever is pressed between", once, async (t) => {
-    const wanted = nativeLosses(RUN);
+    const wanted = await nativeLosses(RUN);
     await shared();
     assert.match(await visit.text("#device"), /^WebGPU/);
     await visit.click("#play");
@@ -157,38 +139,19 @@ describe("with WebGPU", () => {
     assert.deepEqual(untested.map((name) => name.replace(".wgsl", "")), UNUSED_SHADERS);
   });
 
-  it("trains an adapter on a dropped GGUF", once, () => trainOnGguf(context, ON_WEBGPU));
+  it("trains an adapter on a dropped GGUF", once, () => trainOnGguf(at.context, ON_WEBGPU));
 
-  it("never holds the main thread for long while training", once, async (t) => {
+  it("had no error in its console and broke no policy in all of this", once, async () => {
     await shared();
-    await visit.reset();
-    await assertUnblocked(browser, visit, t);
+    visit.isClean();
   });
-
-  it("had no error in its console and broke no policy in all of this", once, () => visit?.isClean());
 });
 
-describe("without WebGPU, on the CPU", () => {
-  let browser;
-  let context;
-  let visit;
-  before(async () => {
-    browser = await launch(WITH.cpu);
-    context = await browser.newContext();
-  }, once);
-  after(() => browser.close());
-
-  /** The page that most tests use. Each leaves it as it was, at step 0, or it is loaded again. */
-  async function shared() {
-    if (!visit) visit = await Visit.begin(context, server.origin, LONG);
-    if (!await visit.isFresh(LONG)) {
-      await visit.load(server.origin, LONG);
-      await visit.reaches("ready");
-    }
-  }
+const onTheirOwnPages = () => describe("on the CPU, each on a page of its own", () => {
+  const at = browser(WITH.cpu);
 
   it("trains on the CPU to the command's losses, says so, and says how to get WebGPU", once, async (t) => {
-    const trained = await Visit.begin(context, server.origin, RUN);
+    const trained = await Visit.begin(at.context, server.origin, RUN);
     assert.match(await trained.text("#device"), /^CPU, SIMD/);
     assert.ok((await trained.text("#device-why")).length > 20);
     await trained.click("#device-help summary");
@@ -197,7 +160,7 @@ describe("without WebGPU, on the CPU", () => {
   });
 
   it("says what is wrong where WebGPU is demanded", once, async () => {
-    const refused = new Visit(await context.newPage());
+    const refused = new Visit(await at.context.newPage());
     await refused.load(server.origin, { ...LONG, device: "webgpu" });
     await refused.until(() => ["ready", "failed"].includes(document.body.dataset.state));
     assert.equal(await refused.state(), "failed");
@@ -206,8 +169,118 @@ describe("without WebGPU, on the CPU", () => {
   });
 
   it("trains a LoRA adapter to the command's losses", once, async (t) => {
-    await trainsAsTheCommand(await Visit.begin(context, server.origin, LORA), LORA, t);
+    await trainsAsTheCommand(await Visit.begin(at.context, server.origin, LORA), LORA, t);
   });
+
+  it("says which parts of an address it cannot use", once, async () => {
+    const odd = await Visit.begin(at.context, server.origin, { ...LONG, "run.seed": "many", nonsense: "<b>1</b>" });
+    const warning = await odd.text("#warning");
+    assert.ok(warning.includes('"many" is not a value of run.seed'), warning);
+    assert.ok(warning.includes('"nonsense" is not a setting'), warning);
+    odd.isClean();
+    await odd.page.close();
+  });
+
+  it("trains an adapter on a dropped GGUF", once, () => trainOnGguf(at.context));
+
+  it("fits a phone of 360 px, and has its picture taken", once, async () => {
+    mkdirSync(here("screenshots"), { recursive: true });
+    const posed = await Visit.begin(at.context, server.origin, { "run.steps": "60" });
+    await posed.click("#play");
+    await posed.hasFrames(31);
+    await posed.click("#pause");
+    await posed.reaches("paused");
+    await posed.click('[data-region="0,0.1,0,0.5"]');
+    await posed.page.locator("#text-tokens [data-position]").nth(20).focus();
+    await posed.shows("#token-candidates table");
+    // What is drawn at intervals comes a moment later.
+    await sleep(2000);
+    for (const [name, width, height] of [["desktop", 1440, 1000], ["phone", 390, 844], ["narrow", 360, 740]]) {
+      for (const colorScheme of ["light", "dark"]) {
+        await posed.page.emulateMedia({ colorScheme });
+        await posed.page.setViewportSize({ width, height });
+        await sleep(700);
+        const content = await posed.page.evaluate(() => document.documentElement.scrollWidth);
+        assert.ok(content <= width, `${name}: ${content} px of content on ${width} px`);
+        await posed.page.evaluate(() => scrollTo(0, 0));
+        await posed.page.screenshot({ path: here(`screenshots/${name}-${colorScheme}.png`) });
+        await posed.page.screenshot({ path: here(`screenshots/${name}-${colorScheme}-whole.png`), fullPage: true });
+      }
+    }
+    posed.isClean();
+    await posed.page.close();
+  });
+
+  it("asks nobody else for anything, and nobody at all once it is loaded", once, async () => {
+    const quiet = await Visit.begin(at.context, server.origin, LONG);
+    const paths = quiet.seen.requests.map((url) => new URL(url)).map(({ origin, pathname }) => {
+      assert.equal(origin, server.origin);
+      return pathname;
+    });
+    // Also what the worker fetches is seen.
+    const needed = ["/", "/worker.js", "/temper_web_bg.wasm", "/demo.safetensors"];
+    assert.deepEqual(needed.filter((path) => !paths.includes(path)), []);
+    const loaded = quiet.seen.requests.length;
+    await quiet.steps(2);
+    await quiet.click("#sample-now");
+    await quiet.saved("#download-checkpoint");
+    await quiet.set("#data-set", "wikipedia");
+    await quiet.reset();
+    assert.deepEqual(quiet.seen.requests.slice(loaded), []);
+    quiet.isClean();
+    await quiet.page.close();
+  });
+
+  it("pauses in a tab that becomes hidden, and goes on when it is asked to", once, async () => {
+    const browser = await launchUntouched(WITH.cpu);
+    try {
+      const visit = await Visit.begin(browser.context, server.origin, LONG);
+      await visit.click("#play");
+      await visit.hasFrames(1);
+      const other = await browser.context.newPage();
+      await other.bringToFront();
+      await visit.until(() => document.visibilityState === "hidden");
+      await visit.reaches("paused");
+      const paused = (await visit.frames()).length;
+      await sleep(2000);
+      assert.equal((await visit.frames()).length, paused, "steps were made in a hidden tab");
+      assert.match(await visit.text("#status"), /hidden/);
+      await visit.page.bringToFront();
+      await visit.click("#play");
+      await visit.hasFrames(paused + 1);
+      visit.isClean();
+    } finally {
+      await browser.close();
+    }
+  });
+
+  it("says so without WebAssembly instead of showing a dead page", once, async () => {
+    const browser = await launch(WITH.neither);
+    try {
+      const visit = new Visit(await browser.newPage());
+      await visit.load(server.origin);
+      await visit.until(() => ["ready", "failed"].includes(document.body.dataset.state));
+      assert.equal(await visit.state(), "failed");
+      assert.match(await visit.text("#error"), /WebAssembly/);
+      assert.ok(await visit.page.locator("#play").isDisabled());
+    } finally {
+      await browser.close();
+    }
+  });
+});
+
+const onOnePage = () => describe("on the CPU, on one page", () => {
+  const at = browser(WITH.cpu);
+  let visit;
+
+  /** The page that most tests use. Each leaves it as it was, at step 0, or it is loaded again. */
+  async function shared() {
+    if (!visit) visit = await Visit.begin(at.context, server.origin, LONG);
+    if (!await visit.isFresh(LONG)) {
+      await visit.load(server.origin, LONG);
+      await visit.reaches("ready");
+    }
+  }
 
   it("steps, plays, pauses and resets, and the same seed gives the same losses", once, async () => {
     await shared();
@@ -288,7 +361,7 @@ describe("without WebGPU, on the CPU", () => {
     assert.equal(address.searchParams.get("run.seed"), "11");
     assert.equal(address.searchParams.get("optim.learning_rate"), "0.002");
     assert.equal(address.searchParams.has("optim.schedule"), false, "a default is not part of the address");
-    const again = await Visit.begin(context, server.origin, address.searchParams);
+    const again = await Visit.begin(at.context, server.origin, address.searchParams);
     const shown = { seed: "11", "learning-rate": "0.002", "data-set": "shakespeare", "batch-tokens": "128" };
     for (const [id, value] of Object.entries(shown)) assert.equal(await again.page.inputValue(`#${id}`), value, id);
     await again.steps(1);
@@ -299,15 +372,6 @@ describe("without WebGPU, on the CPU", () => {
     await visit.click("#seed-reset");
     await visit.click("#learning-rate-reset");
     await visit.reset();
-  });
-
-  it("says which parts of an address it cannot use", once, async () => {
-    const odd = await Visit.begin(context, server.origin, { ...LONG, "run.seed": "many", nonsense: "<b>1</b>" });
-    const warning = await odd.text("#warning");
-    assert.ok(warning.includes('"many" is not a value of run.seed'), warning);
-    assert.ok(warning.includes('"nonsense" is not a setting'), warning);
-    odd.isClean();
-    await odd.page.close();
   });
 
   it("goes back to a recorded step on the timeline", once, async () => {
@@ -444,14 +508,6 @@ describe("without WebGPU, on the CPU", () => {
     await visit.reset();
   });
 
-  it("trains an adapter on a dropped GGUF", once, () => trainOnGguf(context));
-
-  it("never holds the main thread for long while training", once, async (t) => {
-    await shared();
-    await assertUnblocked(browser, visit, t);
-    await visit.reset();
-  });
-
   it("passes axe-core in light and dark, wide and narrow, with and without the tour", once, async () => {
     await shared();
     await visit.steps(2);
@@ -464,7 +520,7 @@ describe("without WebGPU, on the CPU", () => {
     await visit.click('[data-region="0.9,1,0,0.5"]');
     const source = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
     // Through the debugger, because the page's policy lets no foreign script in.
-    const debug = await context.newCDPSession(visit.page);
+    const debug = await at.context.newCDPSession(visit.page);
     await debug.send("Runtime.evaluate", { expression: source });
     const violations = [];
     const check = async (when) => {
@@ -491,115 +547,14 @@ describe("without WebGPU, on the CPU", () => {
     await visit.reset();
   });
 
-  it("fits a phone of 360 px, and has its picture taken", once, async () => {
-    mkdirSync(here("screenshots"), { recursive: true });
-    const posed = await Visit.begin(context, server.origin, { "run.steps": "60" });
-    await posed.click("#play");
-    await posed.hasFrames(31);
-    await posed.click("#pause");
-    await posed.reaches("paused");
-    await posed.click('[data-region="0,0.1,0,0.5"]');
-    await posed.page.locator("#text-tokens [data-position]").nth(20).focus();
-    await posed.shows("#token-candidates table");
-    // What is drawn at intervals comes a moment later.
-    await sleep(2000);
-    for (const [name, width, height] of [["desktop", 1440, 1000], ["phone", 390, 844], ["narrow", 360, 740]]) {
-      for (const colorScheme of ["light", "dark"]) {
-        await posed.page.emulateMedia({ colorScheme });
-        await posed.page.setViewportSize({ width, height });
-        await sleep(700);
-        const content = await posed.page.evaluate(() => document.documentElement.scrollWidth);
-        assert.ok(content <= width, `${name}: ${content} px of content on ${width} px`);
-        await posed.page.evaluate(() => scrollTo(0, 0));
-        await posed.page.screenshot({ path: here(`screenshots/${name}-${colorScheme}.png`) });
-        await posed.page.screenshot({ path: here(`screenshots/${name}-${colorScheme}-whole.png`), fullPage: true });
-      }
-    }
-    posed.isClean();
-    await posed.page.close();
-  });
-
-  it("asks nobody else for anything, and nobody at all once it is loaded", once, async () => {
-    const quiet = await Visit.begin(context, server.origin, LONG);
-    const paths = quiet.seen.requests.map((url) => new URL(url)).map(({ origin, pathname }) => {
-      assert.equal(origin, server.origin);
-      return pathname;
-    });
-    // Also what the worker fetches is seen.
-    const needed = ["/", "/worker.js", "/temper_web_bg.wasm", "/demo.safetensors"];
-    assert.deepEqual(needed.filter((path) => !paths.includes(path)), []);
-    const loaded = quiet.seen.requests.length;
-    await quiet.steps(2);
-    await quiet.click("#sample-now");
-    await quiet.saved("#download-checkpoint");
-    await quiet.set("#data-set", "wikipedia");
-    await quiet.reset();
-    assert.deepEqual(quiet.seen.requests.slice(loaded), []);
-    quiet.isClean();
-    await quiet.page.close();
-  });
-
-  it("had no error in its console and broke no policy in all of this", once, () => visit?.isClean());
-});
-
-describe("in a tab that becomes hidden", () => {
-  it("pauses, and goes on when it is asked to", once, async () => {
-    const browser = await launchUntouched(WITH.cpu);
-    try {
-      const visit = await Visit.begin(browser.context, server.origin, LONG);
-      await visit.click("#play");
-      await visit.hasFrames(1);
-      const other = await browser.context.newPage();
-      await other.bringToFront();
-      await visit.until(() => document.visibilityState === "hidden");
-      await visit.reaches("paused");
-      const paused = (await visit.frames()).length;
-      await sleep(2000);
-      assert.equal((await visit.frames()).length, paused, "steps were made in a hidden tab");
-      assert.match(await visit.text("#status"), /hidden/);
-      await visit.page.bringToFront();
-      await visit.click("#play");
-      await visit.hasFrames(paused + 1);
-      visit.isClean();
-    } finally {
-      await browser.close();
-    }
+  it("had no error in its console and broke no policy in all of this", once, async () => {
+    await shared();
+    visit.isClean();
   });
 });
 
-describe("without WebAssembly", () => {
-  it("says so instead of showing a dead page", once, async () => {
-    const browser = await launch(WITH.neither);
-    try {
-      const visit = new Visit(await browser.newPage());
-      await visit.load(server.origin);
-      await visit.until(() => ["ready", "failed"].includes(document.body.dataset.state));
-      assert.equal(await visit.state(), "failed");
-      assert.match(await visit.text("#error"), /WebAssembly/);
-      assert.ok(await visit.page.locator("#play").isDisabled());
-    } finally {
-      await browser.close();
-    }
-  });
+describe("the page", { concurrency: 3 }, () => {
+  withWebGpu();
+  onTheirOwnPages();
+  onOnePage();
 });
-
-/**
- * No task of the main thread takes over 50 ms while training. Where all cores are busy, as with SwiftShader, a task
- * also waits for its turn, which is not the page's doing. So the thread's own work counts, and what a task took beyond
- * that has to be time that the kernel kept the thread waiting for a core, not time that it waited for something else.
- */
-async function assertUnblocked(browser, visit, t) {
-  await visit.click("#play");
-  await visit.hasFrames(2);
-  const { tasks, waited } = await mainThreadTasks(browser, visit.page, 10_000);
-  await visit.click("#pause");
-  await visit.reaches("paused");
-  assert.ok(tasks.length > 50, `only ${tasks.length} tasks were seen`);
-  const long = tasks.filter(({ wall }) => wall > LONGEST_TASK);
-  const [work, wall] = ["work", "wall"].map((key) => Math.max(...tasks.map((task) => task[key])));
-  const beyond = long.reduce((sum, task) => sum + task.wall - task.work, 0);
-  t.diagnostic(`${tasks.length} tasks; longest ${work.toFixed(1)} ms of work, ${wall.toFixed(1)} ms by the clock; `
-    + `${long.length} over ${LONGEST_TASK} ms by the clock; ${waited.toFixed(0)} ms in all waiting for a core`);
-  assert.ok(work <= LONGEST_TASK, `a task worked for ${work.toFixed(1)} ms`);
-  assert.ok(beyond <= waited, `tasks stood still for ${beyond.toFixed(0)} ms, waiting for other than a core`);
-}

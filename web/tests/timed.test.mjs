@@ -1,0 +1,73 @@
+// What the page takes, in a real Chromium, from the real server: the first step, and the main thread while it trains.
+//
+// Run alone: whatever computes beside it takes the time that is measured here.
+
+import assert from "node:assert/strict";
+import { after, before, it } from "node:test";
+
+import { launch, LONG, mainThreadTasks, ON_WEBGPU, once, serve, Visit, WITH } from "./harness.mjs";
+
+/** From the navigation to the first trained step, in seconds, with the page's own settings. */
+const FIRST_STEP_WITHIN = 15;
+/** Longest task of the main thread while training, in milliseconds. */
+const LONGEST_TASK = 50;
+
+let server;
+before(async () => { server = await serve(); });
+after(() => server.stop());
+
+/** A test with a browser of its own. */
+function itWith(flags, what, test) {
+  it(what, once, async (t) => {
+    const browser = await launch(flags);
+    try {
+      await test(browser, t);
+    } finally {
+      await browser.close();
+    }
+  });
+}
+
+itWith(WITH.webgpu, "makes the first step in time, with everything at its default", async (browser, t) => {
+  const first = new Visit(await browser.newPage());
+  const start = performance.now();
+  await first.load(server.origin);
+  await first.reaches("ready");
+  const ready = performance.now();
+  await first.click("#step");
+  await first.hasFrames(1);
+  const seconds = (performance.now() - start) / 1000;
+  t.diagnostic(`first step after ${seconds.toFixed(1)} s, of which loading ${((ready - start) / 1000).toFixed(1)} s`);
+  first.isClean();
+  assert.ok(seconds <= FIRST_STEP_WITHIN, `${seconds.toFixed(1)} s, and at most ${FIRST_STEP_WITHIN} s are allowed`);
+});
+
+itWith(WITH.webgpu, "never holds the main thread for long while training with WebGPU", async (browser, t) => {
+  await assertUnblocked(browser, await Visit.begin(browser, server.origin, { ...LONG, ...ON_WEBGPU }), t);
+});
+
+itWith(WITH.cpu, "never holds the main thread for long while training on the CPU", async (browser, t) => {
+  await assertUnblocked(browser, await Visit.begin(browser, server.origin, LONG), t);
+});
+
+/**
+ * No task of the main thread takes over 50 ms while training. Where all cores are busy, as with SwiftShader, a task
+ * also waits for its turn, which is not the page's doing. So the thread's own work counts, and what a task took beyond
+ * that has to be time that the kernel kept the thread waiting for a core, not time that it waited for something else.
+ */
+async function assertUnblocked(browser, visit, t) {
+  await visit.click("#play");
+  await visit.hasFrames(2);
+  const { tasks, waited } = await mainThreadTasks(browser, visit.page, 10_000);
+  await visit.click("#pause");
+  await visit.reaches("paused");
+  visit.isClean();
+  assert.ok(tasks.length > 50, `only ${tasks.length} tasks were seen`);
+  const long = tasks.filter(({ wall }) => wall > LONGEST_TASK);
+  const [work, wall] = ["work", "wall"].map((key) => Math.max(...tasks.map((task) => task[key])));
+  const beyond = long.reduce((sum, task) => sum + task.wall - task.work, 0);
+  t.diagnostic(`${tasks.length} tasks; longest ${work.toFixed(1)} ms of work, ${wall.toFixed(1)} ms by the clock; `
+    + `${long.length} over ${LONGEST_TASK} ms by the clock; ${waited.toFixed(0)} ms in all waiting for a core`);
+  assert.ok(work <= LONGEST_TASK, `a task worked for ${work.toFixed(1)} ms`);
+  assert.ok(beyond <= waited, `tasks stood still for ${beyond.toFixed(0)} ms, waiting for other than a core`);
+}
