@@ -27,7 +27,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::step::{Step, run_all};
-use crate::{Failure, features, markdown, root, setup, smollm2, web};
+use crate::{Failure, binaries, features, markdown, root, setup, smollm2, web};
 
 /// All crates but the page's bundler, see above.
 const CRATES: &str = "--workspace --exclude temper-web-bundle";
@@ -36,10 +36,7 @@ const HOST: &str = "host";
 
 /// `test`: everything, or the steps of these names.
 pub fn test(only: &[&str]) -> Result<(), Failure> {
-    let names: Vec<&str> = steps(&[])?.iter().map(Step::name).collect();
-    if let Some(unknown) = only.iter().find(|name| !names.contains(name)) {
-        return Err(format!("there is no step {unknown:?}; there are {}", names.join(", ")));
-    }
+    known(only, &steps(&[])?)?;
     let wanted = |name: &str| only.is_empty() || only.contains(&name);
     // Whoever repeats one step has seen to the rest, or reads what is missing.
     if only.is_empty() {
@@ -71,7 +68,7 @@ pub fn test(only: &[&str]) -> Result<(), Failure> {
         steps.retain(|step| !web::BROWSER.contains(&step.name()));
     }
     steps.retain(|step| wanted(step.name()));
-    left_out.extend(run_all(&steps)?);
+    left_out.extend(run_all(steps)?);
     // Last, where it is seen: a run that left something out does not end like one that did not.
     if !left_out.is_empty() {
         left_out.sort();
@@ -80,19 +77,28 @@ pub fn test(only: &[&str]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Fails if one of `names` is no step's.
+fn known(names: &[&str], steps: &[Step]) -> Result<(), Failure> {
+    let all: Vec<&str> = steps.iter().map(Step::name).collect();
+    match names.iter().find(|name| !all.contains(name)) {
+        Some(unknown) => Err(format!("there is no step {unknown:?}; there are {}", all.join(", "))),
+        None => Ok(()),
+    }
+}
+
 /// `test --list`: the steps' names and what each runs.
 pub fn list() -> Result<(), Failure> {
-    steps(&[])?.iter().for_each(|step| println!("{:<14} {}", step.name(), step.line()));
+    steps(&[])?.iter().for_each(|step| println!("{:<17} {}", step.name(), step.line()));
     Ok(())
 }
 
 /// Formatting and lints.
 pub fn lint() -> Result<(), Failure> {
     setup::ensure_rust()?;
-    run_all(&lints()?).map(|_| ())
+    run_all(lints()?).map(|_| ())
 }
 
-/// The step that runs all tests.
+/// The step that builds all tests, and then runs them.
 const TESTS: &str = "tests";
 
 /// Everything, cheapest first. `environment` is for the tests.
@@ -101,33 +107,31 @@ fn steps(environment: &[(&'static str, String)]) -> Result<Vec<Step>, Failure> {
     let elsewhere =
         |name, line: &str| Step::cargo(name, line).with("CARGO_TARGET_DIR", beside.as_str()).in_place(web::BESIDE);
     let here = |name, line: &str| Step::cargo(name, line).in_place(HOST);
-    let tested = |name, line: &str| {
-        let mut step = here(name, line);
-        for (name, value) in environment {
-            step = step.with(name, value.as_str());
-        }
-        // One test uses all cores by itself (burn's CPU backend, software Vulkan); many at once only add memory.
-        if std::env::var_os("RUST_TEST_THREADS").is_none() {
-            step = step.with("RUST_TEST_THREADS", "2");
-        }
-        step
-    };
-    // Without a folder for it the software Vulkan driver complains on every device it opens.
-    let mut tests =
-        tested(TESTS, &format!("test --release --locked {CRATES} --exclude temper-shaders")).after(&["build"]);
-    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
-        tests = tests.with("XDG_RUNTIME_DIR", std::env::temp_dir().display().to_string());
+    let mut environment = environment.to_vec();
+    // One test uses all cores by itself (burn's CPU backend, software Vulkan); many at once only add memory.
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        environment.push(("RUST_TEST_THREADS", "2".into()));
     }
+    // Without a folder for it the software Vulkan driver complains on every device it opens.
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        environment.push(("XDG_RUNTIME_DIR", std::env::temp_dir().display().to_string()));
+    }
+    let with_environment = |step| environment.iter().fold(step, |step: Step, (name, value)| step.with(name, value));
+    let root = std::fs::canonicalize(root()).map_err(|error| format!("{}: {error}", root().display()))?;
     let mut steps = lints()?;
-    // The slowest chain of each target folder begins first; what is short fills the gaps.
     steps.extend([
-        tested("shaders", "test --release --locked -p temper-shaders"),
+        with_environment(here("shaders", "test --release --locked -p temper-shaders")),
+        here(TESTS, &format!("test --release --locked {CRATES} --no-run --message-format json-render-diagnostics"))
+            .then({
+                let environment = environment.clone();
+                // The tests of the shaders have had their turn.
+                move |messages| binaries::steps(messages, &root, "shaders", &environment)
+            }),
+        // Nothing is left to compile for these two, or the tests have another build of burn than the command has.
+        here("command", "build --release --locked").after(&[TESTS]),
+        here("examples", &format!("test --doc --release --locked {CRATES}")).after(&[TESTS]),
         elsewhere("windows", "check --release --locked --target x86_64-pc-windows-msvc -p temper"),
         elsewhere("macos", "check --release --locked --target aarch64-apple-darwin -p temper --features metal"),
-        here("build", &format!("test --release --locked {CRATES} --no-run")),
-        // Nothing is left to compile for it, or the tests have another build of burn than the command has.
-        here("command", "build --release --locked").after(&["build"]),
-        tests,
         elsewhere("bundler", "test --release --locked -p temper-web-bundle"),
     ]);
     steps.extend(web::build_steps()?);
@@ -212,6 +216,19 @@ fn missed<'a>(prohibited: &[&'a str], messages: &str) -> Vec<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_step_has_a_name_of_its_own_and_waits_for_steps_that_there_are() {
+        let steps = steps(&[("NAME", "value".into())]).unwrap();
+        let names: Vec<&str> = steps.iter().map(Step::name).collect();
+        let unique: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+        assert_eq!(unique.len(), names.len(), "{names:?}");
+        for step in &steps {
+            known(step.waits_for(), &steps).unwrap_or_else(|problem| panic!("{}: {problem}", step.name()));
+        }
+        let problem = known(&["lints", "lint"], &steps).unwrap_err();
+        assert!(problem.contains("no step \"lint\"") && problem.contains("lints-wasm"), "{problem}");
+    }
 
     #[test]
     fn a_prohibition_that_clippy_did_not_enforce_is_reported() {

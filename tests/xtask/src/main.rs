@@ -1,10 +1,11 @@
 //! `cargo xtask`: the project's own commands, the same on a laptop and in automation.
 //!
 //! Standard library only, so that it compiles in seconds before anything else does. Each subcommand is one file:
-//! [`checks`] (`test`, `lint`), [`doctor`], [`smollm2`], [`web`]; [`features`] guards the build time, [`markdown`] reads the
+//! [`checks`] (`test`, `lint`), [`doctor`], [`smollm2`], [`web`]; [`binaries`] lists the tests that cargo has built, [`features`] guards the build time, [`markdown`] reads the
 //! documents, [`setup`] knows what the machine must offer, [`step`] runs and times what the others list.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks to whoever runs it")]
 
+mod binaries;
 mod checks;
 mod doctor;
 mod features;

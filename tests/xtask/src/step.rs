@@ -5,8 +5,9 @@
 //! cargo lets only one of its commands build in a target folder. What two steps print is told apart by their names.
 
 use std::io::{BufRead, BufReader, IsTerminal, Read};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::{Failure, root};
@@ -20,49 +21,71 @@ const SKIPPED: &str = "SKIPPED ";
 
 /// A check or a command line, and what it needs.
 pub struct Step {
-    name: &'static str,
+    name: String,
     work: Work,
     after: Vec<&'static str>,
     place: Option<&'static str>,
     alone: bool,
 }
 
+/// Steps out of what a program wrote on its standard output.
+type More = Box<dyn Fn(&str) -> Result<Vec<Step>, Failure> + Send + Sync>;
+
 enum Work {
     /// Says what it has found to be right.
     Check(fn() -> Result<String, Failure>),
     Program(Program),
+    /// A program whose output lists what is to be done further.
+    Source(Program, More),
 }
 
 struct Program {
     name: String,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
-    /// Below the repository's root.
-    folder: &'static str,
+    hidden: Vec<(&'static str, String)>,
+    /// Absolute, or below the repository's root.
+    folder: PathBuf,
+    /// What repeats it, if that is not this command line.
+    repeat: Option<String>,
 }
 
 impl Step {
     /// A cargo command; `arguments` are separated by blanks.
     ///
     /// The cargo that started this program is used, so that one toolchain runs throughout.
-    pub fn cargo(name: &'static str, arguments: &str) -> Self {
+    pub fn cargo(name: &str, arguments: &str) -> Self {
         Self::program(name, "cargo", arguments)
     }
 
-    /// Any other program on the path.
-    pub fn program(name: &'static str, program: &str, arguments: &str) -> Self {
+    /// Any other program, on the path or by its own.
+    pub fn program(name: &str, program: &str, arguments: &str) -> Self {
         let program = Program {
             name: program.into(),
             arguments: arguments.split_whitespace().map(str::to_owned).collect(),
             environment: Vec::new(),
-            folder: "",
+            hidden: Vec::new(),
+            folder: PathBuf::new(),
+            repeat: None,
         };
-        Self { name, work: Work::Program(program), after: Vec::new(), place: None, alone: false }
+        Self::new(name, Work::Program(program))
     }
 
     /// A check that this program makes itself.
-    pub fn check(name: &'static str, check: fn() -> Result<String, Failure>) -> Self {
-        Self { name, work: Work::Check(check), after: Vec::new(), place: None, alone: false }
+    pub fn check(name: &str, check: fn() -> Result<String, Failure>) -> Self {
+        Self::new(name, Work::Check(check))
+    }
+
+    fn new(name: &str, work: Work) -> Self {
+        Self { name: name.into(), work, after: Vec::new(), place: None, alone: false }
+    }
+
+    /// Makes further steps, to be run after it, out of what the program writes on its standard output.
+    pub fn then(mut self, more: impl Fn(&str) -> Result<Vec<Step>, Failure> + Send + Sync + 'static) -> Self {
+        if let Work::Program(program) = self.work {
+            self.work = Work::Source(program, Box::new(more));
+        }
+        self
     }
 
     /// Adds one argument that may hold blanks.
@@ -70,9 +93,14 @@ impl Step {
         self.changed(|program| program.arguments.push(argument.into()))
     }
 
-    /// Runs in a folder of the repository instead of its root.
-    pub fn inside(self, folder: &'static str) -> Self {
-        self.changed(|program| program.folder = folder)
+    /// Runs in this folder instead of the repository's root, from which it may be given.
+    pub fn inside(self, folder: impl Into<PathBuf>) -> Self {
+        self.changed(|program| program.folder = folder.into())
+    }
+
+    /// Is repeated by this line instead of its own.
+    pub fn repeated_by(self, line: String) -> Self {
+        self.changed(|program| program.repeat = Some(line))
     }
 
     /// Sets an environment variable for this step only.
@@ -80,9 +108,15 @@ impl Step {
         self.changed(|program| program.environment.push((name, value.into())))
     }
 
+    /// Sets an environment variable that cargo sets too, and so is no part of the line that repeats this step.
+    pub fn hidden(self, name: &'static str, value: impl Into<String>) -> Self {
+        self.changed(|program| program.hidden.push((name, value.into())))
+    }
+
     fn changed(mut self, change: impl FnOnce(&mut Program)) -> Self {
-        if let Work::Program(program) = &mut self.work {
-            change(program);
+        match &mut self.work {
+            Work::Program(program) | Work::Source(program, _) => change(program),
+            Work::Check(_) => {}
         }
         self
     }
@@ -106,34 +140,46 @@ impl Step {
     }
 
     /// What it is called, on the command line too.
-    pub fn name(&self) -> &'static str {
-        self.name
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What has to be done before it.
+    #[cfg(test)]
+    pub fn waits_for(&self) -> &[&'static str] {
+        &self.after
     }
 
     /// The line that repeats this step in a shell.
     pub fn line(&self) -> String {
         match &self.work {
             Work::Check(_) => format!("cargo xtask test --only {}", self.name),
-            Work::Program(program) => program.line(),
+            Work::Program(program) | Work::Source(program, _) => program.line(),
         }
     }
 
-    fn run(&self, output: &Output) -> Result<(), String> {
+    /// Gives back what is to be done further.
+    fn run(&self, output: &Output) -> Result<Vec<Step>, String> {
         match &self.work {
-            Work::Check(check) => check().map(|words| output.line(self.name, words.as_bytes())),
-            Work::Program(program) => program.run(self.name, output),
+            Work::Check(check) => check().map(|words| output.line(&self.name, words.as_bytes()))?,
+            Work::Program(program) => program.run(&self.name, output, false).map(|_| ())?,
+            Work::Source(program, more) => return more(&program.run(&self.name, output, true)?),
         }
+        Ok(Vec::new())
     }
 }
 
 impl Program {
     fn line(&self) -> String {
         let mut line = String::new();
-        if !self.folder.is_empty() {
-            line += &format!("cd {} && ", self.folder);
+        if !self.folder.as_os_str().is_empty() && self.repeat.is_none() {
+            line += &format!("cd {} && ", self.folder.display());
         }
         for (name, value) in &self.environment {
             line += &format!("{name}={} ", quoted(value));
+        }
+        if let Some(repeat) = &self.repeat {
+            return line + repeat;
         }
         line += &self.name;
         for argument in &self.arguments {
@@ -143,13 +189,17 @@ impl Program {
         line
     }
 
-    fn run(&self, step: &str, output: &Output) -> Result<(), String> {
+    /// Gives back what it wrote on its standard output if that is wanted; else it is passed on.
+    fn run(&self, step: &str, output: &Output, keep: bool) -> Result<String, String> {
         let program = match (self.name.as_str(), std::env::var("CARGO")) {
             ("cargo", Ok(cargo)) => cargo,
             (program, _) => program.to_owned(),
         };
         let mut command = Command::new(&program);
-        command.args(&self.arguments).current_dir(root().join(self.folder));
+        command.args(&self.arguments).current_dir(root().join(&self.folder));
+        if keep {
+            command.stdout(Stdio::piped());
+        }
         if output.prefixed {
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
             // cargo sees no terminal behind the pipe; where there is one, its colours are wanted all the same.
@@ -157,15 +207,21 @@ impl Program {
                 command.env("CARGO_TERM_COLOR", "always");
             }
         }
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.envs(self.environment.iter().chain(&self.hidden).map(|(name, value)| (name, value)));
         let mut child = command.spawn().map_err(|error| format!("{program} could not be started: {error}"))?;
         let (out, err) = (child.stdout.take(), child.stderr.take());
+        let mut kept = String::new();
         std::thread::scope(|scope| {
-            scope.spawn(|| out.map(|pipe| output.pass_on(step, pipe)));
-            err.map(|pipe| output.pass_on(step, pipe));
-        });
+            scope.spawn(|| err.map(|pipe| output.pass_on(step, pipe)));
+            match out {
+                Some(mut pipe) if keep => pipe.read_to_string(&mut kept).map(|_| ()),
+                Some(pipe) => Ok(output.pass_on(step, pipe)),
+                None => Ok(()),
+            }
+        })
+        .map_err(|error| format!("what {program} wrote: {error}"))?;
         let status = child.wait().map_err(|error| format!("{program}: {error}"))?;
-        if status.success() { Ok(()) } else { Err(status.to_string()) }
+        if status.success() { Ok(kept) } else { Err(status.to_string()) }
     }
 }
 
@@ -184,7 +240,7 @@ impl Output {
         if line.starts_with(SKIPPED) {
             self.skipped.lock().expect("nothing panics while it holds this").push(line.to_owned());
         }
-        if self.prefixed { println!("{step:>13} | {line}") } else { println!("{line}") }
+        if self.prefixed { println!("{step:>17} | {line}") } else { println!("{line}") }
     }
 
     fn pass_on(&self, step: &str, pipe: impl Read) {
@@ -209,24 +265,26 @@ pub fn run_in_order(steps: &[Step]) -> Result<(), Failure> {
     for (index, step) in steps.iter().enumerate() {
         println!("\n== {}/{} {}: {}", index + 1, steps.len(), step.name, step.line());
         let start = Instant::now();
-        step.run(&output).map_err(|problem| failed(step, start.elapsed(), &problem))?;
+        let more = step.run(&output).map_err(|problem| failed(step, start.elapsed(), &problem))?;
         println!("== {} ok, {:.1} s", step.name, start.elapsed().as_secs_f64());
+        run_in_order(&more)?;
     }
     Ok(())
 }
 
 /// Runs the steps, two at a time where they may, the earlier in the list first. After a failure nothing more is started.
 /// Ends with what took longest; returns what tests said that were left out, as `SKIPPED name: reason`.
-pub fn run_all(steps: &[Step]) -> Result<Vec<String>, Failure> {
+pub fn run_all(steps: Vec<Step>) -> Result<Vec<String>, Failure> {
     let start = Instant::now();
+    let mut steps: Vec<Arc<Step>> = steps.into_iter().map(Arc::new).collect();
     let output = Output { prefixed: true, ..Output::default() };
     let mut state = vec![State::Waiting; steps.len()];
     let mut failures = Vec::new();
     let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {
         loop {
-            while let Some(index) = next(steps, &state).filter(|_| failures.is_empty()) {
-                let step = &steps[index];
+            while let Some(index) = next(&steps, &state).filter(|_| failures.is_empty()) {
+                let step = Arc::clone(&steps[index]);
                 println!("\n== {}: {}", step.name, step.line());
                 state[index] = State::Running;
                 let (sender, output) = (sender.clone(), &output);
@@ -241,28 +299,30 @@ pub fn run_all(steps: &[Step]) -> Result<Vec<String>, Failure> {
                 break;
             }
             let (index, result, took) = receiver.recv().expect("a step is running, and it holds a sender");
-            let step = &steps[index];
+            let step = Arc::clone(&steps[index]);
             match result {
-                Ok(()) => {
+                Ok(more) => {
                     state[index] = State::Passed(took);
+                    state.extend(more.iter().map(|_| State::Waiting));
+                    steps.extend(more.into_iter().map(Arc::new));
                     let passed = state.iter().filter(|state| matches!(state, State::Passed(_))).count();
                     println!("== {} ok, {:.1} s ({passed}/{})", step.name, took.as_secs_f64(), steps.len());
                 }
                 Err(problem) => {
                     state[index] = State::Failed;
-                    let problem = failed(step, took, &problem);
+                    let problem = failed(&step, took, &problem);
                     println!("\n== {problem}");
                     failures.push(problem);
                 }
             }
         }
     });
-    println!("{}", longest(steps, &state));
+    println!("{}", longest(&steps, &state));
     if !failures.is_empty() {
         return Err(failures.join("\n"));
     }
     let waiting: Vec<&str> =
-        steps.iter().zip(&state).filter(|(_, state)| **state == State::Waiting).map(|(step, _)| step.name).collect();
+        steps.iter().zip(&state).filter(|(_, state)| **state == State::Waiting).map(|(step, _)| step.name()).collect();
     if !waiting.is_empty() {
         return Err(format!("these steps wait for each other: {}", waiting.join(", ")));
     }
@@ -279,8 +339,9 @@ enum State {
 }
 
 /// The first step that can start now.
-fn next(steps: &[Step], state: &[State]) -> Option<usize> {
-    let running: Vec<&Step> = steps.iter().zip(state).filter(|(_, s)| **s == State::Running).map(|(s, _)| s).collect();
+fn next(steps: &[Arc<Step>], state: &[State]) -> Option<usize> {
+    let running: Vec<&Step> =
+        steps.iter().zip(state).filter(|(_, s)| **s == State::Running).map(|(s, _)| s.as_ref()).collect();
     if running.len() >= AT_ONCE || running.iter().any(|step| step.alone) {
         return None;
     }
@@ -300,16 +361,16 @@ fn failed(step: &Step, took: Duration, problem: &str) -> Failure {
 }
 
 /// A table of the longest steps.
-fn longest(steps: &[Step], state: &[State]) -> String {
+fn longest(steps: &[Arc<Step>], state: &[State]) -> String {
     let mut times: Vec<(Duration, &str)> = steps
         .iter()
         .zip(state)
-        .filter_map(|(step, state)| if let State::Passed(took) = state { Some((*took, step.name)) } else { None })
+        .filter_map(|(step, state)| if let State::Passed(took) = state { Some((*took, step.name())) } else { None })
         .collect();
     times.sort_by(|a, b| b.cmp(a));
     let mut table = format!("\n== the longest of {} steps", times.len());
     for (took, name) in times.iter().take(LISTED) {
-        table += &format!("\n   {name:<14} {:>7.1} s", took.as_secs_f64());
+        table += &format!("\n   {name:<17} {:>7.1} s", took.as_secs_f64());
     }
     table
 }
@@ -318,16 +379,16 @@ fn longest(steps: &[Step], state: &[State]) -> String {
 mod tests {
     use super::*;
 
-    fn good(name: &'static str) -> Step {
+    fn good(name: &str) -> Step {
         Step::cargo(name, "--version")
     }
 
     #[test]
     fn a_run_stops_at_a_failing_step_and_says_how_to_repeat_it() {
-        assert_eq!(run_all(&[good("version")]), Ok(vec![]));
+        assert_eq!(run_all(vec![good("version")]), Ok(vec![]));
         let bad = || Step::cargo("nonsense", "--no-such-option here").with("NAME", "value");
         let missing = || Step::program("missing", "no-such-program-anywhere", "").after(&["nonsense"]);
-        let problem = run_all(&[good("version"), bad(), missing()]).unwrap_err();
+        let problem = run_all(vec![good("version"), bad(), missing()]).unwrap_err();
         assert!(problem.starts_with("nonsense failed"), "{problem}");
         assert!(problem.ends_with("NAME=value cargo --no-such-option here"), "{problem}");
         assert_eq!(run_in_order(&[good("version")]), Ok(()));
@@ -338,9 +399,31 @@ mod tests {
     #[test]
     fn a_failing_check_is_a_failing_step() {
         let check = Step::check("nonsense", || Err("it is wrong".into()));
-        let problem = run_all(&[check]).unwrap_err();
+        let problem = run_all(vec![check]).unwrap_err();
         assert!(problem.contains("it is wrong") && problem.contains("--only nonsense"), "{problem}");
-        assert_eq!(run_all(&[Step::check("sense", || Ok("it is right".into()))]), Ok(vec![]));
+        assert_eq!(run_all(vec![Step::check("sense", || Ok("it is right".into()))]), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_a_step_finds_to_be_done_is_done_and_can_fail() {
+        let source = |then: &'static str| {
+            Step::cargo("source", "--version").then(move |text| {
+                assert!(text.starts_with("cargo 1."), "{text}");
+                Ok(vec![Step::cargo("found", then).repeated_by("cargo so".into()).with("NAME", "value")])
+            })
+        };
+        assert_eq!(run_all(vec![source("--version")]), Ok(vec![]));
+        assert_eq!(run_in_order(&[source("--version")]), Ok(()));
+        let problem = run_all(vec![source("--no-such-option")]).unwrap_err();
+        assert!(problem.starts_with("found failed") && problem.ends_with("NAME=value cargo so"), "{problem}");
+        let problem = run_all(vec![good("source").then(|_| Err("it lists nothing".into()))]).unwrap_err();
+        assert!(problem.contains("it lists nothing"), "{problem}");
+    }
+
+    #[test]
+    fn steps_that_wait_for_each_other_are_a_failure() {
+        let problem = run_all(vec![good("a").after(&["b"]), good("b").after(&["a"])]).unwrap_err();
+        assert!(problem.contains("wait for each other: a, b"), "{problem}");
     }
 
     #[test]
@@ -352,19 +435,21 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_is_a_failure() {
         let missing = Step::program("missing", "no-such-program-anywhere", "");
-        assert!(run_all(&[missing]).unwrap_err().contains("no-such-program-anywhere could not be started"));
+        assert!(run_all(vec![missing]).unwrap_err().contains("no-such-program-anywhere could not be started"));
     }
 
     #[test]
     fn two_steps_run_at_a_time_but_not_in_one_place_nor_before_what_they_need_nor_beside_one_that_is_alone() {
-        let steps = [
+        let steps: Vec<Arc<Step>> = [
             good("a").in_place("here"),
             good("b").in_place("here"),
             good("c").after(&["b", "not part of this run"]),
             good("d").alone(),
             good("e"),
             good("f"),
-        ];
+        ]
+        .map(Arc::new)
+        .into();
         let (waits, runs, passed) = (State::Waiting, State::Running, State::Passed(Duration::ZERO));
         assert_eq!(next(&steps, &[waits; 6]), Some(0));
         assert_eq!(next(&steps, &[runs, waits, waits, waits, waits, waits]), Some(4), "b's place is taken");
@@ -390,10 +475,10 @@ mod tests {
 
     #[test]
     fn the_table_lists_the_longest_steps_first() {
-        let steps = [good("short"), good("long"), good("failed")];
+        let steps = [good("short"), good("long"), good("failed")].map(Arc::new);
         let state = [State::Passed(Duration::from_secs(1)), State::Passed(Duration::from_secs(60)), State::Failed];
         let table = longest(&steps, &state);
         let lines: Vec<&str> = table.lines().skip(2).collect();
-        assert_eq!(lines, ["   long              60.0 s", "   short              1.0 s"], "{table}");
+        assert_eq!(lines, ["   long                 60.0 s", "   short                 1.0 s"], "{table}");
     }
 }

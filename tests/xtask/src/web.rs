@@ -95,7 +95,7 @@ fn target_folder() -> Result<PathBuf, Failure> {
 }
 
 /// A field of a JSON text whose value is a path: text in which only `\` and `"` are written specially.
-fn text_field(json: &str, name: &str) -> Option<String> {
+pub fn text_field(json: &str, name: &str) -> Option<String> {
     let (_, rest) = json.split_once(&format!("\"{name}\":\""))?;
     let mut value = String::new();
     let mut characters = rest.chars();
@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn the_browser_tests_are_known_by_name() {
-        let names: Vec<&str> = browser_steps().unwrap().iter().map(Step::name).collect();
+        let steps = browser_steps().unwrap();
+        let names: Vec<&str> = steps.iter().map(Step::name).collect();
         assert_eq!(names, BROWSER);
     }
 
