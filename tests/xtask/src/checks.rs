@@ -19,9 +19,8 @@
 //! needs other features of crates below burn, is linted, built and tested by itself. The browser's build cannot share: it
 //! wants vector instructions.
 //!
-//! Two steps run at a time, and cargo lets only one of its commands into a target folder. So the host's build and tests
-//! have the usual one, and what is compiled for other machines, with the bundler, has one [beside](web::beside) it: the only
-//! crates that are then compiled twice are the build scripts and procedural macros of a fresh machine's first run.
+//! Two steps run at a time, and cargo lets only one of its commands into the target folder. So the tests are run without
+//! cargo, see [`binaries`]: while they, and later the browser tests, take one half of the machine, the other compiles on.
 
 use std::path::Path;
 use std::process::Command;
@@ -31,8 +30,6 @@ use crate::{Failure, binaries, features, markdown, root, setup, smollm2, web};
 
 /// All crates but the page's bundler, see above.
 const CRATES: &str = "--workspace --exclude temper-web-bundle";
-/// The usual target folder, as the place that one step at a time can use.
-const HOST: &str = "host";
 
 /// `test`: everything, or the steps of these names.
 pub fn test(only: &[&str]) -> Result<(), Failure> {
@@ -95,7 +92,7 @@ pub fn list() -> Result<(), Failure> {
 /// Formatting and lints.
 pub fn lint() -> Result<(), Failure> {
     setup::ensure_rust()?;
-    run_all(lints()?).map(|_| ())
+    run_all(lints()).map(|_| ())
 }
 
 /// The step that builds all tests, and then runs them.
@@ -103,10 +100,6 @@ const TESTS: &str = "tests";
 
 /// Everything, cheapest first. `environment` is for the tests.
 fn steps(environment: &[(&'static str, String)]) -> Result<Vec<Step>, Failure> {
-    let beside = web::beside()?;
-    let elsewhere =
-        |name, line: &str| Step::cargo(name, line).with("CARGO_TARGET_DIR", beside.as_str()).in_place(web::BESIDE);
-    let here = |name, line: &str| Step::cargo(name, line).in_place(HOST);
     let mut environment = environment.to_vec();
     // One test uses all cores by itself (burn's CPU backend, software Vulkan); many at once only add memory.
     if std::env::var_os("RUST_TEST_THREADS").is_none() {
@@ -118,46 +111,53 @@ fn steps(environment: &[(&'static str, String)]) -> Result<Vec<Step>, Failure> {
     }
     let with_environment = |step| environment.iter().fold(step, |step: Step, (name, value)| step.with(name, value));
     let root = std::fs::canonicalize(root()).map_err(|error| format!("{}: {error}", root().display()))?;
-    let mut steps = lints()?;
+    let mut steps = lints();
+    let [bundler, wasm] = [steps.pop(), steps.pop()].map(|step| step.expect("there are lints"));
     steps.extend([
-        with_environment(here("shaders", "test --release --locked -p temper-shaders")),
-        here(TESTS, &format!("test --release --locked {CRATES} --no-run --message-format json-render-diagnostics"))
-            .then({
-                let environment = environment.clone();
-                // The tests of the shaders have had their turn.
-                move |messages| binaries::steps(messages, &root, "shaders", &environment)
-            }),
+        with_environment(Step::cargo("shaders", "test --release --locked -p temper-shaders")),
+        Step::cargo(
+            TESTS,
+            &format!("test --release --locked {CRATES} --no-run --message-format json-render-diagnostics"),
+        )
+        .then({
+            let environment = environment.clone();
+            // The tests of the shaders have had their turn.
+            move |messages| binaries::steps(messages, &root, "shaders", &environment)
+        }),
         // Nothing is left to compile for these two, or the tests have another build of burn than the command has.
-        here("command", "build --release --locked").after(&[TESTS]),
-        here("examples", &format!("test --doc --release --locked {CRATES}")).after(&[TESTS]),
-        elsewhere("windows", "check --release --locked --target x86_64-pc-windows-msvc -p temper"),
-        elsewhere("macos", "check --release --locked --target aarch64-apple-darwin -p temper --features metal"),
-        elsewhere("bundler", "test --release --locked -p temper-web-bundle"),
+        Step::cargo("command", "build --release --locked").after(&[TESTS]),
+        Step::cargo("examples", &format!("test --doc --release --locked {CRATES}")).after(&[TESTS]),
     ]);
+    // Early, since the browser tests wait for it.
     steps.extend(web::build_steps()?);
     steps.extend(web::browser_steps()?);
+    steps.extend([
+        wasm,
+        Step::cargo("windows", "check --release --locked --target x86_64-pc-windows-msvc -p temper"),
+        Step::cargo("macos", "check --release --locked --target aarch64-apple-darwin -p temper --features metal"),
+        bundler,
+        Step::cargo("bundler", "test --release --locked -p temper-web-bundle"),
+    ]);
     Ok(steps)
 }
 
-fn lints() -> Result<Vec<Step>, Failure> {
+/// Cheapest first; the last two can wait for the tests.
+fn lints() -> Vec<Step> {
     let kernels = if cfg!(target_os = "macos") { "metal" } else { "vulkan" };
     let host = format!("clippy --release --locked {CRATES} --all-targets --features temper/{kernels} -- -D warnings");
-    let beside = web::beside()?;
-    let elsewhere =
-        |name, line: &str| Step::cargo(name, line).with("CARGO_TARGET_DIR", beside.as_str()).in_place(web::BESIDE);
-    Ok(vec![
+    vec![
         Step::cargo("format", "fmt --all --check"),
         Step::check("markdown", markdown::check),
         Step::check("features", features::agree),
         Step::check("prohibitions", wasm_prohibitions),
-        Step::cargo("lints", &host).in_place(HOST),
-        elsewhere(
+        Step::cargo("lints", &host),
+        Step::cargo(
             "lints-wasm",
             "clippy --release --locked --target wasm32-unknown-unknown -p temper-engine -p temper-web -- -D warnings",
         )
         .with("CLIPPY_CONF_DIR", wasm_configuration().display().to_string()),
-        elsewhere("lints-bundler", "clippy --release --locked -p temper-web-bundle --all-targets -- -D warnings"),
-    ])
+        Step::cargo("lints-bundler", "clippy --release --locked -p temper-web-bundle --all-targets -- -D warnings"),
+    ]
 }
 
 fn wasm_configuration() -> std::path::PathBuf {

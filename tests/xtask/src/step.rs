@@ -1,8 +1,8 @@
 //! The steps of a longer run: each has a name, is timed, and can be repeated by hand when it fails.
 //!
 //! Two run at a time where they may, because most of what cargo does here is one long chain of crates that leaves a second
-//! core idle. A step says what has to be done [before](Step::after) it and which [place](Step::in_place) it needs for itself:
-//! cargo lets only one of its commands build in a target folder. What two steps print is told apart by their names.
+//! core idle; but never two of cargo, which lets only one of its commands into the target folder. A step says what has to be
+//! done [before](Step::after) it. What two steps print is told apart by their names.
 
 use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::path::PathBuf;
@@ -24,7 +24,6 @@ pub struct Step {
     name: String,
     work: Work,
     after: Vec<&'static str>,
-    place: Option<&'static str>,
     alone: bool,
 }
 
@@ -77,7 +76,7 @@ impl Step {
     }
 
     fn new(name: &str, work: Work) -> Self {
-        Self { name: name.into(), work, after: Vec::new(), place: None, alone: false }
+        Self { name: name.into(), work, after: Vec::new(), alone: false }
     }
 
     /// Makes further steps, to be run after it, out of what the program writes on its standard output.
@@ -127,12 +126,6 @@ impl Step {
         self
     }
 
-    /// Never runs beside another step in the same place.
-    pub fn in_place(mut self, place: &'static str) -> Self {
-        self.place = Some(place);
-        self
-    }
-
     /// Measures time, or needs the whole machine: nothing runs beside it.
     pub fn alone(mut self) -> Self {
         self.alone = true;
@@ -142,6 +135,16 @@ impl Step {
     /// What it is called, on the command line too.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// True if it takes hold of the target folder. Formatting does not.
+    fn is_cargo(&self) -> bool {
+        match &self.work {
+            Work::Program(program) | Work::Source(program, _) => {
+                program.name == "cargo" && program.arguments.first().is_none_or(|first| first != "fmt")
+            }
+            Work::Check(_) => false,
+        }
     }
 
     /// What has to be done before it.
@@ -349,9 +352,12 @@ fn next(steps: &[Arc<Step>], state: &[State]) -> Option<usize> {
         let all = steps.iter().zip(state);
         all.filter(|(step, _)| step.name == name).all(|(_, state)| matches!(state, State::Passed(_)))
     };
-    let free = |step: &Step| !running.iter().any(|other| step.place.is_some() && other.place == step.place);
-    let can =
-        |step: &Step| free(step) && step.after.iter().all(|name| passed(name)) && !(step.alone && !running.is_empty());
+    let builds = running.iter().any(|step| step.is_cargo());
+    let can = |step: &Step| {
+        !(step.is_cargo() && builds)
+            && step.after.iter().all(|name| passed(name))
+            && !(step.alone && !running.is_empty())
+    };
     (0..steps.len()).find(|&index| state[index] == State::Waiting && can(&steps[index]))
 }
 
@@ -439,20 +445,21 @@ mod tests {
     }
 
     #[test]
-    fn two_steps_run_at_a_time_but_not_in_one_place_nor_before_what_they_need_nor_beside_one_that_is_alone() {
+    fn two_steps_run_at_a_time_but_not_two_of_cargo_nor_before_what_they_need_nor_beside_one_that_is_alone() {
+        let other = |name| Step::program(name, "node", "");
         let steps: Vec<Arc<Step>> = [
-            good("a").in_place("here"),
-            good("b").in_place("here"),
-            good("c").after(&["b", "not part of this run"]),
-            good("d").alone(),
-            good("e"),
-            good("f"),
+            good("a"),
+            good("b"),
+            other("c").after(&["b", "not part of this run"]),
+            other("d").alone(),
+            other("e"),
+            Step::cargo("f", "fmt --all"),
         ]
         .map(Arc::new)
         .into();
         let (waits, runs, passed) = (State::Waiting, State::Running, State::Passed(Duration::ZERO));
         assert_eq!(next(&steps, &[waits; 6]), Some(0));
-        assert_eq!(next(&steps, &[runs, waits, waits, waits, waits, waits]), Some(4), "b's place is taken");
+        assert_eq!(next(&steps, &[runs, waits, waits, waits, waits, waits]), Some(4), "b is of cargo too");
         assert_eq!(next(&steps, &[runs, waits, waits, waits, runs, waits]), None, "two are running");
         assert_eq!(next(&steps, &[passed, waits, waits, waits, runs, waits]), Some(1));
         assert_eq!(next(&steps, &[passed, runs, waits, waits, passed, passed]), None, "c needs b, d wants to be alone");
