@@ -18,7 +18,7 @@ use crate::kernels::{self, Columns, Indices, Packed, Rotary, adamw, elementwise,
 use crate::model::architecture::Architecture;
 use crate::model::parameter::from_host;
 use crate::rng::Rng;
-use crate::weights::{RawTensor, Storage};
+use crate::weights::{RawTensor, WeightFormat};
 
 /// Largest difference that passes, relative to the answer's largest element. Far above rounding, far below a wrong index.
 const TOLERANCE: f32 = 2e-4;
@@ -188,13 +188,13 @@ pub const CASES: &[(&str, Case)] = &[
         let taken = elementwise::columns(d, &matrix(d, 17, 6, 60), columns)?;
         Ok(vec![flat(&elementwise::add_columns(d, matrix(d, 18, 6, 60), columns, &taken)?)])
     }),
-    ("dequantize_f16", |d| packed(d, Storage::F16)),
-    ("dequantize_bf16", |d| packed(d, Storage::Bf16)),
-    ("dequantize_q4_0", |d| packed(d, Storage::Q4_0)),
-    ("dequantize_q4_1", |d| packed(d, Storage::Q4_1)),
-    ("dequantize_q8_0", |d| packed(d, Storage::Q8_0)),
-    ("dequantize_q4_k", |d| packed(d, Storage::Q4K)),
-    ("dequantize_q6_k", |d| packed(d, Storage::Q6K)),
+    ("dequantize_f16", |d| packed(d, WeightFormat::F16)),
+    ("dequantize_bf16", |d| packed(d, WeightFormat::Bf16)),
+    ("dequantize_q4_0", |d| packed(d, WeightFormat::Q4_0)),
+    ("dequantize_q4_1", |d| packed(d, WeightFormat::Q4_1)),
+    ("dequantize_q8_0", |d| packed(d, WeightFormat::Q8_0)),
+    ("dequantize_q4_k", |d| packed(d, WeightFormat::Q4K)),
+    ("dequantize_q6_k", |d| packed(d, WeightFormat::Q6K)),
     ("matmul", |d| {
         let (a, b) = (matrix(d, 19, 37, 70), matrix(d, 20, 45, 70));
         let nt = matmul::nt(d, &a, &b)?;
@@ -242,30 +242,30 @@ fn starts(device: &Device) -> Indices {
     Indices::new(device, vec![0, 0, 0, 0, 4, 4, 4, 4, 4])
 }
 
-fn packed(device: &Device, storage: Storage) -> Result<Vec<Tensor<1>>> {
+fn packed(device: &Device, format: WeightFormat) -> Result<Vec<Tensor<1>>> {
     let (rows, columns) = (3, 512);
     let bytes =
-        storage.bytes_for(rows * columns).ok_or_else(|| Error::Unsupported { problem: "a probe's shape".into() })?;
+        format.bytes_for(rows * columns).ok_or_else(|| Error::Unsupported { problem: "a probe's shape".into() })?;
     let mut rng = Rng::new(25);
     // Every byte is legal in every format but for scales: exponents of halves are kept small.
     let mut bytes: Vec<u8> = (0..bytes).map(|_| (rng.next_u64() & 0xff) as u8).collect();
-    let block = storage.block_bytes();
+    let block = format.block_bytes();
     let half = |bytes: &mut [u8]| bytes[1] = 0x2c | bytes[1] & 0x83;
     for block in bytes.chunks_exact_mut(block) {
-        match storage {
-            Storage::F32 | Storage::F16 | Storage::Bf16 => half(block),
-            Storage::Q4_0 | Storage::Q8_0 => half(&mut block[..2]),
-            Storage::Q4_1 | Storage::Q4K => {
+        match format {
+            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => half(block),
+            WeightFormat::Q4_0 | WeightFormat::Q8_0 => half(&mut block[..2]),
+            WeightFormat::Q4_1 | WeightFormat::Q4K => {
                 half(&mut block[..2]);
                 half(&mut block[2..4]);
             }
-            Storage::Q6K => {
+            WeightFormat::Q6K => {
                 let at = block.len() - 2;
                 half(&mut block[at..]);
             }
         }
     }
-    let raw = RawTensor { name: "probe".into(), shape: vec![rows, columns], storage, bytes };
+    let raw = RawTensor { name: "probe".into(), shape: vec![rows, columns], format, bytes };
     Ok(vec![flat(&kernels::dequantize::dense(device, &[Packed::new(device, raw, columns)])?)])
 }
 

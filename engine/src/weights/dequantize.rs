@@ -6,31 +6,31 @@
 
 use half::{bf16, f16};
 
-use super::{RawTensor, Storage, tensor_error};
+use super::{RawTensor, WeightFormat, tensor_error};
 use crate::error::Result;
 
 /// All elements of a tensor in f32, row-major. A trailing part that is no whole block is left out; the sources in this
 /// crate never produce one.
 pub fn to_f32(tensor: &RawTensor) -> Vec<f32> {
-    blocks_to_f32(tensor.storage, &tensor.bytes)
+    blocks_to_f32(tensor.format, &tensor.bytes)
 }
 
 /// All elements of consecutive blocks in f32.
-pub fn blocks_to_f32(storage: Storage, bytes: &[u8]) -> Vec<f32> {
-    let mut out = Vec::with_capacity(bytes.len() / storage.block_bytes() * storage.block_elements());
-    for block in bytes.chunks_exact(storage.block_bytes()) {
-        match storage {
-            Storage::F32 => out.push(f32::from_le_bytes([block[0], block[1], block[2], block[3]])),
-            Storage::F16 => out.push(f16_at(block, 0)),
-            Storage::Bf16 => out.push(bf16::from_le_bytes([block[0], block[1]]).to_f32()),
-            Storage::Q4_0 => q4(block, 2, f16_at(block, 0), -8.0 * f16_at(block, 0), &mut out),
-            Storage::Q4_1 => q4(block, 4, f16_at(block, 0), f16_at(block, 2), &mut out),
-            Storage::Q8_0 => {
+pub fn blocks_to_f32(format: WeightFormat, bytes: &[u8]) -> Vec<f32> {
+    let mut out = Vec::with_capacity(bytes.len() / format.block_bytes() * format.block_elements());
+    for block in bytes.chunks_exact(format.block_bytes()) {
+        match format {
+            WeightFormat::F32 => out.push(f32::from_le_bytes([block[0], block[1], block[2], block[3]])),
+            WeightFormat::F16 => out.push(f16_at(block, 0)),
+            WeightFormat::Bf16 => out.push(bf16::from_le_bytes([block[0], block[1]]).to_f32()),
+            WeightFormat::Q4_0 => q4(block, 2, f16_at(block, 0), -8.0 * f16_at(block, 0), &mut out),
+            WeightFormat::Q4_1 => q4(block, 4, f16_at(block, 0), f16_at(block, 2), &mut out),
+            WeightFormat::Q8_0 => {
                 let d = f16_at(block, 0);
                 out.extend(block[2..].iter().map(|&q| d * f32::from(q.cast_signed())));
             }
-            Storage::Q4K => q4_k(block, &mut out),
-            Storage::Q6K => q6_k(block, &mut out),
+            WeightFormat::Q4K => q4_k(block, &mut out),
+            WeightFormat::Q6K => q6_k(block, &mut out),
         }
     }
     out
@@ -84,43 +84,43 @@ fn q6_k(block: &[u8], out: &mut Vec<f32>) {
     }
 }
 
-/// Stores f32 values as `storage`: F32, F16, BF16, Q8_0 or Q4_0.
+/// Stores f32 values as `format`: F32, F16, BF16, Q8_0 or Q4_0.
 ///
 /// Q8_0: `d = max|x| / 127`, `q = round(x / d)`. Q4_0: `d = x* / -8` with `x*` the element of largest magnitude,
 /// `q = min(15, floor(x / d + 8.5))`. `d` is stored in f16, the values are rounded with the unrounded one, as in ggml.
 ///
 /// # Errors
 /// [`crate::Error::Tensor`] where shape and values disagree, a row is no whole number of blocks, a value or a block's
-/// scale is no finite number in that storage, or Temper does not write that storage.
-pub fn quantise(name: &str, shape: &[usize], values: &[f32], storage: Storage) -> Result<RawTensor> {
+/// scale is no finite number in that format, or Temper does not write that format.
+pub fn quantise(name: &str, shape: &[usize], values: &[f32], format: WeightFormat) -> Result<RawTensor> {
     let refuse = |problem: String| Err(tensor_error("values to store", name, problem));
-    if shape.iter().product::<usize>() != values.len() || storage.bytes_for_shape(shape).is_none() {
-        return refuse(format!("{} values are no {} tensor of shape {shape:?}", values.len(), storage.name()));
+    if shape.iter().product::<usize>() != values.len() || format.bytes_for_shape(shape).is_none() {
+        return refuse(format!("{} values are no {} tensor of shape {shape:?}", values.len(), format.name()));
     }
     if let Some(at) = values.iter().position(|v| !v.is_finite()) {
         return refuse(format!("element {at} is {}", values[at]));
     }
-    let mut bytes = Vec::with_capacity(storage.bytes_for(values.len()).unwrap_or(0));
-    for (index, block) in values.chunks_exact(storage.block_elements()).enumerate() {
-        let fits = match storage {
-            Storage::F32 => {
+    let mut bytes = Vec::with_capacity(format.bytes_for(values.len()).unwrap_or(0));
+    for (index, block) in values.chunks_exact(format.block_elements()).enumerate() {
+        let fits = match format {
+            WeightFormat::F32 => {
                 bytes.extend(block[0].to_le_bytes());
                 true
             }
-            Storage::F16 => push_f16(block[0], &mut bytes),
-            Storage::Bf16 => {
+            WeightFormat::F16 => push_f16(block[0], &mut bytes),
+            WeightFormat::Bf16 => {
                 let rounded = bf16::from_f32(block[0]);
                 bytes.extend(rounded.to_le_bytes());
                 rounded.is_finite()
             }
-            Storage::Q8_0 => {
+            WeightFormat::Q8_0 => {
                 let d = block.iter().fold(0.0_f32, |m, x| m.max(x.abs())) / 127.0;
                 let inverse = inverse_or_zero(d);
                 let fits = push_f16(d, &mut bytes);
                 bytes.extend(block.iter().map(|x| ((x * inverse).round() as i8).cast_unsigned()));
                 fits
             }
-            Storage::Q4_0 => {
+            WeightFormat::Q4_0 => {
                 let largest = block.iter().fold(0.0_f32, |m, &x| if x.abs() > m.abs() { x } else { m });
                 let d = largest / -8.0;
                 let inverse = inverse_or_zero(d);
@@ -129,16 +129,16 @@ pub fn quantise(name: &str, shape: &[usize], values: &[f32], storage: Storage) -
                 bytes.extend((0..16).map(|i| quant(block[i]) | quant(block[i + 16]) << 4));
                 fits
             }
-            Storage::Q4_1 | Storage::Q4K | Storage::Q6K => {
-                return refuse(format!("Temper reads {} but does not write it", storage.name()));
+            WeightFormat::Q4_1 | WeightFormat::Q4K | WeightFormat::Q6K => {
+                return refuse(format!("Temper reads {} but does not write it", format.name()));
             }
         };
         if !fits {
-            let first = index * storage.block_elements();
-            return refuse(format!("elements from {first} on are too large for {}", storage.name()));
+            let first = index * format.block_elements();
+            return refuse(format!("elements from {first} on are too large for {}", format.name()));
         }
     }
-    Ok(RawTensor { name: name.to_owned(), shape: shape.to_vec(), storage, bytes })
+    Ok(RawTensor { name: name.to_owned(), shape: shape.to_vec(), format, bytes })
 }
 
 /// `1 / d`, or 0 for a block so small that its scale vanishes.
@@ -164,28 +164,28 @@ mod tests {
 
     #[test]
     fn each_format_gives_as_many_elements_as_its_blocks_hold() {
-        for storage in Storage::ALL {
-            let bytes = vec![0x11; 3 * storage.block_bytes()];
-            assert_eq!(blocks_to_f32(storage, &bytes).len(), 3 * storage.block_elements(), "{storage:?}");
+        for format in WeightFormat::ALL {
+            let bytes = vec![0x11; 3 * format.block_bytes()];
+            assert_eq!(blocks_to_f32(format, &bytes).len(), 3 * format.block_elements(), "{format:?}");
         }
     }
 
     #[test]
     fn what_is_written_reads_back_within_half_a_step() {
         let values = wave(128);
-        for (storage, steps) in [(Storage::F32, 0.0), (Storage::F16, 2e-3), (Storage::Bf16, 8e-3)] {
-            let stored = quantise("t", &[2, 64], &values, storage).unwrap();
+        for (format, steps) in [(WeightFormat::F32, 0.0), (WeightFormat::F16, 2e-3), (WeightFormat::Bf16, 8e-3)] {
+            let stored = quantise("t", &[2, 64], &values, format).unwrap();
             for (found, &value) in to_f32(&stored).iter().zip(&values) {
-                assert!((found - value).abs() <= steps * value.abs(), "{storage:?}: {found} for {value}");
+                assert!((found - value).abs() <= steps * value.abs(), "{format:?}: {found} for {value}");
             }
         }
-        for (storage, levels, slack) in [(Storage::Q8_0, 127.0, 0.51), (Storage::Q4_0, 8.0, 1.01)] {
-            let stored = quantise("t", &[2, 64], &values, storage).unwrap();
+        for (format, levels, slack) in [(WeightFormat::Q8_0, 127.0, 0.51), (WeightFormat::Q4_0, 8.0, 1.01)] {
+            let stored = quantise("t", &[2, 64], &values, format).unwrap();
             for (block, found) in values.chunks(32).zip(to_f32(&stored).chunks(32)) {
                 let largest = block.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
                 for (x, y) in block.iter().zip(found) {
                     // The far end of Q4_0's range is one level short, hence a whole step there. The scale is an f16.
-                    assert!((x - y).abs() <= largest / levels * slack + 1e-3 * largest, "{storage:?}: {y} for {x}");
+                    assert!((x - y).abs() <= largest / levels * slack + 1e-3 * largest, "{format:?}: {y} for {x}");
                 }
             }
         }
@@ -193,23 +193,23 @@ mod tests {
 
     #[test]
     fn zeros_and_what_vanishes_beside_an_f16_scale_become_zeros() {
-        for storage in [Storage::F16, Storage::Bf16, Storage::Q8_0, Storage::Q4_0] {
-            let stored = quantise("t", &[32], &[0.0; 32], storage).unwrap();
-            assert!(to_f32(&stored).iter().all(|&x| x == 0.0), "{storage:?}");
-            let stored = quantise("t", &[32], &[1e-44; 32], storage).unwrap();
-            assert!(to_f32(&stored).iter().all(|&x| x.abs() <= 1e-44), "{storage:?}");
+        for format in [WeightFormat::F16, WeightFormat::Bf16, WeightFormat::Q8_0, WeightFormat::Q4_0] {
+            let stored = quantise("t", &[32], &[0.0; 32], format).unwrap();
+            assert!(to_f32(&stored).iter().all(|&x| x == 0.0), "{format:?}");
+            let stored = quantise("t", &[32], &[1e-44; 32], format).unwrap();
+            assert!(to_f32(&stored).iter().all(|&x| x.abs() <= 1e-44), "{format:?}");
         }
     }
 
     #[test]
     fn what_cannot_be_stored_is_an_error() {
         let one = |x: f32| vec![x; 32];
-        assert!(quantise("t", &[32], &one(f32::NAN), Storage::F32).is_err());
-        assert!(quantise("t", &[32], &one(1e6), Storage::F16).is_err());
-        assert!(quantise("t", &[32], &one(f32::MAX), Storage::Bf16).is_err());
-        assert!(quantise("t", &[32], &one(1e9), Storage::Q8_0).is_err());
-        assert!(quantise("t", &[31], &one(1.0)[..31], Storage::Q8_0).is_err());
-        assert!(quantise("t", &[64], &one(1.0), Storage::F32).is_err());
-        assert!(quantise("t", &[256], &wave(256), Storage::Q4K).is_err());
+        assert!(quantise("t", &[32], &one(f32::NAN), WeightFormat::F32).is_err());
+        assert!(quantise("t", &[32], &one(1e6), WeightFormat::F16).is_err());
+        assert!(quantise("t", &[32], &one(f32::MAX), WeightFormat::Bf16).is_err());
+        assert!(quantise("t", &[32], &one(1e9), WeightFormat::Q8_0).is_err());
+        assert!(quantise("t", &[31], &one(1.0)[..31], WeightFormat::Q8_0).is_err());
+        assert!(quantise("t", &[64], &one(1.0), WeightFormat::F32).is_err());
+        assert!(quantise("t", &[256], &wave(256), WeightFormat::Q4K).is_err());
     }
 }

@@ -21,7 +21,7 @@ use crate::model::architecture::{Architecture, SpecialTokens};
 
 /// How a tensor's elements are stored. All little-endian; the quantised ones as GGUF defines them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Storage {
+pub enum WeightFormat {
     /// IEEE single precision.
     F32,
     /// IEEE half precision.
@@ -40,8 +40,8 @@ pub enum Storage {
     Q6K,
 }
 
-impl Storage {
-    /// Every kind of storage, for tables and tests.
+impl WeightFormat {
+    /// Every format, for tables and tests.
     pub const ALL: [Self; 8] =
         [Self::F32, Self::F16, Self::Bf16, Self::Q4_0, Self::Q4_1, Self::Q8_0, Self::Q4K, Self::Q6K];
 
@@ -73,7 +73,7 @@ impl Storage {
         whole.then(|| (elements / self.block_elements()).checked_mul(self.block_bytes())).flatten()
     }
 
-    /// Bytes of a tensor whose rows each are whole blocks; `None` as in [`Storage::bytes_for`].
+    /// Bytes of a tensor whose rows each are whole blocks; `None` as in [`WeightFormat::bytes_for`].
     pub fn bytes_for_shape(self, shape: &[usize]) -> Option<usize> {
         let elements = shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d))?;
         let row = shape.last().copied().unwrap_or(1);
@@ -103,8 +103,8 @@ pub struct RawTensor {
     /// Row-major, `[out, in]` for matrices.
     pub shape: Vec<usize>,
     /// How `bytes` are to be read.
-    pub storage: Storage,
-    /// `storage.bytes_for_shape(shape)` bytes, rows in Hugging Face order.
+    pub format: WeightFormat,
+    /// `format.bytes_for_shape(shape)` bytes, rows in Hugging Face order.
     pub bytes: Vec<u8>,
 }
 
@@ -112,7 +112,7 @@ impl RawTensor {
     /// A tensor of f32 values.
     pub fn from_f32(name: &str, shape: Vec<usize>, values: &[f32]) -> Self {
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Self { name: name.to_owned(), shape, storage: Storage::F32, bytes }
+        Self { name: name.to_owned(), shape, format: WeightFormat::F32, bytes }
     }
 
     /// All elements in f32, row-major; see [`dequantize::to_f32`].
@@ -135,7 +135,7 @@ pub trait WeightSource: Send + Sync {
     fn shape(&self, name: &str) -> Option<&[usize]>;
 
     /// How a tensor is stored, or `None` where there is no such tensor.
-    fn storage(&self, name: &str) -> Option<Storage>;
+    fn format(&self, name: &str) -> Option<WeightFormat>;
 
     /// Fetches one tensor.
     ///
@@ -161,9 +161,9 @@ impl MemorySource {
     pub fn new(tensors: impl IntoIterator<Item = RawTensor>) -> Result<Self> {
         let mut map = BTreeMap::new();
         for tensor in tensors {
-            let expected = tensor.storage.bytes_for_shape(&tensor.shape);
+            let expected = tensor.format.bytes_for_shape(&tensor.shape);
             if expected != Some(tensor.bytes.len()) {
-                let (bytes, shape, kind) = (tensor.bytes.len(), &tensor.shape, tensor.storage.name());
+                let (bytes, shape, kind) = (tensor.bytes.len(), &tensor.shape, tensor.format.name());
                 let problem = format!("{bytes} bytes are no {kind} tensor of shape {shape:?}");
                 return Err(tensor_error("memory", &tensor.name, problem));
             }
@@ -184,8 +184,8 @@ impl WeightSource for MemorySource {
         self.tensors.get(name).map(|t| t.shape.as_slice())
     }
 
-    fn storage(&self, name: &str) -> Option<Storage> {
-        self.tensors.get(name).map(|t| t.storage)
+    fn format(&self, name: &str) -> Option<WeightFormat> {
+        self.tensors.get(name).map(|t| t.format)
     }
 
     fn read(&self, name: &str) -> Result<RawTensor> {
@@ -330,12 +330,12 @@ mod tests {
 
     #[test]
     fn rows_must_be_whole_blocks() {
-        assert_eq!(Storage::Q4_1.bytes_for(64), Some(40));
-        assert_eq!(Storage::Q4_1.bytes_for(33), None);
-        assert_eq!(Storage::Q6K.bytes_for_shape(&[2, 256]), Some(420));
-        assert_eq!(Storage::Q6K.bytes_for_shape(&[256, 2]), None);
-        assert_eq!(Storage::F32.bytes_for(usize::MAX), None);
-        assert_eq!(Storage::F32.bytes_for_shape(&[usize::MAX, 2]), None);
+        assert_eq!(WeightFormat::Q4_1.bytes_for(64), Some(40));
+        assert_eq!(WeightFormat::Q4_1.bytes_for(33), None);
+        assert_eq!(WeightFormat::Q6K.bytes_for_shape(&[2, 256]), Some(420));
+        assert_eq!(WeightFormat::Q6K.bytes_for_shape(&[256, 2]), None);
+        assert_eq!(WeightFormat::F32.bytes_for(usize::MAX), None);
+        assert_eq!(WeightFormat::F32.bytes_for_shape(&[usize::MAX, 2]), None);
     }
 
     #[test]
