@@ -12,8 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::model::architecture::TensorSpec;
-use crate::weights::dequantize::quantise;
-use crate::weights::{WeightFormat, tensor_error};
+use crate::weights::{RawTensor, WeightFormat, tensor_error};
 
 /// Values converted at a time.
 const CHUNK: usize = 1 << 16;
@@ -78,7 +77,7 @@ impl<'a> Stream<'a> {
             return refuse(format!("expected shape {:?}, got {} values", spec.shape, values.len()));
         }
         for chunk in values.chunks(CHUNK) {
-            self.out.write_all(&quantise(name, &[chunk.len()], chunk, self.format).map_err(wrong)?.bytes)?;
+            self.out.write_all(&RawTensor::quantise(name, &[chunk.len()], chunk, self.format).map_err(wrong)?.bytes)?;
         }
         self.next += 1;
         Ok(())

@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::dequantize::blocks_to_f32;
 use super::{RawTensor, WeightFormat, WeightSource, absent, read_range, tensor_error};
 use crate::data::GgufVocabulary;
 use crate::error::{Error, Result};
@@ -328,7 +327,7 @@ impl Gguf {
             None => None,
             Some(entry) => {
                 let length = entry.format.bytes_for_shape(&entry.shape).unwrap_or(0) as u64;
-                Some(blocks_to_f32(entry.format, &read_range(bytes.as_ref(), entry.offset, length, file)?))
+                Some(entry.format.to_f32(&read_range(bytes.as_ref(), entry.offset, length, file)?))
             }
         };
         let gguf = Self { bytes, file: file.to_owned(), metadata, entries, rope_divisors };
@@ -641,7 +640,7 @@ fn read_table(cursor: &mut Cursor, tensors: u64) -> Result<Vec<Line>> {
         shape.reverse(); // the file has the fastest dimension first
         let kind = cursor.u32(&name)?;
         let offset = cursor.u64(&name)?;
-        let format = format_of(kind).map_err(|problem| tensor_error(cursor.file, &name, problem))?;
+        let format = WeightFormat::of_gguf_type(kind).map_err(|problem| tensor_error(cursor.file, &name, problem))?;
         table.push(Line { name, format, shape, offset });
     }
     Ok(table)
@@ -680,52 +679,6 @@ fn lay_out(table: Vec<Line>, start: u64, alignment: u64, total: u64, file: &str)
         return Err(Error::Format { file: file.to_owned(), problem });
     }
     Ok(entries)
-}
-
-/// The format behind ggml's type number; the message names a type that is not supported.
-fn format_of(kind: u32) -> Result<WeightFormat, String> {
-    const OTHERS: [(u32, &str); 25] = [
-        (6, "Q5_0"),
-        (7, "Q5_1"),
-        (9, "Q8_1"),
-        (10, "Q2_K"),
-        (11, "Q3_K"),
-        (13, "Q5_K"),
-        (15, "Q8_K"),
-        (16, "IQ2_XXS"),
-        (17, "IQ2_XS"),
-        (18, "IQ3_XXS"),
-        (19, "IQ1_S"),
-        (20, "IQ4_NL"),
-        (21, "IQ3_S"),
-        (22, "IQ2_S"),
-        (23, "IQ4_XS"),
-        (24, "I8"),
-        (25, "I16"),
-        (26, "I32"),
-        (27, "I64"),
-        (28, "F64"),
-        (29, "IQ1_M"),
-        (34, "TQ1_0"),
-        (35, "TQ2_0"),
-        (39, "MXFP4"),
-        (40, "NVFP4"),
-    ];
-    Ok(match kind {
-        0 => WeightFormat::F32,
-        1 => WeightFormat::F16,
-        2 => WeightFormat::Q4_0,
-        3 => WeightFormat::Q4_1,
-        8 => WeightFormat::Q8_0,
-        12 => WeightFormat::Q4K,
-        14 => WeightFormat::Q6K,
-        30 => WeightFormat::Bf16,
-        _ => {
-            let name = OTHERS.iter().find(|(number, _)| *number == kind).map_or("unknown", |(_, name)| name);
-            let supported: Vec<_> = WeightFormat::ALL.into_iter().map(WeightFormat::name).collect();
-            return Err(format!("type {kind} ({name}) is not supported; {} are", supported.join(", ")));
-        }
-    })
 }
 
 /// Reads forward through a file with a small buffer, never past its end.
@@ -839,12 +792,5 @@ mod tests {
         {
             assert_eq!(name(unknown, Family::Llama), None, "{unknown}");
         }
-    }
-
-    #[test]
-    fn a_type_that_is_not_supported_is_named() {
-        assert!(format_of(13).unwrap_err().contains("Q5_K"));
-        assert!(format_of(4).unwrap_err().contains("unknown"));
-        assert_eq!(format_of(14), Ok(WeightFormat::Q6K));
     }
 }
