@@ -18,7 +18,7 @@ use crate::kernels::{self, Columns, Indices, Packed, Rotary, adamw, elementwise,
 use crate::model::architecture::Architecture;
 use crate::model::parameter::from_host;
 use crate::rng::Rng;
-use crate::weights::{RawTensor, Storage};
+use crate::weights::{RawTensor, WeightFormat};
 
 /// Largest difference that passes, relative to the answer's largest element. Far above rounding, far below a wrong index.
 const TOLERANCE: f32 = 2e-4;
@@ -52,8 +52,8 @@ pub struct Check {
 pub async fn run(device: &Device, answers: &[u8]) -> Result<Report> {
     let answers = stored(answers)?;
     let mut checks = Vec::new();
-    for (kernel, case) in CASES {
-        let (error, message) = match answer(device, *case).await {
+    for (kernel, case) in cases() {
+        let (error, message) = match answer(device, case).await {
             Ok(got) => match answers.iter().find(|(name, _)| name == kernel) {
                 Some((_, want)) => compare(&got, want),
                 None => (-1.0, "there is no stored answer".into()),
@@ -71,8 +71,8 @@ pub async fn run(device: &Device, answers: &[u8]) -> Result<Report> {
 /// Device errors.
 pub async fn answers(device: &Device) -> Result<Vec<u8>> {
     let mut files = Vec::new();
-    for (kernel, case) in CASES {
-        let values = answer(device, *case).await?;
+    for (kernel, case) in cases() {
+        let values = answer(device, case).await?;
         files.push((kernel.to_string(), values.iter().flat_map(|v| v.to_le_bytes()).collect()));
     }
     bundle::pack("probe.safetensors", &files)
@@ -104,13 +104,35 @@ fn stored(answers: &[u8]) -> Result<Vec<(String, Vec<f32>)>> {
 }
 
 async fn answer(device: &Device, case: Case) -> Result<Vec<f32>> {
-    Ok(read_all(case(device)?).await?.concat())
+    let values = match case {
+        Case::Launch(launch) => launch(device)?,
+        Case::Expand(format) => packed(device, format)?,
+    };
+    Ok(read_all(values).await?.concat())
 }
 
-type Case = fn(&Device) -> Result<Vec<Tensor<1>>>;
+type Launch = fn(&Device) -> Result<Vec<Tensor<1>>>;
 
-/// One case a kernel, under the kernel's stem; `matmul` and `gather_rows` stand for what burn computes.
-pub const CASES: &[(&str, Case)] = &[
+/// What makes a kernel's answer: a function that launches it, or blocks of a format.
+#[derive(Clone, Copy)]
+enum Case {
+    Launch(Launch),
+    Expand(WeightFormat),
+}
+
+/// Stems of the kernels that are run; `matmul` and `gather_rows` stand for what burn computes.
+pub fn kernels() -> impl Iterator<Item = &'static str> {
+    cases().map(|(stem, _)| stem)
+}
+
+/// One case a kernel, under the kernel's stem.
+fn cases() -> impl Iterator<Item = (&'static str, Case)> {
+    let formats = WeightFormat::ALL.into_iter();
+    let expand = formats.filter_map(|f| f.kernels().map(|kernels| (kernels.dequantize.stem, Case::Expand(f))));
+    CASES.iter().map(|&(stem, case)| (stem, Case::Launch(case))).chain(expand)
+}
+
+const CASES: &[(&str, Launch)] = &[
     ("row_stats", |d| Ok(vec![flat(&statistics(d)?.fields)])),
     ("gate", |d| {
         let fields = statistics(d)?.fields;
@@ -188,13 +210,6 @@ pub const CASES: &[(&str, Case)] = &[
         let taken = elementwise::columns(d, &matrix(d, 17, 6, 60), columns)?;
         Ok(vec![flat(&elementwise::add_columns(d, matrix(d, 18, 6, 60), columns, &taken)?)])
     }),
-    ("dequantize_f16", |d| packed(d, Storage::F16)),
-    ("dequantize_bf16", |d| packed(d, Storage::Bf16)),
-    ("dequantize_q4_0", |d| packed(d, Storage::Q4_0)),
-    ("dequantize_q4_1", |d| packed(d, Storage::Q4_1)),
-    ("dequantize_q8_0", |d| packed(d, Storage::Q8_0)),
-    ("dequantize_q4_k", |d| packed(d, Storage::Q4K)),
-    ("dequantize_q6_k", |d| packed(d, Storage::Q6K)),
     ("matmul", |d| {
         let (a, b) = (matrix(d, 19, 37, 70), matrix(d, 20, 45, 70));
         let nt = matmul::nt(d, &a, &b)?;
@@ -242,30 +257,17 @@ fn starts(device: &Device) -> Indices {
     Indices::new(device, vec![0, 0, 0, 0, 4, 4, 4, 4, 4])
 }
 
-fn packed(device: &Device, storage: Storage) -> Result<Vec<Tensor<1>>> {
+fn packed(device: &Device, format: WeightFormat) -> Result<Vec<Tensor<1>>> {
     let (rows, columns) = (3, 512);
     let bytes =
-        storage.bytes_for(rows * columns).ok_or_else(|| Error::Unsupported { problem: "a probe's shape".into() })?;
+        format.bytes_for(rows * columns).ok_or_else(|| Error::Unsupported { problem: "a probe's shape".into() })?;
     let mut rng = Rng::new(25);
-    // Every byte is legal in every format but for scales: exponents of halves are kept small.
     let mut bytes: Vec<u8> = (0..bytes).map(|_| (rng.next_u64() & 0xff) as u8).collect();
-    let block = storage.block_bytes();
-    let half = |bytes: &mut [u8]| bytes[1] = 0x2c | bytes[1] & 0x83;
-    for block in bytes.chunks_exact_mut(block) {
-        match storage {
-            Storage::F32 | Storage::F16 | Storage::Bf16 => half(block),
-            Storage::Q4_0 | Storage::Q8_0 => half(&mut block[..2]),
-            Storage::Q4_1 | Storage::Q4K => {
-                half(&mut block[..2]);
-                half(&mut block[2..4]);
-            }
-            Storage::Q6K => {
-                let at = block.len() - 2;
-                half(&mut block[at..]);
-            }
-        }
+    for block in bytes.chunks_exact_mut(format.block_bytes()) {
+        // The exponents are kept small.
+        format.halves().iter().for_each(|at| block[at + 1] = 0x2c | block[at + 1] & 0x83);
     }
-    let raw = RawTensor { name: "probe".into(), shape: vec![rows, columns], storage, bytes };
+    let raw = RawTensor { name: "probe".into(), shape: vec![rows, columns], format, bytes };
     Ok(vec![flat(&kernels::dequantize::dense(device, &[Packed::new(device, raw, columns)])?)])
 }
 

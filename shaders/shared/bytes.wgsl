@@ -1,5 +1,4 @@
 // Reads of one and two little-endian bytes out of `packed_words`, the array of u32 that the kernel binds.
-// GGUF blocks of 18, 20, 34 and 210 bytes start at any byte, so a half word may straddle two words.
 
 fn read_u8(byte: u32) -> u32 {
     return (packed_words[byte / 4u] >> ((byte % 4u) * 8u)) & 0xffu;
@@ -9,8 +8,10 @@ fn read_i8(byte: u32) -> f32 {
     return f32(bitcast<i32>(read_u8(byte) << 24u) >> 24u);
 }
 
+// `byte` must be even: then a half word never straddles two words. It is in every format that has any, since a block of
+// those is an even number of bytes.
 fn read_u16(byte: u32) -> u32 {
-    return read_u8(byte) | (read_u8(byte + 1u) << 8u);
+    return (packed_words[byte / 4u] >> ((byte % 4u) * 8u)) & 0xffffu;
 }
 
 // IEEE binary16 by hand: unpack2x16float may flush subnormals, and small block scales are subnormal.

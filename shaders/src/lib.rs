@@ -7,6 +7,8 @@
 //!
 //! Run the checks with `cargo test -p temper-shaders`.
 
+pub mod formats;
+
 /// Largest K of [`ROW_STATS`], and the width of a row of its `top` binding.
 pub const MAX_TOP_K: usize = 64;
 /// Width of a row of the `stats` binding of [`ROW_STATS`], [`GATE`] and [`LOSS_GRADIENT`].
@@ -91,12 +93,17 @@ pub enum Grid {
 /// One kernel: its text and the host's copy of what the text declares.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel {
-    /// Name of the file without `.wgsl`; also the stem of its CPU twin, launch function and test.
+    /// Its name, also the stem of its CPU twin, launch function and test.
     pub stem: &'static str,
-    /// Complete WGSL: the shared parts, then the kernel's own file.
+    /// Name of the file that holds `main`, without `.wgsl`: the stem, but for kernels that differ in their weight format
+    /// alone.
+    pub file: &'static str,
+    /// Complete WGSL: the shared parts, the format's part, then the file that holds `main`.
     pub source: &'static str,
     /// The shared parts in front, in order, by the stem of their file in `shared/`.
     pub shared: &'static [&'static str],
+    /// The part behind those, by the stem of its file in `formats/`; see [`formats`].
+    pub format: Option<&'static str>,
     /// Invocations of a workgroup (`WORKGROUP_SIZE` in the text), all along x.
     pub workgroup_size: u32,
     /// What one workgroup covers.
@@ -180,11 +187,13 @@ macro_rules! kernels {
             $(#[$doc])*
             pub const $name: Kernel = Kernel {
                 stem: $stem,
+                file: $stem,
                 source: concat!(
                     $(include_str!(concat!("../shared/", $shared, ".wgsl")),)*
                     include_str!(concat!("../", $stem, ".wgsl"))
                 ),
                 shared: &[$($shared),*],
+                format: None,
                 workgroup_size: 256,
                 grid: $grid,
                 bindings: &[$(stringify!($binding)),*],
@@ -192,8 +201,8 @@ macro_rules! kernels {
                 param_types: &[$(scalar!($scalar)),*],
             };
         )*
-        /// Every kernel.
-        pub const KERNELS: &[Kernel] = &[$($name),*];
+        /// Every kernel with a file of its own.
+        const SINGLE: &[Kernel] = &[$($name),*];
     };
 }
 
@@ -265,41 +274,6 @@ kernels! {
     params { heads: u32, rows: u32, cols: u32, row_start: u32, scale: f32 },
     bindings [probabilities, dprobabilities];
 
-    /// GGUF F16 to f32.
-    DEQUANTIZE_F16 = "dequantize_f16", shared ["rows", "bytes"], Grid::Elements,
-    params { count: u32, byte_offset: u32 },
-    bindings [packed_words, out];
-
-    /// GGUF BF16 to f32.
-    DEQUANTIZE_BF16 = "dequantize_bf16", shared ["rows", "bytes"], Grid::Elements,
-    params { count: u32, byte_offset: u32 },
-    bindings [packed_words, out];
-
-    /// GGUF Q4_0 to f32.
-    DEQUANTIZE_Q4_0 = "dequantize_q4_0", shared ["rows", "bytes"], Grid::Elements,
-    params { count: u32, byte_offset: u32 },
-    bindings [packed_words, out];
-
-    /// GGUF Q4_1 to f32.
-    DEQUANTIZE_Q4_1 = "dequantize_q4_1", shared ["rows", "bytes"], Grid::Elements,
-    params { count: u32, byte_offset: u32 },
-    bindings [packed_words, out];
-
-    /// GGUF Q8_0 to f32.
-    DEQUANTIZE_Q8_0 = "dequantize_q8_0", shared ["rows", "bytes"], Grid::Elements,
-    params { count: u32, byte_offset: u32 },
-    bindings [packed_words, out];
-
-    /// GGUF Q4_K to f32.
-    DEQUANTIZE_Q4_K = "dequantize_q4_k", shared ["rows", "bytes"], Grid::Elements,
-    params { count: u32, byte_offset: u32 },
-    bindings [packed_words, out];
-
-    /// GGUF Q6_K to f32.
-    DEQUANTIZE_Q6_K = "dequantize_q6_k", shared ["rows", "bytes"], Grid::Elements,
-    params { count: u32, byte_offset: u32 },
-    bindings [packed_words, out];
-
     /// One AdamW step with decoupled decay.
     ADAMW = "adamw", shared ["rows"], Grid::Elements,
     params {
@@ -344,6 +318,22 @@ kernels! {
         target_batch: u32, target_row: u32, accumulate: u32, alpha: f32
     },
     bindings [left_values, right_values, target_values];
+}
+
+/// Every kernel: those with a file of their own, then those of [`formats`].
+pub const KERNELS: &[Kernel] = &every_kernel();
+
+const fn every_kernel() -> [Kernel; SINGLE.len() + formats::ALL.len()] {
+    let mut kernels = [SINGLE[0]; SINGLE.len() + formats::ALL.len()];
+    let mut index = 0;
+    while index < kernels.len() {
+        kernels[index] = match index < SINGLE.len() {
+            true => SINGLE[index],
+            false => formats::ALL[index - SINGLE.len()].dequantize,
+        };
+        index += 1;
+    }
+    kernels
 }
 
 #[cfg(test)]

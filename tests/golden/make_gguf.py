@@ -2,7 +2,7 @@
 quantises them, and two tiny models as GGUF files. Run: make_gguf.py, in this folder."""
 import math, os
 import numpy as np
-from gguf import GGUFWriter, GGMLQuantizationType as T, quants
+from gguf import GGML_QUANT_SIZES, GGUFWriter, GGMLQuantizationType as T, quants
 from safetensors.numpy import load_file, save_file
 
 BLOCK = {T.Q4_0: 18, T.Q4_1: 20, T.Q8_0: 34, T.Q4_K: 144, T.Q6_K: 210, T.BF16: 2, T.F16: 2}
@@ -29,7 +29,24 @@ def blocks():
     out["rows.f32"] = rows
     for t in (T.Q4_0, T.Q8_0, T.BF16, T.F16):
         out["rows." + t.name] = np.ascontiguousarray(quants.quantize(rows, t)).view(np.uint8).reshape(-1).copy()
+    further(out)
     save_file(out, "gguf/blocks.safetensors")
+
+
+def further(out):
+    """A few blocks of every other type that the package can expand, so that a format which Temper learns to read has its vectors."""
+    rng = np.random.default_rng(8)
+    for t in sorted(quants._type_traits):
+        if t in BLOCK:
+            continue
+        elements, size = GGML_QUANT_SIZES[t]
+        while True:
+            raw = rng.integers(0, 256, (1, max(2, 128 // elements) * size), dtype=np.uint8)
+            with np.errstate(all="ignore"):
+                values = quants.dequantize(raw, t).astype(np.float32).reshape(-1)
+            if np.isfinite(values).all():
+                break
+        out[t.name + ".raw"], out[t.name + ".f32"] = raw[0].copy(), values
 
 
 def permute(w, heads):

@@ -6,6 +6,7 @@ use temper_conformance::oracle::{self, wide};
 use temper_engine::kernels::cpu::matmul::{Layout, Sizes, matmul, matmul_serial};
 use temper_engine::kernels::cpu::{self, STAT_FIELDS, TOP_SLOTS};
 use temper_engine::kernels::gate::GateParams;
+use temper_engine::weights::WeightFormat;
 
 /// What outputs hold before a kernel runs: no result is ever this.
 const SENTINEL: f32 = -7.77e33;
@@ -609,39 +610,21 @@ fn attention_has_the_same_bits_on_any_number_of_threads() {
 
 // Stored weights.
 
-type Kernel = fn(&[u8], &mut [f32]);
-type Definition = fn(&[u8], usize) -> f64;
-
 #[test]
 fn every_stored_format_expands_to_what_its_layout_says() {
-    use oracle::dequantize as plain;
-    let formats: [(&str, usize, usize, Kernel, Definition); 7] = [
-        ("f16", 1, 2, cpu::dequantize_f16, plain::stored_f16),
-        ("bf16", 1, 2, cpu::dequantize_bf16, plain::stored_bf16),
-        ("q4_0", 32, 18, cpu::dequantize_q4_0, plain::q4_0),
-        ("q4_1", 32, 20, cpu::dequantize_q4_1, plain::q4_1),
-        ("q8_0", 32, 34, cpu::dequantize_q8_0, plain::q8_0),
-        ("q4_k", 256, 144, cpu::dequantize_q4_k, plain::q4_k),
-        ("q6_k", 256, 210, cpu::dequantize_q6_k, plain::q6_k),
-    ];
     let mut random = Random::new(18);
-    for (name, numbers, bytes, kernel, definition) in formats {
+    for format in WeightFormat::ALL {
         for blocks in [1, 2, 7, 600] {
-            let mut stored = random.bytes(blocks * bytes);
-            // Scales from random bytes would be infinite or NaN now and then; exponents are made moderate.
-            for block in stored.chunks_mut(bytes) {
-                let scales: &[usize] = match name {
-                    "q6_k" => &[208],
-                    "q4_1" | "q4_k" => &[0, 2],
-                    _ => &[0],
-                };
-                scales.iter().for_each(|&at| block[at + 1] = block[at + 1] & 0x83 | 0x28);
-            }
-            let mut out = sentinels(blocks * numbers);
-            kernel(&stored, &mut out);
-            let want: Vec<f64> = (0..out.len()).map(|i| definition(&stored, i)).collect();
-            close(name, &out, &want, 1e-6, 2e-7).unwrap();
+            let stored = oracle::dequantize::moderate(format, random.bytes(blocks * format.block_bytes()));
+            let mut out = sentinels(blocks * format.block_elements());
+            format.expand(&stored, &mut out);
+            // Every step but the last one is exact in f32, so the result is the definition's, rounded once.
+            let definition = oracle::dequantize::definition(format);
+            let want: Vec<f32> = (0..out.len()).map(|i| definition(&stored, i) as f32).collect();
+            same_bits(format.name(), &out, &want).unwrap();
+            same_bits(format.name(), &format.to_f32(&stored), &want).unwrap();
         }
+        same_on_any_number_of_threads(format.name(), || format.to_f32(&vec![0x35; 3000 * format.block_bytes()]));
     }
 }
 
@@ -649,7 +632,7 @@ fn every_stored_format_expands_to_what_its_layout_says() {
 fn every_f16_and_bf16_bit_pattern_converts_exactly() {
     let stored: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
     let mut out = sentinels(65_536);
-    cpu::dequantize_f16(&stored, &mut out);
+    WeightFormat::F16.expand(&stored, &mut out);
     for (i, &got) in out.iter().enumerate() {
         let want = oracle::dequantize::stored_f16(&stored, i);
         assert!(
@@ -657,7 +640,7 @@ fn every_f16_and_bf16_bit_pattern_converts_exactly() {
                 || want.is_nan() && got.is_nan()
         );
     }
-    cpu::dequantize_bf16(&stored, &mut out);
+    WeightFormat::Bf16.expand(&stored, &mut out);
     for (i, &got) in out.iter().enumerate() {
         assert_eq!(got.to_bits(), (i as u32) << 16);
     }
@@ -668,17 +651,16 @@ fn blocks_of_a_real_file_expand_to_the_golden_values() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/smollm2/dequant.safetensors");
     let bytes = std::fs::read(path).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let cases: [(&str, Kernel); 3] = [
-        ("blk.0.attn_k.weight", cpu::dequantize_q4_1),
-        ("blk.0.attn_v.weight", cpu::dequantize_q4_1),
-        ("token_embd.rows0_16", cpu::dequantize_q8_0),
-    ];
-    for (name, kernel) in cases {
+    for (name, format) in [
+        ("blk.0.attn_k.weight", WeightFormat::Q4_1),
+        ("blk.0.attn_v.weight", WeightFormat::Q4_1),
+        ("token_embd.rows0_16", WeightFormat::Q8_0),
+    ] {
         let stored = file.tensor(&format!("{name}.raw")).unwrap();
         let want = file.tensor(&format!("{name}.f32")).unwrap();
         let want: Vec<f32> = want.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
         let mut out = sentinels(want.len());
-        kernel(stored.data(), &mut out);
+        format.expand(stored.data(), &mut out);
         same_bits(name, &out, &want).unwrap();
     }
 }

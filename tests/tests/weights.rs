@@ -14,7 +14,7 @@ use temper_engine::host::{Folder, MemoryFolder};
 use temper_engine::model::architecture::{Architecture, Family};
 use temper_engine::weights::gguf::{Gguf, unpermuted_row};
 use temper_engine::weights::safetensors::SafetensorsFile;
-use temper_engine::weights::{self, MemorySource, RawTensor, Storage, WeightSource, dequantize};
+use temper_engine::weights::{self, MemorySource, RawTensor, WeightFormat, WeightSource};
 
 const TINY: [&str; 7] = ["llama", "llama_tied", "llama3_rope", "qwen2", "qwen3", "glm4", "qwen3_bf16_sharded"];
 
@@ -131,8 +131,8 @@ fn bf16_shards_hold_the_f32_models_weights_rounded_once() {
     let shards = weights::open_folder(&GoldenFolder::new("tiny/qwen3_bf16_sharded")).unwrap();
     for name in whole.weights.names() {
         let (full, half) = (whole.weights.read(&name).unwrap(), shards.weights.read(&name).unwrap());
-        assert_eq!(half.storage, Storage::Bf16, "{name}");
-        let rounded = dequantize::quantise(&name, &full.shape, &full.to_f32(), Storage::Bf16).unwrap();
+        assert_eq!(half.format, WeightFormat::Bf16, "{name}");
+        let rounded = RawTensor::quantise(&name, &full.shape, &full.to_f32(), WeightFormat::Bf16).unwrap();
         assert_eq!(rounded, half, "{name}");
     }
     assert!(shards.weights.file_of("lm_head.weight").ends_with("model-00003-of-00003.safetensors"));
@@ -141,16 +141,14 @@ fn bf16_shards_hold_the_f32_models_weights_rounded_once() {
 #[test]
 fn blocks_of_every_type_mean_what_the_gguf_package_says() {
     let file = bytes("gguf/blocks.safetensors");
-    for storage in
-        [Storage::Q4_0, Storage::Q4_1, Storage::Q8_0, Storage::Q4K, Storage::Q6K, Storage::Bf16, Storage::F16]
-    {
-        let raw = reference(&file, &format!("{}.raw", storage.name()));
-        let expected = reference_f32(&file, &format!("{}.f32", storage.name()));
-        let found = dequantize::blocks_to_f32(storage, &raw);
-        assert_eq!(found.len(), expected.len(), "{storage:?}");
+    for format in WeightFormat::ALL.into_iter().filter(|&format| format != WeightFormat::F32) {
+        let raw = reference(&file, &format!("{}.raw", format.name()));
+        let expected = reference_f32(&file, &format!("{}.f32", format.name()));
+        let found = format.to_f32(&raw);
+        assert_eq!(found.len(), expected.len(), "{format:?}");
         for (at, (x, y)) in found.iter().zip(&expected).enumerate() {
             // One rounding more or less, of the product or of the difference.
-            assert!((x - y).abs() <= 1e-6 * y.abs().max(1e-3), "{storage:?} {at}: {x}, expected {y}");
+            assert!((x - y).abs() <= 1e-6 * y.abs().max(1e-3), "{format:?} {at}: {x}, expected {y}");
         }
     }
 }
@@ -159,9 +157,9 @@ fn blocks_of_every_type_mean_what_the_gguf_package_says() {
 fn rows_are_quantised_to_the_bytes_that_the_gguf_package_writes() {
     let file = bytes("gguf/blocks.safetensors");
     let rows = reference_f32(&file, "rows.f32");
-    for storage in [Storage::Q4_0, Storage::Q8_0, Storage::Bf16, Storage::F16] {
-        let found = dequantize::quantise("rows", &[6, 64], &rows, storage).unwrap();
-        assert_eq!(found.bytes, reference(&file, &format!("rows.{}", storage.name())), "{storage:?}");
+    for format in [WeightFormat::Q4_0, WeightFormat::Q8_0, WeightFormat::Bf16, WeightFormat::F16] {
+        let found = RawTensor::quantise("rows", &[6, 64], &rows, format).unwrap();
+        assert_eq!(found.bytes, reference(&file, &format!("rows.{}", format.name())), "{format:?}");
     }
 }
 
@@ -185,7 +183,7 @@ fn a_gguf_file_is_the_same_model_as_the_folder_that_it_was_made_from() {
             let original = folder.weights.read(&tensor).unwrap();
             let expected = match original.shape.len() {
                 1 => original,
-                _ => dequantize::quantise(&tensor, &original.shape, &original.to_f32(), Storage::Q8_0).unwrap(),
+                _ => RawTensor::quantise(&tensor, &original.shape, &original.to_f32(), WeightFormat::Q8_0).unwrap(),
             };
             assert_eq!(opened.weights.read(&tensor).unwrap(), expected, "{name} {tensor}");
         }
@@ -204,7 +202,7 @@ fn smollm2_blocks_and_values_equal_the_goldens() {
     let file = bytes("smollm2/dequant.safetensors");
     for (stored, name) in [("attn_k", "self_attn.k_proj"), ("attn_v", "self_attn.v_proj")] {
         let found = opened.weights.read(&format!("model.layers.0.{name}.weight")).unwrap();
-        assert_eq!((found.storage, found.shape.as_slice()), (Storage::Q4_1, &[192, 576][..]));
+        assert_eq!((found.format, found.shape.as_slice()), (WeightFormat::Q4_1, &[192, 576][..]));
         let stored = format!("blk.0.{stored}.weight");
         assert_eq!(found.to_f32(), reference_f32(&file, &format!("{stored}.hf")), "{name}");
         // Row by row the very bytes of the file, only in another order for k.
@@ -213,7 +211,7 @@ fn smollm2_blocks_and_values_equal_the_goldens() {
             let source = if name.ends_with("k_proj") { unpermuted_row(index, 64) } else { index };
             assert_eq!(found.bytes[index * row..][..row], raw[source * row..][..row], "{name} row {index}");
         }
-        assert_eq!(dequantize::blocks_to_f32(Storage::Q4_1, &raw), reference_f32(&file, &format!("{stored}.f32")));
+        assert_eq!(WeightFormat::Q4_1.to_f32(&raw), reference_f32(&file, &format!("{stored}.f32")));
     }
     let embedding = gguf.read("model.embed_tokens.weight").unwrap();
     let rows = 16 * 576 / 32 * 34;
@@ -293,9 +291,9 @@ fn an_exported_model_opens_as_the_model_that_it_was() {
         let mut file = Vec::new();
         let fetch =
             &mut |spec: &temper_engine::model::architecture::TensorSpec| Ok(opened.weights.read(&spec.name)?.to_f32());
-        model::write(&mut file, &opened.architecture, Storage::F32, fetch).unwrap();
+        model::write(&mut file, &opened.architecture, WeightFormat::F32, fetch).unwrap();
         assert!(safetensors::SafeTensors::deserialize(&file).is_ok(), "{name}");
-        let config = model::config_json(&opened.architecture, &opened.special, Storage::F32);
+        let config = model::config_json(&opened.architecture, &opened.special, WeightFormat::F32);
         let mut folder = MemoryFolder::new();
         folder.insert("config.json", config.into_bytes()).unwrap();
         folder.insert("model.safetensors", file).unwrap();
@@ -477,7 +475,7 @@ fn the_small_files_are_good_and_hold_what_was_written() {
     assert_eq!(q.to_f32(), (0..16).map(|i| i as f32).collect::<Vec<_>>());
     // Q4_0 with scale bytes 03 03 and nibbles 3: all elements are equal.
     let down = opened.weights.read("model.layers.0.mlp.down_proj.weight").unwrap();
-    assert_eq!((down.shape.as_slice(), down.storage), (&[4, 32][..], Storage::Q4_0));
+    assert_eq!((down.shape.as_slice(), down.format), (&[4, 32][..], WeightFormat::Q4_0));
 }
 
 #[test]
@@ -575,7 +573,7 @@ fn each_lie_in_a_gguf_file_is_an_error_without_a_large_allocation() {
         ("offset overflows", tensor("x", &[1], 0, u64::MAX - 31)),
         ("overlap", tensor("x", &[4], 0, 0)),
         ("unaligned", tensor("x", &[1], 0, 4)),
-        ("unsupported type", tensor("x", &[32], 6, 0)),
+        ("unsupported type", tensor("x", &[32], 28, 0)),
         ("unknown type", tensor("x", &[32], 99, 0)),
         ("half a block", small_gguf().tensor("x", &[31], 2, &f32s).file()),
         ("name twice", small_gguf().tensor("output_norm.weight", &[4], 0, &f32s).file()),
@@ -597,6 +595,17 @@ fn each_lie_in_a_gguf_file_is_an_error_without_a_large_allocation() {
         assert!(largest <= 8 * length + (1 << 14), "{what}: {largest} bytes for a file of {length}");
     }
     small_gguf().open().unwrap();
+}
+
+#[test]
+fn a_gguf_type_that_is_not_supported_is_refused_by_name_with_advice() {
+    for (number, name) in [(19, "IQ1_S"), (28, "F64"), (99, "unknown")] {
+        let text = small_gguf().tensor_at("blk.0.x", &[256], number, 0).open().err().unwrap().to_string();
+        let problem = format!("type {number} ({name}) is not supported; F32, F16, ");
+        for part in ["t.gguf", "blk.0.x", problem.as_str(), "Q8_0", "llama-quantize"] {
+            assert!(text.contains(part), "{part} not in {text}");
+        }
+    }
 }
 
 #[test]

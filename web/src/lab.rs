@@ -16,7 +16,7 @@ use temper_engine::probe;
 use temper_engine::train::estimate::Estimate;
 use temper_engine::train::prepare;
 use temper_engine::train::race::{Race, Who};
-use temper_engine::weights::Storage as FileStorage;
+use temper_engine::weights::WeightFormat;
 use temper_engine::{Device, Error};
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -494,7 +494,7 @@ impl Lab {
                 let mut tensors = export::model::values(&session.model).await?;
                 let arch = &model.files.architecture;
                 let mut weights = Vec::new();
-                export::model::write(&mut weights, arch, FileStorage::F32, &mut |spec| {
+                export::model::write(&mut weights, arch, WeightFormat::F32, &mut |spec| {
                     tensors.remove(&spec.name).ok_or_else(|| Error::Tensor {
                         file: "model.safetensors".into(),
                         tensor: spec.name.clone(),
@@ -502,7 +502,7 @@ impl Lab {
                     })
                 })
                 .map_err(|e| export::stream::into_error(e, "model.safetensors"))?;
-                let config = export::model::config_json(arch, &model.files.special, FileStorage::F32);
+                let config = export::model::config_json(arch, &model.files.special, WeightFormat::F32);
                 let mut files = vec![("config.json".to_string(), config.into_bytes())];
                 files.extend(model.files.tokenizer()?.to_files()?);
                 files.push(("model.safetensors".into(), weights));

@@ -11,13 +11,13 @@ use crate::error::Result;
 use crate::model::Model;
 use crate::model::architecture::{Architecture, SpecialTokens, TensorSpec};
 use crate::model::parameter::to_host;
-use crate::weights::Storage;
+use crate::weights::WeightFormat;
 
-/// Contents of `config.json` for weights stored as `storage` (F32, F16 or BF16).
-pub fn config_json(architecture: &Architecture, special: &SpecialTokens, storage: Storage) -> String {
-    let dtype = match storage {
-        Storage::F16 => "float16",
-        Storage::Bf16 => "bfloat16",
+/// Contents of `config.json` for weights stored as `format` (F32, F16 or BF16).
+pub fn config_json(architecture: &Architecture, special: &SpecialTokens, format: WeightFormat) -> String {
+    let dtype = match format {
+        WeightFormat::F16 => "float16",
+        WeightFormat::Bf16 => "bfloat16",
         _ => "float32",
     };
     architecture.to_config_json(special, dtype)
@@ -46,11 +46,11 @@ pub async fn values(model: &Model) -> Result<HashMap<String, Vec<f32>>> {
 pub fn write(
     out: &mut dyn Write,
     architecture: &Architecture,
-    storage: Storage,
+    format: WeightFormat,
     fetch: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>>,
 ) -> io::Result<()> {
     let specs = architecture.tensor_specs();
-    let mut stream = Stream::begin(out, specs.clone(), storage)?;
+    let mut stream = Stream::begin(out, specs.clone(), format)?;
     for spec in &specs {
         stream.tensor(&spec.name, &fetch(spec).map_err(wrong)?)?;
     }

@@ -17,7 +17,7 @@ use crate::model::adapter::{AdapterValues, LoraSettings};
 use crate::model::architecture::TensorSpec;
 use crate::model::parameter::to_host;
 use crate::weights::safetensors::SafetensorsFile;
-use crate::weights::{Storage, WeightSource, read_small, tensor_error};
+use crate::weights::{WeightFormat, WeightSource, read_small, tensor_error};
 
 /// Name of the configuration.
 pub const CONFIG: &str = "adapter_config.json";
@@ -68,7 +68,7 @@ pub fn write(
         tensors.push((spec(A, [rank, a.len() / rank]), a.as_slice()));
         tensors.push((spec(B, [b.len() / rank, rank]), b.as_slice()));
     }
-    let weights = to_bytes(tensors, Storage::F32, WEIGHTS)?;
+    let weights = to_bytes(tensors, WeightFormat::F32, WEIGHTS)?;
     let targets: BTreeSet<&str> = match settings.targets.is_empty() {
         true => values.keys().map(|module| last_name(module)).collect(),
         false => settings.targets.iter().map(String::as_str).collect(),
@@ -347,7 +347,7 @@ mod tests {
             let values = vec![0.0_f32; shape[0] * shape[1]];
             let spec = TensorSpec { name: name.into(), shape: shape.to_vec() };
             let mut files = write(&settings, None, &adapter().1).unwrap();
-            files[1].1 = to_bytes([(spec, values.as_slice())], Storage::F32, "x").unwrap();
+            files[1].1 = to_bytes([(spec, values.as_slice())], WeightFormat::F32, "x").unwrap();
             read(&folder(files))
         };
         assert!(one("base_model.model.model.layers.0.mlp.up_proj.lora_A.weight", [2, 3]).is_err());

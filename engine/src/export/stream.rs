@@ -12,8 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::model::architecture::TensorSpec;
-use crate::weights::dequantize::quantise;
-use crate::weights::{Storage, tensor_error};
+use crate::weights::{RawTensor, WeightFormat, tensor_error};
 
 /// Values converted at a time.
 const CHUNK: usize = 1 << 16;
@@ -22,7 +21,7 @@ const CHUNK: usize = 1 << 16;
 pub struct Stream<'a> {
     out: &'a mut dyn Write,
     specs: Vec<TensorSpec>,
-    storage: Storage,
+    format: WeightFormat,
     next: usize,
 }
 
@@ -30,22 +29,22 @@ impl<'a> Stream<'a> {
     /// Writes the header for tensors that will follow in this order, all stored as F32, F16 or BF16.
     ///
     /// # Errors
-    /// The writer's; [`Error::Tensor`] for another storage, a name that comes twice, and sizes that cannot be counted.
-    pub fn begin(out: &'a mut dyn Write, specs: Vec<TensorSpec>, storage: Storage) -> io::Result<Self> {
+    /// The writer's; [`Error::Tensor`] for another format, a name that comes twice, and sizes that cannot be counted.
+    pub fn begin(out: &'a mut dyn Write, specs: Vec<TensorSpec>, format: WeightFormat) -> io::Result<Self> {
         let mut header = Map::new();
         header.insert("__metadata__".into(), json!({"format": "pt"}));
         let mut end = 0_u64;
         for spec in &specs {
             let refuse = |problem: &str| Err(wrong(tensor_error("output", &spec.name, problem.into())));
-            if !matches!(storage, Storage::F32 | Storage::F16 | Storage::Bf16) {
+            if !matches!(format, WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16) {
                 return refuse("safetensors files hold F32, F16 or BF16");
             }
-            let length = storage.bytes_for_shape(&spec.shape).map(|n| n as u64);
+            let length = format.bytes_for_shape(&spec.shape).map(|n| n as u64);
             let (start, Some(next)) = (end, length.and_then(|n| end.checked_add(n))) else {
                 return refuse("is too large");
             };
             end = next;
-            let entry = json!({"dtype": storage.name(), "shape": spec.shape, "data_offsets": [start, end]});
+            let entry = json!({"dtype": format.name(), "shape": spec.shape, "data_offsets": [start, end]});
             if header.insert(spec.name.clone(), entry).is_some() {
                 return refuse("comes twice");
             }
@@ -55,7 +54,7 @@ impl<'a> Stream<'a> {
         header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(header.as_bytes())?;
-        Ok(Self { out, specs, storage, next: 0 })
+        Ok(Self { out, specs, format, next: 0 })
     }
 
     /// The tensor that must come next, or `None` when all are written.
@@ -67,7 +66,7 @@ impl<'a> Stream<'a> {
     ///
     /// # Errors
     /// The writer's; [`Error::Tensor`] for a tensor out of order, a wrong number of values, and values that are not
-    /// finite in the file's storage.
+    /// finite in the file's format.
     pub fn tensor(&mut self, name: &str, values: &[f32]) -> io::Result<()> {
         let refuse = |problem: String| Err(wrong(tensor_error("output", name, problem)));
         let Some(spec) = self.next() else { return refuse("comes after the last announced tensor".into()) };
@@ -78,7 +77,7 @@ impl<'a> Stream<'a> {
             return refuse(format!("expected shape {:?}, got {} values", spec.shape, values.len()));
         }
         for chunk in values.chunks(CHUNK) {
-            self.out.write_all(&quantise(name, &[chunk.len()], chunk, self.storage).map_err(wrong)?.bytes)?;
+            self.out.write_all(&RawTensor::quantise(name, &[chunk.len()], chunk, self.format).map_err(wrong)?.bytes)?;
         }
         self.next += 1;
         Ok(())
@@ -115,13 +114,13 @@ pub fn into_error(error: io::Error, path: &str) -> Error {
 /// As [`Stream::tensor`].
 pub fn to_bytes<'v>(
     tensors: impl IntoIterator<Item = (TensorSpec, &'v [f32])>,
-    storage: Storage,
+    format: WeightFormat,
     path: &str,
 ) -> Result<Vec<u8>> {
     let (specs, values): (Vec<_>, Vec<_>) = tensors.into_iter().unzip();
     let mut bytes = Vec::new();
     let write = |bytes: &mut Vec<u8>| -> io::Result<()> {
-        let mut stream = Stream::begin(bytes, specs.clone(), storage)?;
+        let mut stream = Stream::begin(bytes, specs.clone(), format)?;
         for (spec, values) in specs.iter().zip(values) {
             stream.tensor(&spec.name, values)?;
         }
@@ -144,10 +143,10 @@ mod tests {
 
     #[test]
     fn what_is_streamed_is_read_back() {
-        for storage in [Storage::F32, Storage::F16, Storage::Bf16] {
+        for format in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16] {
             let tensors =
                 [(spec("b", &[2, 3]), &[1.0, -2.0, 0.5, 0.0, 4.0, 8.0][..]), (spec("a\"é", &[1]), &[3.0][..])];
-            let bytes = to_bytes(tensors, storage, "x").unwrap();
+            let bytes = to_bytes(tensors, format, "x").unwrap();
             let header = u64::from_le_bytes(bytes[..8].try_into().unwrap());
             assert_eq!(header % 8, 0);
             let file = SafetensorsFile::open(Arc::new(bytes), "x").unwrap();
@@ -161,23 +160,23 @@ mod tests {
     fn tensors_that_were_not_announced_so_are_refused() {
         let mut sink = io::sink();
         let announced = || vec![spec("a", &[2]), spec("b", &[1])];
-        let mut stream = Stream::begin(&mut sink, announced(), Storage::F32).unwrap();
+        let mut stream = Stream::begin(&mut sink, announced(), WeightFormat::F32).unwrap();
         assert!(stream.tensor("b", &[1.0]).is_err());
         assert!(stream.tensor("a", &[1.0]).is_err());
         assert!(stream.tensor("a", &[1.0, f32::NAN]).is_err());
         stream.tensor("a", &[1.0, 2.0]).unwrap();
         let error = into_error(stream.finish().unwrap_err(), "x");
         assert!(matches!(&error, Error::Tensor { tensor, .. } if tensor == "b"), "{error}");
-        assert!(Stream::begin(&mut sink, vec![spec("a", &[2]), spec("a", &[1])], Storage::F32).is_err());
-        assert!(Stream::begin(&mut sink, vec![spec("a", &[32])], Storage::Q8_0).is_err());
-        assert!(Stream::begin(&mut sink, vec![spec("a", &[usize::MAX, 2])], Storage::F32).is_err());
+        assert!(Stream::begin(&mut sink, vec![spec("a", &[2]), spec("a", &[1])], WeightFormat::F32).is_err());
+        assert!(Stream::begin(&mut sink, vec![spec("a", &[32])], WeightFormat::Q8_0).is_err());
+        assert!(Stream::begin(&mut sink, vec![spec("a", &[usize::MAX, 2])], WeightFormat::F32).is_err());
     }
 
     #[test]
     fn a_full_disk_stays_an_io_error() {
         let mut small = [0_u8; 4];
         let mut out = &mut small[..];
-        let error = Stream::begin(&mut out, vec![spec("a", &[2])], Storage::F32).err().unwrap();
+        let error = Stream::begin(&mut out, vec![spec("a", &[2])], WeightFormat::F32).err().unwrap();
         assert!(matches!(into_error(error, "model.safetensors"), Error::Io { .. }));
     }
 }

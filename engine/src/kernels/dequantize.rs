@@ -5,18 +5,16 @@ use std::sync::Arc;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use burn_dispatch::{BackendTensor, DispatchTensorKind};
 use burn_wgpu::CubeTensor;
-use temper_shaders::Kernel;
 
-use super::cpu;
 use super::tensor::{empty_gpu, from_cube, from_vec, gpu_of};
 use crate::device::Device;
 use crate::error::Result;
-use crate::weights::{RawTensor, Storage};
+use crate::weights::{RawTensor, WeightFormat};
 
 /// A matrix `[rows, columns]` of 16-bit floats or quantised blocks, on the device or in host memory.
 #[derive(Clone)]
 pub struct Packed {
-    storage: Storage,
+    format: WeightFormat,
     rows: usize,
     columns: usize,
     bytes: Bytes,
@@ -47,7 +45,7 @@ impl Packed {
                 _ => panic!("a GPU device made a tensor elsewhere"),
             }
         };
-        Self { storage: raw.storage, rows, columns, bytes }
+        Self { format: raw.format, rows, columns, bytes }
     }
 
     /// Inputs of the matrix.
@@ -74,7 +72,7 @@ pub fn dense(device: &Device, parts: &[Packed]) -> Result<Tensor<2>> {
         for part in parts {
             let (here, after) = rest.split_at_mut(part.rows * columns);
             let Bytes::Host(bytes) = &part.bytes else { panic!("weights made for a GPU used on the CPU") };
-            on_host(part.storage, bytes, here);
+            part.format.expand(bytes, here);
             rest = after;
         }
         return Ok(from_vec(out, [rows, columns]));
@@ -84,41 +82,10 @@ pub fn dense(device: &Device, parts: &[Packed]) -> Result<Tensor<2>> {
         let Bytes::Device(words) = &part.bytes else { panic!("weights made for the CPU used on a GPU") };
         let count = part.rows * columns;
         let out = empty_gpu(words, [part.rows, columns]);
-        let kernel = shader(part.storage);
-        let params = [count.into(), 0usize.into()];
+        let kernel = &part.format.kernels().expect("f32 weights are never packed").dequantize;
+        let params = [count.into()];
         gpu_of(device).run(kernel, &params, &[words, &out], kernel.workgroups(1, count as u64))?;
         tensors.push(from_cube(out));
     }
     Ok(if tensors.len() == 1 { tensors.remove(0) } else { Tensor::cat(tensors, 0) })
-}
-
-/// The CPU kernel of a storage type.
-pub fn on_host(storage: Storage, bytes: &[u8], out: &mut [f32]) {
-    match storage {
-        Storage::F32 => {
-            for (value, bytes) in out.iter_mut().zip(bytes.chunks_exact(4)) {
-                *value = f32::from_le_bytes(bytes.try_into().expect("four bytes"));
-            }
-        }
-        Storage::F16 => cpu::dequantize_f16(bytes, out),
-        Storage::Bf16 => cpu::dequantize_bf16(bytes, out),
-        Storage::Q4_0 => cpu::dequantize_q4_0(bytes, out),
-        Storage::Q4_1 => cpu::dequantize_q4_1(bytes, out),
-        Storage::Q8_0 => cpu::dequantize_q8_0(bytes, out),
-        Storage::Q4K => cpu::dequantize_q4_k(bytes, out),
-        Storage::Q6K => cpu::dequantize_q6_k(bytes, out),
-    }
-}
-
-fn shader(storage: Storage) -> &'static Kernel {
-    match storage {
-        Storage::F32 => panic!("f32 weights are never packed"),
-        Storage::F16 => &temper_shaders::DEQUANTIZE_F16,
-        Storage::Bf16 => &temper_shaders::DEQUANTIZE_BF16,
-        Storage::Q4_0 => &temper_shaders::DEQUANTIZE_Q4_0,
-        Storage::Q4_1 => &temper_shaders::DEQUANTIZE_Q4_1,
-        Storage::Q8_0 => &temper_shaders::DEQUANTIZE_Q8_0,
-        Storage::Q4K => &temper_shaders::DEQUANTIZE_Q4_K,
-        Storage::Q6K => &temper_shaders::DEQUANTIZE_Q6_K,
-    }
 }

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::kernels::Packed;
 use crate::loss::plan::columns_per_tile;
 use crate::rng::{Rng, mix};
-use crate::weights::{RawTensor, Storage, WeightSource, dequantize};
+use crate::weights::{RawTensor, WeightFormat, WeightSource};
 
 /// How frozen matrices are held on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,12 +151,12 @@ impl Builder<'_> {
         };
         let mut raws = parts.iter().map(|(part, _)| (self.maker)(&name(part, "weight"))).collect::<Result<Vec<_>>>()?;
         if self.hold == Hold::F16 {
-            for raw in raws.iter_mut().filter(|raw| raw.storage != Storage::F16) {
-                *raw = dequantize::quantise(&raw.name, &raw.shape, &raw.to_f32(), Storage::F16)?;
+            for raw in raws.iter_mut().filter(|raw| raw.format != WeightFormat::F16) {
+                *raw = RawTensor::quantise(&raw.name, &raw.shape, &raw.to_f32(), WeightFormat::F16)?;
             }
         }
         let outputs: usize = parts.iter().map(|p| p.1).sum();
-        let packed = self.hold != Hold::F32 && raws.iter().all(|r| r.storage != Storage::F32);
+        let packed = self.hold != Hold::F32 && raws.iter().all(|r| r.format != WeightFormat::F32);
         let weight = if packed {
             let packed = raws.into_iter().map(|raw| Packed::new(self.device, raw, inputs)).collect();
             Weight::Packed(packed, named("weight"))

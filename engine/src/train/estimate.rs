@@ -87,7 +87,7 @@ fn f32s(count: u64) -> u64 {
 fn stored_blocks(arch: &Architecture, weights: Option<&dyn WeightSource>) -> Option<u64> {
     let weights = weights?;
     arch.linear_modules(0).into_iter().try_fold(0_u64, |sum, (module, outputs, inputs)| {
-        let bytes = weights.storage(&format!("{module}.weight"))?.bytes_for_shape(&[outputs, inputs])?;
+        let bytes = weights.format(&format!("{module}.weight"))?.bytes_for_shape(&[outputs, inputs])?;
         sum.checked_add((bytes as u64).checked_mul(arch.layers as u64)?)
     })
 }

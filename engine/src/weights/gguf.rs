@@ -10,8 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::dequantize::blocks_to_f32;
-use super::{RawTensor, Storage, WeightSource, absent, read_range, tensor_error};
+use super::{RawTensor, WeightFormat, WeightSource, absent, read_range, tensor_error};
 use crate::data::GgufVocabulary;
 use crate::error::{Error, Result};
 use crate::host::{Bytes, shorten};
@@ -279,7 +278,7 @@ impl GgufTokenizer {
 /// Where a tensor lies.
 #[derive(Clone, Debug)]
 struct Entry {
-    storage: Storage,
+    format: WeightFormat,
     shape: Vec<usize>,
     /// From the start of the file.
     offset: u64,
@@ -327,8 +326,8 @@ impl Gguf {
         let rope_divisors = match entries.remove(ROPE_DIVISORS) {
             None => None,
             Some(entry) => {
-                let length = entry.storage.bytes_for_shape(&entry.shape).unwrap_or(0) as u64;
-                Some(blocks_to_f32(entry.storage, &read_range(bytes.as_ref(), entry.offset, length, file)?))
+                let length = entry.format.bytes_for_shape(&entry.shape).unwrap_or(0) as u64;
+                Some(entry.format.to_f32(&read_range(bytes.as_ref(), entry.offset, length, file)?))
             }
         };
         let gguf = Self { bytes, file: file.to_owned(), metadata, entries, rope_divisors };
@@ -475,18 +474,18 @@ impl WeightSource for Gguf {
         self.entries.get(name).map(|e| e.shape.as_slice())
     }
 
-    fn storage(&self, name: &str) -> Option<Storage> {
-        self.entries.get(name).map(|e| e.storage)
+    fn format(&self, name: &str) -> Option<WeightFormat> {
+        self.entries.get(name).map(|e| e.format)
     }
 
     fn read(&self, name: &str) -> Result<RawTensor> {
         let entry = self.entries.get(name).ok_or_else(|| absent(&self.file, name))?;
-        let length = entry.storage.bytes_for_shape(&entry.shape).unwrap_or(0);
+        let length = entry.format.bytes_for_shape(&entry.shape).unwrap_or(0);
         let mut bytes = read_range(self.bytes.as_ref(), entry.offset, length as u64, &self.file)?;
         if let Some(head) = entry.permuted_head {
             bytes = unpermute(&bytes, entry.shape[0], head);
         }
-        Ok(RawTensor { name: name.to_owned(), shape: entry.shape.clone(), storage: entry.storage, bytes })
+        Ok(RawTensor { name: name.to_owned(), shape: entry.shape.clone(), format: entry.format, bytes })
     }
 
     fn file_of(&self, _name: &str) -> String {
@@ -538,7 +537,7 @@ pub fn unpermuted_row(row: usize, head: usize) -> usize {
     start + i * 2 + j
 }
 
-/// Rows of any storage in Hugging Face order; whole rows move, so quantised blocks stay as they are.
+/// Rows of any format in Hugging Face order; whole rows move, so quantised blocks stay as they are.
 fn unpermute(bytes: &[u8], rows: usize, head: usize) -> Vec<u8> {
     let width = bytes.len() / rows.max(1);
     let row = |row| &bytes[unpermuted_row(row, head) * width..][..width];
@@ -616,7 +615,7 @@ fn read_value(cursor: &mut Cursor, key: &str, kind: u32) -> Result<Value> {
 /// A line of the tensor table, offset still from the start of the data.
 struct Line {
     name: String,
-    storage: Storage,
+    format: WeightFormat,
     shape: Vec<usize>,
     offset: u64,
 }
@@ -641,8 +640,8 @@ fn read_table(cursor: &mut Cursor, tensors: u64) -> Result<Vec<Line>> {
         shape.reverse(); // the file has the fastest dimension first
         let kind = cursor.u32(&name)?;
         let offset = cursor.u64(&name)?;
-        let storage = storage_of(kind).map_err(|problem| tensor_error(cursor.file, &name, problem))?;
-        table.push(Line { name, storage, shape, offset });
+        let format = WeightFormat::of_gguf_type(kind).map_err(|problem| tensor_error(cursor.file, &name, problem))?;
+        table.push(Line { name, format, shape, offset });
     }
     Ok(table)
 }
@@ -652,10 +651,10 @@ fn lay_out(table: Vec<Line>, start: u64, alignment: u64, total: u64, file: &str)
     let mut entries = BTreeMap::new();
     let mut ranges = Vec::new();
     for line in table {
-        let Line { name, storage, shape, offset } = line;
+        let Line { name, format, shape, offset } = line;
         let refuse = |problem: String| Err(tensor_error(file, &name, problem));
-        let Some(length) = storage.bytes_for_shape(&shape) else {
-            return refuse(format!("shape {shape:?} is not made of whole {} blocks, or is too large", storage.name()));
+        let Some(length) = format.bytes_for_shape(&shape) else {
+            return refuse(format!("shape {shape:?} is not made of whole {} blocks, or is too large", format.name()));
         };
         let begin = start.checked_add(offset);
         let end = begin.and_then(|b| b.checked_add(length as u64));
@@ -669,7 +668,7 @@ fn lay_out(table: Vec<Line>, start: u64, alignment: u64, total: u64, file: &str)
             return refuse(format!("offset {offset} is no multiple of the alignment {alignment}"));
         }
         ranges.push((begin, end));
-        let entry = Entry { storage, shape, offset: begin, permuted_head: None };
+        let entry = Entry { format, shape, offset: begin, permuted_head: None };
         if entries.insert(name.clone(), entry).is_some() {
             return refuse("there are two of this name".into());
         }
@@ -680,52 +679,6 @@ fn lay_out(table: Vec<Line>, start: u64, alignment: u64, total: u64, file: &str)
         return Err(Error::Format { file: file.to_owned(), problem });
     }
     Ok(entries)
-}
-
-/// The storage behind ggml's type number; the message names a type that is not supported.
-fn storage_of(kind: u32) -> Result<Storage, String> {
-    const OTHERS: [(u32, &str); 25] = [
-        (6, "Q5_0"),
-        (7, "Q5_1"),
-        (9, "Q8_1"),
-        (10, "Q2_K"),
-        (11, "Q3_K"),
-        (13, "Q5_K"),
-        (15, "Q8_K"),
-        (16, "IQ2_XXS"),
-        (17, "IQ2_XS"),
-        (18, "IQ3_XXS"),
-        (19, "IQ1_S"),
-        (20, "IQ4_NL"),
-        (21, "IQ3_S"),
-        (22, "IQ2_S"),
-        (23, "IQ4_XS"),
-        (24, "I8"),
-        (25, "I16"),
-        (26, "I32"),
-        (27, "I64"),
-        (28, "F64"),
-        (29, "IQ1_M"),
-        (34, "TQ1_0"),
-        (35, "TQ2_0"),
-        (39, "MXFP4"),
-        (40, "NVFP4"),
-    ];
-    Ok(match kind {
-        0 => Storage::F32,
-        1 => Storage::F16,
-        2 => Storage::Q4_0,
-        3 => Storage::Q4_1,
-        8 => Storage::Q8_0,
-        12 => Storage::Q4K,
-        14 => Storage::Q6K,
-        30 => Storage::Bf16,
-        _ => {
-            let name = OTHERS.iter().find(|(number, _)| *number == kind).map_or("unknown", |(_, name)| name);
-            let supported: Vec<_> = Storage::ALL.into_iter().map(Storage::name).collect();
-            return Err(format!("type {kind} ({name}) is not supported; {} are", supported.join(", ")));
-        }
-    })
 }
 
 /// Reads forward through a file with a small buffer, never past its end.
@@ -839,12 +792,5 @@ mod tests {
         {
             assert_eq!(name(unknown, Family::Llama), None, "{unknown}");
         }
-    }
-
-    #[test]
-    fn a_type_that_is_not_supported_is_named() {
-        assert!(storage_of(13).unwrap_err().contains("Q5_K"));
-        assert!(storage_of(4).unwrap_err().contains("unknown"));
-        assert_eq!(storage_of(14), Ok(Storage::Q6K));
     }
 }

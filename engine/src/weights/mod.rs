@@ -3,12 +3,12 @@
 //! A [`WeightSource`] is a model's tensors under their Hugging Face names, whatever the file: [`safetensors`] (single
 //! or sharded), [`gguf`], or [`MemorySource`]. Opening reads headers only; a tensor's bytes are fetched when asked for,
 //! so a block at a time can be brought to a device. [`open_folder`] and [`open_gguf`] read description and weights
-//! together, and [`check`] compares the two. The readable definition of every stored format is in [`dequantize`].
+//! together, and [`check`] compares the two. How a tensor's bytes are to be read is its [`WeightFormat`].
 //!
 //! Files are untrusted: nothing is allocated from a number in a file before that number was compared with the file's
 //! size.
 
-pub mod dequantize;
+mod format;
 pub mod gguf;
 pub mod safetensors;
 
@@ -19,81 +19,7 @@ use crate::error::{Error, Result};
 use crate::host::{Bytes, Folder, shorten};
 use crate::model::architecture::{Architecture, SpecialTokens};
 
-/// How a tensor's elements are stored. All little-endian; the quantised ones as GGUF defines them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Storage {
-    /// IEEE single precision.
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// The upper half of an f32.
-    Bf16,
-    /// 32 elements: f16 scale, 4-bit values.
-    Q4_0,
-    /// 32 elements: f16 scale, f16 minimum, 4-bit values.
-    Q4_1,
-    /// 32 elements: f16 scale, 8-bit values.
-    Q8_0,
-    /// 256 elements: f16 scale and minimum, eight 6-bit scales and minima, 4-bit values.
-    Q4K,
-    /// 256 elements: sixteen 8-bit scales, f16 scale, 6-bit values.
-    Q6K,
-}
-
-impl Storage {
-    /// Every kind of storage, for tables and tests.
-    pub const ALL: [Self; 8] =
-        [Self::F32, Self::F16, Self::Bf16, Self::Q4_0, Self::Q4_1, Self::Q8_0, Self::Q4K, Self::Q6K];
-
-    /// Elements in a block; a row of a matrix is a whole number of blocks.
-    pub fn block_elements(self) -> usize {
-        match self {
-            Self::F32 | Self::F16 | Self::Bf16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q8_0 => 32,
-            Self::Q4K | Self::Q6K => 256,
-        }
-    }
-
-    /// Bytes of a block.
-    pub fn block_bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-            Self::Q4_0 => 18,
-            Self::Q4_1 => 20,
-            Self::Q8_0 => 34,
-            Self::Q4K => 144,
-            Self::Q6K => 210,
-        }
-    }
-
-    /// Bytes of so many elements; `None` where they are no whole number of blocks, or too many to count.
-    pub fn bytes_for(self, elements: usize) -> Option<usize> {
-        let whole = elements.is_multiple_of(self.block_elements());
-        whole.then(|| (elements / self.block_elements()).checked_mul(self.block_bytes())).flatten()
-    }
-
-    /// Bytes of a tensor whose rows each are whole blocks; `None` as in [`Storage::bytes_for`].
-    pub fn bytes_for_shape(self, shape: &[usize]) -> Option<usize> {
-        let elements = shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d))?;
-        let row = shape.last().copied().unwrap_or(1);
-        row.is_multiple_of(self.block_elements()).then(|| self.bytes_for(elements)).flatten()
-    }
-
-    /// The name that GGUF uses (`Q4_K`, `BF16`).
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::Bf16 => "BF16",
-            Self::Q4_0 => "Q4_0",
-            Self::Q4_1 => "Q4_1",
-            Self::Q8_0 => "Q8_0",
-            Self::Q4K => "Q4_K",
-            Self::Q6K => "Q6_K",
-        }
-    }
-}
+pub use format::WeightFormat;
 
 /// A tensor as stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,8 +29,8 @@ pub struct RawTensor {
     /// Row-major, `[out, in]` for matrices.
     pub shape: Vec<usize>,
     /// How `bytes` are to be read.
-    pub storage: Storage,
-    /// `storage.bytes_for_shape(shape)` bytes, rows in Hugging Face order.
+    pub format: WeightFormat,
+    /// `format.bytes_for_shape(shape)` bytes, rows in Hugging Face order.
     pub bytes: Vec<u8>,
 }
 
@@ -112,12 +38,38 @@ impl RawTensor {
     /// A tensor of f32 values.
     pub fn from_f32(name: &str, shape: Vec<usize>, values: &[f32]) -> Self {
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Self { name: name.to_owned(), shape, storage: Storage::F32, bytes }
+        Self { name: name.to_owned(), shape, format: WeightFormat::F32, bytes }
     }
 
-    /// All elements in f32, row-major; see [`dequantize::to_f32`].
+    /// Stores f32 values, for quantising on load and for writing models. The rounding is ggml's.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] where shape and values disagree, a row is no whole number of blocks, a value or a block's scale is
+    /// no finite number in that format, or Temper does not write that format.
+    pub fn quantise(name: &str, shape: &[usize], values: &[f32], format: WeightFormat) -> Result<Self> {
+        let refuse = |problem: String| Err(tensor_error("values to store", name, problem));
+        if shape.iter().product::<usize>() != values.len() || format.bytes_for_shape(shape).is_none() {
+            return refuse(format!("{} values are no {} tensor of shape {shape:?}", values.len(), format.name()));
+        }
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return refuse(format!("element {at} is {}", values[at]));
+        }
+        let Some(quantise_block) = format.quantise_block() else {
+            return refuse(format!("Temper reads {} but does not write it", format.name()));
+        };
+        let mut bytes = Vec::with_capacity(format.bytes_for(values.len()).unwrap_or(0));
+        for (index, block) in values.chunks_exact(format.block_elements()).enumerate() {
+            if !quantise_block(block, &mut bytes) {
+                let first = index * format.block_elements();
+                return refuse(format!("elements from {first} on are too large for {}", format.name()));
+            }
+        }
+        Ok(Self { name: name.to_owned(), shape: shape.to_vec(), format, bytes })
+    }
+
+    /// All elements in f32, row-major.
     pub fn to_f32(&self) -> Vec<f32> {
-        dequantize::to_f32(self)
+        self.format.to_f32(&self.bytes)
     }
 
     /// Number of elements.
@@ -135,7 +87,7 @@ pub trait WeightSource: Send + Sync {
     fn shape(&self, name: &str) -> Option<&[usize]>;
 
     /// How a tensor is stored, or `None` where there is no such tensor.
-    fn storage(&self, name: &str) -> Option<Storage>;
+    fn format(&self, name: &str) -> Option<WeightFormat>;
 
     /// Fetches one tensor.
     ///
@@ -161,9 +113,9 @@ impl MemorySource {
     pub fn new(tensors: impl IntoIterator<Item = RawTensor>) -> Result<Self> {
         let mut map = BTreeMap::new();
         for tensor in tensors {
-            let expected = tensor.storage.bytes_for_shape(&tensor.shape);
+            let expected = tensor.format.bytes_for_shape(&tensor.shape);
             if expected != Some(tensor.bytes.len()) {
-                let (bytes, shape, kind) = (tensor.bytes.len(), &tensor.shape, tensor.storage.name());
+                let (bytes, shape, kind) = (tensor.bytes.len(), &tensor.shape, tensor.format.name());
                 let problem = format!("{bytes} bytes are no {kind} tensor of shape {shape:?}");
                 return Err(tensor_error("memory", &tensor.name, problem));
             }
@@ -184,8 +136,8 @@ impl WeightSource for MemorySource {
         self.tensors.get(name).map(|t| t.shape.as_slice())
     }
 
-    fn storage(&self, name: &str) -> Option<Storage> {
-        self.tensors.get(name).map(|t| t.storage)
+    fn format(&self, name: &str) -> Option<WeightFormat> {
+        self.tensors.get(name).map(|t| t.format)
     }
 
     fn read(&self, name: &str) -> Result<RawTensor> {
@@ -329,16 +281,6 @@ mod tests {
     }
 
     #[test]
-    fn rows_must_be_whole_blocks() {
-        assert_eq!(Storage::Q4_1.bytes_for(64), Some(40));
-        assert_eq!(Storage::Q4_1.bytes_for(33), None);
-        assert_eq!(Storage::Q6K.bytes_for_shape(&[2, 256]), Some(420));
-        assert_eq!(Storage::Q6K.bytes_for_shape(&[256, 2]), None);
-        assert_eq!(Storage::F32.bytes_for(usize::MAX), None);
-        assert_eq!(Storage::F32.bytes_for_shape(&[usize::MAX, 2]), None);
-    }
-
-    #[test]
     fn missing_unexpected_and_misshapen_tensors_are_reported_together() {
         let mut all = tensors();
         check(&MemorySource::new(all.clone()).unwrap(), &tiny()).unwrap();
@@ -366,5 +308,52 @@ mod tests {
         let one = RawTensor::from_f32("a", vec![2], &[1.0, 2.0]);
         assert!(MemorySource::new([one.clone(), one.clone()]).is_err());
         assert!(MemorySource::new([RawTensor { shape: vec![3], ..one }]).is_err());
+    }
+
+    fn wave(n: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / 17.0 * (1.0 + (i / 32) as f32)).collect()
+    }
+
+    #[test]
+    fn what_is_written_reads_back_within_half_a_step() {
+        let values = wave(128);
+        for (format, steps) in [(WeightFormat::F32, 0.0), (WeightFormat::F16, 2e-3), (WeightFormat::Bf16, 8e-3)] {
+            let stored = RawTensor::quantise("t", &[2, 64], &values, format).unwrap();
+            for (found, &value) in stored.to_f32().iter().zip(&values) {
+                assert!((found - value).abs() <= steps * value.abs(), "{format:?}: {found} for {value}");
+            }
+        }
+        for (format, levels, slack) in [(WeightFormat::Q8_0, 127.0, 0.51), (WeightFormat::Q4_0, 8.0, 1.01)] {
+            let stored = RawTensor::quantise("t", &[2, 64], &values, format).unwrap();
+            for (block, found) in values.chunks(32).zip(stored.to_f32().chunks(32)) {
+                let largest = block.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+                for (x, y) in block.iter().zip(found) {
+                    // The far end of Q4_0's range is one level short, hence a whole step there. The scale is an f16.
+                    assert!((x - y).abs() <= largest / levels * slack + 1e-3 * largest, "{format:?}: {y} for {x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_and_what_vanishes_beside_an_f16_scale_become_zeros() {
+        for format in [WeightFormat::F16, WeightFormat::Bf16, WeightFormat::Q8_0, WeightFormat::Q4_0] {
+            let stored = RawTensor::quantise("t", &[32], &[0.0; 32], format).unwrap();
+            assert!(stored.to_f32().iter().all(|&x| x == 0.0), "{format:?}");
+            let stored = RawTensor::quantise("t", &[32], &[1e-44; 32], format).unwrap();
+            assert!(stored.to_f32().iter().all(|&x| x.abs() <= 1e-44), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_stored_is_an_error() {
+        let one = |x: f32| vec![x; 32];
+        assert!(RawTensor::quantise("t", &[32], &one(f32::NAN), WeightFormat::F32).is_err());
+        assert!(RawTensor::quantise("t", &[32], &one(1e6), WeightFormat::F16).is_err());
+        assert!(RawTensor::quantise("t", &[32], &one(f32::MAX), WeightFormat::Bf16).is_err());
+        assert!(RawTensor::quantise("t", &[32], &one(1e9), WeightFormat::Q8_0).is_err());
+        assert!(RawTensor::quantise("t", &[31], &one(1.0)[..31], WeightFormat::Q8_0).is_err());
+        assert!(RawTensor::quantise("t", &[64], &one(1.0), WeightFormat::F32).is_err());
+        assert!(RawTensor::quantise("t", &[256], &wave(256), WeightFormat::Q4K).is_err());
     }
 }

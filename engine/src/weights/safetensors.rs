@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{RawTensor, Storage, WeightSource, absent, read_range, read_small, tensor_error};
+use super::{RawTensor, WeightFormat, WeightSource, absent, read_range, read_small, tensor_error};
 use crate::error::{Error, Result};
 use crate::host::{Bytes, Folder, check_name, shorten};
 
@@ -33,7 +33,7 @@ const MOST_DIMENSIONS: usize = 8;
 /// Where a tensor lies.
 #[derive(Clone, Debug)]
 struct Entry {
-    storage: Storage,
+    format: WeightFormat,
     shape: Vec<usize>,
     /// From the start of the file.
     offset: u64,
@@ -92,21 +92,21 @@ fn lay_out(header: Header, start: u64, total: u64, file: &str) -> Result<BTreeMa
     }
     let mut entries = BTreeMap::new();
     for (name, tensor) in header.0 {
-        let storage = match tensor.dtype.as_str() {
-            "F32" => Storage::F32,
-            "F16" => Storage::F16,
-            "BF16" => Storage::Bf16,
+        let format = match tensor.dtype.as_str() {
+            "F32" => WeightFormat::F32,
+            "F16" => WeightFormat::F16,
+            "BF16" => WeightFormat::Bf16,
             other => {
                 let problem = format!("type {} is not supported; F32, F16 and BF16 are", shorten(other));
                 return Err(tensor_error(file, &name, problem));
             }
         };
         let (from, to) = tensor.data_offsets;
-        if storage.bytes_for_shape(&tensor.shape.0).map(|n| n as u64) != Some(to - from) {
-            let problem = format!("{} bytes are no {} tensor of shape {:?}", to - from, storage.name(), tensor.shape.0);
+        if format.bytes_for_shape(&tensor.shape.0).map(|n| n as u64) != Some(to - from) {
+            let problem = format!("{} bytes are no {} tensor of shape {:?}", to - from, format.name(), tensor.shape.0);
             return Err(tensor_error(file, &name, problem));
         }
-        entries.insert(name, Entry { storage, shape: tensor.shape.0, offset: start + from, length: to - from });
+        entries.insert(name, Entry { format, shape: tensor.shape.0, offset: start + from, length: to - from });
     }
     Ok(entries)
 }
@@ -120,14 +120,14 @@ impl WeightSource for SafetensorsFile {
         self.entries.get(name).map(|e| e.shape.as_slice())
     }
 
-    fn storage(&self, name: &str) -> Option<Storage> {
-        self.entries.get(name).map(|e| e.storage)
+    fn format(&self, name: &str) -> Option<WeightFormat> {
+        self.entries.get(name).map(|e| e.format)
     }
 
     fn read(&self, name: &str) -> Result<RawTensor> {
         let entry = self.entries.get(name).ok_or_else(|| absent(&self.file, name))?;
         let bytes = read_range(self.bytes.as_ref(), entry.offset, entry.length, &self.file)?;
-        Ok(RawTensor { name: name.to_owned(), shape: entry.shape.clone(), storage: entry.storage, bytes })
+        Ok(RawTensor { name: name.to_owned(), shape: entry.shape.clone(), format: entry.format, bytes })
     }
 
     fn file_of(&self, _name: &str) -> String {
@@ -215,8 +215,8 @@ impl WeightSource for Safetensors {
         self.file(name)?.shape(name)
     }
 
-    fn storage(&self, name: &str) -> Option<Storage> {
-        self.file(name)?.storage(name)
+    fn format(&self, name: &str) -> Option<WeightFormat> {
+        self.file(name)?.format(name)
     }
 
     fn read(&self, name: &str) -> Result<RawTensor> {
@@ -342,7 +342,7 @@ mod tests {
             "a":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}"#;
         let found = open(header, 14).unwrap();
         assert_eq!(found.names(), ["a", "b"]);
-        assert_eq!((found.shape("a"), found.storage("b")), (Some(&[1, 2][..]), Some(Storage::F16)));
+        assert_eq!((found.shape("a"), found.format("b")), (Some(&[1, 2][..]), Some(WeightFormat::F16)));
         assert_eq!(found.read("b").unwrap().bytes.len(), 6);
         assert!(found.read("c").is_err());
         assert!(open("{}", 0).unwrap().names().is_empty());

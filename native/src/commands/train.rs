@@ -17,7 +17,7 @@ use temper_engine::train::event::{Event, Finished, Started};
 use temper_engine::train::prepare;
 use temper_engine::train::run::{self, Host, Plan, Sets};
 use temper_engine::train::session::Session;
-use temper_engine::weights::Storage as FileStorage;
+use temper_engine::weights::WeightFormat;
 use temper_engine::{Device, Error, wait};
 
 use crate::cli::{Global, TrainArgs};
@@ -307,7 +307,7 @@ impl Job<'_> {
         let architecture = &self.files.architecture;
         let mut files = vec![(
             "config.json".to_string(),
-            export::model::config_json(architecture, &self.files.special, FileStorage::F32).into_bytes(),
+            export::model::config_json(architecture, &self.files.special, WeightFormat::F32).into_bytes(),
         )];
         for name in TOKENIZER_FILES {
             if let Ok(bytes) = read_data(&beside(&config.model.path, name)) {
@@ -320,7 +320,7 @@ impl Job<'_> {
         }
         self.folder.write_result("model", &files, |folder| {
             let mut out = BufWriter::with_capacity(1 << 20, File::create_new(folder.join("model.safetensors"))?);
-            export::model::write(&mut out, architecture, FileStorage::F32, &mut |spec| {
+            export::model::write(&mut out, architecture, WeightFormat::F32, &mut |spec| {
                 tensors.remove(&spec.name).ok_or_else(|| Error::Tensor {
                     file: "model.safetensors".into(),
                     tensor: spec.name.clone(),

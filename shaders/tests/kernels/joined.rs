@@ -39,8 +39,10 @@ impl Joined {
     /// Joins a kernel of the table from the files on disk.
     pub fn of(kernel: &temper_shaders::Kernel) -> Self {
         let shared = kernel.shared.iter().map(|stem| format!("shared/{stem}.wgsl"));
+        let format = kernel.format.map(|stem| format!("formats/{stem}.wgsl"));
         let files: Vec<_> = shared
-            .chain([format!("{}.wgsl", kernel.stem)])
+            .chain(format)
+            .chain([format!("{}.wgsl", kernel.file)])
             .map(|name| {
                 let text = fs::read_to_string(root().join(&name)).unwrap_or_else(|e| panic!("shaders/{name}: {e}"));
                 (name, text)

@@ -90,11 +90,54 @@ fn differences(kernel: &Kernel, joined: &Joined, valid: &Valid) -> Vec<String> {
 #[test]
 fn the_table_and_the_folder_list_the_same_kernels() {
     let on_disk = stems(&root());
-    let in_table: Vec<String> =
-        KERNELS.iter().map(|kernel| kernel.stem.to_owned()).collect::<BTreeSet<_>>().into_iter().collect();
+    let in_table: BTreeSet<&str> = KERNELS.iter().map(|kernel| kernel.file).collect();
     assert!(!on_disk.is_empty(), "no .wgsl file in {}", root().display());
-    assert_eq!(in_table.len(), KERNELS.len(), "a stem is in the table twice");
-    assert_eq!(in_table, on_disk, "left: src/lib.rs, right: *.wgsl");
+    assert_eq!(in_table.into_iter().collect::<Vec<_>>(), on_disk, "left: src/lib.rs, right: *.wgsl");
+    let names: BTreeSet<&str> = KERNELS.iter().map(|kernel| kernel.stem).collect();
+    assert_eq!(names.len(), KERNELS.len(), "a stem is in the table twice");
+    for kernel in KERNELS.iter().filter(|kernel| kernel.format.is_none()) {
+        assert_eq!(kernel.stem, kernel.file);
+    }
+}
+
+#[test]
+fn every_format_part_is_read_by_every_entry_that_reads_formats() {
+    let on_disk = stems(&root().join("formats"));
+    assert!(!on_disk.is_empty(), "no part in formats/");
+    let files: BTreeSet<&str> =
+        KERNELS.iter().filter(|kernel| kernel.format.is_some()).map(|kernel| kernel.file).collect();
+    assert!(files.contains("dequantize"), "{files:?}");
+    for file in files {
+        let parts: Vec<&str> =
+            KERNELS.iter().filter(|kernel| kernel.file == file).filter_map(|kernel| kernel.format).collect();
+        assert_eq!(parts, on_disk, "{file}: left: the table, right: formats/*.wgsl");
+    }
+}
+
+#[test]
+fn a_format_part_serves_an_entry_that_nobody_wrote_yet() {
+    // A product expands a tile of its packed operand into workgroup memory: the part must need nothing of
+    // `dequantize.wgsl` but the name of the array.
+    let entry = "@group(0) @binding(0) var<storage, read_write> packed_words: array<u32>;
+@group(0) @binding(1) var<storage, read_write> result: array<f32>;
+var<workgroup> tile: array<f32, 64>;
+@compute @workgroup_size(64)
+fn main(@builtin(local_invocation_index) lane: u32) {
+    tile[lane] = element(lane * 128u);
+    workgroupBarrier();
+    result[lane] = tile[63u - lane];
+}
+";
+    for part in stems(&root().join("formats")) {
+        let files = ["shared/bytes.wgsl".into(), format!("formats/{part}.wgsl")].map(|name: String| {
+            let text = std::fs::read_to_string(root().join(&name)).unwrap_or_else(|e| panic!("shaders/{name}: {e}"));
+            (name, text)
+        });
+        let joined = Joined::new(&[&files[..], &[("entry.wgsl".into(), entry.into())]].concat());
+        let valid = joined.check().unwrap_or_else(|message| panic!("{message}"));
+        assert_eq!(valid.module.entry_points.len(), 1, "{part}");
+        assert_eq!(valid.module.global_variables.len(), 3, "{part}: a part binds nothing of its own");
+    }
 }
 
 #[test]

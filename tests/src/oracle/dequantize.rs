@@ -1,4 +1,42 @@
-//! Stored weight formats, one number at a time: each function says what number `i` of the stored bytes is.
+//! Stored weight formats, one number at a time: each function says what number `i` of the stored bytes is. This is the
+//! readable definition of every format; what the engine and the shaders do is tested against it.
+
+use temper_engine::weights::WeightFormat;
+
+/// What number `i` of the stored bytes is.
+pub type Definition = fn(&[u8], usize) -> f64;
+
+/// The definition of a format.
+pub fn definition(format: WeightFormat) -> Definition {
+    match format {
+        WeightFormat::F32 => stored_f32,
+        WeightFormat::F16 => stored_f16,
+        WeightFormat::Bf16 => stored_bf16,
+        WeightFormat::Q4_0 => q4_0,
+        WeightFormat::Q4_1 => q4_1,
+        WeightFormat::Q8_0 => q8_0,
+        WeightFormat::Q4K => q4_k,
+        WeightFormat::Q6K => q6_k,
+    }
+}
+
+/// Random bytes as blocks of a format. The exponents of 16-bit floats are made moderate, since random ones are infinite or
+/// NaN now and then.
+pub fn moderate(format: WeightFormat, mut stored: Vec<u8>) -> Vec<u8> {
+    for block in stored.chunks_mut(format.block_bytes()) {
+        match format {
+            WeightFormat::F32 => block[3] = block[3] & 0x80 | 0x3f,
+            // Of the sixteen-bit formats, 0x38 is a number between 2^-15 and 1.
+            _ => format.halves().iter().for_each(|at| block[at + 1] = block[at + 1] & 0x83 | 0x38),
+        }
+    }
+    stored
+}
+
+/// Number `i` of f32 storage.
+pub fn stored_f32(bytes: &[u8], i: usize) -> f64 {
+    f64::from(f32::from_bits((0..4).map(|k| u32::from(bytes[4 * i + k]) << (8 * k)).sum()))
+}
 
 /// IEEE binary16 from its fields.
 pub fn f16(bits: u16) -> f64 {

@@ -1,7 +1,8 @@
 //! The CPU twins of the WGSL kernels, on plain slices.
 //!
 //! Place in the flow: every operation of the engine has a shader (crate `temper-shaders`) and, here, a function of the
-//! same stem that computes the same numbers on the CPU backend. There are no tensors in this folder: arguments are
+//! same stem that computes the same numbers on the CPU backend (but for the expansion of stored weights, which lies with
+//! each format in `weights/format`). There are no tensors in this folder: arguments are
 //! row-major `f32` slices, sizes are plain integers, and the launch layer above checks shapes and reports errors. The
 //! functions here therefore assert their sizes: a failed assertion is a bug in the caller, never the user's input.
 //!
@@ -13,7 +14,6 @@
 
 pub mod adamw;
 pub mod attention;
-pub mod dequantize;
 pub mod dropout;
 pub mod elementwise;
 pub mod gate;
@@ -28,10 +28,6 @@ pub mod simd;
 
 pub use adamw::{AdamwParams, adamw};
 pub use attention::{AttentionShape, attention, attention_backward};
-pub use dequantize::{
-    dequantize_bf16, dequantize_f16, dequantize_q4_0, dequantize_q4_1, dequantize_q4_k, dequantize_q6_k,
-    dequantize_q8_0,
-};
 pub use dropout::dropout;
 pub use elementwise::{add_bias, copy_columns, scale_add, sum_squares};
 pub use gate::gate;

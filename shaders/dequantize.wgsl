@@ -1,16 +1,14 @@
-// De-quantisation of Q8_0 blocks, as GGUF stores them, to f32.
+// De-quantisation of a stored matrix to f32. The part of `formats/` in front says what element i is.
 //
-//   block of 32 elements, 34 bytes: f16 d, 32 signed bytes
-//   out = d q
+//   out[i] = element(i)
 //
 // Bindings
-//   1 packed_words [words] u32  in   the bytes, little endian, from byte_offset on, which may be any byte
+//   1 packed_words [words] u32  in   the stored bytes, little endian, the last word padded
 //   2 out          [count]      out
 // Launch: one invocation an element. Before: the weights' upload. After: the GEMM that multiplies by the matrix.
 
 struct Params {
     count: u32,
-    byte_offset: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -29,6 +27,5 @@ fn main(
     if (index >= params.count) {
         return;
     }
-    let block = params.byte_offset + (index / 32u) * 34u;
-    out[index] = read_f16(block) * read_i8(block + 2u + index % 32u);
+    out[index] = element(index);
 }

@@ -1,0 +1,79 @@
+//! What describes a weight format, and what the expansions of several formats share.
+
+use half::f16;
+use temper_shaders::formats::FormatKernels;
+
+use crate::kernels::cpu::par;
+
+/// What there is to know about a weight format. Each file of this folder states one.
+pub struct Facts {
+    /// Number of the type in GGUF.
+    pub gguf_type: u32,
+    /// Name of the type in GGUF.
+    pub name: &'static str,
+    /// Elements of a block.
+    pub block_elements: usize,
+    /// Bytes of a block.
+    pub block_bytes: usize,
+    /// Where in a block 16-bit floats lie, in bytes. All other bytes mean finite numbers whatever they are.
+    pub halves: &'static [usize],
+    /// Expands whole blocks; the second array is written completely. Panics where the sizes do not fit.
+    pub expand: fn(&[u8], &mut [f32]),
+    /// Appends one block of these elements; false where one, or the block's scale, overflows. `None` for a format that
+    /// Temper reads but does not write.
+    pub quantise: Option<fn(&[f32], &mut Vec<u8>) -> bool>,
+    /// The kernels with this format's part; `None` for f32, which devices hold unpacked.
+    pub kernels: Option<&'static FormatKernels>,
+}
+
+/// Cuts both arrays into blocks of `bytes` stored bytes and `N` elements and expands each.
+///
+/// # Panics
+/// Where the arrays are not equally many whole blocks.
+pub fn blocks<const N: usize>(
+    stored: &[u8],
+    bytes: usize,
+    out: &mut [f32],
+    expand: impl Fn(&[u8], &mut [f32; N]) + Sync + Send,
+) {
+    assert!(
+        out.len().is_multiple_of(N) && stored.len() == out.len() / N * bytes,
+        "whole blocks of {N} in {bytes} bytes"
+    );
+    let per_task = par::ELEMENTS / N;
+    par::pieces(out, per_task * N, |index, out| {
+        let stored = &stored[index * per_task * bytes..];
+        for (block, out) in stored.chunks_exact(bytes).zip(out.as_chunks_mut::<N>().0) {
+            expand(block, out);
+        }
+    });
+}
+
+/// Cuts both arrays into pieces of plain numbers of `BYTES` bytes and expands each piece.
+///
+/// # Panics
+/// Where the arrays are not equally long.
+pub fn numbers<const BYTES: usize>(stored: &[u8], out: &mut [f32], expand: fn(&[[u8; BYTES]], &mut [f32])) {
+    assert_eq!(stored.len(), BYTES * out.len(), "{BYTES} bytes an element");
+    par::pieces(out, par::ELEMENTS, |index, out| {
+        expand(&stored.as_chunks::<BYTES>().0[index * par::ELEMENTS..][..out.len()], out);
+    });
+}
+
+/// The half-precision number at a byte of a block.
+pub fn half_at(block: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+}
+
+/// Appends a half-precision number; false where it overflows.
+pub fn push_half(value: f32, bytes: &mut Vec<u8>) -> bool {
+    let rounded = f16::from_f32(value);
+    bytes.extend(rounded.to_le_bytes());
+    rounded.is_finite()
+}
+
+/// `1 / d`, or 0 for a block so small that its scale vanishes.
+pub fn inverse_or_zero(d: f32) -> f32 {
+    let inverse = 1.0 / d;
+    if inverse.is_finite() { inverse } else { 0.0 }
+}

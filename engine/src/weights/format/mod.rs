@@ -1,0 +1,225 @@
+//! The formats that weights are stored in, little-endian, as ggml defines them (`ggml-common.h`, `ggml-quants.c`).
+//!
+//! A format is one file here: its number and name in GGUF, the layout of its blocks, how they expand to f32, how f32
+//! values become blocks where Temper writes them, and which shader part reads them. The list at the head of this file is
+//! the only place that names all formats. So a new one is: its file here and its lines in the list, its part in
+//! `shaders/formats/`, and its definition in the tests' oracle.
+
+mod bfloat16;
+mod block;
+mod float16;
+mod float32;
+mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q6_k;
+mod q8_0;
+
+use block::Facts;
+use temper_shaders::formats::FormatKernels;
+
+/// Makes the enum out of the list, with the facts behind each name.
+macro_rules! formats {
+    ($($(#[$doc:meta])* $format:ident = $file:ident;)*) => {
+        /// How a tensor's elements are stored: plain numbers, or blocks as GGUF defines them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum WeightFormat {
+            $($(#[$doc])* $format,)*
+        }
+
+        impl WeightFormat {
+            /// Every format.
+            pub const ALL: [Self; [$(Self::$format),*].len()] = [$(Self::$format),*];
+
+            fn facts(self) -> &'static Facts {
+                match self {
+                    $(Self::$format => &$file::FACTS,)*
+                }
+            }
+        }
+    };
+}
+
+formats! {
+    /// IEEE single precision.
+    F32 = float32;
+    /// IEEE half precision.
+    F16 = float16;
+    /// The upper half of an f32.
+    Bf16 = bfloat16;
+    /// 32 elements: f16 scale, 4-bit values.
+    Q4_0 = q4_0;
+    /// 32 elements: f16 scale, f16 minimum, 4-bit values.
+    Q4_1 = q4_1;
+    /// 32 elements: f16 scale, 8-bit values.
+    Q8_0 = q8_0;
+    /// 256 elements: f16 scale and minimum, eight 6-bit scales and minima, 4-bit values.
+    Q4K = q4_k;
+    /// 256 elements: sixteen 8-bit scales, f16 scale, 6-bit values.
+    Q6K = q6_k;
+}
+
+impl WeightFormat {
+    /// Elements in a block; a row of a matrix is a whole number of blocks.
+    pub fn block_elements(self) -> usize {
+        self.facts().block_elements
+    }
+
+    /// Bytes of a block.
+    pub fn block_bytes(self) -> usize {
+        self.facts().block_bytes
+    }
+
+    /// Bytes of so many elements; `None` where they are no whole number of blocks, or too many to count.
+    pub fn bytes_for(self, elements: usize) -> Option<usize> {
+        let whole = elements.is_multiple_of(self.block_elements());
+        whole.then(|| (elements / self.block_elements()).checked_mul(self.block_bytes())).flatten()
+    }
+
+    /// Bytes of a tensor whose rows each are whole blocks; `None` as in [`WeightFormat::bytes_for`].
+    pub fn bytes_for_shape(self, shape: &[usize]) -> Option<usize> {
+        let elements = shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d))?;
+        let row = shape.last().copied().unwrap_or(1);
+        row.is_multiple_of(self.block_elements()).then(|| self.bytes_for(elements)).flatten()
+    }
+
+    /// The name that GGUF uses (`Q4_K`, `BF16`).
+    pub fn name(self) -> &'static str {
+        self.facts().name
+    }
+
+    /// Number of the type in GGUF.
+    pub fn gguf_type(self) -> u32 {
+        self.facts().gguf_type
+    }
+
+    /// The format behind GGUF's type number. The message names a type that is not supported, and what to do about it.
+    pub fn of_gguf_type(number: u32) -> Result<Self, String> {
+        if let Some(format) = Self::ALL.into_iter().find(|format| format.gguf_type() == number) {
+            return Ok(format);
+        }
+        let name = OTHER_TYPES.iter().find(|(other, _)| *other == number).map_or("unknown", |(_, name)| name);
+        let supported = Self::ALL.map(Self::name).join(", ");
+        Err(format!(
+            "type {number} ({name}) is not supported; {supported} are (llama.cpp's llama-quantize converts between types)"
+        ))
+    }
+
+    /// Where in a block 16-bit floats lie, in bytes. All other bytes mean finite numbers whatever they are, so this is what
+    /// it takes to make legal blocks out of random bytes.
+    pub fn halves(self) -> &'static [usize] {
+        self.facts().halves
+    }
+
+    /// Expands whole blocks to f32, on all cores; `out` is written completely.
+    ///
+    /// # Panics
+    /// Where `stored` and `out` are not equally many whole blocks.
+    pub fn expand(self, stored: &[u8], out: &mut [f32]) {
+        (self.facts().expand)(stored, out);
+    }
+
+    /// All elements of whole blocks in f32.
+    ///
+    /// # Panics
+    /// Where `stored` is no whole number of blocks.
+    pub fn to_f32(self, stored: &[u8]) -> Vec<f32> {
+        assert!(stored.len().is_multiple_of(self.block_bytes()), "{} is stored in whole blocks", self.name());
+        let mut out = vec![0.0; stored.len() / self.block_bytes() * self.block_elements()];
+        self.expand(stored, &mut out);
+        out
+    }
+
+    /// What appends one block of elements to stored bytes, and says false where one, or the block's scale, overflows; `None`
+    /// where Temper reads the format but does not write it.
+    pub fn quantise_block(self) -> Option<fn(&[f32], &mut Vec<u8>) -> bool> {
+        self.facts().quantise
+    }
+
+    /// The kernels that read the format; `None` for f32, which devices hold unpacked.
+    pub fn kernels(self) -> Option<&'static FormatKernels> {
+        self.facts().kernels
+    }
+}
+
+/// The other types of GGUF, for messages.
+const OTHER_TYPES: &[(u32, &str)] = &[
+    (6, "Q5_0"),
+    (7, "Q5_1"),
+    (9, "Q8_1"),
+    (10, "Q2_K"),
+    (11, "Q3_K"),
+    (13, "Q5_K"),
+    (15, "Q8_K"),
+    (16, "IQ2_XXS"),
+    (17, "IQ2_XS"),
+    (18, "IQ3_XXS"),
+    (19, "IQ1_S"),
+    (20, "IQ4_NL"),
+    (21, "IQ3_S"),
+    (22, "IQ2_S"),
+    (23, "IQ4_XS"),
+    (24, "I8"),
+    (25, "I16"),
+    (26, "I32"),
+    (27, "I64"),
+    (28, "F64"),
+    (29, "IQ1_M"),
+    (34, "TQ1_0"),
+    (35, "TQ2_0"),
+    (39, "MXFP4"),
+    (40, "NVFP4"),
+    (41, "Q1_0"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_format_gives_as_many_elements_as_its_blocks_hold() {
+        for format in WeightFormat::ALL {
+            let bytes = vec![0x11; 3 * format.block_bytes()];
+            assert_eq!(format.to_f32(&bytes).len(), 3 * format.block_elements(), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn rows_must_be_whole_blocks() {
+        assert_eq!(WeightFormat::Q4_1.bytes_for(64), Some(40));
+        assert_eq!(WeightFormat::Q4_1.bytes_for(33), None);
+        assert_eq!(WeightFormat::Q6K.bytes_for_shape(&[2, 256]), Some(420));
+        assert_eq!(WeightFormat::Q6K.bytes_for_shape(&[256, 2]), None);
+        assert_eq!(WeightFormat::F32.bytes_for(usize::MAX), None);
+        assert_eq!(WeightFormat::F32.bytes_for_shape(&[usize::MAX, 2]), None);
+    }
+
+    #[test]
+    fn a_number_of_gguf_is_one_format_or_one_named_refusal() {
+        for format in WeightFormat::ALL {
+            assert_eq!(WeightFormat::of_gguf_type(format.gguf_type()), Ok(format));
+        }
+        for (number, name) in OTHER_TYPES.iter().copied() {
+            let problem = WeightFormat::of_gguf_type(number).unwrap_err();
+            assert!(problem.starts_with(&format!("type {number} ({name}) is not supported; F32, F16, ")), "{problem}");
+        }
+        assert!(WeightFormat::of_gguf_type(4).unwrap_err().contains("unknown"));
+        assert_eq!(WeightFormat::of_gguf_type(14), Ok(WeightFormat::Q6K));
+    }
+
+    #[test]
+    fn every_shader_part_belongs_to_the_format_of_its_name() {
+        let parts: Vec<String> = WeightFormat::ALL
+            .into_iter()
+            .filter_map(|format| format.kernels().map(|kernels| (format.name().to_lowercase(), kernels.part)))
+            .map(|(name, part)| {
+                assert_eq!(name, part);
+                name
+            })
+            .collect();
+        let mut sorted = parts.clone();
+        sorted.sort();
+        let listed: Vec<&str> = temper_shaders::formats::ALL.iter().map(|kernels| kernels.part).collect();
+        assert_eq!(sorted, listed, "left: the formats, right: shaders/formats/*.wgsl");
+    }
+}

@@ -1,0 +1,40 @@
+//! Q4_0: 32 elements in 18 bytes: f16 `d`, then 16 bytes whose low nibbles are elements 0..16 and high nibbles 16..32.
+//! Element: `d (q - 8)`.
+
+use temper_shaders::formats;
+
+use super::block::{Facts, blocks, half_at, inverse_or_zero, push_half};
+
+/// What there is to know about Q4_0.
+pub const FACTS: Facts = Facts {
+    gguf_type: 2,
+    name: "Q4_0",
+    block_elements: 32,
+    block_bytes: 18,
+    halves: &[0],
+    expand,
+    quantise: Some(quantise),
+    kernels: Some(&formats::Q4_0),
+};
+
+fn expand(stored: &[u8], out: &mut [f32]) {
+    blocks::<32>(stored, 18, out, |block, out| {
+        let d = half_at(block, 0);
+        for (i, &q) in block[2..18].iter().enumerate() {
+            out[i] = d * (f32::from(q & 15) - 8.0);
+            out[i + 16] = d * (f32::from(q >> 4) - 8.0);
+        }
+    });
+}
+
+/// `d = x* / -8` with `x*` the element of largest magnitude, `q = min(15, floor(x / d + 8.5))`. `d` is stored in f16, the
+/// elements are rounded with the unrounded one, as in ggml.
+fn quantise(block: &[f32], bytes: &mut Vec<u8>) -> bool {
+    let largest = block.iter().fold(0.0_f32, |m, &x| if x.abs() > m.abs() { x } else { m });
+    let d = largest / -8.0;
+    let inverse = inverse_or_zero(d);
+    let fits = push_half(d, bytes);
+    let quant = |x: f32| ((x * inverse + 8.5) as u8).min(15);
+    bytes.extend((0..16).map(|i| quant(block[i]) | quant(block[i + 16]) << 4));
+    fits
+}

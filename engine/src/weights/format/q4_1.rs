@@ -1,0 +1,27 @@
+//! Q4_1: 32 elements in 20 bytes: f16 `d`, f16 `m`, nibbles as in Q4_0. Element: `d q + m`.
+
+use temper_shaders::formats;
+
+use super::block::{Facts, blocks, half_at};
+
+/// What there is to know about Q4_1.
+pub const FACTS: Facts = Facts {
+    gguf_type: 3,
+    name: "Q4_1",
+    block_elements: 32,
+    block_bytes: 20,
+    halves: &[0, 2],
+    expand,
+    quantise: None,
+    kernels: Some(&formats::Q4_1),
+};
+
+fn expand(stored: &[u8], out: &mut [f32]) {
+    blocks::<32>(stored, 20, out, |block, out| {
+        let (d, m) = (half_at(block, 0), half_at(block, 2));
+        for (i, &q) in block[4..20].iter().enumerate() {
+            out[i] = d * f32::from(q & 15) + m;
+            out[i + 16] = d * f32::from(q >> 4) + m;
+        }
+    });
+}

@@ -1,0 +1,36 @@
+//! Q8_0: 32 elements in 34 bytes: f16 `d`, then 32 signed bytes. Element: `d q`.
+
+use temper_shaders::formats;
+
+use super::block::{Facts, blocks, half_at, inverse_or_zero, push_half};
+
+/// What there is to know about Q8_0.
+pub const FACTS: Facts = Facts {
+    gguf_type: 8,
+    name: "Q8_0",
+    block_elements: 32,
+    block_bytes: 34,
+    halves: &[0],
+    expand,
+    quantise: Some(quantise),
+    kernels: Some(&formats::Q8_0),
+};
+
+fn expand(stored: &[u8], out: &mut [f32]) {
+    blocks::<32>(stored, 34, out, |block, out| {
+        let d = half_at(block, 0);
+        for (out, &q) in out.iter_mut().zip(&block[2..34]) {
+            *out = d * f32::from(q.cast_signed());
+        }
+    });
+}
+
+/// `d = max|x| / 127`, `q = round(x / d)`. `d` is stored in f16, the elements are rounded with the unrounded one, as in
+/// ggml.
+fn quantise(block: &[f32], bytes: &mut Vec<u8>) -> bool {
+    let d = block.iter().fold(0.0_f32, |m, x| m.max(x.abs())) / 127.0;
+    let inverse = inverse_or_zero(d);
+    let fits = push_half(d, bytes);
+    bytes.extend(block.iter().map(|x| ((x * inverse).round() as i8).cast_unsigned()));
+    fits
+}

@@ -1,0 +1,8 @@
+// Q4_1: blocks of 32 elements in 20 bytes: f16 d, f16 m, 16 bytes of nibbles; the low nibbles are elements 0..15, the high
+// ones 16..31. Element: d q + m.
+fn element(i: u32) -> f32 {
+    let block = (i / 32u) * 20u;
+    let within = i % 32u;
+    let nibble = (read_u8(block + 4u + within % 16u) >> ((within / 16u) * 4u)) & 0xfu;
+    return read_f16(block) * f32(nibble) + read_f16(block + 2u);
+}
