@@ -116,10 +116,8 @@ mod tests {
 
     #[test]
     fn the_beginning_of_a_set_ends_before_its_limit_and_is_never_empty() {
-        let set: Vec<Document> = [5, 4, 3]
-            .into_iter()
-            .map(|n| Document { tokens: vec![0; n], trained: vec![true; n], line: 1 })
-            .collect();
+        let set: Vec<Document> =
+            [5, 4, 3].into_iter().map(|n| Document { tokens: vec![0; n], trained: vec![true; n], line: 1 }).collect();
         let counts = [0, 4, 5, 8, 9, 11, 12, 99].map(|most| first_tokens(&set, most).len());
         assert_eq!(counts, [1, 1, 1, 1, 2, 2, 3, 3]);
         assert!(first_tokens(&[], 10).is_empty());

@@ -30,9 +30,9 @@ impl Who {
     /// [`Error::Config`] for another name.
     pub fn named(name: &str) -> Result<Self> {
         let found = Self::ALL.into_iter().find(|(own, _)| *own == name);
-        found.map(|(_, who)| who).ok_or_else(|| Error::Config {
-            problems: vec![format!("{name:?} is none of base, left, right")],
-        })
+        found
+            .map(|(_, who)| who)
+            .ok_or_else(|| Error::Config { problems: vec![format!("{name:?} is none of base, left, right")] })
     }
 }
 

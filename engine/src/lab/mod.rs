@@ -25,13 +25,14 @@ use crate::model::Model;
 use crate::model::files::ModelFiles;
 use crate::probe;
 use crate::train::estimate::Estimate;
-use crate::train::event::{Event, LearnerRows, StepMetrics, StepRows};
+use crate::train::event::{Event, LearnerRows, Started, StepMetrics, StepRows};
 use crate::train::prepare;
 use crate::train::result::{self, learned};
 use crate::train::run::{About, Host, Learner, Run, Sets};
 use messages::{
-    Begun, BegunLearner, Candidate, Candidates, Continued, DataInfo, DocumentText, DocumentToken, Fit, Frame, Inspected,
-    Label, Learned, ModelInfo, Prompt, Restored, ResultFile, Sample, SelfTest, Settings, Standings, Told, Warning, Who,
+    Begun, BegunLearner, Candidate, Candidates, Continued, DataInfo, DocumentText, DocumentToken, Fit, Frame,
+    Inspected, Label, Learned, ModelInfo, Prompt, Restored, ResultFile, Sample, SelfTest, Settings, Standings, Told,
+    Warning, Who,
 };
 
 /// What is set where the page sets nothing: a page has one micro-batch a step and no files, counts what it cannot use, and
@@ -117,6 +118,16 @@ impl Settings {
                 Config::parse(PAGE_CONFIG, "the page", &all)
             })
             .collect()
+    }
+}
+
+impl Prompt {
+    /// Several, from JSON.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it is none.
+    pub fn list(text: &str) -> Result<Vec<Self>> {
+        serde_json::from_str(text).map_err(|e| bad(&format!("the beginnings: {e}")))
     }
 }
 
@@ -297,8 +308,8 @@ impl Lab {
     pub fn start(&mut self, settings: Settings, clock: &dyn Clock) -> Result<Begun> {
         let begin = clock.seconds();
         self.running = None;
-        let running = self.make(settings)?;
-        let begun = running.begun(clock.seconds() - begin);
+        let mut running = self.make(settings)?;
+        let begun = running.begin(clock.seconds() - begin);
         self.running = Some(running);
         Ok(begun)
     }
@@ -376,7 +387,7 @@ impl Lab {
                 }
                 Event::Warning { message } => return Ok(Some(Told::Warning(Warning { message }))),
                 Event::Finished(finished) => return Ok(Some(Told::Finished(finished))),
-                // A page keeps no checkpoints, draws its own landscape from the frames, and knows what it started.
+                // What was started was answered, there is no set for a landscape, and a page keeps no checkpoints.
                 Event::Started { .. } | Event::Landscape { .. } | Event::Saved { .. } => {}
             }
         }
@@ -467,12 +478,8 @@ impl Lab {
         let look::Ranking { rank, shown } = look::ranking(&seen.logits, label, CANDIDATES);
         let tokenizer = running.model.files.tokenizer()?;
         let text = |token: usize| tokenizer.decode(&[token as u32], false).unwrap_or_default();
-        let candidate = |(token, p)| Candidate {
-            id: token,
-            text: text(token),
-            p,
-            push: look::pushes(&gate, token == label, p),
-        };
+        let candidate =
+            |(token, p)| Candidate { id: token, text: text(token), p, push: look::pushes(&gate, token == label, p) };
         Ok(Candidates {
             document: index,
             position,
@@ -523,7 +530,7 @@ impl Lab {
             .map_err(|e| Error::Checkpoint { field: "its note".into(), problem: format!("not readable: {e}") })?;
         let mut running = self.make(settings.clone())?;
         running.run.restore(saved)?;
-        let begun = running.begun(clock.seconds() - begin);
+        let begun = running.begin(clock.seconds() - begin);
         self.running = Some(running);
         Ok(Restored { begun, settings, data })
     }
@@ -559,9 +566,10 @@ impl Lab {
 }
 
 impl Running {
-    fn begun(&self, seconds: f64) -> Begun {
+    /// Begins the run, which has just been made.
+    fn begin(&mut self, seconds: f64) -> Begun {
         let (steps, step) = self.run.steps();
-        let learner = |started: crate::train::event::Started| BegunLearner {
+        let learner = |started: Started| BegunLearner {
             objective: started.objective,
             parameters: started.parameters,
             trainable: started.trainable,
@@ -571,7 +579,7 @@ impl Running {
             steps,
             batch_tokens: self.run.learners()[0].config().run.batch_tokens,
             seconds,
-            learners: self.run.started().into_iter().map(learner).collect(),
+            learners: self.run.begin().into_iter().map(learner).collect(),
         }
     }
 
@@ -690,14 +698,7 @@ fn work_per_token(config: &Config, parameters: u64) -> f64 {
 }
 
 /// Puts an estimate into words. `held` is what the model's files themselves take.
-fn fit(
-    estimate: &Estimate,
-    held: u64,
-    learners: u64,
-    batch_tokens: usize,
-    allowed: u64,
-    seconds_per_step: f64,
-) -> Fit {
+fn fit(estimate: &Estimate, held: u64, learners: u64, batch_tokens: usize, allowed: u64, seconds_per_step: f64) -> Fit {
     let need = estimate.total().saturating_add(held);
     let fits = need <= allowed;
     let problem = match fits {

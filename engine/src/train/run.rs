@@ -183,6 +183,9 @@ struct Header {
     note: String,
 }
 
+/// Field of the [`Error::Checkpoint`] that refuses a checkpoint which is whole, but of other data.
+pub const OTHER_DATA: &str = "data_fingerprint";
+
 const VERSION: u32 = 1;
 /// Races were saved before runs of one learner were: the name is part of the format.
 const HEADER: &str = "race.json";
@@ -250,24 +253,6 @@ impl Run {
         self.learners.iter().find_map(own).unwrap_or_else(|| head::top_k(&self.learners[0].session.objective))
     }
 
-    /// What is trained, a learner each.
-    pub fn started(&self) -> Vec<Started> {
-        let one = |learner: &Learner| {
-            let Session { model, objective, .. } = &learner.session;
-            Started {
-                step: learner.session.step,
-                steps: self.plan.steps,
-                device: model.device().name().into(),
-                why: self.about.why.clone(),
-                model: self.about.model.clone(),
-                parameters: model.arch.parameter_count(),
-                trainable: model.trained().iter().map(|p| p.count() as u64).sum(),
-                objective: objective.method().to_string(),
-            }
-        };
-        self.learners.iter().map(one).collect()
-    }
-
     /// True where nothing is left to do or to tell before the next step: all that follows a step has been pulled.
     pub fn is_between_steps(&self) -> bool {
         self.state != State::New && self.due.is_empty()
@@ -311,7 +296,10 @@ impl Run {
                 }
                 None => {
                     match self.state {
-                        State::New => self.begin(),
+                        State::New => {
+                            let learners = self.begin();
+                            self.due.push_front(Due::Tell(Event::Started { learners }));
+                        }
                         State::Under if host.stop_requested() => self.end(true),
                         State::Under => self.step(host).await?,
                         State::Over => return Ok(None),
@@ -325,15 +313,30 @@ impl Run {
         }
     }
 
-    fn begin(&mut self) {
+    /// Begins, for a face that answers with what is started: [`Event::Started`] is then not told.
+    pub fn begin(&mut self) -> Vec<Started> {
         self.state = State::Under;
-        self.due.push_back(Due::Tell(Event::Started { learners: self.started() }));
         let (steps, done) = self.steps();
         if done == 0 && self.start {
             self.due.extend([Due::Evaluate(Phase::Before), Due::Landscape(Phase::Before)]);
         }
         if done >= steps {
             self.end(false);
+        }
+        self.learners.iter().map(|learner| self.started(learner)).collect()
+    }
+
+    fn started(&self, learner: &Learner) -> Started {
+        let Session { model, objective, step, .. } = &learner.session;
+        Started {
+            step: *step,
+            steps: self.plan.steps,
+            device: model.device().name().into(),
+            why: self.about.why.clone(),
+            model: self.about.model.clone(),
+            parameters: model.arch.parameter_count(),
+            trainable: model.trained().iter().map(|p| p.count() as u64).sum(),
+            objective: objective.method().to_string(),
         }
     }
 
@@ -507,7 +510,7 @@ impl Run {
         let state = checkpoint::load(&mut learner.session, folder)?;
         if state.data_fingerprint != self.loader.fingerprint() {
             let problem = "is of other training data than the run began with; restore that data to go on".into();
-            return Err(Error::Checkpoint { field: "data_fingerprint".into(), problem });
+            return Err(Error::Checkpoint { field: OTHER_DATA.into(), problem });
         }
         learner.batch = None;
         self.loader.resume(state.cursor)?;
