@@ -156,6 +156,29 @@ pub enum Error {
 }
 
 impl Error {
+    /// Name of the kind of error, for a face that is not Rust.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Config { .. } => "config",
+            Self::Record { .. } => "record",
+            Self::Data { .. } => "data",
+            Self::Template { .. } => "template",
+            Self::Tokenizer { .. } => "tokenizer",
+            Self::Format { .. } => "format",
+            Self::Tensor { .. } => "tensor",
+            Self::Unsupported { .. } => "unsupported",
+            Self::Shape { .. } => "shape",
+            Self::Label { .. } => "label",
+            Self::Limit { .. } => "limit",
+            Self::Device { .. } => "device",
+            Self::Kernel { .. } => "kernel",
+            Self::NonFinite { .. } => "non_finite",
+            Self::Checkpoint { .. } => "checkpoint",
+            Self::Missing { .. } => "missing",
+            Self::Io { .. } => "io",
+        }
+    }
+
     /// True where the cause is what the user gave (exit code 2), false where the run itself failed (exit code 1).
     pub fn is_bad_input(&self) -> bool {
         !matches!(self, Self::Kernel { .. } | Self::NonFinite { .. } | Self::Io { .. })
@@ -185,6 +208,45 @@ mod tests {
         let error = Error::Config { problems: vec!["a".into(), "b".into()] };
         assert_eq!(error.to_string(), "invalid configuration:\n  - a\n  - b");
         assert!(error.is_bad_input());
+    }
+
+    #[test]
+    fn the_kind_of_an_error_is_its_name_in_snake_case() {
+        let text = String::new;
+        let errors = [
+            Error::Config { problems: Vec::new() },
+            Error::Record { file: text(), line: 1, problem: text() },
+            Error::Data { file: text(), problem: text() },
+            Error::Template { problem: text() },
+            Error::Tokenizer { problem: text() },
+            Error::Format { file: text(), problem: text() },
+            Error::Tensor { file: text(), tensor: text(), problem: text() },
+            Error::Unsupported { problem: text() },
+            Error::Shape { what: text(), expected: text(), got: text() },
+            Error::Label { row: 0, label: 0, vocab: 0 },
+            Error::Limit { what: text(), needed: 0, allowed: 0, adapter: text(), advice: text() },
+            Error::Device { problem: text() },
+            Error::Kernel { name: text(), message: text() },
+            Error::NonFinite { tensor: text(), row: 0, step: None },
+            Error::Checkpoint { field: text(), problem: text() },
+            Error::Missing { path: text(), problem: text() },
+            Error::Io { path: text(), problem: text() },
+        ];
+        let mut kinds = std::collections::BTreeSet::new();
+        for error in &errors {
+            let debug = format!("{error:?}");
+            let name: String = debug.chars().take_while(char::is_ascii_alphanumeric).collect();
+            let mut snake = String::new();
+            for letter in name.chars() {
+                if letter.is_ascii_uppercase() && !snake.is_empty() {
+                    snake.push('_');
+                }
+                snake.push(letter.to_ascii_lowercase());
+            }
+            assert_eq!(error.kind(), snake);
+            kinds.insert(error.kind());
+        }
+        assert_eq!(kinds.len(), errors.len());
     }
 
     #[test]

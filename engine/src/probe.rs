@@ -15,6 +15,7 @@ use crate::kernels::attention::Shape;
 use crate::kernels::gate::GateParams;
 use crate::kernels::tensor::{flat, read_all};
 use crate::kernels::{self, Columns, Indices, Packed, Rotary, adamw, elementwise, matmul};
+use crate::message::messages;
 use crate::model::architecture::Architecture;
 use crate::model::parameter::from_host;
 use crate::rng::Rng;
@@ -32,17 +33,21 @@ pub struct Report {
     pub checks: Vec<Check>,
 }
 
-/// What a device made of one kernel.
-#[derive(Clone, Debug, Serialize)]
-pub struct Check {
-    /// The kernel's stem.
-    pub kernel: &'static str,
-    /// True where the result is the stored one.
-    pub passed: bool,
-    /// Largest difference, relative to the answer's largest element; -1 where there is no finite one.
-    pub error: f32,
-    /// Empty, or what went wrong.
-    pub message: String,
+messages! {
+    camel_case;
+
+    /// What a device made of one kernel.
+    #[derive(Clone, Debug, Serialize)]
+    pub struct Check {
+        /// The kernel's stem.
+        pub kernel: &'static str,
+        /// True where the result is the stored one.
+        pub passed: bool,
+        /// Largest difference, relative to the answer's largest element; -1 where there is no finite one.
+        pub error: f32,
+        /// Empty, or what went wrong.
+        pub message: String,
+    }
 }
 
 /// Runs every kernel on `device` and compares with the stored `answers`.

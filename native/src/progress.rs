@@ -33,13 +33,13 @@ impl Progress {
         Self { bar, steps: 0, first: None }
     }
 
-    /// Shows one event.
+    /// Shows one event of a run with one learner.
     pub fn event(&mut self, event: &Event) {
         match event {
-            Event::Started(started) => self.started(started),
-            Event::Step(metrics) => self.step(metrics),
-            Event::Evaluated(evaluated) => self.line(&evaluated_line(evaluated)),
-            Event::Landscape { .. } => {}
+            Event::Started { learners } => learners.iter().for_each(|started| self.started(started)),
+            Event::Step { learners } => learners.iter().for_each(|metrics| self.step(metrics)),
+            Event::Evaluated { learners } => learners.iter().for_each(|one| self.line(&evaluated_line(one))),
+            Event::Landscape { .. } | Event::Rows(_) => {}
             Event::Saved { step, path } => match &self.bar {
                 // On a terminal a checkpoint is not worth a line of its own.
                 Some(_) => {}

@@ -748,3 +748,32 @@ fn as_many_labels_as_rows_are_demanded_with_both_numbers() {
     let error = wait(head::statistics(&device, &head, &matrix(&device, &[0.0; 8], [2, 4]), &[1], 20)).unwrap_err();
     assert!(error.to_string().contains("[2]") && error.to_string().contains("[1]"), "{error}");
 }
+
+#[test]
+fn a_row_of_weight_0_and_an_infinite_label_logit_is_found_without_reading_the_rows() {
+    // DFT weighs a label of probability 0 with 0: neither the gradient nor its norm shows that its logit is not finite.
+    let (rows, vocab, width) = (3, 8, 4);
+    let mut random = Random::new(43);
+    let (mut hidden, mut weight) = (random.vec(rows * width, 1.0), random.vec(vocab * width, 1.0));
+    weight.chunks_exact_mut(width).for_each(|row| row[0] = 0.0);
+    let labels = [2, 5, 3];
+    let objective = objective("dft", &[]);
+    for device in devices::all() {
+        let head = |hidden: &[f32], weight: &[f32]| {
+            let mut head = vocabulary(&device, weight, width, &[5, vocab]);
+            let x = matrix(&device, hidden, [rows, width]);
+            let batch = objective.without_batch(vocab);
+            head::gradient(&device, &mut head, &x, &labels, &objective, &batch, 1.0 / rows as f32).unwrap()
+        };
+        wait(head(&hidden, &weight).check(&device)).unwrap();
+        hidden[width] = 1e20;
+        weight[5 * width] = -1e30;
+        let output = head(&hidden, &weight);
+        assert!(read(&output.dhidden).unwrap().iter().all(|g| g.is_finite()), "on {}", device.name());
+        for error in [wait(output.check(&device)), wait(output.rows()).map(|_| ())] {
+            let error = error.unwrap_err();
+            assert!(matches!(error, Error::NonFinite { row: 1, .. }), "{error} on {}", device.name());
+        }
+        (hidden[width], weight[5 * width]) = (0.5, 0.0);
+    }
+}

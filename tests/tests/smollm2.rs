@@ -64,7 +64,7 @@ fn perplexity_of_the_stated_text_is_21_19() {
     let windows = perplexity::windows(&ids[..4 * perplexity::WINDOW], perplexity::WINDOW);
     let mut model = model(&opened, &Device::cpu(), Hold::F32);
     let score = perplexity::score(&wait(perplexity::rows(&mut model, &windows, 20, &mut |_, _| {})).unwrap());
-    assert_eq!(score.tokens as u64, stated["scored"].as_u64().unwrap());
+    assert_eq!(score.tokens, stated["scored"].as_u64().unwrap());
     let want = stated["ppl"].as_f64().unwrap();
     assert!((score.perplexity - want).abs() <= 2e-3, "{} instead of {want}", score.perplexity);
 }

@@ -23,7 +23,8 @@ async function open({ device, learners, learningRate, tokens, steps, documents: 
       "optim.warmup_ratio": "0",
       "optim.max_grad_norm": "0",
       "run.batch_tokens": String(tokens),
-      "run.steps": String(steps),
+      // The last step of a run would be followed by an evaluation, and the steps here are timed.
+      "run.steps": String(steps + 1),
     },
     left: { "objective.method": "sft" },
     right: learners === 2 ? { "objective.method": "eaft" } : null,

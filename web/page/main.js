@@ -584,14 +584,15 @@ $("restore").addEventListener("change", ({ target }) => {
     $("status").textContent = "Restoring the checkpoint.";
     const before = timeline.recording;
     timeline.recording = new Recording();
-    let answer;
+    let restored;
     try {
-      answer = await engine.restore(new Uint8Array(await file.arrayBuffer()));
+      restored = await engine.restore(new Uint8Array(await file.arrayBuffer()));
     } catch (error) {
       timeline.recording = before;
       throw error;
     }
-    settings.fromEngine(answer.settings, dataValue());
+    const { begun: answer } = restored;
+    settings.fromEngine(restored.settings, dataValue());
     await adopt(answer, settings.toEngine());
     await engine.evaluate();
     setState(still(), `Restored at step ${answer.step} of ${answer.steps}. Press Play to go on.`);

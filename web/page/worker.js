@@ -1,5 +1,6 @@
-// Holds the engine. Requests are carried out one after another, since the engine is one object; while it plays, each step is
-// one such piece of work, so that whatever the page asks for comes between two steps. `protocol.js` documents the messages.
+// Holds the engine. Requests are carried out one after another, since the engine is one object; while it plays, each pull of
+// an event is one such piece of work, so that whatever the page asks for comes between two. What comes next, and when the
+// run is over, the engine says (`Lab.next`); here it is only passed on. `protocol.js` documents the messages.
 
 const GIB = 2 ** 30;
 const GPU = "the GPU that this browser offers";
@@ -12,10 +13,6 @@ let device = "cpu";
 let dead = "";
 let queue = Promise.resolve();
 let playing = null;
-let every = { evaluate: 0, sample: 0 };
-let prompts = [];
-let sampleTokens = 24;
-let baseSamples = new Map();
 
 const post = (event, detail, transfer = []) => self.postMessage({ event, detail }, transfer);
 
@@ -96,7 +93,6 @@ function opened_(opened, kind, why, selfTest) {
 }
 
 async function model({ files }) {
-  baseSamples.clear();
   if (!files) return lab.base_model();
   const contents = [];
   for (const file of files) {
@@ -122,46 +118,41 @@ function allowedBytes() {
   return Math.min(machine / 2, CPU_LIMIT);
 }
 
-async function evaluate() {
-  const evaluated = await lab.evaluate();
-  post("evaluated", evaluated);
-  return evaluated;
+/** Passes the next event on and returns it; null where the run is over. */
+async function pull() {
+  const told = await lab.next();
+  // That the run is over is told as a pause.
+  if (told && told.event !== "finished") post(told.event, told.detail);
+  return told;
 }
 
-async function sample(step) {
-  const samples = [];
-  for (const { text, kind } of prompts) {
-    const say = (who) => lab.continue_text(text, sampleTokens, who);
-    if (!baseSamples.has(text)) baseSamples.set(text, await say("base"));
-    const base = baseSamples.get(text);
-    // Before the first step both learners are the base.
-    const [left, right] = step === 0 ? [base, base] : [await say("left"), await say("right")];
-    samples.push({ prompt: text, kind, base, left, right });
-  }
-  const answer = { step, samples };
-  post("samples", answer);
-  return answer;
+/** Pulls all that is left to tell before the next step. */
+async function settle() {
+  while (!lab.is_between_steps()) await pull();
 }
-
-let lastStep = 0;
 
 function start({ settings }) {
-  const started = lab.start(JSON.stringify(settings));
-  lastStep = started.step;
-  baseSamples.clear();
-  later(evaluate).catch((error) => post("warning", { message: refusal(error).message }));
-  return started;
+  const begun = lab.start(JSON.stringify(settings));
+  // What is measured before the first step follows the answer.
+  later(settle).catch((error) => post("warning", { message: refusal(error).message }));
+  return begun;
 }
 
-/** One step of both; null where the race is over. */
+/** One step of both, with all that follows it; null where the run is over. */
 async function step() {
-  const frame = await lab.step();
-  if (!frame) return null;
-  lastStep = frame.step;
-  post("frame", frame);
-  if (every.evaluate > 0 && (frame.step % every.evaluate === 0 || frame.step === frame.steps)) await evaluate();
-  if (every.sample > 0 && prompts.length > 0 && frame.step % every.sample === 0) await sample(frame.step);
-  return frame;
+  await settle();
+  let told;
+  do told = await pull();
+  while (told && told.event !== "frame");
+  await settle();
+  return told?.detail ?? null;
+}
+
+/** An answer that is told as an event too. */
+async function toldToo(event, answer) {
+  const detail = await answer;
+  post(event, detail);
+  return detail;
 }
 
 function play() {
@@ -170,10 +161,10 @@ function play() {
   const turn = async () => {
     if (playing !== mine) return;
     try {
-      const frame = await later(step);
+      const told = await later(pull);
       if (playing !== mine) return;
-      if (!frame || frame.step >= frame.steps) return stop("finished", "");
-      // Messages that have arrived meanwhile are heard before the next step.
+      if (!told || told.event === "finished") return stop("finished", "");
+      // Messages that have arrived meanwhile are heard before the next pull.
       setTimeout(turn, 0);
     } catch (error) {
       if (playing === mine) stop("failed", refusal(error).message);
@@ -190,7 +181,7 @@ function stop(reason, message) {
 async function pause() {
   if (!playing) return;
   playing = null;
-  await queue;
+  await later(settle);
   post("paused", { reason: "asked", message: "" });
 }
 
@@ -201,34 +192,20 @@ const commands = {
   estimate: ({ settings }) => lab.estimate(JSON.stringify(settings), allowedBytes()),
   start,
   step,
-  evaluate,
-  sample: ({ prompts: wanted, tokens }) => {
-    prompts = wanted;
-    sampleTokens = tokens;
-    return sample(lastStep);
-  },
+  every: ({ evaluate, sample }) => lab.every(evaluate, sample),
+  evaluate: () => toldToo("evaluated", lab.evaluate()),
+  sample: ({ prompts, tokens }) => toldToo("samples", lab.sample(JSON.stringify(prompts), tokens)),
   document: ({ document }) => lab.document(document),
   inspect: ({ document, who }) => lab.inspect(document, who),
   candidates: ({ document, position, who }) => lab.candidates(document, position, who),
   change: ({ settings }) => lab.change(JSON.stringify(settings)),
   checkpoint: () => lab.checkpoint(),
-  restore: ({ bytes }) => {
-    const started = lab.restore(bytes);
-    lastStep = started.step;
-    baseSamples.clear();
-    return started;
-  },
+  restore: ({ bytes }) => lab.restore(bytes),
   result: ({ side }) => lab.result(side),
 };
 
 /** Heard at once, even while a step is under way. */
-const immediate = {
-  play: () => play(),
-  pause,
-  every: ({ evaluate, sample }) => {
-    every = { evaluate, sample };
-  },
-};
+const immediate = { play, pause };
 
 self.addEventListener("message", async ({ data: { id, command, ...fields } }) => {
   try {

@@ -1,9 +1,10 @@
-//! Between Rust and JavaScript: objects, typed arrays, errors, the clock.
+//! Between Rust and JavaScript: messages, errors, the clock.
 
 use js_sys::{Array, Float32Array, Object, Reflect, Uint8Array, Uint32Array};
-use serde::Serialize;
 use temper_engine::Error;
 use temper_engine::host::Clock;
+use temper_engine::message::{Message, Value};
+use temper_engine::train::run::Host;
 use wasm_bindgen::{JsCast, JsValue};
 
 /// What a failed request rejects with: `{kind, message}`.
@@ -11,17 +12,9 @@ pub struct Refusal(JsValue);
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        // A variant's name, `NonFinite { .. }`, as the page knows it: `non_finite`.
-        let debug = format!("{error:?}");
-        let name: String = debug.chars().take_while(char::is_ascii_alphanumeric).collect();
-        let mut kind = String::new();
-        for (index, letter) in name.chars().enumerate() {
-            if letter.is_ascii_uppercase() && index > 0 {
-                kind.push('_');
-            }
-            kind.push(letter.to_ascii_lowercase());
-        }
-        Self(object(&[("kind", kind.into()), ("message", error.to_string().into())]))
+        let text = |text: String| Value::Text(text);
+        let fields = [("kind", text(error.kind().into())), ("message", text(error.to_string()))];
+        Self(js(Value::Object(fields.map(|(name, value)| (name.to_owned(), value)).into())))
     }
 }
 
@@ -31,57 +24,62 @@ impl From<Refusal> for JsValue {
     }
 }
 
-/// A plain object.
-pub fn object(fields: &[(&str, JsValue)]) -> JsValue {
-    let object = Object::new();
-    for (name, value) in fields {
-        // A fresh plain object takes any property.
-        let _ = Reflect::set(&object, &(*name).into(), value);
+/// A message as JavaScript's own.
+pub fn message(message: impl Message) -> JsValue {
+    js(message.into_value())
+}
+
+/// A value as JavaScript's own; arrays of numbers get memory of their own.
+pub fn js(value: Value) -> JsValue {
+    match value {
+        Value::Null => JsValue::NULL,
+        Value::Bool(value) => value.into(),
+        Value::Number(value) => value.into(),
+        Value::Text(value) => value.into(),
+        Value::Floats(values) => Float32Array::from(values.as_slice()).into(),
+        Value::Integers(values) => Uint32Array::from(values.as_slice()).into(),
+        Value::Bytes(values) => Uint8Array::from(values.as_slice()).into(),
+        Value::List(values) => values.into_iter().map(js).collect::<Array>().into(),
+        Value::Object(fields) => {
+            let object = Object::new();
+            for (name, value) in fields {
+                // A fresh plain object takes any property.
+                let _ = Reflect::set(&object, &name.into(), &js(value));
+            }
+            object.into()
+        }
     }
-    object.into()
 }
 
-/// A value as JavaScript's JSON would read it.
-pub fn json(value: &impl Serialize) -> JsValue {
-    // The engine's reports are maps with string keys and finite numbers.
-    let text = serde_json::to_string(value).unwrap_or_else(|_| "null".into());
-    js_sys::JSON::parse(&text).unwrap_or(JsValue::NULL)
+/// The worker as a run's host: it has a clock and memory, keeps no files, and shows everything.
+pub struct Worker {
+    performance: web_sys::Performance,
+    device: temper_engine::Device,
 }
 
-/// An array of values.
-pub fn array(values: impl IntoIterator<Item = JsValue>) -> JsValue {
-    values.into_iter().collect::<Array>().into()
-}
-
-/// A `Float32Array` of its own memory.
-pub fn floats(values: &[f32]) -> JsValue {
-    Float32Array::from(values).into()
-}
-
-/// A `Uint32Array` of its own memory.
-pub fn integers(values: &[u32]) -> JsValue {
-    Uint32Array::from(values).into()
-}
-
-/// A `Uint8Array` of its own memory.
-pub fn bytes(values: &[u8]) -> JsValue {
-    Uint8Array::from(values).into()
-}
-
-/// `performance.now()` of the worker.
-pub struct PerformanceClock(web_sys::Performance);
-
-impl PerformanceClock {
-    /// The clock of the scope that this module runs in.
-    pub fn new() -> Self {
+impl Worker {
+    /// The host of the scope that this module runs in.
+    pub fn new(device: temper_engine::Device) -> Self {
         let global = js_sys::global();
         let performance = Reflect::get(&global, &"performance".into()).unwrap_or(JsValue::UNDEFINED);
-        Self(performance.unchecked_into())
+        Self { performance: performance.unchecked_into(), device }
     }
 }
 
-impl Clock for PerformanceClock {
+impl Clock for Worker {
     fn seconds(&self) -> f64 {
-        self.0.now() / 1000.0
+        self.performance.now() / 1000.0
+    }
+}
+
+impl Host for Worker {
+    fn shows_rows(&self) -> bool {
+        true
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        // On the CPU the module's own memory, which never shrinks.
+        let module = || core::arch::wasm32::memory_size(0) as u64 * 65_536;
+        self.device.reserved_bytes().filter(|bytes| *bytes > 0).unwrap_or_else(module)
     }
 }

@@ -1,7 +1,7 @@
 //! What a web page sees of the engine: a wasm-bindgen surface that translates and decides nothing.
 //!
 //! Place in the flow: page -> worker -> **this** -> `temper-engine`. Requests come as strings and bytes, answers go back
-//! as JSON or typed arrays; `web/page/protocol.js` documents both. It exists only for wasm32; on other targets the crate
+//! as objects and typed arrays; `web/page/messages.js` has their types. It exists only for wasm32; on other targets the crate
 //! is empty, so that a whole-workspace build does not pull the browser bindings in. `cargo xtask test` lints it for wasm32.
 #![cfg(target_family = "wasm")]
 

@@ -9,10 +9,12 @@ use super::objective::{BatchStats, Objective};
 use super::plan::{HeadLimits, head_plan};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::kernels::adamw::{self, SumSquares};
+use crate::kernels::cpu::STAT_NONFINITE;
 use crate::kernels::row_stats::RowStats;
 use crate::kernels::row_stats::Statistics;
 use crate::kernels::tensor::{flat, read_all};
-use crate::kernels::{self, Indices};
+use crate::kernels::{self, Columns, Indices};
 use crate::model::vocabulary::VocabularyMatrix;
 
 /// What the head computed for a set of rows.
@@ -39,6 +41,32 @@ impl HeadOutput {
     pub async fn rows(&self) -> Result<(Vec<RowStats>, Vec<f32>)> {
         rows_of(&read_all(self.on_device()).await?)
     }
+
+    /// Refuses a row with a NaN or infinite logit. The rows themselves are read back only to name such a row.
+    ///
+    /// # Errors
+    /// As [`HeadOutput::rows`].
+    pub async fn check(&self, device: &Device) -> Result<()> {
+        if non_finite(device, std::slice::from_ref(self))?.read().await? == 0.0 {
+            return Ok(());
+        }
+        self.rows().await.map(|_| ())
+    }
+}
+
+/// A sum that is 0 exactly where every row of `outputs` is finite: of the squares of the rows' counts of logits that are
+/// not. The gradient's norm does not tell: a row of weight 0 leaves no gradient, whatever its logits are.
+///
+/// # Errors
+/// Device errors.
+pub fn non_finite(device: &Device, outputs: &[HeadOutput]) -> Result<SumSquares> {
+    let column = Columns { offset: STAT_NONFINITE, width: 1 };
+    let counts = outputs
+        .iter()
+        .flat_map(|output| &output.statistics)
+        .map(|fields| kernels::elementwise::columns(device, fields, column))
+        .collect::<Result<Vec<_>>>()?;
+    adamw::sum_squares(device, &counts.iter().collect::<Vec<_>>())
 }
 
 /// Statistics and weights from the host copies of [`HeadOutput::on_device`].

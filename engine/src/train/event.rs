@@ -2,28 +2,45 @@
 //!
 //! Place in the flow: every stage -> [events] -> progress bar, `metrics.jsonl`, report, web page. A face translates
 //! events and adds nothing; field names are the same in Rust, in JSON lines, in JavaScript and in the report. A step that
-//! is not logged emits no event and reads nothing back from the device.
+//! is not logged emits no event and reads nothing back from the device but its gradient's norm and whether its logits
+//! were finite, since a step that is not must be abandoned.
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::eval::perplexity::Evaluation;
 use crate::kernels::row_stats::{CONFLICT_ENTROPY, CONFLICT_PROBABILITY, RowStats};
+use crate::loss::objective::BatchStats;
+use crate::message::{Message, Value, messages};
 
-/// One thing that happened. As JSON: an object whose `event` names the variant in snake case.
+/// One thing that happened. What differs between the learners of a run comes once for each, in their order. As JSON: an
+/// object whose `event` names the variant in snake case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The model is loaded and the first step is next.
-    Started(Started),
+    Started {
+        /// A learner each.
+        learners: Vec<Started>,
+    },
     /// A logged step is done.
-    Step(StepMetrics),
+    Step {
+        /// A learner each.
+        learners: Vec<StepMetrics>,
+    },
+    /// The rows of the step that was just told, for a host that shows them. Never JSON: they are many.
+    #[serde(skip)]
+    Rows(StepRows),
     /// Target and general sets were measured.
-    Evaluated(Evaluated),
+    Evaluated {
+        /// A learner each.
+        learners: Vec<Evaluated>,
+    },
     /// The entropy-by-probability map of training tokens was taken.
     Landscape {
         /// Before or after training.
         phase: Phase,
-        /// The map.
-        landscape: Landscape,
+        /// A learner each.
+        learners: Vec<Landscape>,
     },
     /// A checkpoint is complete on disk.
     Saved {
@@ -62,60 +79,98 @@ pub struct Started {
     pub objective: String,
 }
 
-/// What a logged step measured. One line of `metrics.jsonl`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct StepMetrics {
-    /// Optimiser steps done, from 1.
+messages! {
+    snake_case;
+
+    /// What a logged step measured. One line of `metrics.jsonl`.
+    #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+    pub struct StepMetrics {
+        /// Optimiser steps done, from 1.
+        pub step: u64,
+        /// Trained tokens of this step's whole batch.
+        pub tokens: u64,
+        /// Gated loss, nats per trained token.
+        pub loss: f64,
+        /// Ungated cross entropy, nats per trained token: comparable between objectives.
+        pub cross_entropy: f64,
+        /// Mean weight.
+        pub gate_mean: f64,
+        /// Share of trained tokens whose weight is below 0.1.
+        pub gate_below_0_1: f64,
+        /// Share of confident conflicts: label probability below 0.1 and full entropy below 0.5 nats.
+        pub conflict_share: f64,
+        /// Share of tokens in the batch's lowest 15 % by both label probability and full entropy.
+        pub conflict_share_quantile: f64,
+        /// Learning rate that this step used.
+        pub learning_rate: f64,
+        /// Global gradient norm before clipping.
+        pub gradient_norm: f64,
+        /// All tokens through the model, trained or not, per second of this step.
+        pub tokens_per_second: f64,
+        /// Highest device memory so far, in bytes; 0 where the device does not say.
+        pub peak_device_bytes: u64,
+        /// Wall time of the run, in seconds, without interruptions and pauses.
+        pub seconds: f64,
+    }
+
+    /// The two sets at one moment.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct Evaluated {
+        /// When.
+        pub phase: Phase,
+        /// Steps done.
+        pub step: u64,
+        /// On what was trained for; none where no such set is configured.
+        pub target: Option<Evaluation>,
+        /// On what should not be forgotten.
+        pub general: Option<Evaluation>,
+    }
+
+    /// Last event of a session.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct Finished {
+        /// Steps done.
+        pub step: u64,
+        /// Trained tokens of all steps.
+        pub tokens: u64,
+        /// Wall time in seconds, without interruptions and pauses.
+        pub seconds: f64,
+        /// True where the user stopped the run early; it can be resumed.
+        pub interrupted: bool,
+    }
+}
+
+/// What a step saw: the statistics behind its metrics.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepRows {
+    /// Steps done.
     pub step: u64,
-    /// Trained tokens of this step's whole batch.
-    pub tokens: u64,
-    /// Gated loss, nats per trained token.
-    pub loss: f64,
-    /// Ungated cross entropy, nats per trained token: comparable between objectives.
-    pub cross_entropy: f64,
-    /// Mean weight.
-    pub gate_mean: f64,
-    /// Share of trained tokens whose weight is below 0.1.
-    pub gate_below_0_1: f64,
-    /// Share of confident conflicts: label probability below 0.1 and full entropy below 0.5 nats.
-    pub conflict_share: f64,
-    /// Share of tokens in the batch's lowest 15 % by both label probability and full entropy.
-    pub conflict_share_quantile: f64,
-    /// Learning rate that this step used.
-    pub learning_rate: f64,
-    /// Global gradient norm before clipping.
-    pub gradient_norm: f64,
-    /// All tokens through the model, trained or not, per second of this step.
-    pub tokens_per_second: f64,
-    /// Highest device memory so far, in bytes; 0 where the device does not say.
-    pub peak_device_bytes: u64,
-    /// Wall time since the session started, in seconds, without interruptions.
-    pub seconds: f64,
+    /// Passes over the data that were begun before this step.
+    pub epoch: u64,
+    /// Where each trained token of the batch stands, in the order of the rows.
+    pub places: Vec<TokenPlace>,
+    /// A learner each.
+    pub learners: Vec<LearnerRows>,
 }
 
-/// Mean loss of a model on a fixed set.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Evaluation {
-    /// Cross entropy in nats per scored token.
-    pub loss: f64,
-    /// `exp(loss)`.
-    pub perplexity: f64,
-    /// Scored tokens.
-    pub tokens: u64,
+/// Where a token stands in the training data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenPlace {
+    /// Index of its document.
+    pub document: u32,
+    /// Index of the token in that document.
+    pub position: u32,
 }
 
-impl Evaluation {
-    /// Of scored rows.
-    pub fn of(rows: &[RowStats]) -> Self {
-        Self::from_sum(rows.iter().map(|row| f64::from(row.ce)).sum(), rows.len() as u64)
-    }
-
-    /// From a sum of cross entropies and their count; an empty set has loss 0. A perplexity beyond f64 is its largest
-    /// number, because JSON knows no infinity.
-    pub fn from_sum(sum: f64, tokens: u64) -> Self {
-        let loss = sum / tokens.max(1) as f64;
-        Self { loss, perplexity: loss.exp().min(f64::MAX), tokens }
-    }
+/// The trained tokens of a step as one learner saw them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LearnerRows {
+    /// Statistics of each.
+    pub stats: Vec<RowStats>,
+    /// Weight of each, as the device used it.
+    pub gates: Vec<f32>,
+    /// Statistics of the whole batch that the weights were computed with.
+    pub batch: BatchStats,
 }
 
 /// When something was measured.
@@ -130,30 +185,20 @@ pub enum Phase {
     After,
 }
 
-/// The two sets at one moment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Evaluated {
-    /// When.
-    pub phase: Phase,
-    /// Steps done.
-    pub step: u64,
-    /// On what was trained for; none where no such set is configured.
-    pub target: Option<Evaluation>,
-    /// On what should not be forgotten.
-    pub general: Option<Evaluation>,
-}
+impl Message for Phase {
+    #[cfg(test)]
+    fn type_name() -> String {
+        "(\"before\" | \"during\" | \"after\")".into()
+    }
 
-/// Last event of a session.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Finished {
-    /// Steps done.
-    pub step: u64,
-    /// Trained tokens of all steps.
-    pub tokens: u64,
-    /// Wall time in seconds, without interruptions.
-    pub seconds: f64,
-    /// True where the user stopped the run early; it can be resumed.
-    pub interrupted: bool,
+    fn into_value(self) -> Value {
+        let name = match self {
+            Self::Before => "before",
+            Self::During => "during",
+            Self::After => "after",
+        };
+        Value::Text(name.into())
+    }
 }
 
 /// Counts of training tokens by label probability and full entropy, with the weight each cell got on average.
@@ -237,14 +282,16 @@ mod tests {
     #[test]
     fn an_event_is_an_object_that_names_itself_and_reads_back() {
         let events = [
-            Event::Step(StepMetrics { step: 3, loss: 1.5, ..StepMetrics::default() }),
-            Event::Evaluated(Evaluated {
-                phase: Phase::Before,
-                step: 0,
-                target: Some(Evaluation::from_sum(20.0, 10)),
-                general: None,
-            }),
-            Event::Landscape { phase: Phase::After, landscape: Landscape::default() },
+            Event::Step { learners: vec![StepMetrics { step: 3, loss: 1.5, ..StepMetrics::default() }] },
+            Event::Evaluated {
+                learners: vec![Evaluated {
+                    phase: Phase::Before,
+                    step: 0,
+                    target: Some(Evaluation::from_sum(20.0, 10)),
+                    general: None,
+                }],
+            },
+            Event::Landscape { phase: Phase::After, learners: vec![Landscape::default()] },
             Event::Saved { step: 3, path: "checkpoints/step-3".into() },
         ];
         let mut names = Vec::new();
@@ -300,18 +347,5 @@ mod tests {
         assert_eq!(Landscape::lower_bound(0.0), 0.0);
         assert_eq!(Landscape::lower_bound(1.0), 0.0);
         assert!((Landscape::lower_bound(0.5) - 2f64.ln()).abs() <= 1e-15);
-    }
-
-    #[test]
-    fn a_perplexity_beyond_all_numbers_still_reads_back_from_json() {
-        let awful = Evaluation::from_sum(1e6, 10);
-        let json = serde_json::to_string(&awful).unwrap();
-        assert_eq!(serde_json::from_str::<Evaluation>(&json).unwrap(), awful);
-    }
-
-    #[test]
-    fn an_evaluation_of_nothing_has_no_nan() {
-        let nothing = Evaluation::from_sum(0.0, 0);
-        assert_eq!((nothing.loss, nothing.perplexity, nothing.tokens), (0.0, 1.0, 0));
     }
 }

@@ -5,7 +5,7 @@ pub mod estimate;
 pub mod event;
 pub mod optimiser;
 pub mod prepare;
-pub mod race;
+pub mod result;
 pub mod run;
 pub mod schedule;
 pub mod session;

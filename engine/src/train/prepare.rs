@@ -1,7 +1,6 @@
 //! What a configuration asks for, built: the session, its adapter, the shape of its run.
 
 use super::optimiser::AdamW;
-use super::run::Plan;
 use super::schedule::Schedule;
 use super::session::Session;
 use crate::config::{AdapterKind, Config, OptimSection, Storage, Targets};
@@ -14,10 +13,30 @@ use crate::model::adapter::LoraSettings;
 use crate::model::files::ModelFiles;
 use crate::model::load::Hold;
 use crate::rng::mix;
-use crate::train::checkpoint::Done;
 
 /// Up to so many epochs, their steps are counted exactly and not estimated from the first.
 const COUNTED_EPOCHS: f64 = 1000.0;
+
+/// Shape of a run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Optimiser steps in all.
+    pub steps: u64,
+    /// Learning rates.
+    pub schedule: Schedule,
+    /// Tokens of a micro-batch, at most.
+    pub batch_tokens: usize,
+    /// Micro-batches of a step.
+    pub accumulation: usize,
+    /// Several documents in one micro-batch.
+    pub packing: bool,
+    /// A step in this many emits an event.
+    pub log_every: u64,
+    /// A step in this many is followed by a checkpoint; 0 means only the end.
+    pub save_every: u64,
+    /// A step in this many is followed by an evaluation; 0 means only before and after.
+    pub eval_every: u64,
+}
 
 /// The model that a run starts from, on the device, without an adapter.
 ///
@@ -103,9 +122,6 @@ pub fn plan(config: &Config, loader: &Loader) -> Result<Plan> {
         log_every: run.log_every,
         save_every: run.save_every,
         eval_every: run.eval_every,
-        config: config.to_toml(),
-        done: Done::default(),
-        comparison: false,
     })
 }
 

@@ -1,195 +1,648 @@
-//! A whole run: evaluation before, steps with their events and checkpoints, evaluation after.
+//! A run: one or several learners that start from one model and see the same batches, from the first evaluation to the
+//! last, as one stream of events.
 //!
-//! Everything that touches the outside world is the [`Host`]'s: files, the clock, the wish to stop.
+//! Place in the flow: configurations that differ in their objective -> [run] -> [`Event`]s -> a face, which pulls them
+//! with [`Run::next`] and shows them. Between two pulls the face may look at a learner, change its objective, save it, or
+//! wait as long as it likes. Everything that touches the outside world is the [`Host`]'s: files, the clock, the wish to
+//! stop.
+//!
+//! Learners that start from clones of one model share its memory until a parameter of theirs is stepped; with an
+//! adapter, all but the adapter stays shared.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Done, NamedFile};
-use super::event::{Evaluated, Evaluation, Event, Finished, Landscape, Phase, StepMetrics};
-use super::schedule::Schedule;
+use super::event::{
+    Evaluated, Event, Finished, Landscape, LearnerRows, Phase, Started, StepMetrics, StepRows, TokenPlace,
+};
+use super::prepare::{self, Plan};
 use super::session::{Session, StepOutcome};
-use crate::data::{Document, Loader};
-use crate::error::Result;
-use crate::eval::perplexity;
-use crate::kernels::row_stats::RowStats;
+use crate::config::Config;
+use crate::data::{Document, Loader, MicroBatch};
+use crate::error::{Error, Result};
+use crate::eval::perplexity::{self, Evaluation, Scored};
+use crate::export::bundle;
+use crate::host::{Clock, Folder, MemoryFolder};
 use crate::loss::head;
-use crate::loss::objective::conflict_share_quantile;
+use crate::loss::objective::{BatchStats, Objective, conflict_share_quantile};
+use crate::model::Model;
 
 /// What a run needs from outside.
-pub trait Host {
-    /// Hears what happened.
-    ///
-    /// # Errors
-    /// Whatever ends the run, such as a full disk.
-    fn event(&mut self, event: &Event) -> Result<()>;
+pub trait Host: Clock {
+    /// Where checkpoints go; `None` where none are kept.
+    fn checkpoints(&mut self) -> Option<&mut dyn Checkpoints> {
+        None
+    }
+
+    /// True where somebody looks at the rows of every logged step ([`Event::Rows`]).
+    fn shows_rows(&self) -> bool {
+        false
+    }
+
+    /// Highest device memory so far, in bytes; 0 where nobody knows.
+    fn peak_bytes(&self) -> u64;
+
+    /// True once the user wants to stop after the step under way.
+    fn stop_requested(&self) -> bool {
+        false
+    }
+
+    /// Progress within an evaluation: micro-batches done, of.
+    fn evaluating(&mut self, _what: &str, _done: usize, _of: usize) {}
+}
+
+/// Where a host keeps checkpoints.
+pub trait Checkpoints {
     /// Stores a checkpoint so that it is complete or absent, and returns its name for people.
     ///
     /// # Errors
     /// Whatever ends the run, such as a full disk.
     fn save(&mut self, step: u64, files: Vec<NamedFile>) -> Result<String>;
-    /// Monotonic seconds.
-    fn seconds(&self) -> f64;
-    /// Highest device memory so far, in bytes; 0 where nobody knows.
-    fn peak_bytes(&self) -> u64;
-    /// True once the user wants to stop after the step under way.
-    fn stop_requested(&self) -> bool;
-    /// Progress within an evaluation: micro-batches done, of.
-    fn evaluating(&mut self, what: &str, done: usize, of: usize);
-}
-
-/// Shape of a run.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Optimiser steps in all.
-    pub steps: u64,
-    /// Learning rates.
-    pub schedule: Schedule,
-    /// Tokens of a micro-batch, at most.
-    pub batch_tokens: usize,
-    /// Micro-batches of a step.
-    pub accumulation: usize,
-    /// Several documents in one micro-batch.
-    pub packing: bool,
-    /// A step in this many emits an event.
-    pub log_every: u64,
-    /// A step in this many is followed by a checkpoint; 0 means only the end.
-    pub save_every: u64,
-    /// A step in this many is followed by an evaluation; 0 means only before and after.
-    pub eval_every: u64,
-    /// The resolved configuration, kept in checkpoints.
-    pub config: String,
-    /// What was done before the run was interrupted.
-    pub done: Done,
-    /// A run that is only there to be compared with keeps no checkpoints and does not measure the shared start again.
-    pub comparison: bool,
 }
 
 /// What is measured besides training.
-#[derive(Default)]
-pub struct Sets<'a> {
+#[derive(Clone, Debug, Default)]
+pub struct Sets {
     /// The domain that is trained for.
-    pub target: &'a [Document],
+    pub target: Vec<Document>,
     /// What should not be forgotten.
-    pub general: &'a [Document],
+    pub general: Vec<Document>,
     /// Training documents of the entropy-by-probability map.
-    pub landscape: &'a [Document],
+    pub landscape: Vec<Document>,
 }
 
-/// Runs from the session's step to the plan's last one.
-///
-/// # Errors
-/// Those of [`Session::step`] and of the host. The last checkpoint is intact then.
-pub async fn run(
-    session: &mut Session,
-    loader: &mut Loader,
-    plan: &Plan,
-    sets: &Sets<'_>,
-    host: &mut dyn Host,
-) -> Result<Finished> {
-    // As if the time before an interruption and the time since were one.
-    let begin = host.seconds() - plan.done.seconds;
-    let mut trained_tokens = plan.done.tokens;
-    if session.step == 0 && !plan.comparison {
-        measure(session, sets, Phase::Before, host).await?;
-        landscape(session, sets, Phase::Before, host).await?;
+/// What only the host knows of what it trains, for [`Started`].
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Why this device.
+    pub why: String,
+    /// Model, as the user named it, with its architecture.
+    pub model: String,
+}
+
+/// One model that learns.
+pub struct Learner {
+    config: Config,
+    session: Session,
+    /// Statistics of the batch of its last step, if it was made with the objective of now.
+    batch: Option<BatchStats>,
+}
+
+impl Learner {
+    /// A learner at its first step. `config` is what its checkpoints say of it.
+    ///
+    /// # Errors
+    /// As [`prepare::session`].
+    pub fn new(config: Config, objective: &Objective, base: Model) -> Result<Self> {
+        let session = prepare::session(&config, objective, base)?;
+        Ok(Self { config, session, batch: None })
     }
-    let mut interrupted = false;
-    let mut saved = session.step;
-    let mut skipped = 0u64;
-    while session.step < plan.steps {
-        if host.stop_requested() {
-            interrupted = true;
-            break;
+
+    /// The configuration that it follows.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Its model, objective and optimiser.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Its model.
+    pub fn model(&mut self) -> &mut Model {
+        &mut self.session.model
+    }
+
+    /// True where [`Learner::weights`] has to take the tokens for the batch.
+    pub fn takes_tokens_for_the_batch(&self) -> bool {
+        self.batch.is_none() && self.session.objective.needs_batch()
+    }
+
+    /// What its objective would do with each of these tokens now: its weight under the statistics of the last step's
+    /// batch. Where no step was made with this objective yet, the tokens are taken for the batch.
+    ///
+    /// # Errors
+    /// As [`Objective::batch`].
+    pub fn weights(&self, scored: &Scored) -> Result<Vec<f32>> {
+        let Session { objective, model, .. } = &self.session;
+        let batch = match self.batch {
+            Some(batch) => batch,
+            None => batch_of(objective, scored, model.arch.vocab)?,
+        };
+        Ok(scored.rows.iter().map(|row| objective.weight(row, &batch)).collect())
+    }
+}
+
+/// A run under way.
+pub struct Run {
+    learners: Vec<Learner>,
+    loader: Loader,
+    plan: Plan,
+    sets: Arc<Sets>,
+    about: About,
+    state: State,
+    /// What is still to be done or told before the next step.
+    due: VecDeque<Due>,
+    done: Done,
+    /// Clock of the host when the pull under way began.
+    pulled: f64,
+    /// Step of the last checkpoint.
+    saved: u64,
+    /// Batches without a trained token.
+    skipped: u64,
+    /// Whether the models are measured before the first step.
+    start: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing was told yet.
+    New,
+    /// Steps are left, or what follows the last one.
+    Under,
+    /// The last event was told.
+    Over,
+}
+
+enum Due {
+    Tell(Event),
+    Evaluate(Phase),
+    Landscape(Phase),
+    Save,
+    Finish { interrupted: bool },
+}
+
+/// What the file of a saved run says of itself.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    version: u32,
+    learners: usize,
+    note: String,
+}
+
+/// Field of the [`Error::Checkpoint`] that refuses a checkpoint which is whole, but of other data.
+pub const OTHER_DATA: &str = "data_fingerprint";
+
+const VERSION: u32 = 1;
+/// Races were saved before runs of one learner were: the name is part of the format.
+const HEADER: &str = "race.json";
+
+impl Run {
+    /// A run at its first step. The learners' configurations may differ in `[objective]` only; all else is the first's.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where they differ in more, or there is none; otherwise as [`Loader::new`] and [`prepare::plan`].
+    pub fn new(learners: Vec<Learner>, documents: Vec<Document>, sets: Arc<Sets>, about: About) -> Result<Self> {
+        let refuse = |problem: &str| Error::Config { problems: vec![problem.into()] };
+        let first = &learners.first().ok_or_else(|| refuse("a run needs a learner"))?.config;
+        if learners.iter().any(|other| apart_from_objective(first, &other.config) != other.config) {
+            return Err(refuse("the learners of a run may differ in [objective] only"));
         }
-        let batches = loader.next_step(plan.batch_tokens, plan.accumulation, plan.packing)?;
-        let rate = plan.schedule.at(session.step);
-        let start = host.seconds();
-        let outcome = session.step(&batches, rate).await?;
-        let Some(step) = outcome.step else {
-            skipped += 1;
-            if skipped == 1 {
+        let loader = Loader::new(&first.data.train, documents, first.run.seed)?;
+        let plan = prepare::plan(first, &loader)?;
+        Ok(Self {
+            learners,
+            loader,
+            plan,
+            sets,
+            about,
+            state: State::New,
+            due: VecDeque::new(),
+            done: Done::default(),
+            pulled: 0.0,
+            saved: 0,
+            skipped: 0,
+            start: true,
+        })
+    }
+
+    /// The same run without the measurements before the first step, for a start that another run has measured.
+    #[must_use]
+    pub fn without_start(mut self) -> Self {
+        self.start = false;
+        self
+    }
+
+    /// Steps of the whole run, and those done.
+    pub fn steps(&self) -> (u64, u64) {
+        (self.plan.steps, self.learners[0].session.step)
+    }
+
+    /// The learners.
+    pub fn learners(&self) -> &[Learner] {
+        &self.learners
+    }
+
+    /// The learners, to run their models.
+    pub fn learners_mut(&mut self) -> &mut [Learner] {
+        &mut self.learners
+    }
+
+    /// The training documents.
+    pub fn documents(&self) -> &[Document] {
+        self.loader.documents()
+    }
+
+    /// The K of the statistics that are shown of several learners beside each other: that of the first objective that has
+    /// one.
+    pub fn top_k(&self) -> usize {
+        let own = |learner: &Learner| learner.session.objective.top_k();
+        self.learners.iter().find_map(own).unwrap_or_else(|| head::top_k(&self.learners[0].session.objective))
+    }
+
+    /// True where nothing is left to do or to tell before the next step: all that follows a step has been pulled.
+    pub fn is_between_steps(&self) -> bool {
+        self.state != State::New && self.due.is_empty()
+    }
+
+    /// Another distance between evaluations, from the next step on; 0 evaluates only before and after.
+    pub fn evaluate_every(&mut self, steps: u64) {
+        self.plan.eval_every = steps;
+    }
+
+    /// Goes on until there is something to tell; `None` after [`Event::Finished`].
+    ///
+    /// # Errors
+    /// Those of [`Session::step`] and of the host. The last checkpoint is intact then. A learner whose turn was before a
+    /// failing one's has been stepped: several learners go on from a checkpoint only.
+    pub async fn next(&mut self, host: &mut dyn Host) -> Result<Option<Event>> {
+        self.pulled = host.seconds();
+        let event = self.go_on(host).await;
+        self.done.seconds = self.seconds(host);
+        // What happens until the next pull is the face's own time.
+        self.pulled = host.seconds();
+        event
+    }
+
+    /// Wall time of the run so far.
+    fn seconds(&self, host: &dyn Host) -> f64 {
+        self.done.seconds + (host.seconds() - self.pulled)
+    }
+
+    async fn go_on(&mut self, host: &mut dyn Host) -> Result<Option<Event>> {
+        loop {
+            let told = match self.due.pop_front() {
+                Some(Due::Tell(event)) => Some(event),
+                Some(Due::Evaluate(phase)) => self.measure(phase, host).await?,
+                Some(Due::Landscape(phase)) => self.landscape(phase, host).await?,
+                Some(Due::Save) => self.save(host).await?,
+                Some(Due::Finish { interrupted }) => {
+                    self.state = State::Over;
+                    let (step, tokens) = (self.steps().1, self.done.tokens);
+                    Some(Event::Finished(Finished { step, tokens, seconds: self.seconds(host), interrupted }))
+                }
+                None => {
+                    match self.state {
+                        State::New => {
+                            let learners = self.begin();
+                            self.due.push_front(Due::Tell(Event::Started { learners }));
+                        }
+                        State::Under if host.stop_requested() => self.end(true),
+                        State::Under => self.step(host).await?,
+                        State::Over => return Ok(None),
+                    }
+                    None
+                }
+            };
+            if told.is_some() {
+                return Ok(told);
+            }
+        }
+    }
+
+    /// Begins, for a face that answers with what is started: [`Event::Started`] is then not told.
+    pub fn begin(&mut self) -> Vec<Started> {
+        self.state = State::Under;
+        let (steps, done) = self.steps();
+        if done == 0 && self.start {
+            self.due.extend([Due::Evaluate(Phase::Before), Due::Landscape(Phase::Before)]);
+        }
+        if done >= steps {
+            self.end(false);
+        }
+        self.learners.iter().map(|learner| self.started(learner)).collect()
+    }
+
+    fn started(&self, learner: &Learner) -> Started {
+        let Session { model, objective, step, .. } = &learner.session;
+        Started {
+            step: *step,
+            steps: self.plan.steps,
+            device: model.device().name().into(),
+            why: self.about.why.clone(),
+            model: self.about.model.clone(),
+            parameters: model.arch.parameter_count(),
+            trainable: model.trained().iter().map(|p| p.count() as u64).sum(),
+            objective: objective.method().to_string(),
+        }
+    }
+
+    /// What follows the last step.
+    fn end(&mut self, interrupted: bool) {
+        self.due.push_back(Due::Save);
+        if !interrupted {
+            self.due.extend([Due::Evaluate(Phase::After), Due::Landscape(Phase::After)]);
+        }
+        self.due.push_back(Due::Finish { interrupted });
+    }
+
+    /// One optimiser step of every learner, on the same batch.
+    async fn step(&mut self, host: &mut dyn Host) -> Result<()> {
+        let batches = self.loader.next_step(self.plan.batch_tokens, self.plan.accumulation, self.plan.packing)?;
+        if batches.iter().all(|batch| batch.trained_tokens() == 0) {
+            self.skipped += 1;
+            if self.skipped == 1 {
                 let message = "a batch without any trained token was skipped".to_string();
-                host.event(&Event::Warning { message })?;
+                self.due.push_back(Due::Tell(Event::Warning { message }));
             }
             // A data set with trained tokens has some within an epoch; the loader refuses one without any.
-            continue;
+            return Ok(());
+        }
+        let (steps, done) = self.steps();
+        let (step, rate) = (done + 1, self.plan.schedule.at(done));
+        let every = |often: u64| often > 0 && step.is_multiple_of(often);
+        let logged = every(self.plan.log_every.max(1)) || step == 1 || step == steps;
+        let (mut metrics, mut rows) = (Vec::new(), Vec::new());
+        for learner in &mut self.learners {
+            let start = host.seconds();
+            if !logged {
+                learner.batch = Some(learner.session.step_unread(&batches, rate).await?.batch);
+                continue;
+            }
+            let outcome = learner.session.step(&batches, rate).await?;
+            let now = host.seconds();
+            let seconds = self.done.seconds + (now - self.pulled);
+            metrics.push(self::metrics(&outcome, step, rate, now - start, seconds, host.peak_bytes()));
+            learner.batch = Some(outcome.batch);
+            rows.push(LearnerRows { stats: outcome.rows, gates: outcome.gates, batch: outcome.batch });
+        }
+        self.done.tokens += batches.iter().map(MicroBatch::trained_tokens).sum::<usize>() as u64;
+        if logged {
+            self.due.push_back(Due::Tell(Event::Step { learners: metrics }));
+            if host.shows_rows() {
+                let (epoch, places) = (self.loader.cursor().epoch, places(&batches, self.loader.last_step()));
+                self.due.push_back(Due::Tell(Event::Rows(StepRows { step, epoch, places, learners: rows })));
+            }
+        }
+        if every(self.plan.save_every) {
+            self.due.push_back(Due::Save);
+        }
+        if step == steps {
+            self.end(false);
+        } else if every(self.plan.eval_every) {
+            self.due.push_back(Due::Evaluate(Phase::During));
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint, where the host keeps them and the newest is not of this step.
+    async fn save(&mut self, host: &mut dyn Host) -> Result<Option<Event>> {
+        let (_, step) = self.steps();
+        if self.saved == step || host.checkpoints().is_none() {
+            return Ok(None);
+        }
+        let done = Done { tokens: self.done.tokens, seconds: self.seconds(host) };
+        let files = match self.learners.as_slice() {
+            [learner] => self.files_of(learner, done).await?,
+            _ => self.files("", done).await?,
         };
-        trained_tokens += outcome.trained_tokens as u64;
-        let now = host.seconds();
-        if step % plan.log_every.max(1) == 0 || step == 1 || step == plan.steps {
-            let metrics = metrics(&outcome, step, rate, now - start, now - begin, host.peak_bytes());
-            host.event(&Event::Step(metrics))?;
+        let Some(checkpoints) = host.checkpoints() else { return Ok(None) };
+        let path = checkpoints.save(step, files)?;
+        self.saved = step;
+        Ok(Some(Event::Saved { step, path }))
+    }
+
+    /// Loss of every learner on the target and the general set now, in answer to a question: not one of the run's own
+    /// evaluations.
+    ///
+    /// # Errors
+    /// As [`perplexity::rows`].
+    pub async fn evaluate(&mut self, host: &mut dyn Host) -> Result<Vec<Evaluated>> {
+        self.evaluated(Phase::During, host).await
+    }
+
+    async fn measure(&mut self, phase: Phase, host: &mut dyn Host) -> Result<Option<Event>> {
+        if self.sets.target.is_empty() && self.sets.general.is_empty() {
+            return Ok(None);
         }
-        if plan.save_every > 0 && step % plan.save_every == 0 && !plan.comparison {
-            save(session, loader, plan, Done { tokens: trained_tokens, seconds: now - begin }, host).await?;
-            saved = step;
+        Ok(Some(Event::Evaluated { learners: self.evaluated(phase, host).await? }))
+    }
+
+    async fn evaluated(&mut self, phase: Phase, host: &mut dyn Host) -> Result<Vec<Evaluated>> {
+        let mut learners: Vec<Evaluated> = Vec::with_capacity(self.learners.len());
+        for learner in &mut self.learners {
+            let step = learner.session.step;
+            let one = match learners.first() {
+                // Before the first step all are the same model: measured once.
+                Some(first) if step == 0 => first.clone(),
+                _ => {
+                    let target = loss_on(&mut learner.session, &self.sets.target, "target", host).await?;
+                    let general = loss_on(&mut learner.session, &self.sets.general, "general", host).await?;
+                    Evaluated { phase, step, target, general }
+                }
+            };
+            learners.push(one);
         }
-        if plan.eval_every > 0 && step % plan.eval_every == 0 && step < plan.steps {
-            measure(session, sets, Phase::During, host).await?;
+        Ok(learners)
+    }
+
+    async fn landscape(&mut self, phase: Phase, host: &mut dyn Host) -> Result<Option<Event>> {
+        if self.sets.landscape.is_empty() {
+            return Ok(None);
+        }
+        let mut learners = Vec::with_capacity(self.learners.len());
+        for learner in &mut self.learners {
+            let scored = score(&mut learner.session, &self.sets.landscape, "landscape", host).await?;
+            let Session { objective, model, .. } = &learner.session;
+            // All documents form one batch here, so that percentiles are those of the whole sample.
+            let batch = batch_of(objective, &scored, model.arch.vocab)?;
+            let mut landscape = Landscape::default();
+            for row in &scored.rows {
+                landscape.add(row, objective.weight(row, &batch));
+            }
+            learners.push(landscape);
+        }
+        Ok(Some(Event::Landscape { phase, learners }))
+    }
+
+    /// New objectives, learning rates and schedule, from the next step on.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a change that needs a new run.
+    pub fn change(&mut self, configs: Vec<Config>) -> Result<()> {
+        let changed =
+            |a: &Config, b: &Config| (&a.model, &a.data, &a.adapter, &a.run) != (&b.model, &b.data, &b.adapter, &b.run);
+        let mut pairs = configs.iter().zip(&self.learners);
+        if configs.len() != self.learners.len() || pairs.any(|(new, old)| changed(new, &old.config)) {
+            let problem = "only [objective] and [optim] can change while learners train; anything else needs a reset";
+            return Err(Error::Config { problems: vec![problem.into()] });
+        }
+        let objectives: Vec<Objective> = configs.iter().map(Config::objective).collect::<Result<_>>()?;
+        self.plan.schedule = prepare::plan(&configs[0], &self.loader)?.schedule;
+        for ((learner, config), objective) in self.learners.iter_mut().zip(configs).zip(objectives) {
+            if learner.session.objective != objective {
+                learner.batch = None;
+            }
+            learner.session.objective = objective;
+            learner.session.optimiser = prepare::optimiser(&config.optim);
+            learner.config = config;
+        }
+        Ok(())
+    }
+
+    /// Goes on where a checkpoint of a run of one learner stood.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where it is broken or of another configuration, data set or number of learners; this run is to
+    /// be made anew then.
+    pub fn resume(&mut self, folder: &dyn Folder) -> Result<()> {
+        match self.learners.len() {
+            1 => self.resume_learner(0, folder),
+            found => Err(wrong(format!("is of one learner, and this run has {found}"))),
         }
     }
-    if saved != session.step && !plan.comparison {
-        let done = Done { tokens: trained_tokens, seconds: host.seconds() - begin };
-        save(session, loader, plan, done, host).await?;
+
+    fn resume_learner(&mut self, index: usize, folder: &dyn Folder) -> Result<()> {
+        let learner = &mut self.learners[index];
+        let state = checkpoint::load(&mut learner.session, folder)?;
+        if state.data_fingerprint != self.loader.fingerprint() {
+            let problem = "is of other training data than the run began with; restore that data to go on".into();
+            return Err(Error::Checkpoint { field: OTHER_DATA.into(), problem });
+        }
+        learner.batch = None;
+        self.loader.resume(state.cursor)?;
+        self.done = state.done;
+        self.saved = state.step;
+        Ok(())
     }
-    if !interrupted {
-        measure(session, sets, Phase::After, host).await?;
-        landscape(session, sets, Phase::After, host).await?;
+
+    async fn files_of(&self, learner: &Learner, done: Done) -> Result<Vec<NamedFile>> {
+        let (cursor, fingerprint) = (self.loader.cursor(), self.loader.fingerprint());
+        checkpoint::save(&learner.session, cursor, fingerprint, done, &learner.config.to_toml()).await
     }
-    let finished =
-        Finished { step: session.step, tokens: trained_tokens, seconds: host.seconds() - begin, interrupted };
-    host.event(&Event::Finished(finished.clone()))?;
-    Ok(finished)
+
+    /// The checkpoints of all learners, each under its number, and what says so.
+    async fn files(&self, note: &str, done: Done) -> Result<Vec<NamedFile>> {
+        let header = Header { version: VERSION, learners: self.learners.len(), note: note.into() };
+        let header = serde_json::to_vec(&header).map_err(|e| wrong(e.to_string()))?;
+        let mut files: Vec<NamedFile> = vec![(HEADER.into(), header)];
+        for (index, learner) in self.learners.iter().enumerate() {
+            let own = self.files_of(learner, done).await?;
+            files.extend(own.into_iter().map(|(name, bytes)| (format!("{index}/{name}"), bytes)));
+        }
+        Ok(files)
+    }
+
+    /// Everything that goes on from here, as one file. `note` comes back from [`Run::note`].
+    ///
+    /// # Errors
+    /// As [`checkpoint::save`].
+    pub async fn bundle(&self, note: &str) -> Result<Vec<u8>> {
+        bundle::pack(HEADER, &self.files(note, self.done).await?)
+    }
+
+    /// The note of a bundled run, which says how to make the run that it is restored into.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where the file is no bundled run.
+    pub fn note(bytes: &[u8]) -> Result<String> {
+        let files = bundle::unpack("the checkpoint", bytes)?;
+        Ok(header(&files)?.note)
+    }
+
+    /// Goes on where a bundled run stood. This run must have been made from the same configurations and data.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where the file is broken or of another model, data set or number of learners; this run is to
+    /// be made anew then.
+    pub fn restore(&mut self, bytes: &[u8]) -> Result<()> {
+        let files = bundle::unpack("the checkpoint", bytes)?;
+        let header = header(&files)?;
+        if header.learners != self.learners.len() {
+            let problem = format!("has {} learners, and this race {}", header.learners, self.learners.len());
+            return Err(wrong(problem));
+        }
+        for index in 0..self.learners.len() {
+            let mut folder = MemoryFolder::new();
+            for (name, bytes) in &files {
+                if let Some(name) = name.strip_prefix(&format!("{index}/")) {
+                    folder.insert(name, bytes.clone())?;
+                }
+            }
+            self.resume_learner(index, &folder)?;
+        }
+        let (_, step) = self.steps();
+        match self.learners.iter().all(|learner| learner.session.step == step) {
+            true => Ok(()),
+            false => Err(wrong("its learners stand at different steps".into())),
+        }
+    }
 }
 
-async fn save(session: &Session, loader: &Loader, plan: &Plan, done: Done, host: &mut dyn Host) -> Result<()> {
-    let files = checkpoint::save(session, loader.cursor(), loader.fingerprint(), done, &plan.config).await?;
-    let path = host.save(session.step, files)?;
-    host.event(&Event::Saved { step: session.step, path })
+fn apart_from_objective(from: &Config, with: &Config) -> Config {
+    Config { objective: with.objective.clone(), ..from.clone() }
 }
 
-async fn measure(session: &mut Session, sets: &Sets<'_>, phase: Phase, host: &mut dyn Host) -> Result<()> {
-    let mut measured = [None, None];
-    for (out, (what, documents)) in measured.iter_mut().zip([("target", sets.target), ("general", sets.general)]) {
-        if !documents.is_empty() {
-            *out = Some(Evaluation::of(&rows_of(session, documents, what, host).await?));
-        }
+fn header(files: &[NamedFile]) -> Result<Header> {
+    let (_, bytes) = files
+        .iter()
+        .find(|(name, _)| name == HEADER)
+        .ok_or_else(|| wrong(format!("has no {HEADER}; is it a saved race?")))?;
+    let header: Header = serde_json::from_slice(bytes).map_err(|e| wrong(format!("{HEADER} is not readable: {e}")))?;
+    match header.version {
+        VERSION => Ok(header),
+        other => Err(wrong(format!("is of format {other}, and only {VERSION} is known"))),
     }
-    let [target, general] = measured;
-    if target.is_none() && general.is_none() {
-        return Ok(());
-    }
-    host.event(&Event::Evaluated(Evaluated { phase, step: session.step, target, general }))
 }
 
-async fn landscape(session: &mut Session, sets: &Sets<'_>, phase: Phase, host: &mut dyn Host) -> Result<()> {
-    if sets.landscape.is_empty() {
-        return Ok(());
-    }
-    let rows = rows_of(session, sets.landscape, "landscape", host).await?;
-    let vocab = session.model.arch.vocab;
-    // All rows form one batch here, so that percentiles are those of the whole sample.
-    let batch = match session.objective.needs_batch() {
-        true => session.objective.batch(&rows, &vec![0; rows.len()], vocab)?,
-        false => session.objective.without_batch(vocab),
-    };
-    let mut landscape = Landscape::default();
-    for row in &rows {
-        landscape.add(row, session.objective.weight(row, &batch));
-    }
-    host.event(&Event::Landscape { phase, landscape })
+fn wrong(problem: String) -> Error {
+    Error::Checkpoint { field: "the saved race".into(), problem }
 }
 
-async fn rows_of(
+/// What tokens say of the batch that they form.
+fn batch_of(objective: &Objective, scored: &Scored, vocab: usize) -> Result<BatchStats> {
+    match objective.needs_batch() {
+        true => objective.batch(&scored.rows, &scored.documents, vocab),
+        false => Ok(objective.without_batch(vocab)),
+    }
+}
+
+async fn loss_on(
     session: &mut Session,
     documents: &[Document],
     what: &str,
     host: &mut dyn Host,
-) -> Result<Vec<RowStats>> {
+) -> Result<Option<Evaluation>> {
+    match documents.is_empty() {
+        true => Ok(None),
+        false => Ok(Some(perplexity::score(&score(session, documents, what, host).await?))),
+    }
+}
+
+async fn score(session: &mut Session, documents: &[Document], what: &str, host: &mut dyn Host) -> Result<Scored> {
     let top_k = head::top_k(&session.objective);
     perplexity::rows(&mut session.model, documents, top_k, &mut |done, of| host.evaluating(what, done, of)).await
 }
 
+/// Where each trained token of the micro-batches stands. `documents` are those of the step, in order.
+fn places(batches: &[MicroBatch], documents: &[u32]) -> Vec<TokenPlace> {
+    let of_batch = |batch: &MicroBatch| {
+        let trained = (0..batch.labels.len()).filter(|&at| batch.labels[at] >= 0);
+        // The label of a position is the token after it.
+        let place = |at: usize| TokenPlace {
+            document: documents[batch.document[at] as usize],
+            position: batch.positions[at] + 1,
+        };
+        trained.map(place).collect::<Vec<_>>()
+    };
+    batches.iter().flat_map(of_batch).collect()
+}
+
 /// What is logged of a step: all of it in `outcome`, but for the rate, the times and the memory.
-pub fn metrics(
+fn metrics(
     outcome: &StepOutcome,
     step: u64,
     learning_rate: f64,

@@ -9,7 +9,7 @@ use crate::kernels::adamw::SumSquares;
 use crate::kernels::row_stats::RowStats;
 use crate::kernels::tensor::read_all;
 use crate::loss::head::{self, HeadOutput};
-use crate::loss::objective::Objective;
+use crate::loss::objective::{BatchStats, Objective};
 use crate::model::block::Saved;
 use crate::model::{Forward, Keep, Model};
 use crate::rng::mix;
@@ -47,6 +47,21 @@ pub struct Session {
     pub step: u64,
 }
 
+/// What a step did.
+#[derive(Clone, Debug)]
+pub struct StepDone {
+    /// The optimiser step, from 1; `None` where no token was trained and the step was skipped.
+    pub step: Option<u64>,
+    /// Trained tokens of the step.
+    pub trained_tokens: usize,
+    /// All tokens that went through the model.
+    pub tokens: usize,
+    /// Global gradient norm before clipping.
+    pub gradient_norm: f64,
+    /// Statistics of the step's batch that the objective's weights were computed with.
+    pub batch: BatchStats,
+}
+
 /// What a step did, with its rows for whoever wants to plot them.
 #[derive(Clone, Debug)]
 pub struct StepOutcome {
@@ -62,10 +77,44 @@ pub struct StepOutcome {
     pub cross_entropy: f64,
     /// Global gradient norm before clipping.
     pub gradient_norm: f64,
+    /// Statistics of the step's batch that the objective's weights were computed with.
+    pub batch: BatchStats,
     /// Statistics of each trained row, in order.
     pub rows: Vec<RowStats>,
     /// Gate of each trained row as the device used it.
     pub gates: Vec<f32>,
+}
+
+impl StepOutcome {
+    fn new(done: StepDone, rows: Rows, objective: &Objective) -> Self {
+        let StepDone { step, trained_tokens, tokens, gradient_norm, batch } = done;
+        let Rows { stats, gates } = rows;
+        let mean = |sum: f64| sum / trained_tokens.max(1) as f64;
+        let mut loss = 0.0;
+        let mut cross_entropy = 0.0;
+        for row in &stats {
+            loss += objective.loss(row, &batch) as f64;
+            cross_entropy += row.ce as f64;
+        }
+        Self {
+            step,
+            trained_tokens,
+            tokens,
+            loss: mean(loss),
+            cross_entropy: mean(cross_entropy),
+            gradient_norm,
+            batch,
+            rows: stats,
+            gates,
+        }
+    }
+}
+
+/// What a pass reads back of its rows.
+#[derive(Default)]
+struct Rows {
+    stats: Vec<RowStats>,
+    gates: Vec<f32>,
 }
 
 impl Session {
@@ -81,16 +130,36 @@ impl Session {
     /// with one exception: where blocks are stepped one by one (no clipping, one micro-batch), those above the first
     /// gradient that is not finite have been stepped, and the session is to be loaded from a checkpoint again.
     pub async fn step(&mut self, batches: &[MicroBatch], learning_rate: f64) -> Result<StepOutcome> {
+        let mut rows = Rows::default();
+        let done = self.try_step(batches, learning_rate, Some(&mut rows)).await?;
+        Ok(StepOutcome::new(done, rows, &self.objective))
+    }
+
+    /// The same step to the bit, of which nobody wants to see the rows: only the gradient's norm and whether all logits
+    /// were finite is read back.
+    ///
+    /// # Errors
+    /// As [`Session::step`].
+    pub async fn step_unread(&mut self, batches: &[MicroBatch], learning_rate: f64) -> Result<StepDone> {
+        self.try_step(batches, learning_rate, None).await
+    }
+
+    async fn try_step(
+        &mut self,
+        batches: &[MicroBatch],
+        learning_rate: f64,
+        rows: Option<&mut Rows>,
+    ) -> Result<StepDone> {
         let number = self.step + 1;
-        let error = match self.pass(batches, Some(learning_rate), number).await {
-            Ok(mut outcome) if outcome.trained_tokens > 0 => {
+        let error = match self.pass(batches, Some(learning_rate), number, rows).await {
+            Ok(mut done) if done.trained_tokens > 0 => {
                 // Clipping is off where blocks were stepped on the way, so the whole norm is the right one for the rest.
-                self.optimiser.step(&mut self.model, number, learning_rate, outcome.gradient_norm)?;
-                outcome.step = Some(number);
+                self.optimiser.step(&mut self.model, number, learning_rate, done.gradient_norm)?;
+                done.step = Some(number);
                 self.step = number;
-                return Ok(outcome);
+                return Ok(done);
             }
-            Ok(outcome) => return Ok(outcome),
+            Ok(done) => return Ok(done),
             Err(error) => error,
         };
         // Half-summed gradients must not leak into a step that the caller may try next.
@@ -111,26 +180,30 @@ impl Session {
     /// # Errors
     /// As [`Session::step`].
     pub async fn gradients(&mut self, batches: &[MicroBatch]) -> Result<StepOutcome> {
-        self.pass(batches, None, self.step + 1).await
+        let mut rows = Rows::default();
+        let done = self.pass(batches, None, self.step + 1, Some(&mut rows)).await?;
+        Ok(StepOutcome::new(done, rows, &self.objective))
     }
 
     /// Forward and pull-back of all micro-batches. With a learning rate, blocks are stepped on the way where that is
-    /// allowed; what is left to step keeps its gradient.
-    async fn pass(&mut self, batches: &[MicroBatch], learning_rate: Option<f64>, number: u64) -> Result<StepOutcome> {
+    /// allowed; what is left to step keeps its gradient. Rows are read back where there is somewhere to put them.
+    async fn pass(
+        &mut self,
+        batches: &[MicroBatch],
+        learning_rate: Option<f64>,
+        number: u64,
+        rows: Option<&mut Rows>,
+    ) -> Result<StepDone> {
         let trained_tokens: usize = batches.iter().map(MicroBatch::trained_tokens).sum();
-        let tokens = batches.iter().map(|b| b.tokens.len()).sum();
-        let mut outcome = StepOutcome {
+        let mut done = StepDone {
             step: None,
             trained_tokens,
-            tokens,
-            loss: 0.0,
-            cross_entropy: 0.0,
+            tokens: batches.iter().map(|b| b.tokens.len()).sum(),
             gradient_norm: 0.0,
-            rows: Vec::new(),
-            gates: Vec::new(),
+            batch: self.objective.without_batch(self.model.arch.vocab),
         };
         if trained_tokens == 0 {
-            return Ok(outcome);
+            return Ok(done);
         }
         let reciprocal = 1.0 / trained_tokens as f32;
         let device = self.model.device().clone();
@@ -138,7 +211,7 @@ impl Session {
         let batch_seed = |index: usize| mix(mix(seed, number), index as u64);
 
         let mut forwards: Vec<Option<Forward>> = Vec::new();
-        let batch_stats = if self.objective.needs_batch() {
+        if self.objective.needs_batch() {
             let mut rows = Vec::new();
             let mut sequences = Vec::new();
             for (index, batch) in batches.iter().enumerate() {
@@ -154,10 +227,8 @@ impl Session {
                     forwards.push(Some(forward));
                 }
             }
-            self.objective.batch(&rows, &sequences, self.model.arch.vocab)?
-        } else {
-            self.objective.without_batch(self.model.arch.vocab)
-        };
+            done.batch = self.objective.batch(&rows, &sequences, self.model.arch.vocab)?;
+        }
 
         // A block may be stepped at once only where neither clipping nor another micro-batch can still change its step.
         let immediate = learning_rate.filter(|_| self.optimiser.max_grad_norm <= 0.0 && batches.len() == 1);
@@ -175,12 +246,12 @@ impl Session {
                 &trained.hidden,
                 &trained.labels,
                 &self.objective,
-                &batch_stats,
+                &done.batch,
                 reciprocal,
             )?;
             if immediate.is_some() {
                 // What follows changes weights, so the check for NaN cannot wait for the end of the step.
-                output.rows().await?;
+                output.check(&device).await?;
             }
             let mut back = self.model.begin_pull_back(forward, &trained, &output.dhidden)?;
             for block in (0..self.model.blocks.len()).rev() {
@@ -196,34 +267,50 @@ impl Session {
         // One wait for everything that the host wants to know.
         let trained = self.model.trained();
         let squares = optimiser::sum_squares(&device, &trained)?;
-        let mut wanted: Vec<Tensor<1>> = outputs.iter().flat_map(HeadOutput::on_device).collect();
-        if let SumSquares::Partials(partials) = &squares {
-            wanted.push(partials.clone());
-        }
-        let mut read = read_all(wanted).await?;
-        sum_squares += match squares {
-            SumSquares::Known(sum) => sum,
-            SumSquares::Partials(_) => SumSquares::of_partials(&read.pop().unwrap_or_default()),
+        let mut wanted: Vec<Tensor<1>> = match &rows {
+            Some(_) => outputs.iter().flat_map(HeadOutput::on_device).collect(),
+            None => Vec::new(),
         };
-        let mut read = read.as_slice();
-        for output in &outputs {
-            let (of_output, rest) = read.split_at(output.on_device().len());
-            let (rows, weights) = head::rows_of(of_output)?;
-            outcome.rows.extend(rows);
-            outcome.gates.extend(weights.into_iter().map(|w| w / reciprocal));
-            read = rest;
+        let of_rows = wanted.len();
+        // Where rows are read, each is looked at; else this sum says whether all are finite.
+        let non_finite = match &rows {
+            Some(_) => SumSquares::Known(0.0),
+            None => head::non_finite(&device, &outputs)?,
+        };
+        for sum in [&squares, &non_finite] {
+            if let SumSquares::Partials(partials) = sum {
+                wanted.push(partials.clone());
+            }
+        }
+        let read = read_all(wanted).await?;
+        let (mut of_outputs, of_sums) = read.split_at(of_rows);
+        let mut of_sums = of_sums.iter();
+        let mut value = |sum| match sum {
+            SumSquares::Known(sum) => sum,
+            SumSquares::Partials(_) => SumSquares::of_partials(of_sums.next().map_or(&[], Vec::as_slice)),
+        };
+        sum_squares += value(squares);
+        let non_finite = value(non_finite);
+        if non_finite != 0.0 {
+            // Named as where rows are read: the first bad one of the first micro-batch that has one.
+            for output in &outputs {
+                output.rows().await?;
+            }
+        }
+        if let Some(rows) = rows {
+            for output in &outputs {
+                let (of_output, rest) = of_outputs.split_at(output.on_device().len());
+                let (stats, weights) = head::rows_of(of_output)?;
+                rows.stats.extend(stats);
+                rows.gates.extend(weights.into_iter().map(|w| w / reciprocal));
+                of_outputs = rest;
+            }
         }
         if !sum_squares.is_finite() {
             return Err(optimiser::non_finite_gradient(&trained, number).await);
         }
-        outcome.gradient_norm = sum_squares.sqrt();
-        for row in &outcome.rows {
-            outcome.loss += self.objective.loss(row, &batch_stats) as f64;
-            outcome.cross_entropy += row.ce as f64;
-        }
-        outcome.loss /= trained_tokens as f64;
-        outcome.cross_entropy /= trained_tokens as f64;
-        Ok(outcome)
+        done.gradient_norm = sum_squares.sqrt();
+        Ok(done)
     }
 
     /// Steps one block whose gradients are complete; returns their sum of squares.

@@ -3,21 +3,23 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use temper_engine::config::{AdapterKind, Architecture as ConfigArchitecture, Config, Init};
-use temper_engine::data::{Document, Loader, ReadOptions, read_measured, read_set};
-use temper_engine::export;
+use temper_engine::config::{Architecture as ConfigArchitecture, Config, Init};
+use temper_engine::data::{Document, ReadOptions, read_measured, read_set};
+use temper_engine::eval::perplexity::first_tokens;
+use temper_engine::host::Clock;
 use temper_engine::loss::objective::Objective;
 use temper_engine::model::architecture::{Architecture, SpecialTokens};
 use temper_engine::model::files::ModelFiles;
-use temper_engine::train::checkpoint::{self, Done, NamedFile};
+use temper_engine::train::checkpoint::NamedFile;
 use temper_engine::train::event::{Event, Finished, Started};
 use temper_engine::train::prepare;
-use temper_engine::train::run::{self, Host, Plan, Sets};
+use temper_engine::train::result::{self, learned};
+use temper_engine::train::run::{About, Checkpoints, Host, Learner, OTHER_DATA, Run, Sets};
 use temper_engine::train::session::Session;
-use temper_engine::weights::WeightFormat;
 use temper_engine::{Device, Error, wait};
 
 use crate::cli::{Global, TrainArgs};
@@ -34,15 +36,6 @@ use crate::run_folder::{
 
 /// Tokens of training documents that the entropy-by-probability map is drawn from.
 const LANDSCAPE_TOKENS: usize = 16_384;
-/// What a model's folder has besides its weights and `config.json`, as far as it is there.
-const TOKENIZER_FILES: [&str; 5] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "generation_config.json",
-];
-
 /// Runs the command.
 pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     let (place, config) = open(&args, global)?;
@@ -74,18 +67,18 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
             format!("{} tokens, but the model's context is {context}; lower [data] cutoff_length", long.tokens.len());
         return Err(Error::Record { file: config.data.train.clone(), line: long.line, problem }.into());
     }
-    let landscape = first_tokens(&train.documents, LANDSCAPE_TOKENS);
-    let sets = Sets { target: &target, general: &general, landscape: &landscape };
+    let landscape = first_tokens(&train.documents, LANDSCAPE_TOKENS).to_vec();
+    let sets = Arc::new(Sets { target, general, landscape });
     let folder = place.folder();
-    let job = Job { folder, config: &config, device: &device, why: &why, files: &files, sets: &sets };
+    let job = Job { folder, config: &config, device: &device, why: &why, files: &files, sets };
 
     interrupt::listen();
-    let prepared = job.prepare(&config.objective()?, Part::Main, train.documents.clone())?;
+    let run = job.prepare(&config.objective()?, Part::Main, train.documents.clone())?;
     // Everything that can be refused has been by now: a mistake leaves no folder behind.
     if let Place::New(reserved) = &place {
         reserved.begin(&config)?;
     }
-    let main = job.train(prepared, Part::Main)?;
+    let main = job.train(run, Part::Main)?;
     let interrupted = || Interrupted { folder: folder.path().to_path_buf() };
     if main.finished.interrupted {
         return Err(interrupted().into());
@@ -211,13 +204,6 @@ fn model_files(config: &Config) -> temper_engine::Result<ModelFiles> {
     ModelFiles::random(architecture, special, open_folder(&config.model.path)?.as_ref())
 }
 
-/// A training that can begin.
-struct Prepared {
-    session: Session,
-    loader: Loader,
-    plan: Plan,
-}
-
 /// What one training of a run left.
 struct Trained {
     started: Started,
@@ -231,103 +217,86 @@ struct Job<'a> {
     device: &'a Device,
     why: &'a str,
     files: &'a ModelFiles,
-    sets: &'a Sets<'a>,
+    sets: Arc<Sets>,
 }
 
 impl Job<'_> {
     /// Everything up to the first step, from the last checkpoint where there is one. Writes nothing.
-    fn prepare(&self, objective: &Objective, part: Part, documents: Vec<Document>) -> Result<Prepared> {
+    fn prepare(&self, objective: &Objective, part: Part, documents: Vec<Document>) -> Result<Run> {
         let config = self.config;
         let base = prepare::base(config, self.files, self.device)?;
-        let mut session = prepare::session(config, objective, base)?;
-        let mut loader = Loader::new(&config.data.train, documents, config.run.seed)?;
-        let mut done = Done::default();
-        // A baseline is short and keeps no checkpoints; it starts again after an interruption.
-        if part == Part::Main
-            && let Some((_, path)) = self.folder.checkpoints().pop()
-        {
-            let what =
-                || format!("while reading {}; without that folder, --resume takes the one before", path.display());
-            let state = checkpoint::load(&mut session, &OsFolder::open(&path)?).with_context(what)?;
-            if state.data_fingerprint != loader.fingerprint() {
-                let problem = "is of other training data than the run began with; restore the data to go on".into();
-                return Err(Error::Checkpoint { field: "data_fingerprint".into(), problem }.into());
+        let learner = Learner::new(config.clone(), objective, base)?;
+        let about = About { why: self.why.into(), model: model_name(config, self.files) };
+        let run = Run::new(vec![learner], documents, self.sets.clone(), about)?;
+        Ok(match part {
+            Part::Main => {
+                let mut run = run;
+                if let Some((_, path)) = self.folder.checkpoints().pop() {
+                    run.resume(&OsFolder::open(&path)?).map_err(|error| match &error {
+                        Error::Checkpoint { field, .. } if field == OTHER_DATA => error.into(),
+                        _ => anyhow::Error::new(error).context(format!(
+                            "while reading {}; without that folder, --resume takes the one before",
+                            path.display()
+                        )),
+                    })?;
+                }
+                run
             }
-            loader.resume(state.cursor)?;
-            done = state.done;
-        }
-        let plan = Plan { comparison: part == Part::Baseline, done, ..prepare::plan(config, &loader)? };
-        Ok(Prepared { session, loader, plan })
+            // A baseline is short and keeps no checkpoints; it starts again after an interruption. What it starts from has
+            // been measured.
+            Part::Baseline => run.without_start(),
+        })
     }
 
-    fn train(&self, prepared: Prepared, part: Part) -> Result<Trained> {
-        let Prepared { mut session, mut loader, plan } = prepared;
-        let config = self.config;
-        let trainable = session.model.trained().iter().map(|p| p.count() as u64).sum();
-        let started = Started {
-            step: session.step,
-            steps: plan.steps,
-            device: self.device.name().into(),
-            why: self.why.into(),
-            model: model_name(config, self.files),
-            parameters: self.files.architecture.parameter_count(),
-            trainable,
-            objective: method_name(&session.objective),
-        };
+    fn train(&self, mut run: Run, part: Part) -> Result<Trained> {
         let mut host = NativeHost {
-            folder: self.folder,
-            part,
             device: self.device,
-            metrics: self.folder.metrics(part, session.step)?,
-            evaluations: self.folder.read_evaluations(part)?,
-            landscapes: self.folder.read_landscapes(part)?,
-            keep: config.run.keep,
+            checkpoints: match part {
+                Part::Main => Some(Kept { folder: self.folder, keep: self.config.run.keep }),
+                Part::Baseline => None,
+            },
             progress: Progress::new(),
             begin: Instant::now(),
         };
-        host.event(&Event::Started(started.clone()))?;
-        let finished = wait(run::run(&mut session, &mut loader, &plan, self.sets, &mut host))?;
-        if part == Part::Main && !finished.interrupted {
-            self.save_result(&session)?;
+        let (_, done) = run.steps();
+        let mut written = Written {
+            folder: self.folder,
+            part,
+            metrics: self.folder.metrics(part, done)?,
+            evaluations: self.folder.read_evaluations(part)?,
+            landscapes: self.folder.read_landscapes(part)?,
+        };
+        let (mut started, mut finished) = (None, None);
+        while let Some(event) = wait(run.next(&mut host))? {
+            host.progress.event(&event);
+            written.event(&event)?;
+            match event {
+                Event::Started { mut learners } => started = learners.pop(),
+                Event::Finished(event) => finished = Some(event),
+                _ => {}
+            }
         }
-        let evaluations = host.evaluations;
-        Ok(Trained { started, finished, evaluations })
+        let (Some(started), Some(finished)) = (started, finished) else {
+            unreachable!("every run starts and finishes")
+        };
+        if part == Part::Main && !finished.interrupted {
+            self.save_result(run.learners()[0].session())?;
+        }
+        Ok(Trained { started, finished, evaluations: written.evaluations })
     }
 
     /// `adapter/` or `model/`: what other programs load.
     fn save_result(&self, session: &Session) -> Result<()> {
-        let config = self.config;
-        if config.adapter.kind == AdapterKind::Lora {
-            let values = wait(export::peft::values(&session.model))?;
-            let files = export::peft::write(&prepare::lora_settings(config), Some(&config.model.path), &values)?;
-            self.folder.write_result("adapter", &files, |_| Ok(()))?;
-            return Ok(());
-        }
-        let mut tensors = wait(export::model::values(&session.model))?;
-        let architecture = &self.files.architecture;
-        let mut files = vec![(
-            "config.json".to_string(),
-            export::model::config_json(architecture, &self.files.special, WeightFormat::F32).into_bytes(),
-        )];
-        for name in TOKENIZER_FILES {
-            if let Ok(bytes) = read_data(&beside(&config.model.path, name)) {
-                files.push((name.into(), bytes));
+        let path = &self.config.model.path;
+        let mut beside = |name: &str| read_data(&beside(path, name)).ok();
+        let learned = wait(learned(&session.model, self.config, self.files, path, &mut beside))?;
+        self.folder.write_result(learned.folder, &learned.files, |folder| match learned.weights {
+            None => Ok(()),
+            Some(weights) => {
+                let mut out = BufWriter::with_capacity(1 << 20, File::create_new(folder.join(result::WEIGHTS))?);
+                weights.write(&mut out)?;
+                out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
             }
-        }
-        if let (true, Some(tokenizer)) = (files.len() == 1, &self.files.tokenizer) {
-            // A GGUF file holds the tokenizer in its own way.
-            files.extend(tokenizer.to_files()?);
-        }
-        self.folder.write_result("model", &files, |folder| {
-            let mut out = BufWriter::with_capacity(1 << 20, File::create_new(folder.join("model.safetensors"))?);
-            export::model::write(&mut out, architecture, WeightFormat::F32, &mut |spec| {
-                tensors.remove(&spec.name).ok_or_else(|| Error::Tensor {
-                    file: "model.safetensors".into(),
-                    tensor: spec.name.clone(),
-                    problem: "was not trained".into(),
-                })
-            })?;
-            out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
         })?;
         Ok(())
     }
@@ -366,16 +335,6 @@ impl Job<'_> {
         output::text(&format!("\n{}\n", end_table(&main.started.objective, &retention)))?;
         output::text(&format!("report     {}\n", path.display()))
     }
-}
-
-fn first_tokens(documents: &[Document], most: usize) -> Vec<Document> {
-    let mut tokens = 0;
-    let within = |d: &&Document| {
-        let before = tokens;
-        tokens += d.tokens.len();
-        before < most
-    };
-    documents.iter().take_while(within).cloned().collect()
 }
 
 fn beside(model: &str, name: &str) -> String {
@@ -427,42 +386,61 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-struct NativeHost<'a> {
+/// What a run leaves in its folder as it goes.
+struct Written<'a> {
     folder: &'a RunFolder,
     part: Part,
-    device: &'a Device,
     metrics: Metrics,
     evaluations: Evaluations,
     landscapes: Landscapes,
-    keep: usize,
+}
+
+impl Written<'_> {
+    fn event(&mut self, event: &Event) -> temper_engine::Result<()> {
+        // The runs of the command have one learner.
+        match event {
+            Event::Step { learners } => learners.iter().try_for_each(|metrics| self.metrics.append(metrics)),
+            Event::Evaluated { learners } => {
+                learners.iter().for_each(|evaluated| self.evaluations.record(evaluated));
+                self.folder.write_evaluations(self.part, &self.evaluations)
+            }
+            Event::Landscape { phase, learners } => {
+                learners.iter().for_each(|landscape| self.landscapes.record(*phase, landscape));
+                self.folder.write_landscapes(self.part, &self.landscapes)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+struct NativeHost<'a> {
+    device: &'a Device,
+    checkpoints: Option<Kept<'a>>,
     progress: Progress,
     begin: Instant,
 }
 
-impl Host for NativeHost<'_> {
-    fn event(&mut self, event: &Event) -> temper_engine::Result<()> {
-        self.progress.event(event);
-        match event {
-            Event::Step(metrics) => self.metrics.append(metrics)?,
-            Event::Evaluated(evaluated) => {
-                self.evaluations.record(evaluated);
-                self.folder.write_evaluations(self.part, &self.evaluations)?;
-            }
-            Event::Landscape { phase, landscape } => {
-                self.landscapes.record(*phase, landscape);
-                self.folder.write_landscapes(self.part, &self.landscapes)?;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
+/// The newest checkpoints of a run.
+struct Kept<'a> {
+    folder: &'a RunFolder,
+    keep: usize,
+}
 
+impl Checkpoints for Kept<'_> {
     fn save(&mut self, step: u64, files: Vec<NamedFile>) -> temper_engine::Result<String> {
         self.folder.save_checkpoint(step, &files, self.keep).map(|path| path.display().to_string())
     }
+}
 
+impl Clock for NativeHost<'_> {
     fn seconds(&self) -> f64 {
         self.begin.elapsed().as_secs_f64()
+    }
+}
+
+impl Host for NativeHost<'_> {
+    fn checkpoints(&mut self) -> Option<&mut dyn Checkpoints> {
+        self.checkpoints.as_mut().map(|kept| kept as &mut dyn Checkpoints)
     }
 
     fn peak_bytes(&self) -> u64 {

@@ -1,0 +1,796 @@
+//! A model, a data set and two learners that can be watched: everything that a page about training decides.
+//!
+//! Place in the flow: a page's requests -> [lab] -> [`messages`] -> the page. The wasm surface translates between the two
+//! and decides nothing; the worker pulls with [`Lab::next`] and shows. What a run is, is [`crate::train::run`]'s.
+
+pub mod look;
+pub mod messages;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::config::{AdapterKind, Config};
+use crate::data::{DataSet, Document, ReadOptions, Tokenizer, read_measured, read_set};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::eval::generate::{Sampling, generate};
+use crate::eval::perplexity::{self, first_tokens};
+use crate::export::{bundle, stream};
+use crate::host::{Clock, MemoryFolder};
+use crate::kernels::row_stats::RowStats;
+use crate::message::{Bytes, Floats, Integers};
+use crate::model::Model;
+use crate::model::files::ModelFiles;
+use crate::probe;
+use crate::train::estimate::Estimate;
+use crate::train::event::{Event, LearnerRows, Started, StepMetrics, StepRows};
+use crate::train::prepare;
+use crate::train::result::{self, learned};
+use crate::train::run::{About, Host, Learner, Run, Sets};
+use messages::{
+    Begun, BegunLearner, Candidate, Candidates, Continued, DataInfo, DocumentText, DocumentToken, Fit, Frame,
+    Inspected, Label, Learned, ModelInfo, Prompt, Restored, ResultFile, Sample, SelfTest, Settings, Standings, Told,
+    Warning, Who,
+};
+
+/// What is set where the page sets nothing: a page has one micro-batch a step and no files, counts what it cannot use, and
+/// shows every step.
+const PAGE_CONFIG: &str = "[model]\npath = \"page\"\n[data]\ntrain = \"page\"\non_error = \"skip\"\n\
+                           [run]\naccumulation = 1\nsave_every = 0\nlog_every = 1\n";
+/// How many tokens a look at one position shows.
+const CANDIDATES: usize = 8;
+/// A page's own data: one document in this many is held out as the target set.
+const HELD_OUT: usize = 10;
+
+/// A device with what was loaded onto it.
+pub struct Lab {
+    device: Device,
+    /// Files that come with the page, by name.
+    assets: BTreeMap<String, Vec<u8>>,
+    model: Option<Arc<OpenModel>>,
+    data: Option<Data>,
+    running: Option<Running>,
+    /// Seconds per token and parameter of the last step, for estimates.
+    pace: f64,
+    /// Steps between evaluations and between samples; 0 is never.
+    every: Every,
+    /// What is continued between steps.
+    prompts: Vec<Prompt>,
+    /// At most so many tokens are added to each.
+    sample_tokens: usize,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Every {
+    evaluate: u64,
+    sample: u64,
+}
+
+struct OpenModel {
+    files: ModelFiles,
+    name: String,
+    base: bool,
+    /// Bytes that the files themselves keep in memory.
+    held: u64,
+}
+
+/// A data set's files as they came.
+struct Data {
+    name: String,
+    train: Vec<u8>,
+    /// A held-out file of its own; without one, part of the training documents is held out.
+    target: Option<(String, Vec<u8>)>,
+}
+
+/// A run with what it was made from; the page may have read another model or data set since.
+struct Running {
+    run: Run,
+    base: Model,
+    model: Arc<OpenModel>,
+    data: String,
+    settings: Settings,
+    /// Of the step whose rows come next.
+    metrics: Vec<StepMetrics>,
+    /// What the base model made of a beginning: it stays the same.
+    base_samples: BTreeMap<String, String>,
+    /// Samples are to be told before the run goes on.
+    sampling_due: bool,
+}
+
+impl Settings {
+    /// From JSON.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it is none.
+    pub fn parse(text: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|e| bad(&format!("the settings: {e}")))
+    }
+
+    /// A configuration for each learner that there is.
+    fn configs(&self) -> Result<Vec<Config>> {
+        [&self.left, &self.right]
+            .into_iter()
+            .flatten()
+            .map(|own| {
+                let all: Vec<_> = self.common.iter().chain(own).map(|(k, v)| (k.clone(), v.clone())).collect();
+                Config::parse(PAGE_CONFIG, "the page", &all)
+            })
+            .collect()
+    }
+}
+
+impl Prompt {
+    /// Several, from JSON.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it is none.
+    pub fn list(text: &str) -> Result<Vec<Self>> {
+        serde_json::from_str(text).map_err(|e| bad(&format!("the beginnings: {e}")))
+    }
+}
+
+impl Lab {
+    /// A lab on a device, with the page's bundle of files.
+    ///
+    /// # Errors
+    /// [`Error::Format`] where it is no bundle.
+    pub fn new(device: Device, assets: &[u8]) -> Result<Self> {
+        let assets = bundle::unpack("demo.safetensors", assets)?.into_iter().collect();
+        Ok(Self {
+            device,
+            assets,
+            model: None,
+            data: None,
+            running: None,
+            pace: 0.0,
+            every: Every::default(),
+            prompts: Vec::new(),
+            sample_tokens: 0,
+        })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Every kernel on a small batch, against stored answers.
+    ///
+    /// # Errors
+    /// As [`probe::run`]. What the device does wrong is in the answer.
+    pub async fn self_test(&self, clock: &dyn Clock) -> Result<SelfTest> {
+        let start = clock.seconds();
+        let answers = self.assets.get("probe.safetensors").ok_or_else(|| bad("the page has no stored answers"))?;
+        let report = probe::run(&self.device, answers).await?;
+        Ok(SelfTest { passed: report.passed, seconds: clock.seconds() - start, checks: report.checks })
+    }
+
+    /// Takes the small model that comes with the page.
+    ///
+    /// # Errors
+    /// What is missing or malformed.
+    pub fn base_model(&mut self) -> Result<ModelInfo> {
+        let mut folder = MemoryFolder::new();
+        for (name, bytes) in &self.assets {
+            if let Some(name) = name.strip_prefix("base/") {
+                folder.insert(name, bytes.clone())?;
+            }
+        }
+        let files = ModelFiles::open_folder(&folder)?;
+        Ok(self.take_model(OpenModel { files, name: "the small base model".into(), base: true, held: 0 }))
+    }
+
+    /// Takes a visitor's model: the files of a Hugging Face folder, or one GGUF file.
+    ///
+    /// # Errors
+    /// What is missing or malformed.
+    pub fn own_model(&mut self, mut files: Vec<(String, Vec<u8>)>) -> Result<ModelInfo> {
+        let held = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        let (files, name) = match files.iter().position(|(name, _)| name.to_lowercase().ends_with(".gguf")) {
+            Some(at) => {
+                let (name, bytes) = files.swap_remove(at);
+                (ModelFiles::open_gguf(Arc::new(bytes), &name)?, name)
+            }
+            None => {
+                let mut folder = MemoryFolder::new();
+                for (name, bytes) in files {
+                    folder.insert(&name, bytes)?;
+                }
+                (ModelFiles::open_folder(&folder)?, "your model".into())
+            }
+        };
+        files.tokenizer()?;
+        Ok(self.take_model(OpenModel { files, name, base: false, held }))
+    }
+
+    fn take_model(&mut self, model: OpenModel) -> ModelInfo {
+        let (arch, tokenizer) = (&model.files.architecture, model.files.tokenizer.as_ref());
+        let info = ModelInfo {
+            name: model.name.clone(),
+            family: arch.family.model_type().into(),
+            layers: arch.layers,
+            hidden: arch.hidden,
+            vocabulary: arch.vocab,
+            parameters: arch.parameter_count(),
+            context: arch.context,
+            chat_template: tokenizer.is_some_and(|t| t.chat_template().is_some()),
+            base: model.base,
+        };
+        self.model = Some(Arc::new(model));
+        info
+    }
+
+    /// Takes a data set that comes with the page.
+    ///
+    /// # Errors
+    /// Where there is no such set; otherwise as [`Lab::own_data`].
+    pub fn data_set(&mut self, id: &str) -> Result<DataInfo> {
+        let find = |part: &str| {
+            ["jsonl", "txt"].into_iter().find_map(|kind| {
+                let name = format!("data/{id}/{part}.{kind}");
+                self.assets.get(&name).map(|bytes| (name, bytes.clone()))
+            })
+        };
+        let (name, train) = find("train").ok_or_else(|| bad(&format!("there is no data set {id:?}")))?;
+        let data = Data { name, train, target: find("target") };
+        self.take_data(data)
+    }
+
+    /// Takes a visitor's data set: JSONL or plain text, of which a part is held out as the target set.
+    ///
+    /// # Errors
+    /// Of a set that cannot be used; the one of before stays then.
+    pub fn own_data(&mut self, name: String, contents: Vec<u8>) -> Result<DataInfo> {
+        self.take_data(Data { name, train: contents, target: None })
+    }
+
+    /// Reads the set once, so that it is refused before anything is replaced.
+    fn take_data(&mut self, data: Data) -> Result<DataInfo> {
+        let config = Config::parse(PAGE_CONFIG, "the page", &[("data.cutoff_length".into(), "512".into())])?;
+        let (train, target, general) = self.sets(&data, &config)?;
+        let tokens = |documents: &[Document]| documents.iter().map(Document::trained_tokens).sum();
+        let info = DataInfo {
+            name: data.name.clone(),
+            kind: train.records.kind.to_string(),
+            records: train.records.records,
+            documents: train.documents.len(),
+            tokens: train.encoding.tokens,
+            trained_tokens: tokens(&train.documents),
+            truncated: train.encoding.truncated,
+            skipped: train.records.skipped + train.encoding.skipped,
+            problems: train.records.problems.iter().chain(&train.encoding.problems).cloned().collect(),
+            target_tokens: tokens(&target),
+            general_tokens: tokens(&general),
+        };
+        self.data = Some(data);
+        Ok(info)
+    }
+
+    /// Training, target and general documents for a configuration.
+    fn sets(&self, data: &Data, config: &Config) -> Result<(DataSet, Vec<Document>, Vec<Document>)> {
+        let files = &self.model()?.files;
+        let (tokenizer, context) = (files.tokenizer()?, files.architecture.context);
+        let mut options = ReadOptions::of(&config.data);
+        options.cutoff_length = options.cutoff_length.min(context);
+        let measured = ReadOptions { on_error: options.on_error, ..options.measured() };
+        let mut train = read_set(&data.name, &data.train, tokenizer, options)?;
+        let target = match &data.target {
+            Some((name, bytes)) => read_measured(name, bytes, tokenizer, context, measured)?.documents,
+            None => hold_out(&mut train.documents, &data.name)?,
+        };
+        let general = self.assets.get("data/general.txt").ok_or_else(|| bad("the page has no general text"))?;
+        let general = read_measured("general.txt", general, tokenizer, context, measured)?.documents;
+        Ok((train, target, general))
+    }
+
+    /// Whether a run would fit into `allowed` bytes, and how long its steps would take.
+    ///
+    /// # Errors
+    /// Settings that cannot be used.
+    pub fn estimate(&self, settings: &Settings, allowed: u64) -> Result<Fit> {
+        let configs = settings.configs()?;
+        let config = configs.first().ok_or_else(no_learner)?;
+        let model = self.model()?;
+        let arch = &model.files.architecture;
+        let learners = configs.len() as u64;
+        let estimate = Estimate::new(config, arch, model.files.weights.as_deref(), learners);
+        let work = work_per_token(config, arch.parameter_count()) * (learners * config.run.batch_tokens as u64) as f64;
+        Ok(fit(&estimate, model.held, learners, config.run.batch_tokens, allowed, self.pace * work))
+    }
+
+    /// Makes the learners anew. What is replaced goes first: two runs would not fit where one does. The start is measured by
+    /// the pulls that follow.
+    ///
+    /// # Errors
+    /// What is missing or does not fit; there are no learners then.
+    pub fn start(&mut self, settings: Settings, clock: &dyn Clock) -> Result<Begun> {
+        let begin = clock.seconds();
+        self.running = None;
+        let mut running = self.make(settings)?;
+        let begun = running.begin(clock.seconds() - begin);
+        self.running = Some(running);
+        Ok(begun)
+    }
+
+    /// Learners at their first step, of the model and data set that were read last.
+    fn make(&self, settings: Settings) -> Result<Running> {
+        let configs = settings.configs()?;
+        let config = configs.first().ok_or_else(no_learner)?;
+        let model = self.model()?.clone();
+        let data = self.data.as_ref().ok_or_else(|| bad("choose a data set first"))?;
+        let (train, target, general) = self.sets(data, config)?;
+        let most = evaluated_tokens(self.device.is_cpu(), self.device.is_software());
+        let sets = Sets {
+            target: first_tokens(&target, most).to_vec(),
+            general: first_tokens(&general, most).to_vec(),
+            landscape: Vec::new(),
+        };
+        let base = prepare::base(config, &model.files, &self.device)?;
+        let learner = |config: Config| {
+            let objective = config.objective()?;
+            Learner::new(config, &objective, base.clone())
+        };
+        let learners = configs.into_iter().map(learner).collect::<Result<_>>()?;
+        let about = About { why: String::new(), model: model.name.clone() };
+        let mut run = Run::new(learners, train.documents, Arc::new(sets), about)?;
+        run.evaluate_every(self.every.evaluate);
+        Ok(Running {
+            run,
+            base,
+            model,
+            data: data.name.clone(),
+            settings,
+            metrics: Vec::new(),
+            base_samples: BTreeMap::new(),
+            sampling_due: false,
+        })
+    }
+
+    /// How often a run evaluates and samples by itself, in steps; 0 is only at its ends, and never.
+    pub fn every(&mut self, evaluate: u64, sample: u64) {
+        self.every = Every { evaluate, sample };
+        if let Some(running) = &mut self.running {
+            running.run.evaluate_every(evaluate);
+        }
+    }
+
+    /// Goes on until there is something to tell; `None` where the run is over.
+    ///
+    /// # Errors
+    /// As [`Run::next`].
+    pub async fn next(&mut self, host: &mut dyn Host) -> Result<Option<Told>> {
+        loop {
+            let running = self.running.as_mut().ok_or_else(no_run)?;
+            if std::mem::take(&mut running.sampling_due) {
+                return Ok(Some(Told::Samples(running.sample(&self.prompts, self.sample_tokens).await?)));
+            }
+            let Some(event) = running.run.next(host).await? else { return Ok(None) };
+            match event {
+                Event::Step { learners } => {
+                    let (config, arch) = (running.run.learners()[0].config(), &running.model.files.architecture);
+                    if let Some(first) = learners.first() {
+                        let per_token = 1.0 / first.tokens_per_second.max(1e-9);
+                        self.pace = per_token / work_per_token(config, arch.parameter_count());
+                    }
+                    running.metrics = learners;
+                }
+                Event::Rows(rows) => {
+                    let due = self.every.sample > 0 && rows.step.is_multiple_of(self.every.sample);
+                    running.sampling_due = due && !self.prompts.is_empty();
+                    return Ok(Some(Told::Frame(running.frame(rows))));
+                }
+                Event::Evaluated { learners } => {
+                    let (_, step) = running.run.steps();
+                    return Ok(Some(Told::Evaluated(Standings { step, learners })));
+                }
+                Event::Warning { message } => return Ok(Some(Told::Warning(Warning { message }))),
+                Event::Finished(finished) => return Ok(Some(Told::Finished(finished))),
+                // What was started was answered, there is no set for a landscape, and a page keeps no checkpoints.
+                Event::Started { .. } | Event::Landscape { .. } | Event::Saved { .. } => {}
+            }
+        }
+    }
+
+    /// True where nothing is left to tell before the next step.
+    pub fn is_between_steps(&self) -> bool {
+        self.running.as_ref().is_none_or(|running| running.run.is_between_steps() && !running.sampling_due)
+    }
+
+    /// Target and general loss of every learner now.
+    ///
+    /// # Errors
+    /// As [`Run::evaluate`].
+    pub async fn evaluate(&mut self, host: &mut dyn Host) -> Result<Standings> {
+        let run = &mut self.running()?.run;
+        let (_, step) = run.steps();
+        Ok(Standings { step, learners: run.evaluate(host).await? })
+    }
+
+    /// Greedy continuations of beginnings by base, left and right; these are then what a run samples by itself.
+    ///
+    /// # Errors
+    /// A beginning that fills the model's context; device errors.
+    pub async fn sample(&mut self, prompts: Vec<Prompt>, tokens: usize) -> Result<Sample> {
+        self.prompts = prompts;
+        self.sample_tokens = tokens;
+        let running = self.running.as_mut().ok_or_else(no_run)?;
+        running.sample(&self.prompts, tokens).await
+    }
+
+    /// A training document's tokens.
+    ///
+    /// # Errors
+    /// Where there is no such document.
+    pub fn document(&self, index: usize) -> Result<DocumentText> {
+        let running = self.running.as_ref().ok_or_else(no_run)?;
+        let document = running.document(index)?;
+        let tokenizer = running.model.files.tokenizer()?;
+        let tokens = document.tokens.iter().zip(&document.trained).enumerate().map(|(at, (&token, &trained))| {
+            Ok(DocumentToken { text: tokenizer.decode(&[token], false)?, trained: trained && at > 0 })
+        });
+        Ok(DocumentText { document: index, tokens: tokens.collect::<Result<_>>()? })
+    }
+
+    /// What a model makes of a training document.
+    ///
+    /// # Errors
+    /// Where there is no such document; device errors.
+    pub async fn inspect(&mut self, index: usize, who: Who) -> Result<Inspected> {
+        let running = self.running()?;
+        let document = running.document(index)?.clone();
+        let top_k = running.run.top_k();
+        let (model, documents) = (running.model_of(who), std::slice::from_ref(&document));
+        let scored = perplexity::rows(model, documents, top_k, &mut |_, _| {}).await?;
+        let gate = running.run.learners().iter().map(|l| l.weights(&scored)).collect::<Result<Vec<_>>>()?;
+        let of = |value: fn(&RowStats) -> f32| scored.rows.iter().map(value).collect();
+        let pulls = |gate: &Vec<f32>| gate.iter().zip(&scored.rows).map(|(w, row)| w * look::pull(row)).collect();
+        Ok(Inspected {
+            document: index,
+            who,
+            position: (1..document.tokens.len()).filter(|&at| document.trained[at]).collect(),
+            p: of(RowStats::p),
+            entropy: of(|row| row.entropy_full),
+            entropy_top_k: of(|row| row.entropy_top_k),
+            gradient: gate.iter().map(pulls).collect(),
+            gate,
+        })
+    }
+
+    /// One token of a training document in full.
+    ///
+    /// # Errors
+    /// Where there is no such token; device errors.
+    pub async fn candidates(&mut self, index: usize, position: usize, who: Who) -> Result<Candidates> {
+        let running = self.running()?;
+        let document = running.document(index)?.clone();
+        let Some(&label) = document.tokens.get(position).filter(|_| position > 0) else {
+            return Err(bad(&format!("document {index} has no token {position} that is predicted")));
+        };
+        let label = label as usize;
+        let top_k = running.run.top_k();
+        let all = running.run.learners().iter().any(Learner::takes_tokens_for_the_batch);
+        let seen = look::position(running.model_of(who), &document, position, top_k, all).await?;
+        let weights = running.run.learners().iter().map(|l| Ok(l.weights(&seen.scored)?[seen.row]));
+        let gate: Vec<f32> = weights.collect::<Result<_>>()?;
+        let row = seen.scored.rows[seen.row];
+        let look::Ranking { rank, shown } = look::ranking(&seen.logits, label, CANDIDATES);
+        let tokenizer = running.model.files.tokenizer()?;
+        let text = |token: usize| tokenizer.decode(&[token as u32], false).unwrap_or_default();
+        let candidate =
+            |(token, p)| Candidate { id: token, text: text(token), p, push: look::pushes(&gate, token == label, p) };
+        Ok(Candidates {
+            document: index,
+            position,
+            who,
+            label: Label { id: label, text: text(label), p: row.p(), rank },
+            candidates: shown.into_iter().map(candidate).collect(),
+            p: row.p(),
+            entropy: row.entropy_full,
+            entropy_top_k: row.entropy_top_k,
+            loss: gate.iter().map(|weight| weight * row.ce).collect(),
+            gate,
+        })
+    }
+
+    /// New objectives, learning rate or schedule from the next step on.
+    ///
+    /// # Errors
+    /// As [`Run::change`].
+    pub fn change(&mut self, settings: Settings) -> Result<()> {
+        let running = self.running()?;
+        running.run.change(settings.configs()?)?;
+        running.settings = settings;
+        Ok(())
+    }
+
+    /// Everything that goes on from here, as one file.
+    ///
+    /// # Errors
+    /// As [`Run::bundle`].
+    pub async fn checkpoint(&self) -> Result<Vec<u8>> {
+        let running = self.running.as_ref().ok_or_else(no_run)?;
+        let note = serde_json::json!({"settings": running.settings, "data": running.data}).to_string();
+        running.run.bundle(&note).await
+    }
+
+    /// Makes the run of a checkpoint and goes on where it stood. Nothing changes where that fails.
+    ///
+    /// # Errors
+    /// As [`Run::restore`].
+    pub fn restore(&mut self, saved: &[u8], clock: &dyn Clock) -> Result<Restored> {
+        #[derive(Deserialize)]
+        struct Note {
+            settings: Settings,
+            data: String,
+        }
+        let begin = clock.seconds();
+        let Note { settings, data } = serde_json::from_str(&Run::note(saved)?)
+            .map_err(|e| Error::Checkpoint { field: "its note".into(), problem: format!("not readable: {e}") })?;
+        let mut running = self.make(settings.clone())?;
+        running.run.restore(saved)?;
+        let begun = running.begin(clock.seconds() - begin);
+        self.running = Some(running);
+        Ok(Restored { begun, settings, data })
+    }
+
+    /// What a learner has learned, for other programs: an adapter's files, or those of a whole model.
+    ///
+    /// # Errors
+    /// For the base model, which has learned nothing; as [`learned`].
+    pub async fn result(&self, who: Who) -> Result<Vec<ResultFile>> {
+        let running = self.running.as_ref().ok_or_else(no_run)?;
+        let learner = match running.index_of(who) {
+            Some(index) => &running.run.learners()[index],
+            None => return Err(bad("the base model was not trained")),
+        };
+        let (model, files) = (&learner.session().model, &running.model.files);
+        let learned = learned(model, learner.config(), files, &running.model.name, &mut |_| None).await?;
+        let mut files = learned.files;
+        if let Some(weights) = learned.weights {
+            let mut bytes = Vec::new();
+            weights.write(&mut bytes).map_err(|e| stream::into_error(e, result::WEIGHTS))?;
+            files.push((result::WEIGHTS.into(), bytes));
+        }
+        Ok(files.into_iter().map(|(name, bytes)| ResultFile { name, bytes: Bytes(bytes) }).collect())
+    }
+
+    fn model(&self) -> Result<&Arc<OpenModel>> {
+        self.model.as_ref().ok_or_else(|| bad("choose a model first"))
+    }
+
+    fn running(&mut self) -> Result<&mut Running> {
+        self.running.as_mut().ok_or_else(no_run)
+    }
+}
+
+impl Running {
+    /// Begins the run, which has just been made.
+    fn begin(&mut self, seconds: f64) -> Begun {
+        let (steps, step) = self.run.steps();
+        let learner = |started: Started| BegunLearner {
+            objective: started.objective,
+            parameters: started.parameters,
+            trainable: started.trainable,
+        };
+        Begun {
+            step,
+            steps,
+            batch_tokens: self.run.learners()[0].config().run.batch_tokens,
+            seconds,
+            learners: self.run.begin().into_iter().map(learner).collect(),
+        }
+    }
+
+    fn frame(&mut self, rows: StepRows) -> Frame {
+        let of_learner = |(metrics, rows): (StepMetrics, LearnerRows)| {
+            let LearnerRows { stats, gates, .. } = rows;
+            let of = |value: fn(&RowStats) -> f32| Floats(stats.iter().map(value).collect());
+            Learned {
+                metrics,
+                p: of(RowStats::p),
+                entropy: of(|row| row.entropy_full),
+                gradient: Floats(stats.iter().zip(&gates).map(|(row, gate)| gate * look::pull(row)).collect()),
+                gate: Floats(gates),
+            }
+        };
+        let metrics = std::mem::take(&mut self.metrics);
+        Frame {
+            step: rows.step,
+            steps: self.run.steps().0,
+            epoch: rows.epoch,
+            learners: metrics.into_iter().zip(rows.learners).map(of_learner).collect(),
+            document: Integers(rows.places.iter().map(|place| place.document).collect()),
+            position: Integers(rows.places.iter().map(|place| place.position).collect()),
+        }
+    }
+
+    /// Which learner; none for the base.
+    fn index_of(&self, who: Who) -> Option<usize> {
+        match who {
+            Who::Base => None,
+            Who::Left => Some(0),
+            Who::Right => Some(self.run.learners().len() - 1),
+        }
+    }
+
+    fn model_of(&mut self, who: Who) -> &mut Model {
+        match self.index_of(who) {
+            None => &mut self.base,
+            Some(index) => self.run.learners_mut()[index].model(),
+        }
+    }
+
+    fn document(&self, index: usize) -> Result<&Document> {
+        let documents = self.run.documents();
+        documents.get(index).ok_or_else(|| bad(&format!("there are {} documents, not {index}", documents.len())))
+    }
+
+    async fn sample(&mut self, prompts: &[Prompt], tokens: usize) -> Result<Sample> {
+        let (_, step) = self.run.steps();
+        let mut samples = Vec::with_capacity(prompts.len());
+        for Prompt { text, kind } in prompts {
+            let base = match self.base_samples.get(text) {
+                Some(known) => known.clone(),
+                None => {
+                    let written = self.continued(text, tokens, Who::Base).await?;
+                    self.base_samples.insert(text.clone(), written.clone());
+                    written
+                }
+            };
+            // Before the first step both learners are the base.
+            let (left, right) = match step {
+                0 => (base.clone(), base.clone()),
+                _ => {
+                    let left = self.continued(text, tokens, Who::Left).await?;
+                    (left, self.continued(text, tokens, Who::Right).await?)
+                }
+            };
+            samples.push(Continued { prompt: text.clone(), kind: kind.clone(), base, left, right });
+        }
+        Ok(Sample { step, samples })
+    }
+
+    /// Greedy continuation of a beginning.
+    async fn continued(&mut self, prompt: &str, count: usize, who: Who) -> Result<String> {
+        let model = self.model.clone();
+        let tokenizer: &Tokenizer = model.files.tokenizer()?;
+        let mut tokens = tokenizer.encode(prompt)?;
+        if let Some(bos) = tokenizer.bos_id().filter(|_| tokenizer.add_bos()) {
+            tokens.insert(0, bos);
+        }
+        let room = model.files.architecture.context.saturating_sub(tokens.len());
+        if room == 0 {
+            return Err(bad(&format!("the prompt has {} tokens, which fills the model's context", tokens.len())));
+        }
+        let greedy = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
+        let stop = tokenizer.eos_ids();
+        let new = generate(self.model_of(who), &tokens, count.min(room), greedy, stop, &mut |_| {}).await?;
+        tokenizer.decode(&new, true)
+    }
+}
+
+/// Scored tokens of each evaluated set, at most; an evaluation on a slow device must not outlast many steps.
+fn evaluated_tokens(is_cpu: bool, is_software: bool) -> usize {
+    match (is_cpu, is_software) {
+        (true, _) => 1024,
+        (false, true) => 256,
+        (false, false) => 2048,
+    }
+}
+
+/// Takes one document in [`HELD_OUT`], the last ones, out of a training set.
+fn hold_out(train: &mut Vec<Document>, name: &str) -> Result<Vec<Document>> {
+    if train.len() < 2 {
+        let problem = "it has one document, and one must be held out to see what is learned; give at least two";
+        return Err(Error::Data { file: name.into(), problem: problem.into() });
+    }
+    let keep = train.len() - train.len().div_ceil(HELD_OUT);
+    Ok(train.split_off(keep))
+}
+
+/// What a token costs a learner, in passes over all parameters: forward and pull-back by the inputs; a trained matrix has
+/// one product more.
+fn work_per_token(config: &Config, parameters: u64) -> f64 {
+    let passes = if config.adapter.kind == AdapterKind::None { 3.0 } else { 2.0 };
+    passes * parameters as f64
+}
+
+/// Puts an estimate into words. `held` is what the model's files themselves take.
+fn fit(estimate: &Estimate, held: u64, learners: u64, batch_tokens: usize, allowed: u64, seconds_per_step: f64) -> Fit {
+    let need = estimate.total().saturating_add(held);
+    let fits = need <= allowed;
+    let problem = match fits {
+        true => String::new(),
+        false => format!(
+            "this needs {} and at most {} may be used here: choose LoRA, a lower rank, fewer batch tokens or a \
+             smaller model, or train with the native command",
+            mib(need),
+            mib(allowed)
+        ),
+    };
+    let parts = [
+        ("base model".to_string(), estimate.base),
+        (format!("what {learners} learners train, {} parameters each", estimate.trained), estimate.learning),
+        (format!("activations of {batch_tokens} tokens"), estimate.activations),
+        ("logits of one chunk".to_string(), estimate.logits),
+        ("the model's files".to_string(), held),
+    ];
+    Fit {
+        fits,
+        need_bytes: need,
+        allowed_bytes: allowed,
+        seconds_per_step,
+        parts: parts.iter().map(|(what, bytes)| format!("{what}: {}", mib(*bytes))).collect(),
+        problem,
+    }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+fn bad(problem: &str) -> Error {
+    Error::Config { problems: vec![problem.into()] }
+}
+
+fn no_learner() -> Error {
+    bad("there is no learner")
+}
+
+fn no_run() -> Error {
+    bad("there are no learners yet: start first")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn documents(count: usize) -> Vec<Document> {
+        (0..count).map(|line| Document { tokens: vec![1, 2], trained: vec![true; 2], line }).collect()
+    }
+
+    #[test]
+    fn the_last_tenth_of_a_set_is_held_out_and_at_least_one_document() {
+        for (count, held) in [(2, 1), (10, 1), (11, 2), (20, 2), (95, 10)] {
+            let mut train = documents(count);
+            let target = hold_out(&mut train, "t").unwrap();
+            assert_eq!((train.len(), target.len()), (count - held, held));
+            assert_eq!(target[0].line, count - held, "the last ones, in order");
+        }
+        assert!(hold_out(&mut documents(1), "t.txt").unwrap_err().to_string().contains("t.txt: it has one document"));
+    }
+
+    #[test]
+    fn an_evaluation_is_shorter_on_a_slower_device() {
+        assert_eq!([evaluated_tokens(true, false), evaluated_tokens(false, true)], [1024, 256]);
+        assert_eq!(evaluated_tokens(false, false), 2048);
+    }
+
+    #[test]
+    fn what_does_not_fit_says_by_how_much_and_what_would() {
+        let estimate = Estimate { base: 1 << 20, trained: 7, learning: 2 << 20, activations: 3 << 20, logits: 4 << 20 };
+        let fits = fit(&estimate, 1 << 20, 2, 128, 11 << 20, 0.5);
+        assert!(fits.fits && fits.problem.is_empty());
+        assert_eq!((fits.need_bytes, fits.seconds_per_step), (11 << 20, 0.5));
+        assert_eq!(fits.parts[1], "what 2 learners train, 7 parameters each: 2.0 MiB");
+        let not = fit(&estimate, 1 << 20, 2, 128, (11 << 20) - 1, 0.0);
+        assert!(!not.fits && not.problem.contains("needs 11.0 MiB") && not.problem.contains("LoRA"), "{}", not.problem);
+    }
+
+    #[test]
+    fn settings_make_a_configuration_for_each_learner_that_there_is() {
+        let both = r#"{"common": {"run.steps": "7"}, "left": {"objective.method": "sft"}, "right": {}}"#;
+        let configs = Settings::parse(both).unwrap().configs().unwrap();
+        assert_eq!(configs.len(), 2);
+        assert!(configs.iter().all(|config| config.run.steps == Some(7) && config.run.log_every == 1));
+        assert_eq!(configs[0].objective.method.to_string(), "sft");
+        let one = r#"{"common": {}, "left": {"objective.method": "sft"}, "right": null}"#;
+        assert_eq!(Settings::parse(one).unwrap().configs().unwrap().len(), 1);
+        let wrong = r#"{"common": {"run.steps": "x", "run.stepz": "1"}, "left": {}, "right": {}}"#;
+        let problem = Settings::parse(wrong).unwrap().configs().unwrap_err().to_string();
+        assert!(problem.contains("run.steps") || problem.contains("[run] steps"), "{problem}");
+        assert!(Settings::parse("{").is_err());
+    }
+}

@@ -1,0 +1,237 @@
+//! What the page decides, without a browser: a small model, a visitor's text and two learners that are watched.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use temper_engine::export::bundle;
+use temper_engine::host::Clock;
+use temper_engine::lab::Lab;
+use temper_engine::lab::messages::{Frame, Prompt, Settings, Told, Who};
+use temper_engine::train::event::Phase;
+use temper_engine::train::run::Host;
+use temper_engine::{Device, Error, wait};
+
+struct Page;
+
+impl Clock for Page {
+    fn seconds(&self) -> f64 {
+        0.0
+    }
+}
+
+impl Host for Page {
+    fn shows_rows(&self) -> bool {
+        true
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        7
+    }
+}
+
+/// A file of the repository.
+fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+fn assets() -> Vec<u8> {
+    let mut files: Vec<(String, Vec<u8>)> =
+        ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+            .map(|name| (format!("base/{name}"), fs::read(file(&format!("native/demo/base/{name}"))).unwrap()))
+            .to_vec();
+    files.push((
+        "data/general.txt".into(),
+        b"The film was released in the summer of that year and was a success.".into(),
+    ));
+    files.push(("probe.safetensors".into(), fs::read(file("engine/src/probe.safetensors")).unwrap()));
+    bundle::pack("demo.safetensors", &files).unwrap()
+}
+
+/// Twenty lines, of which the last two are held out.
+fn lab() -> Lab {
+    let mut lab = Lab::new(Device::cpu(), &assets()).unwrap();
+    assert!(lab.base_model().unwrap().base);
+    let lines: Vec<String> = (0..20)
+        .map(|i| format!(r#"{{"text": "In {} the town of number {i} had {} streets and a river."}}"#, 1900 + i, i * i))
+        .collect();
+    let info = lab.own_data("own.jsonl".into(), lines.join("\n").into_bytes()).unwrap();
+    assert_eq!((info.records, info.documents), (20, 18));
+    assert!(info.target_tokens > 0 && info.general_tokens > 0);
+    lab
+}
+
+fn settings(left: &str, right: &str, more: &str) -> Settings {
+    let common =
+        r#""run.steps": "4", "run.batch_tokens": "128", "adapter.kind": "none", "optim.learning_rate": "1e-3""#;
+    let own = |method: &str| format!(r#"{{"objective.method": "{method}"}}"#);
+    let text = format!(r#"{{"common": {{{common}{more}}}, "left": {}, "right": {}}}"#, own(left), own(right));
+    Settings::parse(&text).unwrap()
+}
+
+fn next(lab: &mut Lab) -> Option<Told> {
+    wait(lab.next(&mut Page)).unwrap()
+}
+
+fn frame(lab: &mut Lab) -> Frame {
+    loop {
+        if let Told::Frame(frame) = next(lab).expect("the run is not over") {
+            return frame;
+        }
+    }
+}
+
+#[test]
+fn a_page_pulls_the_start_every_step_what_it_asked_for_between_and_the_end() {
+    let mut lab = lab();
+    lab.every(2, 3);
+    let begun = lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    assert_eq!((begun.step, begun.steps, begun.batch_tokens), (0, 4, 128));
+    assert_eq!(begun.learners.iter().map(|l| l.objective.as_str()).collect::<Vec<_>>(), ["sft", "eaft"]);
+    assert!(begun.learners.iter().all(|l| l.trainable == l.parameters));
+    let prompts = vec![Prompt { text: "In 1920 the".into(), kind: "target".into() }];
+    let sample = wait(lab.sample(prompts, 4)).unwrap();
+    assert_eq!((sample.step, &sample.samples[0].left), (0, &sample.samples[0].base));
+
+    let mut told = Vec::new();
+    let mut rests = Vec::new();
+    loop {
+        rests.push(lab.is_between_steps());
+        told.push(match next(&mut lab) {
+            Some(Told::Frame(frame)) => {
+                assert_eq!(frame.learners.len(), 2);
+                let [left, right] = [&frame.learners[0], &frame.learners[1]];
+                assert!(left.gate.0.iter().all(|gate| *gate == 1.0) && right.gate.0.iter().any(|gate| *gate < 1.0));
+                assert_eq!((left.metrics.step, left.metrics.peak_device_bytes), (frame.step, 7));
+                let count = frame.document.0.len();
+                assert!(count > 0 && [&left.p, &left.entropy, &right.gradient].iter().all(|v| v.0.len() == count));
+                format!("frame {}", frame.step)
+            }
+            Some(Told::Evaluated(standings)) => {
+                let phases: Vec<_> = standings.learners.iter().map(|l| (l.phase, l.target.is_some())).collect();
+                assert_eq!(phases.len(), 2);
+                assert!(phases[0] == phases[1] && phases[0].1);
+                assert_eq!(standings.learners[0] == standings.learners[1], standings.step == 0);
+                format!("evaluated {} {:?}", standings.step, phases[0].0)
+            }
+            Some(Told::Samples(sample)) => format!("samples {}", sample.step),
+            Some(Told::Warning(warning)) => warning.message,
+            Some(Told::Finished(finished)) => format!("finished {}", finished.step),
+            None => break,
+        });
+    }
+    let want = [
+        "evaluated 0 Before",
+        "frame 1",
+        "frame 2",
+        "evaluated 2 During",
+        "frame 3",
+        "samples 3",
+        "frame 4",
+        "evaluated 4 After",
+        "finished 4",
+    ];
+    assert_eq!(told, want);
+    // A page may rest before each step and at the end, and nowhere else.
+    let resting: Vec<usize> = rests.iter().enumerate().filter(|(_, rest)| **rest).map(|(at, _)| at).collect();
+    assert_eq!(resting, [1, 2, 4, 6, 9]);
+    let now = wait(lab.evaluate(&mut Page)).unwrap();
+    assert!(now.step == 4 && now.learners[0].phase == Phase::During);
+}
+
+/// MiLe divides by the batch's mean weight and TALR by the batch's median loss: a batch of the one token that is looked at
+/// would give exactly 1 and exp(-1), whatever the token.
+#[test]
+fn a_look_at_a_token_weighs_it_as_the_last_step_would() {
+    let mut lab = lab();
+    lab.start(settings("mile", "talr", ""), &Page).unwrap();
+    for step in 0..2 {
+        // Before the first step the document is the batch, then the batch of the last step.
+        let inspected = wait(lab.inspect(3, Who::Left)).unwrap();
+        assert!(inspected.position.len() > 4 && inspected.gate.len() == 2);
+        for row in [0, 3] {
+            let seen = wait(lab.candidates(3, inspected.position[row], Who::Left)).unwrap();
+            assert_eq!((seen.p, seen.entropy_top_k), (inspected.p[row], inspected.entropy_top_k[row]), "step {step}");
+            for (learner, gate) in seen.gate.iter().enumerate() {
+                let whole = inspected.gate[learner][row];
+                assert!((gate - whole).abs() <= 1e-5 * whole, "step {step}, {learner}: {gate} and not {whole}");
+            }
+            assert!(seen.gate[0] != 1.0 && (seen.gate[1] - (-1f32).exp()).abs() > 1e-4, "{:?}", seen.gate);
+            assert!(seen.candidates.iter().any(|c| c.id == seen.label.id) && seen.candidates.len() <= 9);
+            let label = seen.candidates.iter().find(|c| c.id == seen.label.id).unwrap();
+            assert!((label.p - seen.p).abs() <= 1e-5 && label.push.iter().all(|push| *push > 0.0));
+        }
+        if step == 0 {
+            // Over the batch of the step, MiLe's weights have mean 1, and a document's need not.
+            let mean = inspected.gate[0].iter().sum::<f32>() / inspected.gate[0].len() as f32;
+            assert!((mean - 1.0).abs() <= 1e-4, "the document was the batch: {mean}");
+            frame(&mut lab);
+        } else {
+            let mean = inspected.gate[0].iter().sum::<f32>() / inspected.gate[0].len() as f32;
+            assert!((mean - 1.0).abs() > 1e-4, "the batch of the step was other documents too: {mean}");
+        }
+    }
+    assert!(wait(lab.candidates(3, 0, Who::Left)).unwrap_err().to_string().contains("no token 0 that is predicted"));
+    assert!(wait(lab.inspect(18, Who::Base)).unwrap_err().to_string().contains("there are 18 documents"));
+}
+
+#[test]
+fn a_saved_run_is_restored_with_its_settings_and_goes_on_to_the_bit() {
+    let mut lab = lab();
+    lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    frame(&mut lab);
+    let saved = wait(lab.checkpoint()).unwrap();
+    let wanted = frame(&mut lab);
+    let mut again = self::lab();
+    let restored = again.restore(&saved, &Page).unwrap();
+    assert_eq!((restored.begun.step, restored.data.as_str()), (1, "own.jsonl"));
+    assert_eq!(restored.settings.common["run.batch_tokens"], "128");
+    assert!(again.is_between_steps(), "nothing is measured anew by itself");
+    let found = frame(&mut again);
+    assert_eq!((found.step, &found.document), (2, &wanted.document));
+    for (found, wanted) in found.learners.iter().zip(&wanted.learners) {
+        assert_eq!((found.metrics.loss, &found.gate), (wanted.metrics.loss, &wanted.gate));
+    }
+    let broken = again.restore(&saved[..saved.len() / 2], &Page);
+    assert!(broken.is_err() && frame(&mut again).step == 3, "what was there goes on");
+}
+
+#[test]
+fn what_was_learned_comes_as_the_files_of_an_adapter_or_of_a_model() {
+    let mut lab = lab();
+    let names =
+        |lab: &Lab, who| -> Vec<String> { wait(lab.result(who)).unwrap().into_iter().map(|file| file.name).collect() };
+    lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    let model = names(&lab, Who::Left);
+    assert!(["config.json", "tokenizer.json", "model.safetensors"].iter().all(|n| model.iter().any(|m| m == n)));
+    let adapter = settings("sft", "eaft", r#", "adapter.kind": "lora""#);
+    lab.start(adapter, &Page).unwrap();
+    assert_eq!(names(&lab, Who::Right), ["adapter_config.json", "adapter_model.safetensors"]);
+    assert!(wait(lab.result(Who::Base)).is_err());
+}
+
+#[test]
+fn an_estimate_says_whether_a_run_fits_and_a_measured_step_how_long_others_take() {
+    let mut lab = lab();
+    let full = lab.estimate(&settings("sft", "eaft", ""), u64::MAX).unwrap();
+    assert!(full.fits && full.seconds_per_step == 0.0 && full.parts.len() == 5);
+    let tight = lab.estimate(&settings("sft", "eaft", ""), full.need_bytes - 1).unwrap();
+    assert!(!tight.fits && tight.problem.contains("choose LoRA"));
+    lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    frame(&mut lab);
+    assert!(lab.estimate(&settings("sft", "eaft", ""), u64::MAX).unwrap().seconds_per_step > 0.0);
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_what_was_there_stays() {
+    let mut lab = lab();
+    assert!(wait(lab.next(&mut Page)).unwrap_err().to_string().contains("start first"));
+    assert!(lab.own_data("one.jsonl".into(), br#"{"text": "a single line"}"#.to_vec()).is_err());
+    assert!(lab.data_set("nowhere").unwrap_err().to_string().contains("nowhere"));
+    let begun = lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    assert_eq!(begun.steps, 4);
+    let other = settings("sft", "dft", r#", "run.seed": "9""#);
+    assert!(matches!(lab.change(other), Err(Error::Config { .. })));
+    lab.change(settings("sft", "dft", "")).unwrap();
+    let test = wait(lab.self_test(&Page)).unwrap();
+    assert!(test.passed && test.checks.len() > 10);
+}
