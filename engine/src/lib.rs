@@ -25,6 +25,7 @@ pub mod loss;
 pub mod model;
 pub mod probe;
 pub mod rng;
+pub mod settings;
 pub mod train;
 pub mod weights;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use js_sys::{Array, Uint8Array};
 use serde::{Deserialize, Serialize};
-use temper_engine::config::{AdapterKind, Config};
+use temper_engine::config::{self, AdapterKind, Config};
 use temper_engine::data::{DataSet, Document, ReadOptions, Tokenizer, read_measured, read_set};
 use temper_engine::eval::generate::{Sampling, generate};
 use temper_engine::export;
@@ -25,9 +25,6 @@ use crate::js::{PerformanceClock, Refusal, array, bytes, floats, integers, json,
 
 type Result<T, E = Refusal> = std::result::Result<T, E>;
 
-/// What is set where the page sets nothing: a page has one micro-batch a step and no files, and counts
-/// what it cannot use.
-const PAGE_CONFIG: &str = "[model]\npath = \"page\"\n[data]\ntrain = \"page\"\non_error = \"skip\"\n[run]\naccumulation = 1\nsave_every = 0\n";
 /// Scored tokens of each evaluated set, at most; an evaluation on a slow device must not outlast many steps.
 fn evaluated_tokens(device: &Device) -> usize {
     match (device.is_cpu(), device.is_software()) {
@@ -100,7 +97,7 @@ impl Settings {
             .flatten()
             .map(|own| {
                 let all: Vec<_> = self.common.iter().chain(own).map(|(k, v)| (k.clone(), v.clone())).collect();
-                Config::parse(PAGE_CONFIG, "the page", &all)
+                config::page(&all)
             })
             .collect()
     }
@@ -552,8 +549,7 @@ impl Lab {
     /// Reads the set once, so that it is refused before anything is replaced.
     fn take_data(&mut self, data: Data) -> Result<JsValue> {
         let before = self.data.replace(data);
-        let config = Config::parse(PAGE_CONFIG, "the page", &[("data.cutoff_length".into(), "512".into())]);
-        let read = config.and_then(|config| self.sets(&config));
+        let read = config::page(&[]).and_then(|config| self.sets(&config));
         let (train, target, general) = match read {
             Ok(sets) => sets,
             Err(error) => {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use temper_engine::config::{AdapterKind, Architecture as ConfigArchitecture, Config, Init};
+use temper_engine::config::{AdapterKind, ArchitectureSource, Config, Init};
 use temper_engine::data::{Document, Loader, ReadOptions, read_measured, read_set};
 use temper_engine::export;
 use temper_engine::loss::objective::Objective;
@@ -196,8 +196,8 @@ fn model_files(config: &Config) -> temper_engine::Result<ModelFiles> {
         return open_model(&config.model.path);
     }
     let (bytes, file) = match &config.model.architecture {
-        Some(ConfigArchitecture::Path(path)) => (read_data(path)?, path.clone()),
-        Some(ConfigArchitecture::Inline(table)) => {
+        Some(ArchitectureSource::Path(path)) => (read_data(path)?, path.clone()),
+        Some(ArchitectureSource::Inline(table)) => {
             let json = serde_json::to_vec(table).map_err(|e| Error::Config { problems: vec![e.to_string()] })?;
             (json, "[model] architecture".to_string())
         }
