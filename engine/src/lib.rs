@@ -27,6 +27,7 @@ pub mod message;
 pub mod model;
 pub mod probe;
 pub mod rng;
+pub mod settings;
 pub mod train;
 pub mod weights;
 

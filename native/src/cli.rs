@@ -35,6 +35,8 @@ pub struct Global {
 pub enum Command {
     /// Fine-tune a model; without a configuration, a small embedded one on embedded data.
     Train(TrainArgs),
+    /// Print a configuration with all its defaults, each key explained.
+    Config(ConfigArgs),
     /// Measure loss and perplexity of a model on a text or a data set.
     Eval(EvalArgs),
     /// List the adapters of this machine, their limits, and which one would be chosen and why.
@@ -66,6 +68,19 @@ pub struct TrainArgs {
     /// own.
     #[arg(long, requires = "out")]
     pub resume: bool,
+}
+
+/// Arguments of `temper config`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Configuration file in TOML; without one, the embedded one.
+    pub config: Option<PathBuf>,
+    /// Override one value of the configuration, for example `--set run.steps=100`. May be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Print what is known of every key as JSON: type, default, range, choices and help.
+    #[arg(long, conflicts_with_all = ["config", "set"])]
+    pub schema: bool,
 }
 
 /// Arguments of `temper eval`.
@@ -323,6 +338,8 @@ mod tests {
             "temper train",
             "temper train run.toml --set run.steps=3 --set objective.method=sft --out runs/a --device cpu",
             "temper --device vulkan train --out runs/a --resume",
+            "temper config run.toml --set run.steps=3",
+            "temper config --schema",
             "temper eval --model m --text t.txt --json",
             "temper eval --model m --data d.jsonl",
             "temper devices",
@@ -354,6 +371,7 @@ mod tests {
             "temper eval --model m --text t --data d",
             "temper train --set steps=3",
             "temper train --resume",
+            "temper config run.toml --schema",
             "temper bench head --rows 0",
             "temper bench step --model m --tokens 1",
             "temper bench web --tokens 200",

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
 
     let result = match command {
         Command::Train(args) => commands::train::run(args, &global),
+        Command::Config(args) => commands::config::run(args, &global),
         Command::Eval(args) => commands::eval::run(args, &global),
         Command::Devices(args) => commands::devices::run(args, &global),
         Command::Generate(args) => commands::generate::run(args, &global),

@@ -1158,3 +1158,36 @@ fn a_place_that_cannot_be_written_to_is_named() {
     let model = place.text("model");
     line(&format!("logits --model {model} --tokens 1 --out {}", place.text("no/where"))).fails(2, &["no/where"]);
 }
+
+#[test]
+fn a_printed_configuration_explains_every_key_and_reads_back_as_it_was() {
+    let place = Place::new();
+    let run = place.text("run.toml");
+    let printed = temper(["config", &run, "--set", "run.steps=3", "--set", "objective.gate=hard"]).ok().stdout;
+    for part in ["\n# Optimiser steps, over which the schedule is spread.", "\nsteps = 3\n", "\ngate = \"hard\"\n"] {
+        assert!(printed.contains(part), "{part:?} is not in:\n{printed}");
+    }
+    fs::write(place.path("printed.toml"), &printed).unwrap();
+    assert_eq!(temper(["config", &place.text("printed.toml")]).ok().stdout, printed);
+    assert!(line("config").ok().stdout.contains("path = \"embedded:base\""));
+    temper(["config", &run, "--set", "run.stepz=3"]).fails(2, &["did you mean steps?"]);
+}
+
+/// The page makes its controls of a copy of what the command says of every setting. Where this fails after a change of a
+/// setting, run it once with the variable `TEMPER_BLESS=1`, which writes the copy anew.
+#[test]
+fn the_pages_copy_of_the_schema_is_what_the_command_prints() {
+    let path = golden("../../web/page/schema.js");
+    let schema = line("config --schema").ok();
+    assert_eq!(schema.json()["sections"][2]["name"], "objective");
+    let wanted = format!(
+        "// Written by `TEMPER_BLESS=1 cargo test --release -p temper --test cli schema`: what `temper config --schema` prints.\n\
+         export default {};\n",
+        schema.stdout.trim_end()
+    );
+    if std::env::var_os("TEMPER_BLESS").is_some_and(|value| value == "1") {
+        fs::write(&path, &wanted).unwrap();
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == wanted, "{} is stale: see the test's comment", path.display());
+}

@@ -5,8 +5,8 @@ use std::io::Read;
 
 use serde_json::Value;
 use temper_engine::data::{
-    ChatTemplate, Conversation, Cursor, Document, EncodeOptions, Format, GgufVocabulary, IGNORE, Kind, Loader, Message,
-    MicroBatch, OnError, RenderOptions, Tokenizer, encode, pack, record,
+    ChatTemplate, Conversation, Cursor, Document, EncodeOptions, GgufVocabulary, IGNORE, Kind, Loader, Message,
+    MicroBatch, OnError, RecordFormat, RenderOptions, Tokenizer, encode, pack, record,
 };
 
 const SMOLLM2: &str = include_str!("../golden/tokenizers/smollm2.json");
@@ -147,7 +147,7 @@ fn documents(
     template: Option<&ChatTemplate>,
     options: EncodeOptions,
 ) -> Vec<Document> {
-    let (records, _) = record::parse("d.jsonl", lines.as_bytes(), Format::Auto, OnError::Stop).unwrap();
+    let (records, _) = record::parse("d.jsonl", lines.as_bytes(), RecordFormat::Auto, OnError::Stop).unwrap();
     encode("d.jsonl", &records, tokenizer, template, options).unwrap().documents
 }
 
@@ -311,7 +311,7 @@ fn a_text_is_cut_into_windows_that_lose_no_token_but_a_single_last_one() {
     let source = "The quick brown fox jumps over the lazy dog. ".repeat(20);
     let mut whole = tokenizer.encode(&source).unwrap();
     whole.extend(tokenizer.eos_id());
-    let (records, report) = record::parse("fox.txt", source.as_bytes(), Format::Auto, OnError::Stop).unwrap();
+    let (records, report) = record::parse("fox.txt", source.as_bytes(), RecordFormat::Auto, OnError::Stop).unwrap();
     assert_eq!((report.kind, report.records), (Kind::Text, 1));
     for cutoff_length in [2, 7, 50, whole.len() - 1, whole.len(), 4096] {
         let options = EncodeOptions { cutoff_length, ..EVERY_TURN };
@@ -329,7 +329,7 @@ fn conversations_are_cut_at_the_cutoff_and_counted() {
     let tokenizer = smollm2();
     let lines = "{\"prompt\":\"a\",\"completion\":\"one two three four five six\"}\n{\"prompt\":\"a\",\"completion\":\"b\"}\n\
                  {\"prompt\":\"one two three four five six seven\",\"completion\":\"b\"}";
-    let (records, _) = record::parse("d.jsonl", lines.as_bytes(), Format::Auto, OnError::Stop).unwrap();
+    let (records, _) = record::parse("d.jsonl", lines.as_bytes(), RecordFormat::Auto, OnError::Stop).unwrap();
     let options = EncodeOptions { cutoff_length: 6, ..EVERY_TURN };
     let error = encode("d.jsonl", &records, &tokenizer, None, options).unwrap_err().to_string();
     assert!(error.starts_with("d.jsonl, line 3: no trained token is left: the record has 10 tokens"), "{error}");
@@ -382,23 +382,24 @@ fn bad_input_names_the_file_the_line_and_what_is_allowed() {
         (b"{\"instruction\":\"a\",\"output\":\"b\",\"input\":3}", "field `input` must be a string, found a number"),
     ];
     for (bytes, expected) in cases {
-        let error = record::parse("d.jsonl", bytes, Format::Auto, OnError::Stop).unwrap_err();
+        let error = record::parse("d.jsonl", bytes, RecordFormat::Auto, OnError::Stop).unwrap_err();
         assert!(error.to_string().contains(expected), "{error} lacks {expected:?}");
         assert!(error.to_string().contains("d.jsonl") && error.is_bad_input());
     }
-    let demanded = record::parse("d.jsonl", good.as_bytes(), Format::Messages, OnError::Stop).unwrap_err().to_string();
+    let demanded =
+        record::parse("d.jsonl", good.as_bytes(), RecordFormat::Messages, OnError::Stop).unwrap_err().to_string();
     assert!(demanded.contains("kind prompt_completion, but the file's kind is messages"), "{demanded}");
     let mixed = format!("{{half\n{good}\n{good}");
-    let (records, report) = record::parse("d.jsonl", mixed.as_bytes(), Format::Auto, OnError::Skip).unwrap();
+    let (records, report) = record::parse("d.jsonl", mixed.as_bytes(), RecordFormat::Auto, OnError::Skip).unwrap();
     assert_eq!((records.len(), report.records, report.skipped), (2, 2, 2));
     assert!(
-        record::parse("d.jsonl", b"{half\n", Format::Auto, OnError::Skip)
+        record::parse("d.jsonl", b"{half\n", RecordFormat::Auto, OnError::Skip)
             .unwrap_err()
             .to_string()
             .contains("no usable record")
     );
     let nested = format!("{{\"text\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
-    assert!(record::parse("d.jsonl", nested.as_bytes(), Format::Auto, OnError::Stop).is_err());
+    assert!(record::parse("d.jsonl", nested.as_bytes(), RecordFormat::Auto, OnError::Stop).is_err());
 }
 
 /// Documents of varied lengths and marks, the same on every run.

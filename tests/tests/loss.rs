@@ -12,7 +12,8 @@ use temper_engine::config::{Choice, ObjectiveSection};
 use temper_engine::kernels::row_stats::RowStats;
 use temper_engine::kernels::{self, Indices, row_stats::from_fields};
 use temper_engine::loss::head;
-use temper_engine::loss::objective::{BatchStats, Gate, Method, Objective};
+use temper_engine::loss::objective::eaft::GateShape;
+use temper_engine::loss::objective::{BatchStats, Method, Objective};
 use temper_engine::loss::plan::{HeadLimits, head_plan};
 use temper_engine::loss::ready::{self, Evaluated};
 use temper_engine::model::parameter::Parameter;
@@ -278,12 +279,11 @@ fn the_devices_gate_equals_the_readable_definition_for_every_objective() {
             let got = kernels::gate::weights(&device, &fields, &objective.gate_params(&batch), reciprocal).unwrap();
             let want: Vec<f64> =
                 rows.iter().map(|row| f64::from(objective.weight(row, &batch)) * f64::from(reciprocal)).collect();
-            let yes_or_no = matches!(
-                objective,
-                Objective::MaskedSft { .. }
-                    | Objective::Profit { .. }
-                    | Objective::Eaft { gate: Gate::Hard { .. }, .. }
-            );
+            let yes_or_no = match objective {
+                Objective::MaskedSft(_) | Objective::Profit(_) => true,
+                Objective::Eaft(eaft) => eaft.gate == GateShape::Hard,
+                _ => false,
+            };
             if yes_or_no {
                 let dropped = want.iter().filter(|&&w| w == 0.0).count();
                 assert!(dropped > 0 && dropped < rows.len(), "{name} drops {dropped} rows");
@@ -345,7 +345,7 @@ fn the_gradient_is_the_slope_of_the_loss_with_the_gate_held_constant() {
                 let a = stats.sum_sq / (stats.sum * stats.sum);
                 let weight = f64::from(got.weight[r]);
                 let value = |z: &[f64]| match objective {
-                    Objective::Deft => (1.0 - (-a * cross_entropy(z, label)).exp()) / a,
+                    Objective::Deft(_) => (1.0 - (-a * cross_entropy(z, label)).exp()) / a,
                     _ => weight * cross_entropy(z, label),
                 };
                 let mut z = wide(row);
@@ -576,8 +576,8 @@ fn talr_with_certain_rows_divides_by_its_smallest_temperature_and_keeps_its_floo
     let logits = [certain.clone(), certain.clone(), certain].concat();
     for device in devices::all() {
         let got = evaluate(&device, logits.clone(), &[5, 5, 6], columns, &objective("talr", &[])).unwrap();
-        let Objective::Talr { w_min, .. } = objective("talr", &[]) else { panic!() };
-        assert_eq!(got.weight, [1.0, 1.0, w_min]);
+        let Objective::Talr(talr) = objective("talr", &[]) else { panic!() };
+        assert_eq!(got.weight, [1.0, 1.0, talr.w_min as f32]);
     }
 }
 

@@ -6,8 +6,10 @@
 
 import { el, svg } from "./dom.js";
 import { classOf, percent, QUANTITIES } from "./format.js";
+import schema from "./schema.js";
 
-export const CONFLICT = { p: [0, 0.1], h: [0, 0.5] };
+/** Where confident conflicts lie. */
+export const CONFLICT = { p: [0, schema.conflict.probability], h: [0, schema.conflict.entropy] };
 /** Trained tokens that stay visible. */
 export const KEPT_TOKENS = 20000;
 const TOP = 4;

@@ -14,12 +14,12 @@ import { Engine, Refusal } from "./protocol.js";
 import { Race } from "./race.js";
 import { Region } from "./region.js";
 import { SAMPLE_EVERY, Samples } from "./samples.js";
+import schema from "./schema.js";
 import { Settings } from "./settings.js";
 import { Documents, scaleKey, TextView } from "./text.js";
 import { Recording, Timeline } from "./timeline.js";
 import { watchTour } from "./tour.js";
 
-const EVALUATE_EVERY = 10;
 const MAPS_EVERY_MS = 100;
 const CHARTS_EVERY_MS = 300;
 const TEXT_EVERY_MS = 1500;
@@ -146,7 +146,7 @@ async function open() {
   $("version").textContent = opened.version;
   showSelfTest(opened.selfTest);
   if (device.kind !== "webgpu") helpForWebGpu();
-  await engine.every(EVALUATE_EVERY, SAMPLE_EVERY);
+  await engine.every(schema.page.initial["run.eval_every"], SAMPLE_EVERY);
   $("status").textContent = "Loading the model.";
   source.info = await engine.baseModel();
   await loadData(wantedData());

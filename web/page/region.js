@@ -3,7 +3,7 @@
 
 import { $, chosen, el, nextFrame, onChosen, SIDES } from "./dom.js";
 import { number, percent, visible } from "./format.js";
-import { KEPT_TOKENS, tokensIn } from "./landscape.js";
+import { CONFLICT, KEPT_TOKENS, tokensIn } from "./landscape.js";
 
 const TOKENS_LISTED = 24;
 
@@ -22,6 +22,9 @@ export class Region {
     this.#onOpen = onOpen;
     onChosen("brush-side", () => this.list());
     $("brush-clear").addEventListener("click", () => this.choose(null));
+    $("region-conflict").dataset.region = [...CONFLICT.p, ...CONFLICT.h];
+    $("region-p1").value = CONFLICT.p[1];
+    $("region-h1").value = CONFLICT.h[1];
     for (const button of document.querySelectorAll("[data-region]")) {
       const [p0, p1, h0, h1] = button.dataset.region.split(",").map(Number);
       button.addEventListener("click", () => this.choose({ p: [p0, p1], h: [h0, h1] }));

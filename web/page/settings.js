@@ -1,38 +1,23 @@
-// Every setting of the page: its control, its explanation, its reset, and its place in the address.
+// The settings that the page offers: their controls, explanations, resets, and places in the address.
 //
-// Keys and values are those of the engine's configuration (`--set section.key=value`); the page only knows which of
-// them it offers. A value stays the text that was typed until the engine reads it, so that nothing is rounded on the
-// way.
+// Keys and values are those of the engine's configuration (`--set section.key=value`), and all that a control needs to
+// know of its key comes from the engine's own description (`schema.js`); the page only says which keys it offers. A value
+// stays the text that was typed until the engine reads it, so that nothing is rounded on the way.
 
 import { $, el, SIDES } from "./dom.js";
+import schema from "./schema.js";
+
+/** Keys that both learners share, in the order of their controls. */
+const COMMON = ["optim.learning_rate", "optim.schedule", "run.steps", "run.batch_tokens", "run.seed", "adapter.kind",
+  "adapter.rank", "adapter.alpha"];
+/** Each learner has all of these to itself. */
+const PER_SIDE = "objective";
+/** Identifiers of controls whose key's own name would not do. */
+const IDS = { "adapter.kind": "adapter-kind", "objective.method": "objective" };
 
 const choice = (value, label, about = "") => ({ value, label, about });
-const uses = (...methods) => (read) => methods.includes(read("objective.method"));
-const gated = (...gates) => (read) => read("objective.method") === "eaft" && gates.includes(read("objective.gate"));
 
-/** `live` ones take effect at the next step; `when` says for which other values a setting is read at all. */
-const COMMON = [
-  { key: "optim.learning_rate", id: "learning-rate", label: "Learning rate", initial: "3e-4", min: 1e-12, live: true,
-    about: "How far one step moves the weights. Larger learns and forgets faster." },
-  { key: "optim.schedule", id: "schedule", label: "Schedule", initial: "cosine", live: true, options: [
-    choice("cosine", "cosine", "The rate falls to 0 along half a cosine."),
-    choice("linear", "linear", "The rate falls to 0 in a straight line."),
-    choice("constant", "constant", "The rate stays as it is.")] },
-  { key: "run.steps", id: "steps", label: "Steps", initial: "200", whole: true, min: 1,
-    about: "How many steps of training there are; the schedule is spread over them." },
-  { key: "run.batch_tokens", id: "batch-tokens", label: "Tokens per batch", initial: "512", whole: true, min: 16,
-    about: "How much text a step reads, at most. Longer documents are cut." },
-  { key: "run.seed", id: "seed", label: "Seed", initial: "42", whole: true, min: 0,
-    about: "Decides the order of the text and everything random. Same seed, same run." },
-  { key: "adapter.kind", id: "adapter-kind", label: "What is trained", initial: "none", options: [
-    choice("none", "all weights (full)", "Every weight of the model changes."),
-    choice("lora", "LoRA adapter", "The weights stay; small factors beside them learn. Needs far less memory.")] },
-  { key: "adapter.rank", id: "rank", label: "LoRA rank", initial: "16", whole: true, min: 1,
-    about: "Width of the factors: more can learn more.", when: (read) => read("adapter.kind") === "lora" },
-  { key: "adapter.alpha", id: "alpha", label: "LoRA alpha", initial: "32", min: 1e-6,
-    about: "The factors' output is scaled by alpha / rank.", when: (read) => read("adapter.kind") === "lora" },
-];
-
+/** What is no setting of the engine. */
 const DATA = { key: "data", id: "data-set", label: "Text to learn", initial: "endings", options: [
   choice("endings", "Endings: text that contradicts the model",
     "Wikipedia in which the word endings that the model is sure of are swapped for others: where it is sure, the text disagrees."),
@@ -47,56 +32,27 @@ const DEVICE = { key: "device", id: "device-choice", label: "Device", initial: "
   choice("webgpu", "WebGPU", "The graphics card, or an error that says why not. Applies on reload."),
   choice("cpu", "CPU", "The processor, in WebAssembly. Applies on reload.")] };
 
-const OBJECTIVE = [
-  { key: "objective.method", id: "objective", label: "Objective", initial: { left: "sft", right: "eaft" }, options: [
-    choice("sft", "SFT: every token counts",
-      "Plain fine-tuning. Every token counts the same, also those on which the text contradicts the model."),
-    choice("eaft", "EAFT: unsure tokens count",
-      "Entropy-adaptive fine-tuning. A token counts as much as the model is unsure; confident conflicts hardly do."),
-    choice("masked_sft", "Masked SFT: conflicts left out",
-      "Plain fine-tuning without the tokens that are lowest in both entropy and probability."),
-    choice("dft", "DFT: expected tokens count", "Dynamic fine-tuning. A token counts by its probability p."),
-    choice("talr", "TALR: easy tokens first", "A token counts by exp(-loss / tau), but never less than a floor."),
-    choice("mile", "MiLe: unsure tokens count more",
-      "A token counts by (sigma + entropy)^gamma, 1 on average over the batch."),
-    choice("deft", "DEFT: by the prediction's peak",
-      "A token counts by p^a, where a is near 1 if the prediction has one peak."),
-    choice("profit", "ProFiT: likely tokens only", "Tokens above a probability count; the others are left out.")] },
-  { key: "objective.gate", id: "gate", label: "Gate", initial: "linear", when: uses("eaft"), options: [
-    choice("linear", "linear: h", "The weight is the normalised entropy h itself."),
-    choice("power", "power: h to an exponent", "Bends the gate: above 1, half-sure tokens count less too."),
-    choice("sigmoid", "sigmoid: a soft step", "Almost 0 below the midpoint, almost 1 above."),
-    choice("hard", "hard: a cut", "The lowest entropies of the batch get 0, all others 1.")] },
-  { key: "objective.top_k", id: "top-k", label: "K", initial: "20", whole: true, min: 2, max: 64,
-    when: uses("eaft", "masked_sft"), about: "Entropy is taken over the K most probable tokens, 2 to 64." },
-  { key: "objective.normalizer", id: "normalizer", label: "Normaliser", initial: "ln_k",
-    when: gated("linear", "power", "sigmoid"), options: [
-      choice("ln_k", "ln K", "Divides the entropy by ln K, so that the gate is at most 1."),
-      choice("const_3", "3.0", "Divides by 3 whatever K is, like LLaMA-Factory."),
-      choice("none", "none", "Divides by nothing: the gate is in nats, like Axolotl.")] },
-  { key: "objective.exponent", id: "exponent", label: "Exponent", initial: "2", min: 0, when: gated("power"),
-    about: "2 and 3 are in the paper; 0 is plain SFT." },
-  { key: "objective.steepness", id: "steepness", label: "Steepness", initial: "30", min: 0, when: gated("sigmoid"),
-    about: "How abrupt the step is." },
-  { key: "objective.midpoint", id: "midpoint", label: "Midpoint", initial: "0.17", when: gated("sigmoid"),
-    about: "Normalised entropy at which the gate is one half." },
-  { key: "objective.percentile", id: "percentile", label: "Percentile", initial: "15", min: 0, max: 100,
-    when: gated("hard"), about: "Lowest share of the batch by entropy that is dropped, in percent." },
-  { key: "objective.entropy_percentile", id: "entropy-percentile", label: "Entropy percentile", initial: "15",
-    min: 0, max: 100, when: uses("masked_sft"), about: "Lowest share of the batch by entropy, in percent." },
-  { key: "objective.probability_percentile", id: "probability-percentile", label: "Probability percentile",
-    initial: "15", min: 0, max: 100, when: uses("masked_sft"),
-    about: "Lowest share of the batch by probability, in percent." },
-  { key: "objective.tau", id: "tau", label: "Tau", initial: "", min: 1e-6, when: uses("talr"),
-    about: "Temperature in nats. Empty: the median over the batch's documents of their mean loss." },
-  { key: "objective.w_min", id: "w-min", label: "Floor", initial: "0.01", min: 0, max: 1, when: uses("talr"),
-    about: "No token counts less than this." },
-  { key: "objective.sigma", id: "sigma", label: "Sigma", initial: "1", min: 0, when: uses("mile"),
-    about: "Added to the entropy, in nats." },
-  { key: "objective.gamma", id: "gamma", label: "Gamma", initial: "1", when: uses("mile"), about: "Exponent." },
-  { key: "objective.threshold", id: "threshold", label: "Threshold", initial: "0.1", min: 0, max: 1,
-    when: uses("profit"), about: "Tokens at or below this probability are left out." },
-];
+/** A number as a person would type it; nothing where the engine decides by itself. */
+function typed(value) {
+  if (value === null) return "";
+  return typeof value === "number" && value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential() : String(value);
+}
+
+/** What a control needs to know, by key. `live` ones take effect at the next step; `when` says for which other values a
+ *  setting is read at all. */
+const SPECS = new Map(schema.sections.flatMap((section) => section.keys.map((key) => {
+  const name = `${section.name}.${key.name}`;
+  const about = key.derived && schema.page.initial[name] === null ? `${key.help} Empty: ${key.derived}.` : key.help;
+  return [name, { key: name, id: IDS[name] ?? key.name.replaceAll("_", "-"), label: key.label, about,
+    initial: name === "objective.method" ? Object.fromEntries(SIDES.map((side, i) => [side, schema.page.methods[i]]))
+      : typed(schema.page.initial[name] ?? null),
+    live: section.live, whole: key.type === "whole", min: key.least, max: key.most,
+    options: key.choices?.map(({ name: value, label, help }) => choice(value, label, help)),
+    problem: (value) => (value <= key.above || value >= key.below ? `It has to be ${key.allowed}.` : ""),
+    when: (read) => (key.used ?? []).every(({ key: other, values }) => values.includes(read(`${section.name}.${other}`))) }];
+})));
+
+const OBJECTIVE = [...SPECS.values()].filter(({ key }) => key.startsWith(`${PER_SIDE}.`));
 
 /** One control, bound to one key of one scope (`common`, `left`, `right` or `page`). */
 class Setting {
@@ -143,13 +99,21 @@ class Setting {
   set(value) {
     const before = this.input.value;
     this.input.value = value;
+    this.#judge();
     const taken = this.same(this.input.value, value) && this.valid;
     if (!taken) this.input.value = before;
     this.refresh();
     return taken;
   }
 
+  /** Ranges that exclude their end cannot be said in the control's attributes. */
+  #judge() {
+    const outside = this.value === "" ? "" : this.spec.problem?.(Number(this.value)) ?? "";
+    this.input.setCustomValidity(outside);
+  }
+
   refresh() {
+    this.#judge();
     const option = this.spec.options?.find((o) => o.value === this.value);
     const problem = this.valid ? "" : this.input.validationMessage;
     this.about.textContent = problem || (option?.about ?? this.spec.about ?? "");
@@ -167,7 +131,7 @@ export class Settings {
   constructor(onChange) {
     this.#onChange = onChange;
     this.#add("page", [DATA], $("settings-data"));
-    this.#add("common", COMMON, $("settings-common"));
+    this.#add("common", COMMON.map((key) => SPECS.get(key)), $("settings-common"));
     this.#add("page", [DEVICE], $("settings-common"));
     for (const side of SIDES) {
       this.#add(side, OBJECTIVE.slice(0, 1), $(`objective-of-${side}`));
@@ -224,12 +188,10 @@ export class Settings {
 
   /** @returns {import("./protocol.js").Settings} Keys that the chosen method does not read are left out. */
   toEngine() {
-    const made = { common: { "run.accumulation": "1" }, left: {}, right: {} };
+    const made = { common: {}, left: {}, right: {} };
     for (const s of this.#all) {
       if (s.scope !== "page" && this.#used(s) && s.value !== "") made[s.scope][s.key] = s.value;
     }
-    // A document has to fit into a batch.
-    made.common["data.cutoff_length"] = String(Math.min(512, Number(made.common["run.batch_tokens"])));
     return made;
   }
 

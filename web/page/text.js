@@ -3,6 +3,7 @@
 
 import { $, chosen, el, latest, nextFrame, onChosen, settled, SIDES } from "./dom.js";
 import { classOf, number, percent, QUANTITIES, visible } from "./format.js";
+import schema from "./schema.js";
 
 const MOST_DOCUMENTS = 100;
 
@@ -253,8 +254,9 @@ function verdict(label, candidates, p, entropy, gate, names) {
   const how = top.id === label.id
     ? `The model expects ${text} most of all`
     : `The model expects ${quoted(top.text)}; ${text} is only its number ${label.rank}`;
-  const sure = entropy < 0.5 ? ", and is sure of it" : entropy < 2 ? ", without being sure" : ", and is unsure";
-  const conflict = p < 0.1 && entropy < 0.5 ? " This is a confident conflict." : "";
+  const isSure = entropy < schema.conflict.entropy;
+  const sure = isSure ? ", and is sure of it" : entropy < 2 ? ", without being sure" : ", and is unsure";
+  const conflict = isSure && p < schema.conflict.probability ? " This is a confident conflict." : "";
   const force = (g) => (g < 0.1 ? "leaves it nearly alone" : g < 0.6 ? "pushes gently" : "pushes hard");
   const does = gate.map((g, i) => `${names[i]} ${force(g)}, with weight ${number(g, 2)}`).join("; ");
   return `${how}${sure}.${conflict} Training raises ${text} and lowers the rest: ${does}.`;

@@ -32,3 +32,10 @@ pub fn version() -> String {
     // All crates of the workspace carry one version.
     env!("CARGO_PKG_VERSION").to_owned()
 }
+
+/// What is known of every setting, as JSON: see `temper_engine::config::schema`. The page has the same text as a file,
+/// since it makes its controls before the module is there.
+#[wasm_bindgen]
+pub fn schema() -> String {
+    temper_engine::config::schema().to_string()
+}

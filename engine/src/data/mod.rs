@@ -12,14 +12,16 @@ pub mod loader;
 pub mod packing;
 pub mod record;
 pub mod set;
+pub mod settings;
 pub mod template;
 pub mod tokenizer;
 
 pub use encode::{EncodeOptions, EncodeReport, Encoded, encode};
 pub use loader::{Cursor, Loader};
 pub use packing::pack;
-pub use record::{Content, Conversation, Format, Kind, Message, OnError, Record, Report};
+pub use record::{Content, Conversation, Kind, Message, OnError, Record, RecordFormat, Report};
 pub use set::{DataSet, ReadOptions, read_measured, read_set};
+pub use settings::{DataSection, TrainOn};
 pub use template::{ChatTemplate, Date, RenderOptions, Rendered};
 pub use tokenizer::{GgufVocabulary, Tokenizer};
 

@@ -13,12 +13,12 @@
 //! | `text` | `text` | one text, trained throughout |
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::settings::choice;
 
 /// A longer line is refused: it is no record, but a file in another format.
 const MAX_LINE_BYTES: usize = 64 << 20;
@@ -30,43 +30,21 @@ const ROLES: [&str; 8] = ["system", "developer", "user", "assistant", "tool", "f
 const ALLOWED: &str = "`messages` (or ShareGPT `conversations`), `prompt` and `completion`, `instruction` and `output`, \
                        `question` and `answer`, or `text`";
 
-/// What the user says the file holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// The first usable record decides.
-    #[default]
-    Auto,
-    /// `messages` or `conversations`.
-    Messages,
-    /// `prompt` and `completion`.
-    PromptCompletion,
-    /// `instruction`, `input` and `output`.
-    Instruction,
-    /// `text`, or a plain text file.
-    Text,
-    /// `question` and `answer`.
-    QuestionAnswer,
-}
-
-impl FromStr for Format {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        Ok(match name {
-            "auto" => Self::Auto,
-            "messages" => Self::Messages,
-            "prompt_completion" => Self::PromptCompletion,
-            "instruction" => Self::Instruction,
-            "text" => Self::Text,
-            "question_answer" => Self::QuestionAnswer,
-            _ => {
-                return Err(format!(
-                    "unknown format {name:?}: use auto, messages, prompt_completion, instruction, text or \
-                     question_answer"
-                ));
-            }
-        })
+choice! {
+    /// What the user says the file holds.
+    pub enum RecordFormat {
+        /// The first usable record decides.
+        Auto = "auto",
+        /// The field messages, or conversations.
+        Messages = "messages",
+        /// The fields prompt and completion.
+        PromptCompletion = "prompt_completion",
+        /// The fields instruction, input and output.
+        Instruction = "instruction",
+        /// The field text, or a plain text file.
+        Text = "text",
+        /// The fields question and answer.
+        QuestionAnswer = "question_answer",
     }
 }
 
@@ -98,15 +76,14 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What to do with a line that cannot be used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnError {
-    /// Fail with its file, line and cause.
-    #[default]
-    Stop,
-    /// Leave it out and count it.
-    Skip,
+choice! {
+    /// What to do with a line that cannot be used.
+    pub enum OnError {
+        /// Fail with its file, line and cause.
+        Stop = "stop",
+        /// Leave it out and count it.
+        Skip = "skip",
+    }
 }
 
 /// One turn of a conversation.
@@ -176,7 +153,7 @@ pub struct Report {
 /// # Errors
 /// [`Error::Record`] for the first line that cannot be used, unless `on_error` is [`OnError::Skip`]; [`Error::Data`] for
 /// a file that is empty or has no usable record.
-pub fn parse(name: &str, bytes: &[u8], format: Format, on_error: OnError) -> Result<(Vec<Record>, Report)> {
+pub fn parse(name: &str, bytes: &[u8], format: RecordFormat, on_error: OnError) -> Result<(Vec<Record>, Report)> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     let data_error = |problem: String| Error::Data { file: name.into(), problem };
@@ -184,7 +161,7 @@ pub fn parse(name: &str, bytes: &[u8], format: Format, on_error: OnError) -> Res
         return Err(data_error("the file is empty: give JSONL (one JSON object a line) or a text file".into()));
     };
     let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
-    let plain = matches!(format, Format::Auto | Format::Text)
+    let plain = matches!(format, RecordFormat::Auto | RecordFormat::Text)
         && match ending.as_deref() {
             Some("jsonl" | "ndjson" | "json") => false,
             Some("txt" | "text" | "md") => true,
@@ -202,12 +179,12 @@ pub fn parse(name: &str, bytes: &[u8], format: Format, on_error: OnError) -> Res
     }
 
     let mut kind = match format {
-        Format::Auto => None,
-        Format::Messages => Some(Kind::Messages),
-        Format::PromptCompletion => Some(Kind::PromptCompletion),
-        Format::Instruction => Some(Kind::Instruction),
-        Format::Text => Some(Kind::Text),
-        Format::QuestionAnswer => Some(Kind::QuestionAnswer),
+        RecordFormat::Auto => None,
+        RecordFormat::Messages => Some(Kind::Messages),
+        RecordFormat::PromptCompletion => Some(Kind::PromptCompletion),
+        RecordFormat::Instruction => Some(Kind::Instruction),
+        RecordFormat::Text => Some(Kind::Text),
+        RecordFormat::QuestionAnswer => Some(Kind::QuestionAnswer),
     };
     // Blank lines at the end are how editors leave files; blank lines elsewhere are damage.
     let end = bytes.iter().rposition(|byte| !byte.is_ascii_whitespace()).map_or(0, |last| last + 1);
@@ -476,12 +453,12 @@ fn fields(object: &Map<String, Value>) -> String {
 mod tests {
     use super::*;
 
-    fn stop(name: &str, text: &str, format: Format) -> String {
+    fn stop(name: &str, text: &str, format: RecordFormat) -> String {
         parse(name, text.as_bytes(), format, OnError::Stop).unwrap_err().to_string()
     }
 
     fn one(text: &str) -> (Content, Kind) {
-        let (mut records, report) = parse("d.jsonl", text.as_bytes(), Format::Auto, OnError::Stop).unwrap();
+        let (mut records, report) = parse("d.jsonl", text.as_bytes(), RecordFormat::Auto, OnError::Stop).unwrap();
         (records.remove(0).content, report.kind)
     }
 
@@ -541,7 +518,7 @@ mod tests {
         for _ in 0..20 {
             text.push_str("{half\n");
         }
-        let (records, report) = parse("d.jsonl", text.as_bytes(), Format::Auto, OnError::Skip).unwrap();
+        let (records, report) = parse("d.jsonl", text.as_bytes(), RecordFormat::Auto, OnError::Skip).unwrap();
         assert_eq!(records, [Record { line: 2, content: Content::Text("ok".into()) }]);
         assert_eq!((report.kind, report.records, report.skipped, report.problems.len()), (Kind::Text, 1, 22, 5));
         assert!(report.problems[0].starts_with("d.jsonl, line 1: field `text` must be a string, found a number"));
@@ -549,21 +526,25 @@ mod tests {
 
     #[test]
     fn the_name_decides_between_plain_text_and_records() {
-        let (records, report) = parse("book.txt", b"{not json", Format::Auto, OnError::Stop).unwrap();
+        let (records, report) = parse("book.txt", b"{not json", RecordFormat::Auto, OnError::Stop).unwrap();
         assert_eq!((records.len(), report.kind), (1, Kind::Text));
-        assert!(stop("book.jsonl", "not json", Format::Auto).contains("line 1: not a JSON object"));
-        assert!(stop("a.json", "[{\"text\":\"a\"}]", Format::Auto).contains("JSON array"));
-        assert!(stop("a.txt", " \n", Format::Auto).contains("empty"));
-        assert!(stop("a.txt", "plain", Format::Messages).contains("line 1"));
-        let bad = parse("a.txt", b"ok\nbad \xff", Format::Auto, OnError::Stop).unwrap_err().to_string();
+        assert!(stop("book.jsonl", "not json", RecordFormat::Auto).contains("line 1: not a JSON object"));
+        assert!(stop("a.json", "[{\"text\":\"a\"}]", RecordFormat::Auto).contains("JSON array"));
+        assert!(stop("a.txt", " \n", RecordFormat::Auto).contains("empty"));
+        assert!(stop("a.txt", "plain", RecordFormat::Messages).contains("line 1"));
+        let bad = parse("a.txt", b"ok\nbad \xff", RecordFormat::Auto, OnError::Stop).unwrap_err().to_string();
         assert_eq!(bad, "a.txt, line 2: byte 7 of the file is not UTF-8 text");
     }
 
     #[test]
     fn a_byte_order_mark_and_windows_line_ends_do_not_matter() {
-        let (records, _) =
-            parse("d.jsonl", b"\xEF\xBB\xBF{\"text\":\"a\"}\r\n{\"text\":\"b\"}\r\n\r\n", Format::Auto, OnError::Stop)
-                .unwrap();
+        let (records, _) = parse(
+            "d.jsonl",
+            b"\xEF\xBB\xBF{\"text\":\"a\"}\r\n{\"text\":\"b\"}\r\n\r\n",
+            RecordFormat::Auto,
+            OnError::Stop,
+        )
+        .unwrap();
         assert_eq!(records.len(), 2);
     }
 }

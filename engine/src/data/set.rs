@@ -1,9 +1,8 @@
 //! A data set as documents: parsed, rendered with the model's chat template, tokenised.
 
-use crate::config::{DataSection, TrainOn};
 use crate::data::{
-    ChatTemplate, Content, Document, EncodeOptions, EncodeReport, Format, OnError, Record, Report, Tokenizer, encode,
-    record,
+    ChatTemplate, Content, DataSection, Document, EncodeOptions, EncodeReport, OnError, Record, RecordFormat, Report,
+    Tokenizer, TrainOn, encode, record,
 };
 use crate::error::{Error, Result};
 use crate::eval::perplexity::{self, WINDOW};
@@ -12,7 +11,7 @@ use crate::eval::perplexity::{self, WINDOW};
 #[derive(Clone, Copy, Debug)]
 pub struct ReadOptions {
     /// What its records look like.
-    pub format: Format,
+    pub format: RecordFormat,
     /// What happens to a broken record.
     pub on_error: OnError,
     /// Longest document, in tokens.
@@ -34,7 +33,7 @@ impl ReadOptions {
 
     /// The same for a set that is only measured: it may look different, and none of it is skipped.
     pub fn measured(self) -> Self {
-        Self { format: Format::Auto, on_error: OnError::Stop, ..self }
+        Self { format: RecordFormat::Auto, on_error: OnError::Stop, ..self }
     }
 }
 

@@ -13,17 +13,19 @@ use crate::error::Result;
 use crate::kernels::Packed;
 use crate::loss::plan::columns_per_tile;
 use crate::rng::{Rng, mix};
+use crate::settings::choice;
 use crate::weights::{RawTensor, WeightFormat, WeightSource};
 
-/// How frozen matrices are held on the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
-    /// Everything in f32.
-    F32,
-    /// Frozen block matrices in f16, half the memory; de-quantised when used.
-    F16,
-    /// Frozen block matrices as the file stores them, de-quantised when used.
-    AsStored,
+choice! {
+    /// How frozen matrices are held on the device.
+    pub enum Hold {
+        /// Everything in single precision.
+        F32 = "f32",
+        /// Frozen block matrices in half precision, on any device; products are in single precision.
+        F16 = "f16",
+        /// Frozen block matrices as the file has them: quantised blocks stay quantised until they are used.
+        AsStored = "as-is",
+    }
 }
 
 /// Standard deviation of random weights, as the Hugging Face configurations' `initializer_range` default.

@@ -10,6 +10,7 @@ pub mod files;
 pub mod linear;
 pub mod load;
 pub mod parameter;
+pub mod settings;
 pub mod vocabulary;
 
 use burn::tensor::Tensor;

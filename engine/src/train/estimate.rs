@@ -3,10 +3,12 @@
 use serde::Serialize;
 
 use super::session::KEEP_BYTES;
-use crate::config::{AdapterKind, Config, Storage};
+use crate::config::Config;
 use crate::loss::plan::{HeadLimits, head_plan};
 use crate::model::architecture::Architecture;
 use crate::model::block::Saved;
+use crate::model::load::Hold;
+use crate::model::settings::AdapterKind;
 use crate::train::session::Recompute;
 use crate::weights::WeightSource;
 
@@ -38,9 +40,9 @@ impl Estimate {
         let blocks = per_block(&|(_, outputs, inputs)| (*outputs as u64).saturating_mul(*inputs as u64));
         let rest = f32s(parameters.saturating_sub(blocks));
         let base = match config.run.storage {
-            Storage::F32 => f32s(parameters),
-            Storage::F16 => blocks.saturating_mul(2).saturating_add(rest),
-            Storage::AsIs => stored_blocks(arch, weights).unwrap_or(f32s(blocks)).saturating_add(rest),
+            Hold::F32 => f32s(parameters),
+            Hold::F16 => blocks.saturating_mul(2).saturating_add(rest),
+            Hold::AsStored => stored_blocks(arch, weights).unwrap_or(f32s(blocks)).saturating_add(rest),
         };
         let trained = match config.adapter.kind {
             AdapterKind::None => parameters,

@@ -9,3 +9,4 @@ pub mod result;
 pub mod run;
 pub mod schedule;
 pub mod session;
+pub mod settings;

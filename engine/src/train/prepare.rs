@@ -3,7 +3,8 @@
 use super::optimiser::AdamW;
 use super::schedule::Schedule;
 use super::session::Session;
-use crate::config::{AdapterKind, Config, OptimSection, Storage, Targets};
+use super::settings::OptimSection;
+use crate::config::Config;
 use crate::data::Loader;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -12,6 +13,7 @@ use crate::model::Model;
 use crate::model::adapter::LoraSettings;
 use crate::model::files::ModelFiles;
 use crate::model::load::Hold;
+use crate::model::settings::{AdapterKind, Targets};
 use crate::rng::mix;
 
 /// Up to so many epochs, their steps are counted exactly and not estimated from the first.
@@ -44,11 +46,7 @@ pub struct Plan {
 /// What the weights lack, storage that full fine-tuning cannot use, device errors.
 pub fn base(config: &Config, files: &ModelFiles, device: &Device) -> Result<Model> {
     let full = config.adapter.kind == AdapterKind::None;
-    let hold = match config.run.storage {
-        Storage::F32 => Hold::F32,
-        Storage::F16 => Hold::F16,
-        Storage::AsIs => Hold::AsStored,
-    };
+    let hold = config.run.storage;
     if full && hold != Hold::F32 {
         let problem = "[run] storage: only frozen weights can be held smaller than f32; use an adapter, or f32";
         return Err(Error::Config { problems: vec![problem.into()] });
@@ -115,7 +113,7 @@ pub fn plan(config: &Config, loader: &Loader) -> Result<Plan> {
     };
     Ok(Plan {
         steps,
-        schedule: Schedule::new(&config.optim, steps),
+        schedule: Schedule::new(config.optim.schedule, config.optim.learning_rate, config.optim.warmup_ratio, steps),
         batch_tokens: run.batch_tokens,
         accumulation: run.accumulation,
         packing: config.data.packing,

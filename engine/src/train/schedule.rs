@@ -10,7 +10,19 @@
 //! constant:   peak
 //! ```
 
-use crate::config::{OptimSection, ScheduleKind};
+use crate::settings::choice;
+
+choice! {
+    /// Course of the learning rate after warm-up.
+    pub enum ScheduleKind {
+        /// The rate falls to 0 along half a cosine.
+        Cosine = "cosine",
+        /// The rate falls to 0 in a straight line.
+        Linear = "linear",
+        /// The rate stays as it is.
+        Constant = "constant",
+    }
+}
 
 /// Learning rate as a function of the step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,10 +38,9 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of a run of `steps` optimiser steps.
-    pub fn new(optim: &OptimSection, steps: u64) -> Self {
-        let warmup = (steps as f64 * optim.warmup_ratio).ceil() as u64;
-        Self { kind: optim.schedule, peak: optim.learning_rate, steps, warmup }
+    /// The schedule of a run of `steps` optimiser steps, `warmup_ratio` of which are its warm-up.
+    pub fn new(kind: ScheduleKind, peak: f64, warmup_ratio: f64, steps: u64) -> Self {
+        Self { kind, peak, steps, warmup: (steps as f64 * warmup_ratio).ceil() as u64 }
     }
 
     /// Rate of the optimiser step `step`, counted from 0. Steps past the end have the rate of the end.
@@ -94,21 +105,12 @@ mod tests {
 
     #[test]
     fn warm_up_is_rounded_up_to_whole_steps() {
-        let optim = |warmup_ratio| OptimSection {
-            learning_rate: 1e-4,
-            schedule: ScheduleKind::Cosine,
-            warmup_ratio,
-            weight_decay: 0.0,
-            max_grad_norm: 1.0,
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-        };
-        assert_eq!(Schedule::new(&optim(0.03), 100).warmup, 3);
-        assert_eq!(Schedule::new(&optim(0.03), 101).warmup, 4);
-        assert_eq!(Schedule::new(&optim(0.0), 100).warmup, 0);
-        assert_eq!(Schedule::new(&optim(1.0), 5).at(4), 1e-4 * 0.8);
-        assert!(Schedule::new(&optim(1.0), 1).at(0) == 0.0);
+        let of = |warmup_ratio, steps| Schedule::new(ScheduleKind::Cosine, 1e-4, warmup_ratio, steps);
+        assert_eq!(of(0.03, 100).warmup, 3);
+        assert_eq!(of(0.03, 101).warmup, 4);
+        assert_eq!(of(0.0, 100).warmup, 0);
+        assert_eq!(of(1.0, 5).at(4), 1e-4 * 0.8);
+        assert!(of(1.0, 1).at(0) == 0.0);
     }
 
     #[test]

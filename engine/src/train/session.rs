@@ -13,19 +13,19 @@ use crate::loss::objective::{BatchStats, Objective};
 use crate::model::block::Saved;
 use crate::model::{Forward, Keep, Model};
 use crate::rng::mix;
+use crate::settings::choice;
 use crate::train::optimiser::{self, AdamW};
 
-/// Whether blocks run a second time before their pull-back (gradient checkpointing).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Recompute {
-    /// Run again only where keeping everything would take more than [`KEEP_BYTES`].
-    #[default]
-    Auto,
-    /// Always: least memory.
-    Always,
-    /// Never: a third fewer operations.
-    Never,
+choice! {
+    /// Whether blocks run a second time in the backward pass (gradient checkpointing).
+    pub enum Recompute {
+        /// Only where keeping everything would take more than 512 MiB a micro-batch.
+        Auto = "auto",
+        /// In every step: least memory.
+        Always = "always",
+        /// In no step: a third fewer operations.
+        Never = "never",
+    }
 }
 
 /// With [`Recompute::Auto`], what a micro-batch's kept activations may take: 512 MiB.

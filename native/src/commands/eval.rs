@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use temper_engine::data::{Document, Format, OnError, ReadOptions, Tokenizer, read_measured};
+use temper_engine::data::{Document, OnError, ReadOptions, RecordFormat, Tokenizer, read_measured};
 use temper_engine::eval::perplexity::{self, WINDOW};
 use temper_engine::loss::objective::TOP_K_MIN;
 use temper_engine::{Device, Error, wait};
@@ -24,7 +24,7 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
         (Some(path), _) => text_windows(path, tokenizer, context)?,
         (None, Some(path)) => {
             let options = ReadOptions {
-                format: Format::Auto,
+                format: RecordFormat::Auto,
                 on_error: OnError::Stop,
                 cutoff_length: context,
                 last_turn_only: false,

@@ -1,6 +1,7 @@
 //! One module a command; each has `run(args, &Global) -> anyhow::Result<()>`.
 
 pub mod bench;
+pub mod config;
 pub mod devices;
 pub mod eval;
 pub mod generate;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use temper_engine::config::{Architecture as ConfigArchitecture, Config, Init};
+use temper_engine::config::{ArchitectureSource, Config, Init};
 use temper_engine::data::{Document, ReadOptions, read_measured, read_set};
 use temper_engine::eval::perplexity::first_tokens;
 use temper_engine::host::Clock;
@@ -189,8 +189,8 @@ fn model_files(config: &Config) -> temper_engine::Result<ModelFiles> {
         return open_model(&config.model.path);
     }
     let (bytes, file) = match &config.model.architecture {
-        Some(ConfigArchitecture::Path(path)) => (read_data(path)?, path.clone()),
-        Some(ConfigArchitecture::Inline(table)) => {
+        Some(ArchitectureSource::Path(path)) => (read_data(path)?, path.clone()),
+        Some(ArchitectureSource::Inline(table)) => {
             let json = serde_json::to_vec(table).map_err(|e| Error::Config { problems: vec![e.to_string()] })?;
             (json, "[model] architecture".to_string())
         }

@@ -6,6 +6,22 @@
 use super::{STAT_ENTROPY, STAT_FIELDS, STAT_LABEL_LOGIT, STAT_MAX, STAT_SUM, STAT_SUM_SQ, STAT_U};
 use crate::kernels::gate::GateParams;
 
+/// The kinds of [`GateParams`]'s table, by the names that the shader has for them.
+#[allow(missing_docs, reason = "the table describes them")]
+pub mod kind {
+    pub const SFT: u32 = 0;
+    pub const LINEAR: u32 = 1;
+    pub const POWER: u32 = 2;
+    pub const SIGMOID: u32 = 3;
+    pub const HARD: u32 = 4;
+    pub const DFT: u32 = 5;
+    pub const TALR: u32 = 6;
+    pub const MILE: u32 = 7;
+    pub const DEFT: u32 = 8;
+    pub const PROFIT: u32 = 9;
+    pub const MASKED: u32 = 10;
+}
+
 /// Writes `weight [rows]`, `scale` times the gate of each row of `stats [rows, 8]`; the gates are [`GateParams`]'s table.
 ///
 /// The cross entropy is formed as `ln sum + (max - label logit)` rather than from the log-sum-exp, whose own rounding
@@ -27,17 +43,17 @@ fn gate_of(params: &GateParams, stats: &[f32]) -> f32 {
     let h = entropy / normalizer;
     let indicator = |keep: bool| if keep { 1.0 } else { 0.0 };
     match kind {
-        0 => 1.0,
-        1 => h,
-        2 => power(h, exponent),
-        3 => 1.0 / (1.0 + (-a * (h - b)).exp()),
-        4 => indicator(h > threshold),
-        5 => (-ce).exp(),
-        6 => (-ce / a).exp().max(b),
-        7 => power(a + (log_sum - stats[STAT_U] / sum).max(0.0), exponent) * b,
-        8 => (-ce * (stats[STAT_SUM_SQ] / (sum * sum))).exp(),
-        9 => indicator(ce < b),
-        10 => indicator(!(entropy <= threshold && ce >= b)),
+        kind::SFT => 1.0,
+        kind::LINEAR => h,
+        kind::POWER => power(h, exponent),
+        kind::SIGMOID => 1.0 / (1.0 + (-a * (h - b)).exp()),
+        kind::HARD => indicator(h > threshold),
+        kind::DFT => (-ce).exp(),
+        kind::TALR => (-ce / a).exp().max(b),
+        kind::MILE => power(a + (log_sum - stats[STAT_U] / sum).max(0.0), exponent) * b,
+        kind::DEFT => (-ce * (stats[STAT_SUM_SQ] / (sum * sum))).exp(),
+        kind::PROFIT => indicator(ce < b),
+        kind::MASKED => indicator(!(entropy <= threshold && ce >= b)),
         // As in the shader: a kind that is not in the table must not train as SFT. NaN stops the step.
         _ => f32::NAN,
     }

@@ -1,0 +1,37 @@
+//! `[data]`: what to train and evaluate on.
+
+use super::record::{OnError, RecordFormat};
+use crate::settings::{Range, choice, settings};
+
+choice! {
+    /// Which assistant turns of a chat are trained.
+    pub enum TrainOn {
+        /// Every one.
+        All = "all",
+        /// The last one only.
+        Last = "last",
+    }
+}
+
+settings! {
+    /// What to train and evaluate on.
+    pub struct DataSection in "data" {
+        /// JSONL or text to train on.
+        train: String = String::new(), required = "a JSONL file";
+        /// JSONL or text on which the target loss is measured before and after.
+        target: Option<String> = None;
+        /// JSONL or text on which forgetting is measured before and after.
+        general: Option<String> = None;
+        /// What the records of the training set look like.
+        format: RecordFormat = RecordFormat::Auto;
+        /// Longest document in tokens; longer ones are cut.
+        cutoff_length: usize = 2048, range = Range::at_least(2.0),
+            derived = "2048, or run.batch_tokens where that is smaller", aliases = &["cutoff_len", "max_length"];
+        /// Several documents in one row, each with its own attention and positions.
+        packing: bool = true;
+        /// What happens to a record that cannot be used.
+        on_error: OnError = OnError::Stop;
+        /// Which assistant turns of a chat are trained.
+        train_on: TrainOn = TrainOn::All;
+    }
+}

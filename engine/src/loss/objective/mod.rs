@@ -1,0 +1,520 @@
+//! The objective table: what each trained token's cross entropy is multiplied by.
+//!
+//! Place in the flow: `logits tile -> row statistics -> [objective: weight] -> gradient over the logits`. An objective
+//! is a *weight per token*, computed from that token's row statistics (and for some objectives from statistics of the
+//! whole optimiser batch) and treated as a constant by the gradient. For every objective of the table
+//!
+//! ```text
+//! loss     = sum_t value_t / N
+//! gradient = weight_t * (softmax(z_t) - onehot(y_t)) / N
+//! ```
+//!
+//! with `N` the trained tokens of the whole accumulated batch and `value_t = weight_t * ce_t` (DEFT alone has another
+//! value, see [`deft`]; its gradient has the same form). Notation of the table: `ce = lse - z_y` (nats),
+//! `p = exp(-ce)`, `H_K` the entropy of the softmax over the K largest logits only (renormalised, nats), `H` the entropy
+//! of the full softmax (nats), `h = H_K / normalizer`, `q15(x)` the 15th percentile of `x` over the batch.
+//!
+//! | objective | weight | value | source |
+//! |---|---|---|---|
+//! | `sft` | 1 | ce | - |
+//! | `eaft`, gate `linear` | h | h ce | arXiv 2601.02151 Eq. 3; K = 20 |
+//! | `eaft`, gate `power` | h^exponent | h^e ce | same, section 5.1 (exponent 2, 3) |
+//! | `eaft`, gate `sigmoid` | 1 / (1 + exp(-steepness (h - midpoint))) | w ce | same, 30 and 0.17 |
+//! | `eaft`, gate `hard` | 1 if H_K > q15(H_K), else 0 | w ce | same, Eq. 4 |
+//! | `masked_sft` | 0 if H_K <= q15(H_K) and p <= q15(p), else 1 | w ce | same, section 3.2 (the pilot) |
+//! | `dft` | p | p ce | arXiv 2508.05629 |
+//! | `talr` | max(exp(-ce / tau), w_min), tau = median over sequences of the mean ce | w ce | arXiv 2509.20758 |
+//! | `mile` | (sigma + H)^gamma / batch mean of the same | w ce | arXiv 2310.19531 |
+//! | `deft` | p^a, a = sum_v P(v)^2 | (1 - p^a) / a | arXiv 2602.11424 |
+//! | `profit` | 1 if p > threshold, else 0 | w ce | arXiv 2601.09195; 0.1 |
+//!
+//! Choices where the sources are silent or differ:
+//! - *Batch* means all trained rows of one optimiser step, over all its micro-batches: the result does not depend on how
+//!   the batch is split or packed. Rows with an ignored label are in no statistic and no denominator.
+//! - What one objective decides for itself stands in its file.
+//!
+//! **Where the next objectives join.** The device's gate kernel only fills a buffer of one weight a row, and the gradient
+//! kernel only reads it. A weight per *sample* (FLOW) is a factor on that buffer, applied after the gate. A *reference
+//! model* (SFT-KL, ASFT) adds `beta (P - P_ref)` to the gradient of a row and `beta KL` to its value: one more pass over
+//! the tile after the gradient was written; its weight on the cross entropy stays one of the rows above. Neither changes
+//! a kernel; both are a variant here plus an input of the head.
+//!
+//! **An objective is one file**: its constants (declared settings), formula, batch statistics, kernel parameters and tests.
+//! A new one takes that file, its lines in this one, and a kind in `gate.wgsl`, its CPU twin and the oracle.
+
+use serde::{Deserialize, Serialize};
+use toml::Value;
+
+use crate::error::{Error, Result};
+use crate::kernels::cpu::gate::kind;
+pub use crate::kernels::gate::GateParams;
+use crate::kernels::row_stats::RowStats;
+use crate::settings::{Key, Problem, Reader, Setting, Settings, choice};
+
+pub mod deft;
+pub mod dft;
+pub mod eaft;
+pub mod masked_sft;
+pub mod mile;
+pub mod profit;
+mod quantile;
+#[cfg(test)]
+mod samples;
+pub mod sft;
+pub mod talr;
+
+pub use eaft::{TOP_K_MAX, TOP_K_MIN};
+pub use quantile::conflict_share_quantile;
+
+/// One row of the table: what it makes of a row of logits, given the scalars of the row's batch.
+trait Rule {
+    /// The rule with its constants.
+    fn of(section: &ObjectiveSection) -> Self
+    where
+        Self: Sized;
+
+    /// True where no weight is known before the statistics of the whole optimiser batch are.
+    fn needs_batch(&self) -> bool {
+        false
+    }
+
+    /// The K of the entropy that the weight reads, `None` where it reads none.
+    fn top_k(&self) -> Option<usize> {
+        None
+    }
+
+    /// Scalars that are known without any row.
+    fn fix(&self, _batch: &mut BatchStats) {}
+
+    /// Scalars of the batch's rows, of which there is at least one; `sequence_of_row` as in [`Objective::batch`].
+    fn gather(&self, _rows: &[RowStats], _sequence_of_row: &[u32], _batch: &mut BatchStats) {}
+
+    /// The weight.
+    fn weight(&self, row: &RowStats, batch: &BatchStats) -> f32;
+
+    /// What the row adds to the loss before the division by N.
+    fn loss(&self, row: &RowStats, batch: &BatchStats) -> f32 {
+        self.weight(row, batch) * row.ce
+    }
+
+    /// The weight in the form that the device's gate kernel evaluates.
+    fn gate(&self, batch: &BatchStats) -> GateParams;
+}
+
+/// The list of objectives: the name in a configuration and the rule of each.
+macro_rules! objectives {
+    ($($(#[doc = $help:literal])+ $variant:ident($rule:ty) = $name:literal as $label:literal),+ $(,)?) => {
+        choice! {
+            /// Objective names as a configuration spells them.
+            pub enum Method { $($(#[doc = $help])+ $variant = $name as $label),+ }
+        }
+
+        /// One row of the table with its constants. Build it with [`Objective::from_section`], which validates.
+        #[derive(Debug, Clone, Copy, PartialEq)]
+        pub enum Objective { $($(#[doc = $help])+ $variant($rule)),+ }
+
+        impl Objective {
+            fn of(section: &ObjectiveSection) -> Self {
+                match section.method {
+                    $(Method::$variant => Self::$variant(<$rule>::of(section))),+
+                }
+            }
+
+            fn rule(&self) -> &dyn Rule {
+                match self {
+                    $(Self::$variant(rule) => rule),+
+                }
+            }
+
+            /// The name in a configuration.
+            pub fn method(&self) -> Method {
+                match self {
+                    $(Self::$variant(_) => Method::$variant),+
+                }
+            }
+        }
+    };
+}
+
+objectives! {
+    /// Plain fine-tuning: every token counts the same, also those on which the text contradicts the model.
+    Sft(sft::Sft) = "sft" as "SFT: every token counts",
+    /// Entropy-adaptive fine-tuning: a token counts as much as the model is unsure, so confident conflicts hardly do.
+    Eaft(eaft::Eaft) = "eaft" as "EAFT: unsure tokens count",
+    /// Plain fine-tuning without the tokens that are lowest in both entropy and probability.
+    MaskedSft(masked_sft::MaskedSft) = "masked_sft" as "Masked SFT: conflicts left out",
+    /// Dynamic fine-tuning: a token counts by its probability p.
+    Dft(dft::Dft) = "dft" as "DFT: expected tokens count",
+    /// Token-adaptive loss reweighting: a token counts by exp(-loss / tau), but never less than a floor.
+    Talr(talr::Talr) = "talr" as "TALR: easy tokens first",
+    /// MiLe loss: a token counts by (sigma + entropy)^gamma, 1 on average over the batch.
+    Mile(mile::Mile) = "mile" as "MiLe: unsure tokens count more",
+    /// Dynamic entropy fine-tuning: a token counts by p^a, where a is near 1 if the prediction has one peak.
+    Deft(deft::Deft) = "deft" as "DEFT: by the prediction's peak",
+    /// Probability-guided selection: tokens above a probability count, the others are left out.
+    Profit(profit::Profit) = "profit" as "ProFiT: likely tokens only",
+}
+
+/// The section `[objective]`: the method, and the constants that the objectives' files declare.
+macro_rules! section {
+    ($($(#[doc = $about:literal])+ $part:ident: $type:ty),+ $(,)?) => {
+        /// `[objective]`: the row of the objective table and its constants. Keys that the method does not read are checked
+        /// and otherwise ignored, so that one file can be run with several methods.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        pub struct ObjectiveSection {
+            /// What each token's cross entropy is multiplied by.
+            pub method: Method,
+            $($(#[doc = $about])+ #[serde(flatten)] pub $part: $type),+
+        }
+
+        impl Default for ObjectiveSection {
+            fn default() -> Self {
+                Self { method: Method::Eaft, $($part: <$type>::default()),+ }
+            }
+        }
+
+        impl Settings for ObjectiveSection {
+            const SECTION: &'static str = "objective";
+            const HELP: &'static str = "What is minimised. Constants that the method does not read are checked and ignored.";
+
+            fn keys() -> Vec<&'static Key> {
+                const METHOD: &Key = &Key {
+                    name: "method",
+                    help: "What each token's cross entropy is multiplied by.",
+                    label: "objective",
+                    kind: Method::KIND,
+                    aliases: &["loss"],
+                    ..Key::PLAIN
+                };
+                let mut keys = vec![METHOD];
+                $(keys.extend(<$type>::keys());)+
+                keys
+            }
+
+            fn read(reader: &mut Reader, base: Self) -> Self {
+                Self {
+                    method: reader.value(Self::SECTION, "method", base.method),
+                    $($part: <$type>::read(reader, base.$part)),+
+                }
+            }
+
+            fn values(&self) -> Vec<Option<Value>> {
+                let mut values = vec![self.method.to_value()];
+                $(values.extend(self.$part.values());)+
+                values
+            }
+        }
+    };
+}
+
+section! {
+    /// Of the entropy gate; K is masked SFT's, too.
+    eaft: eaft::Eaft,
+    /// Of masked SFT.
+    masked_sft: masked_sft::Edges,
+    /// Of TALR.
+    talr: talr::Talr,
+    /// Of MiLe.
+    mile: mile::Mile,
+    /// Of ProFiT.
+    profit: profit::Profit,
+}
+
+impl ObjectiveSection {
+    /// Takes the section out of a reader, with the defaults that depend on what is given.
+    pub fn resolve(reader: &mut Reader) -> Self {
+        let base = Self { eaft: eaft::Eaft::defaults(reader), ..Self::default() };
+        let section = Self::read(reader, base);
+        // A gate that could not be read would make its parameters look wrong too; those wait for the next attempt.
+        let unread = ["gate", "exponent"].iter().any(|key| reader.refused(Self::SECTION, key));
+        if let Some(Problem { key, problem }) = section.eaft.contradiction().filter(|_| !unread) {
+            reader.problem(Self::SECTION, key, problem);
+        }
+        section
+    }
+
+    /// Reads `[objective]` alone, from overrides of the form `(objective.key, value)`: for commands that evaluate an
+    /// objective without a run. `method` is applied first.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with every problem, among them keys of other sections.
+    pub fn from_overrides(method: &str, overrides: &[(String, String)]) -> Result<Self> {
+        let mut all = vec![("objective.method".to_string(), method.to_string())];
+        all.extend_from_slice(overrides);
+        let mut reader = Reader::new(vec![Self::section()], "", "", &all);
+        let objective = Self::resolve(&mut reader);
+        reader.finish()?;
+        Ok(objective)
+    }
+}
+
+/// Scalars of one optimiser batch, over all its trained rows. An empty batch is fine: its scalars are neutral.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatchStats {
+    /// Vocabulary size, which bounds K.
+    pub vocab: usize,
+    /// Percentile of `H_K` in nats; minus infinity where nothing is to be dropped.
+    pub entropy_threshold: f32,
+    /// Percentile of `p`; minus infinity where nothing is to be dropped.
+    pub probability_threshold: f32,
+    /// The same threshold as a cross entropy (`p <= probability_threshold` is `ce >= ce_threshold`). Comparing this one
+    /// needs a subtraction only, so every device takes the same decision for the row that *is* the percentile, which an
+    /// approximate `exp` would not.
+    pub ce_threshold: f32,
+    /// TALR's temperature in nats.
+    pub tau: f32,
+    /// Mean of `(sigma + H)^gamma`.
+    pub mile_mean: f32,
+}
+
+impl BatchStats {
+    /// What objectives that need no statistics of the batch are given.
+    pub fn neutral(vocab: usize) -> Self {
+        Self {
+            vocab,
+            entropy_threshold: f32::NEG_INFINITY,
+            probability_threshold: f32::NEG_INFINITY,
+            ce_threshold: f32::INFINITY,
+            tau: 1.0,
+            mile_mean: 1.0,
+        }
+    }
+}
+
+impl Objective {
+    /// Validates a configuration section. Every value is checked, also those that the chosen method does not read, so
+    /// that one file can be run with several methods.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with all problems at once.
+    pub fn from_section(section: &ObjectiveSection) -> Result<Self> {
+        let mut problems = section.problems();
+        problems.extend(section.eaft.contradiction());
+        match problems.is_empty() {
+            true => Ok(Self::of(section)),
+            false => Err(Error::Config {
+                problems: problems.iter().map(|p| format!("[objective] {}: {}", p.key, p.problem)).collect(),
+            }),
+        }
+    }
+
+    /// True where no weight is known before the statistics of the whole optimiser batch are: the head then sweeps all
+    /// rows once for statistics before it computes any gradient.
+    pub fn needs_batch(&self) -> bool {
+        self.rule().needs_batch()
+    }
+
+    /// The K of the entropy that the weight reads, `None` where it reads none.
+    pub fn top_k(&self) -> Option<usize> {
+        self.rule().top_k()
+    }
+
+    /// Reduces all trained rows of an optimiser batch to the scalars this objective needs.
+    ///
+    /// `sequence_of_row[i]` says to which document row `i` belongs (any numbering; only TALR reads it). A document
+    /// without trained rows has no part in any statistic. The order of the rows does not matter.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the two slices differ in length; [`Error::NonFinite`] naming the first row that holds a NaN
+    /// or an infinity, since such a row would poison every threshold.
+    pub fn batch(&self, rows: &[RowStats], sequence_of_row: &[u32], vocab: usize) -> Result<BatchStats> {
+        if rows.len() != sequence_of_row.len() {
+            return Err(Error::Shape {
+                what: "sequence_of_row of the objective's batch statistics".into(),
+                expected: format!("[{}]", rows.len()),
+                got: format!("[{}]", sequence_of_row.len()),
+            });
+        }
+        if let Some(row) = rows.iter().position(|row| !row.is_finite()) {
+            return Err(Error::NonFinite { tensor: "logits".into(), row, step: None });
+        }
+        let mut batch = self.without_batch(vocab);
+        if !rows.is_empty() {
+            self.rule().gather(rows, sequence_of_row, &mut batch);
+        }
+        Ok(batch)
+    }
+
+    /// The statistics to use where [`Self::needs_batch`] is false.
+    pub fn without_batch(&self, vocab: usize) -> BatchStats {
+        let mut batch = BatchStats::neutral(vocab);
+        self.rule().fix(&mut batch);
+        batch
+    }
+
+    /// The weight of a row: the readable definition, which kernels and their twins are tested against.
+    pub fn weight(&self, row: &RowStats, batch: &BatchStats) -> f32 {
+        self.rule().weight(row, batch)
+    }
+
+    /// What a row adds to the loss before the division by N: `weight * ce`, and for DEFT the deformed logarithm
+    /// `(1 - p^a) / a`, whose derivative is `weight` times that of the cross entropy.
+    pub fn loss(&self, row: &RowStats, batch: &BatchStats) -> f32 {
+        self.rule().loss(row, batch)
+    }
+
+    /// The same weight in the form the device's gate kernel evaluates.
+    pub fn gate_params(&self, batch: &BatchStats) -> GateParams {
+        self.rule().gate(batch)
+    }
+}
+
+/// Parameters of a kind of gate whose constants are set on top.
+fn gate(kind: u32) -> GateParams {
+    GateParams { kind, exponent: 1.0, normalizer: 1.0, a: 0.0, b: 0.0, threshold: 0.0, scale: 1.0 }
+}
+
+/// WGSL lets a compiler assume that there are no infinities: "never" is the largest number instead.
+fn finite(threshold: f32) -> f32 {
+    threshold.clamp(f32::MIN, f32::MAX)
+}
+
+fn indicator(keep: bool) -> f32 {
+    if keep { 1.0 } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::{close, everything, plain, sample, section, twin};
+    use super::*;
+
+    #[test]
+    fn the_kernel_parameters_and_the_readable_definition_give_the_same_weight() {
+        let (rows, sequences) = sample();
+        for objective in everything() {
+            let batch = objective.batch(&rows, &sequences, 50).unwrap();
+            let weights = twin(&objective.gate_params(&batch), &rows);
+            for (row, b) in rows.iter().zip(weights) {
+                let a = objective.weight(row, &batch);
+                assert!(close(a, b, 1e-6), "{objective:?}: {a} against {b} for {row:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn objectives_without_batch_statistics_have_the_same_weights_with_neutral_ones() {
+        let (rows, sequences) = sample();
+        for objective in everything().into_iter().filter(|o| !o.needs_batch()) {
+            let (with, without) = (objective.batch(&rows, &sequences, 50).unwrap(), objective.without_batch(50));
+            assert_eq!(objective.gate_params(&with), objective.gate_params(&without), "{objective:?}");
+        }
+        let needing: Vec<_> = everything().into_iter().filter(Objective::needs_batch).map(|o| o.method()).collect();
+        assert_eq!(needing, [Method::MaskedSft, Method::Talr, Method::Mile, Method::Eaft]);
+    }
+
+    /// The gradient holds the weight constant, while `loss` moves with all that the weight reads: what the weight's own
+    /// slope adds is taken off. DEFT's value has no weight as a factor and nothing is to be taken off.
+    #[test]
+    fn the_slope_of_every_value_by_the_cross_entropy_is_its_weight() {
+        let (rows, sequences) = sample();
+        for objective in everything() {
+            let batch = objective.batch(&rows, &sequences, 50).unwrap();
+            let mut compared = 0;
+            for row in rows.iter().filter(|r| r.ce < 8.0) {
+                let step = 1.0 / 64.0;
+                let (up, down) = (RowStats { ce: row.ce + step, ..*row }, RowStats { ce: row.ce - step, ..*row });
+                let slope = |of: &dyn Fn(&RowStats) -> f32| (of(&up) - of(&down)) / (2.0 * step);
+                let moved = slope(&|row| objective.weight(row, &batch));
+                if moved.abs() > 20.0 {
+                    // The step crosses the edge of a yes or no.
+                    continue;
+                }
+                let own = if objective.method() == Method::Deft { 0.0 } else { moved * row.ce };
+                let (found, weight) = (slope(&|row| objective.loss(row, &batch)) - own, objective.weight(row, &batch));
+                assert!((found - weight).abs() <= 1e-3, "{objective:?}: slope {found}, weight {weight} for {row:?}");
+                compared += 1;
+            }
+            assert!(compared > rows.len() / 2, "{objective:?}: {compared} rows");
+        }
+    }
+
+    #[test]
+    fn an_empty_batch_gives_neutral_statistics() {
+        for objective in everything() {
+            let batch = objective.batch(&[], &[], 50).unwrap();
+            let params = objective.gate_params(&batch);
+            assert!(twin(&params, &[plain(1.0, 1.0)])[0].is_finite(), "{objective:?}");
+            let GateParams { exponent, normalizer, a, b, threshold, scale, .. } = params;
+            assert!([exponent, normalizer, a, b, threshold, scale].iter().all(|v| v.is_finite()), "{params:?}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_not_finite_is_named_and_never_enters_a_threshold() {
+        let mut rows = vec![plain(1.0, 1.0); 5];
+        rows[3].ce = f32::INFINITY;
+        let objective = samples::objective(Method::MaskedSft);
+        let error = objective.batch(&rows, &[0; 5], 50).unwrap_err();
+        assert!(matches!(error, Error::NonFinite { row: 3, .. }), "{error}");
+        assert!(matches!(objective.batch(&rows, &[0; 4], 50), Err(Error::Shape { .. })));
+        for poisoned in [f32::NAN, f32::INFINITY] {
+            assert!(!RowStats { entropy_full: poisoned, ..plain(1.0, 1.0) }.is_finite());
+        }
+    }
+
+    #[test]
+    fn every_value_out_of_range_is_reported_at_once_and_k_of_one_says_why() {
+        let bad = ObjectiveSection {
+            eaft: eaft::Eaft {
+                top_k: 1,
+                exponent: f64::NAN,
+                gate: eaft::GateShape::Power,
+                percentile: 0.15,
+                ..eaft::Eaft::default()
+            },
+            talr: talr::Talr { tau: Some(0.0), w_min: -0.1 },
+            profit: profit::Profit { threshold: 1.5 },
+            ..section(Method::Eaft)
+        };
+        let problems = bad.problems();
+        let keys: Vec<_> = problems.iter().map(|p| p.key).collect();
+        assert_eq!(keys, ["top_k", "exponent", "percentile", "tau", "w_min", "threshold"]);
+        assert!(problems[0].problem.contains("entropy of 0"));
+        assert!(problems[2].problem.contains("write 15"));
+        assert!(problems[3].problem.contains("leave it out for the batch's median"));
+        let Err(Error::Config { problems: told }) = Objective::from_section(&bad) else { panic!("it is refused") };
+        assert_eq!(told.len(), problems.len());
+        let good =
+            |eaft: eaft::Eaft| Objective::from_section(&ObjectiveSection { eaft, ..section(Method::Eaft) }).is_ok();
+        for (top_k, expected) in [(0, false), (2, true), (64, true), (65, false)] {
+            assert_eq!(good(eaft::Eaft { top_k, ..eaft::Eaft::default() }), expected, "{top_k}");
+        }
+        for (exponent, expected) in [(-1.0, false), (0.0, true), (3.0, true), (f64::INFINITY, false), (1e300, false)] {
+            let eaft = eaft::Eaft { exponent, gate: eaft::GateShape::Power, ..eaft::Eaft::default() };
+            assert_eq!(good(eaft), expected, "{exponent}");
+        }
+    }
+
+    #[test]
+    fn every_condition_under_which_a_constant_is_read_names_a_key_and_values_that_there_are() {
+        let keys = ObjectiveSection::keys();
+        for key in &keys {
+            for (other, values) in key.used {
+                let of = keys.iter().find(|key| key.name == *other).unwrap_or_else(|| panic!("{}: {other}", key.name));
+                let problems = values.iter().filter_map(|value| of.problem_of(&Value::String(value.to_string())));
+                assert_eq!(problems.collect::<Vec<_>>(), [""; 0], "{}", key.name);
+            }
+        }
+        let without: Vec<_> = keys.iter().filter(|key| key.used.is_empty()).map(|key| key.name).collect();
+        assert_eq!(without, ["method"], "a constant belongs to a method");
+    }
+
+    #[test]
+    fn an_objective_alone_is_read_from_overrides_and_refuses_other_sections() {
+        let set = [("objective.top_k".to_string(), "5".to_string())];
+        let section = ObjectiveSection::from_overrides("eaft", &set).unwrap();
+        assert_eq!((section.method, section.eaft.top_k), (Method::Eaft, 5));
+        let other = [("run.steps".to_string(), "5".to_string())];
+        assert!(ObjectiveSection::from_overrides("eaft", &other).is_err());
+        assert!(ObjectiveSection::from_overrides("eeft", &[]).unwrap_err().to_string().contains("did you mean eaft?"));
+    }
+
+    #[test]
+    fn full_entropy_is_never_below_the_binary_entropy_of_the_label() {
+        let term = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
+        for row in sample().0 {
+            let p = f64::from(row.p());
+            assert!(f64::from(row.entropy_full) >= term(p) + term(1.0 - p) - 1e-5, "{row:?}");
+        }
+    }
+}

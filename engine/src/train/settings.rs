@@ -1,0 +1,65 @@
+//! `[optim]` and `[run]`: how parameters are stepped, for how long, on what, and what is kept.
+
+use super::schedule::ScheduleKind;
+use super::session::Recompute;
+use crate::loss::objective::Method;
+use crate::model::load::Hold;
+use crate::settings::{Range, settings};
+
+settings! {
+    /// AdamW and its schedule.
+    pub struct OptimSection in "optim" {
+        /// Peak of the learning rate: how far one step moves the weights; larger learns and forgets faster.
+        learning_rate: f64 = 1e-4, range = Range::above(0.0),
+            derived = "1e-4 with an adapter, 1e-5 for full fine-tuning, 1e-3 from random weights", aliases = &["lr"];
+        /// Course of the learning rate after the warm-up.
+        schedule: ScheduleKind = ScheduleKind::Cosine, aliases = &["lr_scheduler_type"];
+        /// Share of the steps over which the rate rises from 0.
+        warmup_ratio: f64 = 0.03, range = Range::within(0.0, 1.0);
+        /// Decoupled weight decay.
+        weight_decay: f64 = 0.0, range = Range::at_least(0.0);
+        /// Global norm to which gradients are clipped; 0 turns clipping off.
+        max_grad_norm: f64 = 1.0, range = Range::at_least(0.0), hint = " (0: no clipping)",
+            aliases = &["max_norm", "clip"];
+        /// Decay of the first moment.
+        beta1: f64 = 0.9, range = Range::until(0.0, 1.0);
+        /// Decay of the second moment.
+        beta2: f64 = 0.999, range = Range::until(0.0, 1.0);
+        /// Added to the denominator of a step.
+        epsilon: f64 = 1e-8, range = Range::above(0.0), aliases = &["eps"];
+    }
+}
+
+settings! {
+    /// How long, on what, and what is kept.
+    pub struct RunSection in "run" {
+        /// Optimiser steps, over which the schedule is spread.
+        steps: Option<u64> = None, range = Range::at_least(1.0), derived = "as many as the epochs take",
+            aliases = &["max_steps"];
+        /// Passes over the training data, in place of steps.
+        epochs: Option<f64> = None, range = Range::above(0.0), derived = "1 where steps is not given";
+        /// Most tokens that a micro-batch reads; longer documents are cut.
+        batch_tokens: usize = 2048, range = Range::at_least(2.0), label = "tokens per batch",
+            derived = "2048, or data.cutoff_length where that is larger", aliases = &["batch_size"];
+        /// Micro-batches of one optimiser step.
+        accumulation: usize = 8, range = Range::at_least(1.0), aliases = &["gradient_accumulation_steps"];
+        /// Decides the order of the data and everything random: the same seed gives the same run.
+        seed: u64 = 42, range = Range::at_least(0.0);
+        /// Steps between two lines of metrics.
+        log_every: u64 = 1, range = Range::at_least(1.0);
+        /// Steps between two checkpoints; 0 keeps only the end.
+        save_every: u64 = 100, range = Range::at_least(0.0);
+        /// Newest checkpoints to keep.
+        keep: usize = 2, range = Range::at_least(1.0);
+        /// Steps between two evaluations; 0 evaluates only before and after.
+        eval_every: u64 = 0, range = Range::at_least(0.0);
+        /// Objective that is also trained from the same start, for comparison.
+        baseline: Option<Method> = None;
+        /// Where to compute: auto, cpu, vulkan, metal, dx12, or part of an adapter's name.
+        device: String = "auto".into();
+        /// How weights that are not trained lie in device memory.
+        storage: Hold = Hold::F32;
+        /// Whether blocks run a second time in the backward pass, for less memory and the same results to the bit.
+        recompute: Recompute = Recompute::Auto, aliases = &["gradient_checkpointing"];
+    }
+}
