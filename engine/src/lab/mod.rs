@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::config::{AdapterKind, Config};
+use crate::config::{self, AdapterKind, Config};
 use crate::data::{DataSet, Document, ReadOptions, Tokenizer, read_measured, read_set};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -35,10 +35,6 @@ use messages::{
     Warning, Who,
 };
 
-/// What is set where the page sets nothing: a page has one micro-batch a step and no files, counts what it cannot use, and
-/// shows every step.
-const PAGE_CONFIG: &str = "[model]\npath = \"page\"\n[data]\ntrain = \"page\"\non_error = \"skip\"\n\
-                           [run]\naccumulation = 1\nsave_every = 0\nlog_every = 1\n";
 /// How many tokens a look at one position shows.
 const CANDIDATES: usize = 8;
 /// A page's own data: one document in this many is held out as the target set.
@@ -115,7 +111,7 @@ impl Settings {
             .flatten()
             .map(|own| {
                 let all: Vec<_> = self.common.iter().chain(own).map(|(k, v)| (k.clone(), v.clone())).collect();
-                Config::parse(PAGE_CONFIG, "the page", &all)
+                config::page(&all)
             })
             .collect()
     }
@@ -248,7 +244,7 @@ impl Lab {
 
     /// Reads the set once, so that it is refused before anything is replaced.
     fn take_data(&mut self, data: Data) -> Result<DataInfo> {
-        let config = Config::parse(PAGE_CONFIG, "the page", &[("data.cutoff_length".into(), "512".into())])?;
+        let config = config::page(&[])?;
         let (train, target, general) = self.sets(&data, &config)?;
         let tokens = |documents: &[Document]| documents.iter().map(Document::trained_tokens).sum();
         let info = DataInfo {
