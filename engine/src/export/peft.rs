@@ -348,11 +348,17 @@ mod tests {
             let spec = TensorSpec { name: name.into(), shape: shape.to_vec() };
             let mut files = write(&settings, None, &adapter().1).unwrap();
             files[1].1 = to_bytes([(spec, values.as_slice())], WeightFormat::F32, "x").unwrap();
-            read(&folder(files))
+            read(&folder(files)).unwrap_err().to_string()
         };
-        assert!(one("base_model.model.model.layers.0.mlp.up_proj.lora_A.weight", [2, 3]).is_err());
-        assert!(one("base_model.model.model.embed_tokens.lora_embedding_A", [2, 3]).is_err());
-        assert!(one("model.layers.0.mlp.up_proj.lora_A.weight", [2, 3]).is_err());
+        for (name, shape, problem) in [
+            ("base_model.model.model.layers.0.mlp.up_proj.lora_A.weight", [2, 3], "up_proj.lora_B.weight: is missing"),
+            ("base_model.model.model.layers.0.mlp.up_proj.lora_B.weight", [3, 2], "up_proj.lora_A.weight: is missing"),
+            ("base_model.model.model.embed_tokens.lora_embedding_A", [2, 3], "is no lora_A or lora_B"),
+            ("model.layers.0.mlp.up_proj.lora_A.weight", [2, 3], "is no lora_A or lora_B"),
+        ] {
+            let found = one(name, shape);
+            assert!(found.contains(problem), "{found}");
+        }
         assert!(read(&MemoryFolder::new()).is_err());
         let wrong = LoraSettings { rank: 4, ..settings.clone() };
         assert!(write(&wrong, None, &values).is_err());
