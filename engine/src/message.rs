@@ -185,10 +185,10 @@ pub fn jsdoc(typedefs: &[Typedef]) -> String {
     let mut text = String::new();
     for Typedef { name, doc, fields } in typedefs {
         text += "/**\n";
-        text += &wrapped(doc, " * ");
+        text += &wrapped(doc, " * ", "");
         text += &format!(" * @typedef {{object}} {name}\n");
         for (field, kind, doc) in fields {
-            text += &wrapped(&format!("@property {{{kind}}} {field}  {doc}"), " * ");
+            text += &wrapped(&format!("@property {{{kind}}} {field}  {doc}"), " * ", "  ");
         }
         text += " */\n\n";
     }
@@ -196,14 +196,14 @@ pub fn jsdoc(typedefs: &[Typedef]) -> String {
 }
 
 #[cfg(test)]
-fn wrapped(text: &str, prefix: &str) -> String {
+fn wrapped(text: &str, prefix: &str, hang: &str) -> String {
     const WIDTH: usize = 120;
     let mut lines = vec![prefix.to_string()];
     for word in text.split(' ') {
         let line = lines.last_mut().expect("there is a line");
         let empty = line.len() <= prefix.len();
         if !empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
-            lines.push(format!("{prefix}  {word}"));
+            lines.push(format!("{prefix}{hang}{word}"));
         } else {
             *line += if empty { "" } else { " " };
             *line += word;
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn long_documentation_is_wrapped() {
-        let text = wrapped(&["word"; 60].join(" "), " * ");
+        let text = wrapped(&["word"; 60].join(" "), " * ", "  ");
         assert!(text.lines().count() == 3 && text.lines().all(|line| line.len() <= 120), "{text}");
     }
 }
