@@ -446,7 +446,7 @@ weight_decay = 0.0
 max_grad_norm = 1.0
 beta1 = 0.9
 beta2 = 0.999
-epsilon = 1e-8
+epsilon = 0.00000001
 
 [run]
 steps = 7

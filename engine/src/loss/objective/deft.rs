@@ -2,7 +2,7 @@
 //!
 //! Its published code adds 1e-6 to the denominator `a`; `a` is at least 1/V, so it is not needed and left out.
 
-use super::{BatchStats, GateParams, ObjectiveSection, Rule, gate, kind};
+use super::rule::{BatchStats, GateParams, Rule, gate, kind};
 use crate::kernels::row_stats::RowStats;
 
 /// Weight `p^a`.
@@ -10,10 +10,6 @@ use crate::kernels::row_stats::RowStats;
 pub struct Deft;
 
 impl Rule for Deft {
-    fn of(_: &ObjectiveSection) -> Self {
-        Self
-    }
-
     fn weight(&self, row: &RowStats, _: &BatchStats) -> f32 {
         (-row.ce * row.collision).exp()
     }

@@ -1,6 +1,6 @@
 //! Dynamic fine-tuning (arXiv 2508.05629): weight p.
 
-use super::{BatchStats, GateParams, ObjectiveSection, Rule, gate, kind};
+use super::rule::{BatchStats, GateParams, Rule, gate, kind};
 use crate::kernels::row_stats::RowStats;
 
 /// Weight `p`.
@@ -8,10 +8,6 @@ use crate::kernels::row_stats::RowStats;
 pub struct Dft;
 
 impl Rule for Dft {
-    fn of(_: &ObjectiveSection) -> Self {
-        Self
-    }
-
     fn weight(&self, row: &RowStats, _: &BatchStats) -> f32 {
         row.p()
     }

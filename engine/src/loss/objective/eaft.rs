@@ -8,7 +8,7 @@
 //! | `hard` | 1 if H_K > q_percentile(H_K), else 0 (Eq. 4) |
 
 use super::quantile::{quantile, refuse_fraction};
-use super::{BatchStats, GateParams, ObjectiveSection, Rule, finite, gate, indicator, kind};
+use super::rule::{BatchStats, GateParams, Rule, finite, gate, indicator, kind};
 use crate::kernels::row_stats::RowStats;
 use crate::settings::{Problem, Range, Reader, Settings, choice, settings};
 
@@ -121,10 +121,6 @@ impl Eaft {
 }
 
 impl Rule for Eaft {
-    fn of(section: &ObjectiveSection) -> Self {
-        section.eaft
-    }
-
     fn needs_batch(&self) -> bool {
         self.gate == GateShape::Hard
     }
@@ -171,8 +167,7 @@ impl Rule for Eaft {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Objective;
-    use super::super::samples::{close, plain, power, row};
+    use super::super::samples::{close, gathered, plain, row};
     use super::super::sft::Sft;
     use super::*;
 
@@ -180,23 +175,24 @@ mod tests {
         Eaft { gate, ..Eaft::default() }
     }
 
+    fn power(exponent: f64) -> Eaft {
+        Eaft { exponent, ..with(GateShape::Power) }
+    }
+
     #[test]
     fn an_exponent_of_zero_is_sft_to_the_bit_even_for_rows_without_entropy() {
-        let zero = power(0.0);
-        let sft = Objective::Sft(Sft);
-        let batch = zero.without_batch(50);
-        assert_eq!(zero.gate_params(&batch), sft.gate_params(&batch));
+        let (zero, batch) = (power(0.0), BatchStats::neutral(50));
+        assert_eq!(Rule::gate(&zero, &batch), Sft.gate(&batch));
         for row in [plain(3.25, 0.0), plain(1e-7, 2.0)] {
             assert_eq!(zero.weight(&row, &batch), 1.0);
-            assert_eq!(zero.loss(&row, &batch).to_bits(), sft.loss(&row, &batch).to_bits());
+            assert_eq!(zero.loss(&row, &batch).to_bits(), Sft.loss(&row, &batch).to_bits());
         }
     }
 
     #[test]
     fn an_exponent_of_one_is_the_linear_gate_to_the_bit() {
-        let (one, linear) = (power(1.0), Objective::Eaft(with(GateShape::Linear)));
-        let batch = one.without_batch(50);
-        assert_eq!(one.gate_params(&batch), linear.gate_params(&batch));
+        let (one, linear, batch) = (power(1.0), with(GateShape::Linear), BatchStats::neutral(50));
+        assert_eq!(Rule::gate(&one, &batch), Rule::gate(&linear, &batch));
         let row = plain(3.25, 0.7);
         assert_eq!(one.weight(&row, &batch).to_bits(), linear.weight(&row, &batch).to_bits());
     }
@@ -246,24 +242,17 @@ mod tests {
     #[test]
     fn the_hard_gate_drops_the_lowest_fifteen_percent_by_entropy_and_keeps_strictly_more() {
         let rows: Vec<_> = (0..20).map(|i| plain(if i < 10 { 0.01 } else { 9.0 }, i as f32 * 0.1)).collect();
-        let objective = Objective::Eaft(with(GateShape::Hard));
-        let batch = objective.batch(&rows, &[0; 20], 50).unwrap();
+        let objective = with(GateShape::Hard);
+        let batch = gathered(&objective, &rows, &[0; 20]);
         let weights: Vec<_> = rows.iter().map(|r| objective.weight(r, &batch)).collect();
         assert_eq!(weights[..3], [0.0; 3]);
         assert_eq!(weights[3..], [1.0; 17]);
 
         let equal = vec![plain(1.0, 0.7); 8];
-        let batch = objective.batch(&equal, &[0; 8], 50).unwrap();
+        let batch = gathered(&objective, &equal, &[0; 8]);
         assert!(equal.iter().all(|r| objective.weight(r, &batch) == 0.0), "strict: equal entropies are all dropped");
-        let keep_all = Objective::Eaft(Eaft { percentile: 0.0, ..with(GateShape::Hard) });
-        let batch = keep_all.batch(&equal, &[0; 8], 50).unwrap();
+        let keep_all = Eaft { percentile: 0.0, ..objective };
+        let batch = gathered(&keep_all, &equal, &[0; 8]);
         assert!(equal.iter().all(|r| keep_all.weight(r, &batch) == 1.0));
-    }
-
-    #[test]
-    fn an_exponent_that_the_gate_would_ignore_is_refused() {
-        let eaft = Eaft { exponent: 2.0, ..with(GateShape::Linear) };
-        let section = ObjectiveSection { eaft, ..ObjectiveSection::default() };
-        assert!(Objective::from_section(&section).unwrap_err().to_string().contains("gate = \"power\" only"));
     }
 }

@@ -2,7 +2,7 @@
 //! both entropy and probability.
 
 use super::quantile::{quantile, refuse_fraction};
-use super::{BatchStats, GateParams, ObjectiveSection, Rule, finite, gate, indicator, kind};
+use super::rule::{BatchStats, GateParams, Rule, finite, gate, indicator, kind};
 use crate::kernels::row_stats::RowStats;
 use crate::settings::{Range, settings};
 
@@ -28,10 +28,6 @@ pub struct MaskedSft {
 }
 
 impl Rule for MaskedSft {
-    fn of(section: &ObjectiveSection) -> Self {
-        Self { top_k: section.eaft.top_k, edges: section.masked_sft }
-    }
-
     fn needs_batch(&self) -> bool {
         true
     }
@@ -70,8 +66,7 @@ impl Rule for MaskedSft {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{close, objective, plain};
-    use super::super::{Method, Objective};
+    use super::super::samples::{close, gathered, plain};
     use super::*;
 
     #[test]
@@ -83,19 +78,10 @@ mod tests {
                 plain(ce, i as f32 * 0.1)
             })
             .collect();
-        let objective = objective(Method::MaskedSft);
-        let batch = objective.batch(&rows, &[0; 20], 50).unwrap();
+        let objective = MaskedSft { top_k: 20, edges: Edges::default() };
+        let batch = gathered(&objective, &rows, &[0; 20]);
         assert!(close(batch.probability_threshold, (-6.2f32).exp(), 1e-6));
         let dropped: Vec<_> = (0..20).filter(|i| objective.weight(&rows[*i], &batch) == 0.0).collect();
         assert_eq!(dropped, [2], "0 and 1 are likely, 3 has the fourth lowest entropy, 19 is uncertain");
-    }
-
-    #[test]
-    fn the_entropy_that_is_ranked_is_over_eafts_k() {
-        let section = ObjectiveSection {
-            eaft: super::super::eaft::Eaft { top_k: 7, ..Default::default() },
-            ..ObjectiveSection::default()
-        };
-        assert_eq!(Objective::MaskedSft(MaskedSft::of(&section)).top_k(), Some(7));
     }
 }

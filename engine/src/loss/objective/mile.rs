@@ -1,6 +1,6 @@
 //! MiLe loss (arXiv 2310.19531): weight `(sigma + H)^gamma` over its mean in the batch, with the full entropy `H`.
 
-use super::{BatchStats, GateParams, ObjectiveSection, Rule, gate, kind};
+use super::rule::{BatchStats, GateParams, Rule, gate, kind};
 use crate::kernels::row_stats::RowStats;
 use crate::settings::{Range, settings};
 
@@ -21,10 +21,6 @@ impl Mile {
 }
 
 impl Rule for Mile {
-    fn of(section: &ObjectiveSection) -> Self {
-        section.mile
-    }
-
     fn needs_batch(&self) -> bool {
         true
     }
@@ -47,20 +43,19 @@ impl Rule for Mile {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Objective;
-    use super::super::samples::{close, plain, sample};
+    use super::super::samples::{close, gathered, plain, sample};
     use super::*;
 
     #[test]
     fn weights_have_mean_one_and_grow_with_the_full_entropy() {
         let (rows, sequences) = sample();
-        let objective = Objective::Mile(Mile::default());
-        let batch = objective.batch(&rows, &sequences, 50).unwrap();
+        let objective = Mile::default();
+        let batch = gathered(&objective, &rows, &sequences);
         let mean = rows.iter().map(|r| objective.weight(r, &batch)).sum::<f32>() / rows.len() as f32;
         assert!(close(mean, 1.0, 1e-5), "{mean}");
         assert!(objective.weight(&plain(1.0, 2.0), &batch) > objective.weight(&plain(1.0, 1.0), &batch));
-        let flat = Objective::Mile(Mile { sigma: 0.0, gamma: 1.0 });
-        let batch = flat.batch(&[plain(0.0, 0.0)], &[0], 50).unwrap();
+        let flat = Mile { sigma: 0.0, gamma: 1.0 };
+        let batch = gathered(&flat, &[plain(0.0, 0.0)], &[0]);
         assert_eq!(flat.weight(&plain(0.0, 0.0), &batch), 0.0, "no entropy at all is weight 0 and not NaN");
     }
 }

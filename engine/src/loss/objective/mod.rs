@@ -45,9 +45,9 @@
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
+use self::rule::Rule;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::gate::kind;
-pub use crate::kernels::gate::GateParams;
+use crate::kernels::gate::GateParams;
 use crate::kernels::row_stats::RowStats;
 use crate::settings::{Key, Problem, Reader, Setting, Settings, choice};
 
@@ -58,6 +58,7 @@ pub mod masked_sft;
 pub mod mile;
 pub mod profit;
 mod quantile;
+mod rule;
 #[cfg(test)]
 mod samples;
 pub mod sft;
@@ -65,45 +66,12 @@ pub mod talr;
 
 pub use eaft::{TOP_K_MAX, TOP_K_MIN};
 pub use quantile::conflict_share_quantile;
+pub use rule::BatchStats;
 
-/// One row of the table: what it makes of a row of logits, given the scalars of the row's batch.
-trait Rule {
-    /// The rule with its constants.
-    fn of(section: &ObjectiveSection) -> Self
-    where
-        Self: Sized;
-
-    /// True where no weight is known before the statistics of the whole optimiser batch are.
-    fn needs_batch(&self) -> bool {
-        false
-    }
-
-    /// The K of the entropy that the weight reads, `None` where it reads none.
-    fn top_k(&self) -> Option<usize> {
-        None
-    }
-
-    /// Scalars that are known without any row.
-    fn fix(&self, _batch: &mut BatchStats) {}
-
-    /// Scalars of the batch's rows, of which there is at least one; `sequence_of_row` as in [`Objective::batch`].
-    fn gather(&self, _rows: &[RowStats], _sequence_of_row: &[u32], _batch: &mut BatchStats) {}
-
-    /// The weight.
-    fn weight(&self, row: &RowStats, batch: &BatchStats) -> f32;
-
-    /// What the row adds to the loss before the division by N.
-    fn loss(&self, row: &RowStats, batch: &BatchStats) -> f32 {
-        self.weight(row, batch) * row.ce
-    }
-
-    /// The weight in the form that the device's gate kernel evaluates.
-    fn gate(&self, batch: &BatchStats) -> GateParams;
-}
-
-/// The list of objectives: the name in a configuration and the rule of each.
+/// The list of objectives: the name in a configuration and the rule of each, made of the constants of a section.
 macro_rules! objectives {
-    ($($(#[doc = $help:literal])+ $variant:ident($rule:ty) = $name:literal as $label:literal),+ $(,)?) => {
+    ($($(#[doc = $help:literal])+
+    $variant:ident($rule:ty) = $name:literal as $label:literal, |$constants:pat_param| $make:expr;)+) => {
         choice! {
             /// Objective names as a configuration spells them.
             pub enum Method { $($(#[doc = $help])+ $variant = $name as $label),+ }
@@ -116,7 +84,10 @@ macro_rules! objectives {
         impl Objective {
             fn of(section: &ObjectiveSection) -> Self {
                 match section.method {
-                    $(Method::$variant => Self::$variant(<$rule>::of(section))),+
+                    $(Method::$variant => {
+                        let $constants = section;
+                        Self::$variant($make)
+                    })+
                 }
             }
 
@@ -138,21 +109,24 @@ macro_rules! objectives {
 
 objectives! {
     /// Plain fine-tuning: every token counts the same, also those on which the text contradicts the model.
-    Sft(sft::Sft) = "sft" as "SFT: every token counts",
+    Sft(sft::Sft) = "sft" as "SFT: every token counts", |_| sft::Sft;
     /// Entropy-adaptive fine-tuning: a token counts as much as the model is unsure, so confident conflicts hardly do.
-    Eaft(eaft::Eaft) = "eaft" as "EAFT: unsure tokens count",
+    Eaft(eaft::Eaft) = "eaft" as "EAFT: unsure tokens count", |section| section.eaft;
     /// Plain fine-tuning without the tokens that are lowest in both entropy and probability.
-    MaskedSft(masked_sft::MaskedSft) = "masked_sft" as "Masked SFT: conflicts left out",
+    MaskedSft(masked_sft::MaskedSft) = "masked_sft" as "Masked SFT: conflicts left out", |section| masked_sft::MaskedSft {
+        top_k: section.eaft.top_k,
+        edges: section.masked_sft,
+    };
     /// Dynamic fine-tuning: a token counts by its probability p.
-    Dft(dft::Dft) = "dft" as "DFT: expected tokens count",
+    Dft(dft::Dft) = "dft" as "DFT: expected tokens count", |_| dft::Dft;
     /// Token-adaptive loss reweighting: a token counts by exp(-loss / tau), but never less than a floor.
-    Talr(talr::Talr) = "talr" as "TALR: easy tokens first",
+    Talr(talr::Talr) = "talr" as "TALR: easy tokens first", |section| section.talr;
     /// MiLe loss: a token counts by (sigma + entropy)^gamma, 1 on average over the batch.
-    Mile(mile::Mile) = "mile" as "MiLe: unsure tokens count more",
+    Mile(mile::Mile) = "mile" as "MiLe: unsure tokens count more", |section| section.mile;
     /// Dynamic entropy fine-tuning: a token counts by p^a, where a is near 1 if the prediction has one peak.
-    Deft(deft::Deft) = "deft" as "DEFT: by the prediction's peak",
+    Deft(deft::Deft) = "deft" as "DEFT: by the prediction's peak", |_| deft::Deft;
     /// Probability-guided selection: tokens above a probability count, the others are left out.
-    Profit(profit::Profit) = "profit" as "ProFiT: likely tokens only",
+    Profit(profit::Profit) = "profit" as "ProFiT: likely tokens only", |section| section.profit;
 }
 
 /// The section `[objective]`: the method, and the constants that the objectives' files declare.
@@ -248,39 +222,6 @@ impl ObjectiveSection {
     }
 }
 
-/// Scalars of one optimiser batch, over all its trained rows. An empty batch is fine: its scalars are neutral.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BatchStats {
-    /// Vocabulary size, which bounds K.
-    pub vocab: usize,
-    /// Percentile of `H_K` in nats; minus infinity where nothing is to be dropped.
-    pub entropy_threshold: f32,
-    /// Percentile of `p`; minus infinity where nothing is to be dropped.
-    pub probability_threshold: f32,
-    /// The same threshold as a cross entropy (`p <= probability_threshold` is `ce >= ce_threshold`). Comparing this one
-    /// needs a subtraction only, so every device takes the same decision for the row that *is* the percentile, which an
-    /// approximate `exp` would not.
-    pub ce_threshold: f32,
-    /// TALR's temperature in nats.
-    pub tau: f32,
-    /// Mean of `(sigma + H)^gamma`.
-    pub mile_mean: f32,
-}
-
-impl BatchStats {
-    /// What objectives that need no statistics of the batch are given.
-    pub fn neutral(vocab: usize) -> Self {
-        Self {
-            vocab,
-            entropy_threshold: f32::NEG_INFINITY,
-            probability_threshold: f32::NEG_INFINITY,
-            ce_threshold: f32::INFINITY,
-            tau: 1.0,
-            mile_mean: 1.0,
-        }
-    }
-}
-
 impl Objective {
     /// Validates a configuration section. Every value is checked, also those that the chosen method does not read, so
     /// that one file can be run with several methods.
@@ -359,24 +300,30 @@ impl Objective {
     }
 }
 
-/// Parameters of a kind of gate whose constants are set on top.
-fn gate(kind: u32) -> GateParams {
-    GateParams { kind, exponent: 1.0, normalizer: 1.0, a: 0.0, b: 0.0, threshold: 0.0, scale: 1.0 }
-}
-
-/// WGSL lets a compiler assume that there are no infinities: "never" is the largest number instead.
-fn finite(threshold: f32) -> f32 {
-    threshold.clamp(f32::MIN, f32::MAX)
-}
-
-fn indicator(keep: bool) -> f32 {
-    if keep { 1.0 } else { 0.0 }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::samples::{close, everything, plain, sample, section, twin};
+    use super::samples::{close, plain, sample, twin};
     use super::*;
+    use crate::settings::Choice;
+
+    fn section(method: Method) -> ObjectiveSection {
+        ObjectiveSection { method, ..ObjectiveSection::default() }
+    }
+
+    fn with(eaft: eaft::Eaft) -> Objective {
+        Objective::from_section(&ObjectiveSection { eaft, ..section(Method::Eaft) }).unwrap()
+    }
+
+    /// Every method, and every gate.
+    fn everything() -> Vec<Objective> {
+        use eaft::{Eaft, GateShape};
+        let default = |(_, method): &(&str, Method)| Objective::from_section(&section(*method)).unwrap();
+        let mut all: Vec<_> = Method::ALL.iter().map(default).collect();
+        let power = |exponent| with(Eaft { gate: GateShape::Power, exponent, ..Eaft::default() });
+        all.extend([2.0, 0.5, 0.0].map(power));
+        all.extend([GateShape::Sigmoid, GateShape::Hard].map(|gate| with(Eaft { gate, ..Eaft::default() })));
+        all
+    }
 
     #[test]
     fn the_kernel_parameters_and_the_readable_definition_give_the_same_weight() {
@@ -443,7 +390,7 @@ mod tests {
     fn a_row_that_is_not_finite_is_named_and_never_enters_a_threshold() {
         let mut rows = vec![plain(1.0, 1.0); 5];
         rows[3].ce = f32::INFINITY;
-        let objective = samples::objective(Method::MaskedSft);
+        let objective = Objective::from_section(&section(Method::MaskedSft)).unwrap();
         let error = objective.batch(&rows, &[0; 5], 50).unwrap_err();
         assert!(matches!(error, Error::NonFinite { row: 3, .. }), "{error}");
         assert!(matches!(objective.batch(&rows, &[0; 4], 50), Err(Error::Shape { .. })));
@@ -507,6 +454,29 @@ mod tests {
         let other = [("run.steps".to_string(), "5".to_string())];
         assert!(ObjectiveSection::from_overrides("eaft", &other).is_err());
         assert!(ObjectiveSection::from_overrides("eeft", &[]).unwrap_err().to_string().contains("did you mean eaft?"));
+    }
+
+    #[test]
+    fn an_exponent_that_the_gate_would_ignore_is_refused() {
+        let eaft = eaft::Eaft { exponent: 2.0, gate: eaft::GateShape::Linear, ..eaft::Eaft::default() };
+        let refused = Objective::from_section(&ObjectiveSection { eaft, ..section(Method::Eaft) });
+        assert!(refused.unwrap_err().to_string().contains("gate = \"power\" only"));
+    }
+
+    #[test]
+    fn masked_sft_ranks_the_entropy_over_the_one_k_that_there_is() {
+        let eaft = eaft::Eaft { top_k: 7, ..eaft::Eaft::default() };
+        let masked = Objective::from_section(&ObjectiveSection { eaft, ..section(Method::MaskedSft) }).unwrap();
+        assert_eq!((masked.top_k(), with(eaft).top_k()), (Some(7), Some(7)));
+    }
+
+    #[test]
+    fn a_fixed_tau_needs_no_batch_and_is_the_same_with_one() {
+        let talr = talr::Talr { tau: Some(0.5), ..talr::Talr::default() };
+        let objective = Objective::from_section(&ObjectiveSection { talr, ..section(Method::Talr) }).unwrap();
+        assert!(!objective.needs_batch());
+        assert_eq!(objective.without_batch(50).tau, 0.5);
+        assert_eq!(objective.batch(&[plain(3.0, 1.0)], &[0], 50).unwrap().tau, 0.5);
     }
 
     #[test]

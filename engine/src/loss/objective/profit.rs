@@ -1,6 +1,6 @@
 //! ProFiT (arXiv 2601.09195): weight 1 for tokens above a probability, else 0.
 
-use super::{BatchStats, GateParams, ObjectiveSection, Rule, finite, gate, indicator, kind};
+use super::rule::{BatchStats, GateParams, Rule, finite, gate, indicator, kind};
 use crate::kernels::row_stats::RowStats;
 use crate::settings::{Range, settings};
 
@@ -20,10 +20,6 @@ impl Profit {
 }
 
 impl Rule for Profit {
-    fn of(section: &ObjectiveSection) -> Self {
-        section.profit
-    }
-
     fn weight(&self, row: &RowStats, _: &BatchStats) -> f32 {
         indicator(row.ce < self.most())
     }

@@ -1,10 +1,8 @@
-//! Rows and objectives that the tests of all objectives share.
+//! Rows that the tests of all objectives share, and the gate kernel's CPU twin on them.
 
-use super::eaft::{Eaft, GateShape};
-use super::{GateParams, Method, Objective, ObjectiveSection};
+use super::rule::{BatchStats, GateParams, Rule};
 use crate::kernels::cpu::{self, STAT_ENTROPY, STAT_FIELDS, STAT_LABEL_LOGIT, STAT_SUM, STAT_SUM_SQ, STAT_U};
 use crate::kernels::row_stats::RowStats;
-use crate::settings::Choice;
 
 /// f64 statistics of a row of logits, straight from the definitions, as the reference for what producers deliver.
 pub fn row(logits: &[f64], label: usize, top_k: usize) -> RowStats {
@@ -32,27 +30,12 @@ pub fn plain(ce: f32, entropy: f32) -> RowStats {
     RowStats { ce, entropy_top_k: entropy, entropy_full: entropy, collision: 0.5 }
 }
 
-/// `[objective]` of a method, with its defaults.
-pub fn section(method: Method) -> ObjectiveSection {
-    ObjectiveSection { method, ..ObjectiveSection::default() }
-}
-
-/// A method with its defaults.
-pub fn objective(method: Method) -> Objective {
-    Objective::from_section(&section(method)).unwrap()
-}
-
-/// EAFT with a power gate.
-pub fn power(exponent: f64) -> Objective {
-    Objective::Eaft(Eaft { gate: GateShape::Power, exponent, ..Eaft::default() })
-}
-
-/// Every method, and every gate.
-pub fn everything() -> Vec<Objective> {
-    let mut all: Vec<_> = Method::ALL.iter().map(|(_, method)| objective(*method)).collect();
-    all.extend([2.0, 0.5, 0.0].map(power));
-    all.extend([GateShape::Sigmoid, GateShape::Hard].map(|gate| Objective::Eaft(Eaft { gate, ..Eaft::default() })));
-    all
+/// The scalars of these rows, over a vocabulary of 50.
+pub fn gathered(rule: &dyn Rule, rows: &[RowStats], sequences: &[u32]) -> BatchStats {
+    let mut batch = BatchStats::neutral(50);
+    rule.fix(&mut batch);
+    rule.gather(rows, sequences, &mut batch);
+    batch
 }
 
 /// 60 varied rows over a vocabulary of 50, in six sequences.

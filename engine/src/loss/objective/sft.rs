@@ -1,6 +1,6 @@
 //! Plain fine-tuning: weight 1.
 
-use super::{BatchStats, GateParams, ObjectiveSection, Rule, gate, kind};
+use super::rule::{BatchStats, GateParams, Rule, gate, kind};
 use crate::kernels::row_stats::RowStats;
 
 /// Weight 1.
@@ -8,10 +8,6 @@ use crate::kernels::row_stats::RowStats;
 pub struct Sft;
 
 impl Rule for Sft {
-    fn of(_: &ObjectiveSection) -> Self {
-        Self
-    }
-
     fn weight(&self, _: &RowStats, _: &BatchStats) -> f32 {
         1.0
     }

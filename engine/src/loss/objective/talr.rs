@@ -5,7 +5,7 @@
 //! two middle ones as its median, and tau is at least 1e-6.
 
 use super::quantile::median;
-use super::{BatchStats, GateParams, ObjectiveSection, Rule, gate, kind};
+use super::rule::{BatchStats, GateParams, Rule, gate, kind};
 use crate::kernels::row_stats::RowStats;
 use crate::settings::{Range, settings};
 
@@ -25,10 +25,6 @@ settings! {
 }
 
 impl Rule for Talr {
-    fn of(section: &ObjectiveSection) -> Self {
-        section.talr
-    }
-
     fn needs_batch(&self) -> bool {
         self.tau.is_none()
     }
@@ -68,30 +64,21 @@ fn median_of_means(rows: &[RowStats], sequence_of_row: &[u32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Objective;
-    use super::super::samples::{close, plain};
+    use super::super::samples::{close, gathered, plain};
     use super::*;
 
     #[test]
     fn tau_is_that_of_the_median_sequence_and_it_and_the_weight_have_floors() {
-        let objective = Objective::Talr(Talr::default());
+        let objective = Talr::default();
         let rows = [plain(1.0, 1.0), plain(3.0, 1.0), plain(4.0, 1.0), plain(9.0, 1.0)];
-        let batch = objective.batch(&rows, &[7, 7, 3, 9], 50).unwrap();
+        let batch = gathered(&objective, &rows, &[7, 7, 3, 9]);
         assert_eq!(batch.tau, 4.0, "means are 2, 4 and 9");
-        assert_eq!(objective.batch(&rows[..3], &[7, 7, 3], 50).unwrap().tau, 3.0, "of two, the middle");
+        assert_eq!(gathered(&objective, &rows[..3], &[7, 7, 3]).tau, 3.0, "of two, the middle");
         assert!(close(objective.weight(&rows[1], &batch), (-0.75f32).exp(), 1e-6));
         assert_eq!(objective.weight(&plain(400.0, 1.0), &batch), 0.01);
         let certain = [plain(0.0, 0.0)];
-        let batch = objective.batch(&certain, &[0], 50).unwrap();
+        let batch = gathered(&objective, &certain, &[0]);
         assert_eq!(batch.tau, TAU_MIN);
         assert_eq!(objective.weight(&certain[0], &batch), 1.0);
-    }
-
-    #[test]
-    fn a_fixed_tau_needs_no_batch_and_is_the_same_with_one() {
-        let objective = Objective::Talr(Talr { tau: Some(0.5), ..Talr::default() });
-        assert!(!objective.needs_batch());
-        assert_eq!(objective.without_batch(50).tau, 0.5);
-        assert_eq!(objective.batch(&[plain(3.0, 1.0)], &[0], 50).unwrap().tau, 0.5);
     }
 }
