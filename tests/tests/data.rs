@@ -8,6 +8,7 @@ use temper_engine::data::{
     ChatTemplate, Conversation, Cursor, Document, EncodeOptions, Format, GgufVocabulary, IGNORE, Kind, Loader, Message,
     MicroBatch, OnError, RenderOptions, Tokenizer, encode, pack, record,
 };
+use temper_engine::model::family::pre_tokenizers;
 
 const SMOLLM2: &str = include_str!("../golden/tokenizers/smollm2.json");
 const SMOLLM2_TOKENIZER: &[u8] = include_bytes!("../golden/tokenizers/smollm2_tokenizer.json");
@@ -64,19 +65,19 @@ fn smollm2_from_gguf() -> Tokenizer {
     let pair = |merge: &Value| format!("{} {}", merge[0].as_str().unwrap(), merge[1].as_str().unwrap());
     let merges: Vec<String> = file["model"]["merges"].as_array().unwrap().iter().map(pair).collect();
     let golden = json(SMOLLM2);
-    Tokenizer::from_gguf(&GgufVocabulary {
-        model: "gpt2",
-        pre: Some("smollm"),
-        tokens: &tokens,
-        merges: &merges,
-        token_types: &token_types,
+    let vocabulary = GgufVocabulary {
+        model: "gpt2".into(),
+        pre: Some("smollm".into()),
+        tokens,
+        merges,
+        token_types,
         bos: Some(1),
         eos: Some(2),
         pad: Some(2),
         add_bos: Some(false),
-        chat_template: golden["chat_template"].as_str(),
-    })
-    .unwrap()
+        chat_template: golden["chat_template"].as_str().map(str::to_owned),
+    };
+    Tokenizer::from_gguf(vocabulary, &pre_tokenizers()).unwrap()
 }
 
 /// How a tokenizer's answers to the golden strings differ from the recorded ones; empty is what is promised.

@@ -11,28 +11,28 @@ use temper_conformance::golden::{GoldenFolder, Tensors, json};
 use temper_conformance::models::packed;
 use temper_engine::Device;
 use temper_engine::config::ObjectiveSection;
-use temper_engine::data::{Document, Tokenizer};
+use temper_engine::data::Document;
 use temper_engine::eval::generate::{Sampling, generate};
 use temper_engine::eval::perplexity;
 use temper_engine::export::peft;
 use temper_engine::loss::objective::Objective;
 use temper_engine::model::Model;
+use temper_engine::model::gguf::GgufModel;
 use temper_engine::model::load::{self, Hold};
+use temper_engine::model::open::{self, Opened};
 use temper_engine::model::parameter::to_host;
 use temper_engine::train::optimiser::AdamW;
 use temper_engine::train::session::{Recompute, Session};
 use temper_engine::wait;
-use temper_engine::weights::gguf::Gguf;
-use temper_engine::weights::{self, Opened};
 
 #[allow(clippy::print_stderr, reason = "a test that was left out says so")]
-fn open() -> Option<(Opened, Arc<Gguf>)> {
+fn open() -> Option<(Opened, Arc<GgufModel>)> {
     let Some(path) = std::env::var_os("TEMPER_SMOLLM2") else {
         eprintln!("left out: TEMPER_SMOLLM2 does not name the GGUF file (`cargo xtask smollm2` fetches it)");
         return None;
     };
     let bytes = std::fs::read(&path).expect("TEMPER_SMOLLM2 names a readable file");
-    Some(weights::open_gguf(Arc::new(bytes), "SmolLM2").expect("the GGUF file opens"))
+    Some(open::open_gguf(Arc::new(bytes), "SmolLM2").expect("the GGUF file opens"))
 }
 
 fn model(opened: &Opened, device: &Device, hold: Hold) -> Model {
@@ -60,7 +60,7 @@ fn logits_of_a_real_quantised_model_equal_transformers_on_every_device() {
 #[test]
 fn perplexity_of_the_stated_text_is_21_19() {
     let Some((opened, gguf)) = open() else { return };
-    let tokenizer = Tokenizer::from_gguf(&gguf.tokenizer().unwrap().vocabulary()).unwrap();
+    let tokenizer = gguf.tokenizer().unwrap();
     let text = include_str!("../golden/smollm2/wikitext2_test_20000.txt");
     let ids = tokenizer.encode(text).unwrap();
     let stated = &json("smollm2/expected.json")["wikitext2_test"];

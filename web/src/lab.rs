@@ -536,7 +536,7 @@ impl Lab {
         let (arch, tokenizer) = (&model.files.architecture, model.files.tokenizer.as_ref());
         let info = object(&[
             ("name", model.name.as_str().into()),
-            ("family", arch.family.model_type().into()),
+            ("family", arch.family.model_type.into()),
             ("layers", (arch.layers as f64).into()),
             ("hidden", (arch.hidden as f64).into()),
             ("vocabulary", (arch.vocab as f64).into()),

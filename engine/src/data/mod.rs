@@ -21,7 +21,8 @@ pub use packing::pack;
 pub use record::{Content, Conversation, Format, Kind, Message, OnError, Record, Report};
 pub use set::{DataSet, ReadOptions, read_measured, read_set};
 pub use template::{ChatTemplate, Date, RenderOptions, Rendered};
-pub use tokenizer::{GgufVocabulary, Tokenizer};
+pub use tokenizer::Tokenizer;
+pub use tokenizer::gguf::GgufVocabulary;
 
 /// The label of a position that is not scored. Never an index.
 pub const IGNORE: i32 = -100;

@@ -1,14 +1,19 @@
 //! A decoder-only language model: embedding, blocks, final norm, head.
 //!
-//! One description ([`architecture`]) and one block ([`block`]) serve Llama, Qwen2, Qwen3 and GLM-4. The forward pass
-//! and the pull-back are plain functions on device tensors; no graph is kept.
+//! One description ([`architecture`]) and one block ([`block`]) serve all families ([`family`]). The forward and the
+//! backward pass are plain functions on device tensors; no graph is kept.
 
 pub mod adapter;
 pub mod architecture;
 pub mod block;
+pub mod family;
 pub mod files;
+pub mod gguf;
+pub mod hugging_face;
+pub mod layout;
 pub mod linear;
 pub mod load;
+pub mod open;
 pub mod parameter;
 pub mod vocabulary;
 
@@ -19,7 +24,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Indices, Rotary};
 use architecture::Architecture;
-use block::{Block, Pass, Saved, Stream};
+use block::{Activations, Block, Pass, Stream};
 use parameter::Parameter;
 use vocabulary::VocabularyMatrix;
 
@@ -56,7 +61,7 @@ pub struct Forward {
     /// Last block's output, `[tokens, hidden]`, before the final norm.
     pub output: Tensor<2>,
     inputs: Vec<Tensor<2>>,
-    saved: Vec<Saved>,
+    saved: Vec<Activations>,
     stream: Stream,
     seed: Option<u64>,
 }
@@ -66,7 +71,7 @@ pub struct PullBack {
     /// Gradient by the output of that block, `[tokens, hidden]`.
     dy: Tensor<2>,
     inputs: Vec<Tensor<2>>,
-    saved: Vec<Saved>,
+    saved: Vec<Activations>,
     stream: Stream,
     seed: Option<u64>,
 }

@@ -10,7 +10,7 @@ use crate::kernels::row_stats::RowStats;
 use crate::kernels::tensor::read_all;
 use crate::loss::head::{self, HeadOutput};
 use crate::loss::objective::Objective;
-use crate::model::block::Saved;
+use crate::model::block::Activations;
 use crate::model::{Forward, Keep, Model};
 use crate::rng::mix;
 use crate::train::optimiser::{self, AdamW};
@@ -241,7 +241,7 @@ impl Session {
     }
 
     fn keep(&self, batch: &MicroBatch) -> Keep {
-        let bytes = Saved::bytes_per_token(&self.model.arch) * self.model.arch.layers * batch.tokens.len();
+        let bytes = Activations::bytes_per_token(&self.model.arch) * self.model.arch.layers * batch.tokens.len();
         match self.recompute {
             Recompute::Always => Keep::Inputs,
             Recompute::Auto if bytes > KEEP_BYTES => Keep::Inputs,
