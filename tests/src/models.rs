@@ -11,7 +11,7 @@ use temper_engine::train::optimiser::AdamW;
 use crate::golden::{GoldenFolder, Tensors};
 
 /// All tiny models with their own weights in f32.
-pub const TINY: [&str; 6] = ["llama", "llama_tied", "llama3_rope", "qwen2", "qwen3", "glm4"];
+pub const TINY: [&str; 7] = ["llama", "llama_tied", "llama3_rope", "qwen2", "qwen3", "glm4", "mistral"];
 
 /// Loads `tiny/<name>`, all parameters trained where `full`.
 pub fn tiny(name: &str, device: &Device, full: bool) -> Model {

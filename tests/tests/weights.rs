@@ -21,8 +21,8 @@ use temper_engine::weights::gguf::Gguf;
 use temper_engine::weights::safetensors::SafetensorsFile;
 use temper_engine::weights::{MemorySource, RawTensor, WeightFormat, WeightSource, dequantize};
 
-const TINY: [&str; 7] =
-    ["llama", "llama_tied", "llama3_rope", "qwen2", "qwen3", "glm4", "qwen3_bf16_sharded"];
+const TINY: [&str; 8] =
+    ["llama", "llama_tied", "llama3_rope", "qwen2", "qwen3", "glm4", "mistral", "qwen3_bf16_sharded"];
 
 /// Notes the largest allocation of a thread, so that a test can say that a lying count allocates nothing.
 struct Watch;
@@ -497,6 +497,53 @@ fn the_small_files_are_good_and_hold_what_was_written() {
     // Q4_0 with scale bytes 03 03 and nibbles 3: all elements are equal.
     let down = opened.weights.read("model.layers.0.mlp.down_proj.weight").unwrap();
     assert_eq!((down.shape.as_slice(), down.format), (&[4, 32][..], WeightFormat::Q4_0));
+}
+
+/// llama.cpp has no architecture called Mistral: its converter writes such a model as a Llama, rows permuted like one's.
+#[test]
+fn a_gguf_file_of_a_mistral_is_the_llama_that_it_says_with_the_same_tensors() {
+    let folder = open::open_folder(&GoldenFolder::new("tiny/mistral")).unwrap();
+    let mut writer = GgufWriter::new()
+        .string("general.architecture", "llama")
+        .number("llama.block_count", 2)
+        .number("llama.context_length", 128)
+        .number("llama.embedding_length", 64)
+        .number("llama.feed_forward_length", 128)
+        .number("llama.attention.head_count", 4)
+        .number("llama.attention.head_count_kv", 2)
+        .key("llama.attention.layer_norm_rms_epsilon", 6, &1e-5_f32.to_le_bytes())
+        .key("llama.rope.freq_base", 6, &1e6_f32.to_le_bytes());
+    for name in folder.weights.names() {
+        let tensor = folder.weights.read(&name).unwrap();
+        let dims: Vec<u64> = tensor.shape.iter().rev().map(|&d| d as u64).collect();
+        let mut bytes = tensor.bytes;
+        if name.ends_with("q_proj.weight") || name.ends_with("k_proj.weight") {
+            let rows: Vec<&[u8]> = bytes.chunks(64 * 4).collect();
+            let halves = rows.chunks(16).flat_map(|head| (0..8).flat_map(move |i| [head[i], head[i + 8]]));
+            bytes = halves.flatten().copied().collect();
+        }
+        let mut new = name.replace("model.layers.", "blk.");
+        for (theirs, ours) in [
+            ("model.embed_tokens", "token_embd"),
+            ("model.norm", "output_norm"),
+            ("lm_head", "output"),
+            ("input_layernorm", "attn_norm"),
+            ("post_attention_layernorm", "ffn_norm"),
+            ("self_attn.o_proj", "attn_output"),
+            ("self_attn.", "attn_"),
+            ("mlp.", "ffn_"),
+            ("_proj", ""),
+        ] {
+            new = new.replace(theirs, ours);
+        }
+        writer = writer.tensor(&new, &dims, 0, &bytes);
+    }
+    let (opened, _) = open::open_gguf(Arc::new(writer.file()), "mistral.gguf").unwrap();
+    assert_eq!(opened.architecture, Architecture { family: &llama::FAMILY, ..folder.architecture.clone() });
+    assert_eq!(opened.weights.names(), folder.weights.names());
+    for name in folder.weights.names() {
+        assert_eq!(opened.weights.read(&name).unwrap(), folder.weights.read(&name).unwrap(), "{name}");
+    }
 }
 
 #[test]

@@ -96,6 +96,7 @@ impl Architecture {
             context: config.required("max_position_embeddings")?,
         };
         architecture.validate(file)?;
+        refuse_window(&config, &architecture)?;
         Ok(architecture)
     }
 
@@ -239,6 +240,26 @@ fn refuse_other_wiring(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a sliding window in families where that key alone decides. A window that no sequence of the model outgrows is
+/// the same computation as none.
+fn refuse_window(config: &Config, architecture: &Architecture) -> Result<()> {
+    const KEY: &str = "sliding_window";
+    let Some(default) = architecture.family.defaults.sliding_window else { return Ok(()) };
+    // Null is a value of its own here: no window, where an absent key means the default.
+    let window = match config.object.get(KEY) {
+        None => Some(default),
+        Some(_) => config.count(KEY)?,
+    };
+    let context = architecture.context;
+    let Some(window) = window.filter(|&window| window < context) else { return Ok(()) };
+    Err(unsupported(format!(
+        "{}: {KEY} is {window} and the context {context} tokens; attention within a window is not implemented. Up to \
+         {window} tokens there is no difference: where no document is longer, set {KEY} to null in a copy of the model. \
+         Otherwise take a version of the model without a window",
+        config.file
+    )))
+}
+
 /// Rope theta, rotated share of the head where given, and scaling, from either style of configuration.
 fn read_rope(config: &Config) -> Result<(f64, Option<f64>, Option<Llama3Scaling>)> {
     let parameters = config.object("rope_parameters")?;
@@ -367,6 +388,34 @@ mod tests {
             let error = with(key, value.clone()).unwrap_err();
             assert!(matches!(error, Error::Unsupported { .. }), "{key} = {value}: {error}");
         }
+    }
+
+    #[test]
+    fn a_mistral_whose_window_is_shorter_than_its_context_is_refused_with_both_numbers_and_a_way_out() {
+        let read = |window: Option<Value>, context: u64| {
+            let mut config = llama();
+            config["model_type"] = json!("mistral");
+            config["max_position_embeddings"] = json!(context);
+            if let Some(window) = window {
+                config["sliding_window"] = window;
+            }
+            read(&config)
+        };
+        for (window, context) in
+            [(Some(json!(null)), 32_768), (Some(json!(128)), 128), (Some(json!(4096)), 128), (None, 4096)]
+        {
+            assert!(read(window.clone(), context).is_ok(), "{window:?} of {context}");
+        }
+        // Where the key is absent, transformers' default of 4096 counts.
+        for (window, context, named) in [(Some(json!(127)), 128, "127"), (None, 32_768, "4096")] {
+            let error = read(window, context).unwrap_err();
+            assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+            for part in [named, &context.to_string(), "sliding_window to null"] {
+                assert!(error.to_string().contains(part), "{part} not in {error}");
+            }
+        }
+        assert!(matches!(read(Some(json!("wide")), 128), Err(Error::Format { .. })));
+        assert!(with("sliding_window", json!(4)).is_ok(), "in other families the key alone means nothing");
     }
 
     #[test]

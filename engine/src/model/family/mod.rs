@@ -8,6 +8,7 @@
 mod description;
 pub mod glm4;
 pub mod llama;
+pub mod mistral;
 pub mod qwen2;
 pub mod qwen3;
 
@@ -16,7 +17,7 @@ pub use description::{AttentionBias, Defaults, Family};
 use crate::data::tokenizer::gguf::PreTokenizer;
 
 /// Every family.
-pub const ALL: [&Family; 4] = [&llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &glm4::FAMILY];
+pub const ALL: [&Family; 5] = [&llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &glm4::FAMILY, &mistral::FAMILY];
 
 /// The family of a `model_type`.
 pub fn of_model_type(model_type: &str) -> Option<&'static Family> {
