@@ -48,11 +48,13 @@ fn logits_of_a_real_quantised_model_equal_transformers_on_every_device() {
     let Some((opened, _)) = open() else { return };
     let expected = Tensors::read("smollm2/expected.safetensors");
     let ids = tokens(expected.ints("prompt_ids"));
+    let want: Vec<f64> = expected.ints("logits_512").iter().map(|&step| step as f64 / 512.0).collect();
     for device in [Device::cpu(), devices::gpu()] {
         for hold in [Hold::F32, Hold::AsStored] {
             let logits = wait(model(&opened, &device, hold).logits(&ids)).unwrap();
             let what = format!("{hold:?} on {}", device.name());
-            close(&what, &logits, expected.floats("logits"), 5e-3, 1e-3).unwrap();
+            // Five thousandths, less what storing in steps of 1/512 may be off.
+            close(&what, &logits, &want, 4e-3, 1e-3).unwrap();
         }
     }
 }

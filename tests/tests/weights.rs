@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use temper_conformance::golden::{self, GoldenFolder};
+use temper_conformance::golden::{self, GoldenFolder, bytes};
 use temper_engine::Result;
 use temper_engine::export::{model, peft};
 use temper_engine::host::{Folder, MemoryFolder};
@@ -70,10 +70,6 @@ fn watched<T>(work: impl FnOnce() -> T) -> (T, usize) {
     LARGEST.set(0);
     let result = work();
     (result, LARGEST.get())
-}
-
-fn bytes(relative: &str) -> Vec<u8> {
-    std::fs::read(golden::path(relative)).unwrap_or_else(|e| panic!("{relative}: {e}"))
 }
 
 fn smollm2() -> Option<(open::Opened, Arc<GgufModel>)> {
@@ -221,7 +217,11 @@ fn smollm2_blocks_and_values_equal_the_goldens() {
         let found = opened.weights.read(&format!("model.layers.0.{name}.weight")).unwrap();
         assert_eq!((found.format, found.shape.as_slice()), (WeightFormat::Q4_1, &[192, 576][..]));
         let stored = format!("blk.0.{stored}.weight");
-        assert_eq!(found.to_f32(), reference_f32(&file, &format!("{stored}.hf")), "{name}");
+        let values = reference_f32(&file, &format!("{stored}.f32"));
+        let order = reference(&file, &format!("{stored}.hf_rows"));
+        let rows = order.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as usize);
+        let expected: Vec<f32> = rows.flat_map(|row| &values[row * 576..][..576]).copied().collect();
+        assert_eq!(found.to_f32(), expected, "{name}");
         // Row by row the very bytes of the file, only in another order for k.
         let (raw, row) = (reference(&file, &format!("{stored}.raw")), 576 / 32 * 20);
         for index in 0..192 {
