@@ -104,7 +104,7 @@ impl Pass<'_> {
 }
 
 impl Block {
-    /// `[tokens, hidden] -> [tokens, hidden]`, and what the pull-back needs.
+    /// `[tokens, hidden] -> [tokens, hidden]`, and what the backward pass needs.
     ///
     /// # Errors
     /// Device errors.
@@ -145,24 +145,24 @@ impl Block {
     ///
     /// # Errors
     /// Device errors.
-    pub fn pull_back(&mut self, pass: &Pass, saved: Activations, dy: Tensor<2>) -> Result<Tensor<2>> {
+    pub fn backward(&mut self, pass: &Pass, saved: Activations, dy: Tensor<2>) -> Result<Tensor<2>> {
         let device = pass.device;
         let Activations { input, raw_qk, qkv, attention, mixed, projected, middle, gate_up, mlp } = saved;
 
-        let dmlp = output_norm_pull_back(pass, &mut self.mlp_output_norm, mlp, &dy)?;
+        let dmlp = output_norm_backward(pass, &mut self.mlp_output_norm, mlp, &dy)?;
         let active = kernels::gated_mlp::forward(device, &gate_up)?;
-        let dactive = self.down.pull_back(device, &active, &dmlp, pass.seed_of(self.index, Layer::Down))?;
+        let dactive = self.down.backward(device, &active, &dmlp, pass.seed_of(self.index, Layer::Down))?;
         drop((active, dmlp));
         let dgate_up = kernels::gated_mlp::backward(device, gate_up, &dactive)?;
         drop(dactive);
         let (normed, inverse) = kernels::rms_norm::forward(device, &middle, &self.mlp_norm.as_vector(), pass.eps())?;
-        let dnormed = self.gate_up.pull_back(device, &normed, &dgate_up, pass.seed_of(self.index, Layer::GateUp))?;
+        let dnormed = self.gate_up.backward(device, &normed, &dgate_up, pass.seed_of(self.index, Layer::GateUp))?;
         drop((normed, dgate_up));
-        let dmiddle = dy + norm_pull_back(device, &mut self.mlp_norm, &middle, &inverse, &dnormed)?;
+        let dmiddle = dy + norm_backward(device, &mut self.mlp_norm, &middle, &inverse, &dnormed)?;
         drop((dnormed, middle));
 
-        let dprojected = output_norm_pull_back(pass, &mut self.attention_norm, projected, &dmiddle)?;
-        let dmixed = self.output.pull_back(device, &mixed, &dprojected, pass.seed_of(self.index, Layer::Output))?;
+        let dprojected = output_norm_backward(pass, &mut self.attention_norm, projected, &dmiddle)?;
+        let dmixed = self.output.backward(device, &mixed, &dprojected, pass.seed_of(self.index, Layer::Output))?;
         let shape = attention_shape(pass.arch);
         let mut dqkv =
             kernels::attention::backward(device, &qkv, &mixed, attention, &dmixed, shape, &pass.stream.document_start)?;
@@ -174,14 +174,14 @@ impl Block {
                 let (_, inverse) = kernels::rms_norm::forward(device, &heads, &norm.as_vector(), pass.eps())?;
                 let dnormed = kernels::elementwise::columns(device, &dqkv, columns)?;
                 let dnormed = per_head(&dnormed, pass.arch.head_dim);
-                let draw = norm_pull_back(device, norm, &heads, &inverse, &dnormed)?;
+                let draw = norm_backward(device, norm, &heads, &inverse, &dnormed)?;
                 dqkv = kernels::elementwise::set_columns(device, dqkv, columns, &draw.reshape(raw.dims()))?;
             }
         }
         let (normed, inverse) = kernels::rms_norm::forward(device, &input, &self.input_norm.as_vector(), pass.eps())?;
-        let dnormed = self.qkv.pull_back(device, &normed, &dqkv, pass.seed_of(self.index, Layer::Qkv))?;
+        let dnormed = self.qkv.backward(device, &normed, &dqkv, pass.seed_of(self.index, Layer::Qkv))?;
         drop((normed, dqkv));
-        Ok(dmiddle + norm_pull_back(device, &mut self.input_norm, &input, &inverse, &dnormed)?)
+        Ok(dmiddle + norm_backward(device, &mut self.input_norm, &input, &inverse, &dnormed)?)
     }
 
     /// Rotates the q and k columns by each token's position, or back.
@@ -244,7 +244,7 @@ fn output_norm(pass: &Pass, norm: &Option<Parameter>, x: Tensor<2>) -> Result<(T
     }
 }
 
-fn output_norm_pull_back(
+fn output_norm_backward(
     pass: &Pass,
     norm: &mut Option<Parameter>,
     x: Option<Tensor<2>>,
@@ -253,14 +253,14 @@ fn output_norm_pull_back(
     match (norm, x) {
         (Some(norm), Some(x)) => {
             let (_, inverse) = kernels::rms_norm::forward(pass.device, &x, &norm.as_vector(), pass.eps())?;
-            norm_pull_back(pass.device, norm, &x, &inverse, dy)
+            norm_backward(pass.device, norm, &x, &inverse, dy)
         }
         _ => Ok(dy.clone()),
     }
 }
 
-/// Pull-back of a norm, with its own gradient where it is trained.
-pub(super) fn norm_pull_back(
+/// Backward pass of a norm, with its own gradient where it is trained.
+pub(super) fn norm_backward(
     device: &Device,
     norm: &mut Parameter,
     x: &Tensor<2>,

@@ -182,14 +182,14 @@ impl Session {
                 // What follows changes weights, so the check for NaN cannot wait for the end of the step.
                 output.rows().await?;
             }
-            let mut back = self.model.begin_pull_back(forward, &trained, &output.dhidden)?;
+            let mut back = self.model.begin_backward(forward, &trained, &output.dhidden)?;
             for block in (0..self.model.blocks.len()).rev() {
-                back = self.model.pull_back_block(block, back)?;
+                back = self.model.backward_block(block, back)?;
                 if let Some(learning_rate) = immediate {
                     sum_squares += self.step_block(block, number, learning_rate).await?;
                 }
             }
-            self.model.end_pull_back(batch, back)?;
+            self.model.end_backward(batch, back)?;
             outputs.push(output);
         }
 

@@ -76,16 +76,6 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.bytes.len() / self.kind.width()
-    }
-
-    /// True where there are none.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     /// In order.
     pub fn iter(&self) -> impl Iterator<Item = Value> {
         self.bytes.chunks_exact(self.kind.width()).map(|b| self.kind.value(b))
@@ -166,11 +156,6 @@ impl Metadata {
     /// A value of any type.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.values.get(key)
-    }
-
-    /// All keys, sorted.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.values.keys().map(String::as_str)
     }
 
     /// A non-negative integer of any width.
