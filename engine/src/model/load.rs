@@ -6,11 +6,10 @@ use super::layout::{Kind, LinearSpec, TensorSpec};
 use super::linear::{Linear, LoraScale, Weight};
 use super::open::check;
 use super::parameter::{Parameter, Part, from_host};
-use super::vocabulary::{Tile, VocabularyMatrix};
+use super::vocabulary::{Tile, VocabularyMatrix, columns_per_tile};
 use crate::device::Device;
 use crate::error::Result;
 use crate::kernels::Packed;
-use crate::loss::plan::columns_per_tile;
 use crate::rng::{Rng, mix};
 use crate::weights::{RawTensor, WeightFormat, WeightSource, dequantize};
 
