@@ -1,6 +1,7 @@
 //! Reads the golden vectors under `tests/golden/`; see the README there for how they were made.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,10 +15,22 @@ pub fn path(relative: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(relative)
 }
 
+/// Contents of a golden file; the large ones are stored as `<relative>.gz`.
+pub fn bytes(relative: &str) -> Vec<u8> {
+    let packed = path(&format!("{relative}.gz"));
+    let read = if packed.exists() {
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(packed);
+        file.and_then(|file| flate2::read::GzDecoder::new(file).read_to_end(&mut bytes)).map(|_| bytes)
+    } else {
+        std::fs::read(path(relative))
+    };
+    read.unwrap_or_else(|e| panic!("{relative}: {e}"))
+}
+
 /// A golden JSON file.
 pub fn json(relative: &str) -> Value {
-    let bytes = std::fs::read(path(relative)).unwrap_or_else(|e| panic!("{relative}: {e}"));
-    serde_json::from_slice(&bytes).unwrap_or_else(|e| panic!("{relative}: {e}"))
+    serde_json::from_slice(&bytes(relative)).unwrap_or_else(|e| panic!("{relative}: {e}"))
 }
 
 /// Tensors of a golden safetensors file, as f64 or i64.
@@ -31,7 +44,7 @@ enum Numbers {
 impl Tensors {
     /// Reads a file.
     pub fn read(relative: &str) -> Self {
-        let bytes = std::fs::read(path(relative)).unwrap_or_else(|e| panic!("{relative}: {e}"));
+        let bytes = bytes(relative);
         let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|e| panic!("{relative}: {e}"));
         let numbers = |dtype: Dtype, data: &[u8]| match dtype {
             Dtype::F32 => {
@@ -42,6 +55,9 @@ impl Tensors {
             }
             Dtype::I64 => {
                 Numbers::Int(data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect())
+            }
+            Dtype::I16 => {
+                Numbers::Int(data.chunks_exact(2).map(|b| i16::from_le_bytes(b.try_into().unwrap()).into()).collect())
             }
             other => panic!("{relative}: {other:?}"),
         };
@@ -89,6 +105,54 @@ impl Tensors {
     fn entry(&self, name: &str) -> &(Vec<usize>, Numbers) {
         self.0.get(name).unwrap_or_else(|| panic!("no tensor {name}; there are {:?}", self.names()))
     }
+}
+
+/// `eaft_loss.safetensors` with what is not stored of its widest case, because it follows from the rest: its logits are
+/// generated, and an element's gradient depends on its logit alone, the label's apart.
+pub fn eaft_loss() -> Tensors {
+    const CASE: &str = "n2_v151936";
+    let mut tensors = Tensors::read("eaft_loss.safetensors");
+    let levels = tensors.shape(&format!("{CASE}.grad_by_level"))[1];
+    let (rows, vocab) = (2, 151_936);
+    let level: Vec<usize> = (1..=rows * vocab).map(|n| wide_level(n as u64)).collect();
+    let mut gradient = Vec::with_capacity(level.len());
+    let by_level = tensors.floats(&format!("{CASE}.grad_by_level"));
+    for (row, of_row) in level.chunks(vocab).enumerate() {
+        gradient.extend(of_row.iter().map(|&level| by_level[row * levels + level]));
+    }
+    let labels = tensors.ints(&format!("{CASE}.labels"));
+    for (row, (&label, &of_label)) in labels.iter().zip(tensors.floats(&format!("{CASE}.grad_of_label"))).enumerate() {
+        gradient[row * vocab + label as usize] = of_label;
+    }
+    let logits = level.iter().map(|&level| (level as f64 - 1020.0) * 3.0 / 256.0).collect();
+    for (name, values) in [("logits", logits), ("grad", gradient)] {
+        assert!(values.iter().all(|v: &f64| v.is_finite()), "{name}: a value that the generator cannot give");
+        tensors.0.insert(format!("{CASE}.{name}"), (vec![rows, vocab], Numbers::Float(values)));
+    }
+    tensors
+}
+
+/// Sum of the bytes of SplitMix64's `n`-th number from 1, seed 0. `make_golden.py` has the same.
+fn wide_level(n: u64) -> usize {
+    let x = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (x ^ (x >> 31)).to_le_bytes().into_iter().map(usize::from).sum()
+}
+
+/// A golden `tokenizer.json`: `<name>_tokenizer.json` with the part of the vocabulary that is not stored, because the
+/// results of the merges, in order, are its last tokens.
+pub fn tokenizer_json(name: &str) -> Vec<u8> {
+    let mut file = json(&format!("tokenizers/{name}_tokenizer.json"));
+    let text = |value: &Value| value.as_str().expect("a token").to_owned();
+    let merges = file["model"]["merges"].as_array().expect("a list of merges");
+    let merged: Vec<String> = merges.iter().map(|pair| text(&pair[0]) + &text(&pair[1])).collect();
+    let vocab = file["model"]["vocab"].as_object_mut().expect("a vocabulary");
+    for token in merged {
+        let id = vocab.len();
+        assert!(vocab.insert(token, id.into()).is_none(), "token {id} is there twice");
+    }
+    serde_json::to_vec(&file).expect("JSON")
 }
 
 /// A golden folder, as the engine reads folders.

@@ -3,16 +3,15 @@
 use temper_engine::Device;
 use temper_engine::data::{IGNORE, MicroBatch};
 use temper_engine::host::Folder;
-use temper_engine::model::Model;
 use temper_engine::model::adapter::LoraSettings;
 use temper_engine::model::load::{self, Hold};
+use temper_engine::model::{Model, open};
 use temper_engine::train::optimiser::AdamW;
-use temper_engine::weights;
 
 use crate::golden::{GoldenFolder, Tensors};
 
 /// All tiny models with their own weights in f32.
-pub const TINY: [&str; 6] = ["llama", "llama_tied", "llama3_rope", "qwen2", "qwen3", "glm4"];
+pub const TINY: [&str; 7] = ["llama", "llama_tied", "llama3_rope", "qwen2", "qwen3", "glm4", "mistral"];
 
 /// Loads `tiny/<name>`, all parameters trained where `full`.
 pub fn tiny(name: &str, device: &Device, full: bool) -> Model {
@@ -21,7 +20,7 @@ pub fn tiny(name: &str, device: &Device, full: bool) -> Model {
 
 /// Loads a Hugging Face folder.
 pub fn from_folder(folder: &dyn Folder, device: &Device, full: bool) -> Model {
-    let opened = weights::open_folder(folder).expect("the golden folder opens");
+    let opened = open::open_folder(folder).expect("the golden folder opens");
     load::load(&opened.architecture, opened.weights.as_ref(), device, Hold::F32, full).expect("the model loads")
 }
 

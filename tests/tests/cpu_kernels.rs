@@ -648,8 +648,7 @@ fn every_f16_and_bf16_bit_pattern_converts_exactly() {
 
 #[test]
 fn blocks_of_a_real_file_expand_to_the_golden_values() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/smollm2/dequant.safetensors");
-    let bytes = std::fs::read(path).unwrap();
+    let bytes = temper_conformance::golden::bytes("smollm2/dequant.safetensors");
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     for (name, format) in [
         ("blk.0.attn_k.weight", WeightFormat::Q4_1),

@@ -1,19 +1,17 @@
 //! The data pipeline against Hugging Face's tokenizers and templates, and its promises about spans, packing, order and
 //! bad input. Run with `cargo test -p temper-conformance --test data`.
 
-use std::io::Read;
-
 use serde_json::Value;
+use temper_conformance::golden::tokenizer_json;
 use temper_engine::data::{
     ChatTemplate, Conversation, Cursor, Document, EncodeOptions, GgufVocabulary, IGNORE, Kind, Loader, Message,
     MicroBatch, OnError, RecordFormat, RenderOptions, Tokenizer, encode, pack, record,
 };
+use temper_engine::model::family::pre_tokenizers;
 
 const SMOLLM2: &str = include_str!("../golden/tokenizers/smollm2.json");
-const SMOLLM2_TOKENIZER: &[u8] = include_bytes!("../golden/tokenizers/smollm2_tokenizer.json");
 const SMOLLM2_GSM8K: &str = include_str!("../golden/tokenizers/smollm2_gsm8k_row0.json");
 const QWEN3: &str = include_str!("../golden/tokenizers/qwen3.json");
-const QWEN3_TOKENIZER_GZ: &[u8] = include_bytes!("../golden/tokenizers/qwen3_tokenizer.json.gz");
 
 /// GLM-4's way of writing a chat: no token ends a turn.
 const OPEN_ENDED: &str = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}\
@@ -40,18 +38,16 @@ fn config(golden: &Value) -> Vec<u8> {
 }
 
 fn smollm2() -> Tokenizer {
-    Tokenizer::from_json(SMOLLM2_TOKENIZER, Some(&config(&json(SMOLLM2)))).unwrap()
+    Tokenizer::from_json(&tokenizer_json("smollm2"), Some(&config(&json(SMOLLM2)))).unwrap()
 }
 
 fn qwen3() -> Tokenizer {
-    let mut file = Vec::new();
-    flate2::read::GzDecoder::new(QWEN3_TOKENIZER_GZ).read_to_end(&mut file).unwrap();
-    Tokenizer::from_json(&file, Some(&config(&json(QWEN3)))).unwrap()
+    Tokenizer::from_json(&tokenizer_json("qwen3"), Some(&config(&json(QWEN3)))).unwrap()
 }
 
 /// The smollm2 vocabulary in the form in which a GGUF file holds it.
 fn smollm2_from_gguf() -> Tokenizer {
-    let file: Value = serde_json::from_slice(SMOLLM2_TOKENIZER).unwrap();
+    let file: Value = serde_json::from_slice(&tokenizer_json("smollm2")).unwrap();
     let vocab = file["model"]["vocab"].as_object().unwrap();
     let mut tokens = vec![String::new(); vocab.len()];
     for (token, id) in vocab {
@@ -64,19 +60,19 @@ fn smollm2_from_gguf() -> Tokenizer {
     let pair = |merge: &Value| format!("{} {}", merge[0].as_str().unwrap(), merge[1].as_str().unwrap());
     let merges: Vec<String> = file["model"]["merges"].as_array().unwrap().iter().map(pair).collect();
     let golden = json(SMOLLM2);
-    Tokenizer::from_gguf(&GgufVocabulary {
-        model: "gpt2",
-        pre: Some("smollm"),
-        tokens: &tokens,
-        merges: &merges,
-        token_types: &token_types,
+    let vocabulary = GgufVocabulary {
+        model: "gpt2".into(),
+        pre: Some("smollm".into()),
+        tokens,
+        merges,
+        token_types,
         bos: Some(1),
         eos: Some(2),
         pad: Some(2),
         add_bos: Some(false),
-        chat_template: golden["chat_template"].as_str(),
-    })
-    .unwrap()
+        chat_template: golden["chat_template"].as_str().map(str::to_owned),
+    };
+    Tokenizer::from_gguf(vocabulary, &pre_tokenizers()).unwrap()
 }
 
 /// How a tokenizer's answers to the golden strings differ from the recorded ones; empty is what is promised.

@@ -13,7 +13,8 @@ use temper_conformance::{devices, models};
 use temper_engine::kernels::gate::GateParams;
 use temper_engine::kernels::tensor::{empty_gpu, from_cube, on_gpu};
 use temper_engine::kernels::{self, Columns, Indices, Packed, Rotary, elementwise, row_stats::Statistics};
-use temper_engine::weights::{self, RawTensor, WeightFormat};
+use temper_engine::model::open;
+use temper_engine::weights::{RawTensor, WeightFormat};
 use temper_engine::{Device, Result, wait};
 
 fn vector(device: &Device, values: &[f32]) -> Tensor<1> {
@@ -457,7 +458,7 @@ fn a_nan_in_one_row_of_the_norm_stays_in_that_row() {
 #[test]
 fn rotary_turns_only_its_heads_in_both_pairings_and_its_inverse_turns_back() {
     let mut random = Random::new(11);
-    let mut arch = weights::open_folder(&GoldenFolder::new(&format!("tiny/{}", models::TINY[0]))).unwrap().architecture;
+    let mut arch = open::open_folder(&GoldenFolder::new(&format!("tiny/{}", models::TINY[0]))).unwrap().architecture;
     let positions = [4u32, 0, 1, 299, 2, 3, 3];
     for (heads, head_dim, rotary_dim) in [(1, 2, 2), (3, 16, 16), (4, 16, 8), (2, 64, 64), (2, 130, 126)] {
         for interleaved in [false, true] {

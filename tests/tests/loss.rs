@@ -6,7 +6,7 @@ mod common;
 use common::{Random, matrix, poisoned_rows};
 use temper_conformance::compare::{close, same_bits};
 use temper_conformance::devices::{self, read};
-use temper_conformance::golden::{Tensors, json};
+use temper_conformance::golden::{self, Tensors, json};
 use temper_conformance::oracle::{self, matmul::matmul, row_stats::row_stats};
 use temper_engine::config::{Choice, ObjectiveSection};
 use temper_engine::kernels::row_stats::RowStats;
@@ -151,7 +151,7 @@ fn run(device: &Device, case: &Case, objective: &Objective) -> Evaluated {
 
 #[test]
 fn loss_gate_and_gradient_of_every_golden_case_equal_pytorch() {
-    let tensors = Tensors::read("eaft_loss.safetensors");
+    let tensors = golden::eaft_loss();
     for case in cases(&tensors).iter().filter(|case| (2..=64).contains(&case.top_k)) {
         let (top_k, exponent) = (case.top_k.to_string(), case.number("alpha").to_string());
         let settings = [("top_k", &*top_k), ("gate", "power"), ("exponent", &exponent), ("normalizer", "const_3")];
@@ -180,7 +180,7 @@ fn loss_gate_and_gradient_of_every_golden_case_equal_pytorch() {
 
 #[test]
 fn the_other_losses_of_every_golden_case_equal_pytorch() {
-    let tensors = Tensors::read("eaft_loss.safetensors");
+    let tensors = golden::eaft_loss();
     let mut compared = 0;
     for case in cases(&tensors).iter().filter(|case| (2..=64).contains(&case.top_k)) {
         let (top_k, exponent) = (case.top_k.to_string(), case.number("alpha").to_string());
@@ -210,7 +210,7 @@ fn the_other_losses_of_every_golden_case_equal_pytorch() {
 
 #[test]
 fn k_of_one_and_k_beyond_the_limit_are_refused_and_the_row_statistics_have_their_entropies() {
-    let tensors = Tensors::read("eaft_loss.safetensors");
+    let tensors = golden::eaft_loss();
     for case in cases(&tensors).iter().filter(|case| !(2..=64).contains(&case.top_k)) {
         let error = try_objective("eaft", &[("top_k", &case.top_k.to_string())]).unwrap_err().to_string();
         assert!(error.contains("top_k") && error.contains("64"), "{error}");

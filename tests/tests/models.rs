@@ -7,7 +7,7 @@ use temper_conformance::{devices, models};
 use temper_engine::config::ObjectiveSection;
 use temper_engine::loss::head;
 use temper_engine::loss::objective::Objective;
-use temper_engine::model::parameter::to_host;
+use temper_engine::model::parameter::{Parameter, to_host};
 use temper_engine::model::{Keep, Model};
 use temper_engine::train::optimiser::AdamW;
 use temper_engine::train::session::{Recompute, Session};
@@ -45,6 +45,37 @@ fn logits_of_every_tiny_model_equal_transformers() {
 }
 
 #[test]
+fn a_models_parameters_are_the_tensors_of_its_description_in_the_same_order() {
+    for name in models::TINY {
+        let mut model = models::tiny(name, &temper_engine::Device::cpu(), true);
+        let mut found = Vec::new();
+        model.visit(&mut |parameter| {
+            let shape = |rows| match parameter.vector {
+                true => vec![rows],
+                false => vec![rows, parameter.value.dims()[1]],
+            };
+            found.extend(parameter.parts.iter().map(|part| (part.name.clone(), shape(part.rows))));
+        });
+        let mut again = Vec::new();
+        let collect = &mut |parameter: &mut Parameter| {
+            again.extend(parameter.parts.iter().map(|part| part.name.clone()));
+            Ok(())
+        };
+        model.visit_mut(collect).unwrap();
+        assert_eq!(again, found.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>(), "{name}");
+
+        // A fused parameter has the weights of all its modules before their biases.
+        let mut expected: Vec<_> = model.arch.tensor_specs().into_iter().map(|spec| (spec.name, spec.shape)).collect();
+        let bias = |(name, _): &(String, _)| name.ends_with(".bias");
+        let weights = |of: &[(String, Vec<usize>)]| of.iter().filter(|t| !bias(t)).cloned().collect::<Vec<_>>();
+        assert_eq!(weights(&found), weights(&expected), "{name}");
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
 fn bf16_shards_give_the_logits_of_transformers() {
     let expected = Tensors::read("tiny/qwen3_bf16_sharded/expected.safetensors");
     let name = expected.names().into_iter().find(|n| n.contains("logits")).expect("stored logits").to_string();
@@ -54,7 +85,7 @@ fn bf16_shards_give_the_logits_of_transformers() {
         let folder = GoldenFolder::new("tiny/qwen3_bf16_sharded");
         let mut model = models::from_folder(&folder, &device, false);
         close(device.name(), &wait(model.logits(&ids)).unwrap(), expected.floats(&name), 1e-4, 1e-4).unwrap();
-        let opened = temper_engine::weights::open_folder(&folder).unwrap();
+        let opened = temper_engine::model::open::open_folder(&folder).unwrap();
         let hold = temper_engine::model::load::Hold::AsStored;
         let mut packed =
             temper_engine::model::load::load(&opened.architecture, opened.weights.as_ref(), &device, hold, false)

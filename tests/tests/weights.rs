@@ -7,16 +7,21 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
 
-use temper_conformance::golden::{self, GoldenFolder};
+use temper_conformance::golden::{self, GoldenFolder, bytes};
 use temper_engine::Result;
 use temper_engine::export::{model, peft};
 use temper_engine::host::{Folder, MemoryFolder};
-use temper_engine::model::architecture::{Architecture, Family};
-use temper_engine::weights::gguf::{Gguf, unpermuted_row};
+use temper_engine::model::architecture::Architecture;
+use temper_engine::model::family::{glm4, llama};
+use temper_engine::model::gguf::{GgufModel, unpermuted_row};
+use temper_engine::model::layout::TensorSpec;
+use temper_engine::model::open;
+use temper_engine::weights::gguf::Gguf;
 use temper_engine::weights::safetensors::SafetensorsFile;
-use temper_engine::weights::{self, MemorySource, RawTensor, WeightFormat, WeightSource};
+use temper_engine::weights::{MemorySource, RawTensor, WeightFormat, WeightSource};
 
-const TINY: [&str; 7] = ["llama", "llama_tied", "llama3_rope", "qwen2", "qwen3", "glm4", "qwen3_bf16_sharded"];
+const TINY: [&str; 8] =
+    ["llama", "llama_tied", "llama3_rope", "qwen2", "qwen3", "glm4", "mistral", "qwen3_bf16_sharded"];
 
 /// Notes the largest allocation of a thread, so that a test can say that a lying count allocates nothing.
 struct Watch;
@@ -66,13 +71,9 @@ fn watched<T>(work: impl FnOnce() -> T) -> (T, usize) {
     (result, LARGEST.get())
 }
 
-fn bytes(relative: &str) -> Vec<u8> {
-    std::fs::read(golden::path(relative)).unwrap_or_else(|e| panic!("{relative}: {e}"))
-}
-
-fn smollm2<T: Fn()>(test: T) -> Option<(weights::Opened, Arc<Gguf>)> {
+fn smollm2<T: Fn()>(test: T) -> Option<(open::Opened, Arc<GgufModel>)> {
     let file = temper_conformance::skip::smollm2(test)?;
-    Some(weights::open_gguf(Arc::new(file), "smollm2.gguf").expect("the file opens"))
+    Some(open::open_gguf(Arc::new(file), "smollm2.gguf").expect("the file opens"))
 }
 
 /// A raw tensor of any type out of a golden file, by the reference reader.
@@ -94,19 +95,22 @@ fn both_styles_of_configuration_mean_the_same_model() {
         assert_eq!((old.vocab, old.hidden, old.layers, old.heads, old.kv_heads), (256, 64, 2, 4, 2), "{name}");
         assert_eq!(old.head_dim, if name.starts_with("qwen3") { 32 } else { 16 }, "{name}");
         assert_eq!(old.attention_bias, name == "qwen2", "{name}");
-        assert_eq!(old.qk_norm, name.starts_with("qwen3"), "{name}");
+        let block = &old.family.block;
+        assert_eq!(block.q_norm.is_some() && block.k_norm.is_some(), name.starts_with("qwen3"), "{name}");
         assert_eq!(old.tied_head, matches!(name, "llama_tied" | "qwen2"), "{name}");
         assert_eq!(old.rope.scaling.is_some(), name == "llama3_rope", "{name}");
-        let glm = old.family == Family::Glm4;
+        let glm = old.family == &glm4::FAMILY;
+        assert_eq!(glm, name == "glm4", "{name}");
         assert_eq!((old.rope.interleaved, old.rope.rotary_dim == 8), (glm, glm), "{name}");
-        assert_eq!((old.sandwich_norms, old.fused_gate_up), (glm, glm), "{name}");
+        assert_eq!((block.attention_norm.is_some(), block.mlp_output_norm.is_some()), (glm, glm), "{name}");
+        assert_eq!(block.gate_up.len() == 1, glm, "{name}");
     }
 }
 
 #[test]
 fn every_golden_folder_has_exactly_the_tensors_that_its_description_lists() {
     for name in TINY {
-        let opened = weights::open_folder(&GoldenFolder::new(&format!("tiny/{name}"))).unwrap();
+        let opened = open::open_folder(&GoldenFolder::new(&format!("tiny/{name}"))).unwrap();
         let mut expected: Vec<String> = opened.architecture.tensor_specs().into_iter().map(|s| s.name).collect();
         expected.sort_unstable();
         assert_eq!(opened.weights.names(), expected, "{name}");
@@ -119,7 +123,7 @@ fn every_golden_folder_has_exactly_the_tensors_that_its_description_lists() {
 #[test]
 fn tensors_read_on_demand_equal_those_of_the_reference_reader() {
     let file = bytes("tiny/llama/model.safetensors");
-    let opened = weights::open_folder(&GoldenFolder::new("tiny/llama")).unwrap();
+    let opened = open::open_folder(&GoldenFolder::new("tiny/llama")).unwrap();
     for name in opened.weights.names() {
         assert_eq!(opened.weights.read(&name).unwrap().bytes, reference(&file, &name), "{name}");
     }
@@ -127,8 +131,8 @@ fn tensors_read_on_demand_equal_those_of_the_reference_reader() {
 
 #[test]
 fn bf16_shards_hold_the_f32_models_weights_rounded_once() {
-    let whole = weights::open_folder(&GoldenFolder::new("tiny/qwen3")).unwrap();
-    let shards = weights::open_folder(&GoldenFolder::new("tiny/qwen3_bf16_sharded")).unwrap();
+    let whole = open::open_folder(&GoldenFolder::new("tiny/qwen3")).unwrap();
+    let shards = open::open_folder(&GoldenFolder::new("tiny/qwen3_bf16_sharded")).unwrap();
     for name in whole.weights.names() {
         let (full, half) = (whole.weights.read(&name).unwrap(), shards.weights.read(&name).unwrap());
         assert_eq!(half.format, WeightFormat::Bf16, "{name}");
@@ -166,9 +170,9 @@ fn rows_are_quantised_to_the_bytes_that_the_gguf_package_writes() {
 #[test]
 fn a_gguf_file_is_the_same_model_as_the_folder_that_it_was_made_from() {
     for name in ["llama3_rope", "glm4"] {
-        let folder = weights::open_folder(&GoldenFolder::new(&format!("tiny/{name}"))).unwrap();
+        let folder = open::open_folder(&GoldenFolder::new(&format!("tiny/{name}"))).unwrap();
         let file = Arc::new(bytes(&format!("gguf/{name}.gguf")));
-        let (opened, gguf) = weights::open_gguf(file, name).unwrap();
+        let (opened, gguf) = open::open_gguf(file, name).unwrap();
         // Up to the rotary scaling's last digits, which GGUF stores as divisors only.
         let frequencies = folder.architecture.rope_frequencies();
         assert_eq!(opened.architecture.rope_frequencies().len(), frequencies.len());
@@ -187,12 +191,12 @@ fn a_gguf_file_is_the_same_model_as_the_folder_that_it_was_made_from() {
             };
             assert_eq!(opened.weights.read(&tensor).unwrap(), expected, "{name} {tensor}");
         }
-        let tokenizer = gguf.tokenizer().unwrap();
+        let tokenizer = gguf.vocabulary().unwrap();
         assert_eq!((tokenizer.model.as_str(), tokenizer.pre.as_deref()), ("gpt2", Some("smollm")));
         assert_eq!((tokenizer.tokens.len(), tokenizer.tokens[255].as_str()), (256, "t255"));
         assert_eq!(tokenizer.merges, ["t t", "t 1"]);
         assert_eq!((tokenizer.bos, tokenizer.eos, tokenizer.add_bos), (Some(1), Some(2), Some(false)));
-        assert_eq!(tokenizer.vocabulary().chat_template, Some("{{ messages }}"));
+        assert_eq!(tokenizer.chat_template.as_deref(), Some("{{ messages }}"));
     }
 }
 
@@ -204,7 +208,11 @@ fn smollm2_blocks_and_values_equal_the_goldens() {
         let found = opened.weights.read(&format!("model.layers.0.{name}.weight")).unwrap();
         assert_eq!((found.format, found.shape.as_slice()), (WeightFormat::Q4_1, &[192, 576][..]));
         let stored = format!("blk.0.{stored}.weight");
-        assert_eq!(found.to_f32(), reference_f32(&file, &format!("{stored}.hf")), "{name}");
+        let values = reference_f32(&file, &format!("{stored}.f32"));
+        let order = reference(&file, &format!("{stored}.hf_rows"));
+        let rows = order.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as usize);
+        let expected: Vec<f32> = rows.flat_map(|row| &values[row * 576..][..576]).copied().collect();
+        assert_eq!(found.to_f32(), expected, "{name}");
         // Row by row the very bytes of the file, only in another order for k.
         let (raw, row) = (reference(&file, &format!("{stored}.raw")), 576 / 32 * 20);
         for index in 0..192 {
@@ -243,12 +251,12 @@ fn smollm2_sums_of_every_tensor_equal_the_goldens() {
 fn smollm2_describes_itself_and_brings_its_tokenizer() {
     let Some((opened, gguf)) = smollm2(smollm2_describes_itself_and_brings_its_tokenizer) else { return };
     let found = &opened.architecture;
-    assert_eq!((found.family, found.vocab, found.hidden, found.layers), (Family::Llama, 49152, 576, 30));
+    assert_eq!((found.family, found.vocab, found.hidden, found.layers), (&llama::FAMILY, 49152, 576, 30));
     assert_eq!((found.heads, found.kv_heads, found.head_dim, found.intermediate), (9, 3, 64, 1536));
     assert_eq!((found.norm_epsilon, found.rope.theta, found.context), (1e-5, 1e5, 8192));
     assert!(found.tied_head && !found.attention_bias && found.rope.scaling.is_none());
     assert_eq!(found.parameter_count(), 134_515_008);
-    let tokenizer = gguf.tokenizer().unwrap();
+    let tokenizer = gguf.vocabulary().unwrap();
     assert_eq!((tokenizer.tokens.len(), tokenizer.merges.len(), tokenizer.token_types.len()), (49152, 48900, 49152));
     assert_eq!((tokenizer.pre.as_deref(), tokenizer.bos, tokenizer.eos), (Some("smollm"), Some(1), Some(2)));
     assert!(tokenizer.chat_template.unwrap().contains("<|im_start|>"));
@@ -287,17 +295,16 @@ fn golden_adapters_read_and_write_back_to_the_same_keys_and_configuration() {
 #[test]
 fn an_exported_model_opens_as_the_model_that_it_was() {
     for name in TINY {
-        let opened = weights::open_folder(&GoldenFolder::new(&format!("tiny/{name}"))).unwrap();
+        let opened = open::open_folder(&GoldenFolder::new(&format!("tiny/{name}"))).unwrap();
         let mut file = Vec::new();
-        let fetch =
-            &mut |spec: &temper_engine::model::architecture::TensorSpec| Ok(opened.weights.read(&spec.name)?.to_f32());
+        let fetch = &mut |spec: &TensorSpec| Ok(opened.weights.read(&spec.name)?.to_f32());
         model::write(&mut file, &opened.architecture, WeightFormat::F32, fetch).unwrap();
         assert!(safetensors::SafeTensors::deserialize(&file).is_ok(), "{name}");
         let config = model::config_json(&opened.architecture, &opened.special, WeightFormat::F32);
         let mut folder = MemoryFolder::new();
         folder.insert("config.json", config.into_bytes()).unwrap();
         folder.insert("model.safetensors", file).unwrap();
-        let again = weights::open_folder(&folder).unwrap();
+        let again = open::open_folder(&folder).unwrap();
         assert_eq!(again.architecture, opened.architecture, "{name}");
         assert_eq!(again.special, opened.special, "{name}");
         for tensor in opened.weights.names() {
@@ -312,7 +319,7 @@ fn a_folder_whose_tensors_do_not_fit_is_refused_with_all_of_them_named() {
     let mut folder = MemoryFolder::new();
     folder.insert("config.json", bytes("tiny/qwen3/config.json")).unwrap();
     folder.insert("model.safetensors", bytes("tiny/llama/model.safetensors")).unwrap();
-    let text = weights::open_folder(&folder).err().unwrap().to_string();
+    let text = open::open_folder(&folder).err().unwrap().to_string();
     for part in
         ["model.safetensors: ", "q_norm.weight: is missing", "q_proj.weight: expected shape [128, 64], got [64, 64]"]
     {
@@ -446,8 +453,8 @@ fn small_gguf() -> GgufWriter {
 
 /// Everything that the engine does with a GGUF file of unknown origin.
 fn use_gguf(file: Vec<u8>) -> Result<()> {
-    let (opened, gguf) = weights::open_gguf(Arc::new(file), "t.gguf")?;
-    gguf.tokenizer()?;
+    let (opened, gguf) = open::open_gguf(Arc::new(file), "t.gguf")?;
+    gguf.vocabulary()?;
     read_all(opened.weights.as_ref())
 }
 
@@ -467,8 +474,8 @@ fn read_all(source: &dyn WeightSource) -> Result<()> {
 fn the_small_files_are_good_and_hold_what_was_written() {
     use_safetensors(small_safetensors()).unwrap();
     use_gguf(small_gguf().file()).unwrap();
-    let (opened, gguf) = weights::open_gguf(Arc::new(small_gguf().file()), "t.gguf").unwrap();
-    assert_eq!(gguf.tokenizer().unwrap().tokens, ["x", "é"]);
+    let (opened, gguf) = open::open_gguf(Arc::new(small_gguf().file()), "t.gguf").unwrap();
+    assert_eq!(gguf.vocabulary().unwrap().tokens, ["x", "é"]);
     assert_eq!(opened.architecture.norm_epsilon, 1e-5);
     // Heads of two elements have one row in each half, so nothing moves.
     let q = opened.weights.read("model.layers.0.self_attn.q_proj.weight").unwrap();
@@ -476,6 +483,53 @@ fn the_small_files_are_good_and_hold_what_was_written() {
     // Q4_0 with scale bytes 03 03 and nibbles 3: all elements are equal.
     let down = opened.weights.read("model.layers.0.mlp.down_proj.weight").unwrap();
     assert_eq!((down.shape.as_slice(), down.format), (&[4, 32][..], WeightFormat::Q4_0));
+}
+
+/// llama.cpp has no architecture called Mistral: its converter writes such a model as a Llama, rows permuted like one's.
+#[test]
+fn a_gguf_file_of_a_mistral_is_the_llama_that_it_says_with_the_same_tensors() {
+    let folder = open::open_folder(&GoldenFolder::new("tiny/mistral")).unwrap();
+    let mut writer = GgufWriter::new()
+        .string("general.architecture", "llama")
+        .number("llama.block_count", 2)
+        .number("llama.context_length", 128)
+        .number("llama.embedding_length", 64)
+        .number("llama.feed_forward_length", 128)
+        .number("llama.attention.head_count", 4)
+        .number("llama.attention.head_count_kv", 2)
+        .key("llama.attention.layer_norm_rms_epsilon", 6, &1e-5_f32.to_le_bytes())
+        .key("llama.rope.freq_base", 6, &1e6_f32.to_le_bytes());
+    for name in folder.weights.names() {
+        let tensor = folder.weights.read(&name).unwrap();
+        let dims: Vec<u64> = tensor.shape.iter().rev().map(|&d| d as u64).collect();
+        let mut bytes = tensor.bytes;
+        if name.ends_with("q_proj.weight") || name.ends_with("k_proj.weight") {
+            let rows: Vec<&[u8]> = bytes.chunks(64 * 4).collect();
+            let halves = rows.chunks(16).flat_map(|head| (0..8).flat_map(move |i| [head[i], head[i + 8]]));
+            bytes = halves.flatten().copied().collect();
+        }
+        let mut new = name.replace("model.layers.", "blk.");
+        for (theirs, ours) in [
+            ("model.embed_tokens", "token_embd"),
+            ("model.norm", "output_norm"),
+            ("lm_head", "output"),
+            ("input_layernorm", "attn_norm"),
+            ("post_attention_layernorm", "ffn_norm"),
+            ("self_attn.o_proj", "attn_output"),
+            ("self_attn.", "attn_"),
+            ("mlp.", "ffn_"),
+            ("_proj", ""),
+        ] {
+            new = new.replace(theirs, ours);
+        }
+        writer = writer.tensor(&new, &dims, 0, &bytes);
+    }
+    let (opened, _) = open::open_gguf(Arc::new(writer.file()), "mistral.gguf").unwrap();
+    assert_eq!(opened.architecture, Architecture { family: &llama::FAMILY, ..folder.architecture.clone() });
+    assert_eq!(opened.weights.names(), folder.weights.names());
+    for name in folder.weights.names() {
+        assert_eq!(opened.weights.read(&name).unwrap(), folder.weights.read(&name).unwrap(), "{name}");
+    }
 }
 
 #[test]
@@ -648,17 +702,17 @@ fn a_shard_index_cannot_name_files_outside_the_folder() {
         folder.insert("config.json", bytes("tiny/llama/config.json")).unwrap();
         let index = serde_json::json!({"weight_map": {"lm_head.weight": shard}}).to_string();
         folder.insert("model.safetensors.index.json", index.into_bytes()).unwrap();
-        let text = weights::open_folder(&Trap(folder)).err().unwrap().to_string();
+        let text = open::open_folder(&Trap(folder)).err().unwrap().to_string();
         assert!(text.contains("plain file name"), "{shard}: {text}");
     }
 }
 
 #[test]
 fn random_weights_held_in_memory_are_a_source_like_any_other() {
-    let opened = weights::open_folder(&GoldenFolder::new("tiny/glm4")).unwrap();
+    let opened = open::open_folder(&GoldenFolder::new("tiny/glm4")).unwrap();
     let zeros = opened.architecture.tensor_specs().into_iter().map(|spec| {
         let values = vec![0.0; spec.shape.iter().product()];
         RawTensor::from_f32(&spec.name, spec.shape, &values)
     });
-    weights::check(&MemorySource::new(zeros).unwrap(), &opened.architecture).unwrap();
+    open::check(&MemorySource::new(zeros).unwrap(), &opened.architecture).unwrap();
 }

@@ -23,7 +23,8 @@ pub use record::{Content, Conversation, Kind, Message, OnError, Record, RecordFo
 pub use set::{DataSet, ReadOptions, read_measured, read_set};
 pub use settings::{DataSection, TrainOn};
 pub use template::{ChatTemplate, Date, RenderOptions, Rendered};
-pub use tokenizer::{GgufVocabulary, Tokenizer};
+pub use tokenizer::Tokenizer;
+pub use tokenizer::gguf::GgufVocabulary;
 
 /// The label of a position that is not scored. Never an index.
 pub const IGNORE: i32 = -100;

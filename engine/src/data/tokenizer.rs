@@ -4,7 +4,7 @@
 //! vocabulary inside a GGUF file ([`Tokenizer::from_gguf`], file `tokenizer/gguf.rs`). Both are untrusted. The crate's own
 //! reader can panic on malformed parts, so the parts are read and checked here and only then handed over.
 
-mod gguf;
+pub mod gguf;
 mod json;
 
 use std::collections::HashMap;
@@ -12,8 +12,6 @@ use std::collections::HashMap;
 use tokenizers::models::bpe::{BPE, Merges};
 
 use crate::error::{Error, Result};
-
-pub use gguf::GgufVocabulary;
 
 /// No token id may reach this: ids size embedding tables, and 16 million is a hundred times any real vocabulary.
 const MAX_ID: u32 = 1 << 24;
@@ -55,23 +53,6 @@ pub struct Tokens {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` and, where there is one, `tokenizer_config.json` (special tokens and chat template).
-    ///
-    /// # Errors
-    /// [`Error::Tokenizer`] for JSON that is no tokenizer, a kind that is not supported (byte-pair encoding is), and
-    /// parts that contradict each other.
-    pub fn from_json(tokenizer: &[u8], config: Option<&[u8]>) -> Result<Self> {
-        json::load(tokenizer, config)
-    }
-
-    /// Builds a byte-level BPE tokenizer from the vocabulary of a GGUF file.
-    ///
-    /// # Errors
-    /// [`Error::Tokenizer`] for another kind of vocabulary, an unknown pre-tokenizer name and contradictory lists.
-    pub fn from_gguf(vocabulary: &GgufVocabulary<'_>) -> Result<Self> {
-        gguf::load(vocabulary)
-    }
-
     /// Ids of `text`. No token is added around it, but special tokens written out in it are recognised.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, false).map_err(|error| failed("cannot encode a text", error))?;

@@ -9,7 +9,8 @@ use std::io::{self, Write};
 use super::stream::{Stream, wrong};
 use crate::error::Result;
 use crate::model::Model;
-use crate::model::architecture::{Architecture, SpecialTokens, TensorSpec};
+use crate::model::architecture::{Architecture, SpecialTokens};
+use crate::model::layout::TensorSpec;
 use crate::model::parameter::to_host;
 use crate::weights::WeightFormat;
 

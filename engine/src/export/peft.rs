@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::host::{Folder, shorten};
 use crate::model::Model;
 use crate::model::adapter::{AdapterValues, LoraSettings};
-use crate::model::architecture::TensorSpec;
+use crate::model::layout::TensorSpec;
 use crate::model::parameter::to_host;
 use crate::weights::safetensors::SafetensorsFile;
 use crate::weights::{WeightFormat, WeightSource, read_small, tensor_error};

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::model::architecture::TensorSpec;
+use crate::model::layout::TensorSpec;
 use crate::weights::{RawTensor, WeightFormat, tensor_error};
 
 /// Values converted at a time.

@@ -205,7 +205,7 @@ impl Lab {
         let (arch, tokenizer) = (&model.files.architecture, model.files.tokenizer.as_ref());
         let info = ModelInfo {
             name: model.name.clone(),
-            family: arch.family.model_type().into(),
+            family: arch.family.model_type.into(),
             layers: arch.layers,
             hidden: arch.hidden,
             vocabulary: arch.vocab,

@@ -1,6 +1,7 @@
 //! How the loss head is cut so that no logits tensor outgrows its budget or what one binding may hold.
 
 use crate::error::{Error, Result};
+pub use crate::model::vocabulary::columns_per_tile;
 
 /// What the plan has to respect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,25 +31,6 @@ pub struct HeadPlan {
     pub rows_per_chunk: usize,
     /// Vocabulary entries of one head tile; the last tile may be narrower.
     pub columns_per_tile: usize,
-}
-
-/// Vocabulary entries per tile so that a tile of the head weight `[columns, hidden]` fits one binding.
-///
-/// # Errors
-/// [`Error::Limit`] where not even one row of the weight fits.
-pub fn columns_per_tile(hidden: usize, vocab: usize, max_binding_bytes: u64) -> Result<usize> {
-    let row = hidden as u64 * 4;
-    let columns = (max_binding_bytes / row.max(1)).min(vocab as u64) as usize;
-    if columns == 0 {
-        return Err(Error::Limit {
-            what: format!("one row of the head, {hidden} wide,"),
-            needed: row,
-            allowed: max_binding_bytes,
-            adapter: "this device".into(),
-            advice: "choose another device with --device".into(),
-        });
-    }
-    Ok(columns.div_ceil(vocab.div_ceil(columns)).max(vocab.div_ceil(vocab.div_ceil(columns))))
 }
 
 /// Cuts `rows` trained rows evenly into chunks. A pure function of shapes and limits.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use burn::tensor::Tensor;
 
 use super::Model;
+use super::layout::Part;
 use super::linear::{Lora, LoraScale};
 use super::load::name_hash;
 use super::parameter::{Parameter, from_host};
@@ -81,7 +82,8 @@ impl Model {
         let mut unused: Vec<&String> = settings.targets.iter().collect();
         let mut modules = Vec::new();
         for block in &mut self.blocks {
-            for linear in block.linears_mut() {
+            for part in block.parts_mut() {
+                let Part::Linear(linear) = part else { continue };
                 linear.lora_scale =
                     LoraScale { scale: (settings.alpha / rank as f64) as f32, dropout: settings.dropout as f32 };
                 let inputs = linear.inputs();

@@ -1,12 +1,13 @@
-//! One transformer block: its forward pass and its pull-back, written by hand on plain device tensors.
+//! One transformer block: its forward and its backward pass, written by hand on plain device tensors.
 //!
 //! Pre-norm attention and gated MLP, with what the families add: q/k norms (Qwen3), projection biases (Qwen2), sandwich
-//! norms and partial interleaved rotary embedding (GLM-4). A block's pull-back needs what [`Saved`] holds; it is either
-//! kept from the forward pass or made again from the block's input (gradient checkpointing). Both give the same bits.
+//! norms and partial interleaved rotary embedding (GLM-4). A block's backward pass needs what [`Activations`] hold; they
+//! are either kept from the forward pass or made again from the block's input (gradient checkpointing). Both give the same bits.
 
 use burn::tensor::Tensor;
 
 use super::architecture::Architecture;
+use super::layout::{BlockOf, Part};
 use super::linear::Linear;
 use super::parameter::Parameter;
 use crate::device::Device;
@@ -22,32 +23,10 @@ pub struct Stream {
 }
 
 /// Weights of one block.
-#[derive(Clone)]
-pub struct Block {
-    /// Index from 0.
-    pub index: usize,
-    /// Norm before attention.
-    pub input_norm: Parameter,
-    /// Fused q, k and v projections.
-    pub qkv: Linear,
-    /// Norms of each query and key head, with Qwen3.
-    pub qk_norm: Option<(Parameter, Parameter)>,
-    /// Output projection of attention.
-    pub output: Linear,
-    /// Norm of attention's output before the residual, with GLM-4.
-    pub attention_norm: Option<Parameter>,
-    /// Norm before the MLP.
-    pub mlp_norm: Parameter,
-    /// Fused gate and up projections.
-    pub gate_up: Linear,
-    /// Down projection.
-    pub down: Linear,
-    /// Norm of the MLP's output before the residual, with GLM-4.
-    pub mlp_output_norm: Option<Parameter>,
-}
+pub type Block = BlockOf<Parameter, Linear>;
 
-/// What a block's pull-back reads. Cheap elementwise results are made again instead of kept.
-pub struct Saved {
+/// What a block's backward pass reads. Cheap elementwise results are made again instead of kept.
+pub struct Activations {
     input: Tensor<2>,
     /// q and k before their norms, where there are such norms.
     raw_qk: Option<(Tensor<2>, Tensor<2>)>,
@@ -65,17 +44,19 @@ pub struct Saved {
     mlp: Option<Tensor<2>>,
 }
 
-impl Saved {
+impl Activations {
     /// Bytes kept per token by a block of this architecture.
     pub fn bytes_per_token(arch: &Architecture) -> usize {
-        let heads = arch.heads * arch.head_dim;
-        let kv = arch.kv_heads * arch.head_dim;
-        let mut floats = 2 * arch.hidden + 2 * heads + 2 * kv + arch.heads + 2 * arch.intermediate;
-        if arch.qk_norm {
-            floats += heads + kv;
+        let block = arch.block(0);
+        let (query, key) = (arch.query_width(), arch.key_value_width());
+        let attention = arch.hidden + block.qkv.rows() + query + arch.heads;
+        let mlp = arch.hidden + block.gate_up.rows();
+        let mut floats = attention + mlp;
+        if block.q_norm.is_some() {
+            floats += query + key;
         }
-        if arch.sandwich_norms {
-            floats += 2 * arch.hidden;
+        for _ in block.attention_norm.iter().chain(&block.mlp_output_norm) {
+            floats += arch.hidden;
         }
         floats * size_of::<f32>()
     }
@@ -114,26 +95,26 @@ impl Pass<'_> {
     }
 
     fn q_columns(&self) -> Columns {
-        Columns { offset: 0, width: self.arch.heads * self.arch.head_dim }
+        Columns { offset: 0, width: self.arch.query_width() }
     }
 
     fn k_columns(&self) -> Columns {
-        Columns { offset: self.q_columns().width, width: self.arch.kv_heads * self.arch.head_dim }
+        Columns { offset: self.q_columns().width, width: self.arch.key_value_width() }
     }
 }
 
 impl Block {
-    /// `[tokens, hidden] -> [tokens, hidden]`, and what the pull-back needs.
+    /// `[tokens, hidden] -> [tokens, hidden]`, and what the backward pass needs.
     ///
     /// # Errors
     /// Device errors.
-    pub fn forward(&self, pass: &Pass, input: Tensor<2>) -> Result<(Tensor<2>, Saved)> {
+    pub fn forward(&self, pass: &Pass, input: Tensor<2>) -> Result<(Tensor<2>, Activations)> {
         let device = pass.device;
         let (normed, _) = kernels::rms_norm::forward(device, &input, &self.input_norm.as_vector(), pass.eps())?;
         let mut qkv = self.qkv.forward(device, &normed, pass.seed_of(self.index, Layer::Qkv))?;
         drop(normed);
         let mut raw_qk = None;
-        if let Some((q_norm, k_norm)) = &self.qk_norm {
+        if let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) {
             let q = kernels::elementwise::columns(device, &qkv, pass.q_columns())?;
             let k = kernels::elementwise::columns(device, &qkv, pass.k_columns())?;
             for (raw, norm, columns) in [(&q, q_norm, pass.q_columns()), (&k, k_norm, pass.k_columns())] {
@@ -157,50 +138,50 @@ impl Block {
         let mlp = self.down.forward(device, &active, pass.seed_of(self.index, Layer::Down))?;
         let (branch, mlp) = output_norm(pass, &self.mlp_output_norm, mlp)?;
         let output = middle.clone() + branch;
-        Ok((output, Saved { input, raw_qk, qkv, attention, mixed, projected, middle, gate_up, mlp }))
+        Ok((output, Activations { input, raw_qk, qkv, attention, mixed, projected, middle, gate_up, mlp }))
     }
 
     /// Pulls `dy [tokens, hidden]` back to the gradient of the block's input, adding to its parameters' gradients.
     ///
     /// # Errors
     /// Device errors.
-    pub fn pull_back(&mut self, pass: &Pass, saved: Saved, dy: Tensor<2>) -> Result<Tensor<2>> {
+    pub fn backward(&mut self, pass: &Pass, saved: Activations, dy: Tensor<2>) -> Result<Tensor<2>> {
         let device = pass.device;
-        let Saved { input, raw_qk, qkv, attention, mixed, projected, middle, gate_up, mlp } = saved;
+        let Activations { input, raw_qk, qkv, attention, mixed, projected, middle, gate_up, mlp } = saved;
 
-        let dmlp = output_norm_pull_back(pass, &mut self.mlp_output_norm, mlp, &dy)?;
+        let dmlp = output_norm_backward(pass, &mut self.mlp_output_norm, mlp, &dy)?;
         let active = kernels::gated_mlp::forward(device, &gate_up)?;
-        let dactive = self.down.pull_back(device, &active, &dmlp, pass.seed_of(self.index, Layer::Down))?;
+        let dactive = self.down.backward(device, &active, &dmlp, pass.seed_of(self.index, Layer::Down))?;
         drop((active, dmlp));
         let dgate_up = kernels::gated_mlp::backward(device, gate_up, &dactive)?;
         drop(dactive);
         let (normed, inverse) = kernels::rms_norm::forward(device, &middle, &self.mlp_norm.as_vector(), pass.eps())?;
-        let dnormed = self.gate_up.pull_back(device, &normed, &dgate_up, pass.seed_of(self.index, Layer::GateUp))?;
+        let dnormed = self.gate_up.backward(device, &normed, &dgate_up, pass.seed_of(self.index, Layer::GateUp))?;
         drop((normed, dgate_up));
-        let dmiddle = dy + norm_pull_back(device, &mut self.mlp_norm, &middle, &inverse, &dnormed)?;
+        let dmiddle = dy + norm_backward(device, &mut self.mlp_norm, &middle, &inverse, &dnormed)?;
         drop((dnormed, middle));
 
-        let dprojected = output_norm_pull_back(pass, &mut self.attention_norm, projected, &dmiddle)?;
-        let dmixed = self.output.pull_back(device, &mixed, &dprojected, pass.seed_of(self.index, Layer::Output))?;
+        let dprojected = output_norm_backward(pass, &mut self.attention_norm, projected, &dmiddle)?;
+        let dmixed = self.output.backward(device, &mixed, &dprojected, pass.seed_of(self.index, Layer::Output))?;
         let shape = attention_shape(pass.arch);
         let mut dqkv =
             kernels::attention::backward(device, &qkv, &mixed, attention, &dmixed, shape, &pass.stream.document_start)?;
         drop((qkv, mixed, dmixed));
         dqkv = self.rotate(pass, dqkv, true)?;
-        if let (Some((q_norm, k_norm)), Some((q, k))) = (&mut self.qk_norm, raw_qk) {
+        if let (Some(q_norm), Some(k_norm), Some((q, k))) = (&mut self.q_norm, &mut self.k_norm, raw_qk) {
             for (raw, norm, columns) in [(q, q_norm, pass.q_columns()), (k, k_norm, pass.k_columns())] {
                 let heads = per_head(&raw, pass.arch.head_dim);
                 let (_, inverse) = kernels::rms_norm::forward(device, &heads, &norm.as_vector(), pass.eps())?;
                 let dnormed = kernels::elementwise::columns(device, &dqkv, columns)?;
                 let dnormed = per_head(&dnormed, pass.arch.head_dim);
-                let draw = norm_pull_back(device, norm, &heads, &inverse, &dnormed)?;
+                let draw = norm_backward(device, norm, &heads, &inverse, &dnormed)?;
                 dqkv = kernels::elementwise::set_columns(device, dqkv, columns, &draw.reshape(raw.dims()))?;
             }
         }
         let (normed, inverse) = kernels::rms_norm::forward(device, &input, &self.input_norm.as_vector(), pass.eps())?;
-        let dnormed = self.qkv.pull_back(device, &normed, &dqkv, pass.seed_of(self.index, Layer::Qkv))?;
+        let dnormed = self.qkv.backward(device, &normed, &dqkv, pass.seed_of(self.index, Layer::Qkv))?;
         drop((normed, dqkv));
-        Ok(dmiddle + norm_pull_back(device, &mut self.input_norm, &input, &inverse, &dnormed)?)
+        Ok(dmiddle + norm_backward(device, &mut self.input_norm, &input, &inverse, &dnormed)?)
     }
 
     /// Rotates the q and k columns by each token's position, or back.
@@ -219,18 +200,12 @@ impl Block {
 
     /// Calls `visit` on every parameter of the block, in a fixed order.
     pub fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Parameter)) {
-        visit(&self.input_norm);
-        self.qkv.visit(visit);
-        if let Some((q, k)) = &self.qk_norm {
-            visit(q);
-            visit(k);
+        for part in self.parts() {
+            match part {
+                Part::Norm(norm) => visit(norm),
+                Part::Linear(linear) => linear.visit(visit),
+            }
         }
-        self.output.visit(visit);
-        self.attention_norm.iter().for_each(&mut *visit);
-        visit(&self.mlp_norm);
-        self.gate_up.visit(visit);
-        self.down.visit(visit);
-        self.mlp_output_norm.iter().for_each(&mut *visit);
     }
 
     /// Calls `visit` on every parameter of the block, in the order of [`Block::visit`].
@@ -238,28 +213,13 @@ impl Block {
     /// # Errors
     /// The first error of `visit`.
     pub fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Parameter) -> Result<()>) -> Result<()> {
-        visit(&mut self.input_norm)?;
-        self.qkv.visit_mut(visit)?;
-        if let Some((q, k)) = &mut self.qk_norm {
-            visit(q)?;
-            visit(k)?;
-        }
-        self.output.visit_mut(visit)?;
-        if let Some(norm) = &mut self.attention_norm {
-            visit(norm)?;
-        }
-        visit(&mut self.mlp_norm)?;
-        self.gate_up.visit_mut(visit)?;
-        self.down.visit_mut(visit)?;
-        if let Some(norm) = &mut self.mlp_output_norm {
-            visit(norm)?;
+        for part in self.parts_mut() {
+            match part {
+                Part::Norm(norm) => visit(norm)?,
+                Part::Linear(linear) => linear.visit_mut(visit)?,
+            }
         }
         Ok(())
-    }
-
-    /// The block's linear layers with their short names' prefixes, for adapters.
-    pub fn linears_mut(&mut self) -> [&mut Linear; 4] {
-        [&mut self.qkv, &mut self.output, &mut self.gate_up, &mut self.down]
     }
 }
 
@@ -284,7 +244,7 @@ fn output_norm(pass: &Pass, norm: &Option<Parameter>, x: Tensor<2>) -> Result<(T
     }
 }
 
-fn output_norm_pull_back(
+fn output_norm_backward(
     pass: &Pass,
     norm: &mut Option<Parameter>,
     x: Option<Tensor<2>>,
@@ -293,14 +253,14 @@ fn output_norm_pull_back(
     match (norm, x) {
         (Some(norm), Some(x)) => {
             let (_, inverse) = kernels::rms_norm::forward(pass.device, &x, &norm.as_vector(), pass.eps())?;
-            norm_pull_back(pass.device, norm, &x, &inverse, dy)
+            norm_backward(pass.device, norm, &x, &inverse, dy)
         }
         _ => Ok(dy.clone()),
     }
 }
 
-/// Pull-back of a norm, with its own gradient where it is trained.
-pub(super) fn norm_pull_back(
+/// Backward pass of a norm, with its own gradient where it is trained.
+pub(super) fn norm_backward(
     device: &Device,
     norm: &mut Parameter,
     x: &Tensor<2>,

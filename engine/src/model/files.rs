@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::Model;
 use super::architecture::{Architecture, SpecialTokens};
 use super::load::{self, Hold};
+use super::{Model, open};
 use crate::data::Tokenizer;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::host::{Bytes, Folder};
-use crate::weights::{self, WeightSource};
+use crate::weights::WeightSource;
 
 /// No tokenizer file is read past this: it is held in memory whole.
 const MAX_TOKENIZER_BYTES: u64 = 1 << 30;
@@ -32,10 +32,8 @@ impl ModelFiles {
     /// # Errors
     /// What is missing or malformed.
     pub fn open_gguf(bytes: Arc<dyn Bytes>, file: &str) -> Result<Self> {
-        let (opened, gguf) = weights::open_gguf(bytes, file)?;
-        let vocabulary = gguf.tokenizer()?;
-        let tokenizer = Tokenizer::from_gguf(&vocabulary.vocabulary())?;
-        Self::new(opened.architecture, Some(opened.weights), Some(tokenizer), opened.special)
+        let (opened, gguf) = open::open_gguf(bytes, file)?;
+        Self::new(opened.architecture, Some(opened.weights), Some(gguf.tokenizer()?), opened.special)
     }
 
     /// Opens a Hugging Face folder.
@@ -43,7 +41,7 @@ impl ModelFiles {
     /// # Errors
     /// What is missing or malformed, with its file.
     pub fn open_folder(folder: &dyn Folder) -> Result<Self> {
-        let opened = weights::open_folder(folder)?;
+        let opened = open::open_folder(folder)?;
         let tokenizer = read_tokenizer(folder)?;
         Self::new(opened.architecture, Some(opened.weights), tokenizer, opened.special)
     }

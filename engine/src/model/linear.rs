@@ -1,4 +1,4 @@
-//! A linear layer, `y = x Wᵀ + b + s (drop(x) Aᵀ) Bᵀ`, and its pull-back.
+//! A linear layer, `y = x Wᵀ + b + s (drop(x) Aᵀ) Bᵀ`, and its backward pass.
 //!
 //! The projections that read one input are fused into one matrix (q, k and v; gate and up), each part with its own LoRA
 //! pair on its own columns of the output. The low-rank term stays factorised: `W + s B A` is never formed.
@@ -85,13 +85,7 @@ impl Linear {
     ///
     /// # Errors
     /// Device errors.
-    pub fn pull_back(
-        &mut self,
-        device: &Device,
-        x: &Tensor<2>,
-        dy: &Tensor<2>,
-        seed: Option<u64>,
-    ) -> Result<Tensor<2>> {
+    pub fn backward(&mut self, device: &Device, x: &Tensor<2>, dy: &Tensor<2>, seed: Option<u64>) -> Result<Tensor<2>> {
         let mut dx = kernels::matmul::nn(device, dy, &self.dense(device)?)?;
         if let Weight::Dense(weight) = &mut self.weight
             && weight.trained
@@ -153,7 +147,7 @@ impl Linear {
         }
     }
 
-    /// Dropout is its own transpose, so the pull-back of the mask is the mask.
+    /// Dropout is its own transpose, so the backward pass of the mask is the mask.
     fn dropped(&self, device: &Device, x: &Tensor<2>, seed: Option<u64>) -> Result<Tensor<2>> {
         match seed {
             Some(seed) if self.lora_scale.dropout > 0.0 => {

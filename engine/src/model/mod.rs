@@ -1,14 +1,19 @@
 //! A decoder-only language model: embedding, blocks, final norm, head.
 //!
-//! One description ([`architecture`]) and one block ([`block`]) serve Llama, Qwen2, Qwen3 and GLM-4. The forward pass
-//! and the pull-back are plain functions on device tensors; no graph is kept.
+//! One description ([`architecture`]) and one block ([`block`]) serve all families ([`family`]). The forward and the
+//! backward pass are plain functions on device tensors; no graph is kept.
 
 pub mod adapter;
 pub mod architecture;
 pub mod block;
+pub mod family;
 pub mod files;
+pub mod gguf;
+pub mod hugging_face;
+pub mod layout;
 pub mod linear;
 pub mod load;
+pub mod open;
 pub mod parameter;
 pub mod settings;
 pub mod vocabulary;
@@ -20,7 +25,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Indices, Rotary};
 use architecture::Architecture;
-use block::{Block, Pass, Saved, Stream};
+use block::{Activations, Block, Pass, Stream};
 use parameter::Parameter;
 use vocabulary::VocabularyMatrix;
 
@@ -41,14 +46,14 @@ pub struct Model {
     device: Device,
 }
 
-/// How much of the forward pass is kept for the pull-back.
+/// How much of the forward pass is kept for the backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// Nothing: there is no pull-back.
+    /// Nothing: there is no backward pass.
     Nothing,
-    /// Each block's input; a block runs again before its pull-back.
+    /// Each block's input; a block runs again before its backward pass.
     Inputs,
-    /// Everything that the pull-backs read.
+    /// Everything that the backward passes read.
     Everything,
 }
 
@@ -57,17 +62,17 @@ pub struct Forward {
     /// Last block's output, `[tokens, hidden]`, before the final norm.
     pub output: Tensor<2>,
     inputs: Vec<Tensor<2>>,
-    saved: Vec<Saved>,
+    activations: Vec<Activations>,
     stream: Stream,
     seed: Option<u64>,
 }
 
-/// A pull-back under way, after the head and before the block that is next.
-pub struct PullBack {
+/// A backward pass under way, after the head and before the block that is next.
+pub struct Backward {
     /// Gradient by the output of that block, `[tokens, hidden]`.
     dy: Tensor<2>,
     inputs: Vec<Tensor<2>>,
-    saved: Vec<Saved>,
+    activations: Vec<Activations>,
     stream: Stream,
     seed: Option<u64>,
 }
@@ -133,19 +138,19 @@ impl Model {
             document_start: Indices::new(&self.device, batch.document_start.clone()),
         };
         let mut output = self.embedding.gather(&self.device, &batch.tokens)?;
-        let (mut inputs, mut saved) = (Vec::new(), Vec::new());
+        let (mut inputs, mut activations) = (Vec::new(), Vec::new());
         let pass = Pass { device: &self.device, arch: &self.arch, rotary: &self.rotary, stream: &stream, seed };
         for block in &self.blocks {
             if keep == Keep::Inputs {
                 inputs.push(output.clone());
             }
-            let (next, block_saved) = block.forward(&pass, output)?;
+            let (next, of_block) = block.forward(&pass, output)?;
             if keep == Keep::Everything {
-                saved.push(block_saved);
+                activations.push(of_block);
             }
             output = next;
         }
-        Ok(Forward { output, inputs, saved, stream, seed })
+        Ok(Forward { output, inputs, activations, stream, seed })
     }
 
     /// Final-norm outputs of the rows whose label is not ignored; `None` where there is no such row.
@@ -167,25 +172,25 @@ impl Model {
         kernels::rms_norm::forward(&self.device, x, &self.final_norm.as_vector(), self.arch.norm_epsilon as f32)
     }
 
-    /// Begins to pull the gradient of the final-norm outputs back. What follows is [`Model::pull_back_block`] for each block
-    /// from the last to the first, then [`Model::end_pull_back`].
+    /// Begins to pull the gradient of the final-norm outputs back. What follows is [`Model::backward_block`] for each block
+    /// from the last to the first, then [`Model::end_backward`].
     ///
     /// # Errors
     /// Device errors.
-    pub fn begin_pull_back(&mut self, forward: Forward, rows: &TrainedRows, dhidden: &Tensor<2>) -> Result<PullBack> {
-        let Forward { output, inputs, saved, stream, seed } = forward;
+    pub fn begin_backward(&mut self, forward: Forward, rows: &TrainedRows, dhidden: &Tensor<2>) -> Result<Backward> {
+        let Forward { output, inputs, activations, stream, seed } = forward;
         let device = &self.device;
-        let drows = block::norm_pull_back(device, &mut self.final_norm, &rows.input, &rows.inverse, dhidden)?;
+        let drows = block::norm_backward(device, &mut self.final_norm, &rows.input, &rows.inverse, dhidden)?;
         let zeros = Tensor::zeros(output.dims(), device.burn());
         let dy = kernels::elementwise::scatter_add_rows(device, zeros, &rows.rows, 0, &drows)?;
-        Ok(PullBack { dy, inputs, saved, stream, seed })
+        Ok(Backward { dy, inputs, activations, stream, seed })
     }
 
     /// Pulls back through the block that is next; its gradients for this micro-batch are complete then.
     ///
     /// # Errors
     /// Device errors.
-    pub fn pull_back_block(&mut self, index: usize, mut back: PullBack) -> Result<PullBack> {
+    pub fn backward_block(&mut self, index: usize, mut back: Backward) -> Result<Backward> {
         let pass = Pass {
             device: &self.device,
             arch: &self.arch,
@@ -194,12 +199,12 @@ impl Model {
             seed: back.seed,
         };
         let block = &mut self.blocks[index];
-        let kept = match (back.saved.pop(), back.inputs.pop()) {
+        let kept = match (back.activations.pop(), back.inputs.pop()) {
             (Some(kept), _) => kept,
             (None, Some(input)) => block.forward(&pass, input)?.1,
-            (None, None) => unreachable!("a pull-back after a forward pass that kept nothing"),
+            (None, None) => unreachable!("a backward pass after a forward pass that kept nothing"),
         };
-        back.dy = block.pull_back(&pass, kept, back.dy)?;
+        back.dy = block.backward(&pass, kept, back.dy)?;
         Ok(back)
     }
 
@@ -207,7 +212,7 @@ impl Model {
     ///
     /// # Errors
     /// Device errors.
-    pub fn end_pull_back(&mut self, batch: &MicroBatch, back: PullBack) -> Result<()> {
+    pub fn end_backward(&mut self, batch: &MicroBatch, back: Backward) -> Result<()> {
         self.embedding.add_row_gradients(&self.device, &batch.tokens, &back.dy)
     }
 

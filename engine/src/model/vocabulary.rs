@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use super::parameter::Parameter;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels;
 
 /// Rows `start ..` of the matrix.
@@ -86,4 +86,23 @@ impl VocabularyMatrix {
     pub fn logits(&self, device: &Device, hidden: &Tensor<2>) -> Result<Vec<Tensor<2>>> {
         self.tiles.iter().map(|tile| kernels::matmul::nt(device, hidden, &tile.weight.value)).collect()
     }
+}
+
+/// Vocabulary entries per tile so that a tile of the head weight `[columns, hidden]` fits one binding.
+///
+/// # Errors
+/// [`Error::Limit`] where not even one row of the weight fits.
+pub fn columns_per_tile(hidden: usize, vocab: usize, max_binding_bytes: u64) -> Result<usize> {
+    let row = hidden as u64 * 4;
+    let columns = (max_binding_bytes / row.max(1)).min(vocab as u64) as usize;
+    if columns == 0 {
+        return Err(Error::Limit {
+            what: format!("one row of the head, {hidden} wide,"),
+            needed: row,
+            allowed: max_binding_bytes,
+            adapter: "this device".into(),
+            advice: "choose another device with --device".into(),
+        });
+    }
+    Ok(columns.div_ceil(vocab.div_ceil(columns)).max(vocab.div_ceil(vocab.div_ceil(columns))))
 }

@@ -6,7 +6,7 @@ use super::session::KEEP_BYTES;
 use crate::config::Config;
 use crate::loss::plan::{HeadLimits, head_plan};
 use crate::model::architecture::Architecture;
-use crate::model::block::Saved;
+use crate::model::block::Activations;
 use crate::model::load::Hold;
 use crate::model::settings::AdapterKind;
 use crate::train::session::Recompute;
@@ -55,7 +55,7 @@ impl Estimate {
             }),
         };
         let tokens = config.run.batch_tokens as u64;
-        let kept_block = (Saved::bytes_per_token(arch) as u64).saturating_mul(tokens);
+        let kept_block = (Activations::bytes_per_token(arch) as u64).saturating_mul(tokens);
         let kept = kept_block.saturating_mul(layers);
         let inputs = f32s((arch.hidden as u64).saturating_mul(tokens)).saturating_mul(layers);
         let activations = match config.run.recompute {

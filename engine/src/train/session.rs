@@ -10,7 +10,7 @@ use crate::kernels::row_stats::RowStats;
 use crate::kernels::tensor::read_all;
 use crate::loss::head::{self, HeadOutput};
 use crate::loss::objective::{BatchStats, Objective};
-use crate::model::block::Saved;
+use crate::model::block::Activations;
 use crate::model::{Forward, Keep, Model};
 use crate::rng::mix;
 use crate::settings::choice;
@@ -253,14 +253,14 @@ impl Session {
                 // What follows changes weights, so the check for NaN cannot wait for the end of the step.
                 output.check(&device).await?;
             }
-            let mut back = self.model.begin_pull_back(forward, &trained, &output.dhidden)?;
+            let mut back = self.model.begin_backward(forward, &trained, &output.dhidden)?;
             for block in (0..self.model.blocks.len()).rev() {
-                back = self.model.pull_back_block(block, back)?;
+                back = self.model.backward_block(block, back)?;
                 if let Some(learning_rate) = immediate {
                     sum_squares += self.step_block(block, number, learning_rate).await?;
                 }
             }
-            self.model.end_pull_back(batch, back)?;
+            self.model.end_backward(batch, back)?;
             outputs.push(output);
         }
 
@@ -328,7 +328,7 @@ impl Session {
     }
 
     fn keep(&self, batch: &MicroBatch) -> Keep {
-        let bytes = Saved::bytes_per_token(&self.model.arch) * self.model.arch.layers * batch.tokens.len();
+        let bytes = Activations::bytes_per_token(&self.model.arch) * self.model.arch.layers * batch.tokens.len();
         match self.recompute {
             Recompute::Always => Keep::Inputs,
             Recompute::Auto if bytes > KEEP_BYTES => Keep::Inputs,

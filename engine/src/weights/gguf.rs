@@ -1,8 +1,8 @@
-//! GGUF files, versions 2 and 3: metadata, tokenizer and tensors, under Hugging Face names and in Hugging Face layout.
+//! GGUF files, versions 2 and 3, as containers: metadata, tensor table and bytes, under the file's own names.
 //!
 //! A file is a magic number, counts, key-value metadata, a table of tensors and, aligned, their bytes (format: ggml's
-//! `docs/gguf.md`). What differs from Hugging Face is undone here and nowhere else: names ([`huggingface_name`]),
-//! dimension order (GGUF has the fastest one first), and llama's permuted rows of q and k ([`unpermuted_row`]).
+//! `docs/gguf.md`). The one thing undone here is the order of dimensions (GGUF has the fastest one first); what the
+//! metadata and names mean for a model is read by [`crate::model::gguf`] and [`crate::data::tokenizer`].
 //!
 //! Files are untrusted. Every count is limited by a constant, every length by the rest of the file, before memory is
 //! taken; metadata arrays are kept in the width they have in the file.
@@ -11,10 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{RawTensor, WeightFormat, WeightSource, absent, read_range, tensor_error};
-use crate::data::GgufVocabulary;
 use crate::error::{Error, Result};
 use crate::host::{Bytes, shorten};
-use crate::model::architecture::{Architecture, Family, GgufFacts, SpecialTokens};
 
 const MAGIC: [u8; 4] = *b"GGUF";
 /// Large models have some hundred tensors and some dozen keys; these leave room and keep tables small.
@@ -78,16 +76,6 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.bytes.len() / self.kind.width()
-    }
-
-    /// True where there are none.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     /// In order.
     pub fn iter(&self) -> impl Iterator<Item = Value> {
         self.bytes.chunks_exact(self.kind.width()).map(|b| self.kind.value(b))
@@ -170,11 +158,6 @@ impl Metadata {
         self.values.get(key)
     }
 
-    /// All keys, sorted.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.values.keys().map(String::as_str)
-    }
-
     /// A non-negative integer of any width.
     pub fn unsigned(&self, key: &str) -> Option<u64> {
         match self.get(key)? {
@@ -232,49 +215,6 @@ impl Metadata {
     }
 }
 
-/// A file's tokenizer, as stored.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct GgufTokenizer {
-    /// `tokenizer.ggml.model`: `gpt2` means byte-level BPE.
-    pub model: String,
-    /// `tokenizer.ggml.pre`: name of the pre-tokenizer.
-    pub pre: Option<String>,
-    /// `tokenizer.ggml.tokens`: the spelling of each id.
-    pub tokens: Vec<String>,
-    /// `tokenizer.ggml.token_type` per id, or empty.
-    pub token_types: Vec<i32>,
-    /// `tokenizer.ggml.merges`: "left right", best first.
-    pub merges: Vec<String>,
-    /// `tokenizer.ggml.bos_token_id`.
-    pub bos: Option<u32>,
-    /// `tokenizer.ggml.eos_token_id`.
-    pub eos: Option<u32>,
-    /// `tokenizer.ggml.padding_token_id`.
-    pub pad: Option<u32>,
-    /// `tokenizer.ggml.add_bos_token`.
-    pub add_bos: Option<bool>,
-    /// `tokenizer.chat_template`.
-    pub chat_template: Option<String>,
-}
-
-impl GgufTokenizer {
-    /// As the tokenizer reads it.
-    pub fn vocabulary(&self) -> GgufVocabulary<'_> {
-        GgufVocabulary {
-            model: &self.model,
-            pre: self.pre.as_deref(),
-            tokens: &self.tokens,
-            merges: &self.merges,
-            token_types: &self.token_types,
-            bos: self.bos,
-            eos: self.eos,
-            pad: self.pad,
-            add_bos: self.add_bos,
-            chat_template: self.chat_template.as_deref(),
-        }
-    }
-}
-
 /// Where a tensor lies.
 #[derive(Clone, Debug)]
 struct Entry {
@@ -282,28 +222,22 @@ struct Entry {
     shape: Vec<usize>,
     /// From the start of the file.
     offset: u64,
-    /// Rows of so many elements are permuted within each head.
-    permuted_head: Option<usize>,
 }
 
-/// An opened GGUF file, a [`WeightSource`] under Hugging Face names.
+/// An opened GGUF file, a [`WeightSource`] under the file's own names.
 pub struct Gguf {
     bytes: Arc<dyn Bytes>,
     file: String,
     metadata: Metadata,
     entries: BTreeMap<String, Entry>,
-    rope_divisors: Option<Vec<f32>>,
 }
-
-const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
 impl Gguf {
     /// Reads and checks metadata and tensor table; `file` is the file's name in messages.
     ///
     /// # Errors
     /// [`Error::Format`] and [`Error::Tensor`] for what is malformed or does not agree with the file's size,
-    /// [`Error::Unsupported`] for other versions, split files and model kinds, [`Error::Io`] where the host cannot
-    /// read.
+    /// [`Error::Unsupported`] for other versions and split files, [`Error::Io`] where the host cannot read.
     pub fn open(bytes: Arc<dyn Bytes>, file: &str) -> Result<Self> {
         let mut cursor = Cursor::new(bytes.as_ref(), file);
         let (tensors, keys) = read_start(&mut cursor)?;
@@ -321,147 +255,18 @@ impl Gguf {
             return Err(cursor.wrong("general.alignment is no power of two up to 2^20".into()));
         }
         let start = cursor.at.next_multiple_of(alignment);
-        let mut entries = lay_out(table, start, alignment, bytes.len(), file)?;
+        let entries = lay_out(table, start, alignment, bytes.len(), file)?;
+        Ok(Self { bytes, file: file.to_owned(), metadata, entries })
+    }
 
-        let rope_divisors = match entries.remove(ROPE_DIVISORS) {
-            None => None,
-            Some(entry) => {
-                let length = entry.format.bytes_for_shape(&entry.shape).unwrap_or(0) as u64;
-                Some(entry.format.to_f32(&read_range(bytes.as_ref(), entry.offset, length, file)?))
-            }
-        };
-        let gguf = Self { bytes, file: file.to_owned(), metadata, entries, rope_divisors };
-        gguf.under_huggingface_names()
+    /// The file's name in messages.
+    pub fn file(&self) -> &str {
+        &self.file
     }
 
     /// The key-value part.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
-    }
-
-    /// The model's description.
-    ///
-    /// # Errors
-    /// As [`Architecture::from_gguf_metadata`].
-    pub fn architecture(&self) -> Result<Architecture> {
-        let embedding = self.shape("model.embed_tokens.weight");
-        let facts = GgufFacts {
-            vocab: embedding.and_then(|shape| shape.first().copied()).unwrap_or(0),
-            tied_head: self.shape("lm_head.weight").is_none(),
-            attention_bias: self.shape("model.layers.0.self_attn.q_proj.bias").is_some(),
-            rope_divisors: self.rope_divisors.clone(),
-        };
-        Architecture::from_gguf_metadata(&self.metadata, &facts, &self.file)
-    }
-
-    /// The tokenizer's parts.
-    ///
-    /// # Errors
-    /// [`Error::Tokenizer`] where there is none, or an id or count does not fit the vocabulary or the embedding.
-    pub fn tokenizer(&self) -> Result<GgufTokenizer> {
-        let refuse = |problem: String| Err(Error::Tokenizer { problem: format!("{}: {problem}", self.file) });
-        let meta = &self.metadata;
-        let Some(model) = meta.text("tokenizer.ggml.model") else {
-            return refuse("the file holds no tokenizer (no tokenizer.ggml.model)".into());
-        };
-        let Some(tokens) = meta.texts("tokenizer.ggml.tokens") else {
-            return refuse("tokenizer.ggml.tokens is missing or no list of texts".into());
-        };
-        let owned = |texts: &Texts| texts.iter().map(str::to_owned).collect::<Vec<_>>();
-        let token_types = match meta.get("tokenizer.ggml.token_type") {
-            None => Vec::new(),
-            Some(_) => meta.integers("tokenizer.ggml.token_type").unwrap_or_default(),
-        };
-        if meta.get("tokenizer.ggml.token_type").is_some() && token_types.len() != tokens.len() {
-            return refuse(format!("{} token types for {} tokens", token_types.len(), tokens.len()));
-        }
-        if let Some(rows) = self.shape("model.embed_tokens.weight").and_then(|s| s.first())
-            && tokens.len() > *rows
-        {
-            return refuse(format!("{} tokens, but the embedding has {rows} rows", tokens.len()));
-        }
-        let special = self.special_tokens()?;
-        for (what, id) in [("bos", special.bos), ("eos", special.eos.first().copied()), ("padding", special.pad)] {
-            if let Some(id) = id
-                && id as usize >= tokens.len()
-            {
-                return refuse(format!("the {what} token is {id}, but there are {} tokens", tokens.len()));
-            }
-        }
-        Ok(GgufTokenizer {
-            model: model.to_owned(),
-            pre: meta.text("tokenizer.ggml.pre").map(str::to_owned),
-            tokens: owned(tokens),
-            token_types,
-            merges: meta.texts("tokenizer.ggml.merges").map(owned).unwrap_or_default(),
-            bos: special.bos,
-            eos: special.eos.first().copied(),
-            pad: special.pad,
-            add_bos: meta.flag("tokenizer.ggml.add_bos_token"),
-            chat_template: meta.text("tokenizer.chat_template").map(str::to_owned),
-        })
-    }
-
-    /// The token ids that the metadata names.
-    ///
-    /// # Errors
-    /// [`Error::Tokenizer`] where one of them is no token id.
-    pub fn special_tokens(&self) -> Result<SpecialTokens> {
-        let id = |name: &str| {
-            let key = format!("tokenizer.ggml.{name}_token_id");
-            if self.metadata.get(&key).is_none() {
-                return Ok(None);
-            }
-            let found = self.metadata.unsigned(&key).and_then(|n| u32::try_from(n).ok());
-            let wrong = || Error::Tokenizer { problem: format!("{}: {key} is no token id", self.file) };
-            found.map(Some).ok_or_else(wrong)
-        };
-        Ok(SpecialTokens { bos: id("bos")?, eos: id("eos")?.into_iter().collect(), pad: id("padding")? })
-    }
-
-    /// Renames the tensors and marks those whose rows are permuted. Unknown names stay as they are, for
-    /// [`super::check`] to report.
-    fn under_huggingface_names(mut self) -> Result<Self> {
-        let kind = self.metadata.text("general.architecture").unwrap_or_default();
-        let Some(family) = Family::ALL.into_iter().find(|f| f.model_type() == kind) else {
-            let names = "llama, qwen2, qwen3 and glm4 are";
-            let problem = format!("{}: model kind \"{}\"; {names}", self.file, shorten(kind));
-            return Err(Error::Unsupported { problem });
-        };
-        // Only llama's rotary pairs are neighbours in GGUF and halves in Hugging Face.
-        let head_dim = match family {
-            Family::Llama => Some(self.architecture_head_dim()?),
-            _ => None,
-        };
-        let mut renamed = BTreeMap::new();
-        for (name, mut entry) in std::mem::take(&mut self.entries) {
-            let new = huggingface_name(&name, family).unwrap_or_else(|| name.clone());
-            let rotated = new.contains(".self_attn.q_proj.") || new.contains(".self_attn.k_proj.");
-            if let Some(head) = head_dim.filter(|_| rotated) {
-                let rows = entry.shape.first().copied().unwrap_or(0);
-                if head < 2 || head % 2 != 0 || !rows.is_multiple_of(head) {
-                    return Err(tensor_error(&self.file, &name, format!("{rows} rows are no whole heads of {head}")));
-                }
-                entry.permuted_head = Some(head);
-            }
-            if renamed.insert(new, entry).is_some() {
-                return Err(tensor_error(&self.file, &name, "stands for the same tensor as another name".into()));
-            }
-        }
-        self.entries = renamed;
-        Ok(self)
-    }
-
-    fn architecture_head_dim(&self) -> Result<usize> {
-        let number = |key: &str| self.metadata.unsigned(key).and_then(|n| usize::try_from(n).ok());
-        let by_heads = || {
-            let heads = number("llama.attention.head_count").filter(|&n| n > 0)?;
-            Some(number("llama.embedding_length")? / heads)
-        };
-        number("llama.attention.key_length").or_else(by_heads).ok_or_else(|| Error::Format {
-            file: self.file.clone(),
-            problem: "llama.attention.head_count or llama.embedding_length is missing".into(),
-        })
     }
 }
 
@@ -481,67 +286,13 @@ impl WeightSource for Gguf {
     fn read(&self, name: &str) -> Result<RawTensor> {
         let entry = self.entries.get(name).ok_or_else(|| absent(&self.file, name))?;
         let length = entry.format.bytes_for_shape(&entry.shape).unwrap_or(0);
-        let mut bytes = read_range(self.bytes.as_ref(), entry.offset, length as u64, &self.file)?;
-        if let Some(head) = entry.permuted_head {
-            bytes = unpermute(&bytes, entry.shape[0], head);
-        }
+        let bytes = read_range(self.bytes.as_ref(), entry.offset, length as u64, &self.file)?;
         Ok(RawTensor { name: name.to_owned(), shape: entry.shape.clone(), format: entry.format, bytes })
     }
 
     fn file_of(&self, _name: &str) -> String {
         self.file.clone()
     }
-}
-
-/// Hugging Face's name of a tensor, or `None` for one that this family does not have.
-pub fn huggingface_name(name: &str, family: Family) -> Option<String> {
-    let whole = match name {
-        "token_embd.weight" => Some("model.embed_tokens.weight"),
-        "output_norm.weight" => Some("model.norm.weight"),
-        "output.weight" => Some("lm_head.weight"),
-        _ => None,
-    };
-    if let Some(whole) = whole {
-        return Some(whole.to_owned());
-    }
-    let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
-    let (part, kind) = rest.rsplit_once('.')?;
-    // Exactly the digits that Rust would print, so that no two names become one.
-    let layer = layer.parse::<u32>().ok().filter(|n| n.to_string() == layer)?;
-    let glm = family == Family::Glm4;
-    let part = match part {
-        "attn_norm" => "input_layernorm",
-        "attn_q" => "self_attn.q_proj",
-        "attn_k" => "self_attn.k_proj",
-        "attn_v" => "self_attn.v_proj",
-        "attn_output" => "self_attn.o_proj",
-        "attn_q_norm" => "self_attn.q_norm",
-        "attn_k_norm" => "self_attn.k_norm",
-        "ffn_norm" => "post_attention_layernorm",
-        "ffn_up" if glm => "mlp.gate_up_proj", // gate half first, as in Hugging Face
-        "ffn_up" => "mlp.up_proj",
-        "ffn_gate" if !glm => "mlp.gate_proj",
-        "ffn_down" => "mlp.down_proj",
-        "post_attention_norm" if glm => "post_self_attn_layernorm",
-        "post_ffw_norm" if glm => "post_mlp_layernorm",
-        _ => return None,
-    };
-    matches!(kind, "weight" | "bias").then(|| format!("model.layers.{layer}.{part}.{kind}"))
-}
-
-/// The GGUF row that holds Hugging Face row `row` of llama's q or k: within a head, GGUF's rows `(i, j)` of
-/// `[head / 2, 2]` are Hugging Face's rows `(j, i)` of `[2, head / 2]`.
-pub fn unpermuted_row(row: usize, head: usize) -> usize {
-    let (start, within) = (row / head * head, row % head);
-    let (j, i) = (within / (head / 2), within % (head / 2));
-    start + i * 2 + j
-}
-
-/// Rows of any format in Hugging Face order; whole rows move, so quantised blocks stay as they are.
-fn unpermute(bytes: &[u8], rows: usize, head: usize) -> Vec<u8> {
-    let width = bytes.len() / rows.max(1);
-    let row = |row| &bytes[unpermuted_row(row, head) * width..][..width];
-    (0..rows).flat_map(row).copied().collect()
 }
 
 /// Checks the start of the file; gives the number of tensors and of keys.
@@ -668,7 +419,7 @@ fn lay_out(table: Vec<Line>, start: u64, alignment: u64, total: u64, file: &str)
             return refuse(format!("offset {offset} is no multiple of the alignment {alignment}"));
         }
         ranges.push((begin, end));
-        let entry = Entry { format, shape, offset: begin, permuted_head: None };
+        let entry = Entry { format, shape, offset: begin };
         if entries.insert(name.clone(), entry).is_some() {
             return refuse("there are two of this name".into());
         }
@@ -762,35 +513,5 @@ impl<'a> Cursor<'a> {
         }
         let bytes = self.bytes(length, what)?;
         String::from_utf8(bytes).map_err(|_| self.wrong(format!("{} is not UTF-8", shorten(what))))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn llamas_rows_are_paired_halves_again() {
-        // A head of 6: GGUF has 0 3 1 4 2 5.
-        let stored: Vec<u8> = [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11].iter().flat_map(|&r| [r, r]).collect();
-        let expected: Vec<u8> = (0..12).flat_map(|r| [r, r]).collect();
-        assert_eq!(unpermute(&stored, 12, 6), expected);
-    }
-
-    #[test]
-    fn names_become_hugging_faces_own_and_unknown_ones_stay_unknown() {
-        let name = |n, f| huggingface_name(n, f);
-        assert_eq!(name("blk.12.attn_q.bias", Family::Qwen2).unwrap(), "model.layers.12.self_attn.q_proj.bias");
-        assert_eq!(name("blk.0.ffn_up.weight", Family::Llama).unwrap(), "model.layers.0.mlp.up_proj.weight");
-        assert_eq!(name("blk.0.ffn_up.weight", Family::Glm4).unwrap(), "model.layers.0.mlp.gate_up_proj.weight");
-        assert_eq!(
-            name("blk.3.post_ffw_norm.weight", Family::Glm4).unwrap(),
-            "model.layers.3.post_mlp_layernorm.weight"
-        );
-        for unknown in
-            ["blk.0.post_ffw_norm.weight", "blk.01.attn_q.weight", "blk.x.attn_q.weight", "blk.0.attn_q.scale", "a"]
-        {
-            assert_eq!(name(unknown, Family::Llama), None, "{unknown}");
-        }
     }
 }

@@ -345,11 +345,7 @@ fn model_name(config: &Config, files: &ModelFiles) -> String {
     let arch = &files.architecture;
     format!(
         "{} ({}, {} layers, hidden {}, vocabulary {})",
-        config.model.path,
-        arch.family.model_type(),
-        arch.layers,
-        arch.hidden,
-        arch.vocab
+        config.model.path, arch.family.model_type, arch.layers, arch.hidden, arch.vocab
     )
 }
 

@@ -1,7 +1,8 @@
 //! A tokenizer from the vocabulary inside a GGUF file (`tokenizer.ggml.*`).
 //!
-//! GGUF stores tokens and merges but names the pre-tokenizer only; the splits behind the names are the ones that llama.cpp
-//! and the models' own `tokenizer.json` use.
+//! GGUF stores tokens and merges but names the pre-tokenizer only; the splits behind the names ([`PreTokenizer`]) are the
+//! ones that llama.cpp and the models' own `tokenizer.json` use. Those of a family stand in its file; here are the two
+//! that belong to none.
 
 use std::collections::HashMap;
 
@@ -10,25 +11,26 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::pre_tokenizers::split::SplitPattern;
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use super::{BpeOptions, Special, Tokenizer, build_bpe, failed, refuse};
 use crate::error::Result;
+use crate::weights::gguf::{Metadata, Texts};
 
 /// The `tokenizer.*` metadata of a GGUF file, as stored.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct GgufVocabulary<'a> {
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GgufVocabulary {
     /// `tokenizer.ggml.model`: `gpt2` means byte-level BPE.
-    pub model: &'a str,
+    pub model: String,
     /// `tokenizer.ggml.pre`: name of the pre-tokenizer.
-    pub pre: Option<&'a str>,
+    pub pre: Option<String>,
     /// `tokenizer.ggml.tokens`: the spelling of each id.
-    pub tokens: &'a [String],
+    pub tokens: Vec<String>,
     /// `tokenizer.ggml.merges`: "left right", best first.
-    pub merges: &'a [String],
+    pub merges: Vec<String>,
     /// `tokenizer.ggml.token_type` per id (1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte), or empty.
-    pub token_types: &'a [i32],
+    pub token_types: Vec<i32>,
     /// `tokenizer.ggml.bos_token_id`.
     pub bos: Option<u32>,
     /// `tokenizer.ggml.eos_token_id`.
@@ -38,7 +40,99 @@ pub struct GgufVocabulary<'a> {
     /// `tokenizer.ggml.add_bos_token`.
     pub add_bos: Option<bool>,
     /// `tokenizer.chat_template`.
-    pub chat_template: Option<&'a str>,
+    pub chat_template: Option<String>,
+}
+
+impl GgufVocabulary {
+    /// Reads a file's metadata; `file` is its name in messages.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tokenizer`] where there is no vocabulary, or an id or count does not fit it.
+    pub fn read(metadata: &Metadata, file: &str) -> Result<Self> {
+        let wrong = |problem: String| Err(refuse(format!("{file}: {problem}")));
+        let Some(model) = metadata.text("tokenizer.ggml.model") else {
+            return wrong("the file holds no tokenizer (no tokenizer.ggml.model)".into());
+        };
+        let Some(tokens) = metadata.texts("tokenizer.ggml.tokens") else {
+            return wrong("tokenizer.ggml.tokens is missing or no list of texts".into());
+        };
+        let token_types = match metadata.get("tokenizer.ggml.token_type") {
+            None => Vec::new(),
+            Some(_) => {
+                let types = metadata.integers("tokenizer.ggml.token_type").unwrap_or_default();
+                if types.len() != tokens.len() {
+                    return wrong(format!("{} token types for {} tokens", types.len(), tokens.len()));
+                }
+                types
+            }
+        };
+        let id = |name| match token_id(metadata, name, file)? {
+            Some(id) if id as usize >= tokens.len() => {
+                let problem = format!("the {name} token is {id}, but there are {} tokens", tokens.len());
+                Err(refuse(format!("{file}: {problem}")))
+            }
+            found => Ok(found),
+        };
+        let owned = |texts: &Texts| texts.iter().map(str::to_owned).collect::<Vec<_>>();
+        Ok(Self {
+            model: model.to_owned(),
+            pre: metadata.text("tokenizer.ggml.pre").map(str::to_owned),
+            tokens: owned(tokens),
+            merges: metadata.texts("tokenizer.ggml.merges").map(owned).unwrap_or_default(),
+            token_types,
+            bos: id("bos")?,
+            eos: id("eos")?,
+            pad: id("padding")?,
+            add_bos: metadata.flag("tokenizer.ggml.add_bos_token"),
+            chat_template: metadata.text("tokenizer.chat_template").map(str::to_owned),
+        })
+    }
+}
+
+/// The token id under `tokenizer.ggml.<name>_token_id`.
+///
+/// # Errors
+/// [`crate::Error::Tokenizer`] where it is no token id.
+pub fn token_id(metadata: &Metadata, name: &str, file: &str) -> Result<Option<u32>> {
+    let key = format!("tokenizer.ggml.{name}_token_id");
+    if metadata.get(&key).is_none() {
+        return Ok(None);
+    }
+    let found = metadata.unsigned(&key).and_then(|n| u32::try_from(n).ok());
+    found.map(Some).ok_or_else(|| refuse(format!("{file}: {key} is no token id")))
+}
+
+/// What a pre-tokenizer's name stands for.
+#[derive(Clone, Copy, Debug)]
+pub struct PreTokenizer {
+    /// Names in `tokenizer.ggml.pre`.
+    pub names: &'static [&'static str],
+    /// How a text is cut before its pieces are merged.
+    pub split: Split,
+    /// Text is brought into Unicode's form NFC first.
+    pub nfc: bool,
+    /// A piece that is a token as a whole is taken as it is, without merging.
+    pub whole_words_first: bool,
+    /// Raw text begins with the beginning-of-sequence token, where the file is silent about it.
+    pub add_bos: bool,
+}
+
+/// How a text is cut into pieces.
+#[derive(Clone, Copy, Debug)]
+pub enum Split {
+    /// GPT-2's split.
+    Gpt2,
+    /// Every numeric character alone, then GPT-2's split.
+    DigitsThenGpt2,
+    /// Regular expressions, each applied to the pieces of the one before.
+    Patterns(&'static [&'static str]),
+}
+
+impl PreTokenizer {
+    /// Known by these names, with GPT-2's split and nothing special.
+    pub const fn named(names: &'static [&'static str]) -> Self {
+        Self { names, split: Split::Gpt2, nfc: false, whole_words_first: false, add_bos: false }
+    }
 }
 
 const CONTROL: i32 = 3;
@@ -46,41 +140,27 @@ const USER_DEFINED: i32 = 4;
 
 /// GPT-2's split. Spelt out only where the byte-level stage cannot do it itself.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
-/// Llama 3 and GLM-4: digits in groups of up to three.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Qwen2, Qwen2.5 and Qwen3: every digit alone.
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// llama.cpp's `default`: four splits, each applied to the pieces of the one before.
 const DEFAULT: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"];
 
-/// What a pre-tokenizer name stands for.
-struct Known {
-    names: &'static [&'static str],
-    family: Family,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Family {
-    Smollm,
-    Qwen2,
-    Llama3,
-    Glm4,
-    Gpt2,
-    Default,
-}
-
-const KNOWN: [Known; 6] = [
-    Known { names: &["smollm"], family: Family::Smollm },
-    Known { names: &["qwen2", "deepseek-r1-qwen"], family: Family::Qwen2 },
-    Known { names: &["llama-bpe", "llama3", "llama-v3"], family: Family::Llama3 },
-    Known { names: &["glm4", "chatglm-bpe"], family: Family::Glm4 },
-    Known { names: &["gpt-2"], family: Family::Gpt2 },
-    Known { names: &["default"], family: Family::Default },
+/// What belongs to no family.
+const GENERAL: [PreTokenizer; 2] = [
+    PreTokenizer::named(&["gpt-2"]),
+    PreTokenizer { split: Split::Patterns(&DEFAULT), ..PreTokenizer::named(&["default"]) },
 ];
 
-/// See [`Tokenizer::from_gguf`].
-pub(super) fn load(source: &GgufVocabulary<'_>) -> Result<Tokenizer> {
+impl Tokenizer {
+    /// Builds a byte-level BPE tokenizer from the vocabulary of a GGUF file. `families` are the pre-tokenizers that the
+    /// families of models know by name.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tokenizer`] for another kind of vocabulary, an unknown pre-tokenizer name and contradictory lists.
+    pub fn from_gguf(vocabulary: GgufVocabulary, families: &[&PreTokenizer]) -> Result<Self> {
+        load(vocabulary, families)
+    }
+}
+
+fn load(source: GgufVocabulary, families: &[&PreTokenizer]) -> Result<Tokenizer> {
     if source.model != "gpt2" {
         return Err(refuse(format!(
             "tokenizer.ggml.model is {:?}, and only \"gpt2\" (byte-level BPE) is supported; use the model's Hugging Face \
@@ -88,9 +168,10 @@ pub(super) fn load(source: &GgufVocabulary<'_>) -> Result<Tokenizer> {
             source.model
         )));
     }
-    let name = source.pre.unwrap_or("default");
-    let Some(known) = KNOWN.iter().find(|known| known.names.contains(&name)) else {
-        let names: Vec<&str> = KNOWN.iter().flat_map(|known| known.names.iter().copied()).collect();
+    let name = source.pre.as_deref().unwrap_or("default");
+    let known = || families.iter().copied().chain(&GENERAL);
+    let Some(known) = known().find(|known| known.names.contains(&name)) else {
+        let names: Vec<&str> = known().flat_map(|known| known.names).copied().collect();
         return Err(refuse(format!("tokenizer.ggml.pre is {name:?}, and these are supported: {}", names.join(", "))));
     };
     let (count, types) = (source.tokens.len(), source.token_types.len());
@@ -111,16 +192,15 @@ pub(super) fn load(source: &GgufVocabulary<'_>) -> Result<Tokenizer> {
         };
         merges.push((left.to_owned(), right.to_owned()));
     }
-    // Llama 3 looks a whole word up before it merges.
-    let options = BpeOptions { ignore_merges: known.family == Family::Llama3, ..BpeOptions::default() };
+    let options = BpeOptions { ignore_merges: known.whole_words_first, ..BpeOptions::default() };
     let mut inner = tokenizers::Tokenizer::new(build_bpe(vocab, merges, &options)?);
-    if known.family == Family::Qwen2 {
+    if known.nfc {
         inner.with_normalizer(Some(NFC)).map_err(|error| failed("normaliser", error))?;
     }
-    inner.with_pre_tokenizer(Some(pre_tokenizer(known.family)?));
+    inner.with_pre_tokenizer(Some(pre_tokenizer(known.split)?));
     inner.with_decoder(Some(ByteLevel::new(false, false, false)));
     // Control and user-defined tokens are recognised whole in a text; only control tokens count as special.
-    let added = source.tokens.iter().zip(source.token_types).filter_map(|(token, kind)| match *kind {
+    let added = source.tokens.iter().zip(&source.token_types).filter_map(|(token, kind)| match *kind {
         CONTROL => Some(AddedToken::from(token.as_str(), true)),
         USER_DEFINED => Some(AddedToken::from(token.as_str(), false).normalized(false)),
         _ => None,
@@ -133,26 +213,23 @@ pub(super) fn load(source: &GgufVocabulary<'_>) -> Result<Tokenizer> {
             bos: source.bos,
             eos: source.eos,
             pad: source.pad,
-            // Where the file is silent, Llama 3's vocabulary alone implies the token, as in llama.cpp.
-            add_bos: source.add_bos.unwrap_or(known.family == Family::Llama3),
-            chat_template: source.chat_template.map(str::to_owned),
+            add_bos: source.add_bos.unwrap_or(known.add_bos),
+            chat_template: source.chat_template,
         },
     )
 }
 
-fn pre_tokenizer(family: Family) -> Result<PreTokenizerWrapper> {
+fn pre_tokenizer(split: Split) -> Result<PreTokenizerWrapper> {
     let bytes = |use_regex| PreTokenizerWrapper::from(ByteLevel::new(false, false, use_regex));
-    let splits: Vec<&str> = match family {
-        Family::Gpt2 => return Ok(bytes(true)),
-        Family::Smollm => return Ok(Sequence::new(vec![Digits::new(true).into(), bytes(true)]).into()),
-        Family::Qwen2 => vec![QWEN2],
-        Family::Llama3 | Family::Glm4 => vec![LLAMA3],
-        Family::Default => DEFAULT.to_vec(),
+    let splits = match split {
+        Split::Gpt2 => return Ok(bytes(true)),
+        Split::DigitsThenGpt2 => return Ok(Sequence::new(vec![Digits::new(true).into(), bytes(true)]).into()),
+        Split::Patterns(patterns) => patterns,
     };
     let mut stages = Vec::with_capacity(splits.len() + 1);
     for split in splits {
-        let pattern = SplitPattern::Regex(split.to_owned());
-        let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false);
+        let pattern = SplitPattern::Regex((*split).to_owned());
+        let split = tokenizers::pre_tokenizers::split::Split::new(pattern, SplitDelimiterBehavior::Isolated, false);
         stages.push(split.map_err(|error| failed("pre-tokenizer", error))?.into());
     }
     stages.push(bytes(false));
@@ -162,19 +239,18 @@ fn pre_tokenizer(family: Family) -> Result<PreTokenizerWrapper> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::family::pre_tokenizers;
 
-    /// The printable bytes as single tokens, and one merge.
-    fn tiny() -> (Vec<String>, Vec<String>) {
+    /// The printable bytes as single tokens, and one merge, with a pre-tokenizer.
+    fn tiny(pre: &str) -> GgufVocabulary {
         let mut tokens: Vec<String> = (b'!'..=b'~').map(|byte| char::from(byte).to_string()).collect();
         tokens.extend(["Ġ".into(), "Ċ".into(), "12".into(), "123".into(), "<e>".into()]);
-        (tokens, vec!["1 2".into(), "12 3".into()])
+        let merges = vec!["1 2".into(), "12 3".into()];
+        GgufVocabulary { model: "gpt2".into(), pre: Some(pre.into()), tokens, merges, ..Default::default() }
     }
 
     fn digits(pre: &str) -> Vec<String> {
-        let (tokens, merges) = tiny();
-        let source =
-            GgufVocabulary { model: "gpt2", pre: Some(pre), tokens: &tokens, merges: &merges, ..Default::default() };
-        let tokenizer = Tokenizer::from_gguf(&source).unwrap();
+        let tokenizer = Tokenizer::from_gguf(tiny(pre), &pre_tokenizers()).unwrap();
         tokenizer.encode("1234").unwrap().into_iter().map(|id| tokenizer.token_text(id).unwrap()).collect()
     }
 
@@ -190,21 +266,14 @@ mod tests {
 
     #[test]
     fn the_files_of_a_gguf_tokenizer_read_back_as_the_same_tokenizer() {
-        let (tokens, merges) = tiny();
-        let mut types = vec![1; tokens.len()];
-        types[tokens.len() - 1] = CONTROL;
         for pre in ["smollm", "qwen2", "llama-bpe", "gpt-2", "default"] {
-            let source = GgufVocabulary {
-                model: "gpt2",
-                pre: Some(pre),
-                tokens: &tokens,
-                token_types: &types,
-                merges: &merges,
-                eos: Some(tokens.len() as u32 - 1),
-                chat_template: Some("{{ messages }}"),
-                ..Default::default()
-            };
-            let tokenizer = Tokenizer::from_gguf(&source).unwrap();
+            let mut source = tiny(pre);
+            let last = source.tokens.len() - 1;
+            source.token_types = vec![1; last + 1];
+            source.token_types[last] = CONTROL;
+            source.eos = Some(last as u32);
+            source.chat_template = Some("{{ messages }}".into());
+            let tokenizer = Tokenizer::from_gguf(source, &pre_tokenizers()).unwrap();
             let [(_, json), (_, config)] = tokenizer.to_files().unwrap();
             let again = Tokenizer::from_json(&json, Some(&config)).unwrap();
             for text in ["1234 it's 12", "a<e>b\n\n1 23", "  Hello, world "] {
@@ -212,56 +281,40 @@ mod tests {
             }
             assert_eq!((again.eos_ids(), again.bos_id()), (tokenizer.eos_ids(), tokenizer.bos_id()));
             assert_eq!((again.add_bos(), again.chat_template()), (tokenizer.add_bos(), Some("{{ messages }}")));
+            assert_eq!(tokenizer.add_bos, pre == "llama-bpe", "llama.cpp's own default for Llama 3 alone");
         }
     }
 
     #[test]
     fn contradictory_vocabularies_are_refused_with_what_is_wrong() {
-        let (tokens, merges) = tiny();
-        let good = GgufVocabulary {
-            model: "gpt2",
-            pre: Some("gpt-2"),
-            tokens: &tokens,
-            merges: &merges,
-            ..Default::default()
-        };
-        let twice = [tokens.clone(), vec!["!".into()]].concat();
-        let long = vec!["123 123".to_owned()];
-        let half = vec!["nospace".to_owned()];
+        let good = || tiny("gpt-2");
+        let twice = [good().tokens, vec!["!".into()]].concat();
         let cases = [
-            (GgufVocabulary { model: "llama", ..good }, "byte-level BPE"),
-            (GgufVocabulary { pre: Some("tekken"), ..good }, "these are supported: smollm"),
-            (GgufVocabulary { token_types: &[1], ..good }, "1 entries"),
-            (GgufVocabulary { tokens: &twice, ..good }, "is also token 0"),
-            (GgufVocabulary { tokens: &[], ..good }, "empty"),
-            (GgufVocabulary { merges: &long, ..good }, "not in the vocabulary"),
-            (GgufVocabulary { merges: &half, ..good }, "not two tokens"),
-            (GgufVocabulary { eos: Some(4000), ..good }, "eos token 4000"),
+            (GgufVocabulary { model: "llama".into(), ..good() }, "byte-level BPE"),
+            (tiny("tekken"), "these are supported: smollm"),
+            (GgufVocabulary { token_types: vec![1], ..good() }, "1 entries"),
+            (GgufVocabulary { tokens: twice, ..good() }, "is also token 0"),
+            (GgufVocabulary { tokens: Vec::new(), ..good() }, "empty"),
+            (GgufVocabulary { merges: vec!["123 123".into()], ..good() }, "not in the vocabulary"),
+            (GgufVocabulary { merges: vec!["nospace".into()], ..good() }, "not two tokens"),
+            (GgufVocabulary { eos: Some(4000), ..good() }, "eos token 4000"),
         ];
         for (source, expected) in cases {
-            let error = Tokenizer::from_gguf(&source).unwrap_err().to_string();
+            let error = Tokenizer::from_gguf(source, &pre_tokenizers()).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }
 
     #[test]
     fn control_tokens_are_special_and_user_defined_ones_are_only_whole() {
-        let (mut tokens, merges) = tiny();
-        tokens.push("<u>".into());
-        let mut types = vec![1; tokens.len()];
-        let (control, user) = (tokens.len() - 2, tokens.len() - 1);
-        types[control] = CONTROL;
-        types[user] = USER_DEFINED;
-        let source = GgufVocabulary {
-            model: "gpt2",
-            pre: Some("gpt-2"),
-            tokens: &tokens,
-            merges: &merges,
-            token_types: &types,
-            eos: Some(control as u32),
-            ..Default::default()
-        };
-        let tokenizer = Tokenizer::from_gguf(&source).unwrap();
+        let mut source = tiny("gpt-2");
+        source.tokens.push("<u>".into());
+        source.token_types = vec![1; source.tokens.len()];
+        let (control, user) = (source.tokens.len() - 2, source.tokens.len() - 1);
+        source.token_types[control] = CONTROL;
+        source.token_types[user] = USER_DEFINED;
+        source.eos = Some(control as u32);
+        let tokenizer = Tokenizer::from_gguf(source, &pre_tokenizers()).unwrap();
         let ids = tokenizer.encode("a<e><u>").unwrap();
         assert_eq!(ids[1..], [control as u32, user as u32]);
         assert_eq!(tokenizer.decode(&ids, true).unwrap(), "a<u>");

@@ -217,8 +217,18 @@ struct NamedTemplate {
     template: String,
 }
 
-/// See [`Tokenizer::from_json`].
-pub(super) fn load(tokenizer: &[u8], config: Option<&[u8]>) -> Result<Tokenizer> {
+impl Tokenizer {
+    /// Reads `tokenizer.json` and, where there is one, `tokenizer_config.json` (special tokens and chat template).
+    ///
+    /// # Errors
+    /// [`crate::Error::Tokenizer`] for JSON that is no tokenizer, a kind that is not supported (byte-pair encoding is), and
+    /// parts that contradict each other.
+    pub fn from_json(tokenizer: &[u8], config: Option<&[u8]>) -> Result<Self> {
+        load(tokenizer, config)
+    }
+}
+
+fn load(tokenizer: &[u8], config: Option<&[u8]>) -> Result<Tokenizer> {
     let head: Head = serde_json::from_slice(tokenizer).map_err(|error| failed("tokenizer.json", error))?;
     if let Some(version) = head.version.filter(|version| version != "1.0") {
         return Err(refuse(format!("tokenizer.json has version {version:?}, and \"1.0\" is supported")));

@@ -1,0 +1,355 @@
+//! A model in a GGUF file: its description, and its tensors under Hugging Face names and in Hugging Face layout.
+//!
+//! The container is read by [`crate::weights::gguf`]. What differs from Hugging Face is undone here and nowhere else:
+//! names ([`huggingface_name`]) and, in Llama's files, permuted rows of q and k ([`unpermuted_row`]).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::architecture::{Architecture, Llama3Scaling, Rope, SpecialTokens, format_error, missing, unsupported};
+use super::family::{self, Family, listed};
+use super::layout::{EMBEDDING, FINAL_NORM, HEAD, Name, Part};
+use crate::data::tokenizer::Tokenizer;
+use crate::data::tokenizer::gguf::{GgufVocabulary, token_id};
+use crate::error::{Error, Result};
+use crate::host::{Bytes, shorten};
+use crate::weights::gguf::{Gguf, Metadata};
+use crate::weights::{RawTensor, WeightFormat, WeightSource, absent, tensor_error};
+
+/// Divisors of the rotary frequencies, in files of Llama 3.1 and later.
+const ROPE_DIVISORS: &str = "rope_freqs.weight";
+
+/// An opened GGUF file, a [`WeightSource`] under Hugging Face names.
+pub struct GgufModel {
+    container: Gguf,
+    architecture: Architecture,
+    tensors: BTreeMap<String, Origin>,
+}
+
+/// Where a tensor comes from.
+struct Origin {
+    /// Its name in the file.
+    name: String,
+    /// Rows of so many elements are permuted within each head.
+    permuted_head: Option<usize>,
+}
+
+impl GgufModel {
+    /// Reads and checks the file's metadata and tensor table; `file` is its name in messages.
+    ///
+    /// # Errors
+    /// As [`Gguf::open`]; [`Error::Format`] for missing, mistyped or impossible values of the description,
+    /// [`Error::Unsupported`] for what the engine does not implement, [`Error::Tensor`] where two tensors stand for one
+    /// or permuted rows are no whole heads.
+    pub fn open(bytes: Arc<dyn Bytes>, file: &str) -> Result<Self> {
+        let container = Gguf::open(bytes, file)?;
+        let architecture = read_architecture(&container, file)?;
+        let tensors = under_huggingface_names(&container, &architecture, file)?;
+        Ok(Self { container, architecture, tensors })
+    }
+
+    /// The model's description.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// The token ids that the metadata names.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] where one of them is no token id.
+    pub fn special_tokens(&self) -> Result<SpecialTokens> {
+        let id = |name| token_id(self.container.metadata(), name, self.container.file());
+        Ok(SpecialTokens { bos: id("bos")?, eos: id("eos")?.into_iter().collect(), pad: id("padding")? })
+    }
+
+    /// The vocabulary as stored.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] where there is none, or an id or count does not fit the vocabulary or the embedding.
+    pub fn vocabulary(&self) -> Result<GgufVocabulary> {
+        let file = self.container.file();
+        let vocabulary = GgufVocabulary::read(self.container.metadata(), file)?;
+        let (tokens, rows) = (vocabulary.tokens.len(), self.architecture.vocab);
+        if tokens > rows {
+            let problem = format!("{file}: {tokens} tokens, but the embedding has {rows} rows");
+            return Err(Error::Tokenizer { problem });
+        }
+        Ok(vocabulary)
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// As [`GgufModel::vocabulary`] and [`Tokenizer::from_gguf`].
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        Tokenizer::from_gguf(self.vocabulary()?, &family::pre_tokenizers())
+    }
+}
+
+impl WeightSource for GgufModel {
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.container.shape(&self.tensors.get(name)?.name)
+    }
+
+    fn format(&self, name: &str) -> Option<WeightFormat> {
+        self.container.format(&self.tensors.get(name)?.name)
+    }
+
+    fn read(&self, name: &str) -> Result<RawTensor> {
+        let origin = self.tensors.get(name).ok_or_else(|| absent(self.container.file(), name))?;
+        let mut raw = self.container.read(&origin.name)?;
+        name.clone_into(&mut raw.name);
+        if let Some(head) = origin.permuted_head {
+            raw.bytes = unpermute(&raw.bytes, raw.shape[0], head);
+        }
+        Ok(raw)
+    }
+
+    fn file_of(&self, name: &str) -> String {
+        self.container.file_of(name)
+    }
+}
+
+/// Typed look-ups under `<architecture>.`.
+struct Keys<'a> {
+    metadata: &'a Metadata,
+    prefix: &'a str,
+    file: &'a str,
+}
+
+impl Keys<'_> {
+    fn key(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.prefix)
+    }
+
+    fn count(&self, suffix: &str) -> Result<Option<usize>> {
+        let (key, file) = (self.key(suffix), self.file);
+        match (self.metadata.get(&key), self.metadata.unsigned(&key)) {
+            (None, _) => Ok(None),
+            (Some(_), Some(n)) => usize::try_from(n).map(Some).map_err(|_| format_error(file, format!("{key} is {n}"))),
+            (Some(_), None) => Err(unsupported(format!("{file}: {key} is not one whole number"))),
+        }
+    }
+
+    fn required(&self, suffix: &str) -> Result<usize> {
+        self.count(suffix)?.ok_or_else(|| self.missing(suffix))
+    }
+
+    fn number(&self, suffix: &str) -> Option<f64> {
+        self.metadata.number(&self.key(suffix))
+    }
+
+    fn missing(&self, suffix: &str) -> Error {
+        missing(self.file, &self.key(suffix))
+    }
+}
+
+/// The description, out of the metadata and, where that is silent, out of which tensors there are.
+fn read_architecture(container: &Gguf, file: &str) -> Result<Architecture> {
+    let metadata = container.metadata();
+    let prefix = metadata.text("general.architecture").ok_or_else(|| missing(file, "general.architecture"))?;
+    let family = family::of_gguf(prefix).ok_or_else(|| {
+        let known: Vec<&str> = family::ALL.iter().filter_map(|family| family.gguf_architecture).collect();
+        unsupported(format!("{file}: model kind \"{}\"; {} are", shorten(prefix), listed(&known)))
+    })?;
+    let keys = Keys { metadata, prefix, file };
+    refuse_other_wiring(&keys)?;
+
+    let heads = keys.required("attention.head_count")?;
+    let hidden = keys.required("embedding_length")?;
+    let head_dim = match keys.count("attention.key_length")? {
+        Some(found) => found,
+        None if heads > 0 && hidden % heads == 0 => hidden / heads,
+        None => return Err(keys.missing("attention.key_length")),
+    };
+    if keys.count("attention.value_length")?.is_some_and(|v| v != head_dim) {
+        return Err(unsupported(format!("{file}: value heads of another width than key heads")));
+    }
+    let embedding = container.shape(EMBEDDING.gguf);
+    let query_bias = format!("blk.0.{}.bias", family.block.qkv[0].gguf);
+    let mut architecture = Architecture {
+        family,
+        vocab: embedding.and_then(|shape| shape.first().copied()).unwrap_or(0),
+        hidden,
+        layers: keys.required("block_count")?,
+        heads,
+        kv_heads: keys.count("attention.head_count_kv")?.unwrap_or(heads),
+        head_dim,
+        intermediate: keys.required("feed_forward_length")?,
+        norm_epsilon: keys
+            .number("attention.layer_norm_rms_epsilon")
+            .ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?,
+        rope: Rope {
+            theta: keys.number("rope.freq_base").unwrap_or(10_000.0),
+            rotary_dim: keys.count("rope.dimension_count")?.unwrap_or(head_dim),
+            interleaved: family.interleaved_rotary,
+            scaling: None,
+        },
+        attention_bias: container.shape(&query_bias).is_some(),
+        tied_head: container.shape(HEAD.gguf).is_none(),
+        context: keys.required("context_length")?,
+    };
+    architecture.validate(file)?;
+    if container.shape(ROPE_DIVISORS).is_some() {
+        let divisors = container.read(ROPE_DIVISORS)?.to_f32();
+        let found = scaling_of_divisors(&divisors, &architecture.rope_frequencies());
+        architecture.rope.scaling =
+            Some(found.ok_or_else(|| unsupported(format!("{file}: {ROPE_DIVISORS} holds no Llama 3 scaling")))?);
+    }
+    Ok(architecture)
+}
+
+/// Refuses metadata that mean another computation than the one implemented.
+fn refuse_other_wiring(keys: &Keys) -> Result<()> {
+    for (suffix, what) in [
+        ("expert_count", "is not zero; mixtures of experts are not supported"),
+        ("attention.sliding_window", "is not zero; sliding windows are not supported"),
+    ] {
+        if keys.count(suffix)?.unwrap_or(0) > 0 {
+            return Err(unsupported(format!("{}: {} {what}", keys.file, keys.key(suffix))));
+        }
+    }
+    match keys.metadata.text(&keys.key("rope.scaling.type")) {
+        None | Some("none") => Ok(()),
+        Some(other) => {
+            let text = format!("{}: rope scaling \"{}\"; only none and llama3's are", keys.file, shorten(other));
+            Err(unsupported(text))
+        }
+    }
+}
+
+/// The scaling behind `rope_freqs.weight`, which stores only the resulting divisors.
+///
+/// All published models use factors 1 and 4; the largest divisor is `factor`, and the original context is the power of
+/// two that gives these very divisors. `None` where there is none.
+fn scaling_of_divisors(divisors: &[f32], frequencies: &[f64]) -> Option<Llama3Scaling> {
+    let factor = f64::from(divisors.iter().copied().fold(1.0_f32, f32::max));
+    (4..=22).map(|power| f64::from(1_u32 << power)).find_map(|original_context| {
+        let scaling = Llama3Scaling { factor, low_frequency_factor: 1.0, high_frequency_factor: 4.0, original_context };
+        let fits = divisors.len() == frequencies.len()
+            && divisors.iter().zip(frequencies).all(|(&found, &frequency)| {
+                let expected = scaling.divisor(frequency);
+                (f64::from(found) - expected).abs() <= 1e-4 * expected
+            });
+        fits.then_some(scaling)
+    })
+}
+
+/// The file's tensors by their Hugging Face names. Unknown names stay as they are, for [`super::open::check`] to report.
+fn under_huggingface_names(
+    container: &Gguf,
+    architecture: &Architecture,
+    file: &str,
+) -> Result<BTreeMap<String, Origin>> {
+    let family = architecture.family;
+    let mut tensors = BTreeMap::new();
+    for name in container.names().into_iter().filter(|name| name != ROPE_DIVISORS) {
+        let known = module_of(&name, family);
+        let mut permuted_head = None;
+        if let Some((_, module, _)) = known
+            && family.gguf_rows_permuted
+            && family.rotated().contains(module)
+        {
+            let head = architecture.head_dim;
+            let rows = container.shape(&name).and_then(|shape| shape.first().copied()).unwrap_or(0);
+            if !rows.is_multiple_of(head) {
+                return Err(tensor_error(file, &name, format!("{rows} rows are no whole heads of {head}")));
+            }
+            permuted_head = Some(head);
+        }
+        let new = huggingface_name(&name, family).unwrap_or_else(|| name.clone());
+        if tensors.contains_key(&new) {
+            return Err(tensor_error(file, &name, "stands for the same tensor as another name".into()));
+        }
+        tensors.insert(new, Origin { name, permuted_head });
+    }
+    Ok(tensors)
+}
+
+/// Hugging Face's name of a tensor, or `None` for one that this family does not have.
+fn huggingface_name(name: &str, family: &'static Family) -> Option<String> {
+    if let Some(whole) = [EMBEDDING, FINAL_NORM, HEAD].into_iter().find(|whole| whole.gguf == name) {
+        return Some(whole.hugging_face.to_owned());
+    }
+    let (layer, module, kind) = module_of(name, family)?;
+    Some(format!("model.layers.{layer}.{}.{kind}", module.hugging_face))
+}
+
+/// Layer, module and kind (`weight` or `bias`) of a block's tensor.
+fn module_of<'a>(name: &'a str, family: &'static Family) -> Option<(u32, &'static Name, &'a str)> {
+    let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+    let (module, kind) = rest.rsplit_once('.').filter(|(_, kind)| matches!(*kind, "weight" | "bias"))?;
+    // Exactly the digits that Rust would print, so that no two names become one.
+    let layer = layer.parse::<u32>().ok().filter(|n| n.to_string() == layer)?;
+    let module = family.block.parts().find_map(|part| match part {
+        Part::Norm(norm) => (norm.gguf == module).then_some(norm),
+        Part::Linear(modules) => modules.iter().find(|m| m.gguf == module),
+    })?;
+    Some((layer, module, kind))
+}
+
+/// The GGUF row that holds Hugging Face row `row` of llama's q or k: within a head, GGUF's rows `(i, j)` of
+/// `[head / 2, 2]` are Hugging Face's rows `(j, i)` of `[2, head / 2]`.
+pub fn unpermuted_row(row: usize, head: usize) -> usize {
+    let (start, within) = (row / head * head, row % head);
+    let (j, i) = (within / (head / 2), within % (head / 2));
+    start + i * 2 + j
+}
+
+/// Rows of any format in Hugging Face order; whole rows move, so quantised blocks stay as they are.
+fn unpermute(bytes: &[u8], rows: usize, head: usize) -> Vec<u8> {
+    let width = bytes.len() / rows.max(1);
+    let row = |row| &bytes[unpermuted_row(row, head) * width..][..width];
+    (0..rows).flat_map(row).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::family::{glm4, llama, qwen2};
+    use super::*;
+
+    #[test]
+    fn llamas_rows_are_paired_halves_again() {
+        // A head of 6: GGUF has 0 3 1 4 2 5.
+        let stored: Vec<u8> = [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11].iter().flat_map(|&r| [r, r]).collect();
+        let expected: Vec<u8> = (0..12).flat_map(|r| [r, r]).collect();
+        assert_eq!(unpermute(&stored, 12, 6), expected);
+    }
+
+    #[test]
+    fn names_become_hugging_faces_own_and_unknown_ones_stay_unknown() {
+        let name = |n, f: &'static Family| huggingface_name(n, f);
+        assert_eq!(name("blk.12.attn_q.bias", &qwen2::FAMILY).unwrap(), "model.layers.12.self_attn.q_proj.bias");
+        assert_eq!(name("blk.0.ffn_up.weight", &llama::FAMILY).unwrap(), "model.layers.0.mlp.up_proj.weight");
+        assert_eq!(name("blk.0.ffn_up.weight", &glm4::FAMILY).unwrap(), "model.layers.0.mlp.gate_up_proj.weight");
+        assert_eq!(
+            name("blk.3.post_ffw_norm.weight", &glm4::FAMILY).unwrap(),
+            "model.layers.3.post_mlp_layernorm.weight"
+        );
+        for unknown in
+            ["blk.0.post_ffw_norm.weight", "blk.01.attn_q.weight", "blk.x.attn_q.weight", "blk.0.attn_q.scale", "a"]
+        {
+            assert_eq!(name(unknown, &llama::FAMILY), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn llama3_scaling_is_found_again_in_its_own_divisors() {
+        let frequencies: Vec<f64> = (0..8).map(|i| 10_000.0_f64.powf(-f64::from(2 * i) / 16.0)).collect();
+        for (factor, original_context) in [(8.0, 32.0), (8.0, 8192.0), (32.0, 8192.0)] {
+            let scaling =
+                Llama3Scaling { factor, low_frequency_factor: 1.0, high_frequency_factor: 4.0, original_context };
+            let divisors: Vec<f32> = frequencies.iter().map(|&f| scaling.divisor(f) as f32).collect();
+            let found = scaling_of_divisors(&divisors, &frequencies).unwrap();
+            for &f in &frequencies {
+                assert!((found.divisor(f) - scaling.divisor(f)).abs() <= 1e-4 * scaling.divisor(f));
+            }
+        }
+        assert!(scaling_of_divisors(&[1.0, 3.0, 2.0, 1.0, 5.0, 1.0, 1.0, 2.0], &frequencies).is_none());
+        assert!(scaling_of_divisors(&[1.0], &frequencies).is_none());
+    }
+}
