@@ -5,9 +5,10 @@ use std::sync::Arc;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use burn_dispatch::{BackendTensor, DispatchTensorKind};
 use burn_wgpu::CubeTensor;
-use temper_shaders::Kernel;
+use temper_shaders::{DequantizeBindings, DequantizeParams, TypedKernel};
 
 use super::cpu;
+use super::launch::size;
 use super::tensor::{empty_gpu, from_cube, from_vec, gpu_of};
 use crate::device::Device;
 use crate::error::Result;
@@ -85,8 +86,9 @@ pub fn dense(device: &Device, parts: &[Packed]) -> Result<Tensor<2>> {
         let count = part.rows * columns;
         let out = empty_gpu(words, [part.rows, columns]);
         let kernel = shader(part.storage);
-        let params = [count.into(), 0usize.into()];
-        gpu_of(device).run(kernel, &params, &[words, &out], kernel.workgroups(1, count as u64))?;
+        let params = DequantizeParams { count: size(count), byte_offset: 0 };
+        let bound = DequantizeBindings { packed_words: words, out: &out };
+        gpu_of(device).run(kernel, params, bound, kernel.workgroups(1, count as u64))?;
         tensors.push(from_cube(out));
     }
     Ok(if tensors.len() == 1 { tensors.remove(0) } else { Tensor::cat(tensors, 0) })
@@ -110,7 +112,7 @@ pub fn on_host(storage: Storage, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-fn shader(storage: Storage) -> &'static Kernel {
+fn shader(storage: Storage) -> &'static TypedKernel<DequantizeParams, DequantizeBindings> {
     match storage {
         Storage::F32 => panic!("f32 weights are never packed"),
         Storage::F16 => &temper_shaders::DEQUANTIZE_F16,

@@ -9,6 +9,7 @@ use super::objective::{BatchStats, Objective};
 use super::plan::{HeadLimits, head_plan};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::kernels::matmul::{AsOperand, Product};
 use crate::kernels::row_stats::RowStats;
 use crate::kernels::row_stats::Statistics;
 use crate::kernels::tensor::{flat, read_all};
@@ -104,13 +105,11 @@ pub fn gradient(
                 &weight,
                 &statistics.fields,
             )?;
-            dhidden = Some(match dhidden {
-                Some(sum) => kernels::matmul::nn_add(device, sum, &dlogits, &tile.weight.value)?,
-                None => kernels::matmul::nn(device, &dlogits, &tile.weight.value)?,
-            });
+            dhidden = Some(Product::of(&dlogits, &tile.weight.value).added_to(dhidden).run(device)?);
             if tile.weight.trained {
                 let sum = tile.weight.gradient.take();
-                tile.weight.gradient = Some(kernels::matmul::tn_add(device, sum, &dlogits, &chunk.hidden)?);
+                tile.weight.gradient =
+                    Some(Product::of(dlogits.transposed(), &chunk.hidden).added_to(sum).run(device)?);
             }
         }
         output.0.push(statistics.fields);

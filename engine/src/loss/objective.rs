@@ -465,7 +465,7 @@ impl Objective {
     /// The same weight in the form the device's gate kernel evaluates.
     pub fn gate_params(&self, batch: &BatchStats) -> GateParams {
         let constant =
-            GateParams { kind: 0, exponent: 1.0, normalizer: 1.0, a: 0.0, b: 0.0, threshold: 0.0, scale: 1.0 };
+            GateParams { rows: 0, kind: 0, exponent: 1.0, normalizer: 1.0, a: 0.0, b: 0.0, threshold: 0.0, scale: 1.0 };
         match *self {
             Self::Sft => constant,
             Self::Eaft { top_k, normalizer, gate } => {
