@@ -11,7 +11,7 @@
 //   2 gradient      [count]  in
 //   3 first_moment  [count]  in/out  m, zeros before step 1
 //   4 second_moment [count]  in/out  v, zeros before step 1
-// Launch: one invocation an element. Before: the block's pull-back and sum_squares. After: the next forward pass.
+// Launch: one invocation an element. Before: the block's backward pass and sum_squares. After: the next forward pass.
 
 struct Params {
     count: u32,

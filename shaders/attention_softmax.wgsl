@@ -1,20 +1,18 @@
 // Softmax of attention scores under the causal mask of packed documents, in place.
 //
-//   query i is token q = row_start + i; it sees the tokens document_start[q] <= j <= q
+//   query i sees the tokens document_start[i] <= j <= i
 //   scores[h, i, j] <- e^(scale s[h, i, j] - m) / Σ_k e^(scale s[h, i, k] - m) over what it sees, m their maximum;
 //     elsewhere 0
 // A query that sees nothing (which a correct packing never makes) gets zeros.
 //
 // Bindings
-//   1 scores         [heads * rows * cols]  in/out  q kᵀ, unscaled; afterwards probabilities
-//   2 document_start [tokens] u32           in      first token of the document that each token belongs to
-// Launch: one workgroup a (head, query), heads * rows. Before: the GEMM q kᵀ. After: the GEMM with v.
+//   1 scores         [heads * tokens * tokens]  in/out  q kᵀ, unscaled; afterwards probabilities
+//   2 document_start [tokens] u32               in      first token of the document that each token belongs to
+// Launch: one workgroup a (head, query), heads * tokens. Before: the GEMM q kᵀ. After: the GEMM with v.
 
 struct Params {
     heads: u32,
-    rows: u32,
-    cols: u32,
-    row_start: u32,
+    tokens: u32,
     scale: f32,
 }
 
@@ -22,7 +20,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> scores: array<f32>;
 @group(0) @binding(2) var<storage, read_write> document_start: array<u32>;
 
-const WORKGROUP_SIZE: u32 = 256u;
+override WORKGROUP_SIZE: u32 = 256u;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
@@ -31,13 +29,13 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let row = linear_workgroup(workgroup_id, workgroups);
-    if (row >= params.heads * params.rows) {
+    if (row >= params.heads * params.tokens) {
         return;
     }
-    let query = params.row_start + row % params.rows;
-    let begin = min(document_start[query], params.cols);
-    let end = min(query + 1u, params.cols);
-    let row_start = row * params.cols;
+    let query = row % params.tokens;
+    let begin = min(document_start[query], params.tokens);
+    let end = query + 1u;
+    let row_start = row * params.tokens;
 
     var own_maximum = LOWEST;
     for (var column = begin + lane; column < end; column += WORKGROUP_SIZE) {
@@ -61,7 +59,7 @@ fn main(
     for (var column = lane; column < begin; column += WORKGROUP_SIZE) {
         scores[row_start + column] = 0.0;
     }
-    for (var column = end + lane; column < params.cols; column += WORKGROUP_SIZE) {
+    for (var column = end + lane; column < params.tokens; column += WORKGROUP_SIZE) {
         scores[row_start + column] = 0.0;
     }
 }

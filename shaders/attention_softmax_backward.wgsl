@@ -1,20 +1,17 @@
-// Pull-back of attention_softmax to the unscaled scores, written over the incoming gradient.
+// Backward pass of attention_softmax to the unscaled scores, written over the incoming gradient.
 //
 //   dprobabilities[h, i, j] <- scale * p[h, i, j] * (dp[h, i, j] - Σ_k p[h, i, k] dp[h, i, k])
 // Where p is 0 (masked columns among them) the result is exactly 0 and dp is not used, so what the mask hides may hold
 // anything.
 //
 // Bindings
-//   1 probabilities  [heads * rows * cols]  in      from attention_softmax
-//   2 dprobabilities [heads * rows * cols]  in/out  d loss / d p; afterwards d loss / d scores
-// Launch: one workgroup a (head, query), heads * rows. row_start is not needed and is there so that both directions
-// take the same parameters. Before: the GEMM dout vᵀ. After: the GEMMs for dq and dk.
+//   1 probabilities  [heads * tokens * tokens]  in      from attention_softmax
+//   2 dprobabilities [heads * tokens * tokens]  in/out  d loss / d p; afterwards d loss / d scores
+// Launch: one workgroup a (head, query), heads * tokens. Before: the GEMM dout vᵀ. After: the GEMMs for dq and dk.
 
 struct Params {
     heads: u32,
-    rows: u32,
-    cols: u32,
-    row_start: u32,
+    tokens: u32,
     scale: f32,
 }
 
@@ -22,7 +19,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> probabilities: array<f32>;
 @group(0) @binding(2) var<storage, read_write> dprobabilities: array<f32>;
 
-const WORKGROUP_SIZE: u32 = 256u;
+override WORKGROUP_SIZE: u32 = 256u;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
@@ -31,19 +28,19 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let row = linear_workgroup(workgroup_id, workgroups);
-    if (row >= params.heads * params.rows) {
+    if (row >= params.heads * params.tokens) {
         return;
     }
-    let row_start = row * params.cols;
+    let row_start = row * params.tokens;
     var own_sum = 0.0;
-    for (var column = lane; column < params.cols; column += WORKGROUP_SIZE) {
+    for (var column = lane; column < params.tokens; column += WORKGROUP_SIZE) {
         let p = probabilities[row_start + column];
         if (p != 0.0) {
             own_sum += p * dprobabilities[row_start + column];
         }
     }
     let mean = workgroup_sum(lane, own_sum);
-    for (var column = lane; column < params.cols; column += WORKGROUP_SIZE) {
+    for (var column = lane; column < params.tokens; column += WORKGROUP_SIZE) {
         let p = probabilities[row_start + column];
         var gradient = 0.0;
         if (p != 0.0) {

@@ -1,5 +1,5 @@
-// Inverted dropout from a counter: element i of a seed is kept or dropped whoever asks, in any order, so the pull-back
-// is the same kernel on the gradient and a resumed run drops the same elements.
+// Inverted dropout from a counter: element i of a seed is kept or dropped whoever asks, in any order, so the backward
+// pass is the same kernel on the gradient and a resumed run drops the same elements.
 //
 //   y[i] = x[i] / keep_probability if uniform(seed, i) < keep_probability, else 0
 //   uniform = (h >> 8) / 2^24, h = mix(mix(i ^ mix(seed_low)) + mix(seed_high ^ 0x9e3779b9)), all modulo 2^32

@@ -6,8 +6,9 @@
 //        1 linear   ht                                         6 talr    max(e^(-ce / a), b)
 //        2 power    ht^exponent, 0^0 = 1                       7 mile    (a + H)^exponent * b
 //        3 sigmoid  1 / (1 + e^(-a (ht - b)))                  8 deft    p^S
-//        4 hard     1 if ht > threshold else 0                 9 profit  1 if ce < b else 0, which is p > a
+//        4 hard     1 if ht > threshold else 0                 9 profit  1 if ce < b else 0
 //       10 masked  0 if entropy_top_k <= threshold and ce >= b, else 1
+// Kinds 9 and 10 compare with the cross entropy of a probability: no exp, so they decide alike on every device.
 // ce is formed from max and sum rather than from lse: with logits of 1e4 the rounding of lse alone would cost 3e-4.
 // Exponent 0 gives exactly the weights of sft and exponent 1 exactly those of linear.
 //
@@ -33,18 +34,17 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> weight: array<f32>;
 
 const WORKGROUP_SIZE: u32 = 256u;
-const STATS_WIDTH: u32 = 8u;
-const SFT: u32 = 0u;
-const LINEAR: u32 = 1u;
-const POWER: u32 = 2u;
-const SIGMOID: u32 = 3u;
-const HARD: u32 = 4u;
-const DFT: u32 = 5u;
-const TALR: u32 = 6u;
-const MILE: u32 = 7u;
-const DEFT: u32 = 8u;
-const PROFIT: u32 = 9u;
-const MASKED: u32 = 10u;
+const KIND_SFT: u32 = 0u;
+const KIND_LINEAR: u32 = 1u;
+const KIND_POWER: u32 = 2u;
+const KIND_SIGMOID: u32 = 3u;
+const KIND_HARD: u32 = 4u;
+const KIND_DFT: u32 = 5u;
+const KIND_TALR: u32 = 6u;
+const KIND_MILE: u32 = 7u;
+const KIND_DEFT: u32 = 8u;
+const KIND_PROFIT: u32 = 9u;
+const KIND_MASKED: u32 = 10u;
 
 // base^exponent for base >= 0, exact where it must be.
 fn power(base: f32, exponent: f32) -> f32 {
@@ -72,46 +72,47 @@ fn main(
         return;
     }
     let base = row * STATS_WIDTH;
-    let sum = stats[base + 1u];
+    let sum = stats[base + STAT_SUM];
     let log_sum = log_one_plus(max(sum - 1.0, 0.0));
-    let ce = log_sum + (stats[base] - stats[base + 4u]);
+    let ce = log_sum + (stats[base + STAT_MAX] - stats[base + STAT_LABEL_LOGIT]);
     let p = exp(-ce);
-    let ht = max(stats[base + 7u], 0.0) / params.normalizer;
+    let entropy_top_k = max(stats[base + STAT_ENTROPY_TOP_K], 0.0);
+    let ht = entropy_top_k / params.normalizer;
 
     var gate = 1.0;
     switch params.kind {
-        case LINEAR: {
+        case KIND_LINEAR: {
             gate = ht;
         }
-        case POWER: {
+        case KIND_POWER: {
             gate = power(ht, params.exponent);
         }
-        case SIGMOID: {
+        case KIND_SIGMOID: {
             gate = sigmoid(params.a * (ht - params.b));
         }
-        case HARD: {
+        case KIND_HARD: {
             gate = select(0.0, 1.0, ht > params.threshold);
         }
-        case DFT: {
+        case KIND_DFT: {
             gate = p;
         }
-        case TALR: {
+        case KIND_TALR: {
             gate = max(exp(-ce / params.a), params.b);
         }
-        case MILE: {
-            let entropy = max(log_sum - stats[base + 2u] / sum, 0.0);
+        case KIND_MILE: {
+            let entropy = max(log_sum - stats[base + STAT_SUM_SHIFTED] / sum, 0.0);
             gate = power(params.a + entropy, params.exponent) * params.b;
         }
-        case DEFT: {
-            gate = exp(-ce * (stats[base + 3u] / (sum * sum)));
+        case KIND_DEFT: {
+            gate = exp(-ce * (stats[base + STAT_SUM_SQUARED] / (sum * sum)));
         }
-        case PROFIT: {
+        case KIND_PROFIT: {
             gate = select(0.0, 1.0, ce < params.b);
         }
-        case MASKED: {
-            gate = select(1.0, 0.0, max(stats[base + 7u], 0.0) <= params.threshold && ce >= params.b);
+        case KIND_MASKED: {
+            gate = select(1.0, 0.0, entropy_top_k <= params.threshold && ce >= params.b);
         }
-        case SFT: {
+        case KIND_SFT: {
             // The constant 1.
         }
         default: {

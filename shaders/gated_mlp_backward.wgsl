@@ -1,4 +1,4 @@
-// Pull-back of gated_mlp, written over its input.
+// Backward pass of gated_mlp, written over its input.
 //
 //   with σ = 1 / (1 + e^-gate):
 //   gate <- dy * up * σ * (1 + gate * (1 - σ))        up <- dy * gate * σ
@@ -6,9 +6,8 @@
 // Bindings
 //   1 gate_up [rows * 2 * width]  in/out  the forward input (gate half, then up half); afterwards its gradient
 //   2 dy      [rows * width]      in
-// Launch: one invocation an element of dy; it alone touches its gate and its up. Before: the pull-back of the down
-// projection.
-// After: the pull-backs of the gate and up projections.
+// Launch: one invocation an element of dy; it alone touches its gate and its up.
+// Before: the backward pass of the down projection. After: the backward passes of the gate and up projections.
 
 struct Params {
     rows: u32,

@@ -11,7 +11,7 @@
 //   3 weight [rows]         in      gate, already divided by the number of trained tokens of the whole batch
 //   4 stats  [rows * 8]     in      as row_stats leaves them after the last vocabulary tile
 // Launch: rows * ceil(cols / 1024) workgroups; one writes up to COLUMNS_PER_WORKGROUP columns of one row.
-// Before: gate. After: the GEMM that pulls the gradient back to the hidden states.
+// Before: gate. After: the GEMM that takes the gradient to the hidden states.
 
 struct Params {
     rows: u32,
@@ -27,7 +27,6 @@ struct Params {
 
 const WORKGROUP_SIZE: u32 = 256u;
 const COLUMNS_PER_WORKGROUP: u32 = 1024u;
-const STATS_WIDTH: u32 = 8u;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
@@ -52,8 +51,8 @@ fn main(
         }
         return;
     }
-    let maximum = stats[row * STATS_WIDTH];
-    let sum = stats[row * STATS_WIDTH + 1u];
+    let maximum = stats[row * STATS_WIDTH + STAT_MAX];
+    let sum = stats[row * STATS_WIDTH + STAT_SUM];
     let label = labels[row];
     for (var column = tile_start + lane; column < tile_end; column += WORKGROUP_SIZE) {
         let z = logits[row_start + column];

@@ -1,4 +1,4 @@
-// Pull-back of rms_norm to its input.
+// Backward pass of rms_norm to its input.
 //
 //   with i = inverse_rms[r] and g[j] = scale[j] * dy[r, j]:
 //   dx[r, j] = i * (g[j] - x[r, j] * i² * Σ_k g[k] x[r, k] / width)
@@ -9,7 +9,8 @@
 //   3 inverse_rms [rows]          in   from rms_norm
 //   4 dy          [rows * width]  in
 //   5 dx          [rows * width]  out
-// Launch: one workgroup a row. Before: the pull-back of the projection. After: the residual gradient is added to dx.
+// Launch: one workgroup a row. Before: the backward pass of the projection.
+// After: the residual gradient is added to dx.
 
 struct Params {
     rows: u32,
@@ -23,7 +24,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> dy: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dx: array<f32>;
 
-const WORKGROUP_SIZE: u32 = 256u;
+override WORKGROUP_SIZE: u32 = 256u;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(

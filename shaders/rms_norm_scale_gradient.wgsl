@@ -1,19 +1,18 @@
 // Gradient of rms_norm with respect to its weight.
 //
-//   dscale[j] (+)= Σ_r dy[r, j] * x[r, j] * inverse_rms[r]
+//   dscale[j] = Σ_r dy[r, j] * x[r, j] * inverse_rms[r]
 // One workgroup owns 32 columns and adds their rows in a fixed order: no atomics, the same bits every run.
 //
 // Bindings
 //   1 x           [rows * width]  in      the forward input
 //   2 inverse_rms [rows]          in      from rms_norm
 //   3 dy          [rows * width]  in
-//   4 dscale      [width]         in/out  added to where accumulate is 1, else overwritten (and not read)
-// Launch: ceil(width / 32) workgroups. Before: the pull-back of the projection. After: the optimiser.
+//   4 dscale      [width]         out
+// Launch: ceil(width / 32) workgroups. Before: the backward pass of the projection. After: the optimiser.
 
 struct Params {
     rows: u32,
     width: u32,
-    accumulate: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -55,9 +54,6 @@ fn main(
     }
     for (var other = 1u; other < ROW_LANES; other++) {
         sum += partial_sums[other * COLUMNS_PER_WORKGROUP + lane];
-    }
-    if (params.accumulate != 0u) {
-        sum += dscale[column];
     }
     dscale[column] = sum;
 }

@@ -1,12 +1,12 @@
-// Rotary position embedding, in place, and its pull-back.
+// Rotary position embedding, in place, and its backward pass.
 //
 //   for pair i of head h of token t, with c = cos[positions[t], i] and s = sin[positions[t], i] (s negated if inverse):
 //   (a, b) <- (a c - b s, b c + a s)
 // The pair is elements (i, i + rotary_dim / 2) of the head, or (2 i, 2 i + 1) if interleaved; elements at and past
-// rotary_dim stay as they are. The pull-back of a rotation is the rotation by the opposite angle.
+// rotary_dim stay as they are. The gradient of a rotation is rotated by the opposite angle.
 //
 // Bindings
-//   1 x         [tokens * row_stride]          in/out  (t, h, d) at t * row_stride + row_offset + h * head_dim + d
+//   1 x         [tokens * row_stride]          in/out  (t, h, d) at t * row_stride + h * head_dim + d
 //   2 cos_table [positions * rotary_dim / 2]   in      row p holds the cosines of position p
 //   3 sin_table [positions * rotary_dim / 2]   in
 //   4 positions [tokens] u32                   in      rows of the two tables; the host keeps them inside
@@ -21,7 +21,6 @@ struct Params {
     interleaved: u32,
     inverse: u32,
     row_stride: u32,
-    row_offset: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -46,7 +45,7 @@ fn main(
     let pair = index % pairs;
     let head = (index / pairs) % params.heads;
     let token = index / (pairs * params.heads);
-    let start = token * params.row_stride + params.row_offset + head * params.head_dim;
+    let start = token * params.row_stride + head * params.head_dim;
     var first = start + pair;
     var second = first + pairs;
     if (params.interleaved != 0u) {

@@ -39,11 +39,9 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> top: array<f32>;
 @group(0) @binding(4) var<storage, read_write> stats: array<f32>;
 
-const WORKGROUP_SIZE: u32 = 256u;
+override WORKGROUP_SIZE: u32 = 256u;
 const MAX_TOP_K: u32 = 64u;
-const STATS_WIDTH: u32 = 8u;
 const CANDIDATES: u32 = 1024u;
-const NO_LABEL: u32 = 0xffffffffu;
 const HIGHEST: f32 = 0x1.fffffep+127;
 
 // Online sums over the finite logits of a set, relative to their maximum, and the number of NaN and +infinity beside
@@ -298,9 +296,15 @@ fn main(
     var label_logit = 0.0;
     let base = row * STATS_WIDTH;
     if (params.first == 0u) {
-        let before = Moments(stats[base], stats[base + 1u], stats[base + 2u], stats[base + 3u], stats[base + 5u]);
+        let before = Moments(
+            stats[base + STAT_MAX],
+            stats[base + STAT_SUM],
+            stats[base + STAT_SUM_SHIFTED],
+            stats[base + STAT_SUM_SQUARED],
+            stats[base + STAT_NONFINITE],
+        );
         result = merge(before, result);
-        label_logit = stats[base + 4u];
+        label_logit = stats[base + STAT_LABEL_LOGIT];
     }
     // An absent label is never an index.
     let label = labels[row];
@@ -314,12 +318,12 @@ fn main(
     if (result.sum > 0.0) {
         lse = result.maximum + log_one_plus(max(result.sum - 1.0, 0.0));
     }
-    stats[base] = result.maximum;
-    stats[base + 1u] = result.sum;
-    stats[base + 2u] = result.sum_shifted;
-    stats[base + 3u] = result.sum_squared;
-    stats[base + 4u] = label_logit;
-    stats[base + 5u] = result.nonfinite;
-    stats[base + 6u] = lse;
-    stats[base + 7u] = entropy;
+    stats[base + STAT_MAX] = result.maximum;
+    stats[base + STAT_SUM] = result.sum;
+    stats[base + STAT_SUM_SHIFTED] = result.sum_shifted;
+    stats[base + STAT_SUM_SQUARED] = result.sum_squared;
+    stats[base + STAT_LABEL_LOGIT] = label_logit;
+    stats[base + STAT_NONFINITE] = result.nonfinite;
+    stats[base + STAT_LSE] = lse;
+    stats[base + STAT_ENTROPY_TOP_K] = entropy;
 }

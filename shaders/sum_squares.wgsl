@@ -1,13 +1,13 @@
 // Partial sums of squares, for gradient norms.
 //
-//   partial[g] = Σ x[i]² over the i with (i / 256) % groups == g
+//   partial[g] = Σ x[i]² over the i with (i / WORKGROUP_SIZE) % groups == g
 // Every partial sum is written, so the host or a second pass adds exactly `groups` numbers, in order: no atomics, the
 // same bits every run.
 //
 // Bindings
 //   1 x            [count]   in
 //   2 partial_sums [groups]  out
-// Launch: `groups` workgroups, any number from 1. Before: the block's pull-back. After: the host's clipping by the
+// Launch: `groups` workgroups, any number from 1. Before: the block's backward pass. After: the host's clipping by the
 // global norm.
 
 struct Params {
@@ -19,7 +19,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> partial_sums: array<f32>;
 
-const WORKGROUP_SIZE: u32 = 256u;
+override WORKGROUP_SIZE: u32 = 256u;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(

@@ -12,9 +12,11 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::export::bundle;
 use crate::kernels::attention::Shape;
+use crate::kernels::cpu::gate::kind;
 use crate::kernels::gate::GateParams;
+use crate::kernels::matmul::{AsOperand, Product};
 use crate::kernels::tensor::{flat, read_all};
-use crate::kernels::{self, Columns, Indices, Packed, Rotary, adamw, elementwise, matmul};
+use crate::kernels::{self, Columns, Indices, Packed, Rotary, adamw, elementwise};
 use crate::message::messages;
 use crate::model::architecture::Architecture;
 use crate::model::parameter::from_host;
@@ -141,11 +143,11 @@ const CASES: &[(&str, Launch)] = &[
     ("row_stats", |d| Ok(vec![flat(&statistics(d)?.fields)])),
     ("gate", |d| {
         let fields = statistics(d)?.fields;
-        let gate =
-            |kind, exponent| GateParams { kind, exponent, normalizer: 3.0, a: 1.0, b: 0.1, threshold: 1.0, scale: 1.0 };
-        (0..=10)
-            .map(|kind| kernels::gate::weights(d, &fields, &gate(kind, if kind == 7 { 1.0 } else { 2.0 }), 0.5))
-            .collect()
+        let constant =
+            GateParams { rows: 0, kind: 0, exponent: 2.0, normalizer: 3.0, a: 1.0, b: 0.1, threshold: 1.0, scale: 1.0 };
+        let exponent = |kind| if kind == kind::MILE { 1.0 } else { 2.0 };
+        let gates = kind::ALL.iter().map(|&(_, kind)| GateParams { kind, exponent: exponent(kind), ..constant });
+        gates.map(|gate| kernels::gate::weights(d, &fields, &gate, 0.5)).collect()
     }),
     ("loss_gradient", |d| {
         let (fields, weight) = (statistics(d)?.fields, from_host(random(21, ROWS), [1, ROWS], d).reshape([ROWS]));
@@ -180,12 +182,13 @@ const CASES: &[(&str, Launch)] = &[
     }),
     ("attention_softmax_backward", |d| {
         let qkv = matrix(d, 7, 9, HEADS_WIDTH);
-        let (out, saved) = kernels::attention::forward(d, &qkv, HEADS, &starts(d))?;
+        let (out, state) = kernels::attention::forward(d, &qkv, HEADS, &starts(d))?;
         let dout = matrix(d, 8, 9, HEADS.heads * HEADS.head_dim);
-        Ok(vec![flat(&kernels::attention::backward(d, &qkv, &out, saved, &dout, HEADS, &starts(d))?)])
+        Ok(vec![flat(&kernels::attention::backward(d, &qkv, &out, state, &dout, HEADS, &starts(d))?)])
     }),
     ("adamw", |d| {
-        let settings = adamw::Settings {
+        let params = adamw::AdamwParams {
+            count: 0,
             learning_rate: 0.1,
             beta1: 0.9,
             beta2: 0.999,
@@ -197,7 +200,7 @@ const CASES: &[(&str, Launch)] = &[
         };
         let second = matrix(d, 12, 3, 100).powf_scalar(2.0);
         let (p, m, v) =
-            adamw::step(d, matrix(d, 9, 3, 100), &matrix(d, 10, 3, 100), matrix(d, 11, 3, 100), second, &settings)?;
+            adamw::step(d, matrix(d, 9, 3, 100), &matrix(d, 10, 3, 100), matrix(d, 11, 3, 100), second, &params)?;
         Ok(vec![flat(&p), flat(&m), flat(&v)])
     }),
     ("sum_squares", |d| {
@@ -217,9 +220,10 @@ const CASES: &[(&str, Launch)] = &[
     }),
     ("matmul", |d| {
         let (a, b) = (matrix(d, 19, 37, 70), matrix(d, 20, 45, 70));
-        let nt = matmul::nt(d, &a, &b)?;
-        let nn = matmul::nn(d, &nt, &b)?;
-        Ok(vec![flat(&nt), flat(&nn), flat(&matmul::tn_add(d, None, &nt, &a)?)])
+        let nt = Product::of(&a, b.transposed()).run(d)?;
+        let nn = Product::of(&nt, &b).run(d)?;
+        let tn = Product::of(nt.transposed(), &a).run(d)?;
+        Ok(vec![flat(&nt), flat(&nn), flat(&tn)])
     }),
     ("gather_rows", |d| {
         let rows = elementwise::gather_rows(d, &matrix(d, 22, 10, 33), &[0, 9, 4, 4], 0)?;

@@ -3,7 +3,18 @@
 //!
 //! Every file of `formats/` is a constant here, in capitals; the build script lists them.
 
-use crate::{Grid, Kernel, Scalar};
+use std::marker::PhantomData;
+
+use crate::{Grid, InOrder, Kernel, Scalar, Storage, TypedKernel, Uniform};
+
+uniform!(
+    "dequantize",
+    DequantizeParams {
+        /// Elements to write.
+        count: u32
+    }
+);
+storage!("dequantize", DequantizeBindings { packed_words, out });
 
 /// The kernels that read one weight format. Another entry that reads elements is another field.
 #[derive(Clone, Copy, Debug)]
@@ -11,7 +22,7 @@ pub struct FormatKernels {
     /// Stem of the format's file in `formats/`.
     pub part: &'static str,
     /// All elements to f32: `dequantize.wgsl`.
-    pub dequantize: Kernel,
+    pub dequantize: TypedKernel<DequantizeParams, DequantizeBindings>,
 }
 
 /// Text of a file of this crate. The path is whole, because the list below lies elsewhere.
@@ -27,22 +38,26 @@ macro_rules! formats {
             #[doc = concat!("The kernels with `formats/", $part, ".wgsl`.")]
             pub const $name: FormatKernels = FormatKernels {
                 part: $part,
-                dequantize: Kernel {
-                    stem: concat!("dequantize_", $part),
-                    file: "dequantize",
-                    source: concat!(
-                        text!("shared/rows"),
-                        text!("shared/bytes"),
-                        text!("formats/", $part),
-                        text!("dequantize")
-                    ),
-                    shared: &["rows", "bytes"],
-                    format: Some($part),
-                    workgroup_size: 256,
-                    grid: Grid::Elements,
-                    bindings: &["packed_words", "out"],
-                    params: &["count"],
-                    param_types: &[Scalar::U32],
+                dequantize: TypedKernel {
+                    kernel: Kernel {
+                        stem: concat!("dequantize_", $part),
+                        file: "dequantize",
+                        source: concat!(
+                            text!("shared/rows"),
+                            text!("shared/bytes"),
+                            text!("formats/", $part),
+                            text!("dequantize")
+                        ),
+                        shared: &["rows", "bytes"],
+                        format: Some($part),
+                        workgroup_size: 256,
+                        grid: Grid::Elements,
+                        bindings: <DequantizeBindings as Storage>::NAMES,
+                        params: <DequantizeParams as Uniform>::FIELDS,
+                        param_types: <DequantizeParams as Uniform>::TYPES,
+                        param_offsets: <DequantizeParams as Uniform>::OFFSETS,
+                    },
+                    types: PhantomData,
                 },
             };
         )*

@@ -3,11 +3,16 @@
 //! Place in the flow: the engine's launch layer compiles [`Kernel::source`], binds [`Kernel::bindings`] in order behind
 //! the uniform of [`Kernel::params`], and dispatches [`Kernel::workgroups`] folded by [`fold_workgroups`]. The files are
 //! complete WGSL (`README.md` states their contract); this table repeats what they say about sizes, names and order, and
-//! `tests/table.rs` compares every entry with naga's reflection, so that one fact cannot drift into two.
+//! `tests/kernels/table.rs` compares every entry with naga's reflection, so that one fact cannot drift into two.
+//!
+//! Each kernel is a [`TypedKernel`]: it names the struct of its uniform and the struct of its storage bindings, so that a
+//! launch is written field by field and does not compile with another kernel's. The CPU twins in the engine take the same
+//! uniform structs and the constants below.
 //!
 //! Run the checks with `cargo test -p temper-shaders`.
 
-pub mod formats;
+use std::marker::PhantomData;
+use std::ops::Deref;
 
 /// Largest K of [`ROW_STATS`], and the width of a row of its `top` binding.
 pub const MAX_TOP_K: usize = 64;
@@ -40,32 +45,6 @@ pub mod stat {
     pub const ENTROPY_TOP_K: usize = 7;
 }
 
-/// Values of the `kind` parameter of [`GATE`]; the formulas are in the header of `gate.wgsl`.
-pub mod gate_kind {
-    /// Weight 1.
-    pub const SFT: u32 = 0;
-    /// Normalised entropy.
-    pub const LINEAR: u32 = 1;
-    /// A power of the normalised entropy.
-    pub const POWER: u32 = 2;
-    /// A sigmoid of the normalised entropy.
-    pub const SIGMOID: u32 = 3;
-    /// 1 above a threshold of the normalised entropy, else 0.
-    pub const HARD: u32 = 4;
-    /// The label's probability.
-    pub const DFT: u32 = 5;
-    /// A root of the label's probability, with a floor.
-    pub const TALR: u32 = 6;
-    /// A power of the shifted full entropy.
-    pub const MILE: u32 = 7;
-    /// The label's probability to the power of the collision probability.
-    pub const DEFT: u32 = 8;
-    /// 1 where the label's probability is above a threshold, else 0.
-    pub const PROFIT: u32 = 9;
-    /// 0 where both the top-K entropy and the label's probability are low, else 1.
-    pub const MASKED: u32 = 10;
-}
-
 /// Type of one field of a kernel's uniform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scalar {
@@ -78,7 +57,7 @@ pub enum Scalar {
 /// What one workgroup of a kernel covers, of a problem of `rows` by `columns`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grid {
-    /// One row. The number is of the fewest invocations that the text allows, see [`Kernel::narrow_source`].
+    /// One row. The number is of the fewest invocations that the text allows, see [`Kernel::narrow_size`].
     Row(u32),
     /// `workgroup_size` elements of `rows * columns`, one an invocation.
     Elements,
@@ -104,7 +83,7 @@ pub struct Kernel {
     pub shared: &'static [&'static str],
     /// The part behind those, by the stem of its file in `formats/`; see [`formats`].
     pub format: Option<&'static str>,
-    /// Invocations of a workgroup (`WORKGROUP_SIZE` in the text), all along x.
+    /// Invocations of a workgroup ([`WORKGROUP_SIZE`] in the text), all along x; of kernels that work on rows a default.
     pub workgroup_size: u32,
     /// What one workgroup covers.
     pub grid: Grid,
@@ -114,17 +93,61 @@ pub struct Kernel {
     pub params: &'static [&'static str],
     /// Types of those fields.
     pub param_types: &'static [Scalar],
+    /// Bytes from the start of the struct that the host fills to each field.
+    pub param_offsets: &'static [usize],
+}
+
+/// Name of the constant that holds a workgroup's invocations; an `override` where a kernel works on rows.
+pub const WORKGROUP_SIZE: &str = "WORKGROUP_SIZE";
+
+/// A kernel with the types that its launch takes: `P` for the uniform, `B` for the storage bindings.
+#[derive(Clone, Copy, Debug)]
+pub struct TypedKernel<P, B> {
+    kernel: Kernel,
+    types: PhantomData<fn(P, B)>,
+}
+
+impl<P, B> Deref for TypedKernel<P, B> {
+    type Target = Kernel;
+
+    fn deref(&self) -> &Kernel {
+        &self.kernel
+    }
+}
+
+/// The struct of a kernel's uniform. Its bytes, rounded up to [`Kernel::params_size`], are the uniform buffer.
+pub trait Uniform: bytemuck::Pod {
+    /// Names of the fields, in order.
+    const FIELDS: &'static [&'static str];
+    /// Their types.
+    const TYPES: &'static [Scalar];
+    /// Their offsets in bytes.
+    const OFFSETS: &'static [usize];
+}
+
+/// The struct of a kernel's storage bindings, whatever handles they are made of.
+pub trait Storage {
+    /// Names of the bindings, in order from binding 1 on.
+    const NAMES: &'static [&'static str];
+    /// The struct with a handle of type `T` for each binding.
+    type Of<T>: InOrder<T>;
+}
+
+/// Handles that a launch binds.
+pub trait InOrder<T> {
+    /// One a binding, from binding 1 on.
+    fn in_order(self) -> Vec<T>;
 }
 
 impl Kernel {
-    /// The text for a software adapter, where it is another: a kernel that gives a workgroup one row, with the fewest
-    /// invocations that it allows. There a barrier costs a switch between all groups of four invocations, so that a tree of
-    /// 256 takes some hundred times what it saves (measured on SwiftShader).
-    pub fn narrow_source(&self) -> Option<String> {
-        let Grid::Row(narrow) = self.grid else { return None };
-        let declaration = |size: u32| format!("const WORKGROUP_SIZE: u32 = {size}u;");
-        // `tests/kernels` compares WORKGROUP_SIZE with the table, so the declaration is there, in these words.
-        Some(self.source.replacen(&declaration(self.workgroup_size), &declaration(narrow), 1))
+    /// The value of [`WORKGROUP_SIZE`] for a software adapter, where it is another: a kernel that gives a workgroup one row,
+    /// with the fewest invocations that it allows. There a barrier costs a switch between all groups of four invocations,
+    /// so that a tree of 256 takes some hundred times what it saves (measured on SwiftShader).
+    pub const fn narrow_size(&self) -> Option<u32> {
+        match self.grid {
+            Grid::Row(narrow) => Some(narrow),
+            _ => None,
+        }
     }
 
     /// Bytes of the uniform buffer: 4 a field, rounded up to 16.
@@ -175,34 +198,21 @@ const fn mix_bits(mut v: u32) -> u32 {
     v ^ (v >> 16)
 }
 
-/// Declares the kernels and the table of them all. The text of a kernel is joined at compile time; a file that does not
-/// exist stops the build.
-macro_rules! kernels {
-    ($(
-        $(#[$doc:meta])*
-        $name:ident = $stem:literal, shared [$($shared:literal),*], $grid:expr,
-        params { $($param:ident: $scalar:ident),* }, bindings [$($binding:ident),*];
-    )*) => {
-        $(
-            $(#[$doc])*
-            pub const $name: Kernel = Kernel {
-                stem: $stem,
-                file: $stem,
-                source: concat!(
-                    $(include_str!(concat!("../shared/", $shared, ".wgsl")),)*
-                    include_str!(concat!("../", $stem, ".wgsl"))
-                ),
-                shared: &[$($shared),*],
-                format: None,
-                workgroup_size: 256,
-                grid: $grid,
-                bindings: &[$(stringify!($binding)),*],
-                params: &[$(stringify!($param)),*],
-                param_types: &[$(scalar!($scalar)),*],
-            };
-        )*
-        /// Every kernel with a file of its own.
-        const SINGLE: &[Kernel] = &[$($name),*];
+/// Declares a kernel's uniform block as a struct, with what the checks compare.
+macro_rules! uniform {
+    ($stem:literal, $name:ident { $($(#[$doc:meta])* $field:ident: $scalar:ident),* }) => {
+        #[doc = concat!("The uniform of `", $stem, ".wgsl`, field by field.")]
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+        pub struct $name {
+            $($(#[$doc])* pub $field: $scalar,)*
+        }
+
+        impl Uniform for $name {
+            const FIELDS: &'static [&'static str] = &[$(stringify!($field)),*];
+            const TYPES: &'static [Scalar] = &[$(scalar!($scalar)),*];
+            const OFFSETS: &'static [usize] = &[$(std::mem::offset_of!($name, $field)),*];
+        }
     };
 }
 
@@ -215,109 +225,321 @@ macro_rules! scalar {
     };
 }
 
+/// Declares a kernel's storage bindings as a struct.
+macro_rules! storage {
+    ($stem:literal, $name:ident { $($binding:ident),* }) => {
+        #[doc = concat!("The storage bindings of `", $stem, ".wgsl`, whose header says the shape of each.")]
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name<T = ()> {
+            $(
+                #[doc = concat!("`", stringify!($binding), "`.")]
+                pub $binding: T,
+            )*
+        }
+
+        impl Storage for $name {
+            const NAMES: &'static [&'static str] = &[$(stringify!($binding)),*];
+            type Of<T> = $name<T>;
+        }
+
+        impl<T> InOrder<T> for $name<T> {
+            fn in_order(self) -> Vec<T> {
+                vec![$(self.$binding),*]
+            }
+        }
+    };
+}
+
+// Behind the macros that it uses.
+pub mod formats;
+
+/// Declares the kernels, the structs that their launches take, and the table of them all. Kernels that take the same
+/// structs name those of an earlier one. The text of a kernel is joined at compile time; a file that does not exist
+/// stops the build.
+macro_rules! kernels {
+    ($(
+        $(#[$doc:meta])*
+        $kernel:ident = $stem:literal, shared [$($shared:literal),*], $grid:expr,
+        params $params:ident $({ $($(#[$field_doc:meta])* $field:ident: $scalar:ident),* $(,)? })?,
+        bindings $bindings:ident $({ $($binding:ident),* })?;
+    )*) => {
+        $(
+            $(uniform!($stem, $params { $($(#[$field_doc])* $field: $scalar),* });)?
+            $(storage!($stem, $bindings { $($binding),* });)?
+
+            $(#[$doc])*
+            pub const $kernel: TypedKernel<$params, $bindings> = TypedKernel {
+                kernel: Kernel {
+                    stem: $stem,
+                    file: $stem,
+                    source: concat!(
+                        $(include_str!(concat!("../shared/", $shared, ".wgsl")),)*
+                        include_str!(concat!("../", $stem, ".wgsl"))
+                    ),
+                    shared: &[$($shared),*],
+                    format: None,
+                    workgroup_size: 256,
+                    grid: $grid,
+                    bindings: <$bindings as Storage>::NAMES,
+                    params: <$params as Uniform>::FIELDS,
+                    param_types: <$params as Uniform>::TYPES,
+                    param_offsets: <$params as Uniform>::OFFSETS,
+                },
+                types: PhantomData,
+            };
+        )*
+        /// Every kernel with a file of its own.
+        const SINGLE: &[Kernel] = &[$($kernel.kernel),*];
+    };
+}
+
 kernels! {
     /// Row statistics of the loss head.
-    ROW_STATS = "row_stats", shared ["rows", "finite", "logarithm"], Grid::Row(64),
-    params { rows: u32, cols: u32, column_start: u32, top_k: u32, first: u32 },
-    bindings [logits, labels, top, stats];
+    ROW_STATS = "row_stats", shared ["rows", "finite", "logarithm", "stats"], Grid::Row(64),
+    params RowStatsParams {
+        /// Rows of logits.
+        rows: u32,
+        /// Columns of this tile of the vocabulary.
+        cols: u32,
+        /// Vocabulary entry of the tile's first column.
+        column_start: u32,
+        /// K of the top-K entropy, at most [`MAX_TOP_K`].
+        top_k: u32,
+        /// 1 for a row's first tile, which is merged with nothing.
+        first: u32,
+    },
+    bindings RowStatsBindings { logits, labels, top, stats };
 
     /// Weight of each row's cross entropy.
-    GATE = "gate", shared ["rows", "logarithm", "sigmoid"], Grid::Elements,
-    params { rows: u32, kind: u32, exponent: f32, normalizer: f32, a: f32, b: f32, threshold: f32, scale: f32 },
-    bindings [stats, weight];
+    GATE = "gate", shared ["rows", "logarithm", "sigmoid", "stats"], Grid::Elements,
+    params GateParams {
+        /// Rows; the launch fills it in.
+        rows: u32,
+        /// Which formula of the header: a `KIND_` constant of the text.
+        kind: u32,
+        /// Exponent of kinds power and mile.
+        exponent: f32,
+        /// What the top-K entropy is divided by (linear, power, sigmoid, hard); never 0.
+        normalizer: f32,
+        /// First constant of sigmoid, talr and mile.
+        a: f32,
+        /// Second constant of those; the cross entropy that profit and masked compare with.
+        b: f32,
+        /// Entropy that hard and masked compare with; the lowest f32 where nothing is to be dropped.
+        threshold: f32,
+        /// Factor on every weight.
+        scale: f32,
+    },
+    bindings GateBindings { stats, weight };
 
     /// Gradient of the weighted cross entropy, written over the logits.
-    LOSS_GRADIENT = "loss_gradient", shared ["rows", "finite"], Grid::RowTile(1024),
-    params { rows: u32, cols: u32, column_start: u32 },
-    bindings [logits, labels, weight, stats];
+    LOSS_GRADIENT = "loss_gradient", shared ["rows", "finite", "stats"], Grid::RowTile(1024),
+    params LossGradientParams {
+        /// Rows of logits.
+        rows: u32,
+        /// Columns of this tile of the vocabulary.
+        cols: u32,
+        /// Vocabulary entry of the tile's first column.
+        column_start: u32,
+    },
+    bindings LossGradientBindings { logits, labels, weight, stats };
 
     /// Root-mean-square normalisation.
     RMS_NORM = "rms_norm", shared ["rows", "reduce"], Grid::Row(4),
-    params { rows: u32, width: u32, epsilon: f32 },
-    bindings [x, scale, y, inverse_rms];
+    params RmsNormParams {
+        /// Rows of x.
+        rows: u32,
+        /// Columns of x.
+        width: u32,
+        /// Added to the mean square.
+        epsilon: f32,
+    },
+    bindings RmsNormBindings { x, scale, y, inverse_rms };
 
-    /// Pull-back of [`RMS_NORM`] to its input.
+    /// Backward pass of [`RMS_NORM`] to its input.
     RMS_NORM_BACKWARD = "rms_norm_backward", shared ["rows", "reduce"], Grid::Row(4),
-    params { rows: u32, width: u32 },
-    bindings [x, scale, inverse_rms, dy, dx];
+    params RmsNormBackwardParams {
+        /// Rows of x.
+        rows: u32,
+        /// Columns of x.
+        width: u32,
+    },
+    bindings RmsNormBackwardBindings { x, scale, inverse_rms, dy, dx };
 
     /// Gradient of [`RMS_NORM`] with respect to its weight.
     RMS_NORM_SCALE_GRADIENT = "rms_norm_scale_gradient", shared ["rows"], Grid::ColumnTile(32),
-    params { rows: u32, width: u32, accumulate: u32 },
-    bindings [x, inverse_rms, dy, dscale];
+    params RmsNormBackwardParams,
+    bindings RmsNormScaleGradientBindings { x, inverse_rms, dy, dscale };
 
-    /// Rotary position embedding in place, and its pull-back.
+    /// Rotary position embedding in place, and its backward pass.
     ROTARY = "rotary", shared ["rows"], Grid::Elements,
-    params {
-        tokens: u32, heads: u32, head_dim: u32, rotary_dim: u32, interleaved: u32, inverse: u32, row_stride: u32,
-        row_offset: u32
+    params RotaryParams {
+        /// Rows of x.
+        tokens: u32,
+        /// Heads to rotate, from column 0 on.
+        heads: u32,
+        /// Width of a head.
+        head_dim: u32,
+        /// Leading numbers of each head that are rotated; even, at most `head_dim`.
+        rotary_dim: u32,
+        /// 1 where pairs are (2i, 2i + 1) rather than (i, i + rotary_dim / 2).
+        interleaved: u32,
+        /// 1 to rotate by minus the angle: the gradient of the rotation.
+        inverse: u32,
+        /// Elements between the starts of two rows.
+        row_stride: u32,
     },
-    bindings [x, cos_table, sin_table, positions];
+    bindings RotaryBindings { x, cos_table, sin_table, positions };
 
     /// The product inside a gated MLP.
     GATED_MLP = "gated_mlp", shared ["rows", "sigmoid"], Grid::Elements,
-    params { rows: u32, width: u32 },
-    bindings [gate_up, y];
+    params GatedMlpParams {
+        /// Rows of y.
+        rows: u32,
+        /// Columns of y, half of `gate_up`'s.
+        width: u32,
+    },
+    bindings GatedMlpBindings { gate_up, y };
 
-    /// Pull-back of [`GATED_MLP`], written over its input.
+    /// Backward pass of [`GATED_MLP`], written over its input.
     GATED_MLP_BACKWARD = "gated_mlp_backward", shared ["rows", "sigmoid"], Grid::Elements,
-    params { rows: u32, width: u32 },
-    bindings [gate_up, dy];
+    params GatedMlpParams,
+    bindings GatedMlpBackwardBindings { gate_up, dy };
 
     /// Softmax of attention scores under the causal mask of packed documents, in place.
     ATTENTION_SOFTMAX = "attention_softmax", shared ["rows", "finite", "reduce"], Grid::Row(4),
-    params { heads: u32, rows: u32, cols: u32, row_start: u32, scale: f32 },
-    bindings [scores, document_start];
+    params AttentionSoftmaxParams {
+        /// Query heads.
+        heads: u32,
+        /// Tokens of the stream: rows and columns of a head's scores.
+        tokens: u32,
+        /// Factor on the scores.
+        scale: f32,
+    },
+    bindings AttentionSoftmaxBindings { scores, document_start };
 
-    /// Pull-back of [`ATTENTION_SOFTMAX`] to the unscaled scores.
+    /// Backward pass of [`ATTENTION_SOFTMAX`] to the unscaled scores.
     ATTENTION_SOFTMAX_BACKWARD = "attention_softmax_backward", shared ["rows", "reduce"], Grid::Row(4),
-    params { heads: u32, rows: u32, cols: u32, row_start: u32, scale: f32 },
-    bindings [probabilities, dprobabilities];
+    params AttentionSoftmaxParams,
+    bindings AttentionSoftmaxBackwardBindings { probabilities, dprobabilities };
 
     /// One AdamW step with decoupled decay.
     ADAMW = "adamw", shared ["rows"], Grid::Elements,
-    params {
-        count: u32, learning_rate: f32, beta1: f32, beta2: f32, epsilon: f32, weight_decay: f32, bias1: f32, bias2: f32,
-        gradient_scale: f32
+    params AdamwParams {
+        /// Elements of the parameter; the launch fills it in.
+        count: u32,
+        /// Learning rate of this step.
+        learning_rate: f32,
+        /// Decay of the first moment.
+        beta1: f32,
+        /// Decay of the second moment.
+        beta2: f32,
+        /// Added to the denominator.
+        epsilon: f32,
+        /// Decoupled weight decay.
+        weight_decay: f32,
+        /// `1 - beta1^t`, step t counted from 1.
+        bias1: f32,
+        /// `1 - beta2^t`.
+        bias2: f32,
+        /// Factor on the gradient before anything else: clipping.
+        gradient_scale: f32,
     },
-    bindings [parameter, gradient, first_moment, second_moment];
+    bindings AdamwBindings { parameter, gradient, first_moment, second_moment };
 
     /// Inverted dropout from a counter.
     DROPOUT = "dropout", shared ["rows"], Grid::Elements,
-    params { count: u32, seed_low: u32, seed_high: u32, keep_probability: f32 },
-    bindings [x, y];
+    params DropoutParams {
+        /// Elements.
+        count: u32,
+        /// Lower half of the seed.
+        seed_low: u32,
+        /// Upper half of the seed.
+        seed_high: u32,
+        /// Probability with which an element is kept.
+        keep_probability: f32,
+    },
+    bindings DropoutBindings { x, y };
 
     /// Adds a bias to each row, in place.
     ADD_BIAS = "add_bias", shared ["rows"], Grid::Elements,
-    params { rows: u32, width: u32 },
-    bindings [x, bias];
-
-    /// Adds a multiple of one array to another.
-    SCALE_ADD = "scale_add", shared ["rows"], Grid::Elements,
-    params { count: u32, scale: f32 },
-    bindings [x, y];
+    params AddBiasParams {
+        /// Rows of x.
+        rows: u32,
+        /// Columns of x.
+        width: u32,
+    },
+    bindings AddBiasBindings { x, bias };
 
     /// Partial sums of squares; `rows` of the launch is the number of groups.
     SUM_SQUARES = "sum_squares", shared ["rows", "reduce"], Grid::Row(4),
-    params { count: u32, groups: u32 },
-    bindings [x, partial_sums];
+    params SumSquaresParams {
+        /// Elements of x.
+        count: u32,
+        /// Workgroups, and partial sums.
+        groups: u32,
+    },
+    bindings SumSquaresBindings { x, partial_sums };
 
     /// Copies or adds a block of columns between arrays of different row lengths.
     COPY_COLUMNS = "copy_columns", shared ["rows"], Grid::Elements,
-    params {
-        rows: u32, source_stride: u32, source_offset: u32, target_stride: u32, target_offset: u32, width: u32,
-        accumulate: u32
+    params CopyColumnsParams {
+        /// Rows of both arrays.
+        rows: u32,
+        /// Elements between the starts of two rows of the source.
+        source_stride: u32,
+        /// First column of the source.
+        source_offset: u32,
+        /// Elements between the starts of two rows of the target.
+        target_stride: u32,
+        /// First column of the target.
+        target_offset: u32,
+        /// Columns.
+        width: u32,
+        /// 1 to add, 0 to overwrite.
+        accumulate: u32,
     },
-    bindings [source_values, target_values];
+    bindings CopyColumnsBindings { source_values, target_values };
 
     /// Matrix products in any layout, for adapters on which burn's are slower; times the number of batches.
     MATMUL = "matmul", shared ["rows"], Grid::Tile(64, 128),
-    params {
-        rows: u32, columns: u32, inner: u32, batches: u32, left_offset: u32, left_batch: u32, left_row: u32,
-        left_step: u32, right_offset: u32, right_batch: u32, right_step: u32, right_column: u32, target_offset: u32,
-        target_batch: u32, target_row: u32, accumulate: u32, alpha: f32
+    params MatmulParams {
+        /// Rows of the result.
+        rows: u32,
+        /// Columns of the result.
+        columns: u32,
+        /// Terms of each sum.
+        inner: u32,
+        /// Products to compute.
+        batches: u32,
+        /// First element of `left`.
+        left_offset: u32,
+        /// Elements between two batches of `left`.
+        left_batch: u32,
+        /// Elements between two rows of `left`.
+        left_row: u32,
+        /// Elements between two terms of `left`.
+        left_step: u32,
+        /// First element of `right`.
+        right_offset: u32,
+        /// Elements between two batches of `right`.
+        right_batch: u32,
+        /// Elements between two terms of `right`.
+        right_step: u32,
+        /// Elements between two columns of `right`.
+        right_column: u32,
+        /// First element of the target.
+        target_offset: u32,
+        /// Elements between two batches of the target.
+        target_batch: u32,
+        /// Elements between two rows of the target.
+        target_row: u32,
+        /// 1 to add, 0 to overwrite.
+        accumulate: u32,
+        /// Factor on the product.
+        alpha: f32,
     },
-    bindings [left_values, right_values, target_values];
+    bindings MatmulBindings { left_values, right_values, target_values };
 }
 
 /// Every kernel: those with a file of their own, then those of [`formats`].
@@ -329,7 +551,7 @@ const fn every_kernel() -> [Kernel; SINGLE.len() + formats::ALL.len()] {
     while index < kernels.len() {
         kernels[index] = match index < SINGLE.len() {
             true => SINGLE[index],
-            false => formats::ALL[index - SINGLE.len()].dequantize,
+            false => formats::ALL[index - SINGLE.len()].dequantize.kernel,
         };
         index += 1;
     }
@@ -354,11 +576,24 @@ mod tests {
     #[test]
     fn a_launch_covers_rows_elements_and_tiles() {
         assert_eq!(ROW_STATS.workgroups(7, 50_257), 7);
-        assert_eq!(SCALE_ADD.workgroups(1, 257), 2);
+        assert_eq!(DROPOUT.workgroups(1, 257), 2);
         assert_eq!(LOSS_GRADIENT.workgroups(3, 1025), 6);
         assert_eq!(RMS_NORM_SCALE_GRADIENT.workgroups(1000, 33), 2);
         assert_eq!(ROW_STATS.params_size(), 32);
-        assert_eq!(SCALE_ADD.params_size(), 16);
+        assert_eq!(SUM_SQUARES.params_size(), 16);
+    }
+
+    #[test]
+    fn bindings_are_handed_over_in_the_order_of_the_table() {
+        let bindings = RowStatsBindings { top: "top", stats: "stats", labels: "labels", logits: "logits" };
+        assert_eq!(bindings.in_order(), ROW_STATS.bindings);
+    }
+
+    #[test]
+    fn a_uniform_is_its_fields_without_gaps() {
+        let params = SumSquaresParams { count: 3, groups: 258 };
+        assert_eq!(bytemuck::bytes_of(&params), [3, 0, 0, 0, 2, 1, 0, 0]);
+        assert_eq!(size_of::<MatmulParams>(), 4 * MATMUL.params.len());
     }
 
     #[test]

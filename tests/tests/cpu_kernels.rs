@@ -3,10 +3,15 @@
 
 use temper_conformance::compare::{close, same_bits};
 use temper_conformance::oracle::{self, wide};
+use temper_engine::kernels::attention::Shape;
+use temper_engine::kernels::cpu;
+use temper_engine::kernels::cpu::gate::kind;
 use temper_engine::kernels::cpu::matmul::{Layout, Sizes, matmul, matmul_serial};
-use temper_engine::kernels::cpu::{self, STAT_FIELDS, TOP_SLOTS};
-use temper_engine::kernels::gate::GateParams;
 use temper_engine::weights::WeightFormat;
+use temper_shaders::{
+    AdamwParams, CopyColumnsParams, DropoutParams, GateParams, LossGradientParams, MAX_TOP_K, NO_LABEL, RmsNormParams,
+    RotaryParams, RowStatsParams, STATS_WIDTH, stat,
+};
 
 /// What outputs hold before a kernel runs: no result is ever this.
 const SENTINEL: f32 = -7.77e33;
@@ -49,6 +54,21 @@ fn same_on_any_number_of_threads(name: &str, work: impl Fn() -> Vec<f32> + Send 
 
 // Matrix products.
 
+fn nt(a: &[f32], b: &[f32], sizes: Sizes, alpha: f32, accumulate: bool, c: &mut [f32]) {
+    let (left, right) = (Layout::rows(sizes.k), Layout::transposed(sizes.k));
+    matmul(a, left, b, right, sizes, alpha, accumulate, c, sizes.n);
+}
+
+fn nn(a: &[f32], b: &[f32], sizes: Sizes, alpha: f32, accumulate: bool, c: &mut [f32]) {
+    let (left, right) = (Layout::rows(sizes.k), Layout::rows(sizes.n));
+    matmul(a, left, b, right, sizes, alpha, accumulate, c, sizes.n);
+}
+
+fn tn(a: &[f32], b: &[f32], sizes: Sizes, alpha: f32, accumulate: bool, c: &mut [f32]) {
+    let (left, right) = (Layout::transposed(sizes.m), Layout::rows(sizes.n));
+    matmul(a, left, b, right, sizes, alpha, accumulate, c, sizes.n);
+}
+
 #[test]
 fn products_of_every_layout_equal_the_oracle_around_every_tile_edge() {
     let mut random = Random::new(1);
@@ -80,9 +100,9 @@ fn products_of_every_layout_equal_the_oracle_around_every_tile_edge() {
                 let mut c = if accumulate { before.clone() } else { sentinels(m * n) };
                 let sizes = Sizes { m, n, k };
                 match name {
-                    "nt" => cpu::matmul_nt(&a, &b, sizes, alpha, accumulate, &mut c),
-                    "nn" => cpu::matmul_nn(&a, &b, sizes, alpha, accumulate, &mut c),
-                    _ => cpu::matmul_tn(&a, &b, sizes, alpha, accumulate, &mut c),
+                    "nt" => nt(&a, &b, sizes, alpha, accumulate, &mut c),
+                    "nn" => nn(&a, &b, sizes, alpha, accumulate, &mut c),
+                    _ => tn(&a, &b, sizes, alpha, accumulate, &mut c),
                 }
                 let start = |i: usize| if accumulate { f64::from(before[i]) } else { 0.0 };
                 let want: Vec<f64> = (0..m * n).map(|i| start(i) + f64::from(alpha) * product[i]).collect();
@@ -96,9 +116,9 @@ fn products_of_every_layout_equal_the_oracle_around_every_tile_edge() {
 fn a_product_of_depth_zero_is_zero_or_leaves_what_it_is_added_to() {
     let sizes = Sizes { m: 3, n: 5, k: 0 };
     let mut c = sentinels(15);
-    cpu::matmul_nt(&[], &[], sizes, 1.0, true, &mut c);
+    nt(&[], &[], sizes, 1.0, true, &mut c);
     assert_eq!(c, sentinels(15));
-    cpu::matmul_nt(&[], &[], sizes, 1.0, false, &mut c);
+    nt(&[], &[], sizes, 1.0, false, &mut c);
     assert_eq!(c, vec![0.0; 15]);
 }
 
@@ -120,10 +140,9 @@ fn strided_products_read_and_write_only_their_own_columns() {
             x.chunks(stride).flat_map(|row| row[..width].to_vec()).collect()
         };
         let want = oracle::matmul::matmul(&dense(&a, k, a_stride), false, &dense(&b, n, b_stride), false, m, n, k);
-        for serial in [true, false] {
+        for run in [matmul_serial, matmul] {
             let mut c = sentinels(m * c_stride);
             let (a_layout, b_layout) = (Layout::rows(a_stride), Layout::rows(b_stride));
-            let run = if serial { matmul_serial } else { matmul };
             run(&a, a_layout, &b, b_layout, Sizes { m, n, k }, 1.0, false, &mut c, c_stride);
             close("strided", &dense(&c, n, c_stride), &want, 1e-4, 1e-5).unwrap();
             assert!(c.chunks(c_stride).all(|row| row[n..].iter().all(|&x| x == SENTINEL)), "columns between rows");
@@ -139,13 +158,13 @@ fn products_have_the_same_bits_on_any_number_of_threads() {
         let sizes = Sizes { m, n, k };
         same_on_any_number_of_threads("nt", || {
             let mut c = sentinels(m * n);
-            cpu::matmul_nt(&a, &b, sizes, 1.0, false, &mut c);
+            nt(&a, &b, sizes, 1.0, false, &mut c);
             c
         });
         let mut serial = sentinels(m * n);
         matmul_serial(&a, Layout::rows(k), &b, Layout::transposed(k), sizes, 1.0, false, &mut serial, n);
         let mut shared = sentinels(m * n);
-        cpu::matmul_nt(&a, &b, sizes, 1.0, false, &mut shared);
+        nt(&a, &b, sizes, 1.0, false, &mut shared);
         same_bits("serial", &serial, &shared).unwrap();
     }
 }
@@ -157,13 +176,46 @@ fn a_nan_in_one_row_of_a_product_stays_in_that_row() {
     let (mut a, b) = (random.vec(m * k, 1.0), random.vec(n * k, 1.0));
     a[11 * k + 3] = f32::NAN;
     let mut c = sentinels(m * n);
-    cpu::matmul_nt(&a, &b, Sizes { m, n, k }, 1.0, false, &mut c);
+    nt(&a, &b, Sizes { m, n, k }, 1.0, false, &mut c);
     for (r, row) in c.chunks(n).enumerate() {
         assert!(row.iter().all(|x| x.is_nan() == (r == 11)), "row {r}");
     }
 }
 
 // The loss head.
+
+fn row_stats(
+    logits: &[f32],
+    columns: usize,
+    column_start: usize,
+    labels: &[u32],
+    top_k: usize,
+    first: bool,
+    top: &mut [f32],
+    stats: &mut [f32],
+) {
+    let params = RowStatsParams {
+        rows: labels.len() as u32,
+        cols: columns as u32,
+        column_start: column_start as u32,
+        top_k: top_k as u32,
+        first: u32::from(first),
+    };
+    cpu::row_stats(&params, logits, labels, top, stats);
+}
+
+fn loss_gradient(
+    logits: &mut [f32],
+    columns: usize,
+    column_start: usize,
+    labels: &[u32],
+    weight: &[f32],
+    stats: &[f32],
+) {
+    let params =
+        LossGradientParams { rows: labels.len() as u32, cols: columns as u32, column_start: column_start as u32 };
+    cpu::loss_gradient(&params, logits, labels, weight, stats);
+}
 
 /// Rows that break careless statistics, each with a name.
 fn poisoned_rows(columns: usize, random: &mut Random) -> Vec<(&'static str, Vec<f32>)> {
@@ -212,8 +264,8 @@ fn row_statistics_equal_the_oracle_for_every_poisoned_row_and_every_k() {
             let rows = poisoned_rows(columns, &mut random);
             let logits: Vec<f32> = rows.iter().flat_map(|(_, row)| row.clone()).collect();
             let labels = vec![(columns / 2) as u32; rows.len()];
-            let (mut top, mut stats) = (sentinels(rows.len() * TOP_SLOTS), sentinels(rows.len() * STAT_FIELDS));
-            cpu::row_stats(&logits, columns, 0, &labels, top_k, true, &mut top, &mut stats);
+            let (mut top, mut stats) = (sentinels(rows.len() * MAX_TOP_K), sentinels(rows.len() * STATS_WIDTH));
+            row_stats(&logits, columns, 0, &labels, top_k, true, &mut top, &mut stats);
             for (r, (name, row)) in rows.iter().enumerate() {
                 let want = oracle::row_stats::row_stats(row, Some(columns / 2), top_k);
                 let name = format!("{name}, {columns} columns, K {top_k}");
@@ -228,12 +280,12 @@ fn statistics_of_rows_shorter_than_k_are_those_of_the_whole_row() {
     let mut random = Random::new(6);
     for columns in [1, 2, 5, 19, 20, 21] {
         let row = random.vec(columns, 4.0);
-        let (mut top, mut stats) = (sentinels(TOP_SLOTS), sentinels(STAT_FIELDS));
-        cpu::row_stats(&row, columns, 0, &[0], 20, true, &mut top, &mut stats);
+        let (mut top, mut stats) = (sentinels(MAX_TOP_K), sentinels(STATS_WIDTH));
+        row_stats(&row, columns, 0, &[0], 20, true, &mut top, &mut stats);
         assert_stats("short", &stats, &top, &oracle::row_stats::row_stats(&row, Some(0), 20), 20);
         if columns <= 20 {
-            let full = stats[cpu::STAT_SUM].ln() - stats[cpu::STAT_U] / stats[cpu::STAT_SUM];
-            assert!((full - stats[cpu::STAT_ENTROPY]).abs() < 1e-5, "K >= V is the full entropy");
+            let full = stats[stat::SUM].ln() - stats[stat::SUM_SHIFTED] / stats[stat::SUM];
+            assert!((full - stats[stat::ENTROPY_TOP_K]).abs() < 1e-5, "K >= V is the full entropy");
         }
     }
 }
@@ -248,12 +300,12 @@ fn vocabulary_tiles_merge_to_the_statistics_of_the_whole_row() {
                 if !row[label].is_finite() {
                     continue;
                 }
-                let (mut top, mut stats) = (sentinels(TOP_SLOTS), sentinels(STAT_FIELDS));
+                let (mut top, mut stats) = (sentinels(MAX_TOP_K), sentinels(STATS_WIDTH));
                 let edges: Vec<usize> = [0].into_iter().chain(cuts.iter().copied()).chain([columns]).collect();
                 for (tile, edge) in edges.windows(2).enumerate() {
                     let part = &row[edge[0]..edge[1]];
                     let labels = [label as u32];
-                    cpu::row_stats(part, part.len(), edge[0], &labels, 20, tile == 0, &mut top, &mut stats);
+                    row_stats(part, part.len(), edge[0], &labels, 20, tile == 0, &mut top, &mut stats);
                 }
                 let want = oracle::row_stats::row_stats(&row, Some(label), 20);
                 assert_stats(&format!("{name} cut at {cuts:?}"), &stats, &top, &want, 20);
@@ -271,11 +323,11 @@ fn nan_and_positive_infinity_are_counted_wherever_they_are_and_never_hang_the_se
                 let mut row = random.vec(columns, 3.0);
                 row[at] = bad;
                 for label in [None, Some(at), Some((at + 1) % columns)] {
-                    let (mut top, mut stats) = (sentinels(TOP_SLOTS), sentinels(STAT_FIELDS));
-                    let labels = [label.map_or(cpu::NO_LABEL, |label| label as u32)];
-                    cpu::row_stats(&row, columns, 0, &labels, 20, true, &mut top, &mut stats);
+                    let (mut top, mut stats) = (sentinels(MAX_TOP_K), sentinels(STATS_WIDTH));
+                    let labels = [label.map_or(NO_LABEL, |label| label as u32)];
+                    row_stats(&row, columns, 0, &labels, 20, true, &mut top, &mut stats);
                     let want = oracle::row_stats::row_stats(&row, label, 20);
-                    assert_eq!(stats[cpu::STAT_NONFINITE], want.nonfinite as f32);
+                    assert_eq!(stats[stat::NONFINITE], want.nonfinite as f32);
                     // Everything but the label's logit describes the finite ones.
                     close("sums", &stats[..4], &[want.max, want.sum, want.u, want.sum_sq], 1e-5, 1e-5).unwrap();
                     close("entropy", &stats[7..], &[want.entropy_top_k], 1e-6, 1e-5).unwrap();
@@ -284,16 +336,16 @@ fn nan_and_positive_infinity_are_counted_wherever_they_are_and_never_hang_the_se
         }
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let row = vec![bad; columns];
-            let (mut top, mut stats) = (sentinels(TOP_SLOTS), sentinels(STAT_FIELDS));
-            cpu::row_stats(&row, columns, 0, &[cpu::NO_LABEL], 20, true, &mut top, &mut stats);
+            let (mut top, mut stats) = (sentinels(MAX_TOP_K), sentinels(STATS_WIDTH));
+            row_stats(&row, columns, 0, &[NO_LABEL], 20, true, &mut top, &mut stats);
             let count = if bad == f32::NEG_INFINITY { 0.0 } else { columns as f32 };
             assert_eq!(stats, [f32::MIN, 0.0, 0.0, 0.0, 0.0, count, f32::MIN, 0.0]);
         }
     }
     // A masked label is an error that must show.
-    let (mut top, mut stats) = (sentinels(TOP_SLOTS), sentinels(STAT_FIELDS));
-    cpu::row_stats(&[1.0, f32::NEG_INFINITY, 2.0], 3, 0, &[1], 20, true, &mut top, &mut stats);
-    assert_eq!(stats[cpu::STAT_NONFINITE], 1.0);
+    let (mut top, mut stats) = (sentinels(MAX_TOP_K), sentinels(STATS_WIDTH));
+    row_stats(&[1.0, f32::NEG_INFINITY, 2.0], 3, 0, &[1], 20, true, &mut top, &mut stats);
+    assert_eq!(stats[stat::NONFINITE], 1.0);
 }
 
 #[test]
@@ -303,26 +355,35 @@ fn every_gate_equals_its_definition_on_every_poisoned_row() {
     let rows = poisoned_rows(columns, &mut random);
     let logits: Vec<f32> = rows.iter().flat_map(|(_, row)| row.clone()).collect();
     let labels = vec![(columns / 2) as u32; rows.len()];
-    let (mut top, mut stats) = (sentinels(rows.len() * TOP_SLOTS), sentinels(rows.len() * STAT_FIELDS));
-    cpu::row_stats(&logits, columns, 0, &labels, 20, true, &mut top, &mut stats);
-    let constant = GateParams { kind: 0, exponent: 1.0, normalizer: 3.0, a: 0.0, b: 0.0, threshold: 0.0, scale: 0.125 };
+    let (mut top, mut stats) = (sentinels(rows.len() * MAX_TOP_K), sentinels(rows.len() * STATS_WIDTH));
+    row_stats(&logits, columns, 0, &labels, 20, true, &mut top, &mut stats);
+    let constant = GateParams {
+        rows: 0,
+        kind: kind::SFT,
+        exponent: 1.0,
+        normalizer: 3.0,
+        a: 0.0,
+        b: 0.0,
+        threshold: 0.0,
+        scale: 0.125,
+    };
     let gates = [
         constant,
-        GateParams { kind: 1, ..constant },
-        GateParams { kind: 2, exponent: 2.0, ..constant },
-        GateParams { kind: 2, exponent: 0.5, ..constant },
-        GateParams { kind: 3, a: 30.0, b: 0.17, ..constant },
-        GateParams { kind: 4, normalizer: 1.0, threshold: 1.234, ..constant },
-        GateParams { kind: 5, ..constant },
-        GateParams { kind: 6, a: 0.7, b: 0.01, ..constant },
-        GateParams { kind: 7, a: 1.0, b: 0.4, exponent: 1.5, ..constant },
-        GateParams { kind: 8, ..constant },
-        GateParams { kind: 9, a: 0.1, b: -(0.1f32.ln()), ..constant },
-        GateParams { kind: 10, a: 0.3, b: -(0.3f32.ln()), threshold: 2.0, ..constant },
+        GateParams { kind: kind::LINEAR, ..constant },
+        GateParams { kind: kind::POWER, exponent: 2.0, ..constant },
+        GateParams { kind: kind::POWER, exponent: 0.5, ..constant },
+        GateParams { kind: kind::SIGMOID, a: 30.0, b: 0.17, ..constant },
+        GateParams { kind: kind::HARD, normalizer: 1.0, threshold: 1.234, ..constant },
+        GateParams { kind: kind::DFT, ..constant },
+        GateParams { kind: kind::TALR, a: 0.7, b: 0.01, ..constant },
+        GateParams { kind: kind::MILE, a: 1.0, b: 0.4, exponent: 1.5, ..constant },
+        GateParams { kind: kind::DEFT, ..constant },
+        GateParams { kind: kind::PROFIT, b: -(0.1f32.ln()), ..constant },
+        GateParams { kind: kind::MASKED, b: -(0.3f32.ln()), threshold: 2.0, ..constant },
     ];
     for params in gates {
         let mut weight = sentinels(rows.len());
-        cpu::gate(&stats, &params, &mut weight);
+        cpu::gate(&params, &stats, &mut weight);
         let wide = oracle::gate::Gate {
             kind: params.kind,
             exponent: f64::from(params.exponent),
@@ -344,20 +405,21 @@ fn every_gate_equals_its_definition_on_every_poisoned_row() {
 
 #[test]
 fn exponent_zero_is_bit_for_bit_sft_and_exponent_one_bit_for_bit_linear() {
-    let mut stats = vec![0.0; 3 * STAT_FIELDS];
-    for (row, entropy) in stats.chunks_mut(STAT_FIELDS).zip([0.0, 1e-30, 2.3]) {
-        row[cpu::STAT_SUM] = 1.5;
-        row[cpu::STAT_ENTROPY] = entropy;
+    let mut stats = vec![0.0; 3 * STATS_WIDTH];
+    for (row, entropy) in stats.chunks_mut(STATS_WIDTH).zip([0.0, 1e-30, 2.3]) {
+        row[stat::SUM] = 1.5;
+        row[stat::ENTROPY_TOP_K] = entropy;
     }
     let run = |kind, exponent| {
         let mut weight = sentinels(3);
-        let params = GateParams { kind, exponent, normalizer: 20f32.ln(), a: 0.0, b: 0.0, threshold: 0.0, scale: 0.01 };
-        cpu::gate(&stats, &params, &mut weight);
+        let (normalizer, scale) = (20f32.ln(), 0.01);
+        let params = GateParams { rows: 0, kind, exponent, normalizer, a: 0.0, b: 0.0, threshold: 0.0, scale };
+        cpu::gate(&params, &stats, &mut weight);
         weight
     };
-    same_bits("exponent 0", &run(2, 0.0), &run(0, 1.0)).unwrap();
-    same_bits("exponent 1", &run(2, 1.0), &run(1, 1.0)).unwrap();
-    assert_eq!(run(2, 2.0)[0], 0.0);
+    same_bits("exponent 0", &run(kind::POWER, 0.0), &run(kind::SFT, 1.0)).unwrap();
+    same_bits("exponent 1", &run(kind::POWER, 1.0), &run(kind::LINEAR, 1.0)).unwrap();
+    assert_eq!(run(kind::POWER, 2.0)[0], 0.0);
 }
 
 #[test]
@@ -370,16 +432,16 @@ fn the_gradient_over_the_logits_equals_the_oracle_and_rows_of_weight_zero_are_ex
         logits.extend(vec![f32::NAN; columns]);
         let count = rows.len() + 1;
         let mut labels = vec![(columns / 2) as u32; count];
-        labels[1] = cpu::NO_LABEL;
+        labels[1] = NO_LABEL;
         let mut weight: Vec<f32> = (0..count).map(|r| 0.01 * (r + 1) as f32).collect();
         weight[count - 1] = 0.0;
-        let (mut top, mut stats) = (sentinels(count * TOP_SLOTS), sentinels(count * STAT_FIELDS));
-        cpu::row_stats(&logits, columns, 0, &labels, 20, true, &mut top, &mut stats);
+        let (mut top, mut stats) = (sentinels(count * MAX_TOP_K), sentinels(count * STATS_WIDTH));
+        row_stats(&logits, columns, 0, &labels, 20, true, &mut top, &mut stats);
         // In two vocabulary tiles as well as in one.
         let cut = columns / 2;
         let tile = |from: usize, to: usize| {
             let mut part: Vec<f32> = logits.chunks(columns).flat_map(|row| row[from..to].to_vec()).collect();
-            cpu::loss_gradient(&mut part, to - from, from, &labels, &weight, &stats);
+            loss_gradient(&mut part, to - from, from, &labels, &weight, &stats);
             part
         };
         let (whole, left, right) = (tile(0, columns), tile(0, cut), tile(cut, columns));
@@ -406,10 +468,10 @@ fn statistics_and_gradient_have_the_same_bits_on_any_number_of_threads() {
     let logits = random.vec(rows * columns, 6.0);
     let labels: Vec<u32> = (0..rows as u32).collect();
     same_on_any_number_of_threads("head", || {
-        let (mut top, mut stats) = (sentinels(rows * TOP_SLOTS), sentinels(rows * STAT_FIELDS));
-        cpu::row_stats(&logits, columns, 0, &labels, 20, true, &mut top, &mut stats);
+        let (mut top, mut stats) = (sentinels(rows * MAX_TOP_K), sentinels(rows * STATS_WIDTH));
+        row_stats(&logits, columns, 0, &labels, 20, true, &mut top, &mut stats);
         let mut gradient = logits.clone();
-        cpu::loss_gradient(&mut gradient, columns, 0, &labels, &vec![0.5; rows], &stats);
+        loss_gradient(&mut gradient, columns, 0, &labels, &vec![0.5; rows], &stats);
         [top, stats, gradient].concat()
     });
 }
@@ -424,7 +486,8 @@ fn the_norm_and_its_gradients_equal_the_oracle() {
             let (x, scale, dy) =
                 (random.vec(rows * width, size), random.vec(width, 1.0), random.vec(rows * width, 1.0));
             let (mut y, mut inverse) = (sentinels(rows * width), sentinels(rows));
-            cpu::rms_norm(&x, &scale, 1e-5, &mut y, &mut inverse);
+            let params = RmsNormParams { rows: rows as u32, width: width as u32, epsilon: 1e-5 };
+            cpu::rms_norm(&params, &x, &scale, &mut y, &mut inverse);
             let (wx, ws, wdy) = (wide(&x), wide(&scale), wide(&dy));
             let epsilon = f64::from(1e-5f32);
             let (want, want_inverse) = oracle::rms_norm::rms_norm(&wx, &ws, epsilon);
@@ -440,12 +503,8 @@ fn the_norm_and_its_gradients_equal_the_oracle() {
             cpu::rms_norm_backward(&x, &scale, &inverse, &dy, &mut dx);
             close("rms_norm_backward", &dx, &want_dx, 3e-6 * largest, 1e-5).unwrap();
             let mut dscale = sentinels(width);
-            cpu::rms_norm_scale_gradient(&x, &inverse, &dy, false, &mut dscale);
+            cpu::rms_norm_scale_gradient(&x, &inverse, &dy, &mut dscale);
             close("scale gradient", &dscale, &want_dscale, 1e-5 * rows as f64, 1e-5).unwrap();
-            let mut added = vec![2.0; width];
-            cpu::rms_norm_scale_gradient(&x, &inverse, &dy, true, &mut added);
-            let want: Vec<f64> = want_dscale.iter().map(|x| x + 2.0).collect();
-            close("scale gradient, added", &added, &want, 1e-5 * rows as f64, 1e-5).unwrap();
         }
     }
 }
@@ -455,30 +514,29 @@ fn rotary_rotates_only_its_heads_and_its_inverse_undoes_it() {
     let mut random = Random::new(13);
     for (heads, head_dim, rotary_dim) in [(1, 2, 2), (3, 16, 16), (4, 16, 8), (2, 64, 64), (2, 10, 6)] {
         for interleaved in [false, true] {
-            let (offset, tail, positions) = (5, 3, [4u32, 0, 1, 9, 2]);
-            let stride = offset + heads * head_dim + tail;
+            let (tail, positions) = (3, [4u32, 0, 1, 9, 2]);
+            let stride = heads * head_dim + tail;
             let angles: Vec<f32> = random.vec(10 * rotary_dim / 2, 3.0);
             let cos: Vec<f32> = angles.iter().map(|a| a.cos()).collect();
             let sin: Vec<f32> = angles.iter().map(|a| a.sin()).collect();
             let x = random.vec(positions.len() * stride, 1.0);
             for inverse in [false, true] {
-                let params = cpu::RotaryParams {
-                    heads,
-                    head_dim,
-                    rotary_dim,
-                    interleaved,
-                    inverse,
-                    row_stride: stride,
-                    row_offset: offset,
+                let params = RotaryParams {
+                    tokens: positions.len() as u32,
+                    heads: heads as u32,
+                    head_dim: head_dim as u32,
+                    rotary_dim: rotary_dim as u32,
+                    interleaved: u32::from(interleaved),
+                    inverse: u32::from(inverse),
+                    row_stride: stride as u32,
                 };
                 let mut y = x.clone();
-                cpu::rotary(&mut y, &cos, &sin, &positions, &params);
+                cpu::rotary(&params, &mut y, &cos, &sin, &positions);
                 let mut want = wide(&x);
                 let (c, s) = (wide(&cos), wide(&sin));
                 oracle::rotary::rotary(
                     &mut want,
                     stride,
-                    offset,
                     heads,
                     head_dim,
                     rotary_dim,
@@ -489,7 +547,8 @@ fn rotary_rotates_only_its_heads_and_its_inverse_undoes_it() {
                     &positions,
                 );
                 close("rotary", &y, &want, 1e-6, 1e-6).unwrap();
-                cpu::rotary(&mut y, &cos, &sin, &positions, &cpu::RotaryParams { inverse: !inverse, ..params });
+                let back = RotaryParams { inverse: u32::from(!inverse), ..params };
+                cpu::rotary(&back, &mut y, &cos, &sin, &positions);
                 close("there and back", &y, &wide(&x), 1e-5, 1e-5).unwrap();
             }
         }
@@ -545,20 +604,20 @@ fn attention_and_its_gradient_equal_the_full_softmax_of_every_document() {
     for (heads, kv_heads, head_dim, lengths) in cases {
         let starts = documents(lengths);
         let tokens = starts.len();
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        let shape = cpu::AttentionShape { tokens, heads, kv_heads, head_dim, scale };
+        let shape = Shape { heads, kv_heads, head_dim };
         let qkv = random.vec(tokens * shape.width(), 2.0);
         let dout = random.vec(tokens * heads * head_dim, 1.0);
-        let wide_shape = oracle::attention::Shape { tokens, heads, kv_heads, head_dim, scale: f64::from(scale) };
+        let wide_shape =
+            oracle::attention::Shape { tokens, heads, kv_heads, head_dim, scale: f64::from(shape.scale()) };
         let (want, want_lse) = oracle::attention::attention(&wide_shape, &wide(&qkv), &starts);
         let (mut out, mut lse) = (sentinels(want.len()), sentinels(want_lse.len()));
-        cpu::attention(&shape, &qkv, &starts, &mut out, &mut lse);
+        cpu::attention(shape, &qkv, &starts, &mut out, &mut lse);
         let name = format!("{heads} heads over {kv_heads}, {lengths:?}");
         close(&name, &out, &want, 3e-6, 3e-5).unwrap();
         close(&format!("{name}: lse"), &lse, &want_lse, 1e-5, 1e-5).unwrap();
         let want = oracle::attention::attention_backward(&wide_shape, &wide(&qkv), &starts, &wide(&dout));
         let mut gradient = sentinels(qkv.len());
-        cpu::attention_backward(&shape, &qkv, &starts, &out, &lse, &dout, &mut gradient);
+        cpu::attention_backward(shape, &qkv, &starts, &out, &lse, &dout, &mut gradient);
         close(&format!("{name}: gradient"), &gradient, &want, 2e-5, 1e-4).unwrap();
     }
 }
@@ -569,11 +628,11 @@ fn no_token_sees_another_document_not_even_its_nan() {
     let (heads, kv_heads, head_dim) = (4, 2, 16);
     let starts = documents(&[40, 50, 60]);
     let tokens = starts.len();
-    let shape = cpu::AttentionShape { tokens, heads, kv_heads, head_dim, scale: 0.25 };
+    let shape = Shape { heads, kv_heads, head_dim };
     let clean = random.vec(tokens * shape.width(), 1.0);
     let run = |qkv: &[f32]| {
         let (mut out, mut lse) = (sentinels(tokens * heads * head_dim), sentinels(heads * tokens));
-        cpu::attention(&shape, qkv, &starts, &mut out, &mut lse);
+        cpu::attention(shape, qkv, &starts, &mut out, &mut lse);
         out
     };
     // Changing the middle document leaves the others bit for bit alone.
@@ -596,13 +655,13 @@ fn attention_has_the_same_bits_on_any_number_of_threads() {
         let head_dim = 16;
         let starts = documents(&[200, 130]);
         let tokens = starts.len();
-        let shape = cpu::AttentionShape { tokens, heads, kv_heads, head_dim, scale: 0.25 };
+        let shape = Shape { heads, kv_heads, head_dim };
         let (qkv, dout) = (random.vec(tokens * shape.width(), 1.0), random.vec(tokens * heads * head_dim, 1.0));
         same_on_any_number_of_threads("attention", || {
             let (mut out, mut lse) = (sentinels(tokens * heads * head_dim), sentinels(heads * tokens));
-            cpu::attention(&shape, &qkv, &starts, &mut out, &mut lse);
+            cpu::attention(shape, &qkv, &starts, &mut out, &mut lse);
             let mut gradient = sentinels(qkv.len());
-            cpu::attention_backward(&shape, &qkv, &starts, &out, &lse, &dout, &mut gradient);
+            cpu::attention_backward(shape, &qkv, &starts, &out, &lse, &dout, &mut gradient);
             [out, lse, gradient].concat()
         });
     }
@@ -674,7 +733,8 @@ fn five_adamw_steps_equal_the_definition() {
         let mut want: Vec<(f64, f64, f64)> = p.iter().map(|&p| (f64::from(p), 0.0, 0.0)).collect();
         for step in 1..=5 {
             let gradient = random.vec(count, 0.1);
-            let params = cpu::AdamwParams {
+            let params = AdamwParams {
+                count: count as u32,
                 learning_rate: 1e-3,
                 beta1: 0.9,
                 beta2: 0.999,
@@ -684,7 +744,7 @@ fn five_adamw_steps_equal_the_definition() {
                 bias2: (1.0 - 0.999f64.powi(step)) as f32,
                 gradient_scale: 0.5,
             };
-            cpu::adamw(&mut p, &gradient, &mut m, &mut v, &params);
+            cpu::adamw(&params, &mut p, &gradient, &mut m, &mut v);
             let settings = oracle::adamw::Settings {
                 learning_rate: 1e-3,
                 beta1: 0.9,
@@ -715,11 +775,17 @@ fn the_dropout_mask_is_the_shaders_and_a_dropped_nan_is_gone() {
     let dropped = (0..count).find(|&i| uniform(i) >= keep).unwrap();
     x[dropped] = f32::NAN;
     let mut y = sentinels(count);
-    cpu::dropout(&x, seed, keep, &mut y);
+    let params = DropoutParams {
+        count: count as u32,
+        seed_low: seed as u32,
+        seed_high: (seed >> 32) as u32,
+        keep_probability: keep,
+    };
+    cpu::dropout(&params, &x, &mut y);
     for i in 0..count {
         assert_eq!(y[i], if uniform(i) < keep { x[i] / keep } else { 0.0 }, "element {i}");
     }
-    cpu::dropout(&x, seed, 1.0, &mut y);
+    cpu::dropout(&DropoutParams { keep_probability: 1.0, ..params }, &x, &mut y);
     same_bits("keep everything", &y, &x).unwrap();
 }
 
@@ -731,16 +797,22 @@ fn small_helpers_do_what_they_say() {
     let mut y = x.clone();
     cpu::add_bias(&mut y, &bias);
     assert!((0..x.len()).all(|i| y[i] == x[i] + bias[i % width]));
-    let mut z = x.clone();
-    cpu::scale_add(&mut z, &y, 0.5);
-    assert!((0..x.len()).all(|i| z[i] == x[i] + 0.5 * y[i]));
     let want: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     assert!((cpu::sum_squares(&x) - want).abs() < 1e-5 * want);
     assert!(cpu::sum_squares(&[1.0, f32::NAN]).is_nan());
     assert_eq!(cpu::sum_squares(&[]), 0.0);
     for accumulate in [false, true] {
         let mut target = sentinels(rows * 40);
-        cpu::copy_columns(rows, &x, width, 2, &mut target, 40, 5, 30, accumulate);
+        let params = CopyColumnsParams {
+            rows: rows as u32,
+            source_stride: width as u32,
+            source_offset: 2,
+            target_stride: 40,
+            target_offset: 5,
+            width: 30,
+            accumulate: u32::from(accumulate),
+        };
+        cpu::copy_columns(&params, &x, &mut target);
         for r in 0..rows {
             for c in 0..40 {
                 let before = if accumulate { SENTINEL } else { 0.0 };

@@ -4,12 +4,29 @@
 use temper_conformance::compare::close;
 use temper_conformance::oracle::{self, wide};
 use temper_conformance::skip::skip;
-use temper_engine::kernels::cpu::matmul::Sizes;
+use temper_engine::kernels::attention::Shape;
+use temper_engine::kernels::cpu;
+use temper_engine::kernels::cpu::matmul::{Layout, Sizes, matmul};
 use temper_engine::kernels::cpu::simd::{Level, level, limit_level};
-use temper_engine::kernels::cpu::{self, STAT_FIELDS, TOP_SLOTS};
+use temper_shaders::{LossGradientParams, MAX_TOP_K, RowStatsParams, STATS_WIDTH};
 
 fn numbers(length: usize, seed: usize) -> Vec<f32> {
     (0..length).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0).collect()
+}
+
+fn nt(a: &[f32], b: &[f32], sizes: Sizes, alpha: f32, accumulate: bool, c: &mut [f32]) {
+    let (left, right) = (Layout::rows(sizes.k), Layout::transposed(sizes.k));
+    matmul(a, left, b, right, sizes, alpha, accumulate, c, sizes.n);
+}
+
+fn nn(a: &[f32], b: &[f32], sizes: Sizes, alpha: f32, accumulate: bool, c: &mut [f32]) {
+    let (left, right) = (Layout::rows(sizes.k), Layout::rows(sizes.n));
+    matmul(a, left, b, right, sizes, alpha, accumulate, c, sizes.n);
+}
+
+fn tn(a: &[f32], b: &[f32], sizes: Sizes, alpha: f32, accumulate: bool, c: &mut [f32]) {
+    let (left, right) = (Layout::transposed(sizes.m), Layout::rows(sizes.n));
+    matmul(a, left, b, right, sizes, alpha, accumulate, c, sizes.n);
 }
 
 #[test]
@@ -29,9 +46,9 @@ fn every_level_computes_what_the_oracle_says() {
             for (a_transposed, b_transposed) in [(false, true), (false, false), (true, false)] {
                 let mut c = vec![f32::NAN; m * n];
                 match (a_transposed, b_transposed) {
-                    (false, true) => cpu::matmul_nt(&a, &b, sizes, 1.0, false, &mut c),
-                    (false, false) => cpu::matmul_nn(&a, &b, sizes, 1.0, false, &mut c),
-                    _ => cpu::matmul_tn(&a, &b, sizes, 1.0, false, &mut c),
+                    (false, true) => nt(&a, &b, sizes, 1.0, false, &mut c),
+                    (false, false) => nn(&a, &b, sizes, 1.0, false, &mut c),
+                    _ => tn(&a, &b, sizes, 1.0, false, &mut c),
                 }
                 let want = oracle::matmul::matmul(&a, a_transposed, &b, b_transposed, m, n, k);
                 close(&name("matmul"), &c, &want, 2e-6 * k as f64, 1e-5).unwrap();
@@ -41,27 +58,29 @@ fn every_level_computes_what_the_oracle_says() {
         let columns = 1111;
         let mut row: Vec<f32> = numbers(columns, 3).iter().map(|x| x * 9.0).collect();
         row[17] = f32::NEG_INFINITY;
-        let (mut top, mut stats) = (vec![f32::NAN; TOP_SLOTS], vec![f32::NAN; STAT_FIELDS]);
-        cpu::row_stats(&row, columns, 0, &[5], 20, true, &mut top, &mut stats);
+        let (mut top, mut stats) = (vec![f32::NAN; MAX_TOP_K], vec![f32::NAN; STATS_WIDTH]);
+        let params = RowStatsParams { rows: 1, cols: columns as u32, column_start: 0, top_k: 20, first: 1 };
+        cpu::row_stats(&params, &row, &[5], &mut top, &mut stats);
         let want = oracle::row_stats::row_stats(&row, Some(5), 20);
         let fields = [want.max, want.sum, want.u, want.sum_sq, want.label_logit, 0.0, want.lse, want.entropy_top_k];
         close(&name("row_stats"), &stats, &fields, 2e-5, 1e-5).unwrap();
         let want = oracle::loss_gradient::loss_gradient(&row, Some(5), 0.5);
-        cpu::loss_gradient(&mut row, columns, 0, &[5], &[0.5], &stats);
+        let params = LossGradientParams { rows: 1, cols: columns as u32, column_start: 0 };
+        cpu::loss_gradient(&params, &mut row, &[5], &[0.5], &stats);
         close(&name("loss_gradient"), &row, &want, 1e-7, 1e-5).unwrap();
 
         let (heads, kv_heads, head_dim, tokens) = (4, 2, 24, 70);
-        let shape = cpu::AttentionShape { tokens, heads, kv_heads, head_dim, scale: 0.2 };
-        let plain = oracle::attention::Shape { tokens, heads, kv_heads, head_dim, scale: f64::from(0.2f32) };
+        let shape = Shape { heads, kv_heads, head_dim };
+        let plain = oracle::attention::Shape { tokens, heads, kv_heads, head_dim, scale: f64::from(shape.scale()) };
         let (qkv, dout) = (numbers(tokens * shape.width(), 4), numbers(tokens * heads * head_dim, 5));
         let starts: Vec<u32> = (0..tokens as u32).map(|t| if t < 30 { 0 } else { 30 }).collect();
         let (mut out, mut lse) = (vec![f32::NAN; dout.len()], vec![f32::NAN; heads * tokens]);
-        cpu::attention(&shape, &qkv, &starts, &mut out, &mut lse);
+        cpu::attention(shape, &qkv, &starts, &mut out, &mut lse);
         let (want, want_lse) = oracle::attention::attention(&plain, &wide(&qkv), &starts);
         close(&name("attention"), &out, &want, 3e-6, 1e-5).unwrap();
         close(&name("attention's log-sum-exp"), &lse, &want_lse, 1e-5, 1e-5).unwrap();
         let mut gradient = vec![f32::NAN; qkv.len()];
-        cpu::attention_backward(&shape, &qkv, &starts, &out, &lse, &dout, &mut gradient);
+        cpu::attention_backward(shape, &qkv, &starts, &out, &lse, &dout, &mut gradient);
         let want = oracle::attention::attention_backward(&plain, &wide(&qkv), &starts, &wide(&dout));
         close(&name("attention_backward"), &gradient, &want, 2e-5, 1e-4).unwrap();
 

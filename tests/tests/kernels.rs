@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use burn::tensor::{Tensor, TensorData};
 use common::{Random, matrix, poisoned_rows};
 use temper_conformance::compare::{close, same_bits};
@@ -10,7 +12,9 @@ use temper_conformance::devices::read;
 use temper_conformance::golden::GoldenFolder;
 use temper_conformance::oracle::{self, matmul::matmul, wide};
 use temper_conformance::{devices, models};
+use temper_engine::kernels::cpu::gate::kind;
 use temper_engine::kernels::gate::GateParams;
+use temper_engine::kernels::matmul::{AsOperand, Product};
 use temper_engine::kernels::tensor::{empty_gpu, from_cube, on_gpu};
 use temper_engine::kernels::{self, Columns, Indices, Packed, Rotary, elementwise, row_stats::Statistics};
 use temper_engine::model::open;
@@ -82,17 +86,20 @@ fn products_of_every_layout_equal_the_oracle() {
 
             let want = matmul(&a, false, &b, true, m, n, k);
             let (x, y) = (matrix(&device, &a, [m, k]), matrix(&device, &b, [n, k]));
-            check("nt", &kernels::matmul::nt(&device, &x, &y).unwrap(), &want);
+            check("nt", &Product::of(&x, y.transposed()).run(&device).unwrap(), &want);
+            let added = Product::of(&x, y.transposed()).added_to(sum()).run(&device).unwrap();
+            check("nt, added", &added, &add(&want));
 
             let want = matmul(&a, false, &b, false, m, n, k);
             let y = matrix(&device, &b, [k, n]);
-            check("nn", &kernels::matmul::nn(&device, &x, &y).unwrap(), &want);
-            check("nn_add", &kernels::matmul::nn_add(&device, sum(), &x, &y).unwrap(), &add(&want));
+            check("nn", &Product::of(&x, &y).run(&device).unwrap(), &want);
+            check("nn, added", &Product::of(&x, &y).added_to(sum()).run(&device).unwrap(), &add(&want));
 
             let want = matmul(&a, true, &b, false, m, n, k);
             let x = matrix(&device, &a, [k, m]);
-            check("tn", &kernels::matmul::tn_add(&device, None, &x, &y).unwrap(), &want);
-            check("tn_add", &kernels::matmul::tn_add(&device, Some(sum()), &x, &y).unwrap(), &add(&want));
+            check("tn", &Product::of(x.transposed(), &y).added_to(None::<Tensor<2>>).run(&device).unwrap(), &want);
+            let added = Product::of(x.transposed(), &y).added_to(Some(sum())).run(&device).unwrap();
+            check("tn, added", &added, &add(&want));
         }
     }
 }
@@ -120,26 +127,53 @@ fn products_on_a_column_range_touch_no_other_column() {
             let product = matmul(&a, false, &b, true, m, width, k);
             let (x, w) = (matrix(&device, &a, [m, k]), matrix(&device, &b, [width, k]));
             let target = matrix(&device, &y, [m, total]);
-            let got = kernels::matmul::nt_add_columns(&device, target, columns, &x, &w, alpha).unwrap();
+            let sum = Product::of(&x, w.transposed()).times(alpha).added_to_columns(target, columns);
+            let got = sum.run(&device).unwrap();
             let got = read(&got).unwrap();
             let want: Vec<f64> =
                 cut(&y).iter().zip(product).map(|(y, p)| f64::from(*y) + f64::from(alpha) * p).collect();
-            close(&format!("nt_add_columns {what}"), &cut(&got), &want, 1e-5, 1e-5).unwrap();
+            close(&format!("added to {what}"), &cut(&got), &want, 1e-5, 1e-5).unwrap();
             assert!((0..m * total).all(|i| inside(i) || got[i].is_nan()), "{what}: wrote beside its columns");
 
             let dy = poison(random.vec(m * total, 1.0));
             let (dense, x) = (cut(&dy), matrix(&device, &dy, [m, total]));
             let b = random.vec(width * k, 1.0);
-            let got =
-                kernels::matmul::nn_columns(&device, &x, columns, &matrix(&device, &b, [width, k]), alpha).unwrap();
+            let y = matrix(&device, &b, [width, k]);
+            let got = Product::of(x.columns(columns), &y).times(alpha).run(&device).unwrap();
             let scaled = |values: Vec<f64>| values.iter().map(|v| v * f64::from(alpha)).collect::<Vec<_>>();
             let want = scaled(matmul(&dense, false, &b, false, m, k, width));
-            close(&format!("nn_columns {what}"), &read(&got).unwrap(), &want, 2e-5, 1e-5).unwrap();
+            close(&format!("of {what}"), &read(&got).unwrap(), &want, 2e-5, 1e-5).unwrap();
 
             let b = random.vec(m * k, 1.0);
-            let got = kernels::matmul::tn_columns(&device, &x, columns, &matrix(&device, &b, [m, k]), alpha).unwrap();
+            let y = matrix(&device, &b, [m, k]);
+            let got = Product::of(x.columns(columns).transposed(), &y).times(alpha).run(&device).unwrap();
             let want = scaled(matmul(&dense, true, &b, false, width, k, m));
-            close(&format!("tn_columns {what}"), &read(&got).unwrap(), &want, 2e-5, 1e-5).unwrap();
+            close(&format!("of the transpose of {what}"), &read(&got).unwrap(), &want, 2e-5, 1e-5).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_batch_of_products_is_each_of_its_products() {
+    let (mut random, batches, m, n, k) = (Random::new(25), 3, 33, 20, 9);
+    let (a, b) = (random.vec(batches * m * k, 1.0), random.vec(batches * k * n, 1.0));
+    let cube = |device: &Device, values: &[f32], shape: [usize; 3]| -> Tensor<3> {
+        Tensor::from_data(TensorData::new(values.to_vec(), shape), device.burn())
+    };
+    for device in devices::all() {
+        for (a_transposed, b_transposed) in [(false, true), (false, false), (true, false)] {
+            let x = cube(&device, &a, if a_transposed { [batches, k, m] } else { [batches, m, k] });
+            let y = cube(&device, &b, if b_transposed { [batches, n, k] } else { [batches, k, n] });
+            let left = if a_transposed { x.transposed() } else { (&x).into() };
+            let right = if b_transposed { y.transposed() } else { (&y).into() };
+            let got = Product::of(left, right).run(&device).unwrap();
+            assert_eq!(got.dims(), [batches, m, n]);
+            let want: Vec<f64> = a
+                .chunks(m * k)
+                .zip(b.chunks(k * n))
+                .flat_map(|(a, b)| matmul(a, a_transposed, b, b_transposed, m, n, k))
+                .collect();
+            close(device.name(), &read(&got).unwrap(), &want, 1e-5, 1e-5).unwrap();
         }
     }
 }
@@ -304,28 +338,38 @@ fn rows_whose_large_values_all_lie_in_a_few_lanes_keep_their_top_k() {
 
 /// Constants of every kind of gate. Thresholds lie between rows; `tests/loss.rs` puts them on rows.
 fn gates() -> Vec<GateParams> {
-    let constant = GateParams { kind: 0, exponent: 1.0, normalizer: 3.0, a: 0.0, b: 0.0, threshold: 0.0, scale: 0.125 };
+    let constant = GateParams {
+        rows: 0,
+        kind: kind::SFT,
+        exponent: 1.0,
+        normalizer: 3.0,
+        a: 0.0,
+        b: 0.0,
+        threshold: 0.0,
+        scale: 0.125,
+    };
     vec![
         constant,
-        GateParams { kind: 1, ..constant },
-        GateParams { kind: 2, exponent: 0.0, ..constant },
-        GateParams { kind: 2, exponent: 0.5, ..constant },
-        GateParams { kind: 2, exponent: 3.0, ..constant },
-        GateParams { kind: 3, a: 30.0, b: 0.17, ..constant },
-        GateParams { kind: 4, normalizer: 1.0, threshold: 1.234, ..constant },
-        GateParams { kind: 5, ..constant },
-        GateParams { kind: 6, a: 0.7, b: 0.01, ..constant },
-        GateParams { kind: 7, a: 1.0, b: 0.4, exponent: 1.5, ..constant },
-        GateParams { kind: 8, ..constant },
-        GateParams { kind: 9, a: 0.1, b: -(0.1f32.ln()), ..constant },
-        GateParams { kind: 10, a: 0.3, b: -(0.3f32.ln()), threshold: 2.0, ..constant },
+        GateParams { kind: kind::LINEAR, ..constant },
+        GateParams { kind: kind::POWER, exponent: 0.0, ..constant },
+        GateParams { kind: kind::POWER, exponent: 0.5, ..constant },
+        GateParams { kind: kind::POWER, exponent: 3.0, ..constant },
+        GateParams { kind: kind::SIGMOID, a: 30.0, b: 0.17, ..constant },
+        GateParams { kind: kind::HARD, normalizer: 1.0, threshold: 1.234, ..constant },
+        GateParams { kind: kind::DFT, ..constant },
+        GateParams { kind: kind::TALR, a: 0.7, b: 0.01, ..constant },
+        GateParams { kind: kind::MILE, a: 1.0, b: 0.4, exponent: 1.5, ..constant },
+        GateParams { kind: kind::DEFT, ..constant },
+        GateParams { kind: kind::PROFIT, b: -(0.1f32.ln()), ..constant },
+        GateParams { kind: kind::MASKED, b: -(0.3f32.ln()), threshold: 2.0, ..constant },
     ]
 }
 
 #[test]
 fn every_kind_of_gate_equals_its_definition_on_every_poisoned_row() {
     let mut random = Random::new(7);
-    assert_eq!(gates().iter().map(|gate| gate.kind).max(), Some(10));
+    let tested: BTreeSet<u32> = gates().iter().map(|gate| gate.kind).collect();
+    assert_eq!(tested, kind::ALL.iter().map(|(_, number)| *number).collect());
     for (columns, repeats) in [(300, 1), (40, 20)] {
         // 13 and 260 rows: within one workgroup and beyond it.
         let rows: Vec<_> = (0..repeats).flat_map(|_| poisoned_rows(columns, &mut random)).collect();
@@ -357,10 +401,27 @@ fn every_kind_of_gate_equals_its_definition_on_every_poisoned_row() {
 }
 
 #[test]
+fn the_kinds_of_gate_have_the_names_and_numbers_of_the_shader() {
+    let module = naga::front::wgsl::parse_str(temper_shaders::GATE.source).unwrap();
+    let in_shader: BTreeSet<(String, u32)> = module
+        .constants
+        .iter()
+        .filter_map(|(_, constant)| {
+            let name = constant.name.as_deref()?.strip_prefix("KIND_")?.to_owned();
+            match module.global_expressions[constant.init] {
+                naga::Expression::Literal(naga::Literal::U32(number)) => Some((name, number)),
+                ref other => panic!("KIND_{name} is {other:?}"),
+            }
+        })
+        .collect();
+    assert_eq!(in_shader, kind::ALL.iter().map(|(name, number)| (name.to_string(), *number)).collect());
+}
+
+#[test]
 fn a_gate_that_is_not_in_the_table_is_not_a_number_rather_than_sft() {
     for device in devices::all() {
         let fields = statistics(&device, &[1.0, 2.0, 3.0], &[1], 2, &[3]).fields;
-        let params = GateParams { kind: 11, ..gates()[0] };
+        let params = GateParams { kind: kind::ALL.len() as u32, ..gates()[0] };
         assert!(read(&kernels::gate::weights(&device, &fields, &params, 1.0).unwrap()).unwrap()[0].is_nan());
     }
 }
@@ -479,7 +540,6 @@ fn rotary_turns_only_its_heads_in_both_pairings_and_its_inverse_turns_back() {
                     oracle::rotary::rotary(
                         &mut want,
                         width,
-                        0,
                         heads,
                         head_dim,
                         rotary_dim,
@@ -573,9 +633,9 @@ fn attention_and_its_gradient_equal_the_full_softmax_of_every_packed_document() 
             let what = format!("{heads} heads over {kv_heads}, {lengths:?}, {}", device.name());
             let (x, dy) = (matrix(&device, &qkv, [tokens, width]), matrix(&device, &dout, [tokens, out_width]));
             let starts = Indices::new(&device, starts.clone());
-            let (out, saved) = kernels::attention::forward(&device, &x, shape, &starts).unwrap();
+            let (out, state) = kernels::attention::forward(&device, &x, shape, &starts).unwrap();
             close(&what, &read(&out).unwrap(), &want, 3e-6, 3e-5).unwrap();
-            let gradient = kernels::attention::backward(&device, &x, &out, saved, &dy, shape, &starts).unwrap();
+            let gradient = kernels::attention::backward(&device, &x, &out, state, &dy, shape, &starts).unwrap();
             close(&format!("gradient, {what}"), &read(&gradient).unwrap(), &want_gradient, 2e-5, 1e-4).unwrap();
         }
     }
@@ -665,7 +725,7 @@ fn every_f16_and_bf16_bit_pattern_converts_exactly() {
 
 #[test]
 fn five_adamw_steps_equal_the_definition() {
-    use kernels::adamw::{Settings, step};
+    use kernels::adamw::{AdamwParams, step};
     let mut random = Random::new(17);
     for shape in [[1, 1], [1, 255], [1, 257], [5, 1025]] {
         let count = shape[0] * shape[1];
@@ -688,7 +748,8 @@ fn five_adamw_steps_equal_the_definition() {
             for ((p, m, v), &g) in want.iter_mut().zip(gradient) {
                 (*p, *m, *v) = oracle::adamw::adamw(*p, f64::from(g), *m, *v, &exact);
             }
-            let settings = Settings {
+            let params = AdamwParams {
+                count: 0,
                 learning_rate: 1e-3,
                 beta1: 0.9,
                 beta2: 0.999,
@@ -700,7 +761,7 @@ fn five_adamw_steps_equal_the_definition() {
             };
             for (device, state) in on.iter().zip(&mut states) {
                 let (p, m, v) = state.clone();
-                *state = step(device, p, &matrix(device, gradient, shape), m, v, &settings).unwrap();
+                *state = step(device, p, &matrix(device, gradient, shape), m, v, &params).unwrap();
             }
         }
         let column = |pick: fn(&(f64, f64, f64)) -> f64| want.iter().map(pick).collect::<Vec<_>>();
@@ -740,7 +801,7 @@ fn the_global_norm_is_taken_over_all_tensors_and_shows_a_nan() {
 // The rest.
 
 #[test]
-fn dropout_drops_the_same_elements_on_every_device_and_in_the_pull_back() {
+fn dropout_drops_the_same_elements_on_every_device_and_in_the_backward_pass() {
     let (mut random, shape, keep) = (Random::new(19), [67, 301], 0.75);
     let count = shape[0] * shape[1];
     let seed = 0x0123_4567_89ab_cdef_u64;
@@ -758,7 +819,7 @@ fn dropout_drops_the_same_elements_on_every_device_and_in_the_pull_back() {
         // A division on a GPU may be off by an ulp or two.
         close(device.name(), &y, &want, 0.0, 3e-7).unwrap();
         assert!(y.iter().zip(&kept).all(|(y, &kept)| kept || y.to_bits() == 0), "{}", device.name());
-        // The function is linear, so the pull-back is the function itself on the gradient, with the same mask.
+        // The function is linear, so the backward pass is the function itself on the gradient, with the same mask.
         let dy = elementwise::dropout(&device, &matrix(&device, &vec![1.0; count], shape), seed, keep).unwrap();
         assert!(read(&dy).unwrap().iter().zip(&kept).all(|(dy, &kept)| (*dy != 0.0) == kept));
         let all = elementwise::dropout(&device, &matrix(&device, &x, shape), seed, 1.0).unwrap();

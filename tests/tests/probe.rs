@@ -7,8 +7,6 @@ use std::path::Path;
 use temper_conformance::devices;
 use temper_engine::{Device, probe, wait};
 
-/// Not a shader that a step of training needs: nothing in the engine launches it.
-const UNUSED: [&str; 1] = ["scale_add"];
 /// What burn computes, and no shader of ours has the name of.
 const OF_BURN: [&str; 1] = ["gather_rows"];
 
@@ -32,7 +30,7 @@ fn the_self_test_covers_every_shader() {
     let probed: BTreeSet<&str> = probe::kernels().collect();
     let shaders: BTreeSet<&str> = temper_shaders::KERNELS.iter().map(|kernel| kernel.stem).collect();
     let missing: Vec<_> = shaders.difference(&probed).copied().collect();
-    assert_eq!(missing, UNUSED, "shaders without a case");
+    assert!(missing.is_empty(), "shaders without a case: {missing:?}");
     let extra: Vec<_> = probed.difference(&shaders).copied().collect();
     assert_eq!(extra, OF_BURN, "cases without a shader");
 }

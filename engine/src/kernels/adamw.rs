@@ -1,37 +1,20 @@
 //! AdamW's update of one matrix in place, and the sums of squares that clipping needs.
 
 use burn::tensor::Tensor;
+use temper_shaders::{ADAMW, AdamwBindings, SUM_SQUARES, SumSquaresBindings, SumSquaresParams};
 
 use super::cpu;
+use super::launch::size;
 use super::tensor::{
     empty_gpu, from_cube, from_flex, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, read, slice, slice_mut,
 };
 use crate::device::Device;
 use crate::error::Result;
 
+pub use temper_shaders::AdamwParams;
+
 /// Partial sums that one reduction leaves for the host to add.
 const PARTIALS: usize = 64;
-
-/// Scalars of one update.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Step size.
-    pub learning_rate: f32,
-    /// Decay of the first moment.
-    pub beta1: f32,
-    /// Decay of the second moment.
-    pub beta2: f32,
-    /// Added to the denominator.
-    pub epsilon: f32,
-    /// Decoupled weight decay.
-    pub weight_decay: f32,
-    /// `1 - beta1^t`.
-    pub bias1: f32,
-    /// `1 - beta2^t`.
-    pub bias2: f32,
-    /// Factor on the gradient (clipping).
-    pub gradient_scale: f32,
-}
 
 /// New value, first and second moment; torch's AdamW.
 ///
@@ -43,42 +26,22 @@ pub fn step(
     gradient: &Tensor<2>,
     first: Tensor<2>,
     second: Tensor<2>,
-    s: &Settings,
+    params: &AdamwParams,
 ) -> Result<(Tensor<2>, Tensor<2>, Tensor<2>)> {
     let [rows, columns] = value.dims();
     if device.is_cpu() {
         let gradient = on_cpu(gradient);
         let (mut value, mut first, mut second) = (into_cpu(value), into_cpu(first), into_cpu(second));
-        let params = cpu::AdamwParams {
-            learning_rate: s.learning_rate,
-            beta1: s.beta1,
-            beta2: s.beta2,
-            epsilon: s.epsilon,
-            weight_decay: s.weight_decay,
-            bias1: s.bias1,
-            bias2: s.bias2,
-            gradient_scale: s.gradient_scale,
-        };
         let (p, m, v) = (slice_mut(&mut value), slice_mut(&mut first), slice_mut(&mut second));
-        cpu::adamw(p, slice(&gradient), m, v, &params);
+        cpu::adamw(params, p, slice(&gradient), m, v);
         return Ok((from_flex(value), from_flex(first), from_flex(second)));
     }
     let (value, gradient) = (into_gpu(value), on_gpu(gradient));
     let (first, second) = (into_gpu(first), into_gpu(second));
-    let kernel = &temper_shaders::ADAMW;
-    let params = [
-        (rows * columns).into(),
-        s.learning_rate.into(),
-        s.beta1.into(),
-        s.beta2.into(),
-        s.epsilon.into(),
-        s.weight_decay.into(),
-        s.bias1.into(),
-        s.bias2.into(),
-        s.gradient_scale.into(),
-    ];
-    let groups = kernel.workgroups(rows as u64, columns as u64);
-    gpu_of(device).run(kernel, &params, &[&value, &gradient, &first, &second], groups)?;
+    let params = AdamwParams { count: size(rows * columns), ..*params };
+    let tensors =
+        AdamwBindings { parameter: &value, gradient: &gradient, first_moment: &first, second_moment: &second };
+    gpu_of(device).run(&ADAMW, params, tensors, ADAMW.workgroups(rows as u64, columns as u64))?;
     Ok((from_cube(value), from_cube(first), from_cube(second)))
 }
 
@@ -124,8 +87,9 @@ pub fn sum_squares(device: &Device, tensors: &[&Tensor<2>]) -> Result<SumSquares
         let x = on_gpu(tensor);
         let partial = empty_gpu(&x, [PARTIALS]);
         let [rows, columns] = tensor.dims();
-        let params = [(rows * columns).into(), PARTIALS.into()];
-        gpu_of(device).run(&temper_shaders::SUM_SQUARES, &params, &[&x, &partial], PARTIALS as u64)?;
+        let params = SumSquaresParams { count: size(rows * columns), groups: size(PARTIALS) };
+        let tensors = SumSquaresBindings { x: &x, partial_sums: &partial };
+        gpu_of(device).run(&SUM_SQUARES, params, tensors, PARTIALS as u64)?;
         partials.push(from_cube(partial));
     }
     Ok(SumSquares::Partials(Tensor::cat(partials, 0)))

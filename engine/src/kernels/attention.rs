@@ -1,28 +1,24 @@
-//! Causal grouped-query attention within each document of a packed stream, and its pull-back.
+//! Causal grouped-query attention within each document of a packed stream, and its backward pass.
 //!
 //! On the CPU one fused pair of functions, linear in memory; on a GPU burn's batched matrix products around our softmax
 //! kernels, a chunk of key heads at a time so that the scores fit one binding.
 
 use burn::tensor::Tensor;
+use temper_shaders::{
+    ATTENTION_SOFTMAX, ATTENTION_SOFTMAX_BACKWARD, AttentionSoftmaxBackwardBindings, AttentionSoftmaxBindings,
+    AttentionSoftmaxParams,
+};
 
+use super::cpu;
+pub use super::cpu::attention::Shape;
+use super::launch::size;
+use super::matmul::{AsOperand, Product};
 use super::tensor::{Indices, from_cube, from_vec, gpu_of, into_gpu, on_cpu, on_gpu, slice};
-use super::{cpu, matmul};
 use crate::device::Device;
 use crate::error::{Error, Result};
 
-/// Heads of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-}
-
-/// What the pull-back needs besides q, k, v and the output.
-pub enum Saved {
+/// What the backward pass needs besides q, k, v and the output.
+pub enum AttentionState {
     /// Log-sum-exp of each head's scores, `[heads, tokens]`; probabilities are made again from it.
     LogSumExp(Tensor<2>),
     /// Nothing: the GPU path makes scores and probabilities again.
@@ -35,23 +31,28 @@ pub enum Saved {
 ///
 /// # Errors
 /// Device errors; [`Error::Limit`] where the scores of one key head outgrow a binding.
-pub fn forward(device: &Device, qkv: &Tensor<2>, shape: Shape, document_start: &Indices) -> Result<(Tensor<2>, Saved)> {
+pub fn forward(
+    device: &Device,
+    qkv: &Tensor<2>,
+    shape: Shape,
+    document_start: &Indices,
+) -> Result<(Tensor<2>, AttentionState)> {
     let tokens = qkv.dims()[0];
     if device.is_cpu() {
         let qkv = on_cpu(qkv);
         let (mut out, mut lse) = (vec![0.0; tokens * shape.heads * shape.head_dim], vec![0.0; shape.heads * tokens]);
-        cpu::attention(&on_host(shape, tokens), slice(&qkv), document_start.host(), &mut out, &mut lse);
-        let saved = Saved::LogSumExp(from_vec(lse, [shape.heads, tokens]));
-        return Ok((from_vec(out, [tokens, shape.heads * shape.head_dim]), saved));
+        cpu::attention(shape, slice(&qkv), document_start.host(), &mut out, &mut lse);
+        let state = AttentionState::LogSumExp(from_vec(lse, [shape.heads, tokens]));
+        return Ok((from_vec(out, [tokens, shape.heads * shape.head_dim]), state));
     }
     let (q, k, v) = heads_first(qkv, shape);
     let mut outs = Vec::new();
     for range in chunks(device, shape, tokens)? {
         let (q, k, v) = (part(&q, &range), part(&k, &range), part(&v, &range));
         let p = probabilities(device, &q, &k, shape, document_start)?;
-        outs.push(matmul::batched(device, &p, false, &v, false)?);
+        outs.push(Product::of(&p, &v).run(device)?);
     }
-    Ok((tokens_first(Tensor::cat(outs, 0), shape.heads, shape.head_dim), Saved::Nothing))
+    Ok((tokens_first(Tensor::cat(outs, 0), shape.heads, shape.head_dim), AttentionState::Nothing))
 }
 
 /// Gradient by `qkv` from `dout [tokens, heads * head_dim]`; `out` is the forward result.
@@ -62,18 +63,17 @@ pub fn backward(
     device: &Device,
     qkv: &Tensor<2>,
     out: &Tensor<2>,
-    saved: Saved,
+    state: AttentionState,
     dout: &Tensor<2>,
     shape: Shape,
     document_start: &Indices,
 ) -> Result<Tensor<2>> {
     let [tokens, width] = qkv.dims();
-    if let Saved::LogSumExp(lse) = saved {
+    if let AttentionState::LogSumExp(lse) = state {
         let (qkv, out, lse, dout) = (on_cpu(qkv), on_cpu(out), on_cpu(&lse), on_cpu(dout));
         let mut dqkv = vec![0.0; tokens * width];
-        let shape = on_host(shape, tokens);
         let starts = document_start.host();
-        cpu::attention_backward(&shape, slice(&qkv), starts, slice(&out), slice(&lse), slice(&dout), &mut dqkv);
+        cpu::attention_backward(shape, slice(&qkv), starts, slice(&out), slice(&lse), slice(&dout), &mut dqkv);
         return Ok(from_vec(dqkv, [tokens, width]));
     }
     let group = shape.heads / shape.kv_heads;
@@ -87,25 +87,16 @@ pub fn backward(
     for range in chunks(device, shape, tokens)? {
         let (q, k, v, dout) = (part(&q, &range), part(&k, &range), part(&v, &range), part(&dout, &range));
         let p = probabilities(device, &q, &k, shape, document_start)?;
-        dv.push(matmul::batched(device, &p, true, &dout, false)?);
-        let dp = matmul::batched(device, &dout, false, &v, true)?;
-        let ds = softmax_backward(device, &p, dp, tokens, scale(shape))?;
-        dq.push(matmul::batched(device, &ds, false, &k, false)?);
-        dk.push(matmul::batched(device, &ds, true, &q, false)?);
+        dv.push(Product::of(p.transposed(), &dout).run(device)?);
+        let dp = Product::of(&dout, v.transposed()).run(device)?;
+        let ds = softmax_backward(device, &p, dp, shape)?;
+        dq.push(Product::of(&ds, &k).run(device)?);
+        dk.push(Product::of(ds.transposed(), &q).run(device)?);
     }
     let dq = tokens_first(Tensor::cat(dq, 0), shape.heads, shape.head_dim);
     let dk = tokens_first(Tensor::cat(dk, 0), shape.kv_heads, shape.head_dim);
     let dv = tokens_first(Tensor::cat(dv, 0), shape.kv_heads, shape.head_dim);
     Ok(Tensor::cat(vec![dq, dk, dv], 1))
-}
-
-fn on_host(shape: Shape, tokens: usize) -> cpu::AttentionShape {
-    let Shape { heads, kv_heads, head_dim } = shape;
-    cpu::AttentionShape { tokens, heads, kv_heads, head_dim, scale: scale(shape) }
-}
-
-fn scale(shape: Shape) -> f32 {
-    1.0 / (shape.head_dim as f32).sqrt()
 }
 
 /// q as `[kv_heads, group * tokens, head_dim]`, k and v as `[kv_heads, tokens, head_dim]`: query heads of one key head
@@ -151,19 +142,21 @@ fn chunks(device: &Device, shape: Shape, tokens: usize) -> Result<Vec<std::ops::
 /// Attention probabilities `[kv heads, group * tokens, tokens]`.
 fn probabilities(device: &Device, q: &Tensor<3>, k: &Tensor<3>, shape: Shape, start: &Indices) -> Result<Tensor<3>> {
     let tokens = k.dims()[1];
-    let scores = into_gpu(matmul::batched(device, q, false, k, true)?);
+    let scores = into_gpu(Product::of(q, k.transposed()).run(device)?);
     let heads = q.dims()[0] * q.dims()[1] / tokens;
-    let params = [heads.into(), tokens.into(), tokens.into(), 0usize.into(), scale(shape).into()];
-    let groups = (heads * tokens) as u64;
-    gpu_of(device).run(&temper_shaders::ATTENTION_SOFTMAX, &params, &[&scores, start.gpu()], groups)?;
+    let params = AttentionSoftmaxParams { heads: size(heads), tokens: size(tokens), scale: shape.scale() };
+    let tensors = AttentionSoftmaxBindings { scores: &scores, document_start: start.gpu() };
+    gpu_of(device).run(&ATTENTION_SOFTMAX, params, tensors, (heads * tokens) as u64)?;
     Ok(from_cube(scores))
 }
 
-fn softmax_backward(device: &Device, p: &Tensor<3>, dp: Tensor<3>, tokens: usize, scale: f32) -> Result<Tensor<3>> {
-    let [kv, stacked, _] = p.dims();
+/// Gradient by the unscaled scores from that by the probabilities `p [kv heads, group * tokens, tokens]`.
+fn softmax_backward(device: &Device, p: &Tensor<3>, dp: Tensor<3>, shape: Shape) -> Result<Tensor<3>> {
+    let [kv, stacked, tokens] = p.dims();
     let heads = kv * stacked / tokens;
     let (p, dp) = (on_gpu(p), into_gpu(dp));
-    let params = [heads.into(), tokens.into(), tokens.into(), 0usize.into(), scale.into()];
-    gpu_of(device).run(&temper_shaders::ATTENTION_SOFTMAX_BACKWARD, &params, &[&p, &dp], (heads * tokens) as u64)?;
+    let params = AttentionSoftmaxParams { heads: size(heads), tokens: size(tokens), scale: shape.scale() };
+    let tensors = AttentionSoftmaxBackwardBindings { probabilities: &p, dprobabilities: &dp };
+    gpu_of(device).run(&ATTENTION_SOFTMAX_BACKWARD, params, tensors, (heads * tokens) as u64)?;
     Ok(from_cube(dp))
 }

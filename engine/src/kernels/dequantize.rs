@@ -5,7 +5,9 @@ use std::sync::Arc;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use burn_dispatch::{BackendTensor, DispatchTensorKind};
 use burn_wgpu::CubeTensor;
+use temper_shaders::formats::{DequantizeBindings, DequantizeParams};
 
+use super::launch::size;
 use super::tensor::{empty_gpu, from_cube, from_vec, gpu_of};
 use crate::device::Device;
 use crate::error::Result;
@@ -83,8 +85,9 @@ pub fn dense(device: &Device, parts: &[Packed]) -> Result<Tensor<2>> {
         let count = part.rows * columns;
         let out = empty_gpu(words, [part.rows, columns]);
         let kernel = &part.format.kernels().expect("f32 weights are never packed").dequantize;
-        let params = [count.into()];
-        gpu_of(device).run(kernel, &params, &[words, &out], kernel.workgroups(1, count as u64))?;
+        let params = DequantizeParams { count: size(count) };
+        let bound = DequantizeBindings { packed_words: words, out: &out };
+        gpu_of(device).run(kernel, params, bound, kernel.workgroups(1, count as u64))?;
         tensors.push(from_cube(out));
     }
     Ok(if tensors.len() == 1 { tensors.remove(0) } else { Tensor::cat(tensors, 0) })

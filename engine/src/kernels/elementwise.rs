@@ -1,7 +1,12 @@
 //! Small operations on whole matrices: bias, dropout, column ranges, rows by index.
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
+use temper_shaders::{
+    ADD_BIAS, AddBiasBindings, AddBiasParams, COPY_COLUMNS, CopyColumnsBindings, CopyColumnsParams, DROPOUT,
+    DropoutBindings, DropoutParams,
+};
 
+use super::launch::size;
 use super::tensor::{
     empty_gpu, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
 };
@@ -21,30 +26,35 @@ pub fn add_bias(device: &Device, x: Tensor<2>, bias: &Tensor<1>) -> Result<Tenso
         return Ok(from_flex(x));
     }
     let (x, bias) = (into_gpu(x), on_gpu(bias));
-    let kernel = &temper_shaders::ADD_BIAS;
-    let groups = kernel.workgroups(rows as u64, width as u64);
-    gpu_of(device).run(kernel, &[rows.into(), width.into()], &[&x, &bias], groups)?;
+    let params = AddBiasParams { rows: size(rows), width: size(width) };
+    let tensors = AddBiasBindings { x: &x, bias: &bias };
+    gpu_of(device).run(&ADD_BIAS, params, tensors, ADD_BIAS.workgroups(rows as u64, width as u64))?;
     Ok(from_cube(x))
 }
 
 /// Inverted dropout: each value is kept with probability `keep` and divided by it, else 0. The mask is a function of
-/// `seed` and the position alone, so the pull-back makes it again.
+/// `seed` and the position alone, so the backward pass makes it again.
 ///
 /// # Errors
 /// Device errors.
 pub fn dropout(device: &Device, x: &Tensor<2>, seed: u64, keep: f32) -> Result<Tensor<2>> {
     let [rows, width] = x.dims();
+    let params = DropoutParams {
+        count: size(rows * width),
+        seed_low: seed as u32,
+        seed_high: (seed >> 32) as u32,
+        keep_probability: keep,
+    };
     if device.is_cpu() {
         let x = on_cpu(x);
         let mut y = vec![0.0; rows * width];
-        cpu::dropout(slice(&x), seed, keep, &mut y);
+        cpu::dropout(&params, slice(&x), &mut y);
         return Ok(from_vec(y, [rows, width]));
     }
     let x = on_gpu(x);
     let y = empty_gpu(&x, [rows, width]);
-    let kernel = &temper_shaders::DROPOUT;
-    let params = [(rows * width).into(), (seed as u32).into(), ((seed >> 32) as u32).into(), keep.into()];
-    gpu_of(device).run(kernel, &params, &[&x, &y], kernel.workgroups(rows as u64, width as u64))?;
+    let tensors = DropoutBindings { x: &x, y: &y };
+    gpu_of(device).run(&DROPOUT, params, tensors, DROPOUT.workgroups(rows as u64, width as u64))?;
     Ok(from_cube(y))
 }
 
@@ -87,34 +97,24 @@ fn copy(
     accumulate: bool,
 ) -> Result<Tensor<2>> {
     let ([rows, source_stride], [_, target_stride]) = (source.dims(), target.dims());
+    let params = CopyColumnsParams {
+        rows: size(rows),
+        source_stride: size(source_stride),
+        source_offset: size(source_offset),
+        target_stride: size(target_stride),
+        target_offset: size(columns.offset),
+        width: size(columns.width),
+        accumulate: u32::from(accumulate),
+    };
     if device.is_cpu() {
         let (source, mut target) = (on_cpu(source), into_cpu(target));
-        cpu::copy_columns(
-            rows,
-            slice(&source),
-            source_stride,
-            source_offset,
-            slice_mut(&mut target),
-            target_stride,
-            columns.offset,
-            columns.width,
-            accumulate,
-        );
+        cpu::copy_columns(&params, slice(&source), slice_mut(&mut target));
         return Ok(from_flex(target));
     }
     let (source, target) = (on_gpu(source), into_gpu(target));
-    let kernel = &temper_shaders::COPY_COLUMNS;
-    let params = [
-        rows.into(),
-        source_stride.into(),
-        source_offset.into(),
-        target_stride.into(),
-        columns.offset.into(),
-        columns.width.into(),
-        accumulate.into(),
-    ];
-    let groups = kernel.workgroups(rows as u64, columns.width as u64);
-    gpu_of(device).run(kernel, &params, &[&source, &target], groups)?;
+    let tensors = CopyColumnsBindings { source_values: &source, target_values: &target };
+    let groups = COPY_COLUMNS.workgroups(rows as u64, columns.width as u64);
+    gpu_of(device).run(&COPY_COLUMNS, params, tensors, groups)?;
     Ok(from_cube(target))
 }
 

@@ -1,8 +1,10 @@
 //! The gated activation of the MLP, `silu(gate) * up` (Shazeer 2020), on a fused `[rows, 2 width]`, gate half first.
 
 use burn::tensor::Tensor;
+use temper_shaders::{GATED_MLP, GATED_MLP_BACKWARD, GatedMlpBackwardBindings, GatedMlpBindings, GatedMlpParams};
 
 use super::cpu;
+use super::launch::size;
 use super::tensor::{
     empty_gpu, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
 };
@@ -24,13 +26,9 @@ pub fn forward(device: &Device, gate_up: &Tensor<2>) -> Result<Tensor<2>> {
     }
     let gate_up = on_gpu(gate_up);
     let y = empty_gpu(&gate_up, [rows, width]);
-    let kernel = &temper_shaders::GATED_MLP;
-    gpu_of(device).run(
-        kernel,
-        &[rows.into(), width.into()],
-        &[&gate_up, &y],
-        kernel.workgroups(rows as u64, width as u64),
-    )?;
+    let params = GatedMlpParams { rows: size(rows), width: size(width) };
+    let tensors = GatedMlpBindings { gate_up: &gate_up, y: &y };
+    gpu_of(device).run(&GATED_MLP, params, tensors, GATED_MLP.workgroups(rows as u64, width as u64))?;
     Ok(from_cube(y))
 }
 
@@ -47,12 +45,9 @@ pub fn backward(device: &Device, gate_up: Tensor<2>, dy: &Tensor<2>) -> Result<T
         return Ok(from_flex(gate_up));
     }
     let (gate_up, dy) = (into_gpu(gate_up), on_gpu(dy));
-    let kernel = &temper_shaders::GATED_MLP_BACKWARD;
-    gpu_of(device).run(
-        kernel,
-        &[rows.into(), width.into()],
-        &[&gate_up, &dy],
-        kernel.workgroups(rows as u64, width as u64),
-    )?;
+    let params = GatedMlpParams { rows: size(rows), width: size(width) };
+    let tensors = GatedMlpBackwardBindings { gate_up: &gate_up, dy: &dy };
+    let groups = GATED_MLP_BACKWARD.workgroups(rows as u64, width as u64);
+    gpu_of(device).run(&GATED_MLP_BACKWARD, params, tensors, groups)?;
     Ok(from_cube(gate_up))
 }

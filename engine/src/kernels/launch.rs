@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use burn::tensor::wgpu::WgpuSetup;
 use burn_wgpu::{AutoCompiler, CubeTensor};
 use cubecl::wgpu::WgpuServer;
-use temper_shaders::Kernel;
+use temper_shaders::{InOrder, Kernel, Storage, TypedKernel, Uniform, WORKGROUP_SIZE};
 
 use crate::error::{Error, Result};
 
@@ -49,14 +49,22 @@ impl Gpu {
 
     /// Runs `kernel` over `groups` workgroups, spread over two axes where one is too short.
     ///
-    /// `params` is the kernel's uniform block, field by field; `tensors` are its storage bindings in the order of its
-    /// table. All must be contiguous.
+    /// All tensors must be contiguous.
     ///
     /// # Errors
     /// [`Error::Limit`] where a binding is larger than the device allows, [`Error::Kernel`] where burn's queue fails.
-    pub fn run(&self, kernel: &Kernel, params: &[Param], tensors: &[&CubeTensor], groups: u64) -> Result<()> {
-        assert_eq!(params.len(), kernel.params.len(), "{}: parameters", kernel.stem);
-        assert_eq!(tensors.len(), kernel.bindings.len(), "{}: bindings", kernel.stem);
+    pub fn run<'a, P: Uniform, B: Storage>(
+        &self,
+        kernel: &TypedKernel<P, B>,
+        params: P,
+        tensors: B::Of<&'a CubeTensor>,
+        groups: u64,
+    ) -> Result<()> {
+        self.dispatch(kernel, bytemuck::bytes_of(&params), &tensors.in_order(), groups)
+    }
+
+    /// The bytes are those of the uniform's struct, the tensors in the order of the kernel's bindings.
+    fn dispatch(&self, kernel: &Kernel, params: &[u8], tensors: &[&CubeTensor], groups: u64) -> Result<()> {
         if groups == 0 {
             return Ok(());
         }
@@ -85,8 +93,8 @@ impl Gpu {
 
         let device = &self.setup.device;
         let pipeline = self.pipeline(kernel);
-        let mut bytes: Vec<u8> = params.iter().flat_map(|p| p.bytes()).collect();
-        bytes.resize(bytes.len().next_multiple_of(16), 0);
+        let mut bytes = params.to_vec();
+        bytes.resize(kernel.params_size(), 0);
         let uniform = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(kernel.stem),
             size: bytes.len() as u64,
@@ -130,18 +138,19 @@ impl Gpu {
     fn pipeline(&self, kernel: &Kernel) -> Arc<wgpu::ComputePipeline> {
         let mut pipelines = self.pipelines.lock().unwrap_or_else(|e| e.into_inner());
         let compile = || {
-            let narrow = if self.software { kernel.narrow_source() } else { None };
-            let source = narrow.map_or(kernel.source.into(), Into::into);
+            let narrow = if self.software { kernel.narrow_size() } else { None };
+            let constants: Vec<(&str, f64)> =
+                narrow.iter().map(|&invocations| (WORKGROUP_SIZE, f64::from(invocations))).collect();
             let module = self.setup.device.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(kernel.stem),
-                source: wgpu::ShaderSource::Wgsl(source),
+                source: wgpu::ShaderSource::Wgsl(kernel.source.into()),
             });
             Arc::new(self.setup.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(kernel.stem),
                 layout: None,
                 module: &module,
                 entry_point: Some("main"),
-                compilation_options: Default::default(),
+                compilation_options: wgpu::PipelineCompilationOptions { constants: &constants, ..Default::default() },
                 cache: None,
             }))
         };
@@ -149,45 +158,10 @@ impl Gpu {
     }
 }
 
-/// One field of a kernel's uniform block.
-#[derive(Clone, Copy, Debug)]
-pub enum Param {
-    /// A `u32` field.
-    U32(u32),
-    /// An `f32` field.
-    F32(f32),
-}
-
-impl Param {
-    fn bytes(self) -> [u8; 4] {
-        match self {
-            Self::U32(value) => value.to_le_bytes(),
-            Self::F32(value) => value.to_le_bytes(),
-        }
-    }
-}
-
-impl From<usize> for Param {
-    fn from(value: usize) -> Self {
-        // Sizes come from tensors that already fit one binding, so they are far below 2^32 elements.
-        Self::U32(u32::try_from(value).expect("a kernel size above 2^32"))
-    }
-}
-
-impl From<u32> for Param {
-    fn from(value: u32) -> Self {
-        Self::U32(value)
-    }
-}
-
-impl From<bool> for Param {
-    fn from(value: bool) -> Self {
-        Self::U32(value as u32)
-    }
-}
-
-impl From<f32> for Param {
-    fn from(value: f32) -> Self {
-        Self::F32(value)
-    }
+/// A size or an index as a field of a uniform.
+///
+/// # Panics
+/// Past 2^32: sizes come from tensors that fit one binding, which is less.
+pub fn size(value: usize) -> u32 {
+    u32::try_from(value).expect("a kernel size above 2^32")
 }

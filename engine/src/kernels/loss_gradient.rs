@@ -1,8 +1,10 @@
 //! The gradient by the logits, `weight * (softmax - onehot)`, written over them.
 
 use burn::tensor::Tensor;
+use temper_shaders::{LOSS_GRADIENT, LossGradientBindings, LossGradientParams};
 
 use super::cpu;
+use super::launch::size;
 use super::tensor::{Indices, from_cube, from_flex, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut};
 use crate::device::Device;
 use crate::error::Result;
@@ -21,16 +23,14 @@ pub fn over_logits(
     fields: &Tensor<2>,
 ) -> Result<Tensor<2>> {
     let [rows, columns] = logits.dims();
+    let params = LossGradientParams { rows: size(rows), cols: size(columns), column_start: size(column_start) };
     if device.is_cpu() {
         let (mut logits, weight, fields) = (into_cpu(logits), on_cpu(weight), on_cpu(fields));
-        let values = slice_mut(&mut logits);
-        cpu::loss_gradient(values, columns, column_start, labels.host(), slice(&weight), slice(&fields));
+        cpu::loss_gradient(&params, slice_mut(&mut logits), labels.host(), slice(&weight), slice(&fields));
         return Ok(from_flex(logits));
     }
     let (logits, weight, fields) = (into_gpu(logits), on_gpu(weight), on_gpu(fields));
-    let kernel = &temper_shaders::LOSS_GRADIENT;
-    let params = [rows.into(), columns.into(), column_start.into()];
-    let groups = kernel.workgroups(rows as u64, columns as u64);
-    gpu_of(device).run(kernel, &params, &[&logits, labels.gpu(), &weight, &fields], groups)?;
+    let tensors = LossGradientBindings { logits: &logits, labels: labels.gpu(), weight: &weight, stats: &fields };
+    gpu_of(device).run(&LOSS_GRADIENT, params, tensors, LOSS_GRADIENT.workgroups(rows as u64, columns as u64))?;
     Ok(from_cube(logits))
 }

@@ -1,11 +1,13 @@
-//! Matrix products in the three layouts that training needs, and on column ranges of fused matrices.
+//! Matrix products: of matrices as they are, transposed, or a range of their columns; new, or added to something.
 //!
-//! On the CPU they call the GEMM on the tensors' own memory, with strides instead of copies. On a hardware GPU they are
-//! burn's; on a software adapter a WGSL kernel with strides.
+//! A [`Product`] says what is multiplied, [`Product::run`] with what: on the CPU our GEMM on the tensors' own memory,
+//! with strides instead of copies; on a hardware GPU burn's products; on a software adapter a WGSL kernel with strides.
 
 use burn::tensor::Tensor;
+use temper_shaders::{MATMUL, MatmulBindings, MatmulParams};
 
-use super::cpu::{self, Layout, matmul::Sizes};
+use super::cpu::matmul::{Layout, Sizes, matmul};
+use super::launch::size;
 use super::tensor::{
     empty_gpu, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
 };
@@ -13,246 +15,269 @@ use super::{Columns, elementwise};
 use crate::device::Device;
 use crate::error::Result;
 
-/// `a [m, k]`, `b [n, k]` -> `a bᵀ [m, n]`.
-///
-/// # Errors
-/// Device errors.
-pub fn nt(device: &Device, a: &Tensor<2>, b: &Tensor<2>) -> Result<Tensor<2>> {
-    let ([m, k], [n, _]) = (a.dims(), b.dims());
-    if device.own_products() {
-        return product(device, None, [m, n], 0, Operand::rows(a), Operand::transposed(b), 1, k, 1.0);
-    }
-    if !device.is_cpu() {
-        return Ok(a.clone().matmul(b.clone().transpose()));
-    }
-    let (a, b) = (on_cpu(a), on_cpu(b));
-    let mut c = vec![0.0; m * n];
-    cpu::matmul_nt(slice(&a), slice(&b), Sizes { m, n, k }, 1.0, false, &mut c);
-    Ok(from_vec(c, [m, n]))
+/// A matrix as a product reads it; with `D` = 3 a batch of matrices along the first dimension.
+#[derive(Clone)]
+pub struct Operand<const D: usize> {
+    tensor: Tensor<D>,
+    /// Columns of the stored matrix, all of them where `None`.
+    columns: Option<Columns>,
+    transposed: bool,
 }
 
-/// `a [m, k]`, `b [k, n]` -> `a b [m, n]`.
-///
-/// # Errors
-/// Device errors.
-pub fn nn(device: &Device, a: &Tensor<2>, b: &Tensor<2>) -> Result<Tensor<2>> {
-    let ([m, k], [_, n]) = (a.dims(), b.dims());
-    if device.own_products() {
-        return product(device, None, [m, n], 0, Operand::rows(a), Operand::rows(b), 1, k, 1.0);
-    }
-    if !device.is_cpu() {
-        return Ok(a.clone().matmul(b.clone()));
-    }
-    let (a, b) = (on_cpu(a), on_cpu(b));
-    let mut c = vec![0.0; m * n];
-    cpu::matmul_nn(slice(&a), slice(&b), Sizes { m, n, k }, 1.0, false, &mut c);
-    Ok(from_vec(c, [m, n]))
-}
-
-/// `sum [m, n]`, `a [m, k]`, `b [k, n]` -> `sum + a b`.
-///
-/// # Errors
-/// Device errors.
-pub fn nn_add(device: &Device, sum: Tensor<2>, a: &Tensor<2>, b: &Tensor<2>) -> Result<Tensor<2>> {
-    let ([m, k], [_, n]) = (a.dims(), b.dims());
-    if device.own_products() {
-        return product(device, Some(sum), [m, n], 0, Operand::rows(a), Operand::rows(b), 1, k, 1.0);
-    }
-    if !device.is_cpu() {
-        return Ok(sum + a.clone().matmul(b.clone()));
-    }
-    let (a, b, mut sum) = (on_cpu(a), on_cpu(b), into_cpu(sum));
-    cpu::matmul_nn(slice(&a), slice(&b), Sizes { m, n, k }, 1.0, true, slice_mut(&mut sum));
-    Ok(from_flex(sum))
-}
-
-/// `sum [m, n]` (zero where `None`), `a [k, m]`, `b [k, n]` -> `sum + aᵀ b`.
-///
-/// # Errors
-/// Device errors.
-pub fn tn_add(device: &Device, sum: Option<Tensor<2>>, a: &Tensor<2>, b: &Tensor<2>) -> Result<Tensor<2>> {
-    let ([k, m], [_, n]) = (a.dims(), b.dims());
-    if device.own_products() {
-        return product(device, sum, [m, n], 0, Operand::transposed(a), Operand::rows(b), 1, k, 1.0);
-    }
-    if !device.is_cpu() {
-        let product = a.clone().transpose().matmul(b.clone());
-        return Ok(match sum {
-            Some(sum) => sum + product,
-            None => product,
-        });
-    }
-    let (a, b) = (on_cpu(a), on_cpu(b));
-    let accumulate = sum.is_some();
-    let mut sum = sum.map_or_else(|| into_cpu(from_vec(vec![0.0; m * n], [m, n])), into_cpu);
-    cpu::matmul_tn(slice(&a), slice(&b), Sizes { m, n, k }, 1.0, accumulate, slice_mut(&mut sum));
-    Ok(from_flex(sum))
-}
-
-/// Adds `alpha a bᵀ` to a column range of `y`: `a [m, k]`, `b [width, k]`.
-///
-/// # Errors
-/// Device errors.
-pub fn nt_add_columns(
-    device: &Device,
-    y: Tensor<2>,
-    columns: Columns,
-    a: &Tensor<2>,
-    b: &Tensor<2>,
-    alpha: f32,
-) -> Result<Tensor<2>> {
-    let [rows, width] = y.dims();
-    let k = a.dims()[1];
-    if device.own_products() {
-        let (left, right) = (Operand::rows(a), Operand::transposed(b));
-        return product(device, Some(y), [rows, columns.width], columns.offset, left, right, 1, k, alpha);
-    }
-    if !device.is_cpu() {
-        let term = (a.clone() * alpha).matmul(b.clone().transpose());
-        return elementwise::add_columns(device, y, columns, &term);
-    }
-    let (a, b, mut y) = (on_cpu(a), on_cpu(b), into_cpu(y));
-    let out = &mut slice_mut(&mut y)[columns.offset..];
-    let sizes = Sizes { m: rows, n: columns.width, k };
-    cpu::matmul(slice(&a), Layout::rows(k), slice(&b), Layout::transposed(k), sizes, alpha, true, out, width);
-    Ok(from_flex(y))
-}
-
-/// `alpha dy[:, columns] b`: `dy [m, width]`, `b [columns.width, n]` -> `[m, n]`.
-///
-/// # Errors
-/// Device errors.
-pub fn nn_columns(device: &Device, dy: &Tensor<2>, columns: Columns, b: &Tensor<2>, alpha: f32) -> Result<Tensor<2>> {
-    let ([m, width], n) = (dy.dims(), b.dims()[1]);
-    if device.own_products() {
-        let left = Operand { offset: columns.offset, ..Operand::rows(dy) };
-        return product(device, None, [m, n], 0, left, Operand::rows(b), 1, columns.width, alpha);
-    }
-    if !device.is_cpu() {
-        return Ok(elementwise::columns(device, dy, columns)?.matmul(b.clone()) * alpha);
-    }
-    let (dy, b) = (on_cpu(dy), on_cpu(b));
-    let mut c = vec![0.0; m * n];
-    let a = &slice(&dy)[columns.offset..];
-    let sizes = Sizes { m, n, k: columns.width };
-    cpu::matmul(a, Layout::rows(width), slice(&b), Layout::rows(n), sizes, alpha, false, &mut c, n);
-    Ok(from_vec(c, [m, n]))
-}
-
-/// `alpha dy[:, columns]ᵀ b`: `dy [m, width]`, `b [m, n]` -> `[columns.width, n]`.
-///
-/// # Errors
-/// Device errors.
-pub fn tn_columns(device: &Device, dy: &Tensor<2>, columns: Columns, b: &Tensor<2>, alpha: f32) -> Result<Tensor<2>> {
-    let ([m, width], n) = (dy.dims(), b.dims()[1]);
-    if device.own_products() {
-        let left = Operand { offset: columns.offset, ..Operand::transposed(dy) };
-        return product(device, None, [columns.width, n], 0, left, Operand::rows(b), 1, m, alpha);
-    }
-    if !device.is_cpu() {
-        return Ok(elementwise::columns(device, dy, columns)?.transpose().matmul(b.clone()) * alpha);
-    }
-    let (dy, b) = (on_cpu(dy), on_cpu(b));
-    let mut c = vec![0.0; columns.width * n];
-    let a = &slice(&dy)[columns.offset..];
-    let sizes = Sizes { m: columns.width, n, k: m };
-    cpu::matmul(a, Layout::transposed(width), slice(&b), Layout::rows(n), sizes, alpha, false, &mut c, n);
-    Ok(from_vec(c, [columns.width, n]))
-}
-
-/// `a [g, m, k]`, `b [g, k, n]` -> `a b [g, m, n]`, each transposed in its last two dimensions where its flag says so. Only
-/// for GPUs: on the CPU attention has a kernel of its own.
-///
-/// # Errors
-/// Device errors.
-pub fn batched(
-    device: &Device,
-    a: &Tensor<3>,
-    a_transposed: bool,
-    b: &Tensor<3>,
-    b_transposed: bool,
-) -> Result<Tensor<3>> {
-    let turned = |x: &Tensor<3>, transposed: bool| if transposed { x.clone().transpose() } else { x.clone() };
-    if !device.own_products() {
-        return Ok(turned(a, a_transposed).matmul(turned(b, b_transposed)));
-    }
-    let [batches, m, k] = turned(a, a_transposed).dims();
-    let n = turned(b, b_transposed).dims()[2];
-    let operand = |x: &Tensor<3>, transposed: bool| {
-        let [batches, rows, columns] = x.dims();
-        let flat = x.clone().reshape([batches * rows, columns]);
-        let operand = if transposed { Operand::transposed(&flat) } else { Operand::rows(&flat) };
-        Operand { batch: rows * columns, ..operand }
-    };
-    let (left, right) = (operand(a, a_transposed), operand(b, b_transposed));
-    let flat = product(device, None, [m, n], 0, left, right, batches, k, 1.0)?;
-    Ok(flat.reshape([batches, m, n]))
-}
-
-/// How the WGSL kernel walks a matrix: element (i, j) of batch g is at `offset + g batch + i row + j column`.
-struct Operand {
-    tensor: Tensor<2>,
-    offset: usize,
-    batch: usize,
-    row: usize,
-    column: usize,
-}
-
-impl Operand {
-    /// The tensor as it is.
-    fn rows(tensor: &Tensor<2>) -> Self {
-        let row = tensor.dims()[1];
-        Self { tensor: tensor.clone(), offset: 0, batch: 0, row, column: 1 }
-    }
-
+impl<const D: usize> Operand<D> {
     /// Its transpose.
-    fn transposed(tensor: &Tensor<2>) -> Self {
-        let column = tensor.dims()[1];
-        Self { tensor: tensor.clone(), offset: 0, batch: 0, row: 1, column }
+    pub fn transposed(self) -> Self {
+        Self { transposed: !self.transposed, ..self }
+    }
+
+    fn view(&self) -> View {
+        let dims = self.tensor.dims();
+        let (stored, stride) = (dims[D - 2], dims[D - 1]);
+        let Columns { offset, width } = self.columns.unwrap_or(Columns { offset: 0, width: stride });
+        assert!(offset + width <= stride, "columns {offset} .. {} of a matrix of {stride}", offset + width);
+        View {
+            batches: dims[..D - 2].iter().product(),
+            batch: stored * stride,
+            offset,
+            layout: Layout { row_stride: stride, transposed: self.transposed },
+            shape: if self.transposed { [width, stored] } else { [stored, width] },
+        }
+    }
+
+    /// A tensor of the operand's own shape, for burn.
+    fn into_tensor(self, device: &Device) -> Result<Tensor<D>> {
+        let mut dims = self.tensor.dims();
+        let tensor = match self.columns {
+            Some(columns) => {
+                let cut = elementwise::columns(device, &flat(self.tensor), columns)?;
+                dims[D - 1] = columns.width;
+                cut.reshape(dims)
+            }
+            None => self.tensor,
+        };
+        Ok(if self.transposed { tensor.transpose() } else { tensor })
     }
 }
 
-/// The WGSL product, `[batches * rows, columns]`; or added to the columns of `sum` from `to_column` on.
-#[allow(clippy::too_many_arguments, reason = "what the binding table lists")]
-fn product(
-    device: &Device,
-    sum: Option<Tensor<2>>,
-    [rows, columns]: [usize; 2],
-    to_column: usize,
-    left: Operand,
-    right: Operand,
+impl<const D: usize> From<&Tensor<D>> for Operand<D> {
+    fn from(tensor: &Tensor<D>) -> Self {
+        Self { tensor: tensor.clone(), columns: None, transposed: false }
+    }
+}
+
+/// How a tensor enters a product other than as it is.
+pub trait AsOperand<const D: usize> {
+    /// Its transpose.
+    fn transposed(&self) -> Operand<D>;
+
+    /// Some of its columns.
+    fn columns(&self, columns: Columns) -> Operand<D>;
+}
+
+impl<const D: usize> AsOperand<D> for Tensor<D> {
+    fn transposed(&self) -> Operand<D> {
+        Operand::from(self).transposed()
+    }
+
+    fn columns(&self, columns: Columns) -> Operand<D> {
+        Operand { columns: Some(columns), ..Operand::from(self) }
+    }
+}
+
+/// Where an operand's numbers lie in its tensor.
+struct View {
     batches: usize,
-    inner: usize,
+    /// Elements between two batches.
+    batch: usize,
+    /// First element.
+    offset: usize,
+    layout: Layout,
+    /// Rows and columns as the product reads them.
+    shape: [usize; 2],
+}
+
+/// Where a product goes.
+enum Target<const D: usize> {
+    /// A tensor of its own.
+    New,
+    /// Added to a tensor of its shape.
+    Sum(Tensor<D>),
+    /// Added to columns of a wider tensor.
+    Columns(Tensor<D>, Columns),
+}
+
+/// `alpha left right`, `left [.., m, k]`, `right [.., k, n]`: a new tensor `[.., m, n]`, or added to one.
+///
+/// ```text
+/// let y = Product::of(x, weight.transposed()).run(device)?;
+/// let gradient = Product::of(dy.columns(part).transposed(), x).times(scale).added_to(gradient).run(device)?;
+/// ```
+pub struct Product<const D: usize> {
+    left: Operand<D>,
+    right: Operand<D>,
     alpha: f32,
-) -> Result<Tensor<2>> {
-    let accumulate = sum.is_some();
-    let (a, b) = (on_gpu(&left.tensor), on_gpu(&right.tensor));
-    let width = sum.as_ref().map_or(columns, |sum| sum.dims()[1]);
-    let target = match sum {
-        Some(sum) => into_gpu(sum),
-        None => empty_gpu(&a, [batches * rows, columns]),
-    };
-    let kernel = &temper_shaders::MATMUL;
-    let params = [
-        rows.into(),
-        columns.into(),
-        inner.into(),
-        batches.into(),
-        left.offset.into(),
-        left.batch.into(),
-        left.row.into(),
-        left.column.into(),
-        right.offset.into(),
-        right.batch.into(),
-        right.row.into(),
-        right.column.into(),
-        to_column.into(),
-        (rows * columns).into(),
-        width.into(),
-        accumulate.into(),
-        alpha.into(),
-    ];
-    let groups = batches as u64 * kernel.workgroups(rows as u64, columns as u64);
-    gpu_of(device).run(kernel, &params, &[&a, &b, &target], groups)?;
-    Ok(from_cube(target))
+    into: Target<D>,
+}
+
+/// Who multiplies. The one place that decides it.
+enum Multiplier {
+    /// `kernels/cpu/matmul`.
+    Cpu,
+    /// `matmul.wgsl`.
+    Wgsl,
+    /// burn's tiles in workgroup memory.
+    Burn,
+}
+
+impl Multiplier {
+    fn of(device: &Device) -> Self {
+        if device.is_cpu() {
+            Self::Cpu
+        } else if device.own_products() {
+            Self::Wgsl
+        } else {
+            Self::Burn
+        }
+    }
+}
+
+impl<const D: usize> Product<D> {
+    /// `left right`.
+    pub fn of(left: impl Into<Operand<D>>, right: impl Into<Operand<D>>) -> Self {
+        Self { left: left.into(), right: right.into(), alpha: 1.0, into: Target::New }
+    }
+
+    /// The product times `alpha`.
+    pub fn times(self, alpha: f32) -> Self {
+        Self { alpha, ..self }
+    }
+
+    /// Added to `sum [.., m, n]`; a new tensor where that is `None`.
+    pub fn added_to(self, sum: impl Into<Option<Tensor<D>>>) -> Self {
+        let into = sum.into().map_or(Target::New, Target::Sum);
+        Self { into, ..self }
+    }
+
+    /// Added to columns of `whole [.., m, width]`, as many as the product has.
+    pub fn added_to_columns(self, whole: Tensor<D>, columns: Columns) -> Self {
+        Self { into: Target::Columns(whole, columns), ..self }
+    }
+
+    /// Computes it. What it is added to is written in place where nobody else holds it.
+    ///
+    /// # Errors
+    /// Device errors.
+    ///
+    /// # Panics
+    /// Where shapes do not fit each other.
+    pub fn run(self, device: &Device) -> Result<Tensor<D>> {
+        match Multiplier::of(device) {
+            Multiplier::Cpu => Ok(self.on_cpu()),
+            Multiplier::Wgsl => self.in_wgsl(device),
+            Multiplier::Burn => self.by_burn(device),
+        }
+    }
+
+    /// Rows, columns and depth of each product, and how many there are.
+    fn sizes(left: &View, right: &View) -> (Sizes, usize) {
+        let ([m, k], [depth, n]) = (left.shape, right.shape);
+        assert!(k == depth && left.batches == right.batches, "a product of {m} x {k} by {depth} x {n}");
+        (Sizes { m, n, k }, left.batches)
+    }
+
+    /// Shape of a new tensor for products of these sizes.
+    fn dims(&self, Sizes { m, n, .. }: Sizes) -> [usize; D] {
+        let mut dims = self.left.tensor.dims();
+        (dims[D - 2], dims[D - 1]) = (m, n);
+        dims
+    }
+
+    fn on_cpu(self) -> Tensor<D> {
+        let (left, right) = (self.left.view(), self.right.view());
+        let (sizes, batches) = Self::sizes(&left, &right);
+        let dims = self.dims(sizes);
+        let (target, offset, accumulate) = match self.into {
+            Target::New => (from_vec(vec![0.0; dims.iter().product()], dims), 0, false),
+            Target::Sum(sum) => (sum, 0, true),
+            Target::Columns(whole, columns) => (whole, columns.offset, true),
+        };
+        let stride = target.dims()[D - 1];
+        let (a, b, mut c) = (on_cpu(&self.left.tensor), on_cpu(&self.right.tensor), into_cpu(target));
+        let (a, b, values) = (slice(&a), slice(&b), slice_mut(&mut c));
+        for g in 0..batches {
+            let a = &a[g * left.batch + left.offset..];
+            let b = &b[g * right.batch + right.offset..];
+            let c = &mut values[g * sizes.m * stride + offset..];
+            matmul(a, left.layout, b, right.layout, sizes, self.alpha, accumulate, c, stride);
+        }
+        from_flex(c)
+    }
+
+    fn in_wgsl(self, device: &Device) -> Result<Tensor<D>> {
+        let (left, right) = (self.left.view(), self.right.view());
+        let (sizes, batches) = Self::sizes(&left, &right);
+        let dims = self.dims(sizes);
+        let (a, b) = (on_gpu(&self.left.tensor), on_gpu(&self.right.tensor));
+        let (target, stride, offset, accumulate) = match self.into {
+            Target::New => (empty_gpu(&a, dims), sizes.n, 0, false),
+            Target::Sum(sum) => (into_gpu(sum), sizes.n, 0, true),
+            Target::Columns(whole, columns) => {
+                let stride = whole.dims()[D - 1];
+                (into_gpu(whole), stride, columns.offset, true)
+            }
+        };
+        let ((left_row, left_step), (right_step, right_column)) = (left.layout.strides(), right.layout.strides());
+        let params = MatmulParams {
+            rows: size(sizes.m),
+            columns: size(sizes.n),
+            inner: size(sizes.k),
+            batches: size(batches),
+            left_offset: size(left.offset),
+            left_batch: size(left.batch),
+            left_row: size(left_row),
+            left_step: size(left_step),
+            right_offset: size(right.offset),
+            right_batch: size(right.batch),
+            right_step: size(right_step),
+            right_column: size(right_column),
+            target_offset: size(offset),
+            target_batch: size(sizes.m * stride),
+            target_row: size(stride),
+            accumulate: u32::from(accumulate),
+            alpha: self.alpha,
+        };
+        let tensors = MatmulBindings { left_values: &a, right_values: &b, target_values: &target };
+        let groups = batches as u64 * MATMUL.workgroups(sizes.m as u64, sizes.n as u64);
+        gpu_of(device).run(&MATMUL, params, tensors, groups)?;
+        Ok(from_cube(target))
+    }
+
+    fn by_burn(self, device: &Device) -> Result<Tensor<D>> {
+        let (Sizes { n, k, .. }, _) = Self::sizes(&self.left.view(), &self.right.view());
+        let (mut left, right) = (self.left.into_tensor(device)?, self.right.into_tensor(device)?);
+        // The factor goes where there are fewer numbers.
+        let (first, last) = if k < n { (self.alpha, 1.0) } else { (1.0, self.alpha) };
+        if first != 1.0 {
+            left = left * first;
+        }
+        let mut product = left.matmul(right);
+        if last != 1.0 {
+            product = product * last;
+        }
+        Ok(match self.into {
+            Target::New => product,
+            Target::Sum(sum) => sum + product,
+            Target::Columns(whole, columns) => {
+                let dims = whole.dims();
+                elementwise::add_columns(device, flat(whole), columns, &flat(product))?.reshape(dims)
+            }
+        })
+    }
+}
+
+/// All matrices of a batch below each other.
+fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<2> {
+    let dims = tensor.dims();
+    let rows = dims[..D - 1].iter().product();
+    tensor.reshape([rows, dims[D - 1]])
 }

@@ -1,5 +1,5 @@
 //! The operations that are ours: each has a WGSL shader, a CPU twin in [`cpu`] and one function here that runs whichever
-//! the tensors' device calls for. Plain matrix products on GPUs are burn's.
+//! the tensors' device calls for. Matrix products choose between several kernels: see [`matmul`].
 
 pub mod adamw;
 pub mod attention;

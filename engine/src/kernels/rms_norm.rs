@@ -1,8 +1,13 @@
-//! Root-mean-square norm and its pull-backs: `y = x * scale / sqrt(mean(x²) + epsilon)` (Zhang and Sennrich 2019).
+//! Root-mean-square norm and its backward pass: `y = x * scale / sqrt(mean(x²) + epsilon)` (Zhang and Sennrich 2019).
 
 use burn::tensor::Tensor;
+use temper_shaders::{
+    RMS_NORM, RMS_NORM_BACKWARD, RMS_NORM_SCALE_GRADIENT, RmsNormBackwardBindings, RmsNormBackwardParams,
+    RmsNormBindings, RmsNormParams, RmsNormScaleGradientBindings,
+};
 
 use super::cpu;
+use super::launch::size;
 use super::tensor::{empty_gpu, from_cube, from_vec, gpu_of, on_cpu, on_gpu, slice};
 use crate::device::Device;
 use crate::error::Result;
@@ -13,16 +18,17 @@ use crate::error::Result;
 /// Device errors.
 pub fn forward(device: &Device, x: &Tensor<2>, scale: &Tensor<1>, epsilon: f32) -> Result<(Tensor<2>, Tensor<1>)> {
     let [rows, width] = x.dims();
+    let params = RmsNormParams { rows: size(rows), width: size(width), epsilon };
     if device.is_cpu() {
         let (x, scale) = (on_cpu(x), on_cpu(scale));
         let (mut y, mut inverse) = (vec![0.0; rows * width], vec![0.0; rows]);
-        cpu::rms_norm(slice(&x), slice(&scale), epsilon, &mut y, &mut inverse);
+        cpu::rms_norm(&params, slice(&x), slice(&scale), &mut y, &mut inverse);
         return Ok((from_vec(y, [rows, width]), from_vec(inverse, [rows])));
     }
     let (x, scale) = (on_gpu(x), on_gpu(scale));
     let (y, inverse) = (empty_gpu(&x, [rows, width]), empty_gpu(&x, [rows]));
-    let params = [rows.into(), width.into(), epsilon.into()];
-    gpu_of(device).run(&temper_shaders::RMS_NORM, &params, &[&x, &scale, &y, &inverse], rows as u64)?;
+    let tensors = RmsNormBindings { x: &x, scale: &scale, y: &y, inverse_rms: &inverse };
+    gpu_of(device).run(&RMS_NORM, params, tensors, rows as u64)?;
     Ok((from_cube(y), from_cube(inverse)))
 }
 
@@ -46,8 +52,9 @@ pub fn backward(
     }
     let (x, scale, inverse, dy) = (on_gpu(x), on_gpu(scale), on_gpu(inverse), on_gpu(dy));
     let dx = empty_gpu(&x, [rows, width]);
-    let params = [rows.into(), width.into()];
-    gpu_of(device).run(&temper_shaders::RMS_NORM_BACKWARD, &params, &[&x, &scale, &inverse, &dy, &dx], rows as u64)?;
+    let params = RmsNormBackwardParams { rows: size(rows), width: size(width) };
+    let tensors = RmsNormBackwardBindings { x: &x, scale: &scale, inverse_rms: &inverse, dy: &dy, dx: &dx };
+    gpu_of(device).run(&RMS_NORM_BACKWARD, params, tensors, rows as u64)?;
     Ok(from_cube(dx))
 }
 
@@ -60,13 +67,14 @@ pub fn scale_gradient(device: &Device, x: &Tensor<2>, inverse: &Tensor<1>, dy: &
     if device.is_cpu() {
         let (x, inverse, dy) = (on_cpu(x), on_cpu(inverse), on_cpu(dy));
         let mut dscale = vec![0.0; width];
-        cpu::rms_norm_scale_gradient(slice(&x), slice(&inverse), slice(&dy), false, &mut dscale);
+        cpu::rms_norm_scale_gradient(slice(&x), slice(&inverse), slice(&dy), &mut dscale);
         return Ok(from_vec(dscale, [width]));
     }
     let (x, inverse, dy) = (on_gpu(x), on_gpu(inverse), on_gpu(dy));
     let dscale = empty_gpu(&x, [width]);
-    let kernel = &temper_shaders::RMS_NORM_SCALE_GRADIENT;
-    let params = [rows.into(), width.into(), false.into()];
-    gpu_of(device).run(kernel, &params, &[&x, &inverse, &dy, &dscale], kernel.workgroups(1, width as u64))?;
+    let params = RmsNormBackwardParams { rows: size(rows), width: size(width) };
+    let tensors = RmsNormScaleGradientBindings { x: &x, inverse_rms: &inverse, dy: &dy, dscale: &dscale };
+    let groups = RMS_NORM_SCALE_GRADIENT.workgroups(1, width as u64);
+    gpu_of(device).run(&RMS_NORM_SCALE_GRADIENT, params, tensors, groups)?;
     Ok(from_cube(dscale))
 }

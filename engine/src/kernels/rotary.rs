@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
+use temper_shaders::{ROTARY, RotaryBindings, RotaryParams};
 
 use super::cpu;
+use super::launch::size;
 use super::tensor::{Indices, from_cube, from_flex, gpu_of, into_cpu, into_gpu, on_gpu, slice_mut};
 use crate::device::Device;
 use crate::error::Result;
@@ -39,7 +41,7 @@ impl Rotary {
 }
 
 /// Rotates the first `heads * head_dim` columns of `x [tokens, width]` by each token's position; by minus it with
-/// `inverse`, which is the pull-back.
+/// `inverse`, which is the backward pass.
 ///
 /// # Errors
 /// Device errors.
@@ -53,35 +55,25 @@ pub fn rotate(
     inverse: bool,
 ) -> Result<Tensor<2>> {
     let [tokens, width] = x.dims();
+    let params = RotaryParams {
+        tokens: size(tokens),
+        heads: size(heads),
+        head_dim: size(head_dim),
+        rotary_dim: size(rotary.rotary_dim),
+        interleaved: u32::from(rotary.interleaved),
+        inverse: u32::from(inverse),
+        row_stride: size(width),
+    };
     if device.is_cpu() {
         let mut x = into_cpu(x);
-        let params = cpu::RotaryParams {
-            heads,
-            head_dim,
-            rotary_dim: rotary.rotary_dim,
-            interleaved: rotary.interleaved,
-            inverse,
-            row_stride: width,
-            row_offset: 0,
-        };
-        cpu::rotary(slice_mut(&mut x), &rotary.cos, &rotary.sin, positions.host(), &params);
+        cpu::rotary(&params, slice_mut(&mut x), &rotary.cos, &rotary.sin, positions.host());
         return Ok(from_flex(x));
     }
     let x = into_gpu(x);
     let (cos, sin) = rotary.on_device.as_ref().expect("rotary tables made for the CPU used on a GPU");
-    let kernel = &temper_shaders::ROTARY;
-    let params = [
-        tokens.into(),
-        heads.into(),
-        head_dim.into(),
-        rotary.rotary_dim.into(),
-        rotary.interleaved.into(),
-        inverse.into(),
-        width.into(),
-        0usize.into(),
-    ];
     let pairs = tokens * heads * rotary.rotary_dim / 2;
-    let tensors = [&x, &on_gpu(cos), &on_gpu(sin), positions.gpu()];
-    gpu_of(device).run(kernel, &params, &tensors, kernel.workgroups(1, pairs as u64))?;
+    let (cos_table, sin_table) = (on_gpu(cos), on_gpu(sin));
+    let tensors = RotaryBindings { x: &x, cos_table: &cos_table, sin_table: &sin_table, positions: positions.gpu() };
+    gpu_of(device).run(&ROTARY, params, tensors, ROTARY.workgroups(1, pairs as u64))?;
     Ok(from_cube(x))
 }

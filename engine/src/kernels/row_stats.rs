@@ -1,9 +1,10 @@
 //! Statistics of logits rows that every objective is made of, merged over tiles of the vocabulary.
 
 use burn::tensor::Tensor;
-use temper_shaders::{MAX_TOP_K, STATS_WIDTH};
+use temper_shaders::{MAX_TOP_K, ROW_STATS, RowStatsBindings, RowStatsParams, STATS_WIDTH};
 
 use super::cpu;
+use super::launch::size;
 use super::tensor::{
     Indices, empty_gpu, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
 };
@@ -70,7 +71,13 @@ pub fn accumulate(
 ) -> Result<Statistics> {
     let [rows, columns] = logits.dims();
     let (slots, width) = (MAX_TOP_K, STATS_WIDTH);
-    let first = before.is_none();
+    let params = RowStatsParams {
+        rows: size(rows),
+        cols: size(columns),
+        column_start: size(column_start),
+        top_k: size(top_k),
+        first: u32::from(before.is_none()),
+    };
     if device.is_cpu() {
         let logits = on_cpu(logits);
         let (mut top, mut fields) = match before {
@@ -80,8 +87,7 @@ pub fn accumulate(
                 into_cpu(from_vec(vec![0.0; rows * width], [rows, width])),
             ),
         };
-        let (top_values, field_values) = (slice_mut(&mut top), slice_mut(&mut fields));
-        cpu::row_stats(slice(&logits), columns, column_start, labels.host(), top_k, first, top_values, field_values);
+        cpu::row_stats(&params, slice(&logits), labels.host(), slice_mut(&mut top), slice_mut(&mut fields));
         return Ok(Statistics { fields: from_flex(fields), top: from_flex(top) });
     }
     let logits = on_gpu(logits);
@@ -89,8 +95,8 @@ pub fn accumulate(
         Some(before) => (into_gpu(before.top), into_gpu(before.fields)),
         None => (empty_gpu(&logits, [rows, slots]), empty_gpu(&logits, [rows, width])),
     };
-    let params = [rows.into(), columns.into(), column_start.into(), top_k.into(), first.into()];
-    gpu_of(device).run(&temper_shaders::ROW_STATS, &params, &[&logits, labels.gpu(), &top, &fields], rows as u64)?;
+    let tensors = RowStatsBindings { logits: &logits, labels: labels.gpu(), top: &top, stats: &fields };
+    gpu_of(device).run(&ROW_STATS, params, tensors, rows as u64)?;
     Ok(Statistics { fields: from_cube(fields), top: from_cube(top) })
 }
 

@@ -10,12 +10,13 @@ use super::plan::{HeadLimits, head_plan};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::adamw::{self, SumSquares};
-use crate::kernels::cpu::STAT_NONFINITE;
+use crate::kernels::matmul::{AsOperand, Product};
 use crate::kernels::row_stats::RowStats;
 use crate::kernels::row_stats::Statistics;
 use crate::kernels::tensor::{flat, read_all};
 use crate::kernels::{self, Columns, Indices};
 use crate::model::vocabulary::VocabularyMatrix;
+use temper_shaders::stat;
 
 /// What the head computed for a set of rows.
 pub struct HeadOutput {
@@ -60,7 +61,7 @@ impl HeadOutput {
 /// # Errors
 /// Device errors.
 pub fn non_finite(device: &Device, outputs: &[HeadOutput]) -> Result<SumSquares> {
-    let column = Columns { offset: STAT_NONFINITE, width: 1 };
+    let column = Columns { offset: stat::NONFINITE, width: 1 };
     let counts = outputs
         .iter()
         .flat_map(|output| &output.statistics)
@@ -132,13 +133,11 @@ pub fn gradient(
                 &weight,
                 &statistics.fields,
             )?;
-            dhidden = Some(match dhidden {
-                Some(sum) => kernels::matmul::nn_add(device, sum, &dlogits, &tile.weight.value)?,
-                None => kernels::matmul::nn(device, &dlogits, &tile.weight.value)?,
-            });
+            dhidden = Some(Product::of(&dlogits, &tile.weight.value).added_to(dhidden).run(device)?);
             if tile.weight.trained {
                 let sum = tile.weight.gradient.take();
-                tile.weight.gradient = Some(kernels::matmul::tn_add(device, sum, &dlogits, &chunk.hidden)?);
+                tile.weight.gradient =
+                    Some(Product::of(dlogits.transposed(), &chunk.hidden).added_to(sum).run(device)?);
             }
         }
         output.0.push(statistics.fields);

@@ -32,7 +32,7 @@ pub struct Activations {
     raw_qk: Option<(Tensor<2>, Tensor<2>)>,
     /// q, k and v as attention reads them.
     qkv: Tensor<2>,
-    attention: kernels::attention::Saved,
+    attention: kernels::attention::AttentionState,
     /// Attention's output before its projection.
     mixed: Tensor<2>,
     /// Attention's projected output, where a norm follows it.

@@ -8,6 +8,7 @@ use burn::tensor::Tensor;
 use super::parameter::{Parameter, Part};
 use crate::device::Device;
 use crate::error::Result;
+use crate::kernels::matmul::{AsOperand, Product};
 use crate::kernels::{self, Columns, Packed};
 
 /// The frozen or trained matrix of a linear layer.
@@ -58,22 +59,18 @@ impl Linear {
     /// # Errors
     /// Device errors.
     pub fn forward(&self, device: &Device, x: &Tensor<2>, seed: Option<u64>) -> Result<Tensor<2>> {
-        let mut y = kernels::matmul::nt(device, x, &self.dense(device)?)?;
+        let mut y = Product::of(x, self.dense(device)?.transposed()).run(device)?;
         if let Some(bias) = &self.bias {
             y = kernels::elementwise::add_bias(device, y, &bias.as_vector())?;
         }
         if !self.lora.is_empty() {
             let x = self.dropped(device, x, seed)?;
             for lora in &self.lora {
-                let low = kernels::matmul::nt(device, &x, &lora.a.value)?;
-                y = kernels::matmul::nt_add_columns(
-                    device,
-                    y,
-                    lora.columns,
-                    &low,
-                    &lora.b.value,
-                    self.lora_scale.scale,
-                )?;
+                let low = Product::of(&x, lora.a.value.transposed()).run(device)?;
+                y = Product::of(&low, lora.b.value.transposed())
+                    .times(self.lora_scale.scale)
+                    .added_to_columns(y, lora.columns)
+                    .run(device)?;
             }
         }
         Ok(y)
@@ -86,11 +83,11 @@ impl Linear {
     /// # Errors
     /// Device errors.
     pub fn backward(&mut self, device: &Device, x: &Tensor<2>, dy: &Tensor<2>, seed: Option<u64>) -> Result<Tensor<2>> {
-        let mut dx = kernels::matmul::nn(device, dy, &self.dense(device)?)?;
+        let mut dx = Product::of(dy, &self.dense(device)?).run(device)?;
         if let Weight::Dense(weight) = &mut self.weight
             && weight.trained
         {
-            weight.gradient = Some(kernels::matmul::tn_add(device, weight.gradient.take(), dy, x)?);
+            weight.gradient = Some(Product::of(dy.transposed(), x).added_to(weight.gradient.take()).run(device)?);
         }
         if let Some(bias) = self.bias.as_mut().filter(|b| b.trained) {
             bias.add_gradient(dy.clone().sum_dim(0));
@@ -102,19 +99,17 @@ impl Linear {
         let dropped = self.dropped(device, x, seed)?;
         let mut dx_low: Option<Tensor<2>> = None;
         for lora in &mut self.lora {
-            let low = kernels::matmul::nt(device, &dropped, &lora.a.value)?;
-            let dlow = kernels::matmul::nn_columns(device, dy, lora.columns, &lora.b.value, scale)?;
-            let db = kernels::matmul::tn_columns(device, dy, lora.columns, &low, scale)?;
-            lora.b.add_gradient(db);
-            lora.a.gradient = Some(kernels::matmul::tn_add(device, lora.a.gradient.take(), &dlow, &dropped)?);
+            let low = Product::of(&dropped, lora.a.value.transposed()).run(device)?;
+            let dy = dy.columns(lora.columns);
+            let dlow = Product::of(dy.clone(), &lora.b.value).times(scale).run(device)?;
+            lora.b.add_gradient(Product::of(dy.transposed(), &low).times(scale).run(device)?);
+            let da = Product::of(dlow.transposed(), &dropped).added_to(lora.a.gradient.take());
+            lora.a.gradient = Some(da.run(device)?);
             if self.lora_scale.dropout > 0.0 && seed.is_some() {
                 // The mask applies to the sum of all low-rank terms, which share one dropped input.
-                dx_low = Some(match dx_low {
-                    Some(sum) => kernels::matmul::nn_add(device, sum, &dlow, &lora.a.value)?,
-                    None => kernels::matmul::nn(device, &dlow, &lora.a.value)?,
-                });
+                dx_low = Some(Product::of(&dlow, &lora.a.value).added_to(dx_low).run(device)?);
             } else {
-                dx = kernels::matmul::nn_add(device, dx, &dlow, &lora.a.value)?;
+                dx = Product::of(&dlow, &lora.a.value).added_to(dx).run(device)?;
             }
         }
         if let Some(dx_low) = dx_low {

@@ -8,6 +8,7 @@ use super::parameter::Parameter;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels;
+use crate::kernels::matmul::{AsOperand, Product};
 
 /// Rows `start ..` of the matrix.
 #[derive(Clone)]
@@ -84,7 +85,8 @@ impl VocabularyMatrix {
     /// # Errors
     /// Device errors.
     pub fn logits(&self, device: &Device, hidden: &Tensor<2>) -> Result<Vec<Tensor<2>>> {
-        self.tiles.iter().map(|tile| kernels::matmul::nt(device, hidden, &tile.weight.value)).collect()
+        let logits = |tile: &Tile| Product::of(hidden, tile.weight.value.transposed()).run(device);
+        self.tiles.iter().map(logits).collect()
     }
 }
 

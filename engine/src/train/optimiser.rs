@@ -53,7 +53,8 @@ impl AdamW {
         let zeros = || Tensor::<2>::zeros(shape, device.burn());
         let (first, second) = parameter.moments.take().unwrap_or_else(|| (zeros(), zeros()));
         let decays = !parameter.vector || self.decay_vectors;
-        let settings = kernels::adamw::Settings {
+        let params = kernels::adamw::AdamwParams {
+            count: 0, // the launch fills it in
             learning_rate: learning_rate as f32,
             beta1: self.beta1 as f32,
             beta2: self.beta2 as f32,
@@ -65,7 +66,7 @@ impl AdamW {
         };
         // Moved out so that the kernel finds itself the sole owner and writes in place.
         let value = std::mem::replace(&mut parameter.value, Tensor::zeros([1, 1], device.burn()));
-        let (value, first, second) = kernels::adamw::step(device, value, &gradient, first, second, &settings)?;
+        let (value, first, second) = kernels::adamw::step(device, value, &gradient, first, second, &params)?;
         parameter.value = value;
         parameter.moments = Some((first, second));
         Ok(())

@@ -1,7 +1,7 @@
 //! Rules of the shader contract that are not naga's job: what a default browser's limits allow, and what our launch
 //! layer relies on. `README.md` words them for authors.
 
-use naga::proc::Layouter;
+use naga::proc::{IndexableLength, Layouter};
 use naga::{AddressSpace, ArraySize, Scalar, ScalarKind, ShaderStage, StorageAccess, TypeInner};
 
 use crate::joined::{Joined, Valid, all_valid};
@@ -45,19 +45,30 @@ fn entry_point(valid: &Valid, found: &mut Vec<String>) {
     match constant(valid, "WORKGROUP_SIZE") {
         Some(size) if size == x => {}
         Some(size) => found.push(format!("WORKGROUP_SIZE is {size}, but @workgroup_size says {x}")),
-        None => found.push("no `const WORKGROUP_SIZE: u32`".into()),
+        None => found.push("no `const` or `override WORKGROUP_SIZE: u32`".into()),
     }
 }
 
 fn workgroup_memory(valid: &Valid, found: &mut Vec<String>) {
+    let context = valid.module.to_ctx();
     let mut layouter = Layouter::default();
-    layouter.update(valid.module.to_ctx()).expect("a valid module has layouts");
+    layouter.update(context).expect("a valid module has layouts");
     let bytes: u32 = valid
         .module
         .global_variables
         .iter()
         .filter(|(_, variable)| variable.space == AddressSpace::WorkGroup)
-        .map(|(_, variable)| layouter[variable.ty].to_stride().next_multiple_of(16))
+        .map(|(_, variable)| {
+            let stride = match valid.module.types[variable.ty].inner {
+                // The length of an array that an override decided is not in its layout.
+                TypeInner::Array { size, stride, .. } => match size.resolve(context) {
+                    Ok(IndexableLength::Known(length)) => length * stride,
+                    other => panic!("an array in workgroup memory of length {other:?}"),
+                },
+                _ => layouter[variable.ty].to_stride(),
+            };
+            stride.next_multiple_of(16)
+        })
         .sum();
     if bytes > MAX_WORKGROUP_BYTES {
         found.push(format!("{bytes} bytes of workgroup memory; {MAX_WORKGROUP_BYTES} are allowed everywhere"));
@@ -175,13 +186,24 @@ fn text(joined: &Joined, valid: &Valid, found: &mut Vec<String>) {
     }
 }
 
-/// Value of a module-scope `const` of type u32.
+/// Value of a module-scope `const` or `override` of type u32.
 pub fn constant(valid: &Valid, name: &str) -> Option<u32> {
-    let (_, constant) = valid.module.constants.iter().find(|(_, c)| c.name.as_deref() == Some(name))?;
-    match valid.module.global_expressions[constant.init] {
-        naga::Expression::Literal(naga::Literal::U32(value)) => Some(value),
+    match literal(valid, name)? {
+        naga::Literal::U32(value) => Some(value),
         _ => None,
     }
+}
+
+/// Value of a module-scope `const` or `override`.
+pub fn literal(valid: &Valid, name: &str) -> Option<naga::Literal> {
+    // An override is a constant only where it was resolved; a constant that nothing needs is only declared.
+    [&valid.declared, &valid.module].into_iter().find_map(|module| {
+        let (_, constant) = module.constants.iter().find(|(_, c)| c.name.as_deref() == Some(name))?;
+        match module.global_expressions[constant.init] {
+            naga::Expression::Literal(literal) => Some(literal),
+            _ => None,
+        }
+    })
 }
 
 #[test]
@@ -247,6 +269,11 @@ fn each_rule_refuses_a_kernel_that_breaks_it() {
         ("@workgroup_size(WORKGROUP_SIZE)", "@workgroup_size(32)", "@workgroup_size says 32"),
         ("@workgroup_size(WORKGROUP_SIZE)", "@workgroup_size(WORKGROUP_SIZE, 2)", "one-dimensional"),
         ("array<f32, 64>", "array<f32, 4097>", "16400 bytes of workgroup memory"),
+        (
+            "const WORKGROUP_SIZE: u32 = 64u;\n\nvar<workgroup> shared_values: array<f32, 64>;",
+            "override WORKGROUP_SIZE: u32 = 64u;\n\nvar<workgroup> shared_values: array<f32, 65u * WORKGROUP_SIZE>;",
+            "16640 bytes of workgroup memory",
+        ),
         (
             "var<storage, read_write> x: array<f32>;",
             "var<storage, read_write> x: array<vec4<f32>>;",

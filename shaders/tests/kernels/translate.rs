@@ -8,7 +8,7 @@ use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::Capabilities;
 use naga::{AddressSpace, ResourceBinding, ShaderStage};
 
-use crate::joined::{Joined, Valid, all_valid};
+use crate::joined::{Joined, Valid, all_narrow, all_valid};
 use crate::report;
 
 /// A language, in a version that some device needs.
@@ -67,7 +67,7 @@ pub fn translate(target: Target, valid: &Valid) -> Result<Translation, String> {
 
 /// As [`translate`], with the choice of leaving out the statements by which naga makes HLSL clear workgroup memory.
 pub fn translate_with(target: Target, valid: &Valid, clear_in_hlsl: bool) -> Result<Translation, String> {
-    let Valid { module, info } = valid;
+    let Valid { module, info, .. } = valid;
     // wgpu restricts indices unless told to trust a shader, and that must translate as well.
     let policies = BoundsCheckPolicies {
         index: BoundsCheckPolicy::Restrict,
@@ -141,7 +141,7 @@ pub fn translate_with(target: Target, valid: &Valid, clear_in_hlsl: bool) -> Res
 }
 
 fn glsl_text(version: glsl::Version, valid: &Valid, policies: BoundsCheckPolicies) -> Result<Translation, String> {
-    let Valid { module, info } = valid;
+    let Valid { module, info, .. } = valid;
     // OpenGL numbers uniform and storage blocks apart.
     let mut uniforms = 0..;
     let mut storages = 0..;
@@ -179,6 +179,32 @@ fn every_kernel_translates_to_every_language() {
         }
     }
     report("translation", kernels.len() * TARGETS.len(), &failures);
+}
+
+#[test]
+fn every_row_kernel_translates_with_the_workgroup_of_a_software_adapter() {
+    let kernels = all_narrow();
+    let mut failures = Vec::new();
+    for (kernel, size, valid) in &kernels {
+        for target in TARGETS {
+            match translate(*target, valid) {
+                // Where the size stands in the text, it is the narrow one.
+                Ok(Translation::Text(text)) => {
+                    let wanted = match target {
+                        Target::Hlsl(_) => format!("[numthreads({size}, 1, 1)]"),
+                        Target::Glsl(_) | Target::GlslEs(_) => format!("local_size_x = {size},"),
+                        _ => String::new(),
+                    };
+                    if !text.contains(&wanted) {
+                        failures.push(format!("{}: {target}: no `{wanted}`", kernel.stem));
+                    }
+                }
+                Ok(Translation::Words(_)) => {}
+                Err(message) => failures.push(format!("{}: {target}: {message}", kernel.stem)),
+            }
+        }
+    }
+    report("narrow translation", kernels.len() * TARGETS.len(), &failures);
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! Rotary position embedding.
 
-/// Rotates heads of `x [tokens, stride]` starting at column `offset`, as complex numbers: pair i is multiplied by
+/// Rotates the leading heads of `x [tokens, stride]`, as complex numbers: pair i is multiplied by
 /// cos + sin * sqrt(-1) of the token's position (its conjugate with `inverse`).
 pub fn rotary(
     x: &mut [f64],
     stride: usize,
-    offset: usize,
     heads: usize,
     head_dim: usize,
     rotary_dim: usize,
@@ -19,7 +18,7 @@ pub fn rotary(
     for (t, &position) in positions.iter().enumerate() {
         for h in 0..heads {
             for i in 0..half {
-                let start = t * stride + offset + h * head_dim;
+                let start = t * stride + h * head_dim;
                 let (at, other) =
                     if interleaved { (start + 2 * i, start + 2 * i + 1) } else { (start + i, start + i + half) };
                 let c = cos[position as usize * half + i];

@@ -41,50 +41,51 @@ fn grow(buffer: &mut Vec<f32>, length: usize) {
     }
 }
 
-/// Sizes of an attention.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AttentionShape {
-    /// Tokens of the packed stream.
-    pub tokens: usize,
+/// Heads of an attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
     /// Query heads.
     pub heads: usize,
     /// Key and value heads; divides `heads`.
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// Factor on the scores, usually 1 / sqrt(head_dim).
-    pub scale: f32,
 }
 
-impl AttentionShape {
-    /// Query heads per key head.
-    fn group(&self) -> usize {
-        self.heads / self.kv_heads
+impl Shape {
+    /// Factor on the scores (Vaswani et al. 2017).
+    pub fn scale(self) -> f32 {
+        1.0 / (self.head_dim as f32).sqrt()
     }
 
     /// Width of a row of `qkv`.
-    pub fn width(&self) -> usize {
+    pub fn width(self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
-    fn check(&self, qkv: &[f32], document_start: &[u32], out: &[f32], lse: &[f32]) {
+    /// Query heads per key head.
+    fn group(self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    fn check(self, qkv: &[f32], document_start: &[u32], out: &[f32], lse: &[f32]) {
+        let tokens = document_start.len();
         assert!(self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads), "key heads must divide the query heads");
-        assert_eq!(qkv.len(), self.tokens * self.width());
-        assert_eq!(document_start.len(), self.tokens);
-        assert_eq!(out.len(), self.tokens * self.heads * self.head_dim);
-        assert_eq!(lse.len(), self.heads * self.tokens);
+        assert_eq!(qkv.len(), tokens * self.width());
+        assert_eq!(out.len(), tokens * self.heads * self.head_dim);
+        assert_eq!(lse.len(), self.heads * tokens);
         let in_order = document_start.iter().enumerate().all(|(t, &start)| start as usize <= t)
             && document_start.windows(2).all(|w| w[0] <= w[1]);
         assert!(in_order, "document starts must ascend and not lie behind their token");
     }
 
     /// Columns of the `kv`-th key and value head.
-    fn key_columns(&self, kv: usize) -> (usize, usize) {
+    fn key_columns(self, kv: usize) -> (usize, usize) {
         ((self.heads + kv) * self.head_dim, (self.heads + self.kv_heads + kv) * self.head_dim)
     }
 
     /// Copies one block of queries' rows of `source [tokens, stride]` for each head of the group, stacked by head.
-    fn gather(&self, source: &[f32], stride: usize, kv: usize, block: Block, factor: f32, to: &mut Vec<f32>) {
+    fn gather(self, source: &[f32], stride: usize, kv: usize, block: Block, factor: f32, to: &mut Vec<f32>) {
         to.clear();
         for g in 0..self.group() {
             let column = (kv * self.group() + g) * self.head_dim;
@@ -128,9 +129,10 @@ impl Block {
 
 /// `out [tokens, heads head_dim]` and `lse [heads, tokens]` from `qkv`. `document_start[t]` is the first token of `t`'s
 /// document: token t sees tokens `document_start[t] ..= t`.
-pub fn attention(shape: &AttentionShape, qkv: &[f32], document_start: &[u32], out: &mut [f32], lse: &mut [f32]) {
+pub fn attention(shape: Shape, qkv: &[f32], document_start: &[u32], out: &mut [f32], lse: &mut [f32]) {
     shape.check(qkv, document_start, out, lse);
-    let AttentionShape { tokens, heads, kv_heads, head_dim, scale } = *shape;
+    let Shape { heads, kv_heads, head_dim } = shape;
+    let (tokens, scale) = (document_start.len(), shape.scale());
     let (group, width, out_stride) = (shape.group(), shape.width(), heads * head_dim);
     let blocks = tokens.div_ceil(QUERIES);
     let (out, lse) = (Shared::new(out), Shared::new(lse));
@@ -197,7 +199,7 @@ pub fn attention(shape: &AttentionShape, qkv: &[f32], document_start: &[u32], ou
 /// dQ = scale dS K, dK = scale dS^T Q. Where there are few key heads, the blocks of queries of each are dealt to a fixed
 /// number of stripes with their own dK and dV, which are added in order.
 pub fn attention_backward(
-    shape: &AttentionShape,
+    shape: Shape,
     qkv: &[f32],
     document_start: &[u32],
     out: &[f32],
@@ -207,7 +209,8 @@ pub fn attention_backward(
 ) {
     shape.check(qkv, document_start, out, lse);
     assert!(dqkv.len() == qkv.len() && dout.len() == out.len());
-    let AttentionShape { tokens, heads, kv_heads, head_dim, scale } = *shape;
+    let Shape { heads, kv_heads, head_dim } = shape;
+    let (tokens, scale) = (document_start.len(), shape.scale());
     let (group, width, out_stride) = (shape.group(), shape.width(), heads * head_dim);
     let blocks = tokens.div_ceil(QUERIES);
     // Fixed by the shape alone, so that the sums' order never depends on the machine.

@@ -1,20 +1,22 @@
 //! Inverted dropout from a counter: the mask is a function of (seed, element), so a recomputed block sees the same mask
 //! and nothing is stored. Bit for bit the mask of `dropout.wgsl`.
 
+use temper_shaders::DropoutParams;
+
 use super::par;
 use super::simd::vectorised;
 
-/// `y[i] = x[i] / keep` where element i is kept (with probability `keep`), else 0, by a mask that depends on `seed` and `i`
-/// alone. The pull-back is the same function on the gradient.
+/// `y[i] = x[i] / keep` where element i is kept (with probability `keep`), else 0, by a mask that depends on the seed and
+/// `i` alone. The backward pass is the same function on the gradient.
 ///
 /// With `mix` a bijection of the 32-bit integers, `h = mix(mix(i ^ mix(seed low)) + mix(seed high ^ 0x9e3779b9))`, and an
 /// element is kept where `(h >> 8) / 2^24 < keep`.
-pub fn dropout(x: &[f32], seed: u64, keep: f32, y: &mut [f32]) {
+pub fn dropout(params: &DropoutParams, x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len());
-    let (low, high) = (mix(seed as u32), mix((seed >> 32) as u32 ^ 0x9e37_79b9));
+    let (low, high) = (mix(params.seed_low), mix(params.seed_high ^ 0x9e37_79b9));
     par::pieces(y, par::ELEMENTS, |index, y| {
         let start = index * par::ELEMENTS;
-        dropout_piece(&x[start..start + y.len()], start as u32, low, high, keep, y);
+        dropout_piece(&x[start..start + y.len()], start as u32, low, high, params.keep_probability, y);
     });
 }
 

@@ -1,4 +1,6 @@
-//! Small element-wise helpers: bias, scaled addition, sum of squares, column copies.
+//! Small element-wise helpers: bias, sum of squares, column copies.
+
+use temper_shaders::CopyColumnsParams;
 
 use super::par;
 use super::simd::{sum_lanes, vectorised};
@@ -17,14 +19,6 @@ pub fn add_bias(y: &mut [f32], bias: &[f32]) {
     });
 }
 
-/// `target += scale * source`, in place.
-pub fn scale_add(target: &mut [f32], source: &[f32], scale: f32) {
-    assert_eq!(target.len(), source.len());
-    par::pieces(target, par::ELEMENTS, |index, piece| {
-        scale_add_piece(piece, &source[index * par::ELEMENTS..][..piece.len()], scale);
-    });
-}
-
 /// Sum of squares, as gradient clipping needs it. Pieces of fixed size are summed in f32 lanes of at most 1024 terms and
 /// combined in f64.
 pub fn sum_squares(x: &[f32]) -> f64 {
@@ -37,17 +31,11 @@ pub fn sum_squares(x: &[f32]) -> f64 {
 
 /// Copies `rows x width` numbers between two matrices with their own row strides and first columns, or adds them with
 /// `accumulate`.
-pub fn copy_columns(
-    rows: usize,
-    source: &[f32],
-    source_stride: usize,
-    source_offset: usize,
-    target: &mut [f32],
-    target_stride: usize,
-    target_offset: usize,
-    width: usize,
-    accumulate: bool,
-) {
+pub fn copy_columns(params: &CopyColumnsParams, source: &[f32], target: &mut [f32]) {
+    let CopyColumnsParams { source_stride, source_offset, target_stride, target_offset, .. } = *params;
+    let [source_stride, source_offset, target_stride, target_offset] =
+        [source_stride, source_offset, target_stride, target_offset].map(|size| size as usize);
+    let (rows, width, accumulate) = (params.rows as usize, params.width as usize, params.accumulate != 0);
     assert!(
         source_offset + width <= source_stride && target_offset + width <= target_stride,
         "columns outside the row"
@@ -70,12 +58,6 @@ vectorised! {
     fn add_row<FMA>(y: &mut [f32], x: &[f32]) {
         for (y, x) in y.iter_mut().zip(x) {
             *y += x;
-        }
-    }
-
-    fn scale_add_piece<FMA>(y: &mut [f32], x: &[f32], scale: f32) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y += scale * x;
         }
     }
 

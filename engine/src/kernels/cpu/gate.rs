@@ -3,32 +3,52 @@
 //! Place in the flow: after [`row_stats`](super::row_stats()), before [`loss_gradient`](super::loss_gradient()). The
 //! weight is detached by construction, since the gradient kernel only multiplies by it.
 
-use super::{STAT_ENTROPY, STAT_FIELDS, STAT_LABEL_LOGIT, STAT_MAX, STAT_SUM, STAT_SUM_SQ, STAT_U};
-use crate::kernels::gate::GateParams;
+use temper_shaders::{GateParams, STATS_WIDTH, stat};
 
-/// The kinds of [`GateParams`]'s table, by the names that the shader has for them.
-#[allow(missing_docs, reason = "the table describes them")]
+/// Kinds of gate, under the names and numbers of `gate.wgsl` (there `KIND_SFT` and so on). With h the top-K entropy over the
+/// normalizer, ce the cross entropy and p = e^-ce the label's probability:
 pub mod kind {
-    pub const SFT: u32 = 0;
-    pub const LINEAR: u32 = 1;
-    pub const POWER: u32 = 2;
-    pub const SIGMOID: u32 = 3;
-    pub const HARD: u32 = 4;
-    pub const DFT: u32 = 5;
-    pub const TALR: u32 = 6;
-    pub const MILE: u32 = 7;
-    pub const DEFT: u32 = 8;
-    pub const PROFIT: u32 = 9;
-    pub const MASKED: u32 = 10;
+    macro_rules! kinds {
+        ($($(#[$doc:meta])* $name:ident = $number:literal;)*) => {
+            $($(#[$doc])* pub const $name: u32 = $number;)*
+            /// Every kind by name.
+            pub const ALL: &[(&str, u32)] = &[$((stringify!($name), $name)),*];
+        };
+    }
+    kinds! {
+        /// 1.
+        SFT = 0;
+        /// h.
+        LINEAR = 1;
+        /// h ^ exponent.
+        POWER = 2;
+        /// 1 / (1 + e^(-a (h - b))).
+        SIGMOID = 3;
+        /// 1 where h is above the threshold, else 0. Given a normalizer of 1, so that no device rounds a row across it.
+        HARD = 4;
+        /// p.
+        DFT = 5;
+        /// max(e^(-ce / a), b).
+        TALR = 6;
+        /// (a + full entropy) ^ exponent * b.
+        MILE = 7;
+        /// p ^ collision probability.
+        DEFT = 8;
+        /// 1 where ce is below b, else 0: a probability as a cross entropy, which needs no exp and so decides alike on every
+        /// device.
+        PROFIT = 9;
+        /// 0 where the top-K entropy is at most the threshold and ce at least b, else 1.
+        MASKED = 10;
+    }
 }
 
-/// Writes `weight [rows]`, `scale` times the gate of each row of `stats [rows, 8]`; the gates are [`GateParams`]'s table.
+/// Writes `weight [rows]`, `scale` times the gate of each row of `stats [rows, 8]`.
 ///
 /// The cross entropy is formed as `ln sum + (max - label logit)` rather than from the log-sum-exp, whose own rounding
 /// would cost 5e-4 at logits of 1e4.
-pub fn gate(stats: &[f32], params: &GateParams, weight: &mut [f32]) {
-    assert_eq!(stats.len(), weight.len() * STAT_FIELDS);
-    for (stats, weight) in stats.chunks_exact(STAT_FIELDS).zip(weight) {
+pub fn gate(params: &GateParams, stats: &[f32], weight: &mut [f32]) {
+    assert_eq!(stats.len(), weight.len() * STATS_WIDTH);
+    for (stats, weight) in stats.chunks_exact(STATS_WIDTH).zip(weight) {
         *weight = gate_of(params, stats) * params.scale;
     }
 }
@@ -36,10 +56,10 @@ pub fn gate(stats: &[f32], params: &GateParams, weight: &mut [f32]) {
 /// One row's gate from its statistics.
 fn gate_of(params: &GateParams, stats: &[f32]) -> f32 {
     let GateParams { kind, exponent, normalizer, a, b, threshold, .. } = *params;
-    let sum = stats[STAT_SUM];
+    let sum = stats[stat::SUM];
     let log_sum = sum.ln().max(0.0);
-    let ce = log_sum + (stats[STAT_MAX] - stats[STAT_LABEL_LOGIT]);
-    let entropy = stats[STAT_ENTROPY].max(0.0);
+    let ce = log_sum + (stats[stat::MAX] - stats[stat::LABEL_LOGIT]);
+    let entropy = stats[stat::ENTROPY_TOP_K].max(0.0);
     let h = entropy / normalizer;
     let indicator = |keep: bool| if keep { 1.0 } else { 0.0 };
     match kind {
@@ -50,8 +70,8 @@ fn gate_of(params: &GateParams, stats: &[f32]) -> f32 {
         kind::HARD => indicator(h > threshold),
         kind::DFT => (-ce).exp(),
         kind::TALR => (-ce / a).exp().max(b),
-        kind::MILE => power(a + (log_sum - stats[STAT_U] / sum).max(0.0), exponent) * b,
-        kind::DEFT => (-ce * (stats[STAT_SUM_SQ] / (sum * sum))).exp(),
+        kind::MILE => power(a + (log_sum - stats[stat::SUM_SHIFTED] / sum).max(0.0), exponent) * b,
+        kind::DEFT => (-ce * (stats[stat::SUM_SQUARED] / (sum * sum))).exp(),
         kind::PROFIT => indicator(ce < b),
         kind::MASKED => indicator(!(entropy <= threshold && ce >= b)),
         // As in the shader: a kind that is not in the table must not train as SFT. NaN stops the step.

@@ -1,23 +1,18 @@
 //! The gradient of the loss, written over the logits: `weight * (softmax(z) - onehot(label))`.
 
-use super::simd::{exp, vectorised};
-use super::{NO_LABEL, STAT_FIELDS, STAT_MAX, STAT_SUM, par};
+use temper_shaders::{LossGradientParams, NO_LABEL, STATS_WIDTH, stat};
 
-/// Overwrites a tile `logits [rows, columns]` of the vocabulary, whose first column is token `column_start`, with the
+use super::par;
+use super::simd::{exp, vectorised};
+
+/// Overwrites a tile `logits [rows, cols]` of the vocabulary, whose first column is token `column_start`, with the
 /// gradient by those logits. `weight [rows]` holds gate times scale; a row of weight 0 becomes exactly 0 whatever its
 /// logits are. `stats [rows, 8]` are those of the whole row.
-pub fn loss_gradient(
-    logits: &mut [f32],
-    columns: usize,
-    column_start: usize,
-    labels: &[u32],
-    weight: &[f32],
-    stats: &[f32],
-) {
-    let rows = labels.len();
+pub fn loss_gradient(params: &LossGradientParams, logits: &mut [f32], labels: &[u32], weight: &[f32], stats: &[f32]) {
+    let (rows, columns, column_start) = (labels.len(), params.cols as usize, params.column_start as usize);
     assert_eq!(logits.len(), rows * columns);
     assert_eq!(weight.len(), rows);
-    assert_eq!(stats.len(), rows * STAT_FIELDS);
+    assert_eq!(stats.len(), rows * STATS_WIDTH);
     if columns == 0 {
         return;
     }
@@ -29,8 +24,8 @@ pub fn loss_gradient(
                 row.fill(0.0);
                 continue;
             }
-            let stats = &stats[r * STAT_FIELDS..(r + 1) * STAT_FIELDS];
-            softmax_row(row, weight[r] / stats[STAT_SUM], stats[STAT_MAX]);
+            let stats = &stats[r * STATS_WIDTH..(r + 1) * STATS_WIDTH];
+            softmax_row(row, weight[r] / stats[stat::SUM], stats[stat::MAX]);
             if labels[r] != NO_LABEL
                 && let Some(z) = (labels[r] as usize).checked_sub(column_start).and_then(|c| row.get_mut(c))
             {

@@ -37,7 +37,7 @@ impl Layout {
     }
 
     /// (row stride, column stride) of the matrix as the product uses it.
-    fn strides(self) -> (usize, usize) {
+    pub fn strides(self) -> (usize, usize) {
         if self.transposed { (1, self.row_stride) } else { (self.row_stride, 1) }
     }
 

@@ -6,11 +6,14 @@
 //! row-major `f32` slices, sizes are plain integers, and the launch layer above checks shapes and reports errors. The
 //! functions here therefore assert their sizes: a failed assertion is a bug in the caller, never the user's input.
 //!
+//! Where a shader's uniform holds more than sizes, its twin takes the same struct first, then slices in the order of the
+//! bindings. Sizes that slices tell by their length are not read from it.
+//!
 //! Promises that hold for every function:
 //! * the result does not depend on the number of threads: work is cut at fixed places and sums are combined in a fixed
 //!   order;
 //! * the widest instruction set of the machine is chosen at run time ([`simd`]), so one binary runs everywhere;
-//! * outputs are written completely; what was in them before matters only where an argument says `accumulate`.
+//! * outputs are written completely; what was in them before matters only where an argument says so (`accumulate`, `first`).
 
 pub mod adamw;
 pub mod attention;
@@ -26,41 +29,13 @@ pub mod rotary;
 pub mod row_stats;
 pub mod simd;
 
-pub use adamw::{AdamwParams, adamw};
-pub use attention::{AttentionShape, attention, attention_backward};
+pub use adamw::adamw;
+pub use attention::{attention, attention_backward};
 pub use dropout::dropout;
-pub use elementwise::{add_bias, copy_columns, scale_add, sum_squares};
+pub use elementwise::{add_bias, copy_columns, sum_squares};
 pub use gate::gate;
 pub use gated_mlp::{gated_mlp, gated_mlp_backward};
 pub use loss_gradient::loss_gradient;
-pub use matmul::{Layout, matmul, matmul_nn, matmul_nt, matmul_tn};
 pub use rms_norm::{rms_norm, rms_norm_backward, rms_norm_scale_gradient};
-pub use rotary::{RotaryParams, rotary};
+pub use rotary::rotary;
 pub use row_stats::row_stats;
-
-/// Label of a row that is not scored.
-pub const NO_LABEL: u32 = u32::MAX;
-/// Slots per row for the carried top-K values: the largest K.
-pub const TOP_SLOTS: usize = 64;
-/// Fields per row of the statistics; see [`row_stats`](row_stats()).
-pub const STAT_FIELDS: usize = 8;
-
-/// Stands for "no value" where a maximum or the top K start.
-pub const LOWEST: f32 = f32::MIN;
-
-/// Largest logit of the row; [`LOWEST`] where no logit is finite.
-pub const STAT_MAX: usize = 0;
-/// Sum of e^(z - max).
-pub const STAT_SUM: usize = 1;
-/// Sum of (z - max) e^(z - max).
-pub const STAT_U: usize = 2;
-/// Sum of e^(2 (z - max)).
-pub const STAT_SUM_SQ: usize = 3;
-/// The label's own logit; 0 where the row has none.
-pub const STAT_LABEL_LOGIT: usize = 4;
-/// How many logits are NaN or +inf, plus one if the label's own is not finite.
-pub const STAT_NONFINITE: usize = 5;
-/// max + ln(sum): the full vocabulary's log-sum-exp; [`LOWEST`] where no logit is finite.
-pub const STAT_LSE: usize = 6;
-/// Entropy in nats of the renormalised top K.
-pub const STAT_ENTROPY: usize = 7;

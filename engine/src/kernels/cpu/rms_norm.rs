@@ -1,5 +1,7 @@
 //! Root-mean-square norm and its gradients: `y = x * scale / sqrt(mean(x^2) + epsilon)` (Zhang and Sennrich 2019).
 
+use temper_shaders::RmsNormParams;
+
 use super::par;
 use super::simd::{fma, sum_lanes, vectorised};
 
@@ -7,7 +9,7 @@ use super::simd::{fma, sum_lanes, vectorised};
 const SCALE_ROWS: usize = 32;
 
 /// `x [rows, width]`, `scale [width]` -> `y [rows, width]` and `inverse [rows]`, the reciprocal root mean squares.
-pub fn rms_norm(x: &[f32], scale: &[f32], epsilon: f32, y: &mut [f32], inverse: &mut [f32]) {
+pub fn rms_norm(params: &RmsNormParams, x: &[f32], scale: &[f32], y: &mut [f32], inverse: &mut [f32]) {
     let width = scale.len();
     assert!(x.len() == inverse.len() * width && y.len() == x.len());
     if width == 0 {
@@ -17,7 +19,7 @@ pub fn rms_norm(x: &[f32], scale: &[f32], epsilon: f32, y: &mut [f32], inverse: 
     par::pieces2(y, block * width, inverse, block, |index, y, inverse| {
         let x = &x[index * block * width..][..y.len()];
         for ((x, y), inverse) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(inverse) {
-            *inverse = 1.0 / (dot_row(x, x) / width as f32 + epsilon).sqrt();
+            *inverse = 1.0 / (dot_row(x, x) / width as f32 + params.epsilon).sqrt();
             scale_row(x, scale, *inverse, y);
         }
     });
@@ -40,15 +42,13 @@ pub fn rms_norm_backward(x: &[f32], scale: &[f32], inverse: &[f32], dy: &[f32], 
     });
 }
 
-/// Gradient by `scale [width]`: the sum over rows of `dy * x * inverse`, added to what is there with `accumulate`.
+/// Gradient by `scale [width]`: the sum over rows of `dy * x * inverse`.
 ///
 /// Blocks of 32 rows are summed on their own and the blocks' sums are added in order.
-pub fn rms_norm_scale_gradient(x: &[f32], inverse: &[f32], dy: &[f32], accumulate: bool, dscale: &mut [f32]) {
+pub fn rms_norm_scale_gradient(x: &[f32], inverse: &[f32], dy: &[f32], dscale: &mut [f32]) {
     let width = dscale.len();
     assert!(x.len() == inverse.len() * width && dy.len() == x.len());
-    if !accumulate {
-        dscale.fill(0.0);
-    }
+    dscale.fill(0.0);
     let partial = par::map(inverse.len().div_ceil(SCALE_ROWS), |index| {
         let mut sum = vec![0.0; width];
         let start = index * SCALE_ROWS;

@@ -1,35 +1,20 @@
 //! Rotary position embedding (Su et al. 2021), in place, on some heads of each row.
 
+use temper_shaders::RotaryParams;
+
 use super::par;
 use super::simd::vectorised;
-
-/// Where the rotated numbers lie and how they are paired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RotaryParams {
-    /// Consecutive heads to rotate.
-    pub heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-    /// Leading numbers of each head that are rotated; even, at most `head_dim`.
-    pub rotary_dim: usize,
-    /// Pairs are (2i, 2i + 1) rather than (i, i + rotary_dim / 2).
-    pub interleaved: bool,
-    /// Rotate by minus the angle: the gradient of the rotation.
-    pub inverse: bool,
-    /// Elements between the starts of two rows.
-    pub row_stride: usize,
-    /// Column of the first head.
-    pub row_offset: usize,
-}
 
 /// Rotates each row of `x` by the angles of its position. `cos` and `sin` are `[positions, rotary_dim / 2]`.
 ///
 /// # Panics
 /// Where a position lies outside the tables or heads outside the row.
-pub fn rotary(x: &mut [f32], cos: &[f32], sin: &[f32], positions: &[u32], params: &RotaryParams) {
-    let RotaryParams { heads, head_dim, rotary_dim, interleaved, inverse, row_stride, row_offset } = *params;
+pub fn rotary(params: &RotaryParams, x: &mut [f32], cos: &[f32], sin: &[f32], positions: &[u32]) {
+    let [heads, head_dim, rotary_dim, row_stride] =
+        [params.heads, params.head_dim, params.rotary_dim, params.row_stride].map(|size| size as usize);
+    let (interleaved, inverse) = (params.interleaved != 0, params.inverse != 0);
     let half = rotary_dim / 2;
-    assert!(rotary_dim % 2 == 0 && rotary_dim <= head_dim && row_offset + heads * head_dim <= row_stride);
+    assert!(rotary_dim % 2 == 0 && rotary_dim <= head_dim && heads * head_dim <= row_stride);
     assert!(x.len() >= positions.len() * row_stride && cos.len() == sin.len());
     if half == 0 || heads == 0 {
         return;
@@ -39,7 +24,7 @@ pub fn rotary(x: &mut [f32], cos: &[f32], sin: &[f32], positions: &[u32], params
         for (r, row) in piece.chunks_exact_mut(row_stride).enumerate() {
             let at = positions[index * block + r] as usize * half;
             let (cos, sin) = (&cos[at..at + half], &sin[at..at + half]);
-            for head in row[row_offset..row_offset + heads * head_dim].chunks_exact_mut(head_dim) {
+            for head in row[..heads * head_dim].chunks_exact_mut(head_dim) {
                 let head = &mut head[..rotary_dim];
                 if interleaved { rotate_pairs(head, cos, sin, inverse) } else { rotate_halves(head, cos, sin, inverse) }
             }

@@ -7,11 +7,10 @@
 //! At least K logits reach the K-th largest class maximum, so it is a lower bound of the K-th largest logit, and a close
 //! one. The second sweep, which sums exponentials, collects the few logits that reach it.
 
+use temper_shaders::{LOWEST, MAX_TOP_K, NO_LABEL, RowStatsParams, STATS_WIDTH, stat};
+
+use super::par;
 use super::simd::{exp, fma, vectorised};
-use super::{
-    LOWEST, NO_LABEL, STAT_ENTROPY, STAT_FIELDS, STAT_LABEL_LOGIT, STAT_LSE, STAT_MAX, STAT_NONFINITE, STAT_SUM,
-    STAT_SUM_SQ, STAT_U, TOP_SLOTS, par,
-};
 
 /// Interleaved classes of columns: lane c of both sweeps covers the columns c, c + 256, ..
 const CLASSES: usize = 256;
@@ -20,45 +19,37 @@ const NEGLIGIBLE: f32 = -104.0;
 /// Candidates for the top K that are held before the lower ones are thrown away.
 const CANDIDATES: usize = 512;
 
-/// Statistics of `logits [rows, columns]`, the tile of the vocabulary that starts at token `column_start`.
+/// Statistics of `logits [rows, cols]`, the tile of the vocabulary that starts at token `column_start`.
 ///
-/// `labels [rows]` holds each row's token or [`NO_LABEL`]; `top_k` is at most [`TOP_SLOTS`]. With `first` the carried
+/// `labels [rows]` holds each row's token or [`NO_LABEL`]; `top_k` is at most [`MAX_TOP_K`]. With `first` the carried
 /// arrays are written afresh, else this tile is merged into them; after the last tile they describe the whole row.
 /// `top [rows, 64]` holds the largest `top_k` logits so far in descending order, then [`LOWEST`]. `stats [rows, 8]` holds, with m
 /// the row's largest logit: m, sum of e^(z-m), sum of (z-m) e^(z-m), sum of e^(2(z-m)), the label's logit (0 without
 /// one), the number of logits that are NaN or +inf (plus one if the label's own is not finite), log-sum-exp, and the
 /// entropy in nats of the renormalised top K. A logit that is not finite contributes 0 to sums and entropies.
-pub fn row_stats(
-    logits: &[f32],
-    columns: usize,
-    column_start: usize,
-    labels: &[u32],
-    top_k: usize,
-    first: bool,
-    top: &mut [f32],
-    stats: &mut [f32],
-) {
-    let rows = labels.len();
+pub fn row_stats(params: &RowStatsParams, logits: &[f32], labels: &[u32], top: &mut [f32], stats: &mut [f32]) {
+    let (rows, columns, column_start) = (labels.len(), params.cols as usize, params.column_start as usize);
+    let (top_k, first) = (params.top_k as usize, params.first != 0);
     assert_eq!(logits.len(), rows * columns);
-    assert_eq!(top.len(), rows * TOP_SLOTS);
-    assert_eq!(stats.len(), rows * STAT_FIELDS);
-    assert!((1..=TOP_SLOTS).contains(&top_k), "top_k is 1 to {TOP_SLOTS}");
+    assert_eq!(top.len(), rows * MAX_TOP_K);
+    assert_eq!(stats.len(), rows * STATS_WIDTH);
+    assert!((1..=MAX_TOP_K).contains(&top_k), "top_k is 1 to {MAX_TOP_K}");
     let block = par::rows_per_task(columns);
-    par::pieces2(top, block * TOP_SLOTS, stats, block * STAT_FIELDS, |index, top, stats| {
-        let rows = top.chunks_exact_mut(TOP_SLOTS).zip(stats.chunks_exact_mut(STAT_FIELDS));
+    par::pieces2(top, block * MAX_TOP_K, stats, block * STATS_WIDTH, |index, top, stats| {
+        let rows = top.chunks_exact_mut(MAX_TOP_K).zip(stats.chunks_exact_mut(STATS_WIDTH));
         for (r, (top, stats)) in rows.enumerate() {
             let r = index * block + r;
             if first {
                 top.fill(LOWEST);
                 stats.fill(0.0);
-                stats[STAT_MAX] = LOWEST;
+                stats[stat::MAX] = LOWEST;
             }
             let row = &logits[r * columns..(r + 1) * columns];
             if labels[r] != NO_LABEL
                 && let Some(&z) = (labels[r] as usize).checked_sub(column_start).and_then(|c| row.get(c))
             {
-                stats[STAT_LABEL_LOGIT] = z;
-                stats[STAT_NONFINITE] += f32::from(!z.is_finite());
+                stats[stat::LABEL_LOGIT] = z;
+                stats[stat::NONFINITE] += f32::from(!z.is_finite());
             }
             merge_row(row, top_k, top, stats);
         }
@@ -68,17 +59,18 @@ pub fn row_stats(
 /// Merges one row's tile into its running statistics.
 fn merge_row(row: &[f32], top_k: usize, top: &mut [f32], stats: &mut [f32]) {
     let mut maxima = [LOWEST; CLASSES];
-    stats[STAT_NONFINITE] += lane_maxima(row, &mut maxima) as f32;
+    stats[stat::NONFINITE] += lane_maxima(row, &mut maxima) as f32;
 
     // Lower bound of the K-th largest: from this tile's classes, and from the K values carried so far.
     let tile_max = maxima.iter().fold(LOWEST, |m, &z| m.max(z));
     let (_, kth, _) = maxima.select_nth_unstable_by(top_k - 1, |a, b| b.total_cmp(a));
     let threshold = kth.max(top[top_k - 1]);
 
-    let old_max = stats[STAT_MAX];
+    let old_max = stats[stat::MAX];
     let max = old_max.max(tile_max);
     if max > LOWEST {
-        let mut sums = [f64::from(stats[STAT_SUM]), f64::from(stats[STAT_U]), f64::from(stats[STAT_SUM_SQ])];
+        let mut sums =
+            [f64::from(stats[stat::SUM]), f64::from(stats[stat::SUM_SHIFTED]), f64::from(stats[stat::SUM_SQUARED])];
         if max > old_max && sums[0] > 0.0 {
             // Carried sums are moved to the new maximum: (z - max) = (z - old) + (old - max).
             let shift = f64::from(old_max) - f64::from(max);
@@ -88,13 +80,13 @@ fn merge_row(row: &[f32], top_k: usize, top: &mut [f32], stats: &mut [f32]) {
         let mut candidates = Candidates::new(&top[..top_k], top_k, threshold);
         sum_row(row, max, &mut sums, &mut candidates);
         candidates.finish(&mut top[..top_k]);
-        stats[STAT_MAX] = max;
-        stats[STAT_SUM] = sums[0] as f32;
-        stats[STAT_U] = sums[1] as f32;
-        stats[STAT_SUM_SQ] = sums[2] as f32;
+        stats[stat::MAX] = max;
+        stats[stat::SUM] = sums[0] as f32;
+        stats[stat::SUM_SHIFTED] = sums[1] as f32;
+        stats[stat::SUM_SQUARED] = sums[2] as f32;
     }
-    stats[STAT_LSE] = if stats[STAT_SUM] > 0.0 { stats[STAT_MAX] + stats[STAT_SUM].ln() } else { LOWEST };
-    stats[STAT_ENTROPY] = entropy(&top[..top_k]);
+    stats[stat::LSE] = if stats[stat::SUM] > 0.0 { stats[stat::MAX] + stats[stat::SUM].ln() } else { LOWEST };
+    stats[stat::ENTROPY_TOP_K] = entropy(&top[..top_k]);
 }
 
 /// Entropy in nats of the softmax over `top` (descending; [`LOWEST`] entries are absent): H = ln s - u / s with

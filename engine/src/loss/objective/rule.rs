@@ -69,7 +69,7 @@ impl BatchStats {
 
 /// Parameters of a kind of gate whose constants are set on top.
 pub fn gate(kind: u32) -> GateParams {
-    GateParams { kind, exponent: 1.0, normalizer: 1.0, a: 0.0, b: 0.0, threshold: 0.0, scale: 1.0 }
+    GateParams { rows: 0, kind, exponent: 1.0, normalizer: 1.0, a: 0.0, b: 0.0, threshold: 0.0, scale: 1.0 }
 }
 
 /// WGSL lets a compiler assume that there are no infinities: "never" is the largest number instead.

@@ -1,7 +1,9 @@
 //! Rows that the tests of all objectives share, and the gate kernel's CPU twin on them.
 
 use super::rule::{BatchStats, GateParams, Rule};
-use crate::kernels::cpu::{self, STAT_ENTROPY, STAT_FIELDS, STAT_LABEL_LOGIT, STAT_SUM, STAT_SUM_SQ, STAT_U};
+use temper_shaders::{STATS_WIDTH, stat};
+
+use crate::kernels::cpu;
 use crate::kernels::row_stats::RowStats;
 
 /// f64 statistics of a row of logits, straight from the definitions, as the reference for what producers deliver.
@@ -61,17 +63,17 @@ pub fn twin(params: &GateParams, rows: &[RowStats]) -> Vec<f32> {
     let fields: Vec<f32> = rows
         .iter()
         .flat_map(|row| {
-            let mut fields = [0.0; STAT_FIELDS];
-            fields[STAT_SUM] = 1.0;
-            fields[STAT_U] = -row.entropy_full;
-            fields[STAT_SUM_SQ] = row.collision;
-            fields[STAT_LABEL_LOGIT] = -row.ce;
-            fields[STAT_ENTROPY] = row.entropy_top_k;
+            let mut fields = [0.0; STATS_WIDTH];
+            fields[stat::SUM] = 1.0;
+            fields[stat::SUM_SHIFTED] = -row.entropy_full;
+            fields[stat::SUM_SQUARED] = row.collision;
+            fields[stat::LABEL_LOGIT] = -row.ce;
+            fields[stat::ENTROPY_TOP_K] = row.entropy_top_k;
             fields
         })
         .collect();
     let mut weights = vec![0.0; rows.len()];
-    cpu::gate(&fields, params, &mut weights);
+    cpu::gate(params, &fields, &mut weights);
     weights
 }
 
