@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::checks::CRATES;
 use crate::step::Step;
 use crate::{Failure, web};
 
@@ -34,7 +35,8 @@ pub fn steps(
         name += "/";
         name += if target.is_test { &target.name } else { "unit" };
         let which = if target.is_test { format!("--test {}", target.name) } else { format!("--{}", target.kind) };
-        let repeat = format!("cargo test --release --locked --manifest-path {short}/Cargo.toml {which}");
+        // Not by `--package`: another selection has other features, and compiles burn again.
+        let repeat = format!("cargo test --release --locked {CRATES} {which}");
         let mut step = Step::program(&name, &program, "")
             .inside(crate_folder)
             .repeated_by(repeat)
@@ -87,8 +89,8 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "tests/models: RUST_TEST_THREADS=2 cargo test --release --locked --manifest-path tests/Cargo.toml --test models",
-                "native/unit: RUST_TEST_THREADS=2 cargo test --release --locked --manifest-path native/Cargo.toml --bins",
+                "tests/models: RUST_TEST_THREADS=2 cargo test --release --locked --workspace --exclude temper-web-bundle --test models",
+                "native/unit: RUST_TEST_THREADS=2 cargo test --release --locked --workspace --exclude temper-web-bundle --bins",
             ]
         );
     }

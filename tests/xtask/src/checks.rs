@@ -29,7 +29,7 @@ use crate::step::{Step, run_all};
 use crate::{Failure, binaries, features, markdown, root, setup, smollm2, web};
 
 /// All crates but the page's bundler, see above.
-const CRATES: &str = "--workspace --exclude temper-web-bundle";
+pub const CRATES: &str = "--workspace --exclude temper-web-bundle";
 
 /// `test`: everything, or the steps of these names.
 pub fn test(only: &[&str]) -> Result<(), Failure> {

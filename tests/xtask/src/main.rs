@@ -1,8 +1,9 @@
 //! `cargo xtask`: the project's own commands, the same on a laptop and in automation.
 //!
 //! Standard library only, so that it compiles in seconds before anything else does. Each subcommand is one file:
-//! [`checks`] (`test`, `lint`), [`doctor`], [`smollm2`], [`web`]; [`binaries`] lists the tests that cargo has built, [`features`] guards the build time, [`markdown`] reads the
-//! documents, [`setup`] knows what the machine must offer, [`step`] runs and times what the others list.
+//! [`checks`] (`test`, `lint`), [`doctor`], [`smollm2`], [`web`]. [`binaries`] lists the tests that cargo has built,
+//! [`features`] guards the build time, [`markdown`] reads the documents, [`setup`] knows what the machine must offer, and
+//! [`step`] runs and times what the others list.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks to whoever runs it")]
 
 mod binaries;
