@@ -286,8 +286,8 @@ impl Run {
         loop {
             let told = match self.due.pop_front() {
                 Some(Due::Tell(event)) => Some(event),
-                Some(Due::Evaluate(phase)) => self.measure(phase, host).await?,
-                Some(Due::Landscape(phase)) => self.landscape(phase, host).await?,
+                Some(Due::Evaluate(phase)) => Some(Event::Evaluated { learners: self.evaluated(phase, host).await? }),
+                Some(Due::Landscape(phase)) => Some(self.landscape(phase, host).await?),
                 Some(Due::Save) => self.save(host).await?,
                 Some(Due::Finish { interrupted }) => {
                     self.state = State::Over;
@@ -318,7 +318,7 @@ impl Run {
         self.state = State::Under;
         let (steps, done) = self.steps();
         if done == 0 && self.start {
-            self.due.extend([Due::Evaluate(Phase::Before), Due::Landscape(Phase::Before)]);
+            self.measure_at(Phase::Before);
         }
         if done >= steps {
             self.end(false);
@@ -340,11 +340,21 @@ impl Run {
         }
     }
 
+    /// Plans what is measured: only what there is, so that a run with nothing due has nothing to tell.
+    fn measure_at(&mut self, phase: Phase) {
+        if !(self.sets.target.is_empty() && self.sets.general.is_empty()) {
+            self.due.push_back(Due::Evaluate(phase));
+        }
+        if phase != Phase::During && !self.sets.landscape.is_empty() {
+            self.due.push_back(Due::Landscape(phase));
+        }
+    }
+
     /// What follows the last step.
     fn end(&mut self, interrupted: bool) {
         self.due.push_back(Due::Save);
         if !interrupted {
-            self.due.extend([Due::Evaluate(Phase::After), Due::Landscape(Phase::After)]);
+            self.measure_at(Phase::After);
         }
         self.due.push_back(Due::Finish { interrupted });
     }
@@ -387,13 +397,13 @@ impl Run {
                 self.due.push_back(Due::Tell(Event::Rows(StepRows { step, epoch, places, learners: rows })));
             }
         }
-        if every(self.plan.save_every) {
+        if every(self.plan.save_every) && host.checkpoints().is_some() {
             self.due.push_back(Due::Save);
         }
         if step == steps {
             self.end(false);
         } else if every(self.plan.eval_every) {
-            self.due.push_back(Due::Evaluate(Phase::During));
+            self.measure_at(Phase::During);
         }
         Ok(())
     }
@@ -424,13 +434,6 @@ impl Run {
         self.evaluated(Phase::During, host).await
     }
 
-    async fn measure(&mut self, phase: Phase, host: &mut dyn Host) -> Result<Option<Event>> {
-        if self.sets.target.is_empty() && self.sets.general.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(Event::Evaluated { learners: self.evaluated(phase, host).await? }))
-    }
-
     async fn evaluated(&mut self, phase: Phase, host: &mut dyn Host) -> Result<Vec<Evaluated>> {
         let mut learners: Vec<Evaluated> = Vec::with_capacity(self.learners.len());
         for learner in &mut self.learners {
@@ -449,10 +452,7 @@ impl Run {
         Ok(learners)
     }
 
-    async fn landscape(&mut self, phase: Phase, host: &mut dyn Host) -> Result<Option<Event>> {
-        if self.sets.landscape.is_empty() {
-            return Ok(None);
-        }
+    async fn landscape(&mut self, phase: Phase, host: &mut dyn Host) -> Result<Event> {
         let mut learners = Vec::with_capacity(self.learners.len());
         for learner in &mut self.learners {
             let scored = score(&mut learner.session, &self.sets.landscape, "landscape", host).await?;
@@ -465,7 +465,7 @@ impl Run {
             }
             learners.push(landscape);
         }
-        Ok(Some(Event::Landscape { phase, learners }))
+        Ok(Event::Landscape { phase, learners })
     }
 
     /// New objectives, learning rates and schedule, from the next step on.
