@@ -181,6 +181,10 @@ pub struct DataSection {
     /// JSONL or text on which the target loss is measured before and after; none by default.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub target: Option<String>,
+    /// In place of `target`: the share of the training documents, the last ones, that is measured and not trained on.
+    /// Above 0 and below 1; none by default.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hold_out: Option<f64>,
     /// JSONL or text on which forgetting is measured before and after; none by default.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub general: Option<String>,
@@ -453,7 +457,7 @@ impl ObjectiveSection {
 /// All keys by section: the one list that unknown keys and suggestions are taken from.
 const KEYS: [(&str, &[&str]); 6] = [
     ("model", &["path", "init", "architecture"]),
-    ("data", &["train", "target", "general", "format", "cutoff_length", "packing", "on_error", "train_on"]),
+    ("data", &["train", "target", "hold_out", "general", "format", "cutoff_length", "packing", "on_error", "train_on"]),
     (
         "objective",
         &[
@@ -539,7 +543,8 @@ enum Place {
     Set(usize, String),
 }
 
-/// Takes values out of the tables, collecting problems; what is left over at the end is unknown.
+/// Takes values out of the tables, collecting problems; what is left over at the end is unknown. Not left to serde, which
+/// stops at the first mistake: all of them are reported at once, each with its line.
 struct Reader<'a> {
     file_name: &'a str,
     entries: BTreeMap<(String, String), Entry>,
@@ -823,9 +828,28 @@ impl<'a> Reader<'a> {
             );
         }
 
+        let (target_place, hold_out_place) = (self.place(D, "target"), self.place(D, "hold_out"));
+        let mut target = self.optional_string(D, "target");
+        let share = |v: f64| 0.0 < v && v < 1.0;
+        let mut hold_out = (hold_out_place != Place::Missing)
+            .then(|| self.number(D, "hold_out", 0.1, "a share above 0 and below 1", share));
+        if target.is_some() && hold_out.is_some() {
+            // As with steps and epochs, an override beats the file.
+            match (&target_place, &hold_out_place) {
+                (Place::Set(..), Place::Line(_)) => hold_out = None,
+                (Place::Line(_), Place::Set(..)) => target = None,
+                _ => self.problem(
+                    target_place.max(hold_out_place),
+                    D,
+                    "hold_out",
+                    "target and hold_out both say what is measured: leave one out",
+                ),
+            }
+        }
         let data = DataSection {
             train: self.required_string(D, "train", "a JSONL file"),
-            target: self.optional_string(D, "target"),
+            target,
+            hold_out,
             general: self.optional_string(D, "general"),
             format: self.choice(D, "format", Format::Auto),
             cutoff_length,
@@ -1147,6 +1171,22 @@ x = 1
         let found = problems(with(SMALL, &[("run.recompute", "true"), ("run.gradient_checkpointing", "true")]));
         assert_eq!(found[0], "--set run.recompute: [run] recompute: true is not one of auto, always, never");
         assert!(found[1].contains("did you mean run.recompute?"), "{found:#?}");
+    }
+
+    #[test]
+    fn a_part_of_the_data_is_held_out_or_another_file_is_the_target() {
+        assert_eq!(parse(SMALL).unwrap().data.hold_out, None);
+        let config = with(SMALL, &[("data.hold_out", "0.1")]).unwrap();
+        assert_eq!(config.data.hold_out, Some(0.1));
+        assert_eq!(config.with(&[]).unwrap(), config);
+        let found = problems(with(SMALL, &[("data.target", "t"), ("data.hold_out", "0.1")]));
+        assert!(found[0].contains("leave one out"), "{found:#?}");
+        let file = SMALL.replace("[data]", "[data]\nhold_out = 0.2");
+        let data = with(&file, &[("data.target", "t")]).unwrap().data;
+        assert_eq!((data.target.as_deref(), data.hold_out), (Some("t"), None), "an override beats the file");
+        for wrong in ["0", "1", "nan", "a"] {
+            assert!(problems(with(SMALL, &[("data.hold_out", wrong)]))[0].contains("above 0 and below 1"), "{wrong}");
+        }
     }
 
     #[test]

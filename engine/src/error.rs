@@ -105,9 +105,15 @@ pub enum Error {
         /// What would make it fit.
         advice: String,
     },
-    /// No such device, or it was lost.
+    /// No such device, or it cannot be opened.
     #[error("device: {problem}")]
     Device {
+        /// What happened and what to do.
+        problem: String,
+    },
+    /// The device was there and is no more, or stopped answering.
+    #[error("device: {problem}")]
+    Lost {
         /// What happened and what to do.
         problem: String,
     },
@@ -158,7 +164,7 @@ pub enum Error {
 impl Error {
     /// True where the cause is what the user gave (exit code 2), false where the run itself failed (exit code 1).
     pub fn is_bad_input(&self) -> bool {
-        !matches!(self, Self::Kernel { .. } | Self::NonFinite { .. } | Self::Io { .. })
+        !matches!(self, Self::Lost { .. } | Self::Kernel { .. } | Self::NonFinite { .. } | Self::Io { .. })
     }
 }
 
@@ -185,6 +191,12 @@ mod tests {
         let error = Error::Config { problems: vec!["a".into(), "b".into()] };
         assert_eq!(error.to_string(), "invalid configuration:\n  - a\n  - b");
         assert!(error.is_bad_input());
+    }
+
+    #[test]
+    fn a_device_that_is_lost_is_a_failed_run_and_one_that_does_not_exist_is_bad_input() {
+        assert!(!Error::Lost { problem: "gone".into() }.is_bad_input());
+        assert!(Error::Device { problem: "there is no device \"gpu9\"".into() }.is_bad_input());
     }
 
     #[test]

@@ -19,8 +19,8 @@ pub use encode::{EncodeOptions, EncodeReport, Encoded, encode};
 pub use loader::{Cursor, Loader};
 pub use packing::pack;
 pub use record::{Content, Conversation, Format, Kind, Message, OnError, Record, Report};
-pub use set::{DataSet, ReadOptions, read_measured, read_set};
-pub use template::{ChatTemplate, Date, RenderOptions, Rendered};
+pub use set::{DataSet, ReadOptions, hold_out, read_measured, read_set};
+pub use template::{ChatTemplate, RenderOptions, Rendered};
 pub use tokenizer::{GgufVocabulary, Tokenizer};
 
 /// The label of a position that is not scored. Never an index.

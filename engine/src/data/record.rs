@@ -13,7 +13,6 @@
 //! | `text` | `text` | one text, trained throughout |
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -47,27 +46,6 @@ pub enum Format {
     Text,
     /// `question` and `answer`.
     QuestionAnswer,
-}
-
-impl FromStr for Format {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        Ok(match name {
-            "auto" => Self::Auto,
-            "messages" => Self::Messages,
-            "prompt_completion" => Self::PromptCompletion,
-            "instruction" => Self::Instruction,
-            "text" => Self::Text,
-            "question_answer" => Self::QuestionAnswer,
-            _ => {
-                return Err(format!(
-                    "unknown format {name:?}: use auto, messages, prompt_completion, instruction, text or \
-                     question_answer"
-                ));
-            }
-        })
-    }
 }
 
 /// What a file turned out to hold.

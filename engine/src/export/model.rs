@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::model::Model;
 use crate::model::architecture::{Architecture, SpecialTokens, TensorSpec};
 use crate::model::parameter::to_host;
-use crate::weights::Storage;
+use crate::weights::{Storage, tensor_error};
 
 /// Contents of `config.json` for weights stored as `storage` (F32, F16 or BF16).
 pub fn config_json(architecture: &Architecture, special: &SpecialTokens, storage: Storage) -> String {
@@ -21,6 +21,31 @@ pub fn config_json(architecture: &Architecture, special: &SpecialTokens, storage
         _ => "float32",
     };
     architecture.to_config_json(special, dtype)
+}
+
+/// Writes `model.safetensors` of a model that was trained whole. Each tensor is read back from the device when its turn
+/// comes, so that the weights do not exist a second time.
+///
+/// # Errors
+/// The writer's; device errors; [`crate::Error::Tensor`] for a tensor that was not trained. See
+/// [`super::stream::into_error`].
+pub async fn write_trained(out: &mut dyn Write, model: &Model, storage: Storage) -> io::Result<()> {
+    let specs = model.arch.tensor_specs();
+    let trained = model.trained();
+    let mut stream = Stream::begin(out, specs.clone(), storage)?;
+    for spec in &specs {
+        let mut values = Vec::with_capacity(spec.shape.iter().product());
+        // Tiles of one vocabulary matrix follow one another under one name.
+        for parameter in trained.iter().filter(|p| p.parts.iter().any(|part| part.name == spec.name)) {
+            let host = to_host(&parameter.value).await.map_err(wrong)?;
+            parameter.split(&host).filter(|(name, ..)| *name == spec.name).for_each(|(.., v)| values.extend(v));
+        }
+        if values.is_empty() {
+            return Err(wrong(tensor_error("model.safetensors", &spec.name, "was not trained".into())));
+        }
+        stream.tensor(&spec.name, &values)?;
+    }
+    stream.finish()
 }
 
 /// Every trained tensor by name, read back from the device: after full fine-tuning, all that [`write`] asks for.

@@ -5,16 +5,20 @@
 //! device. The host writes and reads the files; see [`crate::host::Folder`].
 
 use std::collections::HashMap;
+use std::io::{self, Write};
 
 use burn::tensor::Tensor;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::session::Session;
 use crate::data::Cursor;
 use crate::error::{Error, Result};
+use crate::export::stream::{Stream, into_error, wrong};
 use crate::host::Folder;
+use crate::model::architecture::TensorSpec;
 use crate::model::parameter::{Parameter, from_host, to_host};
+use crate::weights::Storage;
 
 /// Version of the format; a reader refuses any other.
 const VERSION: u32 = 1;
@@ -54,11 +58,108 @@ pub struct Done {
 /// Name and contents of one file of a checkpoint.
 pub type NamedFile = (String, Vec<u8>);
 
+/// A checkpoint on its way to files. The tensors stay on the device until the file that they belong to is written, so that
+/// weights and moments do not exist a second time.
+pub struct Checkpoint<'a> {
+    session: &'a Session,
+    state: Vec<u8>,
+}
+
+impl<'a> Checkpoint<'a> {
+    /// Names of the files. The state is last, so that a host which writes in order never leaves one without its tensors.
+    pub const FILES: [&'static str; 3] = [TRAINED, OPTIMISER, STATE];
+
+    /// The checkpoint of a session as it stands.
+    ///
+    /// # Errors
+    /// None in practice: the state is plain numbers and text.
+    pub fn new(session: &'a Session, cursor: Cursor, data_fingerprint: u64, done: Done, config: &str) -> Result<Self> {
+        let state = State {
+            version: VERSION,
+            step: session.step,
+            cursor,
+            data_fingerprint,
+            seed: session.seed,
+            done,
+            config: config.into(),
+        };
+        let state = serde_json::to_vec_pretty(&state).map_err(|e| broken(STATE, e.to_string()))?;
+        Ok(Self { session, state })
+    }
+
+    /// Writes one of [`Checkpoint::FILES`].
+    ///
+    /// # Errors
+    /// The writer's, and, inside an [`io::Error`] (see [`into_error`](crate::export::stream::into_error)):
+    /// [`Error::NonFinite`] where the last step made NaN or infinity, since a good checkpoint must not be replaced by one
+    /// that cannot go on; device errors while reading tensors back.
+    pub async fn write(&self, file: &str, out: &mut dyn Write) -> io::Result<()> {
+        let tensors: Vec<Kept> = match file {
+            TRAINED => self.parameters().map(|p| Kept::new(p, "", "", &p.value)).collect(),
+            OPTIMISER => self
+                .parameters()
+                .filter_map(|p| p.moments.as_ref().map(|moments| (p, moments)))
+                .flat_map(|(p, (first, second))| {
+                    [
+                        Kept::new(p, ".first", "first moment of ", first),
+                        Kept::new(p, ".second", "second moment of ", second),
+                    ]
+                })
+                .collect(),
+            STATE => return out.write_all(&self.state),
+            _ => return Err(wrong(broken(file, "is no file of a checkpoint".into()))),
+        };
+        let specs = tensors.iter().map(|t| TensorSpec { name: t.name.clone(), shape: t.tensor.dims().to_vec() });
+        let mut stream = Stream::begin(out, specs.collect(), Storage::F32)?;
+        for Kept { parameter, name, what, tensor } in &tensors {
+            let values = to_host(tensor).await.map_err(wrong)?;
+            if let Some((name, row)) = parameter.first_non_finite(&values) {
+                let step = Some(self.session.step);
+                return Err(wrong(Error::NonFinite { tensor: format!("{what}{name}"), row, step }));
+            }
+            stream.tensor(name, &values)?;
+        }
+        stream.finish()
+    }
+
+    /// All files in memory, for a host without a disk.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::write`].
+    pub async fn files(&self) -> Result<Vec<NamedFile>> {
+        let mut files = Vec::new();
+        for name in Self::FILES {
+            let mut bytes = Vec::new();
+            self.write(name, &mut bytes).await.map_err(|error| into_error(error, name))?;
+            files.push((name.to_string(), bytes));
+        }
+        Ok(files)
+    }
+
+    fn parameters(&self) -> impl Iterator<Item = &'a Parameter> {
+        self.session.model.trained().into_iter()
+    }
+}
+
+/// A tensor of a checkpoint.
+struct Kept<'a> {
+    parameter: &'a Parameter,
+    name: String,
+    /// What it is of the parameter, for messages.
+    what: &'static str,
+    tensor: &'a Tensor<2>,
+}
+
+impl<'a> Kept<'a> {
+    fn new(parameter: &'a Parameter, end: &str, what: &'static str, tensor: &'a Tensor<2>) -> Self {
+        Self { parameter, name: format!("{}{end}", key(parameter)), what, tensor }
+    }
+}
+
 /// The files of a checkpoint.
 ///
 /// # Errors
-/// [`Error::NonFinite`] where the last step made NaN or infinity: a good checkpoint must not be replaced by one that
-/// cannot go on. Device errors while reading tensors back.
+/// As [`Checkpoint::write`].
 pub async fn save(
     session: &Session,
     cursor: Cursor,
@@ -66,42 +167,7 @@ pub async fn save(
     done: Done,
     config: &str,
 ) -> Result<Vec<NamedFile>> {
-    let state = State {
-        version: VERSION,
-        step: session.step,
-        cursor,
-        data_fingerprint,
-        seed: session.seed,
-        done,
-        config: config.into(),
-    };
-    let state = serde_json::to_vec_pretty(&state).map_err(|e| broken(STATE, e.to_string()))?;
-    let (mut trained, mut moments) = (Vec::new(), Vec::new());
-    let read = async |parameter: &Parameter, tensor: &Tensor<2>, what: &str| -> Result<Vec<f32>> {
-        let values = to_host(tensor).await?;
-        match parameter.first_non_finite(&values) {
-            None => Ok(values),
-            Some((name, row)) => {
-                Err(Error::NonFinite { tensor: format!("{what}{name}"), row, step: Some(session.step) })
-            }
-        }
-    };
-    for parameter in session.model.trained() {
-        let shape = parameter.value.dims().to_vec();
-        trained.push((key(parameter), shape.clone(), read(parameter, &parameter.value, "").await?));
-        if let Some((first, second)) = &parameter.moments {
-            let first = read(parameter, first, "first moment of ").await?;
-            let second = read(parameter, second, "second moment of ").await?;
-            moments.push((format!("{}.first", key(parameter)), shape.clone(), first));
-            moments.push((format!("{}.second", key(parameter)), shape, second));
-        }
-    }
-    Ok(vec![
-        (TRAINED.into(), pack(TRAINED, &trained)?),
-        (OPTIMISER.into(), pack(OPTIMISER, &moments)?),
-        // Last, so that a host which writes in order never leaves a state without its tensors.
-        (STATE.into(), state),
-    ])
+    Checkpoint::new(session, cursor, data_fingerprint, done, config)?.files().await
 }
 
 /// Puts a checkpoint's trained parameters, moments and counters into a session built from the same configuration.
@@ -172,17 +238,6 @@ fn read(folder: &dyn Folder, name: &str) -> Result<Vec<u8>> {
     let mut bytes = vec![0; file.len() as usize];
     file.read(0, &mut bytes)?;
     Ok(bytes)
-}
-
-fn pack(file: &str, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<Vec<u8>> {
-    let views = tensors
-        .iter()
-        .map(|(name, shape, values)| {
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values));
-            Ok((name.as_str(), view.map_err(|e| broken(file, e.to_string()))?))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    safetensors::serialize(views, None).map_err(|e| broken(file, e.to_string()))
 }
 
 type Tensors = HashMap<String, (Vec<usize>, Vec<f32>)>;

@@ -2,7 +2,7 @@
 //!
 //! Everything that touches the outside world is the [`Host`]'s: files, the clock, the wish to stop.
 
-use super::checkpoint::{self, Done, NamedFile};
+use super::checkpoint::{Checkpoint, Done};
 use super::event::{Evaluated, Evaluation, Event, Finished, Landscape, Phase, StepMetrics};
 use super::schedule::Schedule;
 use super::session::{Session, StepOutcome};
@@ -24,7 +24,7 @@ pub trait Host {
     ///
     /// # Errors
     /// Whatever ends the run, such as a full disk.
-    fn save(&mut self, step: u64, files: Vec<NamedFile>) -> Result<String>;
+    fn save(&mut self, step: u64, checkpoint: &Checkpoint) -> Result<String>;
     /// Monotonic seconds.
     fn seconds(&self) -> f64;
     /// Highest device memory so far, in bytes; 0 where nobody knows.
@@ -119,7 +119,7 @@ pub async fn run(
             host.event(&Event::Step(metrics))?;
         }
         if plan.save_every > 0 && step % plan.save_every == 0 && !plan.comparison {
-            save(session, loader, plan, Done { tokens: trained_tokens, seconds: now - begin }, host).await?;
+            save(session, loader, plan, Done { tokens: trained_tokens, seconds: now - begin }, host)?;
             saved = step;
         }
         if plan.eval_every > 0 && step % plan.eval_every == 0 && step < plan.steps {
@@ -128,7 +128,7 @@ pub async fn run(
     }
     if saved != session.step && !plan.comparison {
         let done = Done { tokens: trained_tokens, seconds: host.seconds() - begin };
-        save(session, loader, plan, done, host).await?;
+        save(session, loader, plan, done, host)?;
     }
     if !interrupted {
         measure(session, sets, Phase::After, host).await?;
@@ -140,9 +140,9 @@ pub async fn run(
     Ok(finished)
 }
 
-async fn save(session: &Session, loader: &Loader, plan: &Plan, done: Done, host: &mut dyn Host) -> Result<()> {
-    let files = checkpoint::save(session, loader.cursor(), loader.fingerprint(), done, &plan.config).await?;
-    let path = host.save(session.step, files)?;
+fn save(session: &Session, loader: &Loader, plan: &Plan, done: Done, host: &mut dyn Host) -> Result<()> {
+    let checkpoint = Checkpoint::new(session, loader.cursor(), loader.fingerprint(), done, &plan.config)?;
+    let path = host.save(session.step, &checkpoint)?;
     host.event(&Event::Saved { step: session.step, path })
 }
 
