@@ -95,16 +95,17 @@ pub struct InitArgs {
 
 /// A model to use: by its path, with an adapter or without, or the one that a run trained.
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").args(["model", "run"]).required(true))]
 pub struct ModelArgs {
     /// Hugging Face folder or GGUF file.
-    #[arg(long, value_name = "DIR_OR_GGUF", required_unless_present = "run")]
+    #[arg(long, value_name = "DIR_OR_GGUF")]
     pub model: Option<String>,
     /// PEFT adapter to put on the model.
     #[arg(long, value_name = "DIR", requires = "model")]
     pub adapter: Option<PathBuf>,
     /// Folder of a finished run, in place of --model: its model with the adapter that it trained, or the model that it
     /// trained whole.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["model", "adapter"])]
+    #[arg(long, value_name = "DIR", conflicts_with = "adapter")]
     pub run: Option<PathBuf>,
 }
 

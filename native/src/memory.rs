@@ -65,13 +65,14 @@ pub struct Peaks {
     pub after_training: u64,
     /// The adapter or model is saved.
     pub after_saving: u64,
+    /// The baseline is trained too, where there is one.
+    pub at_end: u64,
 }
 
 impl Memory {
     /// What was planned beside what was measured. `on_cpu`: the device's memory is the process's.
     pub fn new(planned_bytes: Planned, measured: Peaks, on_cpu: bool) -> Self {
-        let highest = measured.after_saving.max(measured.after_training);
-        let other = (on_cpu && highest > 0).then(|| highest.saturating_sub(planned_bytes.total));
+        let other = (on_cpu && measured.at_end > 0).then(|| measured.at_end.saturating_sub(planned_bytes.total));
         Self { planned_bytes, measured_peak_resident_bytes: measured, other_bytes: other }
     }
 }

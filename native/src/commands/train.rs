@@ -314,6 +314,7 @@ impl Job<'_> {
                 .as_ref()
                 .map(|(objective, t)| BaselineMeasured { objective: objective.clone(), after: t.evaluations.after }),
         };
+        let peaks = Peaks { at_end: memory::peak_resident_bytes(), ..main.peaks };
         let speeds: Vec<f64> = metrics.iter().map(|m| m.tokens_per_second).collect();
         let summary = Summary {
             temper: env!("CARGO_PKG_VERSION").into(),
@@ -322,7 +323,7 @@ impl Job<'_> {
             seed: self.config.run.seed,
             tokens_per_second: speeds.iter().sum::<f64>() / speeds.len().max(1) as f64,
             peak_device_bytes: metrics.iter().map(|m| m.peak_device_bytes).max().unwrap_or(0),
-            memory: Memory::new(Planned::of(self.config, self.files), main.peaks, self.device.is_cpu()),
+            memory: Memory::new(Planned::of(self.config, self.files), peaks, self.device.is_cpu()),
             retention: retention.clone(),
         };
         self.folder.write_summary(&summary)?;
