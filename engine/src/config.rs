@@ -267,6 +267,18 @@ fn data_and_run(reader: &mut Reader) -> (DataSection, RunSection) {
         reader.problem(D, "cutoff_length", problem);
     }
 
+    if data.target.is_some() && data.hold_out.is_some() {
+        // As with steps and epochs, an override beats the file.
+        match (reader.origin(D, "target"), reader.origin(D, "hold_out")) {
+            (Origin::Set(..), Origin::Line(_)) => data.hold_out = None,
+            (Origin::Line(_), Origin::Set(..)) => data.target = None,
+            (target, hold_out) => {
+                let problem = "target and hold_out both say what is measured: leave one out";
+                reader.problem_at(target.max(hold_out), D, "hold_out", problem);
+            }
+        }
+    }
+
     match (reader.origin(R, "steps"), reader.origin(R, "epochs")) {
         (Origin::Missing, Origin::Missing) if run.steps.is_none() => run.epochs = run.epochs.or(Some(1.0)),
         (Origin::Missing, Origin::Missing) => {}
@@ -631,6 +643,22 @@ x = 1
         let found = problems(with(SMALL, &[("run.recompute", "true"), ("run.gradient_checkpointing", "true")]));
         assert_eq!(found[0], "--set run.recompute: [run] recompute: true is not one of auto, always, never");
         assert!(found[1].contains("did you mean run.recompute?"), "{found:#?}");
+    }
+
+    #[test]
+    fn a_part_of_the_data_is_held_out_or_another_file_is_the_target() {
+        assert_eq!(parse(SMALL).unwrap().data.hold_out, None);
+        let config = with(SMALL, &[("data.hold_out", "0.1")]).unwrap();
+        assert_eq!(config.data.hold_out, Some(0.1));
+        assert_eq!(config.with(&[]).unwrap(), config);
+        let found = problems(with(SMALL, &[("data.target", "t"), ("data.hold_out", "0.1")]));
+        assert!(found[0].contains("leave one out"), "{found:#?}");
+        let file = SMALL.replace("[data]", "[data]\nhold_out = 0.2");
+        let data = with(&file, &[("data.target", "t")]).unwrap().data;
+        assert_eq!((data.target.as_deref(), data.hold_out), (Some("t"), None), "an override beats the file");
+        for wrong in ["0", "1", "nan", "a"] {
+            assert!(problems(with(SMALL, &[("data.hold_out", wrong)]))[0].contains("above 0 and below 1"), "{wrong}");
+        }
     }
 
     #[test]

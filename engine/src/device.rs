@@ -186,9 +186,9 @@ impl Device {
     /// Waits until everything submitted is done.
     ///
     /// # Errors
-    /// [`Error::Device`] when the device was lost.
+    /// [`Error::Lost`].
     pub fn sync(&self) -> Result<()> {
-        self.burn.sync().map_err(|e| Error::Device { problem: format!("{} was lost: {e:?}", self.name) })
+        self.burn.sync().map_err(|e| Error::Lost { problem: format!("{} was lost: {e:?}", self.name) })
     }
 
     /// Bytes that the device's memory pools have reserved, where the backend tells.

@@ -105,9 +105,15 @@ pub enum Error {
         /// What would make it fit.
         advice: String,
     },
-    /// No such device, or it was lost.
+    /// No such device, or it cannot be opened.
     #[error("device: {problem}")]
     Device {
+        /// What happened and what to do.
+        problem: String,
+    },
+    /// The device was there and is no more, or stopped answering.
+    #[error("device: {problem}")]
+    Lost {
         /// What happened and what to do.
         problem: String,
     },
@@ -171,6 +177,7 @@ impl Error {
             Self::Label { .. } => "label",
             Self::Limit { .. } => "limit",
             Self::Device { .. } => "device",
+            Self::Lost { .. } => "lost",
             Self::Kernel { .. } => "kernel",
             Self::NonFinite { .. } => "non_finite",
             Self::Checkpoint { .. } => "checkpoint",
@@ -181,7 +188,7 @@ impl Error {
 
     /// True where the cause is what the user gave (exit code 2), false where the run itself failed (exit code 1).
     pub fn is_bad_input(&self) -> bool {
-        !matches!(self, Self::Kernel { .. } | Self::NonFinite { .. } | Self::Io { .. })
+        !matches!(self, Self::Lost { .. } | Self::Kernel { .. } | Self::NonFinite { .. } | Self::Io { .. })
     }
 }
 
@@ -226,6 +233,7 @@ mod tests {
             Error::Label { row: 0, label: 0, vocab: 0 },
             Error::Limit { what: text(), needed: 0, allowed: 0, adapter: text(), advice: text() },
             Error::Device { problem: text() },
+            Error::Lost { problem: text() },
             Error::Kernel { name: text(), message: text() },
             Error::NonFinite { tensor: text(), row: 0, step: None },
             Error::Checkpoint { field: text(), problem: text() },
@@ -247,6 +255,12 @@ mod tests {
             kinds.insert(error.kind());
         }
         assert_eq!(kinds.len(), errors.len());
+    }
+
+    #[test]
+    fn a_device_that_is_lost_is_a_failed_run_and_one_that_does_not_exist_is_bad_input() {
+        assert!(!Error::Lost { problem: "gone".into() }.is_bad_input());
+        assert!(Error::Device { problem: "there is no device \"gpu9\"".into() }.is_bad_input());
     }
 
     #[test]

@@ -355,6 +355,11 @@ impl Range {
         Self { least, most, without_most: true, ..Self::ANY }
     }
 
+    /// Of these numbers those below `most`.
+    pub const fn below(self, most: f64) -> Self {
+        Self { most, without_most: true, ..self }
+    }
+
     /// Of these numbers those that are finite in single precision, too.
     pub const fn single(self) -> Self {
         let (low, high) = (f32::MIN as f64, f32::MAX as f64);
@@ -378,6 +383,7 @@ impl Range {
             (Some(least), None) if self.without_least => format!("a finite number above {least}"),
             (Some(least), None) => format!("a finite number of at least {least}"),
             (None, Some(most)) => format!("a finite number of at most {most}"),
+            (Some(least), Some(most)) if self.without_least => format!("a number above {least} and below {most}"),
             (Some(least), Some(most)) if self.without_most => format!("at least {least} and below {most}"),
             (Some(least), Some(most)) => format!("within {least} to {most}"),
         }

@@ -33,10 +33,12 @@ pub struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Fine-tune a model; without a configuration, a small embedded one on embedded data.
+    /// Fine-tune a model: with --model and --data, with a configuration, or, with neither, a small embedded demo.
     Train(TrainArgs),
     /// Print a configuration with all its defaults, each key explained.
     Config(ConfigArgs),
+    /// Write a commented configuration to begin with.
+    Init(InitArgs),
     /// Measure loss and perplexity of a model on a text or a data set.
     Eval(EvalArgs),
     /// List the adapters of this machine, their limits, and which one would be chosen and why.
@@ -56,12 +58,21 @@ pub enum Command {
 /// Arguments of `temper train`.
 #[derive(Debug, Args)]
 pub struct TrainArgs {
-    /// Configuration file in TOML; without one, the embedded model is trained on the embedded data.
+    /// Configuration file in TOML. Without one, --model and --data are enough; without those too, the embedded model is
+    /// trained on the embedded data.
     pub config: Option<PathBuf>,
+    /// Hugging Face folder or GGUF file to fine-tune; the same as `--set model.path=...`.
+    #[arg(long, value_name = "DIR_OR_GGUF")]
+    pub model: Option<String>,
+    /// JSONL or text to train on; the same as `--set data.train=...`. Without a configuration, the last tenth of it is
+    /// held out to measure what was learned.
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<String>,
     /// Override one value of the configuration, for example `--set run.steps=100`. May be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
-    /// Folder for everything that the run writes; must be empty or not exist yet.
+    /// Folder for everything that the run writes; must be empty or not exist yet. Without it, one below `runs`, named
+    /// after the configuration or after model and data.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Go on with the interrupted run in --out, from its last checkpoint. A configuration given again must be the run's
@@ -83,15 +94,41 @@ pub struct ConfigArgs {
     pub schema: bool,
 }
 
+/// Arguments of `temper init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// File to write; never overwritten.
+    #[arg(default_value = "temper.toml")]
+    pub file: PathBuf,
+    /// Hugging Face folder or GGUF file to fine-tune.
+    #[arg(long, value_name = "DIR_OR_GGUF")]
+    pub model: Option<String>,
+    /// JSONL or text to train on.
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<String>,
+}
+
+/// A model to use: by its path, with an adapter or without, or the one that a run trained.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").args(["model", "run"]).required(true))]
+pub struct ModelArgs {
+    /// Hugging Face folder or GGUF file.
+    #[arg(long, value_name = "DIR_OR_GGUF")]
+    pub model: Option<String>,
+    /// PEFT adapter to put on the model.
+    #[arg(long, value_name = "DIR", requires = "model")]
+    pub adapter: Option<PathBuf>,
+    /// Folder of a finished run, in place of --model: its model with the adapter that it trained, or the model that it
+    /// trained whole.
+    #[arg(long, value_name = "DIR", conflicts_with = "adapter")]
+    pub run: Option<PathBuf>,
+}
+
 /// Arguments of `temper eval`.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// Hugging Face folder or GGUF file.
-    #[arg(long, value_name = "DIR_OR_GGUF")]
-    pub model: String,
-    /// PEFT adapter to put on the model.
-    #[arg(long, value_name = "DIR")]
-    pub adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArgs,
     #[command(flatten)]
     pub input: EvalInput,
     /// Print one JSON object with `loss`, `perplexity` and `tokens`.
@@ -122,12 +159,8 @@ pub struct DevicesArgs {
 /// Arguments of `temper generate`.
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
-    /// Hugging Face folder or GGUF file.
-    #[arg(long, value_name = "DIR_OR_GGUF")]
-    pub model: String,
-    /// PEFT adapter to put on the model.
-    #[arg(long, value_name = "DIR")]
-    pub adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArgs,
     /// What to answer.
     #[arg(long)]
     pub prompt: String,
@@ -257,12 +290,8 @@ pub struct LossArgs {
 /// Arguments of `temper logits`.
 #[derive(Debug, Args)]
 pub struct LogitsArgs {
-    /// Hugging Face folder or GGUF file.
-    #[arg(long, value_name = "DIR_OR_GGUF")]
-    pub model: String,
-    /// PEFT adapter to put on the model.
-    #[arg(long, value_name = "DIR")]
-    pub adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArgs,
     /// Token ids, for example `1,2,3`.
     #[arg(long, value_delimiter = ',', required = true, value_name = "IDS")]
     pub tokens: Vec<u32>,
@@ -340,6 +369,12 @@ mod tests {
             "temper --device vulkan train --out runs/a --resume",
             "temper config run.toml --set run.steps=3",
             "temper config --schema",
+            "temper train --model m --data d.jsonl",
+            "temper train run.toml --model m --data d.jsonl --set run.steps=3",
+            "temper init",
+            "temper init --model m --data d.jsonl run.toml",
+            "temper eval --run runs/a --data d.jsonl",
+            "temper generate --run runs/a --prompt hello",
             "temper eval --model m --text t.txt --json",
             "temper eval --model m --data d.jsonl",
             "temper devices",
@@ -368,6 +403,10 @@ mod tests {
         for line in [
             "temper",
             "temper eval --model m",
+            "temper eval --text t",
+            "temper eval --run r --model m --text t",
+            "temper eval --run r --adapter a --text t",
+            "temper generate --adapter a --prompt x",
             "temper eval --model m --text t --data d",
             "temper train --set steps=3",
             "temper train --resume",

@@ -75,19 +75,10 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::R
 }
 
 /// Writes a folder of files so that it is complete or absent: into a temporary one beside it, which is then renamed.
-/// A folder that is already there is replaced.
+/// A folder that is already there is replaced. `fill` writes what is better not held in memory whole.
 ///
 /// # Errors
-/// [`Error::Io`]; the temporary folder is gone then.
-pub fn write_folder_atomically(path: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
-    write_folder_with(path, files, |_| Ok(()))
-}
-
-/// As [`write_folder_atomically`], with what `fill` writes into the folder besides `files`: for what is better not held in
-/// memory whole.
-///
-/// # Errors
-/// As [`write_folder_atomically`], and those of `fill`.
+/// [`Error::Io`], and those of `fill`; the temporary folder is gone then.
 pub fn write_folder_with(
     path: &Path,
     files: &[(String, Vec<u8>)],
@@ -101,9 +92,7 @@ pub fn write_folder_with(
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
         let temporary = builder.tempdir_in(parent)?;
         for (name, contents) in files {
-            let mut file = File::create_new(temporary.path().join(name))?;
-            file.write_all(contents)?;
-            file.sync_all()?;
+            write_new(&temporary.path().join(name), |out| out.write_all(contents))?;
         }
         fill(temporary.path())?;
         sync_folder(temporary.path())?;
@@ -118,7 +107,19 @@ pub fn write_folder_with(
     for (name, _) in files {
         check_name(name)?;
     }
-    attempt().map_err(|error| io_error(path, &error))
+    // The engine's errors travel inside those of its writers.
+    attempt().map_err(|error| error.downcast::<Error>().unwrap_or_else(|error| io_error(path, &error)))
+}
+
+/// Writes a file that is not there yet and forces it to the disk: for what is inside a folder that is not seen before it is
+/// whole.
+///
+/// # Errors
+/// The operating system's, and those of `write`.
+pub fn write_new(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, File::create_new(path)?);
+    write(&mut out)?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
 
 /// Clears away what an interrupted write left in this folder. Failing to is harmless and not reported.
@@ -312,10 +313,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("step-1");
         for contents in [b"1".to_vec(), b"2".to_vec()] {
-            write_folder_atomically(&path, &[("a".into(), contents.clone()), ("b".into(), vec![])]).unwrap();
+            write_folder_with(&path, &[("a".into(), contents.clone()), ("b".into(), vec![])], |_| Ok(())).unwrap();
             assert_eq!(fs::read(path.join("a")).unwrap(), contents);
         }
-        assert!(write_folder_atomically(&folder.path().join("step-2"), &[("../x".into(), vec![])]).is_err());
+        assert!(write_folder_with(&folder.path().join("step-2"), &[("../x".into(), vec![])], |_| Ok(())).is_err());
         let failed = write_folder_with(&path, &[], |_| Err(io::Error::from(io::ErrorKind::StorageFull)));
         assert!(failed.is_err());
         assert_eq!(fs::read(path.join("a")).unwrap(), b"2", "an attempt that fails leaves the folder of the last one");

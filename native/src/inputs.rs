@@ -1,22 +1,26 @@
 //! What a command is given: models, adapters and data sets by path, and the small ones embedded in the program.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use temper_engine::config::AdapterKind;
 use temper_engine::export::peft;
 use temper_engine::host::{Folder, MemoryFolder};
 use temper_engine::model::Model;
 use temper_engine::model::files::ModelFiles;
 use temper_engine::model::load::Hold;
+use temper_engine::train::result::{ADAPTER, MODEL};
 use temper_engine::{Device, Error, Result};
 
+use crate::cli::ModelArgs;
 use crate::files::{MappedFile, OsFolder, io_error};
+use crate::run_folder::RunFolder;
 
 /// Paths that begin with this name files inside the program.
 pub const EMBEDDED: &str = "embedded:";
 
-/// The configuration that `temper train` runs without an argument.
+/// The configuration that `temper train` runs without any argument.
 pub const DEMO_CONFIG: &str = include_str!("../demo/train.toml");
 
 /// Files inside the program, by name.
@@ -56,17 +60,50 @@ pub fn open_folder(path: &str) -> Result<Box<dyn Folder>> {
     })
 }
 
-/// Puts a model that is only used on a device, with an adapter where one is given.
-///
-/// # Errors
-/// As [`ModelFiles::load`], and an adapter that does not fit.
-pub fn load_frozen(files: &ModelFiles, device: &Device, adapter: Option<&Path>) -> Result<Model> {
-    let mut model = files.load(device, Hold::F32, false, 0)?;
-    if let Some(path) = adapter {
-        let (settings, values) = peft::read(&OsFolder::open(path)?)?;
-        model.load_lora(&settings, values, &path.display().to_string())?;
+/// A model that is only used: its files, and the adapter to put on it.
+pub struct ModelInUse {
+    /// Description, weights and tokenizer.
+    pub files: ModelFiles,
+    adapter: Option<PathBuf>,
+}
+
+impl ModelInUse {
+    /// Opens what `--model` and `--adapter` name, or what the run of `--run` trained.
+    ///
+    /// # Errors
+    /// What is missing or malformed, with its file; [`Error::Missing`] for a run that has not come to its end.
+    pub fn open(args: &ModelArgs) -> Result<Self> {
+        let Some(run) = &args.run else {
+            let path = args.model.as_deref().unwrap_or_default();
+            return Ok(Self { files: open_model(path)?, adapter: args.adapter.clone() });
+        };
+        let config = RunFolder::look_into(run)?.config()?;
+        let result = run.join(if config.adapter.kind == AdapterKind::Lora { ADAPTER } else { MODEL });
+        if !result.is_dir() {
+            let problem = format!(
+                "is not there: the run has not come to its end; go on with it: temper train --out {} --resume",
+                run.display()
+            );
+            return Err(Error::Missing { path: result.display().to_string(), problem });
+        }
+        match config.adapter.kind {
+            AdapterKind::Lora => Ok(Self { files: open_model(&config.model.path)?, adapter: Some(result) }),
+            AdapterKind::None => Ok(Self { files: open_model(&result.display().to_string())?, adapter: None }),
+        }
     }
-    Ok(model)
+
+    /// Puts the model on a device, with its adapter.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::load`], and an adapter that does not fit.
+    pub fn load(&self, device: &Device) -> Result<Model> {
+        let mut model = self.files.load(device, Hold::F32, false, 0)?;
+        if let Some(path) = &self.adapter {
+            let (settings, values) = peft::read(&OsFolder::open(path)?)?;
+            model.load_lora(&settings, values, &path.display().to_string())?;
+        }
+        Ok(model)
+    }
 }
 
 fn embedded_folder(name: &str) -> Result<MemoryFolder> {

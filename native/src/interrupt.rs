@@ -1,8 +1,7 @@
 //! Ctrl-C and what else asks a process to stop: the first time a run stops after the step under way and saves a checkpoint,
 //! the second time the process ends at once.
 //!
-//! The C library's `signal` is all that is needed, and every platform with a terminal has it; a crate for it would change
-//! the features of dependencies that burn shares, which compiles burn again.
+//! The C library's `signal` is all that is needed, and every platform with a terminal has it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -35,49 +34,40 @@ impl std::error::Error for Interrupted {}
 
 #[cfg(any(unix, windows))]
 mod signals {
+    use libc::{SIG_DFL, SIG_IGN, SIGINT, c_int, sighandler_t, signal};
+
     use super::{Ordering, REQUESTED};
 
-    const DEFAULT: usize = 0;
-    const IGNORE: usize = 1;
-    const INTERRUPT: i32 = 2;
-    #[cfg(unix)]
-    const TERMINATE: i32 = 15;
-
-    unsafe extern "C" {
-        fn signal(number: i32, handler: usize) -> usize;
-    }
-
-    extern "C" fn stop(number: i32) {
+    extern "C" fn stop(number: c_int) {
         REQUESTED.store(true, Ordering::Relaxed);
         // SAFETY: `signal` is among the functions that a handler may call. The next one of this kind ends the process.
-        unsafe { signal(number, DEFAULT) };
+        unsafe { signal(number, SIG_DFL) };
     }
 
     /// Starts listening.
     pub fn listen() {
-        let handler = stop as extern "C" fn(i32) as usize;
+        let handler = stop as extern "C" fn(c_int) as sighandler_t;
         // SAFETY: the handler only stores to an atomic and calls `signal`. A signal that was ignored when the process
         // began (`nohup`, a background job of a shell without job control) stays ignored.
         unsafe {
-            if signal(INTERRUPT, handler) == IGNORE {
-                signal(INTERRUPT, IGNORE);
+            if signal(SIGINT, handler) == SIG_IGN {
+                signal(SIGINT, SIG_IGN);
             }
             // What a scheduler or `docker stop` sends before it kills.
             #[cfg(unix)]
-            if signal(TERMINATE, handler) == IGNORE {
-                signal(TERMINATE, IGNORE);
+            if signal(libc::SIGTERM, handler) == SIG_IGN {
+                signal(libc::SIGTERM, SIG_IGN);
             }
         }
     }
 
     /// Lets a write beyond `ulimit -f` fail with an error, like one to a full disk, instead of ending the process.
     pub fn ignore_file_size_signal() {
+        // SAFETY: ignoring a signal runs no code.
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-        {
-            const FILE_SIZE: i32 = 25;
-            // SAFETY: ignoring a signal runs no code.
-            unsafe { signal(FILE_SIZE, IGNORE) };
-        }
+        unsafe {
+            signal(libc::SIGXFSZ, SIG_IGN)
+        };
     }
 }
 

@@ -13,6 +13,8 @@ mod output;
 mod progress;
 mod report;
 mod run_folder;
+mod settings;
+mod templates;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Train(args) => commands::train::run(args, &global),
         Command::Config(args) => commands::config::run(args, &global),
+        Command::Init(args) => commands::init::run(args),
         Command::Eval(args) => commands::eval::run(args, &global),
         Command::Devices(args) => commands::devices::run(args, &global),
         Command::Generate(args) => commands::generate::run(args, &global),
@@ -91,8 +94,13 @@ mod tests {
     fn an_errors_kind_decides_the_exit_code_through_any_context() {
         let bad: Result<(), _> = Err(temper_engine::Error::Device { problem: "none".into() });
         assert!(is_bad_input(&bad.context("while starting").unwrap_err()));
-        let failed: Result<(), _> = Err(temper_engine::Error::Kernel { name: "gate".into(), message: "lost".into() });
-        assert!(!is_bad_input(&failed.context("while training").unwrap_err()));
+        for failed in [
+            temper_engine::Error::Kernel { name: "gate".into(), message: "refused".into() },
+            temper_engine::Error::Lost { problem: "the GPU stopped answering".into() },
+        ] {
+            let failed: Result<(), _> = Err(failed);
+            assert!(!is_bad_input(&failed.context("while training").unwrap_err()));
+        }
     }
 
     #[test]

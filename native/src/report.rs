@@ -1,19 +1,21 @@
 //! The report of a run: one HTML file that needs nothing else, in light and dark, with the plots as inline SVG.
 //!
-//! Place in the flow: run folder (metrics, summary, landscapes, configuration) -> [report] -> `report.html`. The plots are
-//! drawn in placeholder colours which `templates/report.css` maps to the reader's colour scheme.
+//! Place in the flow: run folder (metrics, summary, landscapes, configuration) -> [report] -> `report.html`. Here are the
+//! numbers and the plots; `templates/report.html` is the page around them, and `templates/report.css` maps the placeholder
+//! colours of the plots to the reader's colour scheme.
 
-use std::fmt::Write as _;
 use std::ops::Range;
 
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
+use serde::Serialize;
 use temper_engine::train::event::{Evaluated, Evaluation, Landscape, StepMetrics};
 
 use crate::progress::{change, duration, grouped, number};
 use crate::run_folder::{Landscapes, Measured, Summary};
+use crate::templates::{self, escape};
 
 /// Everything that a report shows.
 pub struct Report<'a> {
@@ -66,6 +68,57 @@ struct Line {
     points: Vec<(f64, f64)>,
 }
 
+/// What the template shows; it does no more than put it in order.
+#[derive(Serialize)]
+struct Page<'a> {
+    style: &'static str,
+    title: String,
+    subtitle: String,
+    /// None without both a target and a general set.
+    race: Option<Figure>,
+    retention: Table,
+    steps_a_point: usize,
+    curves: Vec<Figure>,
+    /// First and last logged step.
+    ends: Table,
+    landscapes: Vec<Figure>,
+    gates: Vec<Key>,
+    facts: Vec<Fact>,
+    config: &'a str,
+}
+
+#[derive(Serialize)]
+struct Figure {
+    title: String,
+    unit: String,
+    keys: Vec<Key>,
+    svg: String,
+}
+
+#[derive(Serialize)]
+struct Key {
+    name: String,
+    colour: String,
+}
+
+#[derive(Serialize)]
+struct Table {
+    columns: &'static [&'static str],
+    rows: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    cells: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Fact {
+    name: &'static str,
+    value: String,
+}
+
 /// Makes the report.
 ///
 /// # Errors
@@ -73,69 +126,27 @@ struct Line {
 pub fn render(report: &Report) -> Result<String> {
     let Report { summary, landscapes, .. } = report;
     let objective = &summary.started.objective;
-    let title = format!("{objective} on {}", summary.started.model);
-    let mut body = String::new();
-
-    write!(body, "<h1>{}</h1>\n<p>{}</p>\n", escape(&title), escape(&subtitle(summary)))?;
-    body.push_str("<h2>What was learned and what was kept</h2>\n");
-    body.push_str(&race(report)?.replacen("<figure>", "<figure class=\"race\">", 1));
-    body.push_str(&retention_table(summary));
-
-    body.push_str("<h2>Training</h2>\n");
-    let group = group_size(report.metrics.len());
-    if group > 1 {
-        writeln!(body, "<p>Each point of a curve is the mean of {group} logged steps.</p>")?;
-    }
-    body.push_str("<div class=\"grid\">\n");
-    body.push_str(&curves(report)?);
-    body.push_str("</div>\n");
-    body.push_str(&steps_table(report));
-
     let baseline = report.baseline_landscape.map(|map| (format!("after {}", baseline_name(summary)), map));
-    let maps: Vec<(String, &Landscape)> = [("before", &landscapes.before), ("after", &landscapes.after)]
-        .into_iter()
-        .filter_map(|(when, map)| {
-            let name = if when == "after" { format!("after {objective}") } else { when.to_string() };
-            map.as_ref().map(|map| (name, map))
-        })
-        .chain(baseline)
-        .filter(|(_, map)| map.tokens() > 0)
-        .collect();
-    if !maps.is_empty() {
-        body.push_str(
-            "<h2>Training tokens by probability and entropy</h2>\n<p>Each cell holds the training tokens whose label has \
-             this probability under the model while its whole distribution has this entropy. Stronger colour: more \
-             tokens (logarithmic). Hue: the mean gate they get. No token can lie below the curve. Left of and below the \
-             dashed lines are confident conflicts: the model is sure, and the label disagrees.</p>\n<p>",
-        );
-        for (_, colour, name) in GATES {
-            write!(
-                body,
-                "<span class=\"key\"><i class=\"cell\" style=\"background:{}\"></i>{name}</span>",
-                css(colour)
-            )?;
-        }
-        body.push_str("</p>\n<div class=\"grid\">\n");
-        for (name, map) in &maps {
-            body.push_str(&landscape(name, map)?);
-        }
-        body.push_str("</div>\n");
-    }
-
-    body.push_str("<h2>Run</h2>\n");
-    body.push_str(&facts(summary));
-    write!(
-        body,
-        "<h2>Configuration</h2>\n<details><summary>config.toml, resolved</summary><pre>{}</pre></details>\n",
-        escape(report.config)
-    )?;
-    Ok(format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-         content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n<style>\n{}</style>\n</head>\n<body>\n{body}\
-         </body>\n</html>\n",
-        escape(&format!("Temper: {title}")),
-        include_str!("../templates/report.css"),
-    ))
+    let maps = [("before".to_string(), &landscapes.before), (format!("after {objective}"), &landscapes.after)];
+    let maps = maps.into_iter().filter_map(|(name, map)| Some((name, map.as_ref()?))).chain(baseline);
+    let page = Page {
+        style: include_str!("../templates/report.css"),
+        title: format!("{objective} on {}", summary.started.model),
+        subtitle: subtitle(summary),
+        race: race(report)?,
+        retention: retention_table(summary),
+        steps_a_point: group_size(report.metrics.len()),
+        curves: curves(report)?,
+        ends: steps_table(report),
+        landscapes: maps
+            .filter(|(_, map)| map.tokens() > 0)
+            .map(|(name, map)| landscape(&name, map))
+            .collect::<Result<_>>()?,
+        gates: GATES.iter().map(|(_, colour, name)| Key { name: (*name).into(), colour: css(*colour) }).collect(),
+        facts: facts(summary),
+        config: report.config,
+    };
+    templates::render("report.html", page)
 }
 
 fn subtitle(summary: &Summary) -> String {
@@ -157,7 +168,7 @@ fn baseline_name(summary: &Summary) -> &str {
 }
 
 /// The curves over steps, one figure each.
-fn curves(report: &Report) -> Result<String> {
+fn curves(report: &Report) -> Result<Vec<Figure>> {
     let objective = &report.summary.started.objective;
     let base = baseline_name(report.summary);
     let line = |name: String, colour, of: fn(&StepMetrics) -> f64, from: &[StepMetrics]| Line {
@@ -213,18 +224,12 @@ fn curves(report: &Report) -> Result<String> {
             vec![main("", MAIN, |m| m.tokens_per_second), other("", |m| m.tokens_per_second)],
         ),
     ];
-    let mut html = String::new();
-    for (title, unit, lines) in figures {
+    let drawn = figures.into_iter().filter_map(|(title, unit, lines)| {
         let lines: Vec<_> = lines.into_iter().filter(|line| !line.points.is_empty()).collect();
-        if !lines.is_empty() {
-            let drawn = svg(SIZE, title, |root| line_plot(root, &lines))?;
-            html.push_str(&figure(title, unit, &lines, &drawn));
-        }
-    }
-    if html.is_empty() {
-        html.push_str("<p>No step was logged.</p>\n");
-    }
-    Ok(html)
+        let svg = || svg(SIZE, title, |root| line_plot(root, &lines));
+        (!lines.is_empty()).then(|| Ok(figure(title, unit, &lines, svg()?)))
+    });
+    drawn.collect()
 }
 
 fn line_plot(root: &Root, lines: &[Line]) -> Result<()> {
@@ -247,18 +252,12 @@ fn line_plot(root: &Root, lines: &[Line]) -> Result<()> {
 
 /// The race in one plane: every result as a point, general perplexity across, target perplexity up. Down is learned, right
 /// is forgotten.
-fn race(report: &Report) -> Result<String> {
+fn race(report: &Report) -> Result<Option<Figure>> {
     let summary = report.summary;
     let point = |measured: &Measured| Some((measured.general?.perplexity, measured.target?.perplexity));
     let retention = &summary.retention;
     let base = retention.baseline.as_ref();
-    let Some(before) = point(&retention.before) else {
-        return Ok(
-            "<p>Without both a target and a general set (<code>[data] target</code>, <code>general</code>) there \
-                   is nothing to compare.</p>\n"
-                .into(),
-        );
-    };
+    let Some(before) = point(&retention.before) else { return Ok(None) };
     let after: Vec<(String, RGBColor, (f64, f64))> = [
         point(&retention.after).map(|p| (format!("after {}", summary.started.objective), MAIN, p)),
         base.and_then(|b| point(&b.after)).map(|p| (format!("after {}", baseline_name(summary)), BASE, p)),
@@ -298,15 +297,11 @@ fn race(report: &Report) -> Result<String> {
         .chain(after.iter().map(|(name, colour, _)| (name.clone(), *colour)))
         .map(|(name, colour)| Line { name, colour, points: vec![] })
         .collect();
-    Ok(figure(
-        "Target against general perplexity",
-        "best is straight down: learned, and nothing forgotten",
-        &keys,
-        &drawn,
-    ))
+    let best = "best is straight down: learned, and nothing forgotten";
+    Ok(Some(figure("Target against general perplexity", best, &keys, drawn)))
 }
 
-fn landscape(name: &str, map: &Landscape) -> Result<String> {
+fn landscape(name: &str, map: &Landscape) -> Result<Figure> {
     let cells = || {
         (0..Landscape::ENTROPY_BINS)
             .flat_map(|e| (0..Landscape::PROBABILITY_BINS).map(move |p| (e, p)))
@@ -338,7 +333,7 @@ fn landscape(name: &str, map: &Landscape) -> Result<String> {
         100.0 * map.conflict_share(),
         Landscape::ENTROPY_MAX
     );
-    Ok(figure(&capitalised(name), &unit, &[], &drawn))
+    Ok(figure(&capitalised(name), &unit, &[], drawn))
 }
 
 /// Draws onto an SVG of this size and names it for those who cannot see it.
@@ -430,109 +425,93 @@ fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     points.chunks(group).map(mean).collect()
 }
 
-fn figure(title: &str, unit: &str, lines: &[Line], drawing: &str) -> String {
-    let mut keys = String::new();
-    for line in lines {
-        let colour = match line.colour {
-            INK => "var(--ink)",
-            SECOND => "var(--second)",
-            BASE => "var(--base)",
-            _ => "var(--main)",
-        };
-        keys.push_str(&format!(
-            "<span class=\"key\"><i style=\"background:{colour}\"></i>{}</span>",
-            escape(line.name.trim())
-        ));
-    }
-    format!(
-        "<figure><figcaption>{}<small>{}</small>{keys}</figcaption>\n{drawing}</figure>\n",
-        escape(title),
-        escape(unit)
-    )
+fn figure(title: &str, unit: &str, lines: &[Line], svg: String) -> Figure {
+    let colour = |line: &Line| match line.colour {
+        INK => "var(--ink)",
+        SECOND => "var(--second)",
+        BASE => "var(--base)",
+        _ => "var(--main)",
+    };
+    let key = |line: &Line| Key { name: line.name.trim().into(), colour: colour(line).into() };
+    Figure { title: title.into(), unit: unit.into(), keys: lines.iter().map(key).collect(), svg }
 }
 
-fn retention_table(summary: &Summary) -> String {
+fn retention_table(summary: &Summary) -> Table {
     let retention = &summary.retention;
-    let mut rows = vec![("before".to_string(), retention.before)];
-    rows.push((format!("after {}", summary.started.objective), retention.after));
+    let mut measured = vec![("before".to_string(), retention.before)];
+    measured.push((format!("after {}", summary.started.objective), retention.after));
     if let Some(baseline) = &retention.baseline {
-        rows.push((format!("after {}", baseline.objective), baseline.after));
+        measured.push((format!("after {}", baseline.objective), baseline.after));
     }
     let cells = |now: Option<Evaluation>, before: Option<Evaluation>| match now {
-        None => "<td>-</td><td>-</td><td>-</td>".to_string(),
+        None => ["-"; 3].map(String::from),
         Some(now) => {
             let change = before.filter(|b| *b != now).map(|b| change(b.perplexity, now.perplexity));
-            format!(
-                "<td>{:.4}</td><td>{}</td><td>{}</td>",
-                now.loss,
-                number(now.perplexity),
-                change.unwrap_or_default()
-            )
+            [format!("{:.4}", now.loss), number(now.perplexity), change.unwrap_or_default()]
         }
     };
-    let mut html = String::from(
-        "<p></p><div class=\"scroll\"><table><thead><tr><th></th><th>target loss (nats/token)</th><th>target \
-         perplexity</th><th>change</th><th>general loss (nats/token)</th><th>general perplexity</th><th>change</th></tr>\
-         </thead><tbody>\n",
-    );
-    for (name, measured) in rows {
-        html.push_str(&format!(
-            "<tr><th>{}</th>{}{}</tr>\n",
-            escape(&name),
-            cells(measured.target, retention.before.target),
-            cells(measured.general, retention.before.general)
-        ));
+    let row = |(name, measured): (String, Measured)| {
+        let target = cells(measured.target, retention.before.target);
+        let general = cells(measured.general, retention.before.general);
+        Row { name, cells: target.into_iter().chain(general).collect() }
+    };
+    Table {
+        columns: &[
+            "target loss (nats/token)",
+            "target perplexity",
+            "change",
+            "general loss (nats/token)",
+            "general perplexity",
+            "change",
+        ],
+        rows: measured.into_iter().map(row).collect(),
     }
-    html.push_str("</tbody></table></div>\n");
-    html
 }
 
 /// First and last logged step, as numbers.
-fn steps_table(report: &Report) -> String {
-    let objective = &report.summary.started.objective;
-    let rows: Vec<(String, &StepMetrics)> =
-        [(objective.as_str(), report.metrics), (baseline_name(report.summary), report.baseline)]
-            .into_iter()
-            .flat_map(|(name, metrics)| {
-                let ends = [metrics.first(), metrics.last().filter(|_| metrics.len() > 1)];
-                ends.into_iter().flatten().map(move |m| (format!("{name}, step {}", m.step), m))
-            })
-            .collect();
-    if rows.is_empty() {
-        return String::new();
-    }
-    let mut html = String::from(
-        "<p></p><div class=\"scroll\"><table><thead><tr><th></th><th>trained tokens</th><th>gated loss (nats)</th>\
-         <th>cross entropy (nats)</th><th>gate mean</th><th>gate below 0.1</th><th>conflicts</th><th>gradient norm</th>\
-         <th>tokens/s</th></tr></thead><tbody>\n",
-    );
-    for (name, m) in rows {
-        html.push_str(&format!(
-            "<tr><th>{}</th><td>{}</td><td>{:.4}</td><td>{:.4}</td><td>{:.3}</td><td>{:.1} %</td><td>{:.2} %</td>\
-             <td>{}</td><td>{}</td></tr>\n",
-            escape(&name),
+fn steps_table(report: &Report) -> Table {
+    let objective = report.summary.started.objective.as_str();
+    let parts = [(objective, report.metrics), (baseline_name(report.summary), report.baseline)];
+    let row = |name: &str, m: &StepMetrics| Row {
+        name: format!("{name}, step {}", m.step),
+        cells: vec![
             grouped(m.tokens),
-            m.loss,
-            m.cross_entropy,
-            m.gate_mean,
-            100.0 * m.gate_below_0_1,
-            100.0 * m.conflict_share,
+            format!("{:.4}", m.loss),
+            format!("{:.4}", m.cross_entropy),
+            format!("{:.3}", m.gate_mean),
+            format!("{:.1} %", 100.0 * m.gate_below_0_1),
+            format!("{:.2} %", 100.0 * m.conflict_share),
             number(m.gradient_norm),
-            number(m.tokens_per_second)
-        ));
+            number(m.tokens_per_second),
+        ],
+    };
+    let ends = |(name, metrics): (&str, &[StepMetrics])| {
+        let ends = [metrics.first(), metrics.last().filter(|_| metrics.len() > 1)];
+        ends.into_iter().flatten().map(|m| row(name, m)).collect::<Vec<_>>()
+    };
+    Table {
+        columns: &[
+            "trained tokens",
+            "gated loss (nats)",
+            "cross entropy (nats)",
+            "gate mean",
+            "gate below 0.1",
+            "conflicts",
+            "gradient norm",
+            "tokens/s",
+        ],
+        rows: parts.into_iter().flat_map(ends).collect(),
     }
-    html.push_str("</tbody></table></div>\n");
-    html
 }
 
-fn facts(summary: &Summary) -> String {
+fn facts(summary: &Summary) -> Vec<Fact> {
     let Summary { started, finished, .. } = summary;
     let share = 100.0 * started.trainable as f64 / started.parameters.max(1) as f64;
     let memory = match summary.peak_device_bytes {
         0 => "not reported by the device".to_string(),
         bytes => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
     };
-    let rows = [
+    let facts = [
         ("Model", started.model.clone()),
         (
             "Parameters",
@@ -551,8 +530,7 @@ fn facts(summary: &Summary) -> String {
         ("Peak device memory", memory),
         ("Temper", summary.temper.clone()),
     ];
-    let rows = rows.map(|(name, value)| format!("<tr><th>{name}</th><td>{}</td></tr>\n", escape(&value)));
-    format!("<div class=\"scroll\"><table class=\"facts\"><tbody>\n{}</tbody></table></div>\n", rows.concat())
+    facts.into_iter().map(|(name, value)| Fact { name, value }).collect()
 }
 
 fn css(colour: RGBColor) -> String {
@@ -564,28 +542,13 @@ fn capitalised(text: &str) -> String {
     characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
 }
 
-/// Text as HTML, for element contents and quoted attributes.
-fn escape(text: &str) -> String {
-    let mut html = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => html.push_str("&amp;"),
-            '<' => html.push_str("&lt;"),
-            '>' => html.push_str("&gt;"),
-            '"' => html.push_str("&quot;"),
-            '\'' => html.push_str("&#39;"),
-            _ => html.push(character),
-        }
-    }
-    html
-}
-
 #[cfg(test)]
 mod tests {
     use temper_engine::kernels::row_stats::RowStats;
     use temper_engine::train::event::{Finished, Phase, Started};
 
     use super::*;
+    use crate::memory::Memory;
     use crate::run_folder::{BaselineMeasured, Retention};
 
     fn summary() -> Summary {
@@ -606,6 +569,7 @@ mod tests {
             seed: 42,
             tokens_per_second: 1234.5,
             peak_device_bytes: 734_003_200,
+            memory: Memory::default(),
             retention: Retention {
                 before: Measured { target: set(1.52), general: set(3.05) },
                 after: Measured { target: set(0.83), general: set(3.07) },

@@ -23,7 +23,8 @@ use temper_engine::config::Config;
 use temper_engine::train::event::{Evaluated, Evaluation, Finished, Landscape, Phase, Started, StepMetrics};
 use temper_engine::{Error, Result};
 
-use crate::files::{io_error, remove_partial, write_atomically, write_folder_atomically, write_folder_with};
+use crate::files::{io_error, remove_partial, write_atomically, write_folder_with, write_new};
+use crate::memory::Memory;
 
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
@@ -57,6 +58,9 @@ pub struct Summary {
     pub tokens_per_second: f64,
     /// Highest device memory, in bytes; 0 where the device does not say.
     pub peak_device_bytes: u64,
+    /// Where the memory goes.
+    #[serde(default)]
+    pub memory: Memory,
     /// Loss on the target set and on the general set.
     pub retention: Retention,
 }
@@ -171,7 +175,18 @@ impl RunFolder {
         Ok(Reserved { run: Self { path: path.to_path_buf() }, existed })
     }
 
-    /// Opens the folder of a run to go on with it or to read it, and clears away what a killed process left.
+    /// Opens the folder of a run to read it. Nothing in it is touched: the run may be going on.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it holds no run.
+    pub fn look_into(path: &Path) -> Result<Self> {
+        if path.join(CONFIG).is_file() {
+            return Ok(Self { path: path.to_path_buf() });
+        }
+        Err(Error::Config { problems: vec![format!("{}: holds no run ({CONFIG} is missing)", path.display())] })
+    }
+
+    /// Opens the folder of a run to go on with it, and clears away what a killed process left.
     ///
     /// # Errors
     /// [`Error::Config`] where it holds no run.
@@ -350,15 +365,24 @@ impl RunFolder {
         found
     }
 
-    /// Writes a checkpoint, complete or not at all, and then removes all but the newest `keep` (at least this one).
+    /// Writes a checkpoint, complete or not at all, and then removes all but the newest `keep` (at least this one). `write`
+    /// gives the contents of each of `files`, which may be too large to be held in memory.
     ///
     /// # Errors
-    /// [`Error::Io`]; every older checkpoint is intact then.
-    pub fn save_checkpoint(&self, step: u64, files: &[(String, Vec<u8>)], keep: usize) -> Result<PathBuf> {
+    /// [`Error::Io`], and those of `write`; every older checkpoint is intact then.
+    pub fn save_checkpoint(
+        &self,
+        step: u64,
+        files: &[&str],
+        write: &dyn Fn(&str, &mut dyn Write) -> io::Result<()>,
+        keep: usize,
+    ) -> Result<PathBuf> {
         let folder = self.checkpoints_path();
         fs::create_dir_all(&folder).map_err(|error| io_error(&folder, &error))?;
         let path = folder.join(format!("step-{step:08}"));
-        write_folder_atomically(&path, files)?;
+        write_folder_with(&path, &[], |folder| {
+            files.iter().try_for_each(|name| write_new(&folder.join(name), |out| write(name, out)))
+        })?;
         let all = self.checkpoints();
         let old = all.len().saturating_sub(keep.max(1));
         for (_, path) in all.iter().take(old).filter(|(other, _)| *other != step) {
@@ -537,15 +561,28 @@ mod tests {
         let path = base.path().join("a");
         let run = created(&path, &config()).unwrap();
         for step in [9, 10, 100, 200] {
-            run.save_checkpoint(step, &[("state.json".into(), b"{}".to_vec())], 2).unwrap();
+            run.save_checkpoint(step, &["state.json"], &|_, out| out.write_all(b"{}"), 2).unwrap();
         }
         fs::create_dir(path.join("checkpoints/.partial-300")).unwrap();
         let run = RunFolder::open(&path).unwrap();
         let found: Vec<_> = run.checkpoints().into_iter().map(|(step, _)| step).collect();
         assert_eq!(found, [100, 200]);
         assert!(!path.join("checkpoints/.partial-300").exists());
-        run.save_checkpoint(150, &[("state.json".into(), b"{}".to_vec())], 1).unwrap();
+        run.save_checkpoint(150, &["state.json"], &|_, out| out.write_all(b"{}"), 1).unwrap();
         assert!(run.checkpoints().iter().any(|(step, _)| *step == 150), "the one just written is never removed");
+
+        let infinite = || Error::NonFinite { tensor: "w".into(), row: 1, step: Some(200) };
+        let failed = run.save_checkpoint(
+            200,
+            &["state.json"],
+            &|_, out| {
+                out.write_all(b"{")?;
+                Err(io::Error::new(io::ErrorKind::InvalidData, infinite()))
+            },
+            1,
+        );
+        assert_eq!(failed.unwrap_err().to_string(), infinite().to_string(), "the engine's own error comes through");
+        assert!(run.checkpoints().iter().any(|(step, _)| *step == 200), "and the one that was there before stays");
     }
 
     #[test]

@@ -100,13 +100,16 @@ fn check_against_golden(tokenizer: &Tokenizer, golden: &str) {
     let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).map_or(Value::Null, Value::from);
     assert_eq!(spelling(tokenizer.bos_id()), golden["bos"]);
     assert_eq!(spelling(tokenizer.eos_id()), golden["eos"]);
-    assert_eq!(spelling(tokenizer.pad_id()), golden["pad"]);
+    // Temper never pads: the token is only passed on.
+    let [_, (name, written)] = tokenizer.to_files().unwrap();
+    assert_eq!(name, "tokenizer_config.json");
+    assert_eq!(serde_json::from_slice::<Value>(&written).unwrap()["pad_token"], golden["pad"]);
 }
 
 fn template(tokenizer: &Tokenizer) -> ChatTemplate {
     let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
     let (bos, eos) = (spelling(tokenizer.bos_id()), spelling(tokenizer.eos_id()));
-    ChatTemplate::new(tokenizer.chat_template().unwrap(), bos.as_deref(), eos.as_deref(), None).unwrap()
+    ChatTemplate::new(tokenizer.chat_template().unwrap(), bos.as_deref(), eos.as_deref()).unwrap()
 }
 
 fn check_chats(tokenizer: &Tokenizer, golden: &str, count: usize) {
@@ -282,7 +285,7 @@ fn ids_of_a_conversation_equal_those_of_its_whole_text() {
 #[test]
 fn a_template_that_ends_no_turn_gets_the_end_of_sequence_token() {
     let tokenizer = smollm2();
-    let template = ChatTemplate::new(OPEN_ENDED, None, None, None).unwrap();
+    let template = ChatTemplate::new(OPEN_ENDED, None, None).unwrap();
     let line = r#"{"prompt":"hi","completion":"yes"}"#;
     let document = &documents(line, &tokenizer, Some(&template), EVERY_TURN)[0];
     assert_eq!(trained_runs(document, &tokenizer), ["yes<|im_end|>"]);

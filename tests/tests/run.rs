@@ -10,7 +10,7 @@ use temper_engine::data::{Document, Loader};
 use temper_engine::eval::perplexity;
 use temper_engine::host::{Clock, MemoryFolder};
 use temper_engine::loss::objective::Objective;
-use temper_engine::train::checkpoint::NamedFile;
+use temper_engine::train::checkpoint::{Checkpoint, NamedFile};
 use temper_engine::train::event::{Event, Phase, StepMetrics, StepRows};
 use temper_engine::train::prepare;
 use temper_engine::train::run::{About, Checkpoints, Host, Learner, Run, Sets};
@@ -27,8 +27,8 @@ struct Watcher {
 struct Kept(BTreeMap<u64, Vec<NamedFile>>);
 
 impl Checkpoints for Kept {
-    fn save(&mut self, step: u64, files: Vec<NamedFile>) -> temper_engine::Result<String> {
-        self.0.insert(step, files);
+    fn save(&mut self, step: u64, checkpoint: &Checkpoint) -> temper_engine::Result<String> {
+        self.0.insert(step, wait(checkpoint.in_memory())?);
         Ok(format!("step-{step}"))
     }
 }

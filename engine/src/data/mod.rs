@@ -20,9 +20,9 @@ pub use encode::{EncodeOptions, EncodeReport, Encoded, encode};
 pub use loader::{Cursor, Loader};
 pub use packing::pack;
 pub use record::{Content, Conversation, Kind, Message, OnError, Record, RecordFormat, Report};
-pub use set::{DataSet, ReadOptions, read_measured, read_set};
+pub use set::{DataSet, ReadOptions, hold_out, read_measured, read_set};
 pub use settings::{DataSection, TrainOn};
-pub use template::{ChatTemplate, Date, RenderOptions, Rendered};
+pub use template::{ChatTemplate, RenderOptions, Rendered};
 pub use tokenizer::Tokenizer;
 pub use tokenizer::gguf::GgufVocabulary;
 

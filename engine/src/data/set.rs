@@ -94,7 +94,7 @@ pub fn read_set(name: &str, bytes: &[u8], tokenizer: &Tokenizer, options: ReadOp
         .map(|source| {
             let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
             let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
-            ChatTemplate::new(source, bos.as_deref(), eos.as_deref(), None)
+            ChatTemplate::new(source, bos.as_deref(), eos.as_deref())
         })
         .transpose()?;
     let encoding = EncodeOptions {
@@ -104,4 +104,45 @@ pub fn read_set(name: &str, bytes: &[u8], tokenizer: &Tokenizer, options: ReadOp
     };
     let encoded = encode(name, &records, tokenizer, template.as_ref(), encoding)?;
     Ok(DataSet { documents: encoded.documents, records: report, encoding: encoded.report })
+}
+
+/// Takes the last documents out of a training set, to measure on them what was learned: `share` of them (0.1: a tenth),
+/// rounded up, at least one and never all. The same documents for the same data, whatever the seed. `name` is the file's,
+/// for messages.
+///
+/// # Errors
+/// [`Error::Data`] where there are not two documents.
+pub fn hold_out(documents: &mut Vec<Document>, name: &str, share: f64) -> Result<Vec<Document>> {
+    let count = documents.len();
+    if count < 2 {
+        let problem = "it has one document, and one must be held out to see what is learned; give at least two";
+        return Err(Error::Data { file: name.into(), problem: problem.into() });
+    }
+    // A tenth of 70 is 7.000000000000001 in f64.
+    let wanted = (count as f64 * share * (1.0 - 1e-12)).ceil() as usize;
+    Ok(documents.split_off(count - wanted.clamp(1, count - 1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(count: usize) -> Vec<Document> {
+        (1..=count).map(|line| Document { tokens: vec![1, 2], trained: vec![true; 2], line }).collect()
+    }
+
+    #[test]
+    fn the_last_tenth_is_held_out_rounded_up_and_never_all() {
+        for count in 2..400 {
+            let mut train = set(count);
+            let held = hold_out(&mut train, "d", 0.1).unwrap();
+            assert_eq!(held.len(), count.div_ceil(10), "of {count}");
+            let lines: Vec<usize> = train.iter().chain(&held).map(|d| d.line).collect();
+            assert_eq!(lines, (1..=count).collect::<Vec<_>>(), "the last ones, in their order, and none is lost");
+        }
+        assert_eq!(hold_out(&mut set(3), "d", 0.999).unwrap().len(), 2);
+        assert_eq!(hold_out(&mut set(3), "d", 1e-9).unwrap().len(), 1);
+        let Err(error) = hold_out(&mut set(1), "d.jsonl", 0.1) else { panic!("one document was held out") };
+        assert!(error.to_string().contains("d.jsonl: it has one document"), "{error}");
+    }
 }

@@ -20,6 +20,8 @@ settings! {
         train: String = String::new(), required = "a JSONL file";
         /// JSONL or text on which the target loss is measured before and after.
         target: Option<String> = None;
+        /// In place of a target: the share of the training documents, the last ones, that is measured and not trained on.
+        hold_out: Option<f64> = None, range = Range::above(0.0).below(1.0);
         /// JSONL or text on which forgetting is measured before and after.
         general: Option<String> = None;
         /// What the records of the training set look like.

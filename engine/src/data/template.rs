@@ -1,9 +1,10 @@
 //! Chat templates: a conversation becomes one text, and the assistant's parts of it are found again.
 //!
 //! Templates are Jinja programs that come with a model, written for Python. They run in minijinja with what Hugging Face
-//! offers them (`trim_blocks`, `lstrip_blocks`, Python's string methods, `raise_exception`, `strftime_now`, `tojson` as
-//! `json.dumps` writes it, `{% generation %}`), and with limits on instructions, recursion and output, since they are
-//! untrusted.
+//! offers them (`trim_blocks`, `lstrip_blocks`, Python's string methods, `raise_exception`, `tojson` as `json.dumps` writes
+//! it, `{% generation %}`), and with limits on instructions, recursion and output, since they are untrusted. One thing is
+//! left out on purpose: `strftime_now` is undefined, because a run could not be repeated on another day; templates that ask
+//! for it have a date of their own to fall back to.
 //!
 //! **Trained spans.** A template does not say where an assistant's turn begins and ends. Two renderings tell: of the
 //! messages before the turn with the generation prompt, and of the messages up to and with the turn. Where both are
@@ -11,7 +12,6 @@
 //! last one (Qwen3 drops earlier thinking) break that; then the turn's content is replaced by a marker and rendered
 //! again, and what did not change around the marker is not the turn.
 
-mod date;
 mod python_json;
 
 use std::io;
@@ -23,8 +23,6 @@ use serde_json::{Map, Value};
 
 use crate::data::{Conversation, Message};
 use crate::error::{Error, Result};
-
-pub use date::Date;
 
 /// Instructions of one rendering. Real templates need about a hundred a message.
 const FUEL: u64 = 20_000_000;
@@ -65,13 +63,11 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Compiles `source`. `bos` and `eos` are the spellings of the special tokens. `today` is what `strftime_now` answers
-    /// with; it is given, not read from a clock, so that a run can be repeated, and without it the function is undefined
-    /// and templates fall back to a date of their own.
+    /// Compiles `source`. `bos` and `eos` are the spellings of the special tokens.
     ///
     /// # Errors
     /// [`Error::Template`] with line and cause if the source does not parse or is too long.
-    pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>, today: Option<Date>) -> Result<Self> {
+    pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self> {
         if source.len() > MAX_SOURCE_BYTES {
             let problem = format!("the source has {} bytes, and {MAX_SOURCE_BYTES} are allowed", source.len());
             return Err(Error::Template { problem });
@@ -93,9 +89,6 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> Result<Jinja, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
-        if let Some(today) = today {
-            environment.add_function("strftime_now", move |format: String| today.format(&format));
-        }
         let source = without_generation_tags(source);
         environment.add_template_owned(NAME, source).map_err(problem)?;
         Ok(Self { environment, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned) })
@@ -308,14 +301,14 @@ mod tests {
     }
 
     fn spans(source: &str, turns: &[(&str, &str)], last: bool) -> Result<Vec<String>> {
-        let template = ChatTemplate::new(source, None, Some("</s>"), None)?;
+        let template = ChatTemplate::new(source, None, Some("</s>"))?;
         let rendered = template.render_trained(&conversation(turns), last)?;
         Ok(rendered.trained.iter().map(|span| rendered.text[span.clone()].to_owned()).collect())
     }
 
     fn render(source: &str, variables: Value) -> Result<String> {
         let Value::Object(variables) = variables else { panic!("not an object") };
-        let template = ChatTemplate::new(source, None, None, None)?;
+        let template = ChatTemplate::new(source, None, None)?;
         template.render_with(&[], &RenderOptions { variables, ..RenderOptions::default() })
     }
 
@@ -395,22 +388,20 @@ mod tests {
             ("{% include 'other' %}", "other"),
         ];
         for (source, expected) in cases {
-            let error = ChatTemplate::new(source, None, None, None)
+            let error = ChatTemplate::new(source, None, None)
                 .and_then(|template| template.render(&[], false))
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(expected), "{source}: {error}");
         }
         let deep = format!("{}{}", "{% if a %}".repeat(50_000), "{% endif %}".repeat(50_000));
-        assert!(ChatTemplate::new(&deep, None, None, None).is_err());
-        assert!(ChatTemplate::new(&" ".repeat(MAX_SOURCE_BYTES + 1), None, None, None).is_err());
+        assert!(ChatTemplate::new(&deep, None, None).is_err());
+        assert!(ChatTemplate::new(&" ".repeat(MAX_SOURCE_BYTES + 1), None, None).is_err());
     }
 
     #[test]
-    fn the_date_is_the_one_given_and_undefined_otherwise() {
+    fn todays_date_is_undefined_so_that_a_run_can_be_repeated() {
         let source = "{{ strftime_now('%d %b %Y') if strftime_now is defined else 'none' }}";
-        let dated = ChatTemplate::new(source, None, None, Some(Date { year: 2024, month: 7, day: 26 })).unwrap();
-        assert_eq!(dated.render(&[], false).unwrap(), "26 Jul 2024");
-        assert_eq!(ChatTemplate::new(source, None, None, None).unwrap().render(&[], false).unwrap(), "none");
+        assert_eq!(ChatTemplate::new(source, None, None).unwrap().render(&[], false).unwrap(), "none");
     }
 }

@@ -109,11 +109,6 @@ impl Tokenizer {
         &self.eos
     }
 
-    /// Padding token. Temper never pads; kept for export.
-    pub fn pad_id(&self) -> Option<u32> {
-        self.pad
-    }
-
     /// Whether the model expects [`Tokenizer::bos_id`] before raw text. (A chat template writes it itself.)
     pub fn add_bos(&self) -> bool {
         self.add_bos && self.bos.is_some()

@@ -124,7 +124,7 @@ pub fn gpu_of(device: &Device) -> &Gpu {
 /// Host copy of a tensor's values. In a browser, where waiting must not block, the only way to get them.
 ///
 /// # Errors
-/// [`Error::Device`] when the device was lost.
+/// [`Error::Lost`].
 pub async fn read<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
     let data = tensor.clone().into_data_async().await.map_err(|e| lost(format!("{e:?}")))?;
     data.try_into_vec::<f32>().map_err(|e| lost(format!("{e:?}")))
@@ -133,7 +133,7 @@ pub async fn read<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
 /// Host copies of several tensors' values, with one wait for all of them.
 ///
 /// # Errors
-/// [`Error::Device`] when the device was lost.
+/// [`Error::Lost`].
 pub async fn read_all(tensors: Vec<Tensor<1>>) -> Result<Vec<Vec<f32>>> {
     if tensors.is_empty() {
         return Ok(Vec::new());
@@ -150,7 +150,7 @@ pub fn flat<const D: usize>(tensor: &Tensor<D>) -> Tensor<1> {
 }
 
 fn lost(problem: String) -> Error {
-    Error::Device { problem: format!("reading results back failed: {problem}") }
+    Error::Lost { problem: format!("reading results back failed: {problem}") }
 }
 
 /// Unsigned indices (labels, positions) that kernels read: kept on the host, and on the device where there is one.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::config::{self, AdapterKind, Config};
-use crate::data::{DataSet, Document, ReadOptions, Tokenizer, read_measured, read_set};
+use crate::data::{DataSet, Document, ReadOptions, Tokenizer, hold_out, read_measured, read_set};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::generate::{Sampling, generate};
@@ -37,8 +37,8 @@ use messages::{
 
 /// How many tokens a look at one position shows.
 const CANDIDATES: usize = 8;
-/// A page's own data: one document in this many is held out as the target set.
-const HELD_OUT: usize = 10;
+/// Share of a page's own data that is held out as the target set.
+const HELD_OUT: f64 = 0.1;
 
 /// A device with what was loaded onto it.
 pub struct Lab {
@@ -274,7 +274,7 @@ impl Lab {
         let mut train = read_set(&data.name, &data.train, tokenizer, options)?;
         let target = match &data.target {
             Some((name, bytes)) => read_measured(name, bytes, tokenizer, context, measured)?.documents,
-            None => hold_out(&mut train.documents, &data.name)?,
+            None => hold_out(&mut train.documents, &data.name, HELD_OUT)?,
         };
         let general = self.assets.get("data/general.txt").ok_or_else(|| bad("the page has no general text"))?;
         let general = read_measured("general.txt", general, tokenizer, context, measured)?.documents;
@@ -546,7 +546,7 @@ impl Lab {
         let mut files = learned.files;
         if let Some(weights) = learned.weights {
             let mut bytes = Vec::new();
-            weights.write(&mut bytes).map_err(|e| stream::into_error(e, result::WEIGHTS))?;
+            weights.write(&mut bytes).await.map_err(|e| stream::into_error(e, result::WEIGHTS))?;
             files.push((result::WEIGHTS.into(), bytes));
         }
         Ok(files.into_iter().map(|(name, bytes)| ResultFile { name, bytes: Bytes(bytes) }).collect())
@@ -676,16 +676,6 @@ fn evaluated_tokens(is_cpu: bool, is_software: bool) -> usize {
     }
 }
 
-/// Takes one document in [`HELD_OUT`], the last ones, out of a training set.
-fn hold_out(train: &mut Vec<Document>, name: &str) -> Result<Vec<Document>> {
-    if train.len() < 2 {
-        let problem = "it has one document, and one must be held out to see what is learned; give at least two";
-        return Err(Error::Data { file: name.into(), problem: problem.into() });
-    }
-    let keep = train.len() - train.len().div_ceil(HELD_OUT);
-    Ok(train.split_off(keep))
-}
-
 /// What a token costs a learner, in passes over all parameters: forward and pull-back by the inputs; a trained matrix has
 /// one product more.
 fn work_per_token(config: &Config, parameters: u64) -> f64 {
@@ -742,21 +732,6 @@ fn no_run() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn documents(count: usize) -> Vec<Document> {
-        (0..count).map(|line| Document { tokens: vec![1, 2], trained: vec![true; 2], line }).collect()
-    }
-
-    #[test]
-    fn the_last_tenth_of_a_set_is_held_out_and_at_least_one_document() {
-        for (count, held) in [(2, 1), (10, 1), (11, 2), (20, 2), (95, 10)] {
-            let mut train = documents(count);
-            let target = hold_out(&mut train, "t").unwrap();
-            assert_eq!((train.len(), target.len()), (count - held, held));
-            assert_eq!(target[0].line, count - held, "the last ones, in order");
-        }
-        assert!(hold_out(&mut documents(1), "t.txt").unwrap_err().to_string().contains("t.txt: it has one document"));
-    }
 
     #[test]
     fn an_evaluation_is_shorter_on_a_slower_device() {

@@ -5,16 +5,20 @@
 //! device. The host writes and reads the files; see [`crate::host::Folder`].
 
 use std::collections::HashMap;
+use std::io::{self, Write};
 
 use burn::tensor::Tensor;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::session::Session;
 use crate::data::Cursor;
 use crate::error::{Error, Result};
+use crate::export::stream::{Stream, into_error, wrong};
 use crate::host::Folder;
+use crate::model::layout::TensorSpec;
 use crate::model::parameter::{Parameter, from_host, to_host};
+use crate::weights::WeightFormat;
 
 /// Version of the format; a reader refuses any other.
 const VERSION: u32 = 1;
@@ -54,54 +58,124 @@ pub struct Done {
 /// Name and contents of one file of a checkpoint.
 pub type NamedFile = (String, Vec<u8>);
 
-/// The files of a checkpoint.
-///
-/// # Errors
-/// [`Error::NonFinite`] where the last step made NaN or infinity: a good checkpoint must not be replaced by one that
-/// cannot go on. Device errors while reading tensors back.
-pub async fn save(
-    session: &Session,
-    cursor: Cursor,
-    data_fingerprint: u64,
-    done: Done,
-    config: &str,
-) -> Result<Vec<NamedFile>> {
-    let state = State {
-        version: VERSION,
-        step: session.step,
-        cursor,
-        data_fingerprint,
-        seed: session.seed,
-        done,
-        config: config.into(),
-    };
-    let state = serde_json::to_vec_pretty(&state).map_err(|e| broken(STATE, e.to_string()))?;
-    let (mut trained, mut moments) = (Vec::new(), Vec::new());
-    let read = async |parameter: &Parameter, tensor: &Tensor<2>, what: &str| -> Result<Vec<f32>> {
-        let values = to_host(tensor).await?;
-        match parameter.first_non_finite(&values) {
-            None => Ok(values),
-            Some((name, row)) => {
-                Err(Error::NonFinite { tensor: format!("{what}{name}"), row, step: Some(session.step) })
-            }
-        }
-    };
-    for parameter in session.model.trained() {
-        let shape = parameter.value.dims().to_vec();
-        trained.push((key(parameter), shape.clone(), read(parameter, &parameter.value, "").await?));
-        if let Some((first, second)) = &parameter.moments {
-            let first = read(parameter, first, "first moment of ").await?;
-            let second = read(parameter, second, "second moment of ").await?;
-            moments.push((format!("{}.first", key(parameter)), shape.clone(), first));
-            moments.push((format!("{}.second", key(parameter)), shape, second));
-        }
+/// A checkpoint on its way to files. Tensors stay on the device until the file that they belong to is written, so that
+/// weights and moments do not exist a second time.
+pub struct Checkpoint<'a> {
+    files: Vec<(String, Contents<'a>)>,
+}
+
+enum Contents<'a> {
+    Bytes(Vec<u8>),
+    Trained(&'a Session),
+    Moments(&'a Session),
+}
+
+impl<'a> Checkpoint<'a> {
+    /// The checkpoint of a session as it stands.
+    ///
+    /// # Errors
+    /// None in practice: the state is plain numbers and text.
+    pub fn new(session: &'a Session, cursor: Cursor, data_fingerprint: u64, done: Done, config: &str) -> Result<Self> {
+        let state = State {
+            version: VERSION,
+            step: session.step,
+            cursor,
+            data_fingerprint,
+            seed: session.seed,
+            done,
+            config: config.into(),
+        };
+        let state = serde_json::to_vec_pretty(&state).map_err(|e| broken(STATE, e.to_string()))?;
+        // The state is last, so that a host which writes in order never leaves one without its tensors.
+        let files = [
+            (TRAINED, Contents::Trained(session)),
+            (OPTIMISER, Contents::Moments(session)),
+            (STATE, Contents::Bytes(state)),
+        ];
+        Ok(Self { files: files.into_iter().map(|(name, contents)| (name.to_string(), contents)).collect() })
     }
-    Ok(vec![
-        (TRAINED.into(), pack(TRAINED, &trained)?),
-        (OPTIMISER.into(), pack(OPTIMISER, &moments)?),
-        // Last, so that a host which writes in order never leaves a state without its tensors.
-        (STATE.into(), state),
-    ])
+
+    /// The checkpoints of several sessions as one, the files of each below its number, behind a file that says so.
+    pub fn of_several(header: NamedFile, sessions: Vec<Self>) -> Self {
+        let mut files = vec![(header.0, Contents::Bytes(header.1))];
+        for (index, own) in sessions.into_iter().enumerate() {
+            files.extend(own.files.into_iter().map(|(name, contents)| (format!("{index}/{name}"), contents)));
+        }
+        Self { files }
+    }
+
+    /// Names of the files, in the order in which they are to be written.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Writes one of the files.
+    ///
+    /// # Errors
+    /// The writer's, and, inside an [`io::Error`] (see [`into_error`]): [`Error::NonFinite`] where the last step made NaN
+    /// or infinity, since a good checkpoint must not be replaced by one that cannot go on; device errors while reading
+    /// tensors back.
+    pub async fn write(&self, file: &str, out: &mut dyn Write) -> io::Result<()> {
+        let contents = self.files.iter().find(|(name, _)| name == file).map(|(_, contents)| contents);
+        let (session, tensors): (&Session, Vec<Kept>) = match contents {
+            Some(Contents::Bytes(bytes)) => return out.write_all(bytes),
+            Some(Contents::Trained(session)) => {
+                let trained = session.model.trained().into_iter();
+                (session, trained.map(|p| Kept::new(p, "", "", &p.value)).collect())
+            }
+            Some(Contents::Moments(session)) => {
+                let both = |p: &'a Parameter| {
+                    let (first, second) = p.moments.as_ref()?;
+                    Some([
+                        Kept::new(p, ".first", "first moment of ", first),
+                        Kept::new(p, ".second", "second moment of ", second),
+                    ])
+                };
+                (session, session.model.trained().into_iter().filter_map(both).flatten().collect())
+            }
+            None => return Err(wrong(broken(file, "is no file of a checkpoint".into()))),
+        };
+        let specs = tensors.iter().map(|t| TensorSpec { name: t.name.clone(), shape: t.tensor.dims().to_vec() });
+        let mut stream = Stream::begin(out, specs.collect(), WeightFormat::F32)?;
+        for Kept { parameter, name, what, tensor } in &tensors {
+            let values = to_host(tensor).await.map_err(wrong)?;
+            if let Some((name, row)) = parameter.first_non_finite(&values) {
+                let step = Some(session.step);
+                return Err(wrong(Error::NonFinite { tensor: format!("{what}{name}"), row, step }));
+            }
+            stream.tensor(name, &values)?;
+        }
+        stream.finish()
+    }
+
+    /// All files in memory, for a host without a disk.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::write`].
+    pub async fn in_memory(&self) -> Result<Vec<NamedFile>> {
+        let mut files = Vec::new();
+        for name in self.names() {
+            let mut bytes = Vec::new();
+            self.write(name, &mut bytes).await.map_err(|error| into_error(error, name))?;
+            files.push((name.to_string(), bytes));
+        }
+        Ok(files)
+    }
+}
+
+/// A tensor of a checkpoint.
+struct Kept<'a> {
+    parameter: &'a Parameter,
+    name: String,
+    /// What it is of the parameter, for messages.
+    what: &'static str,
+    tensor: &'a Tensor<2>,
+}
+
+impl<'a> Kept<'a> {
+    fn new(parameter: &'a Parameter, end: &str, what: &'static str, tensor: &'a Tensor<2>) -> Self {
+        Self { parameter, name: format!("{}{end}", key(parameter)), what, tensor }
+    }
 }
 
 /// Puts a checkpoint's trained parameters, moments and counters into a session built from the same configuration.
@@ -172,17 +246,6 @@ fn read(folder: &dyn Folder, name: &str) -> Result<Vec<u8>> {
     let mut bytes = vec![0; file.len() as usize];
     file.read(0, &mut bytes)?;
     Ok(bytes)
-}
-
-fn pack(file: &str, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<Vec<u8>> {
-    let views = tensors
-        .iter()
-        .map(|(name, shape, values)| {
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values));
-            Ok((name.as_str(), view.map_err(|e| broken(file, e.to_string()))?))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    safetensors::serialize(views, None).map_err(|e| broken(file, e.to_string()))
 }
 
 type Tensors = HashMap<String, (Vec<usize>, Vec<f32>)>;

@@ -1,18 +1,20 @@
 //! What a run has learned, as the files that other programs load: an adapter's, or those of a whole model.
 
-use std::collections::HashMap;
 use std::io::{self, Write};
 
 use super::checkpoint::NamedFile;
 use super::prepare;
 use crate::config::{AdapterKind, Config};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::export::{model, peft};
 use crate::model::Model;
-use crate::model::architecture::Architecture;
 use crate::model::files::ModelFiles;
 use crate::weights::WeightFormat;
 
+/// Folder of a trained adapter.
+pub const ADAPTER: &str = "adapter";
+/// Folder of a model that was trained whole.
+pub const MODEL: &str = "model";
 /// Name of a whole model's weights.
 pub const WEIGHTS: &str = "model.safetensors";
 /// What a model's folder has besides its weights and `config.json`, as far as it is there.
@@ -25,34 +27,25 @@ pub const TOKENIZER_FILES: [&str; 5] = [
 ];
 
 /// A result on its way to files.
-pub struct Learned {
-    /// Name of the folder that holds it: `adapter` or `model`.
+pub struct Learned<'a> {
+    /// Name of the folder that holds it: [`ADAPTER`] or [`MODEL`].
     pub folder: &'static str,
     /// The small files.
     pub files: Vec<NamedFile>,
     /// A whole model's weights, which are too large to be held twice; none of an adapter.
-    pub weights: Option<Weights>,
+    pub weights: Option<Weights<'a>>,
 }
 
-/// A whole model's weights, read back from the device.
-pub struct Weights {
-    architecture: Architecture,
-    tensors: HashMap<String, Vec<f32>>,
-}
+/// A whole model's weights, which stay on the device until they are written.
+pub struct Weights<'a>(&'a Model);
 
-impl Weights {
-    /// Writes [`WEIGHTS`], giving up each tensor once it is written.
+impl Weights<'_> {
+    /// Writes [`WEIGHTS`].
     ///
     /// # Errors
-    /// The writer's; a tensor that is missing or not finite, see [`into_error`](crate::export::stream::into_error).
-    pub fn write(mut self, out: &mut dyn Write) -> io::Result<()> {
-        model::write(out, &self.architecture, WeightFormat::F32, &mut |spec| {
-            self.tensors.remove(&spec.name).ok_or_else(|| Error::Tensor {
-                file: WEIGHTS.into(),
-                tensor: spec.name.clone(),
-                problem: "was not trained".into(),
-            })
-        })
+    /// As [`model::write_trained`].
+    pub async fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        model::write_trained(out, self.0, WeightFormat::F32).await
     }
 }
 
@@ -61,26 +54,24 @@ impl Weights {
 ///
 /// # Errors
 /// Device errors; as [`peft::write`].
-pub async fn learned(
-    model: &Model,
+pub async fn learned<'a>(
+    model: &'a Model,
     config: &Config,
     files: &ModelFiles,
     name: &str,
     beside: &mut dyn FnMut(&str) -> Option<Vec<u8>>,
-) -> Result<Learned> {
+) -> Result<Learned<'a>> {
     if config.adapter.kind == AdapterKind::Lora {
         let values = peft::values(model).await?;
         let files = peft::write(&prepare::lora_settings(config), Some(name), &values)?;
-        return Ok(Learned { folder: "adapter", files, weights: None });
+        return Ok(Learned { folder: ADAPTER, files, weights: None });
     }
-    let architecture = files.architecture.clone();
-    let config = model::config_json(&architecture, &files.special, WeightFormat::F32);
+    let config = model::config_json(&files.architecture, &files.special, WeightFormat::F32);
     let mut small = vec![("config.json".to_string(), config.into_bytes())];
     small.extend(TOKENIZER_FILES.iter().filter_map(|name| Some((name.to_string(), beside(name)?))));
     if let (1, Some(tokenizer)) = (small.len(), &files.tokenizer) {
         // A GGUF file holds the tokenizer in its own way, and a page keeps no file.
         small.extend(tokenizer.to_files()?);
     }
-    let weights = Weights { architecture, tensors: model::values(model).await? };
-    Ok(Learned { folder: "model", files: small, weights: Some(weights) })
+    Ok(Learned { folder: MODEL, files: small, weights: Some(Weights(model)) })
 }

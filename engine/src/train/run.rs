@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{self, Done, NamedFile};
+use super::checkpoint::{self, Checkpoint, Done, NamedFile};
 use super::event::{
     Evaluated, Event, Finished, Landscape, LearnerRows, Phase, Started, StepMetrics, StepRows, TokenPlace,
 };
@@ -60,7 +60,7 @@ pub trait Checkpoints {
     ///
     /// # Errors
     /// Whatever ends the run, such as a full disk.
-    fn save(&mut self, step: u64, files: Vec<NamedFile>) -> Result<String>;
+    fn save(&mut self, step: u64, checkpoint: &Checkpoint) -> Result<String>;
 }
 
 /// What is measured besides training.
@@ -288,7 +288,7 @@ impl Run {
                 Some(Due::Tell(event)) => Some(event),
                 Some(Due::Evaluate(phase)) => Some(Event::Evaluated { learners: self.evaluated(phase, host).await? }),
                 Some(Due::Landscape(phase)) => Some(self.landscape(phase, host).await?),
-                Some(Due::Save) => self.save(host).await?,
+                Some(Due::Save) => self.save(host)?,
                 Some(Due::Finish { interrupted }) => {
                     self.state = State::Over;
                     let (step, tokens) = (self.steps().1, self.done.tokens);
@@ -409,18 +409,18 @@ impl Run {
     }
 
     /// Writes a checkpoint, where the host keeps them and the newest is not of this step.
-    async fn save(&mut self, host: &mut dyn Host) -> Result<Option<Event>> {
+    fn save(&mut self, host: &mut dyn Host) -> Result<Option<Event>> {
         let (_, step) = self.steps();
         if self.saved == step || host.checkpoints().is_none() {
             return Ok(None);
         }
         let done = Done { tokens: self.done.tokens, seconds: self.seconds(host) };
-        let files = match self.learners.as_slice() {
-            [learner] => self.files_of(learner, done).await?,
-            _ => self.files("", done).await?,
+        let checkpoint = match self.learners.as_slice() {
+            [learner] => self.checkpoint_of(learner, done)?,
+            _ => self.checkpoint("", done)?,
         };
         let Some(checkpoints) = host.checkpoints() else { return Ok(None) };
-        let path = checkpoints.save(step, files)?;
+        let path = checkpoints.save(step, &checkpoint)?;
         self.saved = step;
         Ok(Some(Event::Saved { step, path }))
     }
@@ -519,29 +519,25 @@ impl Run {
         Ok(())
     }
 
-    async fn files_of(&self, learner: &Learner, done: Done) -> Result<Vec<NamedFile>> {
+    fn checkpoint_of<'a>(&self, learner: &'a Learner, done: Done) -> Result<Checkpoint<'a>> {
         let (cursor, fingerprint) = (self.loader.cursor(), self.loader.fingerprint());
-        checkpoint::save(&learner.session, cursor, fingerprint, done, &learner.config.to_toml()).await
+        Checkpoint::new(&learner.session, cursor, fingerprint, done, &learner.config.to_toml())
     }
 
     /// The checkpoints of all learners, each under its number, and what says so.
-    async fn files(&self, note: &str, done: Done) -> Result<Vec<NamedFile>> {
+    fn checkpoint(&self, note: &str, done: Done) -> Result<Checkpoint<'_>> {
         let header = Header { version: VERSION, learners: self.learners.len(), note: note.into() };
         let header = serde_json::to_vec(&header).map_err(|e| wrong(e.to_string()))?;
-        let mut files: Vec<NamedFile> = vec![(HEADER.into(), header)];
-        for (index, learner) in self.learners.iter().enumerate() {
-            let own = self.files_of(learner, done).await?;
-            files.extend(own.into_iter().map(|(name, bytes)| (format!("{index}/{name}"), bytes)));
-        }
-        Ok(files)
+        let learners = self.learners.iter().map(|learner| self.checkpoint_of(learner, done)).collect::<Result<_>>()?;
+        Ok(Checkpoint::of_several((HEADER.into(), header), learners))
     }
 
     /// Everything that goes on from here, as one file. `note` comes back from [`Run::note`].
     ///
     /// # Errors
-    /// As [`checkpoint::save`].
+    /// As [`Checkpoint::write`].
     pub async fn bundle(&self, note: &str) -> Result<Vec<u8>> {
-        bundle::pack(HEADER, &self.files(note, self.done).await?)
+        bundle::pack(HEADER, &self.checkpoint(note, self.done)?.in_memory().await?)
     }
 
     /// The note of a bundled run, which says how to make the run that it is restored into.

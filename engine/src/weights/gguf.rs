@@ -5,7 +5,8 @@
 //! metadata and names mean for a model is read by [`crate::model::gguf`] and [`crate::data::tokenizer`].
 //!
 //! Files are untrusted. Every count is limited by a constant, every length by the rest of the file, before memory is
-//! taken; metadata arrays are kept in the width they have in the file.
+//! taken; metadata arrays are kept in the width they have in the file. That is why this is no crate's reader: it works on
+//! any host's bytes (a mapped file, a page's buffer), trusts no number, and names the field that is wrong.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

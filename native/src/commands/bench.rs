@@ -19,6 +19,7 @@ use temper_engine::loss::head;
 use temper_engine::loss::objective::Objective;
 use temper_engine::loss::ready;
 use temper_engine::model::adapter::LoraSettings;
+use temper_engine::model::files::ModelFiles;
 use temper_engine::model::load::Hold;
 use temper_engine::model::parameter::{Parameter, from_host};
 use temper_engine::model::vocabulary::{Tile, VocabularyMatrix};
@@ -115,6 +116,8 @@ fn measure_prepared(
     body: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Measurement> {
     prepare()?;
+    // What was checked before must not hide what is needed now.
+    device.burn().memory_cleanup();
     memory::reset_peak();
     let before = memory::resident_bytes();
     body()?;
@@ -189,50 +192,54 @@ fn bench_head(device: &Device, args: &BenchHeadArgs) -> Result<Vec<Measurement>>
     });
     let mut matrix = VocabularyMatrix::new(tiles.collect());
     drop(weight);
+    let tiles: Vec<Tensor<2>> = matrix.tiles().iter().map(|t| t.weight.value.clone()).collect();
+    let label = Tensor::<1, Int>::from_data(
+        TensorData::new(labels.iter().map(|&l| l as i32).collect::<Vec<_>>(), [rows]),
+        device.burn(),
+    );
     let mut ours = |objective: &Objective| -> Result<Vec<f32>> {
         let batch = objective.without_batch(vocab);
         let output = head::gradient(device, &mut matrix, &x, &labels, objective, &batch, 1.0 / rows as f32)?;
         wait(output.rows())?;
         Ok(wait(tensor::read(&output.dhidden))?)
     };
-    let (eaft, sft) = (objective("eaft")?, objective("sft")?);
-    let got = ours(&eaft)?;
-    let mut measured = Vec::new();
-    for (name, objective) in [("temper eaft", &eaft), ("temper sft", &sft)] {
-        // The error is filled in below: the reference runs after ours, so that its leftovers do not hide our memory.
-        measured
-            .push(measure(device, &args.timing, "head", name, &shape, rows, 0.0, &mut || ours(objective).map(drop))?);
+    let mut checked = Vec::new();
+    for (name, method) in [("temper eaft", "eaft"), ("temper sft", "sft")] {
+        let objective = objective(method)?;
+        let want = plain_head(&x, &tiles, &label, method == "eaft")?;
+        let error = difference(&ours(&objective)?, &want);
+        refuse(&format!("the head's gradient of {method}"), error)?;
+        checked.push((name, objective, error));
     }
-    let tiles: Vec<Tensor<2>> = matrix.tiles().iter().map(|t| t.weight.value.clone()).collect();
-    let label = Tensor::<1, Int>::from_data(
-        TensorData::new(labels.iter().map(|&l| l as i32).collect::<Vec<_>>(), [rows]),
-        device.burn(),
-    );
-    let plain = || -> Result<Vec<f32>> { plain_head(&x, &tiles, &label) };
-    let want = plain()?;
-    let error = difference(&got, &want);
-    refuse("the head's gradient", error)?;
-    measured.iter_mut().for_each(|m| m.error = error);
-    let body = &mut || plain().map(drop);
+    let mut measured = Vec::new();
+    for (name, objective, error) in &checked {
+        let body = &mut || ours(objective).map(drop);
+        measured.push(measure(device, &args.timing, "head", name, &shape, rows, *error, body)?);
+    }
+    let body = &mut || plain_head(&x, &tiles, &label, true).map(drop);
     measured.push(measure(device, &args.timing, "head", "plain burn operations", &shape, rows, 0.0, body)?);
     Ok(measured)
 }
 
-/// EAFT in burn's own operations, differentiated by burn: what one would write without this engine.
-fn plain_head(x: &Tensor<2>, tiles: &[Tensor<2>], labels: &Tensor<1, Int>) -> Result<Vec<f32>> {
+/// SFT, or EAFT where `gated`, in burn's own operations, differentiated by burn: what one would write without this engine.
+fn plain_head(x: &Tensor<2>, tiles: &[Tensor<2>], labels: &Tensor<1, Int>, gated: bool) -> Result<Vec<f32>> {
     let rows = x.dims()[0];
     let device = x.device().autodiff();
     let x = Tensor::<2>::from_data(x.to_data(), &device).require_grad();
     let products: Vec<Tensor<2>> =
         tiles.iter().map(|w| x.clone().matmul(Tensor::from_inner(w.clone()).transpose())).collect();
     let logits = Tensor::cat(products, 1);
-    let top = logits.clone().detach().topk(20, 1);
-    let log_q = activation::log_softmax(top, 1);
-    let gate = (log_q.clone().exp() * log_q).sum_dim(1).neg().div_scalar(20f32.ln()).detach();
+    let gate = gated.then(|| {
+        let log_q = activation::log_softmax(logits.clone().detach().topk(20, 1), 1);
+        (log_q.clone().exp() * log_q).sum_dim(1).neg().div_scalar(20f32.ln()).detach()
+    });
     let labels = labels.clone().reshape([rows, 1]).to_device(&device);
     let ce = activation::log_softmax(logits, 1).gather(1, labels).neg();
-    let loss = (ce * gate).sum().div_scalar(rows as f32);
-    let gradients = loss.backward();
+    let weighted = match gate {
+        Some(gate) => ce * gate,
+        None => ce,
+    };
+    let gradients = weighted.sum().div_scalar(rows as f32).backward();
     let Some(dx) = x.grad(&gradients) else { bail!("burn gave no gradient") };
     Ok(wait(tensor::read(&dx))?)
 }
@@ -246,55 +253,112 @@ fn bench_step(device: &Device, args: &BenchStepArgs) -> Result<Vec<Measurement>>
     if ids.len() <= args.tokens {
         bail!("the embedded text has only {} tokens for this tokenizer; ask for fewer with --tokens", ids.len());
     }
-    let mut batch = MicroBatch::whole(&ids[..args.tokens]);
-    batch.labels = ids[1..args.tokens].iter().map(|&t| t as i32).chain([IGNORE]).collect();
+    let batch = scored(&ids[..args.tokens]);
     let shape = format!("1 x {} tokens, LoRA rank {}", args.tokens, args.rank);
-    let mut measured = Vec::new();
-    let mut methods = vec![args.objective.clone()];
+    let mut methods = vec![args.objective.as_str()];
     if args.objective != "sft" {
-        methods.push("sft".into());
+        methods.push("sft");
     }
-    let mut references: Vec<f32> = Vec::new();
-    for method in &methods {
-        let mut model = files.load(device, Hold::F32, false, 0)?;
-        let settings =
-            LoraSettings { rank: args.rank, alpha: 2.0 * args.rank as f64, dropout: 0.0, targets: Vec::new() };
-        model.add_lora(&settings, 0)?;
-        let optimiser = AdamW {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-            decay_vectors: false,
-            max_grad_norm: 1.0,
-        };
-        let mut session =
-            Session { model, objective: objective(method)?, optimiser, recompute: Recompute::Auto, seed: 0, step: 0 };
-        // Checked against the same step with every block run twice, which takes another path through the memory.
-        session.recompute = Recompute::Always;
-        let again = wait(session.gradients(std::slice::from_ref(&batch)))?.cross_entropy;
-        session.model.visit_mut(&mut |p| {
-            p.gradient = None;
-            Ok(())
-        })?;
-        session.recompute = Recompute::Auto;
-        let once = wait(session.gradients(std::slice::from_ref(&batch)))?.cross_entropy;
-        session.model.visit_mut(&mut |p| {
-            p.gradient = None;
-            Ok(())
-        })?;
-        references.push(once as f32);
-        let error = difference(&[once as f32], &[again as f32]);
-        refuse("the step's loss", error)?;
+    let mut checked = Vec::new();
+    let mut losses: Vec<f32> = Vec::new();
+    for method in methods {
+        let (error, loss) = check_step(&files, device, args.rank, method, &batch)?;
+        losses.push(loss as f32);
+        checked.push((method, error));
+    }
+    // The same weights and tokens: the ungated loss may not depend on the objective.
+    refuse("the loss of one of the objectives", difference(&losses, &vec![losses[0]; losses.len()]))?;
+    let mut measured = Vec::new();
+    for (method, error) in checked {
+        let mut session = step_session(&files, device, args.rank, method)?;
         let name = format!("temper {method}");
         measured.push(measure(device, &args.timing, "step", &name, &shape, args.tokens, error, &mut || {
             wait(session.step(std::slice::from_ref(&batch), 1e-4))?;
             Ok(device.sync()?)
         })?);
     }
-    // The same weights and tokens: the ungated loss may not depend on the objective.
-    refuse("the loss of one of the objectives", difference(&references, &vec![references[0]; references.len()]))?;
     Ok(measured)
+}
+
+/// One document of which every token is scored.
+fn scored(ids: &[u32]) -> MicroBatch {
+    let mut batch = MicroBatch::whole(ids);
+    batch.labels = ids[1..].iter().map(|&t| t as i32).chain([IGNORE]).collect();
+    batch
+}
+
+/// A session with LoRA on all linear layers. `B` is not 0, as it is where training begins: the gradients of all `A` would
+/// be 0 then, and there would be nothing to compare.
+fn step_session(files: &ModelFiles, device: &Device, rank: usize, method: &str) -> Result<Session> {
+    let mut model = files.load(device, Hold::F32, false, 0)?;
+    let settings = LoraSettings { rank, alpha: 2.0 * rank as f64, dropout: 0.0, targets: Vec::new() };
+    model.add_lora(&settings, 0)?;
+    let mut rng = Rng::new(11);
+    model.visit_mut(&mut |p| {
+        if p.trained && p.parts[0].name.ends_with("lora_B.weight") {
+            p.value = from_host(normal(&mut rng, p.count(), 0.02), p.value.dims(), device);
+        }
+        Ok(())
+    })?;
+    let optimiser =
+        AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, decay_vectors: false, max_grad_norm: 1.0 };
+    Ok(Session { model, objective: objective(method)?, optimiser, recompute: Recompute::Auto, seed: 0, step: 0 })
+}
+
+/// The gradients of a step: with every block run twice against the same with everything kept, which takes another path
+/// through the memory, and, on a GPU, against the CPU backend. Gives the largest difference and the ungated loss.
+fn check_step(
+    files: &ModelFiles,
+    device: &Device,
+    rank: usize,
+    method: &str,
+    batch: &MicroBatch,
+) -> Result<(f64, f64)> {
+    let mut session = step_session(files, device, rank, method)?;
+    let once = Gradients::of(&mut session, batch, Recompute::Never)?;
+    let again = Gradients::of(&mut session, batch, Recompute::Always)?;
+    drop(session);
+    let mut error = again.difference(&once);
+    refuse(&format!("a step of {method} that runs every block twice"), error)?;
+    if !device.is_cpu() {
+        let mut reference = step_session(files, &Device::cpu(), rank, method)?;
+        let difference = once.difference(&Gradients::of(&mut reference, batch, Recompute::Auto)?);
+        refuse(&format!("a step of {method} against the CPU backend"), difference)?;
+        error = error.max(difference);
+    }
+    Ok((error, once.cross_entropy))
+}
+
+/// What a step would change.
+struct Gradients {
+    /// Ungated, in nats per token.
+    cross_entropy: f64,
+    /// Of each trained parameter, in their order.
+    values: Vec<Vec<f32>>,
+}
+
+impl Gradients {
+    /// Takes the gradients of a batch; the session is as before.
+    fn of(session: &mut Session, batch: &MicroBatch, recompute: Recompute) -> Result<Self> {
+        session.recompute = recompute;
+        let outcome = wait(session.gradients(std::slice::from_ref(batch)))?;
+        let mut tensors = Vec::new();
+        session.model.visit_mut(&mut |p| {
+            tensors.extend(p.gradient.take());
+            Ok(())
+        })?;
+        let values = tensors.iter().map(|tensor| wait(tensor::read(tensor))).collect::<temper_engine::Result<_>>()?;
+        Ok(Self { cross_entropy: outcome.cross_entropy, values })
+    }
+
+    /// The largest difference of one parameter's gradient, relative to that gradient's largest element, or of the loss.
+    fn difference(&self, want: &Self) -> f64 {
+        if self.values.len() != want.values.len() || want.values.is_empty() {
+            return f64::INFINITY;
+        }
+        let loss = difference(&[self.cross_entropy as f32], &[want.cross_entropy as f32]);
+        self.values.iter().zip(&want.values).map(|(got, want)| difference(got, want)).fold(loss, f64::max)
+    }
 }
 
 /// Loss and gradient on logits that are already there, written over them.
@@ -434,4 +498,29 @@ fn starts(program: &str) -> bool {
     let quiet = Stdio::null;
     let status = Command::new(program).arg("--version").stdin(quiet()).stdout(quiet()).stderr(quiet()).status();
     status.is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_with_the_right_loss_and_wrong_gradients_is_refused() {
+        let (files, device) = (open_model("embedded:base").unwrap(), Device::cpu());
+        let batch = scored(&(0..24).map(|n| n * 37 % 2000).collect::<Vec<_>>());
+        let gradients = |method| {
+            let mut session = step_session(&files, &device, 2, method).unwrap();
+            Gradients::of(&mut session, &batch, Recompute::Auto).unwrap()
+        };
+        let (eaft, sft) = (gradients("eaft"), gradients("sft"));
+        assert!(difference(&[eaft.cross_entropy as f32], &[sft.cross_entropy as f32]) < TOLERANCE, "one loss");
+        assert!(refuse("a step", eaft.difference(&sft)).is_err(), "and two gradients");
+        assert!(eaft.values.iter().all(|values| values.iter().any(|v| *v != 0.0)), "every gradient says something");
+
+        let mut broken = gradients("sft");
+        broken.values.last_mut().unwrap()[3] = f32::NAN;
+        assert!(refuse("a step", broken.difference(&sft)).is_err());
+        let (error, loss) = check_step(&files, &device, 2, "eaft", &batch).unwrap();
+        assert!(error <= TOLERANCE && loss == eaft.cross_entropy, "{error}");
+    }
 }

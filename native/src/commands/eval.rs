@@ -9,14 +9,15 @@ use temper_engine::loss::objective::TOP_K_MIN;
 use temper_engine::{Device, Error, wait};
 
 use crate::cli::{EvalArgs, Global};
-use crate::inputs::{load_frozen, open_model, read_data};
+use crate::inputs::{ModelInUse, read_data};
 use crate::output;
 use crate::progress::Progress;
 
 /// Runs the command.
 pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
     let (device, why) = Device::choose(global.device.as_deref())?;
-    let files = open_model(&args.model)?;
+    let chosen = ModelInUse::open(&args.model)?;
+    let files = &chosen.files;
     let tokenizer = files.tokenizer()?;
     let context = files.architecture.context;
     let documents = match (&args.input.text, &args.input.data) {
@@ -34,7 +35,7 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
         }
         (None, None) => unreachable!("clap demands one of --text and --data"),
     };
-    let mut model = load_frozen(&files, &device, args.adapter.as_deref())?;
+    let mut model = chosen.load(&device)?;
     let mut progress = Progress::new();
     let rows = wait(perplexity::rows(&mut model, &documents, TOP_K_MIN, &mut |done, of| {
         progress.evaluating("loss", done, of);

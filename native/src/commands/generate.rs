@@ -6,13 +6,14 @@ use temper_engine::eval::generate::{Sampling, generate};
 use temper_engine::{Device, Error, wait};
 
 use crate::cli::{GenerateArgs, Global};
-use crate::inputs::{load_frozen, open_model};
+use crate::inputs::ModelInUse;
 use crate::output;
 
 /// Runs the command. Text appears as it is made.
 pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
     let (device, _) = Device::choose(global.device.as_deref())?;
-    let files = open_model(&args.model)?;
+    let chosen = ModelInUse::open(&args.model)?;
+    let files = &chosen.files;
     let tokenizer = files.tokenizer()?;
     let template = tokenizer.chat_template().filter(|_| !args.raw);
     let untemplated = template.is_none();
@@ -20,7 +21,7 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
         Some(source) => {
             let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
             let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
-            let template = ChatTemplate::new(source, bos.as_deref(), eos.as_deref(), None)?;
+            let template = ChatTemplate::new(source, bos.as_deref(), eos.as_deref())?;
             template.render(&[Message::new("user", &args.prompt)], true)?
         }
         None => args.prompt.clone(),
@@ -35,7 +36,7 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
         let problem = format!("--prompt has {} tokens, and the model's context is {context}", prompt.len());
         return Err(Error::Config { problems: vec![problem] }.into());
     };
-    let mut model = load_frozen(&files, &device, args.adapter.as_deref())?;
+    let mut model = chosen.load(&device)?;
     let sampling = Sampling { temperature: args.temperature.into(), top_p: 1.0, seed: args.seed };
     let mut shown = String::new();
     let mut tokens = Vec::new();

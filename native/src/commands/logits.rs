@@ -6,16 +6,16 @@ use temper_engine::{Device, Error, wait};
 
 use crate::cli::{Global, LogitsArgs};
 use crate::files::write_atomically;
-use crate::inputs::{load_frozen, open_model};
+use crate::inputs::ModelInUse;
 
 /// Runs the command.
 pub fn run(args: LogitsArgs, global: &Global) -> Result<()> {
     let (device, _) = Device::choose(global.device.as_deref())?;
-    let files = open_model(&args.model)?;
-    let mut model = load_frozen(&files, &device, args.adapter.as_deref())?;
+    let chosen = ModelInUse::open(&args.model)?;
+    let mut model = chosen.load(&device)?;
     let logits = wait(model.logits(&args.tokens))?;
     let bytes = little_endian(&logits);
-    let view = TensorView::new(Dtype::F32, vec![args.tokens.len(), files.architecture.vocab], &bytes)?;
+    let view = TensorView::new(Dtype::F32, vec![args.tokens.len(), chosen.files.architecture.vocab], &bytes)?;
     let file = safetensors::serialize([("logits", view)], None)?;
     write_atomically(&args.out, |out| out.write_all(&file)).map_err(Error::into)
 }

@@ -1,10 +1,11 @@
-//! One module a command; each has `run(args, &Global) -> anyhow::Result<()>`.
+//! One module a command; each has `run(args, &Global) -> anyhow::Result<()>`, without the second where it uses no device.
 
 pub mod bench;
 pub mod config;
 pub mod devices;
 pub mod eval;
 pub mod generate;
+pub mod init;
 pub mod logits;
 pub mod loss;
 pub mod train;

@@ -1,20 +1,19 @@
 //! `temper train`: a whole run, its baseline, and everything that is left in the run folder.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use temper_engine::config::{ArchitectureSource, Config, Init};
-use temper_engine::data::{Document, ReadOptions, read_measured, read_set};
+use temper_engine::data::{Document, ReadOptions, hold_out, read_measured, read_set};
 use temper_engine::eval::perplexity::first_tokens;
 use temper_engine::host::Clock;
 use temper_engine::loss::objective::Objective;
 use temper_engine::model::architecture::{Architecture, SpecialTokens};
 use temper_engine::model::files::ModelFiles;
-use temper_engine::train::checkpoint::NamedFile;
+use temper_engine::train::checkpoint::Checkpoint;
 use temper_engine::train::event::{Event, Finished, Started};
 use temper_engine::train::prepare;
 use temper_engine::train::result::{self, learned};
@@ -23,31 +22,40 @@ use temper_engine::train::session::Session;
 use temper_engine::{Device, Error, wait};
 
 use crate::cli::{Global, TrainArgs};
-use crate::files::OsFolder;
-use crate::inputs::{DEMO_CONFIG, open_folder, open_model, read_data};
+use crate::files::{OsFolder, write_new};
+use crate::inputs::{open_folder, open_model, read_data};
 use crate::interrupt::{self, Interrupted};
-use crate::memory;
+use crate::memory::{self, Memory, Peaks, Planned};
 use crate::output;
-use crate::progress::{Progress, end_table};
+use crate::progress::{Progress, end_table, grouped};
 use crate::report::{self, Report};
 use crate::run_folder::{
     BaselineMeasured, Evaluations, Landscapes, Metrics, Part, Reserved, Retention, RunFolder, Summary,
 };
+use crate::settings::{self, Settings};
 
 /// Tokens of training documents that the entropy-by-probability map is drawn from.
 const LANDSCAPE_TOKENS: usize = 16_384;
 /// Runs the command.
 pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
-    let (place, config) = open(&args, global)?;
-    let (device, why) = Device::choose(Some(&config.run.device))?;
-    let files = model_files(&config).with_context(|| format!("while opening the model {}", config.model.path))?;
+    let (destination, mut settings) = open(&args, global)?;
+    let (device, why) = Device::choose(Some(&settings.config.run.device))?;
+    let path = &settings.config.model.path;
+    let files = model_files(&settings.config).with_context(|| format!("while opening the model {path}"))?;
     let tokenizer = files.tokenizer()?;
+    let context = files.architecture.context;
+    settings.fit_to_model(context);
+    let config = &settings.config;
     let read = ReadOptions::of(&config.data);
-    let train = read_data(&config.data.train)
+    let mut train = read_data(&config.data.train)
         .and_then(|bytes| read_set(&config.data.train, &bytes, tokenizer, read))
         .context("while reading [data] train")?;
     say_what_was_read("train", &config.data.train, &train.records, &train.encoding);
-    let context = files.architecture.context;
+    if let Some(long) = train.documents.iter().find(|d| d.tokens.len() > context) {
+        let problem =
+            format!("{} tokens, but the model's context is {context}; lower [data] cutoff_length", long.tokens.len());
+        return Err(Error::Record { file: config.data.train.clone(), line: long.line, problem }.into());
+    }
     // The other sets may look different from the training set: each is detected on its own.
     let measured = read.measured();
     let mut sets = [Vec::new(), Vec::new()];
@@ -59,26 +67,30 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
                 .with_context(|| format!("while reading [data] {name}"))?;
             say_what_was_read(name, path, &data.records, &data.encoding);
             *set = data.documents;
+        } else if let (Some(share), "target") = (config.data.hold_out, name) {
+            *set = hold_out(&mut train.documents, &config.data.train, share)?;
+            say_what_was_held_out(set, train.documents.len());
         }
     }
     let [target, general] = sets;
-    if let Some(long) = train.documents.iter().find(|d| d.tokens.len() > context) {
-        let problem =
-            format!("{} tokens, but the model's context is {context}; lower [data] cutoff_length", long.tokens.len());
-        return Err(Error::Record { file: config.data.train.clone(), line: long.line, problem }.into());
+    if let Some(line) = settings.fit_to_data(&train.documents)? {
+        say(&line);
     }
+    let config = settings.config;
     let landscape = first_tokens(&train.documents, LANDSCAPE_TOKENS).to_vec();
     let sets = Arc::new(Sets { target, general, landscape });
-    let folder = place.folder();
+    let folder = destination.folder();
     let job = Job { folder, config: &config, device: &device, why: &why, files: &files, sets };
 
     interrupt::listen();
     let run = job.prepare(&config.objective()?, Part::Main, train.documents.clone())?;
+    let after_loading = memory::peak_resident_bytes();
     // Everything that can be refused has been by now: a mistake leaves no folder behind.
-    if let Place::New(reserved) = &place {
+    if let Destination::New(reserved) = &destination {
         reserved.begin(&config)?;
     }
-    let main = job.train(run, Part::Main)?;
+    let mut main = job.train(run, Part::Main)?;
+    main.peaks.after_loading = after_loading;
     let interrupted = || Interrupted { folder: folder.path().to_path_buf() };
     if main.finished.interrupted {
         return Err(interrupted().into());
@@ -97,13 +109,13 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     job.finish(main, baseline)
 }
 
-/// Where a run is written.
-enum Place {
+/// The folder that a run writes to.
+enum Destination {
     New(Reserved),
     Resumed(RunFolder),
 }
 
-impl Place {
+impl Destination {
     fn folder(&self) -> &RunFolder {
         match self {
             Self::New(reserved) => reserved.folder(),
@@ -113,7 +125,7 @@ impl Place {
 }
 
 /// The run's folder and configuration.
-fn open(args: &TrainArgs, global: &Global) -> Result<(Place, Config)> {
+fn open(args: &TrainArgs, global: &Global) -> Result<(Destination, Settings)> {
     let device = global.device.as_ref().map(|device| ("run.device".to_string(), device.clone()));
     if let (true, Some(out)) = (args.resume, &args.out) {
         let folder = RunFolder::open(out)?;
@@ -122,19 +134,16 @@ fn open(args: &TrainArgs, global: &Global) -> Result<(Place, Config)> {
             config = config.with(&[device])?;
         }
         if args.config.is_some() {
-            let given = read_config(args, vec![("run.device".into(), config.run.device.clone())])?;
-            refuse_changes(&config, &given)?;
+            let given = Settings::of(args, vec![("run.device".into(), config.run.device.clone())])?;
+            refuse_changes(&config, &given.config)?;
         } else {
-            refuse_changes(&config, &config.with(&args.set)?)?;
+            refuse_changes(&config, &config.with(&settings::overrides(args))?)?;
         }
-        return Ok((Place::Resumed(folder), config));
+        return Ok((Destination::Resumed(folder), Settings::fixed(config, String::new())));
     }
-    let config = read_config(args, device.into_iter().collect())?;
-    let out = match &args.out {
-        Some(out) => out.clone(),
-        None => free_folder(args.config.as_deref()),
-    };
-    Ok((Place::New(RunFolder::reserve(&out)?), config))
+    let settings = Settings::of(args, device.into_iter().collect())?;
+    let out = args.out.clone().unwrap_or_else(|| settings::free_folder(&settings.name));
+    Ok((Destination::New(RunFolder::reserve(&out)?), settings))
 }
 
 /// A run goes on as it began: another value of anything but the device would make it another run.
@@ -151,37 +160,6 @@ fn refuse_changes(own: &Config, given: &Config) -> Result<()> {
          or begin a new run in another folder"
     );
     Err(Error::Config { problems: vec![problem] }.into())
-}
-
-/// The configuration that the arguments ask for, with more overrides after theirs.
-fn read_config(args: &TrainArgs, more: Vec<(String, String)>) -> Result<Config> {
-    let mut overrides = args.set.clone();
-    overrides.extend(more);
-    let (text, name) = match &args.config {
-        Some(path) => {
-            let bytes = read_data(&path.display().to_string())?;
-            let text = String::from_utf8(bytes).map_err(|_| Error::Format {
-                file: path.display().to_string(),
-                problem: "a configuration is UTF-8 text".into(),
-            })?;
-            (text, path.display().to_string())
-        }
-        None => (DEMO_CONFIG.to_string(), "the embedded configuration".to_string()),
-    };
-    Ok(Config::parse(&text, &name, &overrides)?)
-}
-
-/// `runs/<name of the configuration>`, or the first of `-2`, `-3` ... that does not exist yet.
-fn free_folder(config: Option<&Path>) -> PathBuf {
-    let stem = config.and_then(Path::file_stem).map_or("demo".into(), |s| s.to_string_lossy().into_owned());
-    let first = Path::new("runs").join(&stem);
-    let mut out = first.clone();
-    let mut n = 2;
-    while out.exists() {
-        out = first.with_file_name(format!("{stem}-{n}"));
-        n += 1;
-    }
-    out
 }
 
 fn model_files(config: &Config) -> temper_engine::Result<ModelFiles> {
@@ -209,6 +187,7 @@ struct Trained {
     started: Started,
     finished: Finished,
     evaluations: Evaluations,
+    peaks: Peaks,
 }
 
 struct Job<'a> {
@@ -267,9 +246,13 @@ impl Job<'_> {
             landscapes: self.folder.read_landscapes(part)?,
         };
         let (mut started, mut finished) = (None, None);
+        let mut peaks = Peaks::default();
         while let Some(event) = wait(run.next(&mut host))? {
             host.progress.event(&event);
             written.event(&event)?;
+            if let (Event::Step { .. }, 0) = (&event, peaks.after_first_step) {
+                peaks.after_first_step = memory::peak_resident_bytes();
+            }
             match event {
                 Event::Started { mut learners } => started = learners.pop(),
                 Event::Finished(event) => finished = Some(event),
@@ -279,10 +262,12 @@ impl Job<'_> {
         let (Some(started), Some(finished)) = (started, finished) else {
             unreachable!("every run starts and finishes")
         };
+        peaks.after_training = memory::peak_resident_bytes();
         if part == Part::Main && !finished.interrupted {
             self.save_result(run.learners()[0].session())?;
         }
-        Ok(Trained { started, finished, evaluations: written.evaluations })
+        peaks.after_saving = memory::peak_resident_bytes();
+        Ok(Trained { started, finished, evaluations: written.evaluations, peaks })
     }
 
     /// `adapter/` or `model/`: what other programs load.
@@ -292,11 +277,7 @@ impl Job<'_> {
         let learned = wait(learned(&session.model, self.config, self.files, path, &mut beside))?;
         self.folder.write_result(learned.folder, &learned.files, |folder| match learned.weights {
             None => Ok(()),
-            Some(weights) => {
-                let mut out = BufWriter::with_capacity(1 << 20, File::create_new(folder.join(result::WEIGHTS))?);
-                weights.write(&mut out)?;
-                out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
-            }
+            Some(weights) => write_new(&folder.join(result::WEIGHTS), |out| wait(weights.write(out))),
         })?;
         Ok(())
     }
@@ -310,6 +291,7 @@ impl Job<'_> {
                 .as_ref()
                 .map(|(objective, t)| BaselineMeasured { objective: objective.clone(), after: t.evaluations.after }),
         };
+        let peaks = Peaks { at_end: memory::peak_resident_bytes(), ..main.peaks };
         let speeds: Vec<f64> = metrics.iter().map(|m| m.tokens_per_second).collect();
         let summary = Summary {
             temper: env!("CARGO_PKG_VERSION").into(),
@@ -318,6 +300,7 @@ impl Job<'_> {
             seed: self.config.run.seed,
             tokens_per_second: speeds.iter().sum::<f64>() / speeds.len().max(1) as f64,
             peak_device_bytes: metrics.iter().map(|m| m.peak_device_bytes).max().unwrap_or(0),
+            memory: Memory::new(Planned::of(self.config, self.files), peaks, self.device.is_cpu()),
             retention: retention.clone(),
         };
         self.folder.write_summary(&summary)?;
@@ -377,6 +360,19 @@ fn say_what_was_read(
     }
 }
 
+fn say_what_was_held_out(held_out: &[Document], left: usize) {
+    let tokens: usize = held_out.iter().map(|document| document.tokens.len()).sum();
+    let trained: usize = held_out.iter().map(Document::trained_tokens).sum();
+    let (count, all) = (held_out.len(), held_out.len() + left);
+    say(&format!(
+        "target     held out: the last {} of these {} documents, {} tokens, {} scored; not trained on",
+        grouped(count as u64),
+        grouped(all as u64),
+        grouped(tokens as u64),
+        grouped(trained as u64)
+    ));
+}
+
 /// A line for people. A closed stderr is no reason to end a run.
 fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
@@ -423,8 +419,11 @@ struct Kept<'a> {
 }
 
 impl Checkpoints for Kept<'_> {
-    fn save(&mut self, step: u64, files: Vec<NamedFile>) -> temper_engine::Result<String> {
-        self.folder.save_checkpoint(step, &files, self.keep).map(|path| path.display().to_string())
+    fn save(&mut self, step: u64, checkpoint: &Checkpoint) -> temper_engine::Result<String> {
+        let write = |name: &str, out: &mut dyn Write| wait(checkpoint.write(name, out));
+        let names: Vec<&str> = checkpoint.names().collect();
+        let path = self.folder.save_checkpoint(step, &names, &write, self.keep)?;
+        Ok(path.display().to_string())
     }
 }
 

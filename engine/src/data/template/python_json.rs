@@ -1,6 +1,13 @@
 //! Writes JSON the way Python's `json.dumps` does, since models were trained on its spacing and numbers.
+//!
+//! `serde_json` walks the value and escapes; the formatter decides what stands between items, and how floats and letters
+//! beyond ASCII are written.
 
-use serde_json::Value;
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::ser::{CharEscape, Formatter, Serializer};
+use serde_json::{Map, Value};
 
 /// The arguments of `json.dumps`.
 pub(super) struct Style {
@@ -18,86 +25,140 @@ pub(super) struct Style {
 
 /// `json.dumps(value)`.
 pub(super) fn write(value: &Value, style: &Style) -> String {
-    let mut output = String::new();
-    append(&mut output, value, style, 0);
-    output
+    let mut output = Vec::new();
+    let formatter = Python { style, level: 0, empty: true };
+    let mut serializer = Serializer::with_formatter(&mut output, formatter);
+    let written = match style.sort_keys {
+        true => sorted(value).serialize(&mut serializer),
+        false => value.serialize(&mut serializer),
+    };
+    // Writing to memory cannot fail, every value is representable, and the formatter writes whole characters.
+    written.ok().and_then(|()| String::from_utf8(output).ok()).expect("a JSON value is text")
 }
 
-fn append(output: &mut String, value: &Value, style: &Style, level: usize) {
+/// The same value with every object's fields ordered by name.
+fn sorted(value: &Value) -> Value {
     match value {
-        Value::Null => output.push_str("null"),
-        Value::Bool(flag) => output.push_str(if *flag { "true" } else { "false" }),
-        Value::Number(number) => match number.as_f64() {
-            Some(float) if number.is_f64() => output.push_str(&float_repr(float)),
-            _ => output.push_str(&number.to_string()),
-        },
-        Value::String(text) => append_string(output, text, style.ascii),
-        Value::Array(items) if items.is_empty() => output.push_str("[]"),
-        Value::Object(fields) if fields.is_empty() => output.push_str("{}"),
-        Value::Array(items) => {
-            output.push('[');
-            for (index, item) in items.iter().enumerate() {
-                separate(output, style, level + 1, index);
-                append(output, item, style, level + 1);
-            }
-            close(output, style, level, ']');
-        }
+        Value::Array(items) => items.iter().map(sorted).collect(),
         Value::Object(fields) => {
             let mut fields: Vec<_> = fields.iter().collect();
-            if style.sort_keys {
-                fields.sort_by_key(|(name, _)| *name);
-            }
-            output.push('{');
-            for (index, (name, value)) in fields.into_iter().enumerate() {
-                separate(output, style, level + 1, index);
-                append_string(output, name, style.ascii);
-                output.push_str(&style.key);
-                append(output, value, style, level + 1);
-            }
-            close(output, style, level, '}');
+            fields.sort_by_key(|(name, _)| *name);
+            Value::Object(fields.into_iter().map(|(name, value)| (name.clone(), sorted(value))).collect::<Map<_, _>>())
+        }
+        other => other.clone(),
+    }
+}
+
+struct Python<'a> {
+    style: &'a Style,
+    level: usize,
+    /// Nothing was written yet in the list or object that is open.
+    empty: bool,
+}
+
+impl Python<'_> {
+    fn open<W: ?Sized + Write>(&mut self, out: &mut W, bracket: &[u8]) -> io::Result<()> {
+        self.level += 1;
+        self.empty = true;
+        out.write_all(bracket)
+    }
+
+    fn close<W: ?Sized + Write>(&mut self, out: &mut W, bracket: &[u8]) -> io::Result<()> {
+        self.level -= 1;
+        if !self.empty {
+            self.new_line(out)?;
+        }
+        out.write_all(bracket)
+    }
+
+    fn separate<W: ?Sized + Write>(&self, out: &mut W, first: bool) -> io::Result<()> {
+        if !first {
+            out.write_all(self.style.item.as_bytes())?;
+        }
+        self.new_line(out)
+    }
+
+    fn new_line<W: ?Sized + Write>(&self, out: &mut W) -> io::Result<()> {
+        match self.style.indent {
+            Some(indent) => write!(out, "\n{:1$}", "", indent * self.level),
+            None => Ok(()),
         }
     }
 }
 
-fn separate(output: &mut String, style: &Style, level: usize, index: usize) {
-    if index > 0 {
-        output.push_str(&style.item);
+impl Formatter for Python<'_> {
+    fn write_f64<W: ?Sized + Write>(&mut self, out: &mut W, value: f64) -> io::Result<()> {
+        out.write_all(float_repr(value).as_bytes())
     }
-    new_line(output, style, level);
-}
 
-fn close(output: &mut String, style: &Style, level: usize, bracket: char) {
-    new_line(output, style, level);
-    output.push(bracket);
-}
-
-fn new_line(output: &mut String, style: &Style, level: usize) {
-    if let Some(indent) = style.indent {
-        output.push('\n');
-        output.extend(std::iter::repeat_n(' ', indent * level));
-    }
-}
-
-fn append_string(output: &mut String, text: &str, ascii: bool) {
-    output.push('"');
-    for letter in text.chars() {
-        match letter {
-            '"' => output.push_str("\\\""),
-            '\\' => output.push_str("\\\\"),
-            '\n' => output.push_str("\\n"),
-            '\r' => output.push_str("\\r"),
-            '\t' => output.push_str("\\t"),
-            '\u{8}' => output.push_str("\\b"),
-            '\u{c}' => output.push_str("\\f"),
-            _ if u32::from(letter) < 0x20 || (ascii && !letter.is_ascii()) || (ascii && letter == '\u{7f}') => {
-                for unit in letter.encode_utf16(&mut [0; 2]) {
-                    output.push_str(&format!("\\u{unit:04x}"));
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
+        if !self.style.ascii {
+            return out.write_all(fragment.as_bytes());
+        }
+        for letter in fragment.chars() {
+            match letter {
+                ' '..='~' => write!(out, "{letter}")?,
+                _ => {
+                    for unit in letter.encode_utf16(&mut [0; 2]) {
+                        write!(out, "\\u{unit:04x}")?;
+                    }
                 }
             }
-            _ => output.push(letter),
         }
+        Ok(())
     }
-    output.push('"');
+
+    fn write_char_escape<W: ?Sized + Write>(&mut self, out: &mut W, escape: CharEscape) -> io::Result<()> {
+        out.write_all(match escape {
+            CharEscape::Quote => b"\\\"",
+            CharEscape::ReverseSolidus => b"\\\\",
+            CharEscape::Solidus => b"/",
+            CharEscape::Backspace => b"\\b",
+            CharEscape::FormFeed => b"\\f",
+            CharEscape::LineFeed => b"\\n",
+            CharEscape::CarriageReturn => b"\\r",
+            CharEscape::Tab => b"\\t",
+            CharEscape::AsciiControl(byte) => return write!(out, "\\u{byte:04x}"),
+        })
+    }
+
+    fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.open(out, b"[")
+    }
+
+    fn end_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.close(out, b"]")
+    }
+
+    fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.separate(out, first)
+    }
+
+    fn end_array_value<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
+        self.empty = false;
+        Ok(())
+    }
+
+    fn begin_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.open(out, b"{")
+    }
+
+    fn end_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.close(out, b"}")
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.separate(out, first)
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(self.style.key.as_bytes())
+    }
+
+    fn end_object_value<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
+        self.empty = false;
+        Ok(())
+    }
 }
 
 /// Python's `repr` of a float: shortest digits, an exponent below 1e-4 and from 1e16 on.
@@ -132,5 +193,51 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(float_repr(value), expected);
         }
+    }
+
+    #[test]
+    fn every_style_is_pythons() {
+        let value = serde_json::json!({
+            "b": ["\u{7f}é😀\"\\/\u{1}\u{8}\u{c}\n\r\t", [], {}, [[1]], -3, 1e-7],
+            "a": {"c": null, "B": true},
+        });
+        let write = |ascii: bool, sort_keys: bool, indent: Option<usize>| {
+            let item = if indent.is_none() { ", " } else { "," };
+            write(&value, &Style { ascii, sort_keys, indent, item: item.into(), key: ": ".into() })
+        };
+        // Written by Python 3.11's json.dumps.
+        let plain = "\u{7f}é😀".to_string() + r#"\"\\/\u0001\b\f\n\r\t"#;
+        let ascii = r#"\u007f\u00e9\ud83d\ude00\"\\/\u0001\b\f\n\r\t"#;
+        assert_eq!(
+            write(false, false, None),
+            format!(r#"{{"b": ["{plain}", [], {{}}, [[1]], -3, 1e-07], "a": {{"c": null, "B": true}}}}"#)
+        );
+        assert_eq!(
+            write(true, true, None),
+            format!(r#"{{"a": {{"B": true, "c": null}}, "b": ["{ascii}", [], {{}}, [[1]], -3, 1e-07]}}"#)
+        );
+        let indented = format!(
+            r#"{{
+  "b": [
+    "{ascii}",
+    [],
+    {{}},
+    [
+      [
+        1
+      ]
+    ],
+    -3,
+    1e-07
+  ],
+  "a": {{
+    "c": null,
+    "B": true
+  }}
+}}"#
+        );
+        assert_eq!(write(true, false, Some(2)), indented);
+        let flush: String = indented.lines().map(str::trim_start).collect::<Vec<_>>().join("\n");
+        assert_eq!(write(true, false, Some(0)), flush);
     }
 }

@@ -1,0 +1,35 @@
+//! `temper init`: a commented configuration to begin with.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+
+use anyhow::Result;
+use temper_engine::Error;
+
+use crate::cli::InitArgs;
+use crate::files::io_error;
+use crate::output;
+use crate::settings;
+
+/// Runs the command.
+pub fn run(args: InitArgs) -> Result<()> {
+    let (model, data) = (args.model.as_deref().unwrap_or_default(), args.data.as_deref().unwrap_or_default());
+    let text = settings::own(model, data)?;
+    let file = args.file.display();
+    // Made only if it is not there: two at once cannot overwrite each other either.
+    let made = OpenOptions::new().write(true).create_new(true).open(&args.file);
+    let mut made = made.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => {
+            Error::Config { problems: vec![format!("{file}: is already there; name another file")] }
+        }
+        _ => io_error(&args.file, &error),
+    })?;
+    made.write_all(text.as_bytes()).and_then(|()| made.sync_all()).map_err(|error| io_error(&args.file, &error))?;
+    let fill = match (model, data) {
+        ("", "") => "fill in [model] path and [data] train",
+        ("", _) => "fill in [model] path",
+        (_, "") => "fill in [data] train",
+        _ => "change what you like",
+    };
+    output::text(&format!("wrote {file}; {fill}, then: temper train {file}\n"))
+}

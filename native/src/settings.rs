@@ -1,0 +1,287 @@
+//! Which configuration a run follows, and what its folder is called.
+//!
+//! | given | configuration |
+//! | --- | --- |
+//! | a file | the file, with `--model`, `--data` and `--set` over it |
+//! | a model and data, by flag or `--set` | `templates/own.toml`, fitted to the model and the data |
+//! | neither | the embedded demo, with `--set` over it |
+//!
+//! A model without data, or data without a model, is refused: nobody who names a model wants the demo's settings.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::json;
+use temper_engine::config::Config;
+use temper_engine::data::{Document, Loader};
+use temper_engine::{Error, Result as EngineResult};
+
+use crate::cli::TrainArgs;
+use crate::inputs::{DEMO_CONFIG, EMBEDDED, read_data};
+use crate::progress::grouped;
+use crate::templates;
+
+/// Most steps of a run of which only model and data were given: about a million tokens, so that a large file does not mean
+/// a day of work that nobody asked for.
+const MOST_STEPS: u64 = 500;
+/// Below so many steps there is little to see.
+const FEW_STEPS: u64 = 20;
+
+const MODEL: &str = "model.path";
+const DATA: &str = "data.train";
+
+/// A configuration, and what it leaves to be fitted once model and data are known.
+pub struct Settings {
+    /// The configuration.
+    pub config: Config,
+    /// Name of the run, for its folder.
+    pub name: String,
+    /// The longest document follows the model's context.
+    fit_cutoff: bool,
+    /// The number of steps is bounded.
+    fit_steps: bool,
+}
+
+impl Settings {
+    /// What the arguments ask for, with more overrides after theirs.
+    ///
+    /// # Errors
+    /// Every invalid value; what is missing where only one of model and data is given; a file that cannot be read.
+    pub fn of(args: &TrainArgs, more: Vec<(String, String)>) -> Result<Self> {
+        let overrides: Vec<_> = overrides(args).into_iter().chain(more).collect();
+        if let Some(path) = &args.config {
+            let file = path.display().to_string();
+            let text = String::from_utf8(read_data(&file)?)
+                .map_err(|_| Error::Format { file: file.clone(), problem: "a configuration is UTF-8 text".into() })?;
+            let name = path.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
+            return Ok(Self::fixed(Config::parse(&text, &file, &overrides)?, name));
+        }
+        let given = |key: &str| overrides.iter().any(|(name, _)| name == key);
+        match (given(MODEL), given(DATA)) {
+            (false, false) => {
+                let config = Config::parse(DEMO_CONFIG, "the embedded configuration", &overrides)?;
+                Ok(Self::fixed(config, "demo".into()))
+            }
+            (true, true) => {
+                let config = Config::parse(&own("", "")?, "the settings for a model and data", &overrides)?;
+                let name = format!("{}-{}", model_stem(&config.model.path), data_stem(&config.data.train));
+                let fit_cutoff = !given("data.cutoff_length");
+                let fit_steps = !given("run.steps") && !given("run.epochs");
+                Ok(Self { config, name, fit_cutoff, fit_steps })
+            }
+            (true, false) => Err(one_of_two("a model is given but no data to train it on: add --data FILE").into()),
+            (false, true) => Err(one_of_two("data is given but no model to train: add --model DIR_OR_GGUF").into()),
+        }
+    }
+
+    /// A configuration that says all there is to say.
+    pub fn fixed(config: Config, name: String) -> Self {
+        Self { config, name, fit_cutoff: false, fit_steps: false }
+    }
+
+    /// Cuts documents where the model's context ends, unless a length was asked for.
+    pub fn fit_to_model(&mut self, context: usize) {
+        if self.fit_cutoff {
+            self.config.data.cutoff_length = self.config.data.cutoff_length.min(context);
+        }
+    }
+
+    /// Bounds the number of steps, unless a number was asked for, and says what will be done; `None` where the user knows.
+    ///
+    /// # Errors
+    /// As [`Loader::new`].
+    pub fn fit_to_data(&mut self, documents: &[Document]) -> EngineResult<Option<String>> {
+        if !self.fit_steps {
+            return Ok(None);
+        }
+        let (data, run) = (&self.config.data, &mut self.config.run);
+        let loader = Loader::new(&data.train, documents.to_vec(), run.seed)?;
+        let pass = loader.steps_per_epoch(run.batch_tokens, run.accumulation)?;
+        let step = run.batch_tokens.saturating_mul(run.accumulation);
+        let all: usize = documents.iter().map(|document| document.tokens.len()).sum();
+        let of = |steps: u64| {
+            let what = if steps == 1 { "step" } else { "steps" };
+            format!("plan       {} {what} of up to {} tokens", grouped(steps), grouped(step as u64))
+        };
+        if pass > MOST_STEPS {
+            (run.steps, run.epochs) = (Some(MOST_STEPS), None);
+            return Ok(Some(format!(
+                "{}, a part of the data: one pass over all {} tokens takes {} steps (--set run.epochs=1)",
+                of(MOST_STEPS),
+                grouped(all as u64),
+                grouped(pass)
+            )));
+        }
+        let more = match pass < FEW_STEPS {
+            true => format!(", which is little; --set run.epochs={} takes more", FEW_STEPS.div_ceil(pass).max(3)),
+            false => String::new(),
+        };
+        Ok(Some(format!("{}: one pass over {} tokens{more}", of(pass), grouped(all as u64))))
+    }
+}
+
+/// What the arguments set, in the order in which it applies: the flags, then `--set`.
+pub fn overrides(args: &TrainArgs) -> Vec<(String, String)> {
+    let flags = [(MODEL, &args.model), (DATA, &args.data)];
+    // Quoted, since a folder may be called `2024` or `true`.
+    let quoted = |(key, value): (&str, &Option<String>)| Some((key.to_string(), quote(value.as_ref()?)));
+    flags.into_iter().filter_map(quoted).chain(args.set.iter().cloned()).collect()
+}
+
+/// The commented configuration of a run on one's own model and data.
+///
+/// # Errors
+/// As [`templates::render`].
+pub fn own(model: &str, data: &str) -> Result<String> {
+    templates::render("own.toml", json!({ "model": quote(model), "data": quote(data) }))
+}
+
+fn quote(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn one_of_two(problem: &str) -> Error {
+    let advice = "or give a configuration file (temper init writes one); without either, the demo is trained";
+    Error::Config { problems: vec![format!("{problem}; {advice}")] }
+}
+
+/// Short name of a model: that of its folder or file, or, in the hub's cache, the model's own.
+fn model_stem(path: &str) -> String {
+    let path = path.strip_prefix(EMBEDDED).unwrap_or(path);
+    let full = Path::new(path).canonicalize().unwrap_or_else(|_| PathBuf::from(path));
+    let name = |path: &Path| path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
+    let snapshots = full.parent().filter(|parent| parent.ends_with("snapshots")).and_then(Path::parent);
+    let stem = match snapshots {
+        // models--OWNER--NAME/snapshots/COMMIT
+        Some(model) => name(model).rsplit("--").next().unwrap_or_default().to_owned(),
+        None => name(&full),
+    };
+    plain(stem.strip_suffix(".gguf").unwrap_or(&stem), "model")
+}
+
+/// Short name of a data file: without its endings.
+fn data_stem(path: &str) -> String {
+    let path = path.strip_prefix(EMBEDDED).unwrap_or(path);
+    let name = Path::new(path).file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    plain(Path::new(name).file_stem().map_or("".into(), |stem| stem.to_string_lossy()).as_ref(), "data")
+}
+
+/// A name that needs no quotes in any shell.
+fn plain(name: &str, otherwise: &str) -> String {
+    let harmless = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let name: String = name.chars().map(harmless).collect();
+    let name = name.trim_matches(['-', '.']);
+    if name.is_empty() { otherwise.into() } else { name.into() }
+}
+
+/// `runs/<name>`, or the first of `-2`, `-3` ... that does not exist yet.
+pub fn free_folder(name: &str) -> PathBuf {
+    let first = Path::new("runs").join(name);
+    let mut out = first.clone();
+    let mut n = 2;
+    while out.exists() {
+        out = first.with_file_name(format!("{name}-{n}"));
+        n += 1;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(config: Option<&str>, model: Option<&str>, data: Option<&str>, set: &[(&str, &str)]) -> TrainArgs {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        TrainArgs {
+            config: config.map(PathBuf::from),
+            model: owned(model),
+            data: owned(data),
+            set: set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            out: None,
+            resume: false,
+        }
+    }
+
+    fn documents(count: usize, tokens: usize) -> Vec<Document> {
+        vec![Document { tokens: vec![1; tokens], trained: vec![true; tokens], line: 1 }; count]
+    }
+
+    #[test]
+    fn the_demos_settings_count_only_where_neither_model_nor_data_is_given() {
+        let demo = Settings::of(&args(None, None, None, &[("run.steps", "3")]), vec![]).unwrap();
+        assert_eq!((demo.name.as_str(), demo.config.data.target.as_deref()), ("demo", Some("embedded:target.jsonl")));
+        let ways = [
+            args(None, Some("m"), Some("d.jsonl"), &[]),
+            args(None, None, Some("d.jsonl"), &[("model.path", "m")]),
+            args(None, None, None, &[("model.path", "m"), ("data.train", "d.jsonl")]),
+        ];
+        for way in &ways {
+            let own = Settings::of(way, vec![]).unwrap();
+            assert_eq!(own.name, "m-d");
+            assert_eq!(own.config.adapter.kind.to_string(), "lora");
+            assert_eq!((own.config.data.target, own.config.data.hold_out), (None, Some(0.1)));
+            assert_eq!((own.config.optim.learning_rate, own.config.run.epochs), (1e-4, Some(1.0)));
+        }
+        let own = Settings::of(&args(None, Some("m"), Some("d"), &[("data.target", "t")]), vec![]).unwrap();
+        assert_eq!((own.config.data.target.as_deref(), own.config.data.hold_out), (Some("t"), None));
+        let own = Settings::of(&args(None, Some("2024"), Some("true"), &[]), vec![]).unwrap();
+        assert_eq!((own.config.model.path.as_str(), own.config.data.train.as_str()), ("2024", "true"));
+        for (one, missing) in [
+            (args(None, Some("m"), None, &[]), "--data"),
+            (args(None, None, None, &[("model.path", "m")]), "--data"),
+            (args(None, None, Some("d"), &[]), "--model"),
+            (args(None, None, None, &[("data.train", "d")]), "--model"),
+        ] {
+            let error = Settings::of(&one, vec![]).err().expect("half of what is needed").to_string();
+            assert!(error.contains(missing), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_large_file_is_bounded_and_what_will_happen_is_said() {
+        let mut own = Settings::of(&args(None, Some("m"), Some("d"), &[]), vec![]).unwrap();
+        own.fit_to_model(1024);
+        assert_eq!(own.config.data.cutoff_length, 1024);
+        let said = own.fit_to_data(&documents(2_000, 1_000)).unwrap().unwrap();
+        assert_eq!((own.config.run.steps, own.config.run.epochs), (Some(500), None));
+        assert!(said.contains("500 steps") && said.contains("2,000,000 tokens takes 1,000 steps"), "{said}");
+
+        let mut own = Settings::of(&args(None, Some("m"), Some("d"), &[]), vec![]).unwrap();
+        let said = own.fit_to_data(&documents(100, 1_000)).unwrap().unwrap();
+        assert_eq!((own.config.run.steps, own.config.run.epochs), (None, Some(1.0)));
+        assert!(said.ends_with("50 steps of up to 2,048 tokens: one pass over 100,000 tokens"), "{said}");
+        let said = own.fit_to_data(&documents(2, 1_000)).unwrap().unwrap();
+        assert!(said.contains(" 1 step of") && said.contains("run.epochs=20"), "{said}");
+
+        let set = [("run.epochs", "1"), ("data.cutoff_length", "2000")];
+        let mut own = Settings::of(&args(None, Some("m"), Some("d"), &set), vec![]).unwrap();
+        own.fit_to_model(1024);
+        assert_eq!(own.fit_to_data(&documents(2_000, 1_000)).unwrap(), None);
+        assert_eq!((own.config.data.cutoff_length, own.config.run.epochs), (2000, Some(1.0)), "as asked for");
+    }
+
+    #[test]
+    fn what_the_commented_configuration_calls_a_default_is_one() {
+        let text = own("m", "d").unwrap();
+        let plain = Config::parse(&text, "own.toml", &[]).unwrap();
+        let other = |line: &&str| line.contains("target =") || line.contains("baseline =");
+        fn shown(line: &str) -> Option<&str> {
+            line.strip_prefix("# ").filter(|rest| rest.contains(" = ") && !rest.contains('`'))
+        }
+        let all: String = text.lines().filter(|l| !other(l)).map(|l| format!("{}\n", shown(l).unwrap_or(l))).collect();
+        assert!(all.lines().filter(|line| line.contains(" = ")).count() > 25, "{all}");
+        assert_eq!(Config::parse(&all, "own.toml", &[]).unwrap_or_else(|error| panic!("{error}\n{all}")), plain);
+    }
+
+    #[test]
+    fn a_run_is_named_after_its_model_and_data_without_quotes_or_endings() {
+        assert_eq!(model_stem("embedded:base"), "base");
+        assert_eq!(model_stem("models/SmolLM2 135M.Q4_1.gguf"), "SmolLM2-135M.Q4_1");
+        assert_eq!(model_stem("models--Qwen--Qwen3-0.6B/snapshots/c0ffee"), "Qwen3-0.6B");
+        assert_eq!(model_stem(""), "model");
+        assert_eq!(data_stem("embedded:train.jsonl"), "train");
+        assert_eq!(data_stem("x/my data.jsonl.gz"), "my-data");
+        assert_eq!(data_stem(".jsonl"), "jsonl");
+    }
+}
