@@ -1,0 +1,1006 @@
+// Written by `TEMPER_BLESS=1 cargo test --release -p temper --test cli schema`: what `temper config --schema` prints.
+export default {
+  "sections": [
+    {
+      "name": "model",
+      "help": "Where to start from.",
+      "keys": [
+        {
+          "name": "path",
+          "label": "Path",
+          "help": "The model: a Hugging Face folder or a GGUF file.",
+          "type": "text",
+          "allowed": "a string",
+          "required": "a Hugging Face folder or a GGUF file"
+        },
+        {
+          "name": "init",
+          "label": "Init",
+          "help": "Where the weights to start from come from.",
+          "type": "choice",
+          "allowed": "one of pretrained, random",
+          "choices": [
+            {
+              "name": "pretrained",
+              "label": "pretrained",
+              "help": "From the model's files."
+            },
+            {
+              "name": "random",
+              "label": "random",
+              "help": "Drawn from the run's seed; the files give only the architecture and the tokenizer."
+            }
+          ],
+          "default": "pretrained"
+        },
+        {
+          "name": "architecture",
+          "label": "Architecture",
+          "help": "The architecture of random weights: the path of a config.json, or its keys as an inline table.",
+          "type": "other",
+          "allowed": "an inline table or the path of a config.json",
+          "derived": "the one in path",
+          "used": [
+            {
+              "key": "init",
+              "values": [
+                "random"
+              ]
+            }
+          ]
+        }
+      ],
+      "live": false
+    },
+    {
+      "name": "data",
+      "help": "What to train and evaluate on.",
+      "keys": [
+        {
+          "name": "train",
+          "label": "Train",
+          "help": "JSONL or text to train on.",
+          "type": "text",
+          "allowed": "a string",
+          "required": "a JSONL file"
+        },
+        {
+          "name": "target",
+          "label": "Target",
+          "help": "JSONL or text on which the target loss is measured before and after.",
+          "type": "text",
+          "allowed": "a string",
+          "default": null
+        },
+        {
+          "name": "general",
+          "label": "General",
+          "help": "JSONL or text on which forgetting is measured before and after.",
+          "type": "text",
+          "allowed": "a string",
+          "default": null
+        },
+        {
+          "name": "format",
+          "label": "Format",
+          "help": "What the records of the training set look like.",
+          "type": "choice",
+          "allowed": "one of auto, messages, prompt_completion, instruction, text, question_answer",
+          "choices": [
+            {
+              "name": "auto",
+              "label": "auto",
+              "help": "The first usable record decides."
+            },
+            {
+              "name": "messages",
+              "label": "messages",
+              "help": "The field messages, or conversations."
+            },
+            {
+              "name": "prompt_completion",
+              "label": "prompt_completion",
+              "help": "The fields prompt and completion."
+            },
+            {
+              "name": "instruction",
+              "label": "instruction",
+              "help": "The fields instruction, input and output."
+            },
+            {
+              "name": "text",
+              "label": "text",
+              "help": "The field text, or a plain text file."
+            },
+            {
+              "name": "question_answer",
+              "label": "question_answer",
+              "help": "The fields question and answer."
+            }
+          ],
+          "default": "auto"
+        },
+        {
+          "name": "cutoff_length",
+          "label": "Cutoff length",
+          "help": "Longest document in tokens; longer ones are cut.",
+          "type": "whole",
+          "allowed": "a whole number of at least 2",
+          "least": 2.0,
+          "derived": "2048, or run.batch_tokens where that is smaller"
+        },
+        {
+          "name": "packing",
+          "label": "Packing",
+          "help": "Several documents in one row, each with its own attention and positions.",
+          "type": "flag",
+          "allowed": "true or false",
+          "default": true
+        },
+        {
+          "name": "on_error",
+          "label": "On error",
+          "help": "What happens to a record that cannot be used.",
+          "type": "choice",
+          "allowed": "one of stop, skip",
+          "choices": [
+            {
+              "name": "stop",
+              "label": "stop",
+              "help": "Fail with its file, line and cause."
+            },
+            {
+              "name": "skip",
+              "label": "skip",
+              "help": "Leave it out and count it."
+            }
+          ],
+          "default": "stop"
+        },
+        {
+          "name": "train_on",
+          "label": "Train on",
+          "help": "Which assistant turns of a chat are trained.",
+          "type": "choice",
+          "allowed": "one of all, last",
+          "choices": [
+            {
+              "name": "all",
+              "label": "all",
+              "help": "Every one."
+            },
+            {
+              "name": "last",
+              "label": "last",
+              "help": "The last one only."
+            }
+          ],
+          "default": "all"
+        }
+      ],
+      "live": false
+    },
+    {
+      "name": "objective",
+      "help": "What is minimised. Constants that the method does not read are checked and ignored.",
+      "keys": [
+        {
+          "name": "method",
+          "label": "Objective",
+          "help": "What each token's cross entropy is multiplied by.",
+          "type": "choice",
+          "allowed": "one of sft, eaft, masked_sft, dft, talr, mile, deft, profit",
+          "choices": [
+            {
+              "name": "sft",
+              "label": "SFT: every token counts",
+              "help": "Plain fine-tuning: every token counts the same, also those on which the text contradicts the model."
+            },
+            {
+              "name": "eaft",
+              "label": "EAFT: unsure tokens count",
+              "help": "Entropy-adaptive fine-tuning: a token counts as much as the model is unsure, so confident conflicts hardly do."
+            },
+            {
+              "name": "masked_sft",
+              "label": "Masked SFT: conflicts left out",
+              "help": "Plain fine-tuning without the tokens that are lowest in both entropy and probability."
+            },
+            {
+              "name": "dft",
+              "label": "DFT: expected tokens count",
+              "help": "Dynamic fine-tuning: a token counts by its probability p."
+            },
+            {
+              "name": "talr",
+              "label": "TALR: easy tokens first",
+              "help": "Token-adaptive loss reweighting: a token counts by exp(-loss / tau), but never less than a floor."
+            },
+            {
+              "name": "mile",
+              "label": "MiLe: unsure tokens count more",
+              "help": "MiLe loss: a token counts by (sigma + entropy)^gamma, 1 on average over the batch."
+            },
+            {
+              "name": "deft",
+              "label": "DEFT: by the prediction's peak",
+              "help": "Dynamic entropy fine-tuning: a token counts by p^a, where a is near 1 if the prediction has one peak."
+            },
+            {
+              "name": "profit",
+              "label": "ProFiT: likely tokens only",
+              "help": "Probability-guided selection: tokens above a probability count, the others are left out."
+            }
+          ],
+          "default": "eaft"
+        },
+        {
+          "name": "gate",
+          "label": "Gate",
+          "help": "Shape of the gate, which makes a token's weight of its entropy.",
+          "type": "choice",
+          "allowed": "one of linear, power, sigmoid, hard",
+          "choices": [
+            {
+              "name": "linear",
+              "label": "linear: h",
+              "help": "The weight is the normalised entropy h itself."
+            },
+            {
+              "name": "power",
+              "label": "power: h to an exponent",
+              "help": "The weight is h to an exponent: above 1, half-sure tokens count less too."
+            },
+            {
+              "name": "sigmoid",
+              "label": "sigmoid: a soft step",
+              "help": "The weight is almost 0 below the midpoint and almost 1 above."
+            },
+            {
+              "name": "hard",
+              "label": "hard: a cut",
+              "help": "The lowest entropies of the batch get weight 0, all others 1."
+            }
+          ],
+          "derived": "linear, or power where an exponent is given",
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "eaft"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "top_k",
+          "label": "K",
+          "help": "Entropy is taken over so many of the most probable tokens.",
+          "type": "whole",
+          "allowed": "a whole number from 2 to 64",
+          "least": 2.0,
+          "most": 64.0,
+          "default": 20,
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "eaft",
+                "masked_sft"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "exponent",
+          "label": "Exponent",
+          "help": "Exponent of the power gate: 2 and 3 are in the paper, 0 is plain SFT.",
+          "type": "number",
+          "allowed": "a finite number of at least 0",
+          "least": 0.0,
+          "derived": "2 with the power gate",
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "eaft"
+              ]
+            },
+            {
+              "key": "gate",
+              "values": [
+                "power"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "steepness",
+          "label": "Steepness",
+          "help": "How abrupt the step of the sigmoid gate is: its slope at the midpoint, times four.",
+          "type": "number",
+          "allowed": "a finite number of at least 0",
+          "least": 0.0,
+          "default": 30.0,
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "eaft"
+              ]
+            },
+            {
+              "key": "gate",
+              "values": [
+                "sigmoid"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "midpoint",
+          "label": "Midpoint",
+          "help": "Normalised entropy at which the sigmoid gate is one half: 0.17 is 0.51 nats.",
+          "type": "number",
+          "allowed": "a finite number",
+          "default": 0.17,
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "eaft"
+              ]
+            },
+            {
+              "key": "gate",
+              "values": [
+                "sigmoid"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "percentile",
+          "label": "Percentile",
+          "help": "Lowest share of the batch by entropy that the hard gate drops, in percent.",
+          "type": "number",
+          "allowed": "within 0 to 100",
+          "least": 0.0,
+          "most": 100.0,
+          "default": 15.0,
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "eaft"
+              ]
+            },
+            {
+              "key": "gate",
+              "values": [
+                "hard"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "normalizer",
+          "label": "Normaliser",
+          "help": "What the entropy is divided by.",
+          "type": "choice",
+          "allowed": "one of ln_k, const_3, none",
+          "choices": [
+            {
+              "name": "ln_k",
+              "label": "ln K",
+              "help": "Divides the entropy by ln K, so that the gate is at most 1 (the paper's definition)."
+            },
+            {
+              "name": "const_3",
+              "label": "3.0",
+              "help": "Divides by 3 whatever K is, like LLaMA-Factory."
+            },
+            {
+              "name": "none",
+              "label": "none",
+              "help": "Divides by nothing: the gate is in nats, like Axolotl."
+            }
+          ],
+          "default": "ln_k",
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "eaft"
+              ]
+            },
+            {
+              "key": "gate",
+              "values": [
+                "linear",
+                "power",
+                "sigmoid"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "entropy_percentile",
+          "label": "Entropy percentile",
+          "help": "Lowest share of the batch by entropy that is masked where the probability is low too, in percent.",
+          "type": "number",
+          "allowed": "within 0 to 100",
+          "least": 0.0,
+          "most": 100.0,
+          "default": 15.0,
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "masked_sft"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "probability_percentile",
+          "label": "Probability percentile",
+          "help": "Lowest share of the batch by label probability that is masked where the entropy is low too, in percent.",
+          "type": "number",
+          "allowed": "within 0 to 100",
+          "least": 0.0,
+          "most": 100.0,
+          "default": 15.0,
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "masked_sft"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "tau",
+          "label": "Tau",
+          "help": "Temperature in nats: tokens of a larger loss count less.",
+          "type": "number",
+          "allowed": "a finite number of at least 0.000001",
+          "least": 1e-6,
+          "derived": "the median over the batch's documents of their mean cross entropy",
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "talr"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "w_min",
+          "label": "Floor",
+          "help": "Floor of the weight: no token counts less than this.",
+          "type": "number",
+          "allowed": "within 0 to 1",
+          "least": 0.0,
+          "most": 1.0,
+          "default": 0.01,
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "talr"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "sigma",
+          "label": "Sigma",
+          "help": "Added to the entropy, in nats.",
+          "type": "number",
+          "allowed": "a finite number of at least 0",
+          "least": 0.0,
+          "default": 1.0,
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "mile"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "gamma",
+          "label": "Gamma",
+          "help": "Exponent of the entropy: larger prefers unsure tokens more.",
+          "type": "number",
+          "allowed": "a finite number of at least 0",
+          "least": 0.0,
+          "default": 1.0,
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "mile"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "threshold",
+          "label": "Threshold",
+          "help": "Tokens at or below this probability are left out.",
+          "type": "number",
+          "allowed": "within 0 to 1",
+          "least": 0.0,
+          "most": 1.0,
+          "default": 0.1,
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "profit"
+              ]
+            }
+          ]
+        }
+      ],
+      "live": true
+    },
+    {
+      "name": "adapter",
+      "help": "What is trained.",
+      "keys": [
+        {
+          "name": "kind",
+          "label": "What is trained",
+          "help": "What is trained: low-rank factors beside frozen weights, or the weights themselves.",
+          "type": "choice",
+          "allowed": "one of lora, none",
+          "choices": [
+            {
+              "name": "lora",
+              "label": "LoRA adapter",
+              "help": "The weights stay; small factors beside them learn, which needs far less memory."
+            },
+            {
+              "name": "none",
+              "label": "all weights (full)",
+              "help": "Every weight of the model changes."
+            }
+          ],
+          "derived": "lora, or none with random weights"
+        },
+        {
+          "name": "rank",
+          "label": "LoRA rank",
+          "help": "Width of the factors: more can learn more.",
+          "type": "whole",
+          "allowed": "a whole number of at least 1",
+          "least": 1.0,
+          "default": 16,
+          "used": [
+            {
+              "key": "kind",
+              "values": [
+                "lora"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "alpha",
+          "label": "LoRA alpha",
+          "help": "The factors' output is scaled by alpha / rank.",
+          "type": "number",
+          "allowed": "a finite number above 0",
+          "above": 0.0,
+          "default": 32.0,
+          "used": [
+            {
+              "key": "kind",
+              "values": [
+                "lora"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "dropout",
+          "label": "Dropout",
+          "help": "Probability of dropping an input of the factors in training.",
+          "type": "number",
+          "allowed": "at least 0 and below 1",
+          "least": 0.0,
+          "below": 1.0,
+          "default": 0.0,
+          "used": [
+            {
+              "key": "kind",
+              "values": [
+                "lora"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "targets",
+          "label": "Targets",
+          "help": "Linear layers of every block that get factors.",
+          "type": "other",
+          "allowed": "\"all-linear\" or a list of layer names",
+          "default": "all-linear",
+          "used": [
+            {
+              "key": "kind",
+              "values": [
+                "lora"
+              ]
+            }
+          ]
+        }
+      ],
+      "live": false
+    },
+    {
+      "name": "optim",
+      "help": "AdamW and its schedule.",
+      "keys": [
+        {
+          "name": "learning_rate",
+          "label": "Learning rate",
+          "help": "Peak of the learning rate: how far one step moves the weights; larger learns and forgets faster.",
+          "type": "number",
+          "allowed": "a finite number above 0",
+          "above": 0.0,
+          "derived": "1e-4 with an adapter, 1e-5 for full fine-tuning, 1e-3 from random weights"
+        },
+        {
+          "name": "schedule",
+          "label": "Schedule",
+          "help": "Course of the learning rate after the warm-up.",
+          "type": "choice",
+          "allowed": "one of cosine, linear, constant",
+          "choices": [
+            {
+              "name": "cosine",
+              "label": "cosine",
+              "help": "The rate falls to 0 along half a cosine."
+            },
+            {
+              "name": "linear",
+              "label": "linear",
+              "help": "The rate falls to 0 in a straight line."
+            },
+            {
+              "name": "constant",
+              "label": "constant",
+              "help": "The rate stays as it is."
+            }
+          ],
+          "default": "cosine"
+        },
+        {
+          "name": "warmup_ratio",
+          "label": "Warmup ratio",
+          "help": "Share of the steps over which the rate rises from 0.",
+          "type": "number",
+          "allowed": "within 0 to 1",
+          "least": 0.0,
+          "most": 1.0,
+          "default": 0.03
+        },
+        {
+          "name": "weight_decay",
+          "label": "Weight decay",
+          "help": "Decoupled weight decay.",
+          "type": "number",
+          "allowed": "a finite number of at least 0",
+          "least": 0.0,
+          "default": 0.0
+        },
+        {
+          "name": "max_grad_norm",
+          "label": "Max grad norm",
+          "help": "Global norm to which gradients are clipped; 0 turns clipping off.",
+          "type": "number",
+          "allowed": "a finite number of at least 0",
+          "least": 0.0,
+          "default": 1.0
+        },
+        {
+          "name": "beta1",
+          "label": "Beta1",
+          "help": "Decay of the first moment.",
+          "type": "number",
+          "allowed": "at least 0 and below 1",
+          "least": 0.0,
+          "below": 1.0,
+          "default": 0.9
+        },
+        {
+          "name": "beta2",
+          "label": "Beta2",
+          "help": "Decay of the second moment.",
+          "type": "number",
+          "allowed": "at least 0 and below 1",
+          "least": 0.0,
+          "below": 1.0,
+          "default": 0.999
+        },
+        {
+          "name": "epsilon",
+          "label": "Epsilon",
+          "help": "Added to the denominator of a step.",
+          "type": "number",
+          "allowed": "a finite number above 0",
+          "above": 0.0,
+          "default": 1e-8
+        }
+      ],
+      "live": true
+    },
+    {
+      "name": "run",
+      "help": "How long, on what, and what is kept.",
+      "keys": [
+        {
+          "name": "steps",
+          "label": "Steps",
+          "help": "Optimiser steps, over which the schedule is spread.",
+          "type": "whole",
+          "allowed": "a whole number of at least 1",
+          "least": 1.0,
+          "derived": "as many as the epochs take"
+        },
+        {
+          "name": "epochs",
+          "label": "Epochs",
+          "help": "Passes over the training data, in place of steps.",
+          "type": "number",
+          "allowed": "a finite number above 0",
+          "above": 0.0,
+          "derived": "1 where steps is not given"
+        },
+        {
+          "name": "batch_tokens",
+          "label": "Tokens per batch",
+          "help": "Most tokens that a micro-batch reads; longer documents are cut.",
+          "type": "whole",
+          "allowed": "a whole number of at least 2",
+          "least": 2.0,
+          "derived": "2048, or data.cutoff_length where that is larger"
+        },
+        {
+          "name": "accumulation",
+          "label": "Accumulation",
+          "help": "Micro-batches of one optimiser step.",
+          "type": "whole",
+          "allowed": "a whole number of at least 1",
+          "least": 1.0,
+          "default": 8
+        },
+        {
+          "name": "seed",
+          "label": "Seed",
+          "help": "Decides the order of the data and everything random: the same seed gives the same run.",
+          "type": "whole",
+          "allowed": "a whole number of at least 0",
+          "least": 0.0,
+          "default": 42
+        },
+        {
+          "name": "log_every",
+          "label": "Log every",
+          "help": "Steps between two lines of metrics.",
+          "type": "whole",
+          "allowed": "a whole number of at least 1",
+          "least": 1.0,
+          "default": 1
+        },
+        {
+          "name": "save_every",
+          "label": "Save every",
+          "help": "Steps between two checkpoints; 0 keeps only the end.",
+          "type": "whole",
+          "allowed": "a whole number of at least 0",
+          "least": 0.0,
+          "default": 100
+        },
+        {
+          "name": "keep",
+          "label": "Keep",
+          "help": "Newest checkpoints to keep.",
+          "type": "whole",
+          "allowed": "a whole number of at least 1",
+          "least": 1.0,
+          "default": 2
+        },
+        {
+          "name": "eval_every",
+          "label": "Eval every",
+          "help": "Steps between two evaluations; 0 evaluates only before and after.",
+          "type": "whole",
+          "allowed": "a whole number of at least 0",
+          "least": 0.0,
+          "default": 0
+        },
+        {
+          "name": "baseline",
+          "label": "Baseline",
+          "help": "Objective that is also trained from the same start, for comparison.",
+          "type": "choice",
+          "allowed": "one of sft, eaft, masked_sft, dft, talr, mile, deft, profit",
+          "choices": [
+            {
+              "name": "sft",
+              "label": "SFT: every token counts",
+              "help": "Plain fine-tuning: every token counts the same, also those on which the text contradicts the model."
+            },
+            {
+              "name": "eaft",
+              "label": "EAFT: unsure tokens count",
+              "help": "Entropy-adaptive fine-tuning: a token counts as much as the model is unsure, so confident conflicts hardly do."
+            },
+            {
+              "name": "masked_sft",
+              "label": "Masked SFT: conflicts left out",
+              "help": "Plain fine-tuning without the tokens that are lowest in both entropy and probability."
+            },
+            {
+              "name": "dft",
+              "label": "DFT: expected tokens count",
+              "help": "Dynamic fine-tuning: a token counts by its probability p."
+            },
+            {
+              "name": "talr",
+              "label": "TALR: easy tokens first",
+              "help": "Token-adaptive loss reweighting: a token counts by exp(-loss / tau), but never less than a floor."
+            },
+            {
+              "name": "mile",
+              "label": "MiLe: unsure tokens count more",
+              "help": "MiLe loss: a token counts by (sigma + entropy)^gamma, 1 on average over the batch."
+            },
+            {
+              "name": "deft",
+              "label": "DEFT: by the prediction's peak",
+              "help": "Dynamic entropy fine-tuning: a token counts by p^a, where a is near 1 if the prediction has one peak."
+            },
+            {
+              "name": "profit",
+              "label": "ProFiT: likely tokens only",
+              "help": "Probability-guided selection: tokens above a probability count, the others are left out."
+            }
+          ],
+          "optional": true,
+          "default": null
+        },
+        {
+          "name": "device",
+          "label": "Device",
+          "help": "Where to compute: auto, cpu, vulkan, metal, dx12, or part of an adapter's name.",
+          "type": "text",
+          "allowed": "a string",
+          "default": "auto"
+        },
+        {
+          "name": "storage",
+          "label": "Storage",
+          "help": "How weights that are not trained lie in device memory.",
+          "type": "choice",
+          "allowed": "one of f32, f16, as-is",
+          "choices": [
+            {
+              "name": "f32",
+              "label": "f32",
+              "help": "Everything in single precision."
+            },
+            {
+              "name": "f16",
+              "label": "f16",
+              "help": "Frozen block matrices in half precision, on any device; products are in single precision."
+            },
+            {
+              "name": "as-is",
+              "label": "as-is",
+              "help": "Frozen block matrices as the file has them: quantised blocks stay quantised until they are used."
+            }
+          ],
+          "default": "f32"
+        },
+        {
+          "name": "recompute",
+          "label": "Recompute",
+          "help": "Whether blocks run a second time in the backward pass, for less memory and the same results to the bit.",
+          "type": "choice",
+          "allowed": "one of auto, always, never",
+          "choices": [
+            {
+              "name": "auto",
+              "label": "auto",
+              "help": "Only where keeping everything would take more than 512 MiB a micro-batch."
+            },
+            {
+              "name": "always",
+              "label": "always",
+              "help": "In every step: least memory."
+            },
+            {
+              "name": "never",
+              "label": "never",
+              "help": "In no step: a third fewer operations."
+            }
+          ],
+          "default": "auto"
+        }
+      ],
+      "live": false
+    }
+  ],
+  "page": {
+    "initial": {
+      "model.init": "pretrained",
+      "model.architecture": null,
+      "data.target": null,
+      "data.general": null,
+      "data.format": "auto",
+      "data.cutoff_length": 512,
+      "data.packing": true,
+      "data.on_error": "skip",
+      "data.train_on": "all",
+      "objective.method": "eaft",
+      "objective.gate": "linear",
+      "objective.top_k": 20,
+      "objective.exponent": 2.0,
+      "objective.steepness": 30.0,
+      "objective.midpoint": 0.17,
+      "objective.percentile": 15.0,
+      "objective.normalizer": "ln_k",
+      "objective.entropy_percentile": 15.0,
+      "objective.probability_percentile": 15.0,
+      "objective.tau": null,
+      "objective.w_min": 0.01,
+      "objective.sigma": 1.0,
+      "objective.gamma": 1.0,
+      "objective.threshold": 0.1,
+      "adapter.kind": "none",
+      "adapter.rank": 16,
+      "adapter.alpha": 32.0,
+      "adapter.dropout": 0.0,
+      "adapter.targets": "all-linear",
+      "optim.learning_rate": 0.0003,
+      "optim.schedule": "cosine",
+      "optim.warmup_ratio": 0.03,
+      "optim.weight_decay": 0.0,
+      "optim.max_grad_norm": 1.0,
+      "optim.beta1": 0.9,
+      "optim.beta2": 0.999,
+      "optim.epsilon": 1e-8,
+      "run.steps": 200,
+      "run.epochs": null,
+      "run.batch_tokens": 512,
+      "run.accumulation": 1,
+      "run.seed": 42,
+      "run.log_every": 1,
+      "run.save_every": 0,
+      "run.keep": 2,
+      "run.eval_every": 10,
+      "run.baseline": null,
+      "run.device": "auto",
+      "run.storage": "f32",
+      "run.recompute": "auto"
+    },
+    "methods": [
+      "sft",
+      "eaft"
+    ]
+  },
+  "conflict": {
+    "probability": 0.1,
+    "entropy": 0.5
+  }
+};
