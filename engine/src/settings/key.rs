@@ -142,13 +142,8 @@ impl Key {
                 Some("") if !self.required.is_empty() => Some(format!("is empty: give {}", self.required)),
                 Some(_) => None,
             },
-            Kind::Flag => {
-                if value.is_bool() {
-                    None
-                } else {
-                    refusal()
-                }
-            }
+            Kind::Flag if value.is_bool() => None,
+            Kind::Flag => refusal(),
             Kind::Choice { names, optional } => match value.as_str() {
                 Some("" | "none") if optional => None,
                 Some(name) if names.iter().any(|known| known.name == name) => None,
@@ -168,7 +163,8 @@ impl Key {
             },
             Kind::Number => match number(value) {
                 None => refusal(),
-                Some(v) => (self.refuse)(v).or_else(|| if self.range.contains(v) { None } else { refusal() }),
+                Some(v) if self.range.contains(v) => (self.refuse)(v),
+                Some(v) => (self.refuse)(v).or_else(refusal),
             },
             Kind::Other { check, .. } => check(value).err(),
         }
