@@ -15,11 +15,10 @@ use crate::kernels::row_stats::{CONFLICT_ENTROPY, CONFLICT_PROBABILITY};
 use crate::loss::objective::Objective;
 use crate::settings::{Key, Origin, Reader, Settings};
 
-pub use crate::data::{DataSection, TrainOn};
+pub use crate::data::DataSection;
 pub use crate::loss::objective::ObjectiveSection;
-pub use crate::model::settings::{AdapterKind, AdapterSection, ArchitectureSource, Init, ModelSection, Targets};
+pub use crate::model::settings::{AdapterKind, AdapterSection, ArchitectureSource, Init, ModelSection};
 pub use crate::settings::Choice;
-pub use crate::train::schedule::ScheduleKind;
 pub use crate::train::settings::{OptimSection, RunSection};
 
 /// A whole run, resolved.
@@ -635,7 +634,7 @@ x = 1
         assert_eq!((config.run.steps, config.run.epochs), (Some(5), None));
         assert_eq!(config.run.device, "NVIDIA H200, 2");
         assert_eq!(config.objective.method, Method::Eaft);
-        assert_eq!(config.adapter.targets, Targets::Names(vec!["q_proj".into(), "v_proj".into()]));
+        assert_eq!(config.adapter.targets, crate::model::settings::Targets::Names(vec!["q_proj".into(), "v_proj".into()]));
         assert_eq!(config.data.target.as_deref(), Some("2024-01-01"));
         assert!(config.adapter.targets.includes("v_proj") && !config.adapter.targets.includes("o_proj"));
     }

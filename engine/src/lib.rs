@@ -13,26 +13,171 @@
 //! The engine opens no file, starts no thread for control flow, prints nothing and asks the clock only through
 //! [`host`]; the same code runs natively and as WebAssembly.
 
-pub mod config;
-pub mod data;
-pub mod device;
-pub mod error;
-pub mod eval;
-pub mod export;
+mod config;
+mod data;
+mod device;
+mod error;
+mod eval;
+mod export;
 pub mod host;
-pub mod kernels;
-pub mod lab;
-pub mod loss;
-pub mod message;
-pub mod model;
-pub mod probe;
-pub mod rng;
-pub mod settings;
-pub mod train;
-pub mod weights;
+mod kernels;
+mod lab;
+mod loss;
+mod message;
+mod model;
+mod probe;
+mod rng;
+mod settings;
+mod train;
+mod weights;
 
+pub use config::Config;
+pub use data::{Document, Tokenizer};
 pub use device::Device;
+#[cfg(not(target_family = "wasm"))]
+pub use device::adapters;
 pub use error::{Error, Result};
+pub use eval::generate::{Sampling, generate};
+pub use lab::Lab;
+pub use loss::objective::Objective;
+pub use model::Model;
+pub use model::files::ModelFiles;
+pub use train::event::{Evaluation, Event};
+pub use train::run::{Checkpoints, Host, Learner, Run, Sets};
+pub use train::session::Session;
+
+/// What configurations are made of, and what is known of each key.
+pub mod configuration {
+    pub use crate::config::{AdapterKind, ArchitectureSource, Init, ObjectiveSection, schema};
+    pub use crate::loss::objective::TOP_K_MIN;
+}
+
+/// From records to documents.
+pub mod reading {
+    pub use crate::data::{
+        ChatTemplate, EncodeReport, Loader, Message, OnError, ReadOptions, RecordFormat, Report, hold_out,
+        read_measured, read_set,
+    };
+}
+
+/// What a model is, and how its weights are held.
+pub mod models {
+    pub use crate::model::architecture::{Architecture, SpecialTokens};
+    pub use crate::model::load::Hold;
+}
+
+/// What a run tells.
+pub mod events {
+    pub use crate::kernels::row_stats::RowStats;
+    pub use crate::train::event::{Evaluated, Finished, Landscape, Phase, Started, StepMetrics, StepRows};
+}
+
+/// What a run is made of and leaves.
+pub mod running {
+    pub use crate::train::checkpoint::{Checkpoint, NamedFile};
+    pub use crate::train::estimate::Estimate;
+    pub use crate::train::prepare::base;
+    pub use crate::train::run::{About, OTHER_DATA};
+}
+
+/// What was learned, as files that other programs load.
+pub mod result {
+    pub use crate::export::peft::read;
+    pub use crate::train::result::{ADAPTER, MODEL, WEIGHTS, learned};
+}
+
+/// Loss of a model on text.
+pub mod perplexity {
+    pub use crate::eval::perplexity::{WINDOW, first_tokens, rows, score, windows};
+}
+
+/// An objective on logits that already exist.
+pub mod logits {
+    pub use crate::loss::ready::{Evaluated, evaluate};
+}
+
+/// Messages between the page and its worker.
+pub mod page {
+    pub use crate::lab::messages::{Frame, Prompt, Settings, Told, Who};
+    pub use crate::message::{Bytes, Message, Value};
+}
+
+/// The one door through which tests and benchmarks reach what is behind the face: no promise is made of it.
+#[doc(hidden)]
+pub mod inside {
+    pub mod kernels {
+        pub use crate::kernels::*;
+    }
+    pub mod probe {
+        pub use crate::probe::*;
+    }
+    pub mod config {
+        pub use crate::config::Choice;
+    }
+    pub mod data {
+        pub use crate::data::{
+            Conversation, Cursor, EncodeOptions, GgufVocabulary, IGNORE, Kind, MicroBatch, RenderOptions, encode, pack,
+            record,
+        };
+    }
+    pub mod export {
+        pub use crate::export::{bundle, model, peft};
+    }
+    pub mod loss {
+        pub use crate::loss::{head, ready};
+        pub mod objective {
+            pub use crate::loss::objective::{BatchStats, Method};
+            pub mod eaft {
+                pub use crate::loss::objective::eaft::GateShape;
+            }
+        }
+        pub mod plan {
+            pub use crate::loss::plan::{HeadLimits, columns_per_tile, head_plan};
+        }
+    }
+    pub mod model {
+        pub use crate::model::{Keep, load, open};
+        pub mod adapter {
+            pub use crate::model::adapter::LoraSettings;
+        }
+        pub mod family {
+            pub use crate::model::family::{glm4, llama, pre_tokenizers};
+        }
+        pub mod gguf {
+            pub use crate::model::gguf::{GgufModel, unpermuted_row};
+        }
+        pub mod layout {
+            pub use crate::model::layout::TensorSpec;
+        }
+        pub mod parameter {
+            pub use crate::model::parameter::{Parameter, from_host, to_host};
+        }
+        pub mod vocabulary {
+            pub use crate::model::vocabulary::{Tile, VocabularyMatrix};
+        }
+    }
+    pub mod rng {
+        pub use crate::rng::Rng;
+    }
+    pub mod train {
+        pub use crate::train::prepare;
+        pub mod optimiser {
+            pub use crate::train::optimiser::AdamW;
+        }
+        pub mod session {
+            pub use crate::train::session::Recompute;
+        }
+    }
+    pub mod weights {
+        pub use crate::weights::{MemorySource, RawTensor, WeightFormat, WeightSource};
+        pub mod gguf {
+            pub use crate::weights::gguf::Gguf;
+        }
+        pub mod safetensors {
+            pub use crate::weights::safetensors::SafetensorsFile;
+        }
+    }
+}
 
 /// Waits for an engine's future. What reads numbers back from a device is `async`, because a browser's thread must not
 /// block; natively this is all there is to it.

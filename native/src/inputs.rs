@@ -4,14 +4,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use temper_engine::config::AdapterKind;
-use temper_engine::export::peft;
+use temper_engine::configuration::AdapterKind;
 use temper_engine::host::{Folder, MemoryFolder};
-use temper_engine::model::Model;
-use temper_engine::model::files::ModelFiles;
-use temper_engine::model::load::Hold;
-use temper_engine::train::result::{ADAPTER, MODEL};
-use temper_engine::{Device, Error, Result};
+use temper_engine::inside::export::peft;
+use temper_engine::models::Hold;
+use temper_engine::result::{ADAPTER, MODEL};
+use temper_engine::{Device, Error, Model, ModelFiles, Result};
 
 use crate::cli::ModelArgs;
 use crate::files::{MappedFile, OsFolder, io_error};

@@ -1,9 +1,9 @@
 //! How much memory this process holds, where the system tells, and what a run needs it for.
 
 use serde::{Deserialize, Serialize};
-use temper_engine::config::{AdapterKind, Config};
-use temper_engine::model::files::ModelFiles;
-use temper_engine::train::estimate::Estimate;
+use temper_engine::configuration::AdapterKind;
+use temper_engine::running::Estimate;
+use temper_engine::{Config, ModelFiles};
 
 /// `memory` of `summary.json`. The first part is reckoned from the run's shape, the second measured.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

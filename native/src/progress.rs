@@ -7,7 +7,8 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use temper_engine::train::event::{Evaluated, Evaluation, Event, Phase, Started, StepMetrics};
+use temper_engine::events::{Evaluated, Phase, Started, StepMetrics};
+use temper_engine::{Evaluation, Event};
 
 use crate::run_folder::{Measured, Retention};
 

@@ -11,7 +11,8 @@ use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use serde::Serialize;
-use temper_engine::train::event::{Evaluated, Evaluation, Landscape, StepMetrics};
+use temper_engine::Evaluation;
+use temper_engine::events::{Evaluated, Landscape, StepMetrics};
 
 use crate::progress::{change, duration, grouped, number};
 use crate::run_folder::{Landscapes, Measured, Summary};
@@ -544,8 +545,8 @@ fn capitalised(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use temper_engine::kernels::row_stats::RowStats;
-    use temper_engine::train::event::{Finished, Phase, Started};
+    use temper_engine::events::RowStats;
+    use temper_engine::events::{Finished, Phase, Started};
 
     use super::*;
     use crate::memory::Memory;

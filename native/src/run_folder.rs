@@ -19,9 +19,8 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use temper_engine::config::Config;
-use temper_engine::train::event::{Evaluated, Evaluation, Finished, Landscape, Phase, Started, StepMetrics};
-use temper_engine::{Error, Result};
+use temper_engine::events::{Evaluated, Finished, Landscape, Phase, Started, StepMetrics};
+use temper_engine::{Config, Error, Evaluation, Result};
 
 use crate::files::{io_error, remove_partial, write_atomically, write_folder_with, write_new};
 use crate::memory::Memory;

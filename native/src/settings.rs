@@ -12,9 +12,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::json;
-use temper_engine::config::Config;
-use temper_engine::data::{Document, Loader};
-use temper_engine::{Error, Result as EngineResult};
+use temper_engine::reading::Loader;
+use temper_engine::{Config, Document, Error, Result as EngineResult};
 
 use crate::cli::TrainArgs;
 use crate::inputs::{DEMO_CONFIG, EMBEDDED, read_data};

@@ -1,7 +1,7 @@
 //! The devices that conformance tests run on.
 
 use burn::tensor::Tensor;
-use temper_engine::kernels::tensor;
+use temper_engine::inside::kernels::tensor;
 use temper_engine::{Device, Result, wait};
 
 /// The CPU backend, and a Vulkan, Metal or DX12 device: hardware if there is one, else the software driver, once with its
@@ -19,7 +19,7 @@ pub fn all() -> Vec<Device> {
 /// # Panics
 /// As [`all`].
 pub fn gpu() -> Device {
-    let adapters = temper_engine::device::adapters();
+    let adapters = temper_engine::adapters();
     let first = adapters.first().expect("no Vulkan, Metal or DX12 adapter: run `cargo xtask test`, which installs one");
     Device::choose(Some(&first.id)).expect("the first adapter opens").0
 }

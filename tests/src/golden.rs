@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
-use temper_engine::error::Result;
-use temper_engine::host::{self, Bytes, Folder};
+use temper_engine::host::{Bytes, Folder};
+use temper_engine::{Result, host};
 
 /// Absolute path of a golden file.
 pub fn path(relative: &str) -> PathBuf {

@@ -1,12 +1,12 @@
 //! The tiny golden models on a device, and their batch.
 
-use temper_engine::Device;
-use temper_engine::data::{IGNORE, MicroBatch};
 use temper_engine::host::Folder;
-use temper_engine::model::adapter::LoraSettings;
-use temper_engine::model::load::{self, Hold};
-use temper_engine::model::{Model, open};
-use temper_engine::train::optimiser::AdamW;
+use temper_engine::inside::data::{IGNORE, MicroBatch};
+use temper_engine::inside::model::adapter::LoraSettings;
+use temper_engine::inside::model::{load, open};
+use temper_engine::inside::train::optimiser::AdamW;
+use temper_engine::models::Hold;
+use temper_engine::{Device, Model};
 
 use crate::golden::{GoldenFolder, Tensors};
 
@@ -27,7 +27,7 @@ pub fn from_folder(folder: &dyn Folder, device: &Device, full: bool) -> Model {
 /// Puts the golden adapter of `tiny/<name>` on a model.
 pub fn with_golden_lora(model: &mut Model, name: &str) -> LoraSettings {
     let folder = GoldenFolder::new(&format!("tiny/{name}/lora"));
-    let (settings, values) = temper_engine::export::peft::read(&folder).expect("the golden adapter reads");
+    let (settings, values) = temper_engine::result::read(&folder).expect("the golden adapter reads");
     model.load_lora(&settings, values, name).expect("the golden adapter fits");
     settings
 }

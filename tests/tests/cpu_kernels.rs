@@ -3,11 +3,11 @@
 
 use temper_conformance::compare::{close, same_bits};
 use temper_conformance::oracle::{self, wide};
-use temper_engine::kernels::attention::Shape;
-use temper_engine::kernels::cpu;
-use temper_engine::kernels::cpu::gate::kind;
-use temper_engine::kernels::cpu::matmul::{Layout, Sizes, matmul, matmul_serial};
-use temper_engine::weights::WeightFormat;
+use temper_engine::inside::kernels::attention::Shape;
+use temper_engine::inside::kernels::cpu;
+use temper_engine::inside::kernels::cpu::gate::kind;
+use temper_engine::inside::kernels::cpu::matmul::{Layout, Sizes, matmul, matmul_serial};
+use temper_engine::inside::weights::WeightFormat;
 use temper_shaders::{
     AdamwParams, CopyColumnsParams, DropoutParams, GateParams, LossGradientParams, MAX_TOP_K, NO_LABEL, RmsNormParams,
     RotaryParams, RowStatsParams, STATS_WIDTH, stat,

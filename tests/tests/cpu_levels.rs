@@ -4,10 +4,10 @@
 use temper_conformance::compare::close;
 use temper_conformance::oracle::{self, wide};
 use temper_conformance::skip::skip;
-use temper_engine::kernels::attention::Shape;
-use temper_engine::kernels::cpu;
-use temper_engine::kernels::cpu::matmul::{Layout, Sizes, matmul};
-use temper_engine::kernels::cpu::simd::{Level, level, limit_level};
+use temper_engine::inside::kernels::attention::Shape;
+use temper_engine::inside::kernels::cpu;
+use temper_engine::inside::kernels::cpu::matmul::{Layout, Sizes, matmul};
+use temper_engine::inside::kernels::cpu::simd::{Level, level, limit_level};
 use temper_shaders::{LossGradientParams, MAX_TOP_K, RowStatsParams, STATS_WIDTH};
 
 fn numbers(length: usize, seed: usize) -> Vec<f32> {

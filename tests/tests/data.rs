@@ -3,11 +3,12 @@
 
 use serde_json::Value;
 use temper_conformance::golden::tokenizer_json;
-use temper_engine::data::{
-    ChatTemplate, Conversation, Cursor, Document, EncodeOptions, GgufVocabulary, IGNORE, Kind, Loader, Message,
-    MicroBatch, OnError, RecordFormat, RenderOptions, Tokenizer, encode, pack, record,
+use temper_engine::inside::data::{
+    Conversation, Cursor, EncodeOptions, GgufVocabulary, IGNORE, Kind, MicroBatch, RenderOptions, encode, pack, record,
 };
-use temper_engine::model::family::pre_tokenizers;
+use temper_engine::inside::model::family::pre_tokenizers;
+use temper_engine::reading::{ChatTemplate, Loader, Message, OnError, RecordFormat};
+use temper_engine::{Document, Tokenizer};
 
 const SMOLLM2: &str = include_str!("../golden/tokenizers/smollm2.json");
 const SMOLLM2_GSM8K: &str = include_str!("../golden/tokenizers/smollm2_gsm8k_row0.json");

@@ -12,13 +12,15 @@ use temper_conformance::devices::read;
 use temper_conformance::golden::GoldenFolder;
 use temper_conformance::oracle::{self, matmul::matmul, wide};
 use temper_conformance::{devices, models};
-use temper_engine::kernels::cpu::gate::kind;
-use temper_engine::kernels::gate::GateParams;
-use temper_engine::kernels::matmul::{AsOperand, Product};
-use temper_engine::kernels::tensor::{empty_gpu, from_cube, on_gpu};
-use temper_engine::kernels::{self, Columns, Indices, Packed, Rotary, elementwise, row_stats::Statistics};
-use temper_engine::model::open;
-use temper_engine::weights::{RawTensor, WeightFormat};
+use temper_engine::inside::kernels;
+use temper_engine::inside::kernels::cpu::gate::kind;
+use temper_engine::inside::kernels::gate::GateParams;
+use temper_engine::inside::kernels::matmul::{AsOperand, Product};
+use temper_engine::inside::kernels::row_stats::Statistics;
+use temper_engine::inside::kernels::tensor::{empty_gpu, from_cube, on_gpu};
+use temper_engine::inside::kernels::{Columns, Indices, Packed, Rotary, elementwise};
+use temper_engine::inside::model::open;
+use temper_engine::inside::weights::{RawTensor, WeightFormat};
 use temper_engine::{Device, Result, wait};
 
 fn vector(device: &Device, values: &[f32]) -> Tensor<1> {

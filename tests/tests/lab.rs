@@ -3,13 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use temper_engine::export::bundle;
+use temper_engine::events::Phase;
 use temper_engine::host::Clock;
-use temper_engine::lab::Lab;
-use temper_engine::lab::messages::{Frame, Prompt, Settings, Told, Who};
-use temper_engine::train::event::Phase;
-use temper_engine::train::run::Host;
-use temper_engine::{Device, Error, wait};
+use temper_engine::inside::export::bundle;
+use temper_engine::page::{Frame, Prompt, Settings, Told, Who};
+use temper_engine::{Device, Error, Host, Lab, wait};
 
 struct Page;
 

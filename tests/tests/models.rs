@@ -4,14 +4,13 @@
 use temper_conformance::compare::close;
 use temper_conformance::golden::{GoldenFolder, Tensors, json};
 use temper_conformance::{devices, models};
-use temper_engine::config::ObjectiveSection;
-use temper_engine::loss::head;
-use temper_engine::loss::objective::Objective;
-use temper_engine::model::parameter::{Parameter, to_host};
-use temper_engine::model::{Keep, Model};
-use temper_engine::train::optimiser::AdamW;
-use temper_engine::train::session::{Recompute, Session};
-use temper_engine::wait;
+use temper_engine::configuration::ObjectiveSection;
+use temper_engine::inside::loss::head;
+use temper_engine::inside::model::Keep;
+use temper_engine::inside::model::parameter::{Parameter, to_host};
+use temper_engine::inside::train::optimiser::AdamW;
+use temper_engine::inside::train::session::Recompute;
+use temper_engine::{Model, Objective, Session, wait};
 
 /// The goldens divide the top-K entropy by 3.0, as LLaMA-Factory does.
 fn objective(method: &str) -> Objective {
@@ -85,24 +84,34 @@ fn bf16_shards_give_the_logits_of_transformers() {
         let folder = GoldenFolder::new("tiny/qwen3_bf16_sharded");
         let mut model = models::from_folder(&folder, &device, false);
         close(device.name(), &wait(model.logits(&ids)).unwrap(), expected.floats(&name), 1e-4, 1e-4).unwrap();
-        let opened = temper_engine::model::open::open_folder(&folder).unwrap();
-        let hold = temper_engine::model::load::Hold::AsStored;
-        let mut packed =
-            temper_engine::model::load::load(&opened.architecture, opened.weights.as_ref(), &device, hold, false)
-                .unwrap();
+        let opened = temper_engine::inside::model::open::open_folder(&folder).unwrap();
+        let hold = temper_engine::models::Hold::AsStored;
+        let mut packed = temper_engine::inside::model::load::load(
+            &opened.architecture,
+            opened.weights.as_ref(),
+            &device,
+            hold,
+            false,
+        )
+        .unwrap();
         close("held in bf16", &wait(packed.logits(&ids)).unwrap(), expected.floats(&name), 1e-4, 1e-4).unwrap();
         // f16 holds every bf16 of these sizes exactly, so nothing is lost.
-        let hold = temper_engine::model::load::Hold::F16;
-        let mut half =
-            temper_engine::model::load::load(&opened.architecture, opened.weights.as_ref(), &device, hold, false)
-                .unwrap();
+        let hold = temper_engine::models::Hold::F16;
+        let mut half = temper_engine::inside::model::load::load(
+            &opened.architecture,
+            opened.weights.as_ref(),
+            &device,
+            hold,
+            false,
+        )
+        .unwrap();
         close("held in f16", &wait(half.logits(&ids)).unwrap(), expected.floats(&name), 1e-4, 1e-4).unwrap();
     }
 }
 
 #[test]
 fn greedy_continuations_of_every_tiny_model_equal_transformers() {
-    use temper_engine::eval::generate::{Sampling, generate};
+    use temper_engine::{Sampling, generate};
     for name in models::TINY {
         let expected = Tensors::read(&format!("tiny/{name}/expected.safetensors"));
         let ids: Vec<u32> = expected.ints("greedy_ids").iter().map(|&t| t as u32).collect();
@@ -142,7 +151,7 @@ fn per_token_values_of_every_tiny_model_equal_the_goldens() {
 fn gradients(
     model: Model,
     method: &str,
-    batches: &[temper_engine::data::MicroBatch],
+    batches: &[temper_engine::inside::data::MicroBatch],
     recompute: Recompute,
 ) -> (f64, Model) {
     let mut session = session(model, method, models::golden_adamw(0.0), recompute);

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use temper_conformance::devices;
-use temper_engine::{Device, probe, wait};
+use temper_engine::inside::probe;
+use temper_engine::{Device, wait};
 
 /// What burn computes, and no shader of ours has the name of.
 const OF_BURN: [&str; 1] = ["gather_rows"];

@@ -5,16 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use temper_conformance::{devices, models};
-use temper_engine::config::Config;
-use temper_engine::data::{Document, Loader};
-use temper_engine::eval::perplexity;
+use temper_engine::events::{Phase, StepMetrics, StepRows};
 use temper_engine::host::{Clock, MemoryFolder};
-use temper_engine::loss::objective::Objective;
-use temper_engine::train::checkpoint::{Checkpoint, NamedFile};
-use temper_engine::train::event::{Event, Phase, StepMetrics, StepRows};
-use temper_engine::train::prepare;
-use temper_engine::train::run::{About, Checkpoints, Host, Learner, Run, Sets};
-use temper_engine::{Device, Error, wait};
+use temper_engine::inside::train::prepare;
+use temper_engine::reading::Loader;
+use temper_engine::running::{About, Checkpoint, NamedFile};
+use temper_engine::{
+    Checkpoints, Config, Device, Document, Error, Event, Host, Learner, Objective, Run, Sets, perplexity, wait,
+};
 
 /// A face that shows rows, and keeps checkpoints where there is a place for them. Time does not matter here.
 #[derive(Default)]

@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use temper_conformance::golden::{self, GoldenFolder, bytes};
 use temper_engine::Result;
-use temper_engine::export::{model, peft};
 use temper_engine::host::{Folder, MemoryFolder};
-use temper_engine::model::architecture::Architecture;
-use temper_engine::model::family::{glm4, llama};
-use temper_engine::model::gguf::{GgufModel, unpermuted_row};
-use temper_engine::model::layout::TensorSpec;
-use temper_engine::model::open;
-use temper_engine::weights::gguf::Gguf;
-use temper_engine::weights::safetensors::SafetensorsFile;
-use temper_engine::weights::{MemorySource, RawTensor, WeightFormat, WeightSource};
+use temper_engine::inside::export::{model, peft};
+use temper_engine::inside::model::family::{glm4, llama};
+use temper_engine::inside::model::gguf::{GgufModel, unpermuted_row};
+use temper_engine::inside::model::layout::TensorSpec;
+use temper_engine::inside::model::open;
+use temper_engine::inside::weights::gguf::Gguf;
+use temper_engine::inside::weights::safetensors::SafetensorsFile;
+use temper_engine::inside::weights::{MemorySource, RawTensor, WeightFormat, WeightSource};
+use temper_engine::models::Architecture;
 
 const TINY: [&str; 8] =
     ["llama", "llama_tied", "llama3_rope", "qwen2", "qwen3", "glm4", "mistral", "qwen3_bf16_sharded"];

@@ -1,10 +1,9 @@
 //! Between Rust and JavaScript: messages, errors, the clock.
 
 use js_sys::{Array, Float32Array, Object, Reflect, Uint8Array, Uint32Array};
-use temper_engine::Error;
 use temper_engine::host::Clock;
-use temper_engine::message::{Message, Value};
-use temper_engine::train::run::Host;
+use temper_engine::page::{Message, Value};
+use temper_engine::{Error, Host};
 use wasm_bindgen::{JsCast, JsValue};
 
 /// What a failed request rejects with: `{kind, message}`.

@@ -2,8 +2,7 @@
 
 use js_sys::{Array, Uint8Array};
 use temper_engine::Device;
-use temper_engine::lab::messages::{Prompt, Settings, Who};
-use temper_engine::message::{Bytes, Value};
+use temper_engine::page::{Bytes, Prompt, Settings, Value, Who};
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 
@@ -14,7 +13,7 @@ type Result<T> = std::result::Result<T, Refusal>;
 /// The engine's state in the worker. `web/page/messages.js` has the types of what comes back.
 #[wasm_bindgen]
 pub struct Lab {
-    lab: temper_engine::lab::Lab,
+    lab: temper_engine::Lab,
     host: Worker,
 }
 
@@ -29,7 +28,7 @@ impl Lab {
             _ => Device::cpu(),
         };
         let host = Worker::new(device.clone());
-        Ok(Self { lab: temper_engine::lab::Lab::new(device, &assets)?, host })
+        Ok(Self { lab: temper_engine::Lab::new(device, &assets)?, host })
     }
 
     /// Name of the device.

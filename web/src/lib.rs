@@ -33,9 +33,9 @@ pub fn version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()
 }
 
-/// What is known of every setting, as JSON: see `temper_engine::config::schema`. The page has the same text as a file,
+/// What is known of every setting, as JSON: see `temper_engine::configuration::schema`. The page has the same text as a file,
 /// since it makes its controls before the module is there.
 #[wasm_bindgen]
 pub fn schema() -> String {
-    temper_engine::config::schema().to_string()
+    temper_engine::configuration::schema().to_string()
 }

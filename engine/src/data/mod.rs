@@ -16,13 +16,13 @@ pub mod settings;
 pub mod template;
 pub mod tokenizer;
 
-pub use encode::{EncodeOptions, EncodeReport, Encoded, encode};
+pub use encode::{EncodeOptions, EncodeReport, encode};
 pub use loader::{Cursor, Loader};
 pub use packing::pack;
 pub use record::{Content, Conversation, Kind, Message, OnError, Record, RecordFormat, Report};
 pub use set::{DataSet, ReadOptions, hold_out, read_measured, read_set};
 pub use settings::{DataSection, TrainOn};
-pub use template::{ChatTemplate, RenderOptions, Rendered};
+pub use template::{ChatTemplate, RenderOptions};
 pub use tokenizer::Tokenizer;
 pub use tokenizer::gguf::GgufVocabulary;
 

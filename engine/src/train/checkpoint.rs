@@ -221,14 +221,6 @@ pub fn load(session: &mut Session, folder: &dyn Folder) -> Result<State> {
     Ok(state)
 }
 
-/// Reads only the state, to learn what a checkpoint is before building its session.
-///
-/// # Errors
-/// [`Error::Checkpoint`] where it is missing or broken.
-pub fn state(folder: &dyn Folder) -> Result<State> {
-    serde_json::from_slice(&read(folder, STATE)?).map_err(|e| broken(STATE, format!("not readable: {e}")))
-}
-
 /// Tiles of one matrix share a name; the first row tells them apart.
 fn key(parameter: &Parameter) -> String {
     match parameter.tile_start {

@@ -10,23 +10,20 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use burn::tensor::{Int, Tensor, TensorData, activation};
 use serde::Serialize;
-use temper_engine::config::ObjectiveSection;
-use temper_engine::data::{IGNORE, MicroBatch};
-use temper_engine::kernels::row_stats::RowStats;
-use temper_engine::kernels::tensor;
-use temper_engine::kernels::{self, Indices};
-use temper_engine::loss::head;
-use temper_engine::loss::objective::Objective;
-use temper_engine::loss::ready;
-use temper_engine::model::adapter::LoraSettings;
-use temper_engine::model::files::ModelFiles;
-use temper_engine::model::load::Hold;
-use temper_engine::model::parameter::{Parameter, from_host};
-use temper_engine::model::vocabulary::{Tile, VocabularyMatrix};
-use temper_engine::rng::Rng;
-use temper_engine::train::optimiser::AdamW;
-use temper_engine::train::session::{Recompute, Session};
-use temper_engine::{Device, Error, wait};
+use temper_engine::configuration::ObjectiveSection;
+use temper_engine::events::RowStats;
+use temper_engine::inside::data::{IGNORE, MicroBatch};
+use temper_engine::inside::kernels;
+use temper_engine::inside::kernels::{Indices, tensor};
+use temper_engine::inside::loss::{head, ready};
+use temper_engine::inside::model::adapter::LoraSettings;
+use temper_engine::inside::model::parameter::{Parameter, from_host};
+use temper_engine::inside::model::vocabulary::{Tile, VocabularyMatrix};
+use temper_engine::inside::rng::Rng;
+use temper_engine::inside::train::optimiser::AdamW;
+use temper_engine::inside::train::session::Recompute;
+use temper_engine::models::Hold;
+use temper_engine::{Device, Error, ModelFiles, Objective, Session, wait};
 
 use crate::cli::{Bench, BenchArgs, BenchHeadArgs, BenchLossArgs, BenchStepArgs, BenchWebArgs, Global, Timing};
 use crate::files::web_sources;
@@ -185,7 +182,7 @@ fn bench_head(device: &Device, args: &BenchHeadArgs) -> Result<Vec<Measurement>>
     let x = from_host(normal(&mut rng, rows * hidden, 1.0), [rows, hidden], device);
     let weight = normal(&mut rng, vocab * hidden, 2.5 / (hidden as f64).sqrt());
     let labels: Vec<u32> = (0..rows).map(|_| rng.below(vocab) as u32).collect();
-    let at_once = temper_engine::loss::plan::columns_per_tile(hidden, vocab, device.max_binding_bytes())?;
+    let at_once = temper_engine::inside::loss::plan::columns_per_tile(hidden, vocab, device.max_binding_bytes())?;
     let tiles = weight.chunks(at_once * hidden).enumerate().map(|(index, rows)| {
         let value = from_host(rows.to_vec(), [rows.len() / hidden, hidden], device);
         Tile { start: index * at_once, weight: Parameter::new("head", value, false) }

@@ -1,8 +1,8 @@
 //! `temper config`: a configuration with all its defaults, each key explained, or what is known of every key.
 
 use anyhow::Result;
-use temper_engine::Error;
-use temper_engine::config::{self, Config};
+use temper_engine::configuration;
+use temper_engine::{Config, Error};
 
 use crate::cli::{ConfigArgs, Global};
 use crate::inputs::{DEMO_CONFIG, read_data};
@@ -11,7 +11,7 @@ use crate::output;
 /// Runs the command.
 pub fn run(args: ConfigArgs, global: &Global) -> Result<()> {
     if args.schema {
-        return output::text(&format!("{}\n", serde_json::to_string_pretty(&config::schema())?));
+        return output::text(&format!("{}\n", serde_json::to_string_pretty(&configuration::schema())?));
     }
     let mut overrides = args.set;
     overrides.extend(global.device.as_ref().map(|device| ("run.device".to_string(), device.clone())));

@@ -2,8 +2,7 @@
 
 use anyhow::Result;
 use serde_json::json;
-use temper_engine::Device;
-use temper_engine::device::adapters;
+use temper_engine::{Device, adapters};
 
 use crate::cli::{DevicesArgs, Global};
 use crate::output;

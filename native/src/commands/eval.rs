@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use temper_engine::data::{Document, OnError, ReadOptions, RecordFormat, Tokenizer, read_measured};
-use temper_engine::eval::perplexity::{self, WINDOW};
-use temper_engine::loss::objective::TOP_K_MIN;
-use temper_engine::{Device, Error, wait};
+use temper_engine::configuration::TOP_K_MIN;
+use temper_engine::perplexity::WINDOW;
+use temper_engine::reading::{OnError, ReadOptions, RecordFormat, read_measured};
+use temper_engine::{Device, Document, Error, Tokenizer, perplexity, wait};
 
 use crate::cli::{EvalArgs, Global};
 use crate::inputs::{ModelInUse, read_data};

@@ -1,9 +1,8 @@
 //! `temper generate`: a model's answer to a prompt.
 
 use anyhow::Result;
-use temper_engine::data::{ChatTemplate, Message};
-use temper_engine::eval::generate::{Sampling, generate};
-use temper_engine::{Device, Error, wait};
+use temper_engine::reading::{ChatTemplate, Message};
+use temper_engine::{Device, Error, Sampling, generate, wait};
 
 use crate::cli::{GenerateArgs, Global};
 use crate::inputs::ModelInUse;

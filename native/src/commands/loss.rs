@@ -2,10 +2,9 @@
 
 use anyhow::Result;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use temper_engine::config::ObjectiveSection;
-use temper_engine::loss::objective::Objective;
-use temper_engine::loss::ready;
-use temper_engine::{Device, Error, wait};
+use temper_engine::configuration::ObjectiveSection;
+use temper_engine::inside::loss::ready;
+use temper_engine::{Device, Error, Objective, wait};
 
 use super::logits::little_endian;
 use crate::cli::{Global, LossArgs};

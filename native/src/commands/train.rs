@@ -6,20 +6,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use temper_engine::config::{ArchitectureSource, Config, Init};
-use temper_engine::data::{Document, ReadOptions, hold_out, read_measured, read_set};
-use temper_engine::eval::perplexity::first_tokens;
+use temper_engine::configuration::{ArchitectureSource, Init};
+use temper_engine::events::{Finished, Started};
 use temper_engine::host::Clock;
-use temper_engine::loss::objective::Objective;
-use temper_engine::model::architecture::{Architecture, SpecialTokens};
-use temper_engine::model::files::ModelFiles;
-use temper_engine::train::checkpoint::Checkpoint;
-use temper_engine::train::event::{Event, Finished, Started};
-use temper_engine::train::prepare;
-use temper_engine::train::result::{self, learned};
-use temper_engine::train::run::{About, Checkpoints, Host, Learner, OTHER_DATA, Run, Sets};
-use temper_engine::train::session::Session;
-use temper_engine::{Device, Error, wait};
+use temper_engine::inside::train::prepare;
+use temper_engine::models::{Architecture, SpecialTokens};
+use temper_engine::perplexity::first_tokens;
+use temper_engine::reading::{ReadOptions, hold_out, read_measured, read_set};
+use temper_engine::result::learned;
+use temper_engine::running::{About, Checkpoint, OTHER_DATA};
+use temper_engine::{
+    Checkpoints, Config, Device, Document, Error, Event, Host, Learner, ModelFiles, Objective, Run, Session, Sets,
+    result, wait,
+};
 
 use crate::cli::{Global, TrainArgs};
 use crate::files::{OsFolder, write_new};
@@ -339,8 +338,8 @@ fn method_name(objective: &Objective) -> String {
 fn say_what_was_read(
     set: &str,
     path: &str,
-    records: &temper_engine::data::Report,
-    encoding: &temper_engine::data::EncodeReport,
+    records: &temper_engine::reading::Report,
+    encoding: &temper_engine::reading::EncodeReport,
 ) {
     let mut line = format!(
         "{set:<10} {path}: {} records ({}), {} documents, {} tokens, {} trained",

@@ -1,7 +1,7 @@
 //! Stored weight formats, one number at a time: each function says what number `i` of the stored bytes is. This is the
 //! readable definition of every format; what the engine and the shaders do is tested against it.
 
-use temper_engine::weights::WeightFormat;
+use temper_engine::inside::weights::WeightFormat;
 
 /// What number `i` of the stored bytes is.
 pub type Definition = fn(&[u8], usize) -> f64;

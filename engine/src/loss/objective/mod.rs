@@ -64,7 +64,7 @@ mod samples;
 pub mod sft;
 pub mod talr;
 
-pub use eaft::{TOP_K_MAX, TOP_K_MIN};
+pub use eaft::TOP_K_MIN;
 pub use quantile::conflict_share_quantile;
 pub use rule::BatchStats;
 

@@ -12,7 +12,7 @@ pub mod mistral;
 pub mod qwen2;
 pub mod qwen3;
 
-pub use description::{AttentionBias, Defaults, Family};
+pub use description::{AttentionBias, Family};
 
 use crate::data::tokenizer::gguf::PreTokenizer;
 
