@@ -165,7 +165,7 @@ fn micro_batches_and_packing_do_not_change_the_gradient() {
             let split = models::unpacked(&documents);
             let (two_loss, two) = gradients(models::tiny("qwen3", &device, true), method, &split, Recompute::Never);
             assert!((one_loss - two_loss).abs() <= 1e-5 * one_loss.abs(), "{method}: {one_loss} and {two_loss}");
-            assert!(one.trained().len() == two.trained().len() && one.trained().len() > 20, "{method}");
+            assert!(one.trained().len() == two.trained().len() && one.trained().len() > 10, "{method}");
             for (a, b) in one.trained().iter().zip(two.trained()) {
                 let a = wait(to_host(a.gradient.as_ref().unwrap())).unwrap();
                 let b: Vec<f64> =
