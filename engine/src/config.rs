@@ -634,7 +634,10 @@ x = 1
         assert_eq!((config.run.steps, config.run.epochs), (Some(5), None));
         assert_eq!(config.run.device, "NVIDIA H200, 2");
         assert_eq!(config.objective.method, Method::Eaft);
-        assert_eq!(config.adapter.targets, crate::model::settings::Targets::Names(vec!["q_proj".into(), "v_proj".into()]));
+        assert_eq!(
+            config.adapter.targets,
+            crate::model::settings::Targets::Names(vec!["q_proj".into(), "v_proj".into()])
+        );
         assert_eq!(config.data.target.as_deref(), Some("2024-01-01"));
         assert!(config.adapter.targets.includes("v_proj") && !config.adapter.targets.includes("o_proj"));
     }

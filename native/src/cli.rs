@@ -194,6 +194,8 @@ pub enum Bench {
     Step(BenchStepArgs),
     /// Loss and gradient on ready logits.
     Loss(BenchLossArgs),
+    /// A matrix product: on the CPU ours against the `gemm` crate's, on a GPU ours against burn's.
+    Product(BenchProductArgs),
     /// The page in Chromium, on WebGPU and on the CPU, against TensorFlow.js; needs the source tree and Node.js.
     Web(BenchWebArgs),
 }
@@ -247,6 +249,41 @@ pub struct BenchLossArgs {
     pub objective: String,
     #[command(flatten)]
     pub timing: Timing,
+}
+
+/// Arguments of `temper bench product`.
+#[derive(Debug, Args)]
+pub struct BenchProductArgs {
+    /// Rows, depth and columns: `[M, K]` by `[K, N]`.
+    #[arg(long, default_value = "512x576x1536", value_parser = product_shape, value_name = "MxKxN")]
+    pub shape: [usize; 3],
+    /// Which operand is stored transposed.
+    #[arg(long, value_enum, default_value_t = ProductLayout::Nt)]
+    pub layout: ProductLayout,
+    #[command(flatten)]
+    pub timing: Timing,
+}
+
+/// The three layouts of training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProductLayout {
+    /// The right one: a layer's output.
+    Nt,
+    /// None: the gradient by a layer's input.
+    Nn,
+    /// The left one: the gradient by a layer's weight.
+    Tn,
+}
+
+impl ProductLayout {
+    /// As it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nt => "nt",
+            Self::Nn => "nn",
+            Self::Tn => "tn",
+        }
+    }
 }
 
 /// Arguments of `temper bench web`.
@@ -330,6 +367,11 @@ fn at_least_two(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n >= 2).ok_or_else(|| "expected a whole number of at least 2".into())
 }
 
+fn product_shape(text: &str) -> Result<[usize; 3], String> {
+    let sizes: Vec<usize> = text.split('x').map(at_least_one).collect::<Result<_, _>>()?;
+    sizes.try_into().map_err(|_| "expected three whole numbers, as in 512x576x1536".into())
+}
+
 fn whole_documents(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|n| *n >= 2 && (*n <= 128 || *n % 128 == 0));
     number.ok_or_else(|| "expected 2 to 128, or a multiple of 128".into())
@@ -382,6 +424,7 @@ mod tests {
             "temper bench head --hidden 576 --vocab 49152 --rows 1024 --device cpu --json",
             "temper bench step --model m --tokens 512 --rank 16 --objective eaft --json",
             "temper bench loss --json",
+            "temper bench product --shape 64x32x48 --layout tn --device cpu --json",
             "temper bench web --tokens 256 --json",
             "temper loss --logits x --objective eaft --set objective.normalizer=const_3 --device cpu --out y",
             "temper logits --model m --tokens 1,2,3 --out y",
@@ -414,6 +457,8 @@ mod tests {
             "temper bench head --rows 0",
             "temper bench step --model m --tokens 1",
             "temper bench web --tokens 200",
+            "temper bench product --shape 64x32",
+            "temper bench product --shape 64x0x8",
             "temper logits --model m --tokens 1,x --out y",
             "temper generate --model m --prompt x --temperature nan",
             "temper web --port 65536",

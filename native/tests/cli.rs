@@ -992,6 +992,13 @@ fn devices_and_benchmarks_speak_json() {
     lines("bench loss --vocab 300 --rows 24 --repeat 2 --json", 2);
     let model = place.text("model");
     lines(&format!("bench step --model {model} --tokens 48 --rank 2 --objective eaft --repeat 2 --json"), 2);
+    let ran = line("bench product --shape 9x20x33 --layout tn --repeat 2 --json").ok();
+    let products: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(products.iter().map(|line| line["kernel"].as_str().unwrap()).collect::<Vec<_>>(), ["temper", "gemm"]);
+    for line in &products {
+        assert!(line["error"].as_f64().unwrap() < 1e-5 && line["gflops"].as_f64().unwrap() > 0.0, "{line}");
+        assert!(line["median_s"].as_f64().unwrap() > 0.0, "{line}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use temper_conformance::oracle::{self, wide};
 use temper_engine::inside::kernels::attention::Shape;
 use temper_engine::inside::kernels::cpu;
 use temper_engine::inside::kernels::cpu::gate::kind;
-use temper_engine::inside::kernels::cpu::matmul::{Layout, Sizes, matmul, matmul_serial};
+use temper_engine::inside::kernels::cpu::matmul::{Layout, Sizes, matmul, matmul_by_gemm, matmul_serial};
 use temper_engine::inside::weights::WeightFormat;
 use temper_shaders::{
     AdamwParams, CopyColumnsParams, DropoutParams, GateParams, LossGradientParams, MAX_TOP_K, NO_LABEL, RmsNormParams,
@@ -140,7 +140,7 @@ fn strided_products_read_and_write_only_their_own_columns() {
             x.chunks(stride).flat_map(|row| row[..width].to_vec()).collect()
         };
         let want = oracle::matmul::matmul(&dense(&a, k, a_stride), false, &dense(&b, n, b_stride), false, m, n, k);
-        for run in [matmul_serial, matmul] {
+        for run in [matmul_serial, matmul, matmul_by_gemm] {
             let mut c = sentinels(m * c_stride);
             let (a_layout, b_layout) = (Layout::rows(a_stride), Layout::rows(b_stride));
             run(&a, a_layout, &b, b_layout, Sizes { m, n, k }, 1.0, false, &mut c, c_stride);

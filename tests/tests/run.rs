@@ -299,7 +299,7 @@ fn a_run_that_is_told_to_stop_saves_and_goes_on_from_there_to_the_bit() {
     }
     host.stop = true;
     let rest = told(&mut stopped, &mut host);
-    assert_eq!(rest, ["step 4", "rows 4", "evaluated During 4", "saved 4 step-4", "finished 4 true"]);
+    assert_eq!(rest, ["rows 4", "evaluated During 4", "saved 4 step-4", "finished 4 true"]);
 
     let mut folder = MemoryFolder::new();
     for (name, bytes) in host.kept.take().unwrap().0.remove(&4).unwrap() {

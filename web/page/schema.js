@@ -73,6 +73,16 @@ export default {
           "default": null
         },
         {
+          "name": "hold_out",
+          "label": "Hold out",
+          "help": "In place of a target: the share of the training documents, the last ones, that is measured and not trained on.",
+          "type": "number",
+          "allowed": "a number above 0 and below 1",
+          "above": 0.0,
+          "below": 1.0,
+          "default": null
+        },
+        {
           "name": "general",
           "label": "General",
           "help": "JSONL or text on which forgetting is measured before and after.",
@@ -946,6 +956,7 @@ export default {
       "model.init": "pretrained",
       "model.architecture": null,
       "data.target": null,
+      "data.hold_out": null,
       "data.general": null,
       "data.format": "auto",
       "data.cutoff_length": 512,

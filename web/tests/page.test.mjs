@@ -77,6 +77,9 @@ async function trainOnGguf(context, device = {}) {
   await own.page.close();
 }
 
+/** Within a group: a number that is not given is taken from what is around it. */
+const inOrder = { concurrency: 1 };
+
 /** A browser of its own for a group of tests. */
 function browser(flags) {
   const at = {};
@@ -89,7 +92,7 @@ function browser(flags) {
   return at;
 }
 
-const withWebGpu = () => describe("with WebGPU", () => {
+const withWebGpu = () => describe("with WebGPU", inOrder, () => {
   const at = browser(WITH.webgpu);
   let visit;
 
@@ -145,7 +148,7 @@ const withWebGpu = () => describe("with WebGPU", () => {
   });
 });
 
-const onTheirOwnPages = () => describe("on the CPU, each on a page of its own", () => {
+const onTheirOwnPages = () => describe("on the CPU, each on a page of its own", inOrder, () => {
   const at = browser(WITH.cpu);
 
   it("trains on the CPU to the command's losses, says so, and says how to get WebGPU", once, async (t) => {
@@ -267,7 +270,7 @@ const onTheirOwnPages = () => describe("on the CPU, each on a page of its own", 
   });
 });
 
-const onOnePage = () => describe("on the CPU, on one page", () => {
+const onOnePage = () => describe("on the CPU, on one page", inOrder, () => {
   const at = browser(WITH.cpu);
   let visit;
 

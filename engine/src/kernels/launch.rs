@@ -53,11 +53,11 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::Limit`] where a binding is larger than the device allows, [`Error::Kernel`] where burn's queue fails.
-    pub fn run<'a, P: Uniform, B: Storage>(
+    pub fn run<P: Uniform, B: Storage>(
         &self,
         kernel: &TypedKernel<P, B>,
         params: P,
-        tensors: B::Of<&'a CubeTensor>,
+        tensors: B::Of<&CubeTensor>,
         groups: u64,
     ) -> Result<()> {
         self.dispatch(kernel, bytemuck::bytes_of(&params), &tensors.in_order(), groups)

@@ -3,6 +3,8 @@
 //! Every variant of one benchmark runs in one process on one device, so that their ratio means something. A variant whose
 //! result is wrong is reported as an error and not timed.
 
+mod product;
+
 use std::cell::RefCell;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -60,6 +62,7 @@ pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
         Bench::Head(args) => (args.timing.clone(), bench_head(&device()?, &args)?),
         Bench::Step(args) => (args.timing.clone(), bench_step(&device()?, &args)?),
         Bench::Loss(args) => (args.timing.clone(), bench_loss(&device()?, &args)?),
+        Bench::Product(args) => return product::run(&device()?, &args),
         // The browser chooses the device, and the script prints.
         Bench::Web(args) => return bench_web(&args),
     };

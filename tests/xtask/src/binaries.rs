@@ -20,7 +20,10 @@ pub fn steps(
 ) -> Result<Vec<Step>, Failure> {
     let mut found = Vec::new();
     for message in messages.lines() {
-        let is_test = message.contains("\"reason\":\"compiler-artifact\"") && message.contains("\"test\":true}");
+        // Not the target's own field of that name: a program may have tests inside and be no test itself.
+        let profile = message.split_once("\"profile\":{").map_or("", |(_, rest)| rest);
+        let profile = profile.split('}').next().unwrap_or_default();
+        let is_test = message.contains("\"reason\":\"compiler-artifact\"") && profile.contains("\"test\":true");
         let Some(program) = web::text_field(message, "executable").filter(|_| is_test) else { continue };
         let field = |name: &str| {
             web::text_field(message, name).ok_or_else(|| format!("cargo names no {name} of a test: {message}"))
@@ -75,11 +78,11 @@ fn target(message: &str) -> Result<Target, Failure> {
 mod tests {
     use super::*;
 
-    const MESSAGES: &str = r#"{"reason":"compiler-artifact","package_id":"path+file:///t/engine#temper-engine@0.1.0","manifest_path":"/t/engine/Cargo.toml","target":{"kind":["lib"],"crate_types":["lib"],"name":"temper_engine","src_path":"/t/engine/src/lib.rs"},"profile":{"opt_level":"3","debug_assertions":false,"test":false},"features":[],"filenames":["/d/libtemper_engine.rlib"],"executable":null,"fresh":true}
-{"reason":"compiler-artifact","package_id":"path+file:///t/native#temper@0.1.0","manifest_path":"/t/native/Cargo.toml","target":{"kind":["bin"],"crate_types":["bin"],"name":"temper","src_path":"/t/native/src/main.rs"},"profile":{"opt_level":"3","test":false},"features":[],"filenames":["/d/temper"],"executable":"/d/temper","fresh":true}
-{"reason":"compiler-artifact","manifest_path":"/t/native/Cargo.toml","target":{"kind":["bin"],"crate_types":["bin"],"name":"temper","src_path":"/t/native/src/main.rs"},"profile":{"opt_level":"3","test":true},"features":[],"filenames":["/d/deps/temper-1"],"executable":"/d/deps/temper-1","fresh":true}
-{"reason":"compiler-artifact","manifest_path":"/t/shaders/Cargo.toml","target":{"kind":["test"],"crate_types":["bin"],"name":"kernels","src_path":"/t/shaders/tests/kernels/main.rs"},"profile":{"opt_level":"3","test":true},"features":[],"executable":"/d/deps/kernels-2","fresh":true}
-{"reason":"compiler-artifact","manifest_path":"/t/tests/Cargo.toml","target":{"kind":["test"],"crate_types":["bin"],"name":"models","src_path":"/t/tests/tests/models.rs"},"profile":{"opt_level":"3","test":true},"features":[],"executable":"/d/deps/models-3","fresh":true}
+    const MESSAGES: &str = r#"{"reason":"compiler-artifact","package_id":"path+file:///t/engine#temper-engine@0.1.0","manifest_path":"/t/engine/Cargo.toml","target":{"kind":["lib"],"crate_types":["lib"],"name":"temper_engine","src_path":"/t/engine/src/lib.rs","edition":"2024","doc":true,"doctest":false,"test":true},"profile":{"opt_level":"3","debuginfo":0,"debug_assertions":false,"overflow_checks":false,"test":false},"features":[],"filenames":["/d/libtemper_engine.rlib"],"executable":null,"fresh":true}
+{"reason":"compiler-artifact","package_id":"path+file:///t/native#temper@0.1.0","manifest_path":"/t/native/Cargo.toml","target":{"kind":["bin"],"crate_types":["bin"],"name":"temper","src_path":"/t/native/src/main.rs","edition":"2024","doc":true,"doctest":false,"test":true},"profile":{"opt_level":"3","debuginfo":0,"debug_assertions":false,"overflow_checks":false,"test":false},"features":[],"filenames":["/d/temper"],"executable":"/d/temper","fresh":true}
+{"reason":"compiler-artifact","manifest_path":"/t/native/Cargo.toml","target":{"kind":["bin"],"crate_types":["bin"],"name":"temper","src_path":"/t/native/src/main.rs","edition":"2024","doc":true,"doctest":false,"test":true},"profile":{"opt_level":"3","debuginfo":0,"debug_assertions":false,"overflow_checks":false,"test":true},"features":[],"filenames":["/d/deps/temper-1"],"executable":"/d/deps/temper-1","fresh":true}
+{"reason":"compiler-artifact","manifest_path":"/t/shaders/Cargo.toml","target":{"kind":["test"],"crate_types":["bin"],"name":"kernels","src_path":"/t/shaders/tests/kernels/main.rs","edition":"2024","doc":true,"doctest":false,"test":true},"profile":{"opt_level":"3","debuginfo":0,"debug_assertions":false,"overflow_checks":false,"test":true},"features":[],"executable":"/d/deps/kernels-2","fresh":true}
+{"reason":"compiler-artifact","manifest_path":"/t/tests/Cargo.toml","target":{"kind":["test"],"crate_types":["bin"],"name":"models","src_path":"/t/tests/tests/models.rs","edition":"2024","doc":true,"doctest":false,"test":true},"profile":{"opt_level":"3","debuginfo":0,"debug_assertions":false,"overflow_checks":false,"test":true},"features":[],"executable":"/d/deps/models-3","fresh":true}
 {"reason":"build-finished","success":true}"#;
 
     #[test]

@@ -218,7 +218,10 @@ impl Program {
             scope.spawn(|| err.map(|pipe| output.pass_on(step, pipe)));
             match out {
                 Some(mut pipe) if keep => pipe.read_to_string(&mut kept).map(|_| ()),
-                Some(pipe) => Ok(output.pass_on(step, pipe)),
+                Some(pipe) => {
+                    output.pass_on(step, pipe);
+                    Ok(())
+                }
                 None => Ok(()),
             }
         })
@@ -356,7 +359,7 @@ fn next(steps: &[Arc<Step>], state: &[State]) -> Option<usize> {
     let can = |step: &Step| {
         !(step.is_cargo() && builds)
             && step.after.iter().all(|name| passed(name))
-            && !(step.alone && !running.is_empty())
+            && (!step.alone || running.is_empty())
     };
     (0..steps.len()).find(|&index| state[index] == State::Waiting && can(&steps[index]))
 }

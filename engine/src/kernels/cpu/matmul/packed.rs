@@ -1,0 +1,119 @@
+//! The packed kernel for AVX2 and AVX-512: which task computes which block of `c`, and the loops over a block's tiles.
+
+use std::cell::RefCell;
+
+use super::super::par;
+use super::packing::grow;
+use super::tile::{Kernel, Tile};
+use super::{Product, Sizes};
+
+/// Depth of a packed block of `b`: longer sums are cut here, so it is part of the result's definition.
+const DEPTH: usize = 512;
+/// Columns of a packed block: `DEPTH * COLUMNS` numbers stay in a core's second-level cache.
+const COLUMNS: usize = 192;
+
+/// Operations below which handing work to another thread costs more than it saves.
+const SERIAL: usize = 1_000_000;
+/// Rows up to which `b` is read where it lies: packing it would cost more than it saves.
+const FEW_ROWS: usize = 24;
+
+thread_local! {
+    /// Packing buffers, kept so that a product allocates only once per thread.
+    static BUFFERS: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
+impl Product<'_> {
+    /// Computes the product on all threads, or on the calling one alone.
+    pub(super) fn run_packed(&self, shared: bool) {
+        let kernel = Kernel::best();
+        let Sizes { m, n, .. } = self.sizes;
+        let panel = kernel.panel();
+        let panels = n.div_ceil(panel);
+        let shared = shared && 2 * m * n * self.sizes.k > SERIAL;
+        let threads = if shared { par::threads() } else { 1 };
+        // Columns are cut so that tasks are a multiple of the threads where there are panels enough; rows are cut
+        // too where there are not.
+        let most = COLUMNS / panel;
+        let column_tasks = panels.div_ceil(most).next_multiple_of(threads).min(panels);
+        let row_tasks = if column_tasks >= threads { 1 } else { threads.div_ceil(column_tasks) };
+        let row_tasks = row_tasks.min(m.div_ceil(kernel.rows));
+        let rows = m.div_ceil(row_tasks).next_multiple_of(kernel.rows);
+        let task = |index: usize| {
+            let (column, row) = (index / row_tasks, index % row_tasks);
+            let edge = |column: usize| n.min(column * panels / column_tasks * panel);
+            let (j, i) = (edge(column), row * rows);
+            if i < m {
+                self.block(kernel, i, rows.min(m - i), j, edge(column + 1) - j);
+            }
+        };
+        let count = column_tasks * row_tasks;
+        if shared { par::tasks(count, task) } else { (0..count).for_each(task) }
+    }
+
+    /// Computes `c [i .. i + m, j .. j + n]`.
+    fn block(&self, kernel: Kernel, i: usize, m: usize, j: usize, n: usize) {
+        BUFFERS.with_borrow_mut(|(packed_b, packed_a)| {
+            let k = self.sizes.k;
+            let parts = k.div_ceil(DEPTH);
+            let depth = k.div_ceil(parts);
+            let panel = kernel.panel();
+            grow(packed_b, depth * n.next_multiple_of(kernel.lanes));
+            let ((a_row, a_column), (b_row, b_column)) = (self.a_strides, self.b_strides);
+            let direct = b_column == 1 && m <= FEW_ROWS;
+            // Broadcasting reads a few rows of `a` at once, each in order; a transposed `a` is packed to be so.
+            let pack_a = a_column != 1;
+            if pack_a {
+                grow(packed_a, depth * m.next_multiple_of(kernel.rows));
+            }
+            for part in 0..parts {
+                let p = part * depth;
+                let depth = depth.min(k - p);
+                // SAFETY: the block lies inside a and b; the buffers hold a whole block.
+                unsafe {
+                    self.pack_b(kernel, p, depth, j, n, direct, packed_b);
+                    if pack_a {
+                        self.pack_a(kernel, i, m, p, depth, packed_a);
+                    }
+                }
+                let mut row = 0;
+                while row < m {
+                    let rows = kernel.rows.min(m - row);
+                    let mut column = 0;
+                    while column < n {
+                        let width = panel.min(n - column);
+                        // SAFETY: the tile lies inside c and is this task's alone.
+                        unsafe {
+                            let (a, a_row, a_step) = if pack_a {
+                                (packed_a.as_ptr().add(row * depth), 1, rows)
+                            } else {
+                                (self.a.as_ptr().add((i + row) * a_row + p * a_column), a_row, a_column)
+                            };
+                            let whole = width.next_multiple_of(kernel.lanes);
+                            let (panel, panel_step) = if direct && width == whole {
+                                (self.b.as_ptr().add(p * b_row + j + column), b_row)
+                            } else {
+                                (packed_b.as_ptr().add(column * depth), whole)
+                            };
+                            let tile = Tile {
+                                a,
+                                a_row,
+                                a_step,
+                                panel,
+                                panel_step,
+                                depth,
+                                c: self.c.pointer((i + row) * self.c_stride + j + column),
+                                c_stride: self.c_stride,
+                                width,
+                                alpha: self.alpha,
+                                add: self.accumulate || part > 0,
+                            };
+                            (kernel.run)(width.div_ceil(kernel.lanes), rows, tile);
+                        }
+                        column += panel;
+                    }
+                    row += kernel.rows;
+                }
+            }
+        });
+    }
+}
