@@ -12,6 +12,52 @@
 //!
 //! The engine opens no file, starts no thread for control flow, prints nothing and asks the clock only through
 //! [`host`]; the same code runs natively and as WebAssembly.
+//!
+//! What a host needs is re-exported here; all modules but [`host`] are private. A host pulls events out of a [`Run`]:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use temper_engine::host::{Clock, MemoryFolder};
+//! use temper_engine::models::{Architecture, SpecialTokens};
+//! use temper_engine::running::{About, base};
+//! use temper_engine::{Config, Device, Document, Event, Host, Learner, ModelFiles, Run, Sets, wait};
+//!
+//! struct Quiet;
+//! impl Clock for Quiet {
+//!     fn seconds(&self) -> f64 {
+//!         0.0
+//!     }
+//! }
+//! impl Host for Quiet {
+//!     fn peak_bytes(&self) -> u64 {
+//!         0
+//!     }
+//! }
+//!
+//! // A model of one block and seven tokens with random weights, trained on counting.
+//! let description = br#"{"model_type": "llama", "vocab_size": 7, "hidden_size": 8, "intermediate_size": 16,
+//!     "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32}"#;
+//! let architecture = Architecture::from_config_json(description, "config.json")?;
+//! let files = ModelFiles::random(architecture, SpecialTokens::default(), &MemoryFolder::new())?;
+//! let settings = [("objective.method", "eaft"), ("run.steps", "20"), ("optim.learning_rate", "0.01")];
+//! let settings = settings.map(|(key, value)| (key.to_string(), value.to_string()));
+//! let config = "[model]\npath = \"tiny\"\ninit = \"random\"\n[data]\ntrain = \"counting\"\n[run]\naccumulation = 1\n";
+//! let config = Config::parse(config, "example", &settings)?;
+//! let tokens: Vec<u32> = (0..30).map(|i| i % 7).collect();
+//! let documents = vec![Document { trained: vec![true; tokens.len()], tokens, line: 1 }];
+//!
+//! let base = base(&config, &files, &Device::cpu())?;
+//! let learner = Learner::new(config.clone(), &config.objective()?, base)?;
+//! let mut run = Run::new(vec![learner], documents, Arc::new(Sets::default()), About::default())?;
+//! let mut losses = Vec::new();
+//! while let Some(event) = wait(run.next(&mut Quiet))? {
+//!     if let Event::Step { learners } = event {
+//!         losses.push(learners[0].cross_entropy);
+//!     }
+//! }
+//! assert!(losses.len() == 20 && losses[19] < 0.9 * losses[0]);
+//! # Ok::<(), temper_engine::Error>(())
+//! ```
 
 mod config;
 mod data;
