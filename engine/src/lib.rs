@@ -134,7 +134,8 @@ pub mod result {
 
 /// Loss of a model on text.
 pub mod perplexity {
-    pub use crate::eval::perplexity::{WINDOW, first_tokens, rows, score, windows};
+    pub use crate::data::{WINDOW, windows};
+    pub use crate::eval::perplexity::{first_tokens, rows, score};
 }
 
 /// An objective on logits that already exist.

@@ -16,7 +16,7 @@ use crate::kernels::cpu::gate::kind;
 use crate::kernels::gate::GateParams;
 use crate::kernels::matmul::{AsOperand, Product};
 use crate::kernels::tensor::{flat, read_all};
-use crate::kernels::{self, Columns, Indices, Packed, Rotary, adamw, elementwise};
+use crate::kernels::{self, Columns, Indices, Packed, adamw, elementwise};
 use crate::message::messages;
 use crate::model::architecture::Architecture;
 use crate::model::parameter::from_host;
@@ -169,7 +169,7 @@ const CASES: &[(&str, Launch)] = &[
         Ok(vec![kernels::rms_norm::scale_gradient(d, &x, &inverse, &matrix(d, 3, 5, 70))?])
     }),
     ("rotary", |d| {
-        let rotary = Rotary::new(d, &tiny()?, 16);
+        let rotary = tiny()?.rotary(d, 16);
         let positions = Indices::new(d, vec![0, 1, 2, 7, 15]);
         Ok(vec![flat(&kernels::rotary::rotate(d, matrix(d, 4, 5, 3 * 16), 2, 16, &rotary, &positions, false)?)])
     }),

@@ -531,7 +531,7 @@ fn rotary_turns_only_its_heads_in_both_pairings_and_its_inverse_turns_back() {
             let width = heads * head_dim + 3;
             let x = random.vec(positions.len() * width, 2.0);
             for device in devices::all() {
-                let rotary = Rotary::new(&device, &arch, 300);
+                let rotary = arch.rotary(&device, 300);
                 let indices = Indices::new(&device, positions.to_vec());
                 for inverse in [false, true] {
                     let turn = |x, inverse| {

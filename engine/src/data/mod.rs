@@ -20,7 +20,7 @@ pub use encode::{EncodeOptions, EncodeReport, encode};
 pub use loader::{Cursor, Loader};
 pub use packing::pack;
 pub use record::{Content, Conversation, Kind, Message, OnError, Record, RecordFormat, Report};
-pub use set::{DataSet, ReadOptions, hold_out, read_measured, read_set};
+pub use set::{DataSet, ReadOptions, WINDOW, hold_out, read_measured, read_set, windows};
 pub use settings::{DataSection, TrainOn};
 pub use template::{ChatTemplate, RenderOptions};
 pub use tokenizer::Tokenizer;

@@ -5,7 +5,6 @@ use crate::data::{
     Tokenizer, TrainOn, encode, record,
 };
 use crate::error::{Error, Result};
-use crate::eval::perplexity::{self, WINDOW};
 
 /// How a data set is read.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +67,7 @@ pub fn read_measured(
         // One record of JSONL.
         return read_set(name, bytes, tokenizer, options);
     }
-    let documents = perplexity::windows(&tokenizer.encode(text)?, WINDOW.min(context).min(options.cutoff_length));
+    let documents = windows(&tokenizer.encode(text)?, WINDOW.min(context).min(options.cutoff_length));
     if documents.is_empty() {
         return Err(Error::Data { file: name.into(), problem: "it has fewer than two tokens".into() });
     }
@@ -104,6 +103,18 @@ pub fn read_set(name: &str, bytes: &[u8], tokenizer: &Tokenizer, options: ReadOp
     };
     let encoded = encode(name, &records, tokenizer, template.as_ref(), encoding)?;
     Ok(DataSet { documents: encoded.documents, records: report, encoding: encoded.report })
+}
+
+/// Tokens of a window when plain text is evaluated, each window alone.
+pub const WINDOW: usize = 1024;
+
+/// Splits tokens into windows that are scored alone; every token but a window's first is scored.
+pub fn windows(tokens: &[u32], window: usize) -> Vec<Document> {
+    tokens
+        .chunks(window)
+        .filter(|chunk| chunk.len() > 1)
+        .map(|chunk| Document { tokens: chunk.to_vec(), trained: vec![true; chunk.len()], line: 1 })
+        .collect()
 }
 
 /// Takes the last documents out of a training set, to measure on them what was learned: `share` of them (0.1: a tenth),

@@ -2,15 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Document, MicroBatch, pack};
+use crate::data::{Document, MicroBatch, WINDOW, pack};
 use crate::error::Result;
 use crate::kernels::row_stats::RowStats;
 use crate::loss::head;
 use crate::message::messages;
 use crate::model::{Keep, Model};
-
-/// Tokens of a window when plain text is evaluated, each window alone.
-pub const WINDOW: usize = 1024;
 
 messages! {
     snake_case;
@@ -44,15 +41,6 @@ pub struct Scored {
     /// Index of the document that each belongs to: what [`Objective::batch`](crate::loss::objective::Objective::batch)
     /// takes for its sequences.
     pub documents: Vec<u32>,
-}
-
-/// Splits tokens into windows that are scored alone; every token but a window's first is scored.
-pub fn windows(tokens: &[u32], window: usize) -> Vec<Document> {
-    tokens
-        .chunks(window)
-        .filter(|chunk| chunk.len() > 1)
-        .map(|chunk| Document { tokens: chunk.to_vec(), trained: vec![true; chunk.len()], line: 1 })
-        .collect()
 }
 
 /// Statistics of every scored token. `progress` hears of each finished micro-batch (done, of).
@@ -109,7 +97,7 @@ mod tests {
     #[test]
     fn windows_cover_the_text_and_drop_a_last_one_that_scores_nothing() {
         let tokens: Vec<u32> = (0..9).collect();
-        let windows = windows(&tokens, 4);
+        let windows = crate::data::windows(&tokens, 4);
         assert_eq!(windows.iter().map(|w| w.tokens.len()).collect::<Vec<_>>(), [4, 4]);
         assert_eq!(windows.iter().map(Document::trained_tokens).sum::<usize>(), 6);
     }

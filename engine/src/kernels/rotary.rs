@@ -10,7 +10,6 @@ use super::launch::size;
 use super::tensor::{Indices, from_cube, from_flex, gpu_of, into_cpu, into_gpu, on_gpu, slice_mut};
 use crate::device::Device;
 use crate::error::Result;
-use crate::model::architecture::Architecture;
 
 /// Cosines and sines of a model's rotary frequencies, for as many positions as were asked for.
 #[derive(Clone)]
@@ -24,13 +23,18 @@ pub struct Rotary {
 }
 
 impl Rotary {
-    /// Tables for positions `0 .. positions`.
-    pub fn new(device: &Device, arch: &Architecture, positions: usize) -> Self {
-        let (cos, sin) = arch.rope_tables(positions);
+    /// From the cosines and sines of `positions` positions, each `[positions, rotary_dim / 2]`. `interleaved`: pairs are
+    /// neighbours, not halves.
+    pub fn new(
+        device: &Device,
+        (cos, sin): (Vec<f32>, Vec<f32>),
+        rotary_dim: usize,
+        interleaved: bool,
+        positions: usize,
+    ) -> Self {
         let upload =
             |values: &Vec<f32>| Tensor::<1>::from_data(TensorData::new(values.clone(), [values.len()]), device.burn());
         let on_device = (!device.is_cpu() && positions > 0).then(|| (upload(&cos), upload(&sin)));
-        let (rotary_dim, interleaved) = (arch.rope.rotary_dim, arch.rope.interleaved);
         Self { cos: Arc::new(cos), sin: Arc::new(sin), on_device, rotary_dim, interleaved, positions }
     }
 

@@ -6,7 +6,9 @@
 
 use super::family::{AttentionBias, Family};
 use super::layout::{BlockSpec, EMBEDDING, FINAL_NORM, HEAD, Kind, LinearSpec, Module, Name, TensorSpec};
+use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::kernels::Rotary;
 
 /// The frequency scaling of Llama 3.1 and later (`rope_type` `llama3`).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -266,6 +268,12 @@ impl Architecture {
         let pairs = self.rope.rotary_dim / 2;
         let frequencies = (0..pairs).map(|i| self.rope.theta.powf(-((2 * i) as f64) / self.rope.rotary_dim as f64));
         frequencies.map(|f| self.rope.scaling.map_or(f, |s| f / s.divisor(f))).collect()
+    }
+
+    /// The tables as kernels read them, for positions `0 .. positions`.
+    pub fn rotary(&self, device: &Device, positions: usize) -> Rotary {
+        let Rope { rotary_dim, interleaved, .. } = self.rope;
+        Rotary::new(device, self.rope_tables(positions), rotary_dim, interleaved, positions)
     }
 
     /// Cosines and sines `[positions, rotary_dim / 2]`, row-major, computed in f64 and rounded once.

@@ -101,7 +101,7 @@ impl Model {
         device: Device,
     ) -> Self {
         // Grown on demand: most runs are far shorter than a model's context.
-        let rotary = Rotary::new(&device, &arch, 0);
+        let rotary = arch.rotary(&device, 0);
         Self { arch, embedding, blocks, final_norm, head, rotary, device }
     }
 
@@ -131,7 +131,7 @@ impl Model {
         }
         let longest = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
         if longest > self.rotary.positions() {
-            self.rotary = Rotary::new(&self.device, &self.arch, longest.next_power_of_two());
+            self.rotary = self.arch.rotary(&self.device, longest.next_power_of_two());
         }
         let stream = Stream {
             positions: Indices::new(&self.device, batch.positions.clone()),

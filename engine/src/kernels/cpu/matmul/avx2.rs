@@ -2,7 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use super::tile::{Tile, Vector, kernels, tile};
+use super::tile::{Kernel, Tile, Vector, kernels, tile};
+
+/// What these tiles are.
+pub(super) const KERNEL: Kernel = Kernel { lanes: 8, vectors: 2, rows: 6, run: tiles, transpose: None };
 
 impl Vector for __m256 {
     const LANES: usize = 8;

@@ -2,7 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use super::tile::{Tile, Vector, kernels, tile};
+use super::tile::{Kernel, Tile, Vector, kernels, tile};
+
+/// What these tiles are.
+pub(super) const KERNEL: Kernel = Kernel { lanes: 16, vectors: 3, rows: 8, run: tiles, transpose: Some(transpose) };
 
 impl Vector for __m512 {
     const LANES: usize = 16;

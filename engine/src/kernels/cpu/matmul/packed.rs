@@ -3,14 +3,23 @@
 use std::cell::RefCell;
 
 use super::super::par;
+use super::super::simd::{Level, level};
 use super::packing::grow;
 use super::tile::{Kernel, Tile};
-use super::{Product, Sizes};
+use super::{Product, Sizes, avx2, avx512};
 
 /// Depth of a packed block of `b`: longer sums are cut here, so it is part of the result's definition.
 const DEPTH: usize = 512;
 /// Columns of a packed block: `DEPTH * COLUMNS` numbers stay in a core's second-level cache.
 const COLUMNS: usize = 192;
+
+/// The machine's best tiles.
+fn best() -> Kernel {
+    match level() {
+        Level::Avx512 => avx512::KERNEL,
+        _ => avx2::KERNEL,
+    }
+}
 
 /// Operations below which handing work to another thread costs more than it saves.
 const SERIAL: usize = 1_000_000;
@@ -25,7 +34,7 @@ thread_local! {
 impl Product<'_> {
     /// Computes the product on all threads, or on the calling one alone.
     pub(super) fn run_packed(&self, shared: bool) {
-        let kernel = Kernel::best();
+        let kernel = best();
         let Sizes { m, n, .. } = self.sizes;
         let panel = kernel.panel();
         let panels = n.div_ceil(panel);

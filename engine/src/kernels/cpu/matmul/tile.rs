@@ -1,8 +1,5 @@
 //! The innermost loop: a tile of `c` in registers, one instruction set a file.
 
-use super::super::simd::{Level, level};
-use super::{avx2, avx512};
-
 /// One vector register's worth of f32, and what the kernels do with it.
 pub(super) trait Vector: Copy {
     const LANES: usize;
@@ -118,16 +115,6 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// The machine's best.
-    pub fn best() -> Self {
-        match level() {
-            Level::Avx512 => {
-                Self { lanes: 16, vectors: 3, rows: 8, run: avx512::tiles, transpose: Some(avx512::transpose) }
-            }
-            _ => Self { lanes: 8, vectors: 2, rows: 6, run: avx2::tiles, transpose: None },
-        }
-    }
-
     /// Columns of a full panel.
     pub fn panel(self) -> usize {
         self.vectors * self.lanes
