@@ -1,5 +1,5 @@
-// Q4_0: blocks of 32 elements in 18 bytes: f16 d, 16 bytes of nibbles; the low nibbles are elements 0..15, the high ones
-// 16..31. Element: d (q - 8).
+// Q4_0: blocks of 32 elements in 18 bytes: f16 d, 16 bytes of nibbles; the low nibbles are elements 0..15, the high
+// ones 16..31. Element: d (q - 8).
 fn element(i: u32) -> f32 {
     let block = (i / 32u) * 18u;
     let within = i % 32u;

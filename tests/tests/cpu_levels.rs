@@ -1,11 +1,12 @@
 //! The CPU kernels at every instruction-set level that this machine can pretend to have. A binary of its own with one
 //! test, because the limit holds for the whole process.
 
-use temper_conformance::compare::close;
+use temper_conformance::compare::{close, same_bits};
 use temper_conformance::oracle::{self, wide};
 use temper_engine::kernels::cpu::matmul::Sizes;
 use temper_engine::kernels::cpu::simd::{Level, level, limit_level};
 use temper_engine::kernels::cpu::{self, STAT_FIELDS, TOP_SLOTS};
+use temper_engine::weights::WeightFormat;
 
 fn numbers(length: usize, seed: usize) -> Vec<f32> {
     (0..length).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0).collect()
@@ -63,5 +64,13 @@ fn every_level_computes_what_the_oracle_says() {
         let mut y = vec![f32::NAN; 333];
         cpu::gated_mlp(&gate_up, 333, &mut y);
         close(&name("gated_mlp"), &y, &oracle::gated_mlp::gated_mlp(&wide(&gate_up), 333), 1e-6, 1e-5).unwrap();
+
+        for format in WeightFormat::ALL {
+            let bytes = (0..3 * format.block_bytes()).map(|i| (i * 7919 % 251) as u8).collect();
+            let stored = oracle::dequantize::moderate(format, bytes);
+            let definition = oracle::dequantize::definition(format);
+            let want: Vec<f32> = (0..3 * format.block_elements()).map(|i| definition(&stored, i) as f32).collect();
+            same_bits(&name(format.name()), &format.to_f32(&stored), &want).unwrap();
+        }
     }
 }

@@ -3,7 +3,7 @@
 use half::bf16;
 use temper_shaders::formats;
 
-use super::block::{Facts, numbers};
+use super::block::{Facts, expand_blocks};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about BF16.
@@ -13,15 +13,15 @@ pub const FACTS: Facts = Facts {
     block_elements: 1,
     block_bytes: 2,
     halves: &[0],
-    expand: |stored, out| numbers::<2>(stored, out, expand),
+    expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: Some(quantise),
     kernels: Some(&formats::BF16),
 };
 
 vectorised! {
-    fn expand<FMA>(bytes: &[[u8; 2]], out: &mut [f32]) {
-        for (two, out) in bytes.iter().zip(out) {
-            *out = f32::from_bits(u32::from(u16::from_le_bytes(*two)) << 16);
+    fn expand<FMA>(blocks: &[[u8; 2]], out: &mut [[f32; 1]]) {
+        for (&bytes, [out]) in blocks.iter().zip(out) {
+            *out = f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16);
         }
     }
 }

@@ -5,6 +5,9 @@ use temper_shaders::formats::FormatKernels;
 
 use crate::kernels::cpu::par;
 
+/// Appends one block of elements to stored bytes; false where one, or the block's scale, overflows.
+pub type QuantiseBlock = fn(&[f32], &mut Vec<u8>) -> bool;
+
 /// What there is to know about a weight format. Each file of this folder states one.
 pub struct Facts {
     /// Number of the type in GGUF.
@@ -19,48 +22,30 @@ pub struct Facts {
     pub halves: &'static [usize],
     /// Expands whole blocks; the second array is written completely. Panics where the sizes do not fit.
     pub expand: fn(&[u8], &mut [f32]),
-    /// Appends one block of these elements; false where one, or the block's scale, overflows. `None` for a format that
-    /// Temper reads but does not write.
-    pub quantise: Option<fn(&[f32], &mut Vec<u8>) -> bool>,
+    /// `None` for a format that Temper reads but does not write.
+    pub quantise: Option<QuantiseBlock>,
     /// The kernels with this format's part; `None` for f32, which devices hold unpacked.
     pub kernels: Option<&'static FormatKernels>,
 }
 
-/// Cuts both arrays into blocks of `bytes` stored bytes and `N` elements and expands each.
+/// Cuts both arrays at fixed places and expands the blocks between them on all cores. A plain number is a block of one.
 ///
 /// # Panics
 /// Where the arrays are not equally many whole blocks.
-pub fn blocks<const N: usize>(
+pub fn expand_blocks<const BYTES: usize, const ELEMENTS: usize>(
     stored: &[u8],
-    bytes: usize,
     out: &mut [f32],
-    expand: impl Fn(&[u8], &mut [f32; N]) + Sync + Send,
+    expand: fn(&[[u8; BYTES]], &mut [[f32; ELEMENTS]]),
 ) {
-    assert!(
-        out.len().is_multiple_of(N) && stored.len() == out.len() / N * bytes,
-        "whole blocks of {N} in {bytes} bytes"
-    );
-    let per_task = par::ELEMENTS / N;
-    par::pieces(out, per_task * N, |index, out| {
-        let stored = &stored[index * per_task * bytes..];
-        for (block, out) in stored.chunks_exact(bytes).zip(out.as_chunks_mut::<N>().0) {
-            expand(block, out);
-        }
-    });
-}
-
-/// Cuts both arrays into pieces of plain numbers of `BYTES` bytes and expands each piece.
-///
-/// # Panics
-/// Where the arrays are not equally long.
-pub fn numbers<const BYTES: usize>(stored: &[u8], out: &mut [f32], expand: fn(&[[u8; BYTES]], &mut [f32])) {
-    assert_eq!(stored.len(), BYTES * out.len(), "{BYTES} bytes an element");
-    par::pieces(out, par::ELEMENTS, |index, out| {
-        expand(&stored.as_chunks::<BYTES>().0[index * par::ELEMENTS..][..out.len()], out);
-    });
+    let ((stored, rest), (out, rest_out)) = (stored.as_chunks::<BYTES>(), out.as_chunks_mut::<ELEMENTS>());
+    let whole = rest.is_empty() && rest_out.is_empty() && stored.len() == out.len();
+    assert!(whole, "whole blocks of {ELEMENTS} elements in {BYTES} bytes");
+    let length = par::ELEMENTS / ELEMENTS;
+    par::pieces(out, length, |index, out| expand(&stored[index * length..][..out.len()], out));
 }
 
 /// The half-precision number at a byte of a block.
+#[inline]
 pub fn half_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }

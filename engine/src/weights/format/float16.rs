@@ -2,7 +2,7 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, numbers, push_half};
+use super::block::{Facts, expand_blocks, push_half};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about F16.
@@ -12,7 +12,7 @@ pub const FACTS: Facts = Facts {
     block_elements: 1,
     block_bytes: 2,
     halves: &[0],
-    expand: |stored, out| numbers::<2>(stored, out, expand),
+    expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: Some(|block, bytes| push_half(block[0], bytes)),
     kernels: Some(&formats::F16),
 };
@@ -20,11 +20,11 @@ pub const FACTS: Facts = Facts {
 vectorised! {
     /// The bits of f16 moved into f32's fields and the exponent's offset corrected by a product, which also makes subnormal
     /// numbers right; infinity and NaN get their exponent back.
-    fn expand<FMA>(bytes: &[[u8; 2]], out: &mut [f32]) {
+    fn expand<FMA>(blocks: &[[u8; 2]], out: &mut [[f32; 1]]) {
         /// 2^112, the difference of the exponents' offsets.
         const OFFSET: f32 = f32::from_bits((127 + 112) << 23);
-        for (two, out) in bytes.iter().zip(out) {
-            let bits = u32::from(u16::from_le_bytes(*two));
+        for (&bytes, [out]) in blocks.iter().zip(out) {
+            let bits = u32::from(u16::from_le_bytes(bytes));
             let (sign, rest) = ((bits & 0x8000) << 16, bits & 0x7fff);
             let magnitude = (f32::from_bits(rest << 13) * OFFSET).to_bits();
             let magnitude = if rest >= 0x7c00 { magnitude | 0x7f80_0000 } else { magnitude };

@@ -1,6 +1,6 @@
 //! F32: IEEE single precision.
 
-use super::block::{Facts, numbers};
+use super::block::{Facts, expand_blocks};
 
 /// What there is to know about F32.
 pub const FACTS: Facts = Facts {
@@ -9,17 +9,15 @@ pub const FACTS: Facts = Facts {
     block_elements: 1,
     block_bytes: 4,
     halves: &[],
-    expand,
+    expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: Some(quantise),
     kernels: None,
 };
 
-fn expand(stored: &[u8], out: &mut [f32]) {
-    numbers::<4>(stored, out, |stored, out| {
-        for (out, &four) in out.iter_mut().zip(stored) {
-            *out = f32::from_le_bytes(four);
-        }
-    });
+fn expand(blocks: &[[u8; 4]], out: &mut [[f32; 1]]) {
+    for (&bytes, [out]) in blocks.iter().zip(out) {
+        *out = f32::from_le_bytes(bytes);
+    }
 }
 
 fn quantise(block: &[f32], bytes: &mut Vec<u8>) -> bool {

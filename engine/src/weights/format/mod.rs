@@ -15,7 +15,7 @@ mod q4_k;
 mod q6_k;
 mod q8_0;
 
-use block::Facts;
+use block::{Facts, QuantiseBlock};
 use temper_shaders::formats::FormatKernels;
 
 /// Makes the enum out of the list, with the facts behind each name.
@@ -130,9 +130,8 @@ impl WeightFormat {
         out
     }
 
-    /// What appends one block of elements to stored bytes, and says false where one, or the block's scale, overflows; `None`
-    /// where Temper reads the format but does not write it.
-    pub fn quantise_block(self) -> Option<fn(&[f32], &mut Vec<u8>) -> bool> {
+    /// How a block is written; `None` where Temper reads the format but does not write it.
+    pub(super) fn quantise_block(self) -> Option<QuantiseBlock> {
         self.facts().quantise
     }
 

@@ -3,7 +3,8 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, blocks, half_at, inverse_or_zero, push_half};
+use super::block::{Facts, expand_blocks, half_at, inverse_or_zero, push_half};
+use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q4_0.
 pub const FACTS: Facts = Facts {
@@ -12,19 +13,21 @@ pub const FACTS: Facts = Facts {
     block_elements: 32,
     block_bytes: 18,
     halves: &[0],
-    expand,
+    expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: Some(quantise),
     kernels: Some(&formats::Q4_0),
 };
 
-fn expand(stored: &[u8], out: &mut [f32]) {
-    blocks::<32>(stored, 18, out, |block, out| {
-        let d = half_at(block, 0);
-        for (i, &q) in block[2..18].iter().enumerate() {
-            out[i] = d * (f32::from(q & 15) - 8.0);
-            out[i + 16] = d * (f32::from(q >> 4) - 8.0);
+vectorised! {
+    fn expand<FMA>(blocks: &[[u8; 18]], out: &mut [[f32; 32]]) {
+        for (block, out) in blocks.iter().zip(out) {
+            let d = half_at(block, 0);
+            for (i, &q) in block[2..].iter().enumerate() {
+                out[i] = d * (f32::from(q & 15) - 8.0);
+                out[i + 16] = d * (f32::from(q >> 4) - 8.0);
+            }
         }
-    });
+    }
 }
 
 /// `d = x* / -8` with `x*` the element of largest magnitude, `q = min(15, floor(x / d + 8.5))`. `d` is stored in f16, the

@@ -2,7 +2,8 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, blocks, half_at};
+use super::block::{Facts, expand_blocks, half_at};
+use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q4_1.
 pub const FACTS: Facts = Facts {
@@ -11,17 +12,19 @@ pub const FACTS: Facts = Facts {
     block_elements: 32,
     block_bytes: 20,
     halves: &[0, 2],
-    expand,
+    expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: None,
     kernels: Some(&formats::Q4_1),
 };
 
-fn expand(stored: &[u8], out: &mut [f32]) {
-    blocks::<32>(stored, 20, out, |block, out| {
-        let (d, m) = (half_at(block, 0), half_at(block, 2));
-        for (i, &q) in block[4..20].iter().enumerate() {
-            out[i] = d * f32::from(q & 15) + m;
-            out[i + 16] = d * f32::from(q >> 4) + m;
+vectorised! {
+    fn expand<FMA>(blocks: &[[u8; 20]], out: &mut [[f32; 32]]) {
+        for (block, out) in blocks.iter().zip(out) {
+            let (d, m) = (half_at(block, 0), half_at(block, 2));
+            for (i, &q) in block[4..].iter().enumerate() {
+                out[i] = d * f32::from(q & 15) + m;
+                out[i + 16] = d * f32::from(q >> 4) + m;
+            }
         }
-    });
+    }
 }

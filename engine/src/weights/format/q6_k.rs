@@ -4,7 +4,7 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, blocks, half_at};
+use super::block::{Facts, expand_blocks, half_at};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q6_K.
@@ -14,33 +14,28 @@ pub const FACTS: Facts = Facts {
     block_elements: 256,
     block_bytes: 210,
     halves: &[208],
-    expand,
+    expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: None,
     kernels: Some(&formats::Q6_K),
 };
 
-fn expand(stored: &[u8], out: &mut [f32]) {
-    blocks::<256>(stored, 210, out, |block, out| {
-        let d = half_at(block, 208);
-        for (h, out) in out.chunks_exact_mut(128).enumerate() {
-            let (low, high, scales) = (&block[64 * h..64 * (h + 1)], &block[128 + 32 * h..], &block[192 + 8 * h..]);
-            for (g, out) in out.chunks_exact_mut(32).enumerate() {
-                let scale = |i: usize| d * f32::from(scales[2 * g + i].cast_signed());
-                let low = &low[32 * (g % 2)..32 * (g % 2) + 32];
-                group(low, 4 * (g as u32 / 2), &high[..32], 2 * g as u32, [scale(0), scale(1)], out);
-            }
-        }
-    });
-}
-
 vectorised! {
-    /// 32 elements, of two scales.
-    fn group<FMA>(low: &[u8], low_shift: u32, high: &[u8], high_shift: u32, scale: [f32; 2], out: &mut [f32]) {
-        let parts = low.chunks_exact(16).zip(high.chunks_exact(16)).zip(out.chunks_exact_mut(16)).zip(scale);
-        for (((low, high), out), scale) in parts {
-            for ((low, high), out) in low.iter().zip(high).zip(out) {
-                let q = ((i32::from(*low) >> low_shift) & 15) | (((i32::from(*high) >> high_shift) & 3) << 4);
-                *out = scale * (q - 32) as f32;
+    fn expand<FMA>(blocks: &[[u8; 210]], out: &mut [[f32; 256]]) {
+        for (block, out) in blocks.iter().zip(out) {
+            let d = half_at(block, 208);
+            for (h, out) in out.chunks_exact_mut(128).enumerate() {
+                let (low, high, scales) = (&block[64 * h..64 * (h + 1)], &block[128 + 32 * h..], &block[192 + 8 * h..]);
+                for (run, out) in out.chunks_exact_mut(16).enumerate() {
+                    // A scale has 16 elements, half a group.
+                    let (g, l) = (run / 2, run % 2 * 16);
+                    let (low, high) = (&low[32 * (g % 2) + l..][..16], &high[l..][..16]);
+                    let scale = d * f32::from(scales[run].cast_signed());
+                    let (low_shift, high_shift) = (4 * (g / 2), 2 * g);
+                    for ((out, &low), &high) in out.iter_mut().zip(low).zip(high) {
+                        let q = ((i32::from(low) >> low_shift) & 15) | (((i32::from(high) >> high_shift) & 3) << 4);
+                        *out = scale * (q - 32) as f32;
+                    }
+                }
             }
         }
     }

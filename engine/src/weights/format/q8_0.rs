@@ -2,7 +2,8 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, blocks, half_at, inverse_or_zero, push_half};
+use super::block::{Facts, expand_blocks, half_at, inverse_or_zero, push_half};
+use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q8_0.
 pub const FACTS: Facts = Facts {
@@ -11,18 +12,20 @@ pub const FACTS: Facts = Facts {
     block_elements: 32,
     block_bytes: 34,
     halves: &[0],
-    expand,
+    expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: Some(quantise),
     kernels: Some(&formats::Q8_0),
 };
 
-fn expand(stored: &[u8], out: &mut [f32]) {
-    blocks::<32>(stored, 34, out, |block, out| {
-        let d = half_at(block, 0);
-        for (out, &q) in out.iter_mut().zip(&block[2..34]) {
-            *out = d * f32::from(q.cast_signed());
+vectorised! {
+    fn expand<FMA>(blocks: &[[u8; 34]], out: &mut [[f32; 32]]) {
+        for (block, out) in blocks.iter().zip(out) {
+            let d = half_at(block, 0);
+            for (out, &q) in out.iter_mut().zip(&block[2..]) {
+                *out = d * f32::from(q.cast_signed());
+            }
         }
-    });
+    }
 }
 
 /// `d = max|x| / 127`, `q = round(x / d)`. `d` is stored in f16, the elements are rounded with the unrounded one, as in
