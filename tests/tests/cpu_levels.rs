@@ -1,13 +1,14 @@
 //! The CPU kernels at every instruction-set level that this machine can pretend to have. A binary of its own with one
 //! test, because the limit holds for the whole process.
 
-use temper_conformance::compare::close;
+use temper_conformance::compare::{close, same_bits};
 use temper_conformance::oracle::{self, wide};
 use temper_conformance::skip::skip;
 use temper_engine::inside::kernels::attention::Shape;
 use temper_engine::inside::kernels::cpu;
 use temper_engine::inside::kernels::cpu::matmul::{Layout, Sizes, matmul};
 use temper_engine::inside::kernels::cpu::simd::{Level, level, limit_level};
+use temper_engine::inside::weights::WeightFormat;
 use temper_shaders::{LossGradientParams, MAX_TOP_K, RowStatsParams, STATS_WIDTH};
 
 fn numbers(length: usize, seed: usize) -> Vec<f32> {
@@ -88,5 +89,13 @@ fn every_level_computes_what_the_oracle_says() {
         let mut y = vec![f32::NAN; 333];
         cpu::gated_mlp(&gate_up, 333, &mut y);
         close(&name("gated_mlp"), &y, &oracle::gated_mlp::gated_mlp(&wide(&gate_up), 333), 1e-6, 1e-5).unwrap();
+
+        for format in WeightFormat::ALL {
+            let bytes = (0..3 * format.block_bytes()).map(|i| (i * 7919 % 251) as u8).collect();
+            let stored = oracle::dequantize::moderate(format, bytes);
+            let definition = oracle::dequantize::definition(format);
+            let want: Vec<f32> = (0..3 * format.block_elements()).map(|i| definition(&stored, i) as f32).collect();
+            same_bits(&name(format.name()), &format.to_f32(&stored), &want).unwrap();
+        }
     }
 }

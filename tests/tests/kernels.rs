@@ -18,7 +18,7 @@ use temper_engine::inside::kernels::gate::GateParams;
 use temper_engine::inside::kernels::matmul::{AsOperand, Product};
 use temper_engine::inside::kernels::row_stats::Statistics;
 use temper_engine::inside::kernels::tensor::{empty_gpu, from_cube, on_gpu};
-use temper_engine::inside::kernels::{Columns, Indices, Packed, Rotary, elementwise};
+use temper_engine::inside::kernels::{Columns, Indices, Packed, elementwise};
 use temper_engine::inside::model::open;
 use temper_engine::inside::weights::{RawTensor, WeightFormat};
 use temper_engine::{Device, Result, wait};

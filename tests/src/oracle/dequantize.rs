@@ -14,6 +14,7 @@ pub fn definition(format: WeightFormat) -> Definition {
         WeightFormat::Bf16 => stored_bf16,
         WeightFormat::Q4_0 => q4_0,
         WeightFormat::Q4_1 => q4_1,
+        WeightFormat::Q5_0 => q5_0,
         WeightFormat::Q8_0 => q8_0,
         WeightFormat::Q4K => q4_k,
         WeightFormat::Q6K => q6_k,
@@ -80,6 +81,13 @@ pub fn q4_0(bytes: &[u8], i: usize) -> f64 {
 pub fn q4_1(bytes: &[u8], i: usize) -> f64 {
     let block = &bytes[i / 32 * 20..][..20];
     half_at(block, 0) * nibble(&block[4..], i % 32) + half_at(block, 2)
+}
+
+/// Number `i` of Q5_0: d (q - 16), the fifth bits of all 32 numbers first.
+pub fn q5_0(bytes: &[u8], i: usize) -> f64 {
+    let block = &bytes[i / 32 * 22..][..22];
+    let fifth = block[2 + i % 32 / 8] / 2u8.pow(i as u32 % 8) % 2;
+    half_at(block, 0) * (nibble(&block[6..], i % 32) + 16.0 * f64::from(fifth) - 16.0)
 }
 
 /// Number `i` of Q8_0: d q.

@@ -5,6 +5,9 @@ use temper_shaders::formats::FormatKernels;
 
 use crate::kernels::cpu::par;
 
+/// Appends one block of elements to stored bytes; false where one, or the block's scale, overflows.
+pub type QuantiseBlock = fn(&[f32], &mut Vec<u8>) -> bool;
+
 /// What there is to know about a weight format. Each file of this folder states one.
 pub struct Facts {
     /// Number of the type in GGUF.
@@ -19,9 +22,8 @@ pub struct Facts {
     pub halves: &'static [usize],
     /// Expands whole blocks; the second array is written completely. Panics where the sizes do not fit.
     pub expand: fn(&[u8], &mut [f32]),
-    /// Appends one block of these elements; false where one, or the block's scale, overflows. `None` for a format that
-    /// Temper reads but does not write.
-    pub quantise: Option<fn(&[f32], &mut Vec<u8>) -> bool>,
+    /// `None` for a format that Temper reads but does not write.
+    pub quantise: Option<QuantiseBlock>,
     /// The kernels with this format's part; `None` for f32, which devices hold unpacked.
     pub kernels: Option<&'static FormatKernels>,
 }

@@ -12,10 +12,11 @@ mod float32;
 mod q4_0;
 mod q4_1;
 mod q4_k;
+mod q5_0;
 mod q6_k;
 mod q8_0;
 
-use block::Facts;
+use block::{Facts, QuantiseBlock};
 use temper_shaders::formats::FormatKernels;
 
 /// Makes the enum out of the list, with the facts behind each name.
@@ -51,6 +52,8 @@ formats! {
     Q4_0 = q4_0;
     /// 32 elements: f16 scale, f16 minimum, 4-bit values.
     Q4_1 = q4_1;
+    /// 32 elements: f16 scale, 5-bit values.
+    Q5_0 = q5_0;
     /// 32 elements: f16 scale, 8-bit values.
     Q8_0 = q8_0;
     /// 256 elements: f16 scale and minimum, eight 6-bit scales and minima, 4-bit values.
@@ -130,9 +133,8 @@ impl WeightFormat {
         out
     }
 
-    /// What appends one block of elements to stored bytes, and says false where one, or the block's scale, overflows; `None`
-    /// where Temper reads the format but does not write it.
-    pub fn quantise_block(self) -> Option<fn(&[f32], &mut Vec<u8>) -> bool> {
+    /// How a block is written; `None` where Temper reads the format but does not write it.
+    pub(super) fn quantise_block(self) -> Option<QuantiseBlock> {
         self.facts().quantise
     }
 
@@ -144,7 +146,6 @@ impl WeightFormat {
 
 /// The other types of GGUF, for messages.
 const OTHER_TYPES: &[(u32, &str)] = &[
-    (6, "Q5_0"),
     (7, "Q5_1"),
     (9, "Q8_1"),
     (10, "Q2_K"),

@@ -1,0 +1,9 @@
+// Q5_0: blocks of 32 elements in 22 bytes: f16 d, 4 bytes with the fifth bit of each element, 16 bytes of nibbles; the
+// low nibbles are elements 0..15, the high ones 16..31. Element: d (q - 16).
+fn element(i: u32) -> f32 {
+    let block = (i / 32u) * 22u;
+    let within = i % 32u;
+    let nibble = (read_u8(block + 6u + within % 16u) >> ((within / 16u) * 4u)) & 0xfu;
+    let fifth = (read_u8(block + 2u + within / 8u) >> (within % 8u)) & 1u;
+    return read_f16(block) * (f32(nibble | (fifth << 4u)) - 16.0);
+}
