@@ -6,7 +6,7 @@
 //! record -> rendered chat and trained spans -> tokens -> packed batch          data
 //!   -> embedding -> block 0 .. block L-1                                       model
 //!   -> loss head in chunks: logits, row statistics, gate, gradient             loss
-//!   -> block L-1 .. block 0: pull-back, AdamW                                  train
+//!   -> block L-1 .. block 0: backward, AdamW                                   train
 //!   -> event -> metrics, checkpoint, report, page                              the hosts
 //! ```
 //!

@@ -676,7 +676,7 @@ fn evaluated_tokens(is_cpu: bool, is_software: bool) -> usize {
     }
 }
 
-/// What a token costs a learner, in passes over all parameters: forward and pull-back by the inputs; a trained matrix has
+/// What a token costs a learner, in passes over all parameters: forward and backward by the inputs; a trained matrix has
 /// one product more.
 fn work_per_token(config: &Config, parameters: u64) -> f64 {
     let passes = if config.adapter.kind == AdapterKind::None { 3.0 } else { 2.0 };

@@ -21,7 +21,7 @@ pub struct Estimate {
     pub trained: u64,
     /// Value, gradient and both moments of what all learners train.
     pub learning: u64,
-    /// What the forward pass of one micro-batch leaves for the pull-back.
+    /// What the forward pass of one micro-batch leaves for the backward pass.
     pub activations: u64,
     /// Logits of one chunk of the head.
     pub logits: u64,

@@ -185,7 +185,7 @@ impl Session {
         Ok(StepOutcome::new(done, rows, &self.objective))
     }
 
-    /// Forward and pull-back of all micro-batches. With a learning rate, blocks are stepped on the way where that is
+    /// Forward and backward pass of all micro-batches. With a learning rate, blocks are stepped on the way where that is
     /// allowed; what is left to step keeps its gradient. Rows are read back where there is somewhere to put them.
     async fn pass(
         &mut self,
