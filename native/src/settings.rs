@@ -49,18 +49,12 @@ impl Settings {
     pub fn of(args: &TrainArgs, more: Vec<(String, String)>) -> Result<Self> {
         let overrides: Vec<_> = overrides(args).into_iter().chain(more).collect();
         if let Some(path) = &args.config {
-            let file = path.display().to_string();
-            let text = String::from_utf8(read_data(&file)?)
-                .map_err(|_| Error::Format { file: file.clone(), problem: "a configuration is UTF-8 text".into() })?;
             let name = path.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
-            return Ok(Self::fixed(Config::parse(&text, &file, &overrides)?, name));
+            return Ok(Self::fixed(read(path, &overrides)?, name));
         }
         let given = |key: &str| overrides.iter().any(|(name, _)| name == key);
         match (given(MODEL), given(DATA)) {
-            (false, false) => {
-                let config = Config::parse(DEMO_CONFIG, "the embedded configuration", &overrides)?;
-                Ok(Self::fixed(config, "demo".into()))
-            }
+            (false, false) => Ok(Self::fixed(demo(&overrides)?, "demo".into())),
             (true, true) => {
                 let config = Config::parse(&own("", "")?, "the settings for a model and data", &overrides)?;
                 let name = format!("{}-{}", model_stem(&config.model.path), data_stem(&config.data.train));
@@ -117,6 +111,26 @@ impl Settings {
         };
         Ok(Some(format!("{}: one pass over {} tokens{more}", of(pass), grouped(all as u64))))
     }
+}
+
+/// The configuration in a file, with overrides.
+///
+/// # Errors
+/// A file that cannot be read or is no text; every invalid value.
+pub fn read(path: &Path, overrides: &[(String, String)]) -> EngineResult<Config> {
+    let file = path.display().to_string();
+    let problem = || "a configuration is UTF-8 text".to_string();
+    let text =
+        String::from_utf8(read_data(&file)?).map_err(|_| Error::Format { file: file.clone(), problem: problem() })?;
+    Config::parse(&text, &file, overrides)
+}
+
+/// The embedded demo's configuration, with overrides.
+///
+/// # Errors
+/// Every invalid value.
+pub fn demo(overrides: &[(String, String)]) -> EngineResult<Config> {
+    Config::parse(DEMO_CONFIG, "the embedded configuration", overrides)
 }
 
 /// What the arguments set, in the order in which it applies: the flags, then `--set`.

@@ -357,42 +357,10 @@ fn every_gate_equals_its_definition_on_every_poisoned_row() {
     let labels = vec![(columns / 2) as u32; rows.len()];
     let (mut top, mut stats) = (sentinels(rows.len() * MAX_TOP_K), sentinels(rows.len() * STATS_WIDTH));
     row_stats(&logits, columns, 0, &labels, 20, true, &mut top, &mut stats);
-    let constant = GateParams {
-        rows: 0,
-        kind: kind::SFT,
-        exponent: 1.0,
-        normalizer: 3.0,
-        a: 0.0,
-        b: 0.0,
-        threshold: 0.0,
-        scale: 0.125,
-    };
-    let gates = [
-        constant,
-        GateParams { kind: kind::LINEAR, ..constant },
-        GateParams { kind: kind::POWER, exponent: 2.0, ..constant },
-        GateParams { kind: kind::POWER, exponent: 0.5, ..constant },
-        GateParams { kind: kind::SIGMOID, a: 30.0, b: 0.17, ..constant },
-        GateParams { kind: kind::HARD, normalizer: 1.0, threshold: 1.234, ..constant },
-        GateParams { kind: kind::DFT, ..constant },
-        GateParams { kind: kind::TALR, a: 0.7, b: 0.01, ..constant },
-        GateParams { kind: kind::MILE, a: 1.0, b: 0.4, exponent: 1.5, ..constant },
-        GateParams { kind: kind::DEFT, ..constant },
-        GateParams { kind: kind::PROFIT, b: -(0.1f32.ln()), ..constant },
-        GateParams { kind: kind::MASKED, b: -(0.3f32.ln()), threshold: 2.0, ..constant },
-    ];
-    for params in gates {
+    for params in oracle::gate::examples() {
         let mut weight = sentinels(rows.len());
         cpu::gate(&params, &stats, &mut weight);
-        let wide = oracle::gate::Gate {
-            kind: params.kind,
-            exponent: f64::from(params.exponent),
-            normalizer: f64::from(params.normalizer),
-            a: f64::from(params.a),
-            b: f64::from(params.b),
-            threshold: f64::from(params.threshold),
-            scale: f64::from(params.scale),
-        };
+        let wide = oracle::gate::Gate::from(&params);
         let want: Vec<f64> = rows
             .iter()
             .map(|(_, row)| oracle::gate::gate(&wide, &oracle::row_stats::row_stats(row, Some(columns / 2), 20)))

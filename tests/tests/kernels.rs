@@ -338,39 +338,10 @@ fn rows_whose_large_values_all_lie_in_a_few_lanes_keep_their_top_k() {
     }
 }
 
-/// Constants of every kind of gate. Thresholds lie between rows; `tests/loss.rs` puts them on rows.
-fn gates() -> Vec<GateParams> {
-    let constant = GateParams {
-        rows: 0,
-        kind: kind::SFT,
-        exponent: 1.0,
-        normalizer: 3.0,
-        a: 0.0,
-        b: 0.0,
-        threshold: 0.0,
-        scale: 0.125,
-    };
-    vec![
-        constant,
-        GateParams { kind: kind::LINEAR, ..constant },
-        GateParams { kind: kind::POWER, exponent: 0.0, ..constant },
-        GateParams { kind: kind::POWER, exponent: 0.5, ..constant },
-        GateParams { kind: kind::POWER, exponent: 3.0, ..constant },
-        GateParams { kind: kind::SIGMOID, a: 30.0, b: 0.17, ..constant },
-        GateParams { kind: kind::HARD, normalizer: 1.0, threshold: 1.234, ..constant },
-        GateParams { kind: kind::DFT, ..constant },
-        GateParams { kind: kind::TALR, a: 0.7, b: 0.01, ..constant },
-        GateParams { kind: kind::MILE, a: 1.0, b: 0.4, exponent: 1.5, ..constant },
-        GateParams { kind: kind::DEFT, ..constant },
-        GateParams { kind: kind::PROFIT, b: -(0.1f32.ln()), ..constant },
-        GateParams { kind: kind::MASKED, b: -(0.3f32.ln()), threshold: 2.0, ..constant },
-    ]
-}
-
 #[test]
 fn every_kind_of_gate_equals_its_definition_on_every_poisoned_row() {
     let mut random = Random::new(7);
-    let tested: BTreeSet<u32> = gates().iter().map(|gate| gate.kind).collect();
+    let tested: BTreeSet<u32> = oracle::gate::examples().iter().map(|gate| gate.kind).collect();
     assert_eq!(tested, kind::ALL.iter().map(|(_, number)| *number).collect());
     for (columns, repeats) in [(300, 1), (40, 20)] {
         // 13 and 260 rows: within one workgroup and beyond it.
@@ -379,18 +350,11 @@ fn every_kind_of_gate_equals_its_definition_on_every_poisoned_row() {
         for device in devices::all() {
             let labels = vec![label as u32; rows.len()];
             let fields = statistics(&device, &flat(&rows), &labels, 20, &[columns]).fields;
-            for params in gates() {
+            for params in oracle::gate::examples() {
                 soil(&device, &[rows.len()]);
                 let got = read(&kernels::gate::weights(&device, &fields, &params, reciprocal).unwrap()).unwrap();
-                let exact = oracle::gate::Gate {
-                    kind: params.kind,
-                    exponent: f64::from(params.exponent),
-                    normalizer: f64::from(params.normalizer),
-                    a: f64::from(params.a),
-                    b: f64::from(params.b),
-                    threshold: f64::from(params.threshold),
-                    scale: f64::from(params.scale) * f64::from(reciprocal),
-                };
+                let exact = oracle::gate::Gate::from(&params);
+                let exact = oracle::gate::Gate { scale: exact.scale * f64::from(reciprocal), ..exact };
                 let want: Vec<f64> = rows
                     .iter()
                     .map(|(_, row)| oracle::gate::gate(&exact, &oracle::row_stats::row_stats(row, Some(label), 20)))
@@ -423,7 +387,7 @@ fn the_kinds_of_gate_have_the_names_and_numbers_of_the_shader() {
 fn a_gate_that_is_not_in_the_table_is_not_a_number_rather_than_sft() {
     for device in devices::all() {
         let fields = statistics(&device, &[1.0, 2.0, 3.0], &[1], 2, &[3]).fields;
-        let params = GateParams { kind: kind::ALL.len() as u32, ..gates()[0] };
+        let params = GateParams { kind: kind::ALL.len() as u32, ..oracle::gate::examples()[0] };
         assert!(read(&kernels::gate::weights(&device, &fields, &params, 1.0).unwrap()).unwrap()[0].is_nan());
     }
 }

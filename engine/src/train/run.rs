@@ -473,10 +473,8 @@ impl Run {
     /// # Errors
     /// [`Error::Config`] for a change that needs a new run.
     pub fn change(&mut self, configs: Vec<Config>) -> Result<()> {
-        let changed =
-            |a: &Config, b: &Config| (&a.model, &a.data, &a.adapter, &a.run) != (&b.model, &b.data, &b.adapter, &b.run);
         let mut pairs = configs.iter().zip(&self.learners);
-        if configs.len() != self.learners.len() || pairs.any(|(new, old)| changed(new, &old.config)) {
+        if configs.len() != self.learners.len() || pairs.any(|(new, old)| old.config.needs_restart(new)) {
             let problem = "only [objective] and [optim] can change while learners train; anything else needs a reset";
             return Err(Error::Config { problems: vec![problem.into()] });
         }

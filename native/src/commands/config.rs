@@ -2,11 +2,10 @@
 
 use anyhow::Result;
 use temper_engine::configuration;
-use temper_engine::{Config, Error};
 
 use crate::cli::{ConfigArgs, Global};
-use crate::inputs::{DEMO_CONFIG, read_data};
 use crate::output;
+use crate::settings;
 
 /// Runs the command.
 pub fn run(args: ConfigArgs, global: &Global) -> Result<()> {
@@ -15,15 +14,9 @@ pub fn run(args: ConfigArgs, global: &Global) -> Result<()> {
     }
     let mut overrides = args.set;
     overrides.extend(global.device.as_ref().map(|device| ("run.device".to_string(), device.clone())));
-    let (text, name) = match &args.config {
-        Some(path) => {
-            let file = path.display().to_string();
-            let problem = "a configuration is UTF-8 text".to_string();
-            let text =
-                String::from_utf8(read_data(&file)?).map_err(|_| Error::Format { file: file.clone(), problem })?;
-            (text, file)
-        }
-        None => (DEMO_CONFIG.to_string(), "the embedded configuration".to_string()),
+    let config = match &args.config {
+        Some(path) => settings::read(path, &overrides)?,
+        None => settings::demo(&overrides)?,
     };
-    output::text(&Config::parse(&text, &name, &overrides)?.to_commented_toml())
+    output::text(&config.to_commented_toml())
 }

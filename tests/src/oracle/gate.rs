@@ -1,5 +1,7 @@
 //! The objective table's weights, one row at a time.
 
+use temper_shaders::GateParams;
+
 use super::row_stats::RowStats;
 
 /// Constants of a gate; which ones count depends on the kind.
@@ -19,6 +21,46 @@ pub struct Gate {
     pub threshold: f64,
     /// Factor on every weight.
     pub scale: f64,
+}
+
+impl From<&GateParams> for Gate {
+    fn from(params: &GateParams) -> Self {
+        let GateParams { kind, exponent, normalizer, a, b, threshold, scale, .. } = *params;
+        let [exponent, normalizer, a, b, threshold, scale] =
+            [exponent, normalizer, a, b, threshold, scale].map(f64::from);
+        Self { kind, exponent, normalizer, a, b, threshold, scale }
+    }
+}
+
+/// Constants of every kind of gate, for the tests of the kernel and of its twin. Thresholds lie between rows;
+/// `tests/loss.rs` puts them on rows.
+pub fn examples() -> Vec<GateParams> {
+    let of = |kind| GateParams {
+        rows: 0,
+        kind,
+        exponent: 1.0,
+        normalizer: 3.0,
+        a: 0.0,
+        b: 0.0,
+        threshold: 0.0,
+        scale: 0.125,
+    };
+    vec![
+        of(0),
+        of(1),
+        GateParams { exponent: 0.0, ..of(2) },
+        GateParams { exponent: 0.5, ..of(2) },
+        GateParams { exponent: 2.0, ..of(2) },
+        GateParams { exponent: 3.0, ..of(2) },
+        GateParams { a: 30.0, b: 0.17, ..of(3) },
+        GateParams { normalizer: 1.0, threshold: 1.234, ..of(4) },
+        of(5),
+        GateParams { a: 0.7, b: 0.01, ..of(6) },
+        GateParams { a: 1.0, b: 0.4, exponent: 1.5, ..of(7) },
+        of(8),
+        GateParams { b: -(0.1f32.ln()), ..of(9) },
+        GateParams { b: -(0.3f32.ln()), threshold: 2.0, ..of(10) },
+    ]
 }
 
 /// The weight of one row.
