@@ -3,7 +3,7 @@
 //! | given | configuration |
 //! | --- | --- |
 //! | a file | the file, with `--model`, `--data` and `--set` over it |
-//! | a model and data, by flag or `--set` | `templates/own.toml`, fitted to the model and the data |
+//! | a model and data, by flag or `--set` | those of [`own`], fitted to the model and the data |
 //! | neither | the embedded demo, with `--set` over it |
 //!
 //! A model without data, or data without a model, is refused: nobody who names a model wants the demo's settings.
@@ -11,14 +11,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use serde_json::json;
 use temper_engine::reading::Loader;
 use temper_engine::{Config, Document, Error, Result as EngineResult};
 
 use crate::cli::TrainArgs;
 use crate::inputs::{DEMO_CONFIG, EMBEDDED, read_data};
 use crate::progress::grouped;
-use crate::templates;
 
 /// Most steps of a run of which only model and data were given: about a million tokens, so that a large file does not mean
 /// a day of work that nobody asked for.
@@ -56,7 +54,7 @@ impl Settings {
         match (given(MODEL), given(DATA)) {
             (false, false) => Ok(Self::fixed(demo(&overrides)?, "demo".into())),
             (true, true) => {
-                let config = Config::parse(&own("", "")?, "the settings for a model and data", &overrides)?;
+                let config = Config::parse(&own("", ""), "the settings for a model and data", &overrides)?;
                 let name = format!("{}-{}", model_stem(&config.model.path), data_stem(&config.data.train));
                 let fit_cutoff = !given("data.cutoff_length");
                 let fit_steps = !given("run.steps") && !given("run.epochs");
@@ -141,12 +139,41 @@ pub fn overrides(args: &TrainArgs) -> Vec<(String, String)> {
     flags.into_iter().filter_map(quoted).chain(args.set.iter().cloned()).collect()
 }
 
-/// The commented configuration of a run on one's own model and data.
+/// What a run on one's own model and data sets; all else are defaults.
+fn own(model: &str, data: &str) -> String {
+    format!(
+        "[model]\npath = {}\n[data]\ntrain = {}\nhold_out = 0.1\ngeneral = \"{EMBEDDED}general.txt\"\n\
+         [run]\naccumulation = 1\n",
+        quote(model),
+        quote(data)
+    )
+}
+
+/// The same as a file to begin with: every key under its explanation, those that are not set commented out, so that
+/// defaults which depend on others still follow them.
 ///
 /// # Errors
-/// As [`templates::render`].
-pub fn own(model: &str, data: &str) -> Result<String> {
-    templates::render("own.toml", json!({ "model": quote(model), "data": quote(data) }))
+/// None in practice: the settings are this program's own.
+pub fn commented(model: &str, data: &str) -> Result<String> {
+    // A place for what is not known yet; nothing is called by a space.
+    const UNKNOWN: &str = " ";
+    let known = |text: &str| if text.is_empty() { UNKNOWN.to_string() } else { text.to_string() };
+    let text = own(&known(model), &known(data));
+    let set: toml::Table = toml::from_str(&text)?;
+    let mut file = String::from(
+        "# A run of Temper: `temper train THIS_FILE`. Keys that are commented out have their defaults.\n\n",
+    );
+    let mut section = "";
+    let all = Config::parse(&text, "", &[])?.to_commented_toml();
+    for line in all.lines() {
+        section = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(section);
+        let key = line.split_once(" = ").map(|(key, _)| key).filter(|key| !key.starts_with('#'));
+        let is_set = |key: &str| set.get(section).and_then(|keys| keys.get(key)).is_some();
+        file += if key.is_some_and(|key| !is_set(key)) { "# " } else { "" };
+        file += &line.replace(&quote(UNKNOWN), &quote(""));
+        file.push('\n');
+    }
+    Ok(file)
 }
 
 fn quote(text: &str) -> String {
@@ -276,15 +303,17 @@ mod tests {
 
     #[test]
     fn what_the_commented_configuration_calls_a_default_is_one() {
-        let text = own("m", "d").unwrap();
+        let text = commented("m", "d").unwrap();
         let plain = Config::parse(&text, "own.toml", &[]).unwrap();
-        let other = |line: &&str| line.contains("target =") || line.contains("baseline =");
-        fn shown(line: &str) -> Option<&str> {
-            line.strip_prefix("# ").filter(|rest| rest.contains(" = ") && !rest.contains('`'))
-        }
-        let all: String = text.lines().filter(|l| !other(l)).map(|l| format!("{}\n", shown(l).unwrap_or(l))).collect();
-        assert!(all.lines().filter(|line| line.contains(" = ")).count() > 25, "{all}");
+        assert_eq!(plain, Config::parse(&own("m", "d"), "own.toml", &[]).unwrap());
+        // `steps` and `epochs` exclude each other, as `target` and `hold_out` do: what has no value has no line to set it.
+        let is_key = |rest: &str| rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+        let shown = |line: &str| line.strip_prefix("# ").filter(|rest| is_key(rest)).map(str::to_owned);
+        let all: String = text.lines().map(|line| format!("{}\n", shown(line).unwrap_or(line.into()))).collect();
+        let keys = |text: &str| text.lines().filter(|line| is_key(line)).count();
+        assert!(keys(&text) == 5 && keys(&all) > 35, "{all}");
         assert_eq!(Config::parse(&all, "own.toml", &[]).unwrap_or_else(|error| panic!("{error}\n{all}")), plain);
+        assert!(commented("", "d").unwrap().contains("path = \"\"\n"));
     }
 
     #[test]

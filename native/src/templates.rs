@@ -1,12 +1,11 @@
-//! The texts with holes that the command writes: the report's HTML and the configuration of `temper init`.
+//! The texts with holes that the command writes: the report's HTML.
 
 use anyhow::{Context, Result};
 use minijinja::{AutoEscape, Environment, Value};
 use serde::Serialize;
 
 /// Names and sources. What ends in `.html` is escaped, but for what is marked `safe`.
-const TEMPLATES: [(&str, &str); 2] =
-    [("own.toml", include_str!("../templates/own.toml")), ("report.html", include_str!("../templates/report.html"))];
+const TEMPLATES: [(&str, &str); 1] = [("report.html", include_str!("../templates/report.html"))];
 
 /// Fills a template in. A name that it has and `values` lack is an error, not an empty place.
 ///

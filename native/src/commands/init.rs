@@ -14,7 +14,7 @@ use crate::settings;
 /// Runs the command.
 pub fn run(args: InitArgs) -> Result<()> {
     let (model, data) = (args.model.as_deref().unwrap_or_default(), args.data.as_deref().unwrap_or_default());
-    let text = settings::own(model, data)?;
+    let text = settings::commented(model, data)?;
     let file = args.file.display();
     // Made only if it is not there: two at once cannot overwrite each other either.
     let made = OpenOptions::new().write(true).create_new(true).open(&args.file);
