@@ -538,3 +538,90 @@ fn seeds_give_different_orders_and_bad_sizes_are_refused() {
     assert!(loader.next_step(100, 0, true).unwrap_err().to_string().contains("run.accumulation is 0"));
     assert_eq!(loader.cursor(), Cursor::default());
 }
+
+// Tokenizers out of GGUF vocabularies.
+
+/// Types of tokens that are only ever whole, in `tokenizer.ggml.token_type`: control tokens, and a user's own.
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+
+/// The printable bytes as single tokens, and one merge, with a pre-tokenizer.
+fn gguf_vocabulary(pre: &str) -> GgufVocabulary {
+    let mut tokens: Vec<String> = (b'!'..=b'~').map(|byte| char::from(byte).to_string()).collect();
+    tokens.extend(["Ġ".into(), "Ċ".into(), "12".into(), "123".into(), "<e>".into()]);
+    let merges = vec!["1 2".into(), "12 3".into()];
+    GgufVocabulary { model: "gpt2".into(), pre: Some(pre.into()), tokens, merges, ..Default::default() }
+}
+
+fn digits(pre: &str) -> Vec<String> {
+    let tokenizer = Tokenizer::from_gguf(gguf_vocabulary(pre), &pre_tokenizers()).unwrap();
+    tokenizer.encode("1234").unwrap().into_iter().map(|id| tokenizer.token_text(id).unwrap()).collect()
+}
+
+#[test]
+fn each_pre_tokenizer_groups_digits_in_its_own_way() {
+    for pre in ["smollm", "qwen2"] {
+        assert_eq!(digits(pre), ["1", "2", "3", "4"], "{pre}");
+    }
+    for pre in ["llama-bpe", "llama3", "glm4", "chatglm-bpe", "gpt-2", "default"] {
+        assert_eq!(digits(pre), ["123", "4"], "{pre}");
+    }
+}
+
+#[test]
+fn the_files_of_a_gguf_tokenizer_read_back_as_the_same_tokenizer() {
+    for pre in ["smollm", "qwen2", "llama-bpe", "gpt-2", "default"] {
+        let mut source = gguf_vocabulary(pre);
+        let last = source.tokens.len() - 1;
+        source.token_types = vec![1; last + 1];
+        source.token_types[last] = CONTROL;
+        source.eos = Some(last as u32);
+        source.chat_template = Some("{{ messages }}".into());
+        let tokenizer = Tokenizer::from_gguf(source, &pre_tokenizers()).unwrap();
+        let [(_, json), (_, config)] = tokenizer.to_files().unwrap();
+        let again = Tokenizer::from_json(&json, Some(&config)).unwrap();
+        for text in ["1234 it's 12", "a<e>b\n\n1 23", "  Hello, world "] {
+            assert_eq!(again.encode(text).unwrap(), tokenizer.encode(text).unwrap(), "{pre}: {text:?}");
+        }
+        assert_eq!((again.eos_ids(), again.bos_id()), (tokenizer.eos_ids(), tokenizer.bos_id()));
+        assert_eq!((again.add_bos(), again.chat_template()), (tokenizer.add_bos(), Some("{{ messages }}")));
+        assert_eq!(tokenizer.add_bos(), pre == "llama-bpe", "llama.cpp's own default for Llama 3 alone");
+    }
+}
+
+#[test]
+fn contradictory_vocabularies_are_refused_with_what_is_wrong() {
+    let good = || gguf_vocabulary("gpt-2");
+    let twice = [good().tokens, vec!["!".into()]].concat();
+    let cases = [
+        (GgufVocabulary { model: "llama".into(), ..good() }, "byte-level BPE"),
+        (gguf_vocabulary("tekken"), "these are supported: smollm"),
+        (GgufVocabulary { token_types: vec![1], ..good() }, "1 entries"),
+        (GgufVocabulary { tokens: twice, ..good() }, "is also token 0"),
+        (GgufVocabulary { tokens: Vec::new(), ..good() }, "empty"),
+        (GgufVocabulary { merges: vec!["123 123".into()], ..good() }, "not in the vocabulary"),
+        (GgufVocabulary { merges: vec!["nospace".into()], ..good() }, "not two tokens"),
+        (GgufVocabulary { eos: Some(4000), ..good() }, "eos token 4000"),
+    ];
+    for (source, expected) in cases {
+        let error = Tokenizer::from_gguf(source, &pre_tokenizers()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn control_tokens_are_special_and_user_defined_ones_are_only_whole() {
+    let mut source = gguf_vocabulary("gpt-2");
+    source.tokens.push("<u>".into());
+    source.token_types = vec![1; source.tokens.len()];
+    let (control, user) = (source.tokens.len() - 2, source.tokens.len() - 1);
+    source.token_types[control] = CONTROL;
+    source.token_types[user] = USER_DEFINED;
+    source.eos = Some(control as u32);
+    let tokenizer = Tokenizer::from_gguf(source, &pre_tokenizers()).unwrap();
+    let ids = tokenizer.encode("a<e><u>").unwrap();
+    assert_eq!(ids[1..], [control as u32, user as u32]);
+    assert_eq!(tokenizer.decode(&ids, true).unwrap(), "a<u>");
+    assert_eq!(tokenizer.decode(&ids, false).unwrap(), "a<e><u>");
+    assert!(tokenizer.is_special(control as u32) && !tokenizer.is_special(user as u32));
+}

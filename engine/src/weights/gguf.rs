@@ -2,7 +2,7 @@
 //!
 //! A file is a magic number, counts, key-value metadata, a table of tensors and, aligned, their bytes (format: ggml's
 //! `docs/gguf.md`). The one thing undone here is the order of dimensions (GGUF has the fastest one first); what the
-//! metadata and names mean for a model is read by [`crate::model::gguf`] and [`crate::data::tokenizer`].
+//! metadata and names mean for a model is read by `model/gguf.rs` and `data/tokenizer/`.
 //!
 //! Files are untrusted. Every count is limited by a constant, every length by the rest of the file, before memory is
 //! taken; metadata arrays are kept in the width they have in the file. That is why this is no crate's reader: it works on

@@ -2,7 +2,7 @@
 //!
 //! A [`WeightSource`] is named tensors, whatever the file: [`safetensors`] (single or sharded), [`gguf`], or
 //! [`MemorySource`]. Opening reads headers only; a tensor's bytes are fetched when asked for, so a block at a time can be
-//! brought to a device. What tensors a model must have, and what GGUF calls them, is known to [`crate::model`]. How a
+//! brought to a device. What tensors a model must have, and what GGUF calls them, is known to `model/`. How a
 //! tensor's bytes are to be read is its [`WeightFormat`].
 //!
 //! Files are untrusted: nothing is allocated from a number in a file before that number was compared with the file's
