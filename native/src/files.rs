@@ -122,10 +122,15 @@ pub fn write_new(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<(
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
 
+/// True for what an interrupted write left.
+pub fn is_partial(entry: &fs::DirEntry) -> bool {
+    entry.file_name().to_string_lossy().starts_with(PARTIAL)
+}
+
 /// Clears away what an interrupted write left in this folder. Failing to is harmless and not reported.
 pub fn remove_partial(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+        if is_partial(&entry) {
             let path = entry.path();
             let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         }

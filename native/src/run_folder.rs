@@ -11,20 +11,24 @@
 //! report.html
 //! ```
 //!
-//! A killed process at any moment leaves a folder that `--resume` goes on with.
+//! A killed process at any moment leaves a folder that `--resume` goes on with, or that counts as empty. One process writes a
+//! run at a time.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use temper_engine::events::{Evaluated, Finished, Landscape, Phase, Started, StepMetrics};
 use temper_engine::{Config, Error, Evaluation, Result};
 
-use crate::files::{io_error, remove_partial, write_atomically, write_folder_with, write_new};
+use crate::files::{io_error, is_partial, remove_partial, write_atomically, write_folder_with, write_new};
 use crate::memory::Memory;
 
+/// Locked by the process that writes the run, whose number it holds.
+const LOCK: &str = ".lock";
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
 const SUMMARY: &str = "summary.json";
@@ -142,6 +146,8 @@ impl Evaluations {
 #[derive(Debug, Clone)]
 pub struct RunFolder {
     path: PathBuf,
+    /// Held while this process writes the run; none where it only reads.
+    _lock: Option<Arc<File>>,
 }
 
 impl RunFolder {
@@ -149,18 +155,22 @@ impl RunFolder {
     /// model is read.
     ///
     /// # Errors
-    /// [`Error::Config`] where it already holds a run (nothing is ever overwritten) or other files;
-    /// [`Error::Io`] where it cannot be made.
+    /// [`Error::Config`] where it already holds a run (nothing is ever overwritten) or other files, or another process is
+    /// writing to it; [`Error::Io`] where it cannot be made.
     pub fn reserve(path: &Path) -> Result<Reserved> {
         let refuse = |problem: &str| Error::Config { problems: vec![format!("--out {}: {problem}", path.display())] };
         if path.join(CONFIG).exists() {
             return Err(refuse("already holds a run; go on with it (--resume) or choose another folder"));
         }
-        // What an attempt left that was killed before its first file does not count.
+        // What an attempt left that was killed before its first file was complete does not count.
+        let partials = |folder: &Path| {
+            fs::read_dir(folder)
+                .is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| is_partial(&entry))))
+        };
         let ours = |entry: io::Result<fs::DirEntry>| {
-            entry.is_ok_and(|entry| {
-                let empty = || fs::read_dir(entry.path()).is_ok_and(|mut entries| entries.next().is_none());
-                entry.file_name() == CHECKPOINTS && empty()
+            entry.is_ok_and(|entry| match entry.file_name() {
+                name if name == CHECKPOINTS => partials(&entry.path()),
+                name => name == LOCK || is_partial(&entry),
             })
         };
         let existed = path.exists();
@@ -171,7 +181,13 @@ impl RunFolder {
         }
         let checkpoints = path.join(CHECKPOINTS);
         fs::create_dir_all(&checkpoints).map_err(|error| io_error(&checkpoints, &error))?;
-        Ok(Reserved { run: Self { path: path.to_path_buf() }, existed })
+        let run = Self { path: path.to_path_buf(), _lock: Some(lock(path)?) };
+        // Another process may have begun and ended between the look and the lock.
+        if path.join(CONFIG).exists() {
+            return Err(refuse("already holds a run; go on with it (--resume) or choose another folder"));
+        }
+        [path, &checkpoints].into_iter().for_each(remove_partial);
+        Ok(Reserved { run, existed })
     }
 
     /// Opens the folder of a run to read it. Nothing in it is touched: the run may be going on.
@@ -180,7 +196,7 @@ impl RunFolder {
     /// [`Error::Config`] where it holds no run.
     pub fn look_into(path: &Path) -> Result<Self> {
         if path.join(CONFIG).is_file() {
-            return Ok(Self { path: path.to_path_buf() });
+            return Ok(Self { path: path.to_path_buf(), _lock: None });
         }
         Err(Error::Config { problems: vec![format!("{}: holds no run ({CONFIG} is missing)", path.display())] })
     }
@@ -188,13 +204,13 @@ impl RunFolder {
     /// Opens the folder of a run to go on with it, and clears away what a killed process left.
     ///
     /// # Errors
-    /// [`Error::Config`] where it holds no run.
+    /// [`Error::Config`] where it holds no run, or another process is writing it.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.join(CONFIG).is_file() {
             let problem = format!("{}: holds no run to go on with ({CONFIG} is missing)", path.display());
             return Err(Error::Config { problems: vec![problem] });
         }
-        let run = Self { path: path.to_path_buf() };
+        let run = Self { path: path.to_path_buf(), _lock: Some(lock(path)?) };
         for folder in [run.path.clone(), run.checkpoints_path(), run.part(Part::Baseline)] {
             remove_partial(&folder);
         }
@@ -420,12 +436,60 @@ impl Drop for Reserved {
         if self.run.path.join(CONFIG).exists() {
             return;
         }
-        // Neither call removes a folder that holds something.
+        // Neither folder is removed if it holds something.
+        let _ = fs::remove_file(self.run.path.join(LOCK));
         let _ = fs::remove_dir(self.run.checkpoints_path());
         if !self.existed {
             let _ = fs::remove_dir(&self.run.path);
         }
     }
+}
+
+/// Takes a run's folder for this process, until its last handle is dropped or the process ends, however it ends.
+///
+/// # Errors
+/// [`Error::Config`] naming the process that has it; [`Error::Io`].
+fn lock(folder: &Path) -> Result<Arc<File>> {
+    let path = folder.join(LOCK);
+    loop {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = file.map_err(|error| io_error(&path, &error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let holder = fs::read_to_string(&path).unwrap_or_default();
+                let holder = if holder.is_empty() { "another process".into() } else { format!("process {holder}") };
+                let problem = format!(
+                    "{}: {holder} is writing this run; let it end first, or choose another folder with --out",
+                    folder.display()
+                );
+                return Err(Error::Config { problems: vec![problem] });
+            }
+            // Some network file systems have no locks: nothing can be promised there, as before.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => return Ok(Arc::new(file)),
+            Err(TryLockError::Error(error)) => return Err(io_error(&path, &error)),
+        }
+        // A run that never began removes its lock: one that was opened before that is nobody's.
+        if !is_at(&file, &path) {
+            continue;
+        }
+        let said = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+        said.map_err(|error| io_error(&path, &error))?;
+        return Ok(Arc::new(file));
+    }
+}
+
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let place = |data: fs::Metadata| (data.dev(), data.ino());
+    file.metadata().map(place).ok() == fs::metadata(path).map(place).ok()
+}
+
+/// Elsewhere a file that is open cannot be removed.
+#[cfg(not(unix))]
+fn is_at(_file: &File, _path: &Path) -> bool {
+    true
 }
 
 /// Length of the leading lines that are whole, readable, and of steps up to `done`.
@@ -501,6 +565,7 @@ mod tests {
         let run = created(&path, &config()).unwrap();
         assert_eq!(run.config().unwrap(), config());
         assert!(created(&path, &config()).unwrap_err().to_string().contains("--resume"));
+        drop(run);
         assert!(RunFolder::open(&path).is_ok());
 
         let full = base.path().join("full");
@@ -509,6 +574,41 @@ mod tests {
         assert!(created(&full, &config()).unwrap_err().to_string().contains("not empty"));
         assert!(RunFolder::open(&full).unwrap_err().is_bad_input());
         assert!(created(&full.join("thesis.txt"), &config()).is_err());
+    }
+
+    #[test]
+    fn one_process_writes_a_run_at_a_time() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("a");
+        let taken = |result: Result<RunFolder>| {
+            let error = result.unwrap_err();
+            assert!(error.is_bad_input(), "{error}");
+            assert!(error.to_string().contains(&format!("process {} is writing", std::process::id())), "{error}");
+        };
+        let reserved = RunFolder::reserve(&path).unwrap();
+        taken(RunFolder::reserve(&path).map(|reserved| reserved.folder().clone()));
+        reserved.begin(&config()).unwrap();
+        taken(RunFolder::open(&path));
+        assert!(RunFolder::look_into(&path).is_ok(), "who only reads need not wait");
+        drop(reserved);
+        let first = RunFolder::open(&path).unwrap();
+        taken(RunFolder::open(&path));
+        drop(first);
+        assert!(RunFolder::open(&path).is_ok());
+    }
+
+    #[test]
+    fn what_a_process_left_that_was_killed_while_it_began_counts_as_empty() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("a");
+        fs::create_dir_all(path.join(CHECKPOINTS).join(".partial-1")).unwrap();
+        fs::write(path.join(".partial-config.toml"), "[mod").unwrap();
+        fs::write(path.join(LOCK), "1").unwrap();
+        let run = created(&path, &config()).unwrap();
+        assert!(!path.join(".partial-config.toml").exists() && run.checkpoints().is_empty());
+        let other = base.path().join("b");
+        fs::create_dir_all(other.join(CHECKPOINTS).join("step-1")).unwrap();
+        assert!(created(&other, &config()).unwrap_err().to_string().contains("not empty"));
     }
 
     #[test]
@@ -563,6 +663,7 @@ mod tests {
             run.save_checkpoint(step, &["state.json"], &|_, out| out.write_all(b"{}"), 2).unwrap();
         }
         fs::create_dir(path.join("checkpoints/.partial-300")).unwrap();
+        drop(run);
         let run = RunFolder::open(&path).unwrap();
         let found: Vec<_> = run.checkpoints().into_iter().map(|(step, _)| step).collect();
         assert_eq!(found, [100, 200]);

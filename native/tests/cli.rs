@@ -795,6 +795,19 @@ fn a_run_that_is_told_to_stop_saves_says_how_to_go_on_and_does() {
 }
 
 #[test]
+fn a_run_that_is_going_on_is_written_by_nobody_else() {
+    let place = Place::new();
+    let mut child = place.start("out", &LONG, 3);
+    let holder = format!("process {} is writing", child.id());
+    place.resume("out").fails(2, &[&holder]);
+    place.train("out", &LONG).fails(2, &["already holds a run"]);
+    child.kill().unwrap();
+    wait(child);
+    // Its lock is gone with it.
+    place.resume("out").ok();
+}
+
+#[test]
 fn a_finished_run_that_is_resumed_stays_as_it_is() {
     let place = Place::new();
     place.train("out", &[]).ok();
@@ -1256,6 +1269,9 @@ fn a_tokenizer_that_does_not_fit_the_vocabulary_is_refused() {
 #[test]
 fn tokens_and_labels_out_of_range_are_named() {
     let place = Place::new();
+    let many = ["1"; 129].join(",");
+    line(&format!("logits --model {} --tokens {many} --out {}", place.text("model"), place.text("y")))
+        .fails(2, &["129 tokens", "context is 128"]);
     let command = format!("logits --model {} --tokens 1,256 --out {}", place.text("model"), place.text("y"));
     line(&command).fails(2, &["row 1", "256"]);
     let mut tensors = loss_input(&place, "n7_v32_k20_a1");
@@ -1298,6 +1314,10 @@ fn a_weight_that_is_not_a_number_is_found_and_named() {
     place.train("measured", &[]).fails(1, &["logits", &named]);
     line(&format!("eval --model {} --text {}", place.text("model"), place.text("general.txt")))
         .fails(1, &["logits", &named]);
+    line(&format!("generate --model {} --prompt Rain", place.text("model"))).fails(1, &["logits", &named]);
+    line(&format!("logits --model {} --tokens 1,2 --out {}", place.text("model"), place.text("y")))
+        .fails(1, &["logits", &named]);
+    assert!(!place.path("y").exists());
 }
 
 #[test]

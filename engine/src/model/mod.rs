@@ -219,7 +219,7 @@ impl Model {
     /// Logits of every position of `tokens`, `[tokens, vocab]` on the host.
     ///
     /// # Errors
-    /// As [`Model::forward`].
+    /// As [`Model::forward`]; [`Error::NonFinite`] naming the row, and the weight that it comes from.
     pub async fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         let batch = MicroBatch::whole(tokens);
         let forward = self.forward(&batch, Keep::Nothing, None)?;
@@ -236,13 +236,13 @@ impl Model {
             }
             start += width;
         }
-        Ok(out)
+        self.finite(out, vocab).await
     }
 
     /// Logits of the last position alone.
     ///
     /// # Errors
-    /// As [`Model::forward`].
+    /// As [`Model::logits`].
     pub async fn last_logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         let batch = MicroBatch::whole(tokens);
         let forward = self.forward(&batch, Keep::Nothing, None)?;
@@ -252,7 +252,19 @@ impl Model {
         for tile in self.head().logits(&self.device, &hidden)? {
             out.extend(kernels::tensor::read(&tile).await?);
         }
-        Ok(out)
+        let vocab = self.arch.vocab;
+        self.finite(out, vocab).await
+    }
+
+    /// Refuses logits, `[rows, vocab]`, that are not all finite: nothing can be read out of them.
+    async fn finite(&self, logits: Vec<f32>, vocab: usize) -> Result<Vec<f32>> {
+        match logits.iter().position(|z| !z.is_finite()) {
+            None => Ok(logits),
+            Some(at) => {
+                let error = Error::NonFinite { tensor: "logits".into(), row: at / vocab, step: None };
+                Err(self.blame(error).await)
+            }
+        }
     }
 
     /// Adds to a [`Error::NonFinite`] which weight it comes from, where a weight is not finite itself. Other errors pass.

@@ -13,6 +13,11 @@ pub fn run(args: LogitsArgs, global: &Global) -> Result<()> {
     let (device, _) = Device::choose(global.device.as_deref())?;
     let chosen = ModelInUse::open(&args.model)?;
     let mut model = chosen.load(&device)?;
+    let (count, context) = (args.tokens.len(), chosen.files.architecture.context);
+    if count > context {
+        let problem = format!("--tokens: {count} tokens, but the model's context is {context}");
+        return Err(Error::Config { problems: vec![problem] }.into());
+    }
     let logits = wait(model.logits(&args.tokens))?;
     let bytes = little_endian(&logits);
     let view = TensorView::new(Dtype::F32, vec![args.tokens.len(), chosen.files.architecture.vocab], &bytes)?;
