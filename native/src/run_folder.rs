@@ -147,7 +147,7 @@ impl Evaluations {
 pub struct RunFolder {
     path: PathBuf,
     /// Held while this process writes the run; none where it only reads.
-    _lock: Option<Arc<File>>,
+    lock: Option<Arc<Lock>>,
 }
 
 impl RunFolder {
@@ -181,7 +181,7 @@ impl RunFolder {
         }
         let checkpoints = path.join(CHECKPOINTS);
         fs::create_dir_all(&checkpoints).map_err(|error| io_error(&checkpoints, &error))?;
-        let run = Self { path: path.to_path_buf(), _lock: Some(lock(path)?) };
+        let run = Self { path: path.to_path_buf(), lock: Some(lock(path)?) };
         // Another process may have begun and ended between the look and the lock.
         if path.join(CONFIG).exists() {
             return Err(refuse("already holds a run; go on with it (--resume) or choose another folder"));
@@ -196,7 +196,7 @@ impl RunFolder {
     /// [`Error::Config`] where it holds no run.
     pub fn look_into(path: &Path) -> Result<Self> {
         if path.join(CONFIG).is_file() {
-            return Ok(Self { path: path.to_path_buf(), _lock: None });
+            return Ok(Self { path: path.to_path_buf(), lock: None });
         }
         Err(Error::Config { problems: vec![format!("{}: holds no run ({CONFIG} is missing)", path.display())] })
     }
@@ -210,7 +210,7 @@ impl RunFolder {
             let problem = format!("{}: holds no run to go on with ({CONFIG} is missing)", path.display());
             return Err(Error::Config { problems: vec![problem] });
         }
-        let run = Self { path: path.to_path_buf(), _lock: Some(lock(path)?) };
+        let run = Self { path: path.to_path_buf(), lock: Some(lock(path)?) };
         for folder in [run.path.clone(), run.checkpoints_path(), run.part(Part::Baseline)] {
             remove_partial(&folder);
         }
@@ -437,7 +437,8 @@ impl Drop for Reserved {
             return;
         }
         // Neither folder is removed if it holds something.
-        let _ = fs::remove_file(self.run.path.join(LOCK));
+        // Its file is in the way.
+        drop(self.run.lock.take());
         let _ = fs::remove_dir(self.run.checkpoints_path());
         if !self.existed {
             let _ = fs::remove_dir(&self.run.path);
@@ -445,11 +446,24 @@ impl Drop for Reserved {
     }
 }
 
+/// The lock of a run's folder. Its file goes with it; a killed process leaves the file, which then locks nothing.
+#[derive(Debug)]
+struct Lock {
+    _file: File,
+    path: PathBuf,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 /// Takes a run's folder for this process, until its last handle is dropped or the process ends, however it ends.
 ///
 /// # Errors
 /// [`Error::Config`] naming the process that has it; [`Error::Io`].
-fn lock(folder: &Path) -> Result<Arc<File>> {
+fn lock(folder: &Path) -> Result<Arc<Lock>> {
     let path = folder.join(LOCK);
     loop {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -466,16 +480,18 @@ fn lock(folder: &Path) -> Result<Arc<File>> {
                 return Err(Error::Config { problems: vec![problem] });
             }
             // Some network file systems have no locks: nothing can be promised there, as before.
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => return Ok(Arc::new(file)),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                return Ok(Arc::new(Lock { _file: file, path }));
+            }
             Err(TryLockError::Error(error)) => return Err(io_error(&path, &error)),
         }
-        // A run that never began removes its lock: one that was opened before that is nobody's.
+        // A process that ends removes its lock's file: one that was opened before that is nobody's.
         if !is_at(&file, &path) {
             continue;
         }
         let said = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
         said.map_err(|error| io_error(&path, &error))?;
-        return Ok(Arc::new(file));
+        return Ok(Arc::new(Lock { _file: file, path }));
     }
 }
 
