@@ -1138,6 +1138,24 @@ fn broken_records_stop_with_file_and_line_or_are_skipped_and_counted() {
 }
 
 #[test]
+fn what_happens_to_a_broken_record_is_the_same_in_the_sets_that_are_measured() {
+    let place = Place::new();
+    let good = fs::read_to_string(place.path("target.jsonl")).unwrap();
+    place.write("target.jsonl", &format!("{good}not JSON\n"));
+    place.train("out", &[]).fails(2, &["target.jsonl, line"]);
+    let ran = place.train("skipped", &["data.on_error=skip", "run.steps=1"]).ok();
+    assert!(ran.stderr.contains("warning: target: 1 record was skipped"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_rank_above_a_layers_width_is_refused_with_both_numbers_before_anything_is_allocated() {
+    let place = Place::new();
+    let rank = (i32::MAX).to_string();
+    place.train("out", &[&format!("adapter.rank={rank}")]).fails(2, &[&rank, "q_proj", "inputs"]);
+    assert!(!place.path("out").exists());
+}
+
+#[test]
 fn data_of_which_nothing_is_left_to_train_on_is_refused() {
     let place = Place::new();
     let silent = json!({"messages": [{"role": "user", "content": "Nobody answers."}]}).to_string();

@@ -30,9 +30,9 @@ impl ReadOptions {
         }
     }
 
-    /// The same for a set that is only measured: it may look different, and none of it is skipped.
+    /// The same for a set that is only measured: it may look different.
     pub fn measured(self) -> Self {
-        Self { format: RecordFormat::Auto, on_error: OnError::Stop, ..self }
+        Self { format: RecordFormat::Auto, ..self }
     }
 }
 

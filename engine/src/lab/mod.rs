@@ -270,7 +270,7 @@ impl Lab {
         let (tokenizer, context) = (files.tokenizer()?, files.architecture.context);
         let mut options = ReadOptions::of(&config.data);
         options.cutoff_length = options.cutoff_length.min(context);
-        let measured = ReadOptions { on_error: options.on_error, ..options.measured() };
+        let measured = options.measured();
         let mut train = read_set(&data.name, &data.train, tokenizer, options)?;
         let target = match &data.target {
             Some((name, bytes)) => read_measured(name, bytes, tokenizer, context, measured)?.documents,

@@ -35,9 +35,15 @@ impl Model {
     /// Puts a fresh pair on every target: `A` uniform in ±1/sqrt(in) (PEFT's Kaiming uniform with a = sqrt 5), `B` zero.
     ///
     /// # Errors
-    /// [`Error::Config`] for a target that the model does not have, listing those it has.
+    /// [`Error::Config`] for a target that the model does not have, listing those it has, and for a rank above the width
+    /// of a layer.
     pub fn add_lora(&mut self, settings: &LoraSettings, seed: u64) -> Result<()> {
         self.attach(settings, &mut |name, inputs, outputs, rank| {
+            if rank > inputs.max(outputs) {
+                let problem =
+                    format!("[adapter] rank: {rank} is above the width of {name} ({inputs} inputs, {outputs} outputs)");
+                return Err(Error::Config { problems: vec![problem] });
+            }
             let mut rng = Rng::new(mix(seed, name_hash(name)));
             let bound = 1.0 / (inputs as f64).sqrt();
             let a = (0..rank * inputs).map(|_| ((2.0 * rng.uniform() - 1.0) * bound) as f32).collect();
