@@ -576,6 +576,7 @@ fn the_files_of_a_gguf_tokenizer_read_back_as_the_same_tokenizer() {
         source.token_types = vec![1; last + 1];
         source.token_types[last] = CONTROL;
         source.eos = Some(last as u32);
+        source.bos = Some(last as u32);
         source.chat_template = Some("{{ messages }}".into());
         let tokenizer = Tokenizer::from_gguf(source, &pre_tokenizers()).unwrap();
         let [(_, json), (_, config)] = tokenizer.to_files().unwrap();
