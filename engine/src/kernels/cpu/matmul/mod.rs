@@ -11,8 +11,8 @@
 //! Nearly all of the engine's `unsafe` is in this folder: `packed` deals blocks to threads, `packing` copies them in the
 //! order of reading, `tile` with `avx512` and `avx2` is the innermost loop. It is kept beside `gemm` because it is faster
 //! where training spends most of its products, and because every stored result of the CPU backend is its bits: on two cores
-//! of an AMD EPYC with AVX-512, `temper bench product` gives it 2 to 25 % more than `gemm` for `nt`, 1.2 to 2 times as much
-//! with 8 rows (generation, short batches), the same for `nn` and some 10 % less for `tn`.
+//! of an AMD EPYC with AVX-512 that other work kept busy, `temper bench product` gave it 2 to 25 % more than `gemm` for `nt`,
+//! about the same for `nn` and 8 to 21 % less for `tn`; with 8 rows (generation, short batches) 2, 1.45 and 1.08 times as much.
 //!
 //! Every element of `c` is one chain of fused multiply-adds over ascending depth, cut at fixed depths. It does not depend
 //! on how rows and columns were shared among threads, so results are the same for any number of threads.
