@@ -663,7 +663,7 @@ fn each_lie_in_a_gguf_file_is_an_error_without_a_large_allocation() {
             small_gguf().number("tokenizer.ggml.padding_token_id", 2).file(),
         ),
         ("another architecture", "gemma3", GgufWriter::new().string("general.architecture", "gemma3").file()),
-        ("no architecture", "model kind", GgufWriter::new().file()),
+        ("no architecture", "general.architecture is missing", GgufWriter::new().file()),
     ];
     for (what, words, file) in cases {
         let length = file.len();
