@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use temper_engine::configuration::AdapterKind;
 use temper_engine::host::{Folder, MemoryFolder};
-use temper_engine::inside::export::peft;
 use temper_engine::models::Hold;
-use temper_engine::result::{ADAPTER, MODEL};
+use temper_engine::result::{self, ADAPTER, MODEL};
 use temper_engine::{Device, Error, Model, ModelFiles, Result};
 
 use crate::cli::ModelArgs;
@@ -97,7 +96,7 @@ impl ModelInUse {
     pub fn load(&self, device: &Device) -> Result<Model> {
         let mut model = self.files.load(device, Hold::F32, false, 0)?;
         if let Some(path) = &self.adapter {
-            let (settings, values) = peft::read(&OsFolder::open(path)?)?;
+            let (settings, values) = result::read(&OsFolder::open(path)?)?;
             model.load_lora(&settings, values, &path.display().to_string())?;
         }
         Ok(model)

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use temper_engine::configuration::ObjectiveSection;
-use temper_engine::inside::loss::ready;
+use temper_engine::logits;
 use temper_engine::{Device, Error, Objective, wait};
 
 use super::logits::little_endian;
@@ -18,7 +18,7 @@ pub fn run(args: LossArgs, global: &Global) -> Result<()> {
     let file = args.logits.display().to_string();
     let bytes = read_data(&file)?;
     let (logits, labels, rows, vocab) = read(&bytes, &file)?;
-    let result = wait(ready::evaluate(&device, logits, &labels, vocab, &objective))?;
+    let result = wait(logits::evaluate(&device, logits, &labels, vocab, &objective))?;
     let column = |values: &[f32]| little_endian(values);
     let (ce, entropy, weight) = (column(&result.ce), column(&result.entropy), column(&result.weight));
     let (loss, grad) = (column(&[result.loss]), column(&result.gradient));

@@ -9,12 +9,11 @@ use anyhow::{Context, Result};
 use temper_engine::configuration::{ArchitectureSource, Init};
 use temper_engine::events::{Finished, Started};
 use temper_engine::host::Clock;
-use temper_engine::inside::train::prepare;
 use temper_engine::models::{Architecture, SpecialTokens};
 use temper_engine::perplexity::first_tokens;
 use temper_engine::reading::{ReadOptions, hold_out, read_measured, read_set};
 use temper_engine::result::learned;
-use temper_engine::running::{About, Checkpoint, OTHER_DATA};
+use temper_engine::running::{About, Checkpoint, OTHER_DATA, base};
 use temper_engine::{
     Checkpoints, Config, Device, Document, Error, Event, Host, Learner, ModelFiles, Objective, Run, Session, Sets,
     result, wait,
@@ -202,7 +201,7 @@ impl Job<'_> {
     /// Everything up to the first step, from the last checkpoint where there is one. Writes nothing.
     fn prepare(&self, objective: &Objective, part: Part, documents: Vec<Document>) -> Result<Run> {
         let config = self.config;
-        let base = prepare::base(config, self.files, self.device)?;
+        let base = base(config, self.files, self.device)?;
         let learner = Learner::new(config.clone(), objective, base)?;
         let about = About { why: self.why.into(), model: model_name(config, self.files) };
         let run = Run::new(vec![learner], documents, self.sets.clone(), about)?;
