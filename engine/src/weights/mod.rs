@@ -184,16 +184,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_must_be_whole_blocks() {
-        assert_eq!(WeightFormat::Q4_1.bytes_for(64), Some(40));
-        assert_eq!(WeightFormat::Q4_1.bytes_for(33), None);
-        assert_eq!(WeightFormat::Q6K.bytes_for_shape(&[2, 256]), Some(420));
-        assert_eq!(WeightFormat::Q6K.bytes_for_shape(&[256, 2]), None);
-        assert_eq!(WeightFormat::F32.bytes_for(usize::MAX), None);
-        assert_eq!(WeightFormat::F32.bytes_for_shape(&[usize::MAX, 2]), None);
-    }
-
-    #[test]
     fn a_memory_source_refuses_doubles_and_wrong_sizes() {
         let one = RawTensor::from_f32("a", vec![2], &[1.0, 2.0]);
         assert!(MemorySource::new([one.clone(), one.clone()]).is_err());
