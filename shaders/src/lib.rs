@@ -14,6 +14,15 @@
 use std::marker::PhantomData;
 use std::ops::Deref;
 
+/// Calls a macro with the names of the operations: files that hold what belongs to one or several kernels (launch, CPU twin,
+/// oracle). The modules and the self-test are declared from this list, so that a new operation is listed once.
+#[macro_export]
+macro_rules! operations {
+    ($with:ident) => {
+        $with! { adamw attention elementwise gate gated_mlp loss_gradient matmul rms_norm rotary row_stats }
+    };
+}
+
 /// Largest K of [`ROW_STATS`], and the width of a row of its `top` binding.
 pub const MAX_TOP_K: usize = 64;
 /// Width of a row of the `stats` binding of [`ROW_STATS`], [`GATE`] and [`LOSS_GRADIENT`].

@@ -5,8 +5,9 @@ use temper_shaders::{ADAMW, AdamwBindings, SUM_SQUARES, SumSquaresBindings, SumS
 
 use super::cpu;
 use super::launch::size;
+use super::sample::{Case, matrix};
 use super::tensor::{
-    empty_gpu, from_cube, from_flex, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, read, slice, slice_mut,
+    empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, read, slice, slice_mut,
 };
 use crate::device::Device;
 use crate::error::Result;
@@ -94,3 +95,31 @@ pub fn sum_squares(device: &Device, tensors: &[&Tensor<2>]) -> Result<SumSquares
     }
     Ok(SumSquares::Partials(Tensor::cat(partials, 0)))
 }
+
+/// The self-test.
+pub(crate) const SELF_TEST: &[Case] = &[
+    ("adamw", |d| {
+        let params = AdamwParams {
+            count: 0,
+            learning_rate: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            bias1: 0.1,
+            bias2: 0.001,
+            gradient_scale: 0.5,
+        };
+        let second = matrix(d, 12, 3, 100).powf_scalar(2.0);
+        let (p, m, v) = step(d, matrix(d, 9, 3, 100), &matrix(d, 10, 3, 100), matrix(d, 11, 3, 100), second, &params)?;
+        Ok(vec![flat(&p), flat(&m), flat(&v)])
+    }),
+    ("sum_squares", |d| {
+        let x = matrix(d, 13, 40, 100);
+        // On a GPU partial sums; their sum is what counts.
+        match sum_squares(d, &[&x])? {
+            SumSquares::Known(sum) => Ok(vec![from_vec(vec![sum as f32], [1])]),
+            SumSquares::Partials(partials) => Ok(vec![partials.sum()]),
+        }
+    }),
+];

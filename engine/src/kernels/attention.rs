@@ -13,7 +13,8 @@ use super::cpu;
 pub use super::cpu::attention::Shape;
 use super::launch::size;
 use super::matmul::{AsOperand, Product};
-use super::tensor::{Indices, from_cube, from_vec, gpu_of, into_gpu, on_cpu, on_gpu, slice};
+use super::sample::{Case, matrix};
+use super::tensor::{Indices, flat, from_cube, from_vec, gpu_of, into_gpu, on_cpu, on_gpu, slice};
 use crate::device::Device;
 use crate::error::{Error, Result};
 
@@ -159,4 +160,24 @@ fn softmax_backward(device: &Device, p: &Tensor<3>, dp: Tensor<3>, shape: Shape)
     let tensors = AttentionSoftmaxBackwardBindings { probabilities: &p, dprobabilities: &dp };
     gpu_of(device).run(&ATTENTION_SOFTMAX_BACKWARD, params, tensors, (heads * tokens) as u64)?;
     Ok(from_cube(dp))
+}
+
+/// The self-test, on two documents of four and five tokens.
+pub(crate) const SELF_TEST: &[Case] = &[
+    ("attention_softmax", |d| {
+        let (starts, shape, qkv) = sample(d);
+        Ok(vec![flat(&forward(d, &qkv, shape, &starts)?.0)])
+    }),
+    ("attention_softmax_backward", |d| {
+        let (starts, shape, qkv) = sample(d);
+        let (out, state) = forward(d, &qkv, shape, &starts)?;
+        let dout = matrix(d, 8, 9, shape.heads * shape.head_dim);
+        Ok(vec![flat(&backward(d, &qkv, &out, state, &dout, shape, &starts)?)])
+    }),
+];
+
+fn sample(device: &Device) -> (Indices, Shape, Tensor<2>) {
+    let shape = Shape { heads: 4, kv_heads: 2, head_dim: 16 };
+    let starts = Indices::new(device, vec![0, 0, 0, 0, 4, 4, 4, 4, 4]);
+    (starts, shape, matrix(device, 7, 9, (4 + 2 * 2) * 16))
 }

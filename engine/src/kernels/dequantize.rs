@@ -8,9 +8,10 @@ use burn_wgpu::CubeTensor;
 use temper_shaders::formats::{DequantizeBindings, DequantizeParams};
 
 use super::launch::size;
-use super::tensor::{empty_gpu, from_cube, from_vec, gpu_of};
+use super::tensor::{empty_gpu, flat, from_cube, from_vec, gpu_of};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::rng::Rng;
 use crate::weights::{RawTensor, WeightFormat};
 
 /// A matrix `[rows, columns]` of 16-bit floats or quantised blocks, on the device or in host memory.
@@ -91,4 +92,22 @@ pub fn dense(device: &Device, parts: &[Packed]) -> Result<Tensor<2>> {
         tensors.push(from_cube(out));
     }
     Ok(if tensors.len() == 1 { tensors.remove(0) } else { Tensor::cat(tensors, 0) })
+}
+
+/// The self-test: blocks of a format.
+///
+/// # Errors
+/// Device errors.
+pub(crate) fn self_test(device: &Device, format: WeightFormat) -> Result<Vec<Tensor<1>>> {
+    let (rows, columns) = (3, 512);
+    let bytes =
+        format.bytes_for(rows * columns).ok_or_else(|| Error::Unsupported { problem: "a probe's shape".into() })?;
+    let mut rng = Rng::new(25);
+    let mut bytes: Vec<u8> = (0..bytes).map(|_| (rng.next_u64() & 0xff) as u8).collect();
+    for block in bytes.chunks_exact_mut(format.block_bytes()) {
+        // The exponents are kept small.
+        format.halves().iter().for_each(|at| block[at + 1] = 0x2c | block[at + 1] & 0x83);
+    }
+    let raw = RawTensor { name: "probe".into(), shape: vec![rows, columns], format, bytes };
+    Ok(vec![flat(&dense(device, &[Packed::new(device, raw, columns)])?)])
 }

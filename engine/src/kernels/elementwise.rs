@@ -7,8 +7,9 @@ use temper_shaders::{
 };
 
 use super::launch::size;
+use super::sample::{Case, matrix, vector};
 use super::tensor::{
-    empty_gpu, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
+    empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
 };
 use super::{Columns, cpu};
 use crate::device::Device;
@@ -189,3 +190,18 @@ fn column(device: &Device, values: Vec<f32>) -> Tensor<2> {
     let n = values.len();
     Tensor::from_data(TensorData::new(values, [n, 1]), device.burn())
 }
+
+/// The self-test; `gather_rows` stands for what burn computes.
+pub(crate) const SELF_TEST: &[Case] = &[
+    ("dropout", |d| Ok(vec![flat(&dropout(d, &matrix(d, 14, 6, 60), 42, 0.75)?)])),
+    ("add_bias", |d| Ok(vec![flat(&add_bias(d, matrix(d, 15, 6, 60), &vector(d, 16, 60))?)])),
+    ("copy_columns", |d| {
+        let range = Columns { offset: 7, width: 20 };
+        let taken = columns(d, &matrix(d, 17, 6, 60), range)?;
+        Ok(vec![flat(&add_columns(d, matrix(d, 18, 6, 60), range, &taken)?)])
+    }),
+    ("gather_rows", |d| {
+        let rows = gather_rows(d, &matrix(d, 22, 10, 33), &[0, 9, 4, 4], 0)?;
+        Ok(vec![flat(&scatter_add_rows(d, matrix(d, 23, 6, 33), &[1, 1, 5, 0], 0, &rows)?)])
+    }),
+];

@@ -5,8 +5,9 @@ use temper_shaders::{GATED_MLP, GATED_MLP_BACKWARD, GatedMlpBackwardBindings, Ga
 
 use super::cpu;
 use super::launch::size;
+use super::sample::{Case, matrix};
 use super::tensor::{
-    empty_gpu, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
+    empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
 };
 use crate::device::Device;
 use crate::error::Result;
@@ -51,3 +52,9 @@ pub fn backward(device: &Device, gate_up: Tensor<2>, dy: &Tensor<2>) -> Result<T
     gpu_of(device).run(&GATED_MLP_BACKWARD, params, tensors, groups)?;
     Ok(from_cube(gate_up))
 }
+
+/// The self-test.
+pub(crate) const SELF_TEST: &[Case] = &[
+    ("gated_mlp", |d| Ok(vec![flat(&forward(d, &matrix(d, 5, 7, 130))?)])),
+    ("gated_mlp_backward", |d| Ok(vec![flat(&backward(d, matrix(d, 5, 7, 130), &matrix(d, 6, 7, 65))?)])),
+];

@@ -5,7 +5,11 @@ use temper_shaders::{LOSS_GRADIENT, LossGradientBindings, LossGradientParams};
 
 use super::cpu;
 use super::launch::size;
-use super::tensor::{Indices, from_cube, from_flex, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut};
+use super::row_stats::sample_statistics;
+use super::sample::{self, Case};
+use super::tensor::{
+    Indices, flat, from_cube, from_flex, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
+};
 use crate::device::Device;
 use crate::error::Result;
 
@@ -34,3 +38,10 @@ pub fn over_logits(
     gpu_of(device).run(&LOSS_GRADIENT, params, tensors, LOSS_GRADIENT.workgroups(rows as u64, columns as u64))?;
     Ok(from_cube(logits))
 }
+
+/// The self-test.
+pub(crate) const SELF_TEST: &[Case] = &[("loss_gradient", |d| {
+    let (fields, weight) = (sample_statistics(d)?, sample::vector(d, 21, sample::ROWS));
+    let over = over_logits(d, sample::logits(d), 0, &sample::labels(d), &weight, &fields)?;
+    Ok(vec![flat(&over)])
+})];

@@ -8,8 +8,9 @@ use temper_shaders::{MATMUL, MatmulBindings, MatmulParams};
 
 use super::cpu::matmul::{Layout, Sizes, matmul};
 use super::launch::size;
+use super::sample::{Case, matrix};
 use super::tensor::{
-    empty_gpu, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
+    empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
 };
 use super::{Columns, elementwise};
 use crate::device::Device;
@@ -49,7 +50,7 @@ impl<const D: usize> Operand<D> {
         let mut dims = self.tensor.dims();
         let tensor = match self.columns {
             Some(columns) => {
-                let cut = elementwise::columns(device, &flat(self.tensor), columns)?;
+                let cut = elementwise::columns(device, &stacked(self.tensor), columns)?;
                 dims[D - 1] = columns.width;
                 cut.reshape(dims)
             }
@@ -269,15 +270,24 @@ impl<const D: usize> Product<D> {
             Target::Sum(sum) => sum + product,
             Target::Columns(whole, columns) => {
                 let dims = whole.dims();
-                elementwise::add_columns(device, flat(whole), columns, &flat(product))?.reshape(dims)
+                elementwise::add_columns(device, stacked(whole), columns, &stacked(product))?.reshape(dims)
             }
         })
     }
 }
 
 /// All matrices of a batch below each other.
-fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<2> {
+fn stacked<const D: usize>(tensor: Tensor<D>) -> Tensor<2> {
     let dims = tensor.dims();
     let rows = dims[..D - 1].iter().product();
     tensor.reshape([rows, dims[D - 1]])
 }
+
+/// The self-test.
+pub(crate) const SELF_TEST: &[Case] = &[("matmul", |d| {
+    let (a, b) = (matrix(d, 19, 37, 70), matrix(d, 20, 45, 70));
+    let nt = Product::of(&a, b.transposed()).run(d)?;
+    let nn = Product::of(&nt, &b).run(d)?;
+    let tn = Product::of(nt.transposed(), &a).run(d)?;
+    Ok(vec![flat(&nt), flat(&nn), flat(&tn)])
+})];

@@ -1,20 +1,21 @@
-//! The operations that are ours: each has a WGSL shader, a CPU twin in [`cpu`] and one function here that runs whichever
-//! the tensors' device calls for. Matrix products choose between several kernels: see [`matmul`].
+//! The operations that are ours: each has WGSL shaders, CPU twins in [`cpu`] and functions here that run whichever the
+//! tensors' device calls for. Their list is the shader table's ([`temper_shaders::operations`]). Matrix products choose between several kernels: see [`matmul`].
 
-pub mod adamw;
-pub mod attention;
 pub mod cpu;
 pub mod dequantize;
-pub mod elementwise;
-pub mod gate;
-pub mod gated_mlp;
 pub mod launch;
-pub mod loss_gradient;
-pub mod matmul;
-pub mod rms_norm;
-pub mod rotary;
-pub mod row_stats;
+mod sample;
 pub mod tensor;
+
+macro_rules! declare {
+    ($($operation:ident)*) => {
+        $(pub mod $operation;)*
+
+        /// The self-test's cases of every operation.
+        pub(crate) const SELF_TESTS: &[&[sample::Case]] = &[$($operation::SELF_TEST),*];
+    };
+}
+temper_shaders::operations!(declare);
 
 pub use dequantize::Packed;
 pub use rotary::Rotary;

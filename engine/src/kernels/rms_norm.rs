@@ -8,7 +8,8 @@ use temper_shaders::{
 
 use super::cpu;
 use super::launch::size;
-use super::tensor::{empty_gpu, from_cube, from_vec, gpu_of, on_cpu, on_gpu, slice};
+use super::sample::{Case, matrix, vector};
+use super::tensor::{empty_gpu, flat, from_cube, from_vec, gpu_of, on_cpu, on_gpu, slice};
 use crate::device::Device;
 use crate::error::Result;
 
@@ -78,3 +79,21 @@ pub fn scale_gradient(device: &Device, x: &Tensor<2>, inverse: &Tensor<1>, dy: &
     gpu_of(device).run(&RMS_NORM_SCALE_GRADIENT, params, tensors, groups)?;
     Ok(from_cube(dscale))
 }
+
+/// The self-test.
+pub(crate) const SELF_TEST: &[Case] = &[
+    ("rms_norm", |d| {
+        let (y, inverse) = forward(d, &matrix(d, 1, 5, 70), &vector(d, 2, 70), 1e-5)?;
+        Ok(vec![flat(&y), inverse])
+    }),
+    ("rms_norm_backward", |d| {
+        let (x, scale) = (matrix(d, 1, 5, 70), vector(d, 2, 70));
+        let inverse = forward(d, &x, &scale, 1e-5)?.1;
+        Ok(vec![flat(&backward(d, &x, &scale, &inverse, &matrix(d, 3, 5, 70))?)])
+    }),
+    ("rms_norm_scale_gradient", |d| {
+        let x = matrix(d, 1, 5, 70);
+        let inverse = forward(d, &x, &vector(d, 2, 70), 1e-5)?.1;
+        Ok(vec![scale_gradient(d, &x, &inverse, &matrix(d, 3, 5, 70))?])
+    }),
+];

@@ -7,7 +7,8 @@ use temper_shaders::{ROTARY, RotaryBindings, RotaryParams};
 
 use super::cpu;
 use super::launch::size;
-use super::tensor::{Indices, from_cube, from_flex, gpu_of, into_cpu, into_gpu, on_gpu, slice_mut};
+use super::sample::{Case, matrix};
+use super::tensor::{Indices, flat, from_cube, from_flex, gpu_of, into_cpu, into_gpu, on_gpu, slice_mut};
 use crate::device::Device;
 use crate::error::Result;
 
@@ -81,3 +82,12 @@ pub fn rotate(
     gpu_of(device).run(&ROTARY, params, tensors, ROTARY.workgroups(1, pairs as u64))?;
     Ok(from_cube(x))
 }
+
+/// The self-test.
+pub(crate) const SELF_TEST: &[Case] = &[("rotary", |d| {
+    let angle = |at: usize| (at / 8) as f64 * 10_000.0_f64.powf((at % 8) as f64 / -8.0);
+    let table = |of: fn(f64) -> f64| (0..16 * 8).map(|at| of(angle(at)) as f32).collect();
+    let rotary = Rotary::new(d, (table(f64::cos), table(f64::sin)), 16, false, 16);
+    let positions = Indices::new(d, vec![0, 1, 2, 7, 15]);
+    Ok(vec![flat(&rotate(d, matrix(d, 4, 5, 3 * 16), 2, 16, &rotary, &positions, false)?)])
+})];

@@ -5,8 +5,10 @@ use temper_shaders::{MAX_TOP_K, ROW_STATS, RowStatsBindings, RowStatsParams, STA
 
 use super::cpu;
 use super::launch::size;
+use super::sample::{self, Case};
 use super::tensor::{
-    Indices, empty_gpu, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
+    Indices, empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice,
+    slice_mut,
 };
 use crate::device::Device;
 use crate::error::Result;
@@ -111,4 +113,12 @@ pub fn from_fields(fields: &[f32]) -> Option<RowStats> {
         collision: sum_squares / (sum * sum),
     };
     (not_finite == 0.0 && sum > 0.0 && stats.is_finite()).then_some(stats)
+}
+
+/// The self-test.
+pub(crate) const SELF_TEST: &[Case] = &[("row_stats", |d| Ok(vec![flat(&sample_statistics(d)?)]))];
+
+/// Fields of the self-test's logits.
+pub(super) fn sample_statistics(device: &Device) -> Result<Tensor<2>> {
+    Ok(accumulate(device, &sample::logits(device), 0, &sample::labels(device), 20, None)?.fields)
 }

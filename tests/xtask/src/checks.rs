@@ -26,7 +26,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::step::{Step, run_all};
-use crate::{Failure, binaries, features, markdown, root, setup, smollm2, web};
+use crate::{Failure, binaries, features, format, markdown, root, setup, smollm2, web};
 
 /// All crates but the page's bundler, see above.
 pub const CRATES: &str = "--workspace --exclude temper-web-bundle";
@@ -146,7 +146,7 @@ fn lints() -> Vec<Step> {
     let kernels = if cfg!(target_os = "macos") { "metal" } else { "vulkan" };
     let host = format!("clippy --release --locked {CRATES} --all-targets --features temper/{kernels} -- -D warnings");
     vec![
-        Step::cargo("format", "fmt --all --check"),
+        Step::check("format", format::check),
         Step::check("markdown", markdown::check),
         Step::check("features", features::agree),
         Step::check("prohibitions", wasm_prohibitions),

@@ -2,7 +2,7 @@
 //!
 //! Standard library only, so that it compiles in seconds before anything else does. Each subcommand is one file:
 //! [`checks`] (`test`, `lint`), [`doctor`], [`smollm2`], [`web`]. [`binaries`] lists the tests that cargo has built,
-//! [`features`] guards the build time, [`markdown`] reads the documents, [`setup`] knows what the machine must offer, and
+//! [`features`] guards the build time, [`format`] finds every file, [`markdown`] reads the documents, [`setup`] knows what the machine must offer, and
 //! [`step`] runs and times what the others list.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks to whoever runs it")]
 
@@ -10,6 +10,7 @@ mod binaries;
 mod checks;
 mod doctor;
 mod features;
+mod format;
 mod markdown;
 mod setup;
 mod smollm2;
@@ -25,6 +26,7 @@ Usage: cargo xtask <COMMAND>
   test      install what the tests need (Debian, Ubuntu; else say how), then run everything, cheapest first
             --list: the names of its steps; --only NAME...: these alone
   lint      formatting, Markdown and lints only, for the host and for wasm32
+  fmt       format every Rust file
   doctor    say what this machine has and lacks for building, testing and training
   smollm2   fetch the SmolLM2-135M test model (a 93 MB download), check it, print its path
   web       build: put the page together in web/dist; serve: build it and show it; test: build it and run the browser tests";
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         ["test", "--list"] => checks::list(),
         ["test", "--only", ref names @ ..] if !names.is_empty() => checks::test(names),
         ["lint"] => checks::lint(),
+        ["fmt"] => format::write(),
         ["doctor"] => doctor::run(),
         ["smollm2"] => smollm2::fetch().map(|path| println!("{}", path.display())),
         ["web", "build"] => web::build(),

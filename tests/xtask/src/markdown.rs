@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::format::find;
 use crate::{Failure, root};
 
 /// Refuses every broken table and link of the repository at once; says how many files it has read.
 pub fn check() -> Result<String, Failure> {
     let root = root();
     let mut files = Vec::new();
-    find(&root, Path::new(""), &mut files)?;
+    find(Path::new(""), ".md", &mut files)?;
     files.sort_unstable();
     let mut texts = BTreeMap::new();
     for file in &files {
@@ -30,26 +31,6 @@ pub fn check() -> Result<String, Failure> {
     } else {
         Err(format!("{} faults in Markdown:\n  {}", problems.len(), problems.join("\n  ")))
     }
-}
-
-/// Markdown files below `folder`, as paths from `root`; without what is hidden, built or brought by npm.
-fn find(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
-    let here = root.join(folder);
-    let entries = std::fs::read_dir(&here).map_err(|error| format!("{}: {error}", here.display()))?;
-    for entry in entries {
-        let entry = entry.map_err(|error| format!("{}: {error}", here.display()))?;
-        let name = entry.file_name();
-        let Some(text) = name.to_str() else { continue };
-        let kind = entry.file_type().map_err(|error| format!("{}: {error}", entry.path().display()))?;
-        if kind.is_dir() {
-            if !text.starts_with('.') && !["target", "node_modules", "dist"].contains(&text) {
-                find(root, &folder.join(&name), files)?;
-            }
-        } else if text.ends_with(".md") {
-            files.push(folder.join(&name));
-        }
-    }
-    Ok(())
 }
 
 /// Faults as `file:line: what`, files in their order. `exists` tells of a path from the repository's root.

@@ -137,12 +137,10 @@ impl Step {
         &self.name
     }
 
-    /// True if it takes hold of the target folder. Formatting does not.
+    /// True if it takes hold of the target folder.
     fn is_cargo(&self) -> bool {
         match &self.work {
-            Work::Program(program) | Work::Source(program, _) => {
-                program.name == "cargo" && program.arguments.first().is_none_or(|first| first != "fmt")
-            }
+            Work::Program(program) | Work::Source(program, _) => program.name == "cargo",
             Work::Check(_) => false,
         }
     }
@@ -456,7 +454,7 @@ mod tests {
             other("c").after(&["b", "not part of this run"]),
             other("d").alone(),
             other("e"),
-            Step::cargo("f", "fmt --all"),
+            other("f"),
         ]
         .map(Arc::new)
         .into();

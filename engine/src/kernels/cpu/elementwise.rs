@@ -1,9 +1,10 @@
-//! Small element-wise helpers: bias, sum of squares, column copies.
+//! Small element-wise operations: bias, column copies, and dropout, whose mask is a function of (seed, element), so that a
+//! recomputed block sees the same mask and nothing is stored.
 
-use temper_shaders::CopyColumnsParams;
+use temper_shaders::{CopyColumnsParams, DropoutParams};
 
 use super::par;
-use super::simd::{sum_lanes, vectorised};
+use super::simd::vectorised;
 
 /// `y [rows, width] += bias [width]`, in place.
 pub fn add_bias(y: &mut [f32], bias: &[f32]) {
@@ -17,16 +18,6 @@ pub fn add_bias(y: &mut [f32], bias: &[f32]) {
             add_row(row, bias);
         }
     });
-}
-
-/// Sum of squares, as gradient clipping needs it. Pieces of fixed size are summed in f32 lanes of at most 1024 terms and
-/// combined in f64.
-pub fn sum_squares(x: &[f32]) -> f64 {
-    let parts = par::map(x.len().div_ceil(par::ELEMENTS), |index| {
-        let start = index * par::ELEMENTS;
-        sum_squares_piece(&x[start..x.len().min(start + par::ELEMENTS)])
-    });
-    parts.iter().sum()
 }
 
 /// Copies `rows x width` numbers between two matrices with their own row strides and first columns, or adds them with
@@ -54,6 +45,30 @@ pub fn copy_columns(params: &CopyColumnsParams, source: &[f32], target: &mut [f3
     });
 }
 
+/// `y[i] = x[i] / keep` where element i is kept (with probability `keep`), else 0, by a mask that depends on the seed and
+/// `i` alone. The backward pass is the same function on the gradient.
+///
+/// With `mix` a bijection of the 32-bit integers, `h = mix(mix(i ^ mix(seed low)) + mix(seed high ^ 0x9e3779b9))`, and an
+/// element is kept where `(h >> 8) / 2^24 < keep`.
+pub fn dropout(params: &DropoutParams, x: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), y.len());
+    let (low, high) = (mix(params.seed_low), mix(params.seed_high ^ 0x9e37_79b9));
+    par::pieces(y, par::ELEMENTS, |index, y| {
+        let start = index * par::ELEMENTS;
+        dropout_piece(&x[start..start + y.len()], start as u32, low, high, params.keep_probability, y);
+    });
+}
+
+/// A 32-bit bijection in which every input bit reaches every output bit, as in `dropout.wgsl`.
+#[inline(always)]
+fn mix(mut v: u32) -> u32 {
+    v ^= v >> 16;
+    v = v.wrapping_mul(0x7feb_352d);
+    v ^= v >> 15;
+    v = v.wrapping_mul(0x846c_a68b);
+    v ^ (v >> 16)
+}
+
 vectorised! {
     fn add_row<FMA>(y: &mut [f32], x: &[f32]) {
         for (y, x) in y.iter_mut().zip(x) {
@@ -61,21 +76,12 @@ vectorised! {
         }
     }
 
-    fn sum_squares_piece<FMA>(x: &[f32]) -> f64 {
-        let mut total = 0.0f64;
-        for part in x.chunks(1024) {
-            let mut lanes = [0.0f32; 16];
-            let (whole, rest) = part.as_chunks::<16>();
-            for chunk in whole {
-                for (lane, x) in lanes.iter_mut().zip(chunk) {
-                    *lane += x * x;
-                }
-            }
-            for (lane, x) in lanes.iter_mut().zip(rest) {
-                *lane += x * x;
-            }
-            total += f64::from(sum_lanes(&lanes));
+    fn dropout_piece<FMA>(x: &[f32], start: u32, low: u32, high: u32, keep: f32, y: &mut [f32]) {
+        for (i, (x, y)) in x.iter().zip(y).enumerate() {
+            let h = mix(mix(start.wrapping_add(i as u32) ^ low).wrapping_add(high));
+            // 24 bits fit f32 exactly. Through i32, since that conversion is one instruction everywhere.
+            let uniform = (h >> 8) as i32 as f32 * (1.0 / 16_777_216.0);
+            *y = if uniform < keep { x / keep } else { 0.0 };
         }
-        total
     }
 }

@@ -15,27 +15,15 @@
 //! * the widest instruction set of the machine is chosen at run time ([`simd`]), so one binary runs everywhere;
 //! * outputs are written completely; what was in them before matters only where an argument says so (`accumulate`, `first`).
 
-pub mod adamw;
-pub mod attention;
-pub mod dropout;
-pub mod elementwise;
-pub mod gate;
-pub mod gated_mlp;
-pub mod loss_gradient;
-pub mod matmul;
 pub mod par;
-pub mod rms_norm;
-pub mod rotary;
-pub mod row_stats;
 pub mod simd;
 
-pub use adamw::adamw;
-pub use attention::{attention, attention_backward};
-pub use dropout::dropout;
-pub use elementwise::{add_bias, copy_columns, sum_squares};
-pub use gate::gate;
-pub use gated_mlp::{gated_mlp, gated_mlp_backward};
-pub use loss_gradient::loss_gradient;
-pub use rms_norm::{rms_norm, rms_norm_backward, rms_norm_scale_gradient};
-pub use rotary::rotary;
-pub use row_stats::row_stats;
+macro_rules! declare {
+    ($($operation:ident)*) => {
+        $(
+            pub mod $operation;
+            pub use $operation::*;
+        )*
+    };
+}
+temper_shaders::operations!(declare);
