@@ -75,6 +75,8 @@ struct Page<'a> {
     style: &'static str,
     title: String,
     subtitle: String,
+    /// What the run warned of.
+    warnings: &'a [String],
     /// None without both a target and a general set.
     race: Option<Figure>,
     retention: Table,
@@ -134,6 +136,7 @@ pub fn render(report: &Report) -> Result<String> {
         style: include_str!("../templates/report.css"),
         title: format!("{objective} on {}", summary.started.model),
         subtitle: subtitle(summary),
+        warnings: &summary.warnings,
         race: race(report)?,
         retention: retention_table(summary),
         steps_a_point: group_size(report.metrics.len()),
@@ -579,6 +582,7 @@ mod tests {
                     after: Measured { target: set(0.78), general: set(3.19) },
                 }),
             },
+            warnings: vec!["eaft has diverged <b>".into()],
         }
     }
 
@@ -668,6 +672,13 @@ mod tests {
             assert!(!html.contains(outside), "{outside}");
         }
         assert!(html.len() < 2_000_000, "{} bytes", html.len());
+    }
+
+    #[test]
+    fn what_the_run_warned_of_stands_at_the_top() {
+        let html = full();
+        let warning = html.find("Warning: eaft has diverged &lt;b&gt;.").expect("the warning");
+        assert!(warning < html.find("What was learned").unwrap());
     }
 
     #[test]

@@ -1355,6 +1355,33 @@ fn a_run_that_diverges_stops_at_its_step_and_keeps_the_last_good_checkpoint() {
     place.train("one-by-one", &set).fails(1, &["not a finite number at row", "in step", "checkpoint is intact"]);
 }
 
+#[test]
+fn a_run_that_diverges_with_finite_numbers_warns_in_the_command_the_summary_and_the_report_and_so_does_eval() {
+    let place = Place::new();
+    let set = ["optim.learning_rate=10", "run.baseline=sft"];
+    let ran = place.train("out", &set).ok();
+    let warned: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("has diverged")).collect();
+    assert_eq!(warned.len(), 2, "{}", ran.stderr);
+    assert!(warned[0].starts_with("warning: eaft") && warned[1].starts_with("warning: sft"), "{warned:?}");
+    let summary = place.json("out/summary.json");
+    let report = fs::read_to_string(place.path("out/report.html")).unwrap();
+    for (index, warned) in warned.iter().enumerate() {
+        let message = warned.strip_prefix("warning: ").unwrap();
+        assert_eq!(summary["warnings"][index], *message);
+        assert!(report.contains(&format!("Warning: {message}.")), "{message}");
+    }
+    let eval = |of: &str| line(&format!("eval {of} --text {} --json", place.text("general.txt"))).ok();
+    let diverged = eval(&format!("--run {}", place.text("out")));
+    assert!(diverged.json()["loss"].as_f64().unwrap() > 256f64.ln());
+    assert!(diverged.stderr.lines().any(|line| line.contains("ln 256 = 5.55")), "{}", diverged.stderr);
+
+    place.train("good", &[]).ok();
+    let report = fs::read_to_string(place.path("good/report.html")).unwrap();
+    assert!(!report.contains("has diverged"));
+    let base = line(&format!("eval --model embedded:base --text {}", place.text("general.txt"))).ok();
+    assert!(!base.stderr.contains("knowing nothing"), "{}", base.stderr);
+}
+
 /// As [`temper`], unable to write files of more than so many KiB.
 #[cfg(target_os = "linux")]
 fn limited(kib: usize, arguments: &[String]) -> Ran {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use temper_engine::configuration::TOP_K_MIN;
 use temper_engine::perplexity::WINDOW;
 use temper_engine::reading::{OnError, ReadOptions, RecordFormat, read_measured};
-use temper_engine::{Device, Document, Error, Tokenizer, perplexity, wait};
+use temper_engine::{Device, Document, Error, Event, Tokenizer, perplexity, wait};
 
 use crate::cli::{EvalArgs, Global};
 use crate::inputs::{ModelInUse, read_data};
@@ -41,6 +41,15 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
         progress.evaluating("loss", done, of);
     }))?;
     let score = perplexity::score(&rows);
+    let vocab = files.architecture.vocab;
+    if score.loss >= perplexity::knowing_nothing(vocab) {
+        let message = format!(
+            "the loss is no less than ln {vocab} = {:.2}, that of knowing nothing: the model is untrained, its training has \
+             diverged, or it knows nothing of this text",
+            perplexity::knowing_nothing(vocab)
+        );
+        progress.event(&Event::Warning { message });
+    }
     if args.json {
         return output::json(&score);
     }
