@@ -377,7 +377,7 @@ fn warnings(set: &[(&str, &str)], sets: Sets) -> Vec<String> {
 #[test]
 fn a_run_that_has_diverged_says_so_once_for_each_learner_and_one_that_learns_does_not() {
     let measured = || Sets { target: documents(), general: documents(), ..Sets::default() };
-    // The tiny model's weights are random: it begins at ln 256 = 5.55.
+    // The tiny model's weights are random: it knows nothing, which costs ln 256 = 5.55 at the least.
     assert_eq!(warnings(&[], measured()), [""; 0]);
     for (set, on) in [(&[("run.eval_every", "1")][..], "the target set"), (&[], "its last batches")] {
         let set = [set, &[("optim.learning_rate", "10"), ("run.steps", "8")]].concat();
