@@ -145,14 +145,15 @@ fn evaluated_line(evaluated: &Evaluated) -> String {
     for (name, set) in [("target", &evaluated.target), ("general", &evaluated.general)] {
         if let Some(set) = set {
             // Writing to a string cannot fail.
-            let _ = match set.perplexity {
-                ordinary if ordinary < 1e6 => write!(line, " {name} perplexity {ordinary:.3}"),
-                awful => write!(line, " {name} perplexity {awful:.3e}"),
-            };
-            let _ = write!(line, " (loss {:.4}) ", set.loss);
+            let _ = write!(line, " {name} perplexity {} (loss {:.4}) ", perplexity(set.perplexity, 3), set.loss);
         }
     }
     line.trim_end().to_string()
+}
+
+/// A perplexity with so many decimals; that of a diverged model may have three hundred digits before them.
+pub fn perplexity(value: f64, decimals: usize) -> String {
+    if value < 1e6 { format!("{value:.decimals$}") } else { format!("{value:.3e}") }
 }
 
 /// The table at the end of a run: target and general set before and after, for the objective and its baseline.
