@@ -29,7 +29,7 @@ const STEPS = [
   { part: "panels", at: "plot-left", title: "The gate", text: () => [
     p("Both learners minimise surprise, but each gives the tokens weights of its own: their gates."),
     p(says("method", "sft")),
-    p(`${says("method", "eaft")} ${says("gate", "linear")} ${says("normalizer", "ln_k")}`),
+    p(`${says("method", "eaft")} ${says("gate", "linear")}`),
     p("So EAFT learns where the model has room to learn and leaves confident conflicts nearly alone. Switch the " +
       "colour of the dots to the gate to see it.")] },
   { part: "race", title: "The race", text: () => [
