@@ -102,7 +102,7 @@ pub mod configuration {
 pub mod reading {
     pub use crate::data::{
         ChatTemplate, EncodeReport, Loader, Message, OnError, ReadOptions, RecordFormat, Report, hold_out,
-        read_measured, read_set,
+        read_measured, read_set, steps_per_epoch,
     };
 }
 
@@ -135,7 +135,7 @@ pub mod result {
 /// Loss of a model on text.
 pub mod perplexity {
     pub use crate::data::{WINDOW, windows};
-    pub use crate::eval::perplexity::{first_tokens, rows, score};
+    pub use crate::eval::perplexity::{first_tokens, knowing_nothing, rows, score};
 }
 
 /// An objective on logits that already exist.
@@ -192,9 +192,6 @@ pub mod inside {
         }
         pub mod gguf {
             pub use crate::model::gguf::{GgufModel, unpermuted_row};
-        }
-        pub mod layout {
-            pub use crate::model::layout::TensorSpec;
         }
         pub mod parameter {
             pub use crate::model::parameter::{Parameter, from_host, to_host};

@@ -145,10 +145,15 @@ fn evaluated_line(evaluated: &Evaluated) -> String {
     for (name, set) in [("target", &evaluated.target), ("general", &evaluated.general)] {
         if let Some(set) = set {
             // Writing to a string cannot fail.
-            let _ = write!(line, " {name} perplexity {:.3} (loss {:.4}) ", set.perplexity, set.loss);
+            let _ = write!(line, " {name} perplexity {} (loss {:.4}) ", perplexity(set.perplexity, 3), set.loss);
         }
     }
     line.trim_end().to_string()
+}
+
+/// A perplexity with so many decimals; that of a diverged model may have three hundred digits before them.
+pub fn perplexity(value: f64, decimals: usize) -> String {
+    if value < 1e6 { format!("{value:.decimals$}") } else { format!("{value:.3e}") }
 }
 
 /// The table at the end of a run: target and general set before and after, for the objective and its baseline.
@@ -183,7 +188,10 @@ fn cell(now: Option<&Evaluation>, before: Option<&Evaluation>) -> String {
 
 /// Relative change in percent with its sign.
 pub fn change(from: f64, to: f64) -> String {
-    format!("{:+.1} %", 100.0 * (to / from - 1.0))
+    match 100.0 * (to / from - 1.0) {
+        percent if percent.abs() < 1e6 => format!("{percent:+.1} %"),
+        percent => format!("{percent:+.1e} %"),
+    }
 }
 
 /// Four significant digits or so, without an exponent for ordinary sizes.
@@ -270,5 +278,8 @@ mod tests {
         let evaluated =
             Evaluated { phase: Phase::Before, step: 0, target: Some(Evaluation::from_sum(0.0, 5)), general: None };
         assert_eq!(evaluated_line(&evaluated), "before     target perplexity 1.000 (loss 0.0000)");
+        let awful = Evaluated { target: Some(Evaluation::from_sum(1e5, 2)), ..evaluated };
+        assert_eq!(evaluated_line(&awful), "before     target perplexity 1.798e308 (loss 50000.0000)");
+        assert_eq!([change(500.0, 14.0), change(500.0, 1e300)], ["-97.2 %", "+2.0e299 %"]);
     }
 }

@@ -56,6 +56,9 @@ const GATES: [(f64, RGBColor, &str); 5] = [
 
 /// A plot shows at most this many points a line; more are averaged in groups.
 const POINTS: usize = 150;
+/// What is larger than this is left out of plots: a diverged run has perplexities up to f64's largest number, around which an
+/// axis would have no end. The tables have it.
+const LARGEST: f64 = 1e100;
 const SIZE: (u32, u32) = (520, 300);
 const MAP_SIZE: (u32, u32) = (520, 380);
 
@@ -75,6 +78,8 @@ struct Page<'a> {
     style: &'static str,
     title: String,
     subtitle: String,
+    /// What the run warned of.
+    warnings: &'a [String],
     /// None without both a target and a general set.
     race: Option<Figure>,
     retention: Table,
@@ -123,7 +128,7 @@ struct Fact {
 /// Makes the report.
 ///
 /// # Errors
-/// Only if a plot cannot be drawn, which no data can cause: values that are not finite are left out.
+/// Only if a plot cannot be drawn, which no data can cause: values that no axis can hold are left out.
 pub fn render(report: &Report) -> Result<String> {
     let Report { summary, landscapes, .. } = report;
     let objective = &summary.started.objective;
@@ -134,6 +139,7 @@ pub fn render(report: &Report) -> Result<String> {
         style: include_str!("../templates/report.css"),
         title: format!("{objective} on {}", summary.started.model),
         subtitle: subtitle(summary),
+        warnings: &summary.warnings,
         race: race(report)?,
         retention: retention_table(summary),
         steps_a_point: group_size(report.metrics.len()),
@@ -265,7 +271,7 @@ fn race(report: &Report) -> Result<Option<Figure>> {
     ]
     .into_iter()
     .flatten()
-    .filter(|(_, _, (x, y))| x.is_finite() && y.is_finite())
+    .filter(|(_, _, (x, y))| can_be_drawn(*x) && can_be_drawn(*y))
     .collect();
 
     let drawn = svg(MAP_SIZE, "Target against general perplexity", |root| {
@@ -396,10 +402,14 @@ fn tick(value: f64) -> String {
     }
 }
 
-/// The range of finite values, widened on both sides by a share of itself; never empty.
+fn can_be_drawn(value: f64) -> bool {
+    value.abs() <= LARGEST
+}
+
+/// The range of the values that can be drawn, widened on both sides by a share of itself; never empty.
 fn padded(values: impl Iterator<Item = f64>, share: f64) -> Range<f64> {
     let (low, high) = values
-        .filter(|v| v.is_finite())
+        .filter(|v| can_be_drawn(*v))
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
     if low > high {
         return 0.0..1.0;
@@ -415,9 +425,9 @@ fn group_size(points: usize) -> usize {
 }
 
 /// At most [`POINTS`] points: groups of neighbours are averaged, so that a long run's curve stays readable and small.
-/// Points that are not finite are left out.
+/// Points that cannot be drawn are left out.
 fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
-    let points: Vec<_> = points.into_iter().filter(|p| p.0.is_finite() && p.1.is_finite()).collect();
+    let points: Vec<_> = points.into_iter().filter(|p| can_be_drawn(p.0) && can_be_drawn(p.1)).collect();
     let group = group_size(points.len());
     let mean = |chunk: &[(f64, f64)]| {
         let n = chunk.len() as f64;
@@ -579,6 +589,7 @@ mod tests {
                     after: Measured { target: set(0.78), general: set(3.19) },
                 }),
             },
+            warnings: vec!["eaft has diverged <b>".into()],
         }
     }
 
@@ -668,6 +679,36 @@ mod tests {
             assert!(!html.contains(outside), "{outside}");
         }
         assert!(html.len() < 2_000_000, "{} bytes", html.len());
+    }
+
+    /// plotters never ends where an axis is infinite.
+    #[test]
+    fn a_run_whose_perplexity_is_beyond_all_numbers_has_a_report() {
+        let mut summary = summary();
+        let beyond = Some(Evaluation::from_sum(1e6, 10));
+        summary.retention.after = Measured { target: beyond, general: beyond };
+        let flat = StepMetrics { step: 1, ..StepMetrics::default() };
+        let steps = [flat.clone(), StepMetrics { step: 2, loss: f64::MAX, gradient_norm: 1e99, ..flat }];
+        let report = Report {
+            config: "",
+            summary: &summary,
+            metrics: &steps,
+            baseline: &[],
+            history: &[],
+            landscapes: &Landscapes::default(),
+            baseline_landscape: None,
+        };
+        let html = render(&report).unwrap();
+        assert!(html.contains("1.798e308") && html.contains("100000.0000"), "the table has the numbers");
+        // A change of so much is no number that anybody reads digit by digit.
+        assert!(!html.contains(&"0".repeat(30)));
+    }
+
+    #[test]
+    fn what_the_run_warned_of_stands_at_the_top() {
+        let html = full();
+        let warning = html.find("Warning: eaft has diverged &lt;b&gt;.").expect("the warning");
+        assert!(warning < html.find("What was learned").unwrap());
     }
 
     #[test]

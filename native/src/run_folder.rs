@@ -66,6 +66,9 @@ pub struct Summary {
     pub memory: Memory,
     /// Loss on the target set and on the general set.
     pub retention: Retention,
+    /// What the run warned of, its baseline's last.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// What was learned and what was kept.
@@ -126,6 +129,9 @@ pub struct Evaluations {
     pub after: Measured,
     /// All, in order.
     pub history: Vec<Evaluated>,
+    /// What the run warned of.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 impl Evaluations {
@@ -139,6 +145,13 @@ impl Evaluations {
         }
         self.history.retain(|e| e.step != evaluated.step || e.phase != evaluated.phase);
         self.history.push(evaluated.clone());
+    }
+
+    /// Keeps a warning; a resumed run may repeat it.
+    pub fn warn(&mut self, message: &str) {
+        if !self.warnings.iter().any(|known| known == message) {
+            self.warnings.push(message.to_owned());
+        }
     }
 }
 

@@ -11,7 +11,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use temper_engine::reading::Loader;
+use temper_engine::reading::steps_per_epoch;
 use temper_engine::{Config, Document, Error, Result as EngineResult};
 
 use crate::cli::TrainArgs;
@@ -80,14 +80,13 @@ impl Settings {
     /// Bounds the number of steps, unless a number was asked for, and says what will be done; `None` where the user knows.
     ///
     /// # Errors
-    /// As [`Loader::new`].
+    /// As [`steps_per_epoch`].
     pub fn fit_to_data(&mut self, documents: &[Document]) -> EngineResult<Option<String>> {
         if !self.fit_steps {
             return Ok(None);
         }
         let (data, run) = (&self.config.data, &mut self.config.run);
-        let loader = Loader::new(&data.train, documents.to_vec(), run.seed)?;
-        let pass = loader.steps_per_epoch(run.batch_tokens, run.accumulation)?;
+        let pass = steps_per_epoch(&data.train, documents, run.seed, run.batch_tokens, run.accumulation)?;
         let step = run.batch_tokens.saturating_mul(run.accumulation);
         let all: usize = documents.iter().map(|document| document.tokens.len()).sum();
         let of = |steps: u64| {

@@ -548,7 +548,7 @@ fn a_model_of_an_inline_architecture_is_trained_from_random_weights_with_the_emb
 #[test]
 fn ten_steps_reproduce_ten_stored_losses() {
     const LOSSES: [f64; 10] =
-        [6.082509, 5.860205, 6.161673, 6.499706, 6.097114, 5.734781, 5.392864, 5.199908, 4.992115, 4.949483];
+        [6.082509, 5.993127, 6.297271, 6.315208, 5.749289, 5.258190, 4.840985, 4.622054, 4.410905, 4.347517];
     let place = Place::new();
     place.train("out", &[]).ok();
     let found: Vec<f64> = place.metrics("out").iter().map(|m| m["loss"].as_f64().unwrap()).collect();
@@ -1031,7 +1031,7 @@ fn help_is_success_and_wrong_usage_is_exit_code_2() {
 fn a_reader_that_goes_away_is_no_error() {
     let place = Place::new();
     for arguments in [
-        format!("eval --model {} --text {}", place.text("model"), place.text("general.txt")),
+        format!("eval --model embedded:base --text {}", place.text("general.txt")),
         format!("generate --model {} --prompt Rain --max-tokens 4", place.text("model")),
         "devices".into(),
     ] {
@@ -1353,6 +1353,34 @@ fn a_run_that_diverges_stops_at_its_step_and_keeps_the_last_good_checkpoint() {
     // Without clipping, blocks are stepped one by one: weights that are no longer numbers may not be saved.
     let set = [&set[..], &["optim.max_grad_norm=0", "run.accumulation=1"]].concat();
     place.train("one-by-one", &set).fails(1, &["not a finite number at row", "in step", "checkpoint is intact"]);
+}
+
+#[test]
+fn a_run_that_diverges_with_finite_numbers_warns_in_the_command_the_summary_and_the_report_and_so_does_eval() {
+    let place = Place::new();
+    // This model knows something, which it can lose.
+    let base = ["model.path=embedded:base", "adapter.kind=none"];
+    let ran = place.train("out", &[&base[..], &["optim.learning_rate=10", "run.baseline=sft"]].concat()).ok();
+    let warned: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("has diverged")).collect();
+    assert_eq!(warned.len(), 2, "{}", ran.stderr);
+    assert!(warned[0].starts_with("warning: eaft") && warned[1].starts_with("warning: sft"), "{warned:?}");
+    let summary = place.json("out/summary.json");
+    let report = fs::read_to_string(place.path("out/report.html")).unwrap();
+    for (index, warned) in warned.iter().enumerate() {
+        let message = warned.strip_prefix("warning: ").unwrap();
+        assert_eq!(summary["warnings"][index], *message);
+        assert!(report.contains(&format!("Warning: {message}.")), "{message}");
+    }
+    let eval = |of: &str| line(&format!("eval {of} --text {} --json", place.text("general.txt"))).ok();
+    let diverged = eval(&format!("--run {}", place.text("out")));
+    assert!(diverged.json()["loss"].as_f64().unwrap() > 2048f64.ln());
+    assert!(diverged.stderr.lines().any(|line| line.contains("ln 2048 = 7.62")), "{}", diverged.stderr);
+
+    place.train("good", &[&base[..], &["optim.learning_rate=3e-4"]].concat()).ok();
+    let report = fs::read_to_string(place.path("good/report.html")).unwrap();
+    assert!(!report.contains("has diverged"));
+    let untrained = eval("--model embedded:base");
+    assert!(!untrained.stderr.contains("knowing nothing"), "{}", untrained.stderr);
 }
 
 /// As [`temper`], unable to write files of more than so many KiB.

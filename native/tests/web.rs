@@ -1,10 +1,10 @@
 //! `temper web` from outside: a real server on a free port, and requests written byte by byte.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -35,6 +35,8 @@ impl Server {
         fs::write(site.join("parts/chart.css"), "body {}\n").unwrap();
         fs::write(site.join("temper_web_bg.wasm"), MODULE).unwrap();
         fs::write(site.join("demo.safetensors"), vec![7; 3 << 20]).unwrap();
+        // More than the buffers between two programs hold. It takes no room on the disk.
+        fs::File::create(site.join("large.bin")).unwrap().set_len(64 << 20).unwrap();
         fs::write(folder.path().join("secret.txt"), "secret").unwrap();
         let mut process = program()
             .args(["--no-open", "--port", "0", "--site"])
@@ -51,10 +53,23 @@ impl Server {
         Self { process, port, folder }
     }
 
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    /// Makes sure that a visitor gets the page at once.
+    fn serves_at_once(&self) {
+        let asked = Instant::now();
+        assert_eq!(self.get("/").status(), "200");
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(1), "a visitor waited for {took:?}");
+    }
+
     /// Everything that the server answers to these bytes.
     fn raw(&self, request: &[u8]) -> Answer {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut stream = self.connect();
         stream.write_all(request).unwrap();
         let mut received = Vec::new();
         stream.read_to_end(&mut received).unwrap();
@@ -165,6 +180,30 @@ fn no_way_leads_out_of_the_folder() {
     assert_eq!(server.get("/").status(), "200");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_file_or_folder_that_became_a_link_is_not_followed_and_one_that_was_built_anew_is_served() {
+    use std::os::unix::fs::symlink;
+
+    let server = Server::start();
+    let site = server.folder.path().join("site");
+    fs::remove_file(site.join("worker.js")).unwrap();
+    symlink("../secret.txt", site.join("worker.js")).unwrap();
+    let outside = server.folder.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("chart.css"), "secret").unwrap();
+    fs::remove_dir_all(site.join("parts")).unwrap();
+    symlink("../outside", site.join("parts")).unwrap();
+    for target in ["/worker.js", "/parts/chart.css"] {
+        let answer = server.get(target);
+        assert_eq!(answer.status(), "404", "{target}");
+        assert!(!String::from_utf8_lossy(&answer.body).contains("secret"), "{target}");
+    }
+    fs::remove_file(site.join("index.html")).unwrap();
+    fs::write(site.join("index.html"), "new").unwrap();
+    assert_eq!(server.get("/").body, b"new");
+}
+
 #[test]
 fn what_is_not_a_local_reader_is_refused() {
     let server = Server::start();
@@ -182,10 +221,42 @@ fn what_is_not_a_local_reader_is_refused() {
 #[test]
 fn clients_that_say_nothing_do_not_keep_others_from_being_served() {
     let server = Server::start();
-    let idle: Vec<TcpStream> =
-        (0..8).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)).unwrap()).collect();
-    assert_eq!(server.get("/").status(), "200");
-    drop(idle);
+    let mut idle = Vec::new();
+    // The last are more than there may be connections.
+    for many in [64, 200] {
+        idle.resize_with(many, || server.connect());
+        server.serves_at_once();
+    }
+}
+
+#[test]
+fn clients_that_read_nothing_do_not_keep_others_from_being_served() {
+    let server = Server::start();
+    let deaf: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut stream = server.connect();
+            stream.write_all(b"GET /large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    server.serves_at_once();
+    drop(deaf);
+}
+
+#[test]
+fn a_client_that_asks_a_byte_a_second_is_cut_off() {
+    let server = Server::start();
+    let mut slow = server.connect();
+    slow.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let begin = Instant::now();
+    let is_cut_off = |slow: &mut TcpStream| match slow.write_all(b"G").and_then(|()| slow.read(&mut [0])) {
+        Ok(read) => read == 0,
+        Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+    };
+    while !is_cut_off(&mut slow) {
+        assert!(begin.elapsed() < Duration::from_secs(10), "it is still listened to");
+    }
+    assert!(begin.elapsed() > Duration::from_secs(4), "it had less time than the five seconds that a client has");
 }
 
 #[cfg(target_os = "linux")]

@@ -591,7 +591,7 @@ fn attention_and_its_gradient_equal_the_full_softmax_of_every_document() {
 }
 
 #[test]
-fn no_token_sees_another_document() {
+fn no_token_sees_another_document_not_even_its_nan() {
     let mut random = Random::new(16);
     let (heads, kv_heads, head_dim) = (4, 2, 16);
     let starts = documents(&[40, 50, 60]);
@@ -605,13 +605,24 @@ fn no_token_sees_another_document() {
     };
     // Changing the middle document leaves the others bit for bit alone.
     let row = heads * head_dim;
-    // A NaN is not kept out: a masked score is a zero, and zero times NaN is NaN. It ends the step in any case.
     let mut changed = clean.clone();
     changed[40 * shape.width()..90 * shape.width()].iter_mut().for_each(|x| *x *= 3.0);
     let (a, b) = (run(&clean), run(&changed));
     same_bits("first document", &a[..40 * row], &b[..40 * row]).unwrap();
     same_bits("third document", &a[90 * row..], &b[90 * row..]).unwrap();
     assert!(a[40 * row..90 * row].iter().zip(&b[40 * row..90 * row]).all(|(a, b)| a != b));
+    // Nor does a number that is none get out of its document, or to what comes before it, so that an error names its row.
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut changed = clean.clone();
+        changed[60 * shape.width()..61 * shape.width()].fill(bad);
+        let b = run(&changed);
+        for (what, tokens) in [("first document", 0..40), ("what comes before", 40..60), ("third document", 90..150)] {
+            let part = tokens.start * row..tokens.end * row;
+            let wanted = wide(&a[part.clone()]);
+            close(&format!("{what} beside {bad}"), &b[part], &wanted, 1e-6, 1e-5).unwrap();
+        }
+        assert!(b[60 * row..90 * row].iter().all(|value| value.is_nan()), "and the rest of its document has it");
+    }
 }
 
 #[test]

@@ -746,12 +746,12 @@ fn as_many_labels_as_rows_are_demanded_with_both_numbers() {
 }
 
 #[test]
-fn a_row_of_weight_0_and_an_infinite_label_logit_is_found_without_reading_the_rows() {
-    // DFT weighs a label of probability 0 with 0: neither the gradient nor its norm shows that its logit is not finite.
+fn a_row_of_weight_0_and_an_infinite_label_logit_or_loss_is_found_without_reading_the_rows() {
+    // DFT weighs a label of probability 0 with 0: neither the gradient nor its norm shows that its loss is not finite.
     let (rows, vocab, width) = (3, 8, 4);
     let mut random = Random::new(43);
     let (mut hidden, mut weight) = (random.vec(rows * width, 1.0), random.vec(vocab * width, 1.0));
-    weight.chunks_exact_mut(width).for_each(|row| row[0] = 0.0);
+    [&mut hidden, &mut weight].into_iter().flat_map(|x| x.chunks_exact_mut(width)).for_each(|row| row[0] = 0.0);
     let labels = [2, 5, 3];
     let objective = objective("dft", &[]);
     for device in devices::all() {
@@ -762,14 +762,19 @@ fn a_row_of_weight_0_and_an_infinite_label_logit_is_found_without_reading_the_ro
             head::gradient(&device, &mut head, &x, &labels, &objective, &batch, 1.0 / rows as f32).unwrap()
         };
         wait(head(&hidden, &weight).check(&device)).unwrap();
-        hidden[width] = 1e20;
-        weight[5 * width] = -1e30;
-        let output = head(&hidden, &weight);
-        assert!(read(&output.dhidden).unwrap().iter().all(|g| g.is_finite()), "on {}", device.name());
-        for error in [wait(output.check(&device)), wait(output.rows()).map(|_| ())] {
-            let error = error.unwrap_err();
-            assert!(matches!(error, Error::NonFinite { row: 1, .. }), "{error} on {}", device.name());
+        // The label's logit is minus infinity; it and another are finite, but not their difference, which is the loss.
+        for (of_row, of_label, of_other) in [(1e20, -1e30, 0.0), (1.0, -2e38, 2e38)] {
+            (hidden[width], weight[5 * width], weight[width]) = (of_row, of_label, of_other);
+            let output = head(&hidden, &weight);
+            assert!(read(&output.dhidden).unwrap().iter().all(|g| g.is_finite()), "on {}", device.name());
+            for error in [wait(output.check(&device)), wait(output.rows()).map(|_| ())] {
+                let error = error.unwrap_err();
+                assert!(matches!(error, Error::NonFinite { row: 1, .. }), "{error} on {}", device.name());
+            }
         }
-        (hidden[width], weight[5 * width]) = (0.5, 0.0);
+        // Large, but no larger than that their differences are numbers.
+        (hidden[width], weight[5 * width], weight[width]) = (1.0, -1e37, 1e37);
+        wait(head(&hidden, &weight).check(&device)).unwrap();
+        (hidden[width], weight[5 * width], weight[width]) = (0.0, 0.0, 0.0);
     }
 }

@@ -355,6 +355,52 @@ fn a_step_that_nobody_sees_stops_at_the_same_number_that_is_none() {
 }
 
 #[test]
+fn the_only_step_of_a_run_trains_although_it_is_its_warm_up() {
+    let mut run = run(&Device::cpu(), vec![config(&[("run.steps", "1")])]);
+    let before = logits(&mut run, 0);
+    let lap = lap(&mut run);
+    assert!(lap.metrics[0].learning_rate > 0.0);
+    assert_ne!(logits(&mut run, 0), before);
+}
+
+fn warnings(set: &[(&str, &str)], sets: Sets) -> Vec<String> {
+    let mut run = try_run(&Device::cpu(), pair(set), documents(), sets).unwrap();
+    let mut warnings = Vec::new();
+    while let Some(event) = wait(run.next(&mut Watcher::default())).unwrap() {
+        if let Event::Warning { message } = event {
+            warnings.push(message);
+        }
+    }
+    warnings
+}
+
+#[test]
+fn a_run_that_has_diverged_says_so_once_for_each_learner_and_one_that_learns_does_not() {
+    let measured = || Sets { target: documents(), general: documents(), ..Sets::default() };
+    // The tiny model's weights are random: it knows nothing, which costs ln 256 = 5.55 at the least.
+    assert_eq!(warnings(&[], measured()), [""; 0]);
+    for (set, on) in [(&[("run.eval_every", "1")][..], "the target set"), (&[], "its last batches")] {
+        let set = [set, &[("optim.learning_rate", "10"), ("run.steps", "8")]].concat();
+        let mut warnings = warnings(&set, if on.contains("target") { measured() } else { Sets::default() });
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        warnings.sort();
+        for (warning, method) in warnings.iter().zip(["eaft", "sft"]) {
+            assert!(warning.starts_with(method), "{warning}");
+            for part in ["has diverged: after step", on, "ln 256 = 5.55", "optim.learning_rate (it is 10)"] {
+                assert!(warning.contains(part), "{part} is not in {warning}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rate_too_small_to_change_anything_is_said_at_the_start() {
+    let warnings = warnings(&[("optim.learning_rate", "1e-50")], Sets::default());
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("optim.learning_rate") && warnings[0].contains("1e-50"), "{warnings:?}");
+}
+
+#[test]
 fn a_step_tells_the_statistics_of_its_batch_and_they_are_what_its_weights_are_of() {
     for method in ["talr", "mile"] {
         let config = config(&[("objective.method", method)]);

@@ -9,17 +9,16 @@ use std::sync::Arc;
 
 use temper_conformance::golden::{self, GoldenFolder, bytes};
 use temper_conformance::models;
-use temper_engine::Result;
 use temper_engine::host::{Folder, MemoryFolder};
 use temper_engine::inside::export::{model, peft};
 use temper_engine::inside::model::family::{glm4, llama};
 use temper_engine::inside::model::gguf::{GgufModel, unpermuted_row};
-use temper_engine::inside::model::layout::TensorSpec;
 use temper_engine::inside::model::open;
 use temper_engine::inside::weights::gguf::Gguf;
 use temper_engine::inside::weights::safetensors::SafetensorsFile;
 use temper_engine::inside::weights::{MemorySource, RawTensor, WeightFormat, WeightSource};
 use temper_engine::models::Architecture;
+use temper_engine::{Device, Result, wait};
 
 /// Every tiny model, and one in shards.
 fn tiny_models() -> impl Iterator<Item = &'static str> {
@@ -300,8 +299,8 @@ fn an_exported_model_opens_as_the_model_that_it_was() {
     for name in tiny_models() {
         let opened = open::open_folder(&GoldenFolder::new(&format!("tiny/{name}"))).unwrap();
         let mut file = Vec::new();
-        let fetch = &mut |spec: &TensorSpec| Ok(opened.weights.read(&spec.name)?.to_f32());
-        model::write(&mut file, &opened.architecture, WeightFormat::F32, fetch).unwrap();
+        let loaded = models::from_folder(&GoldenFolder::new(&format!("tiny/{name}")), &Device::cpu(), true);
+        wait(model::write(&mut file, &loaded, WeightFormat::F32)).unwrap();
         assert!(safetensors::SafeTensors::deserialize(&file).is_ok(), "{name}");
         let config = model::config_json(&opened.architecture, &opened.special, WeightFormat::F32);
         let mut folder = MemoryFolder::new();

@@ -696,7 +696,7 @@ export default {
         {
           "name": "warmup_ratio",
           "label": "Warmup ratio",
-          "help": "Share of the steps over which the rate rises from 0.",
+          "help": "Share of the steps over which the rate rises to its peak; every step trains, also the first.",
           "type": "number",
           "allowed": "within 0 to 1",
           "least": 0.0,

@@ -2,33 +2,14 @@
 // any time.
 
 import { $, el } from "./dom.js";
+import schema from "./schema.js";
 
-const MATH = "http://www.w3.org/1998/Math/MathML";
+const objective = schema.sections.find(({ name }) => name === "objective");
 
-function math(tag, ...children) {
-  const element = document.createElementNS(MATH, tag);
-  element.append(...children);
-  return element;
+/** What the engine says of a value of one of the objective's settings. */
+function says(setting, value) {
+  return objective.keys.find(({ name }) => name === setting).choices.find(({ name }) => name === value).help;
 }
-
-const mi = (text) => math("mi", text);
-const mo = (text) => math("mo", text);
-const sub = (base, index) => math("msub", base, index);
-const row = (...parts) => math("mrow", ...parts);
-
-function formula(label, ...parts) {
-  const made = math("math", ...parts);
-  made.setAttribute("display", "block");
-  made.setAttribute("aria-label", label);
-  return made;
-}
-
-/** loss = 1/N * sum over tokens of gate * (-ln p), and the gate. */
-const lossFormula = () => formula("loss = mean over tokens t of gate g t times minus the logarithm of p t",
-  mi("loss"), mo("="), math("mfrac", math("mn", "1"), mi("N")), math("munder", mo("∑"), mi("t")),
-  sub(mi("g"), mi("t")), mo("·"), mo("("), mo("−"), mi("ln"), sub(mi("p"), mi("t")), mo(")"));
-const gateFormula = () => formula("gate g t = entropy of the K most probable tokens divided by the logarithm of K",
-  sub(mi("g"), mi("t")), mo("="), math("mfrac", row(sub(mi("H"), mi("K"))), row(mi("ln"), mi("K"))));
 
 const p = (text) => el("p", { text });
 
@@ -46,8 +27,9 @@ const STEPS = [
       "else. Such tokens pull hardest on the model and push out what it knew. Often they are noise, or a quirk of " +
       "the new text. Press “confident conflicts” below the maps to read them.")] },
   { part: "panels", at: "plot-left", title: "The gate", text: () => [
-    p("Both learners minimise surprise, but each token has a weight g, its gate:"), lossFormula(),
-    p("For SFT every gate is 1. For EAFT it is the model's unsureness, from 0 (sure) to 1 (no idea):"), gateFormula(),
+    p("Both learners minimise surprise, but each gives the tokens weights of its own: their gates."),
+    p(says("method", "sft")),
+    p(`${says("method", "eaft")} ${says("gate", "linear")}`),
     p("So EAFT learns where the model has room to learn and leaves confident conflicts nearly alone. Switch the " +
       "colour of the dots to the gate to see it.")] },
   { part: "race", title: "The race", text: () => [

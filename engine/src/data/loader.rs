@@ -44,16 +44,7 @@ impl Loader {
     /// # Errors
     /// [`Error::Data`] if there is no document, or none has a trained token.
     pub fn new(file: &str, documents: Vec<Document>, seed: u64) -> Result<Self> {
-        let refuse = |problem: &str| Err(Error::Data { file: file.into(), problem: problem.into() });
-        if documents.is_empty() {
-            return refuse("there are no documents to train on");
-        }
-        if documents.len() > u32::MAX as usize {
-            return refuse("more than 4,294,967,295 documents are not supported");
-        }
-        if documents.iter().all(|document| document.trained_tokens() == 0) {
-            return refuse("no document has a trained token, so there is nothing to learn");
-        }
+        check(file, &documents)?;
         let order = order(seed, 0, documents.len());
         Ok(Self { documents, seed, cursor: Cursor::default(), order, last_step: Vec::new() })
     }
@@ -112,7 +103,7 @@ impl Loader {
     /// # Errors
     /// [`Error::Config`] if `accumulation` is 0 or a document is longer than `batch_tokens`; the cursor then stays.
     pub fn next_step(&mut self, batch_tokens: usize, accumulation: usize, packing: bool) -> Result<Vec<MicroBatch>> {
-        let budget = self.check(batch_tokens, accumulation)?;
+        let budget = budget(&self.documents, batch_tokens, accumulation)?;
         let mut cursor = self.cursor;
         if cursor.index >= self.documents.len() as u64 {
             cursor = Cursor { epoch: cursor.epoch + 1, index: 0 };
@@ -120,7 +111,7 @@ impl Loader {
             self.cursor = cursor;
         }
         let start = cursor.index as usize;
-        let end = self.step_end(&self.order, start, budget);
+        let end = step_end(&self.documents, &self.order, start, budget);
         let step: Vec<&Document> =
             self.order[start..end].iter().map(|index| &self.documents[*index as usize]).collect();
         let batches = pack(&step, batch_tokens, packing)?;
@@ -148,39 +139,70 @@ impl Loader {
     /// # Errors
     /// As [`Loader::next_step`].
     pub fn steps_in_epochs(&self, epochs: u64, batch_tokens: usize, accumulation: usize) -> Result<u64> {
-        let budget = self.check(batch_tokens, accumulation)?;
-        let mut steps = 0;
-        for epoch in 0..epochs {
-            let order = order(self.seed, epoch, self.documents.len());
-            let mut index = 0;
-            while index < order.len() {
-                index = self.step_end(&order, index, budget);
-                steps += 1;
-            }
-        }
-        Ok(steps)
+        let budget = budget(&self.documents, batch_tokens, accumulation)?;
+        Ok((0..epochs).map(|epoch| steps_in_epoch(&self.documents, self.seed, epoch, budget)).sum())
     }
+}
 
-    /// Token budget of a step, after making sure that every document fits a stream.
-    fn check(&self, batch_tokens: usize, accumulation: usize) -> Result<usize> {
-        if accumulation == 0 {
-            return Err(Error::Config { problems: vec!["run.accumulation is 0: use at least 1".into()] });
-        }
-        if let Some(longest) = self.documents.iter().max_by_key(|document| document.tokens.len()) {
-            check_length(longest, batch_tokens)?;
-        }
-        Ok(batch_tokens.saturating_mul(accumulation))
-    }
+/// Steps in the first epoch of documents that no loader holds yet: as [`Loader::steps_per_epoch`] of a loader of them.
+///
+/// # Errors
+/// As [`Loader::new`] and [`Loader::next_step`].
+pub fn steps_per_epoch(
+    file: &str,
+    documents: &[Document],
+    seed: u64,
+    batch_tokens: usize,
+    accumulation: usize,
+) -> Result<u64> {
+    check(file, documents)?;
+    Ok(steps_in_epoch(documents, seed, 0, budget(documents, batch_tokens, accumulation)?))
+}
 
-    /// Index after the last document of the step that begins at `start`; takes at least one.
-    fn step_end(&self, order: &[u32], start: usize, budget: usize) -> usize {
-        let mut used = 0_usize;
-        let fitting = order[start..].iter().take_while(|index| {
-            used = used.saturating_add(self.documents[**index as usize].tokens.len());
-            used <= budget
-        });
-        start + fitting.count().max(1)
+/// Makes sure that there is something to train on.
+fn check(file: &str, documents: &[Document]) -> Result<()> {
+    let refuse = |problem: &str| Err(Error::Data { file: file.into(), problem: problem.into() });
+    if documents.is_empty() {
+        return refuse("there are no documents to train on");
     }
+    if documents.len() > u32::MAX as usize {
+        return refuse("more than 4,294,967,295 documents are not supported");
+    }
+    if documents.iter().all(|document| document.trained_tokens() == 0) {
+        return refuse("no document has a trained token, so there is nothing to learn");
+    }
+    Ok(())
+}
+
+/// Token budget of a step, after making sure that every document fits a stream.
+fn budget(documents: &[Document], batch_tokens: usize, accumulation: usize) -> Result<usize> {
+    if accumulation == 0 {
+        return Err(Error::Config { problems: vec!["run.accumulation is 0: use at least 1".into()] });
+    }
+    if let Some(longest) = documents.iter().max_by_key(|document| document.tokens.len()) {
+        check_length(longest, batch_tokens)?;
+    }
+    Ok(batch_tokens.saturating_mul(accumulation))
+}
+
+fn steps_in_epoch(documents: &[Document], seed: u64, epoch: u64, budget: usize) -> u64 {
+    let order = order(seed, epoch, documents.len());
+    let (mut steps, mut index) = (0, 0);
+    while index < order.len() {
+        index = step_end(documents, &order, index, budget);
+        steps += 1;
+    }
+    steps
+}
+
+/// Index after the last document of the step that begins at `start`; takes at least one.
+fn step_end(documents: &[Document], order: &[u32], start: usize, budget: usize) -> usize {
+    let mut used = 0_usize;
+    let fitting = order[start..].iter().take_while(|index| {
+        used = used.saturating_add(documents[**index as usize].tokens.len());
+        used <= budget
+    });
+    start + fitting.count().max(1)
 }
 
 /// Increment of splitmix64's counter.
@@ -223,6 +245,20 @@ mod tests {
         // Computed independently, in Python, from the definition in the file header.
         assert_eq!(order(0, 0, 10), [4, 9, 2, 5, 1, 7, 6, 0, 3, 8]);
         assert_eq!(order(42, 3, 10), [8, 1, 5, 7, 2, 4, 6, 3, 0, 9]);
+    }
+
+    #[test]
+    fn the_steps_of_documents_are_those_of_a_loader_of_them() {
+        let documents = documents(&[9, 3, 4, 8, 2, 7, 1, 6]);
+        let loader = Loader::new("d", documents.clone(), 42).unwrap();
+        for (batch_tokens, accumulation) in [(9, 1), (10, 1), (9, 2), (40, 1)] {
+            let steps = steps_per_epoch("d", &documents, 42, batch_tokens, accumulation).unwrap();
+            assert_eq!(steps, loader.steps_per_epoch(batch_tokens, accumulation).unwrap());
+            let mut loader = loader.clone();
+            (0..steps).for_each(|_| drop(loader.next_step(batch_tokens, accumulation, true).unwrap()));
+            assert_eq!(loader.cursor(), Cursor { epoch: 0, index: 8 }, "{steps} steps are one pass");
+        }
+        assert!(steps_per_epoch("d", &[], 42, 9, 1).is_err() && steps_per_epoch("d", &documents, 42, 8, 1).is_err());
     }
 
     #[test]

@@ -33,6 +33,11 @@ impl Evaluation {
     }
 }
 
+/// Loss of a model that knows nothing: every token of a vocabulary is as probable as any other, which costs ln V nats.
+pub fn knowing_nothing(vocab: usize) -> f64 {
+    (vocab as f64).ln()
+}
+
 /// Scored tokens, in the order of their documents.
 #[derive(Clone, Debug, Default)]
 pub struct Scored {

@@ -6,10 +6,8 @@
 use std::io::{self, Write};
 
 use super::stream::{Stream, wrong};
-use crate::error::Result;
 use crate::model::Model;
 use crate::model::architecture::{Architecture, SpecialTokens};
-use crate::model::layout::TensorSpec;
 use crate::model::parameter::to_host;
 use crate::weights::{WeightFormat, tensor_error};
 
@@ -29,7 +27,7 @@ pub fn config_json(architecture: &Architecture, special: &SpecialTokens, format:
 /// # Errors
 /// The writer's; device errors; [`crate::Error::Tensor`] for a tensor that was not trained. See
 /// [`super::stream::into_error`].
-pub async fn write_trained(out: &mut dyn Write, model: &Model, format: WeightFormat) -> io::Result<()> {
+pub async fn write(out: &mut dyn Write, model: &Model, format: WeightFormat) -> io::Result<()> {
     let specs = model.arch.tensor_specs();
     let trained = model.trained();
     let mut stream = Stream::begin(out, specs.clone(), format)?;
@@ -44,24 +42,6 @@ pub async fn write_trained(out: &mut dyn Write, model: &Model, format: WeightFor
             return Err(wrong(tensor_error("model.safetensors", &spec.name, "was not trained".into())));
         }
         stream.tensor(&spec.name, &values)?;
-    }
-    stream.finish()
-}
-
-/// Writes `model.safetensors`, asking `fetch` for each tensor of [`Architecture::tensor_specs`] in that order.
-///
-/// # Errors
-/// The writer's and `fetch`'s, and as [`Stream::tensor`]; see [`super::stream::into_error`].
-pub fn write(
-    out: &mut dyn Write,
-    architecture: &Architecture,
-    format: WeightFormat,
-    fetch: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>>,
-) -> io::Result<()> {
-    let specs = architecture.tensor_specs();
-    let mut stream = Stream::begin(out, specs.clone(), format)?;
-    for spec in &specs {
-        stream.tensor(&spec.name, &fetch(spec).map_err(wrong)?)?;
     }
     stream.finish()
 }

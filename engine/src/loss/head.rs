@@ -43,31 +43,41 @@ impl HeadOutput {
         rows_of(&read_all(self.on_device()).await?)
     }
 
-    /// Refuses a row with a NaN or infinite logit. The rows themselves are read back only to name such a row.
+    /// Refuses a row with a NaN or infinite logit or loss. The rows themselves are read back only to name such a row.
     ///
     /// # Errors
     /// As [`HeadOutput::rows`].
     pub async fn check(&self, device: &Device) -> Result<()> {
-        if non_finite(device, std::slice::from_ref(self))?.read().await? == 0.0 {
+        let [counts, sizes] = sums(device, std::slice::from_ref(self))?;
+        if !is_suspect([counts.read().await?, sizes.read().await?]) {
             return Ok(());
         }
         self.rows().await.map(|_| ())
     }
 }
 
-/// A sum that is 0 exactly where every row of `outputs` is finite: of the squares of the rows' counts of logits that are
-/// not. The gradient's norm does not tell: a row of weight 0 leaves no gradient, whatever its logits are.
+/// Two sums that tell [`is_suspect`] whether a row may not be finite: of the squares of the rows' counts of logits that are
+/// not, and of the squares of their largest and label's logits with what lies between in `stats`. The gradient's norm does not
+/// tell: a row of weight 0 leaves no gradient, whatever its logits are.
 ///
 /// # Errors
 /// Device errors.
-pub fn non_finite(device: &Device, outputs: &[HeadOutput]) -> Result<SumSquares> {
-    let column = Columns { offset: stat::NONFINITE, width: 1 };
-    let counts = outputs
-        .iter()
-        .flat_map(|output| &output.statistics)
-        .map(|fields| kernels::elementwise::columns(device, fields, column))
-        .collect::<Result<Vec<_>>>()?;
-    adamw::sum_squares(device, &counts.iter().collect::<Vec<_>>())
+pub fn sums(device: &Device, outputs: &[HeadOutput]) -> Result<[SumSquares; 2]> {
+    let sum = |offset, width| {
+        let fields = outputs.iter().flat_map(|output| &output.statistics);
+        let columns = fields.map(|fields| kernels::elementwise::columns(device, fields, Columns { offset, width }));
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        adamw::sum_squares(device, &columns.iter().collect::<Vec<_>>())
+    };
+    Ok([sum(stat::NONFINITE, 1)?, sum(stat::MAX, stat::LABEL_LOGIT + 1 - stat::MAX)?])
+}
+
+/// True where the rows have to be read to know whether all are finite: one of [`sums`]' logits is not, or so large that the
+/// difference of two of them, and with it a loss, may not be. Two finite f32 differ by more than f32 holds only if one of them
+/// is above half of its largest; on a GPU, where the squares are f32, that one's is infinite.
+pub fn is_suspect([counts, sizes]: [f64; 2]) -> bool {
+    let half = f64::from(f32::MAX) / 2.0;
+    counts != 0.0 || sizes.is_nan() || sizes >= half * half
 }
 
 /// Statistics and weights from the host copies of [`HeadOutput::on_device`].

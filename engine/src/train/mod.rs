@@ -10,3 +10,4 @@ pub mod run;
 pub mod schedule;
 pub mod session;
 pub mod settings;
+mod watch;

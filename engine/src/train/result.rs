@@ -43,9 +43,9 @@ impl Weights<'_> {
     /// Writes [`WEIGHTS`].
     ///
     /// # Errors
-    /// As [`model::write_trained`].
+    /// As [`model::write`].
     pub async fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        model::write_trained(out, self.0, WeightFormat::F32).await
+        model::write(out, self.0, WeightFormat::F32).await
     }
 }
 

@@ -20,6 +20,7 @@ use super::event::{
 };
 use super::prepare::{self, Plan};
 use super::session::{Session, StepOutcome};
+use super::watch::{self, Moment, On, Watch};
 use crate::config::Config;
 use crate::data::{Document, Loader, MicroBatch};
 use crate::error::{Error, Result};
@@ -89,6 +90,7 @@ pub struct Learner {
     session: Session,
     /// Statistics of the batch of its last step, if it was made with the objective of now.
     batch: Option<BatchStats>,
+    watch: Watch,
 }
 
 impl Learner {
@@ -98,7 +100,7 @@ impl Learner {
     /// As [`prepare::session`].
     pub fn new(config: Config, objective: &Objective, base: Model) -> Result<Self> {
         let session = prepare::session(&config, objective, base)?;
-        Ok(Self { config, session, batch: None })
+        Ok(Self { config, session, batch: None, watch: Watch::default() })
     }
 
     /// The configuration that it follows.
@@ -114,6 +116,11 @@ impl Learner {
     /// Its model.
     pub fn model(&mut self) -> &mut Model {
         &mut self.session.model
+    }
+
+    fn moment(&self, peak: f64) -> Moment {
+        let Session { model, objective, step, .. } = &self.session;
+        Moment { step: *step, objective: objective.method(), vocab: model.arch.vocab, peak }
     }
 
     /// True where [`Learner::weights`] has to take the tokens for the batch.
@@ -286,7 +293,11 @@ impl Run {
         loop {
             let told = match self.due.pop_front() {
                 Some(Due::Tell(event)) => Some(event),
-                Some(Due::Evaluate(phase)) => Some(Event::Evaluated { learners: self.evaluated(phase, host).await? }),
+                Some(Due::Evaluate(phase)) => {
+                    let learners = self.evaluated(phase, host).await?;
+                    self.watch(&learners);
+                    Some(Event::Evaluated { learners })
+                }
                 Some(Due::Landscape(phase)) => Some(self.landscape(phase, host).await?),
                 Some(Due::Save) => self.save(host)?,
                 Some(Due::Finish { interrupted }) => {
@@ -317,6 +328,9 @@ impl Run {
     pub fn begin(&mut self) -> Vec<Started> {
         self.state = State::Under;
         let (steps, done) = self.steps();
+        if let Some(message) = watch::too_small(self.plan.schedule.peak) {
+            self.due.push_back(Due::Tell(Event::Warning { message }));
+        }
         if done == 0 && self.start {
             self.measure_at(Phase::Before);
         }
@@ -375,7 +389,7 @@ impl Run {
         let (step, rate) = (done + 1, self.plan.schedule.at(done));
         let every = |often: u64| often > 0 && step.is_multiple_of(often);
         let logged = every(self.plan.log_every.max(1)) || step == 1 || step == steps;
-        let (mut metrics, mut rows) = (Vec::new(), Vec::new());
+        let (mut metrics, mut rows, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         for learner in &mut self.learners {
             let start = host.seconds();
             if !logged {
@@ -387,6 +401,8 @@ impl Run {
             let seconds = self.done.seconds + (now - self.pulled);
             metrics.push(self::metrics(&outcome, step, rate, now - start, seconds, host.peak_bytes()));
             learner.batch = Some(outcome.batch);
+            let at = learner.moment(self.plan.schedule.peak);
+            warnings.extend(learner.watch.see(On::Batch, outcome.cross_entropy, at));
             rows.push(LearnerRows { stats: outcome.rows, gates: outcome.gates, batch: outcome.batch });
         }
         self.done.tokens += batches.iter().map(MicroBatch::trained_tokens).sum::<usize>() as u64;
@@ -396,6 +412,7 @@ impl Run {
                 let (epoch, places) = (self.loader.cursor().epoch, places(&batches, self.loader.last_step()));
                 self.due.push_back(Due::Tell(Event::Rows(StepRows { step, epoch, places, learners: rows })));
             }
+            self.due.extend(warnings.into_iter().map(|message| Due::Tell(Event::Warning { message })));
         }
         if every(self.plan.save_every) && host.checkpoints().is_some() {
             self.due.push_back(Due::Save);
@@ -406,6 +423,18 @@ impl Run {
             self.measure_at(Phase::During);
         }
         Ok(())
+    }
+
+    /// What the losses just measured say of the learners, to be told next.
+    fn watch(&mut self, measured: &[Evaluated]) {
+        for (learner, measured) in self.learners.iter_mut().zip(measured) {
+            let at = learner.moment(self.plan.schedule.peak);
+            for (on, set) in [(On::Target, measured.target), (On::General, measured.general)] {
+                if let Some(message) = set.and_then(|set| learner.watch.see(on, set.loss, at)) {
+                    self.due.push_front(Due::Tell(Event::Warning { message }));
+                }
+            }
+        }
     }
 
     /// Writes a checkpoint, where the host keeps them and the newest is not of this step.

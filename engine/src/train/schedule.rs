@@ -1,14 +1,18 @@
 //! The learning rate of each optimiser step.
 //!
-//! Same numbers as Hugging Face transformers' `get_cosine_schedule_with_warmup`, `get_linear_schedule_with_warmup` and
-//! `get_constant_schedule_with_warmup`: with `W = ceil(steps * warmup_ratio)` and the step counted from 0,
+//! With `W = ceil(steps * warmup_ratio)` and the step counted from 0,
 //!
 //! ```text
-//! step <  W:  peak * step / W                                 (so the first step of a warm-up has rate 0)
+//! step <  W:  peak * (step + 1) / (W + 1)
 //! cosine:     peak * max(0, (1 + cos(pi * q)) / 2)            q = (step - W) / max(1, steps - W)
 //! linear:     peak * max(0, 1 - q)
 //! constant:   peak
 //! ```
+//!
+//! The warm-up is nanoGPT's (`get_lr` of its `train.py`): every step trains, the rate rises by the same amount each step, and
+//! the peak is reached once, after it. In transformers' `get_cosine_schedule_with_warmup` and its kin it is
+//! `peak * step / W`, so the first step has rate 0: a batch that is computed and not learned from, and in a run of one step
+//! nothing learned at all. From step W on the numbers are those of transformers.
 
 use crate::settings::choice;
 
@@ -46,7 +50,7 @@ impl Schedule {
     /// Rate of the optimiser step `step`, counted from 0. Steps past the end have the rate of the end.
     pub fn at(&self, step: u64) -> f64 {
         if step < self.warmup {
-            return self.peak * (step as f64 / self.warmup as f64);
+            return self.peak * ((step + 1) as f64 / (self.warmup + 1) as f64);
         }
         let after = (step - self.warmup) as f64 / self.steps.saturating_sub(self.warmup).max(1) as f64;
         let after = after.min(1.0);
@@ -75,13 +79,13 @@ mod tests {
     }
 
     #[test]
-    fn cosine_gives_the_rates_of_transformers() {
-        // (1 + cos(pi k / 8)) / 2 for k = 0..8, after two steps of warm-up.
+    fn cosine_gives_the_rates_of_transformers_after_the_warm_up() {
+        // 1/3 and 2/3 in the warm-up of two steps, then (1 + cos(pi k / 8)) / 2 for k = 0..8.
         assert_rates(
             schedule(ScheduleKind::Cosine, 10, 2),
             &[
-                0.0,
-                0.0005,
+                0.000_333_333_333_333_333_3,
+                0.000_666_666_666_666_666_6,
                 0.001,
                 0.000_961_939_766_255_643_4,
                 0.000_853_553_390_593_273_8,
@@ -96,10 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn linear_and_constant_give_the_rates_of_transformers() {
-        let linear = [0.0, 0.0005, 0.001, 0.000_75, 0.0005, 0.000_25, 0.0, 0.0];
-        assert_rates(schedule(ScheduleKind::Linear, 6, 2), &linear);
-        assert_rates(schedule(ScheduleKind::Constant, 4, 2), &[0.0, 0.0005, 0.001, 0.001, 0.001]);
+    fn linear_and_constant_give_the_rates_of_transformers_after_the_warm_up() {
+        let linear = [0.000_25, 0.0005, 0.000_75, 0.001, 0.000_75, 0.0005, 0.000_25, 0.0, 0.0];
+        assert_rates(schedule(ScheduleKind::Linear, 7, 3), &linear);
+        assert_rates(schedule(ScheduleKind::Constant, 4, 1), &[0.0005, 0.001, 0.001, 0.001]);
         assert_rates(schedule(ScheduleKind::Linear, 4, 0), &[0.001, 0.000_75, 0.0005, 0.000_25, 0.0]);
     }
 
@@ -109,8 +113,24 @@ mod tests {
         assert_eq!(of(0.03, 100).warmup, 3);
         assert_eq!(of(0.03, 101).warmup, 4);
         assert_eq!(of(0.0, 100).warmup, 0);
-        assert_eq!(of(1.0, 5).at(4), 1e-4 * 0.8);
-        assert!(of(1.0, 1).at(0) == 0.0);
+        // All warm-up: 1/5, 2/5, 3/5 and 4/5 of the peak.
+        assert_eq!(of(1.0, 4).at(3), 1e-4 * 0.8);
+    }
+
+    #[test]
+    fn every_step_of_a_run_has_a_rate_above_zero_also_the_only_one() {
+        for kind in [ScheduleKind::Cosine, ScheduleKind::Linear, ScheduleKind::Constant] {
+            for warmup_ratio in [0.0, 0.03, 0.5, 1.0] {
+                for steps in [1, 2, 3, 10, 100] {
+                    let schedule = Schedule::new(kind, 1e-3, warmup_ratio, steps);
+                    for step in 0..steps {
+                        let rate = schedule.at(step);
+                        assert!(rate > 0.0, "{kind}, warm-up {warmup_ratio}, step {step} of {steps}: {rate}");
+                    }
+                }
+            }
+        }
+        assert_eq!(Schedule::new(ScheduleKind::Cosine, 1e-3, 0.03, 1).at(0), 0.0005);
     }
 
     #[test]

@@ -135,8 +135,8 @@ impl Session {
         Ok(StepOutcome::new(done, rows, &self.objective))
     }
 
-    /// The same step to the bit, of which nobody wants to see the rows: only the gradient's norm and whether all logits
-    /// were finite is read back.
+    /// The same step to the bit, of which nobody wants to see the rows: only the gradient's norm and what tells
+    /// whether all logits and losses were finite is read back.
     ///
     /// # Errors
     /// As [`Session::step`].
@@ -272,12 +272,12 @@ impl Session {
             None => Vec::new(),
         };
         let of_rows = wanted.len();
-        // Where rows are read, each is looked at; else this sum says whether all are finite.
-        let non_finite = match &rows {
-            Some(_) => SumSquares::Known(0.0),
-            None => head::non_finite(&device, &outputs)?,
+        // Where rows are read, each is looked at; else these sums say whether one has to be.
+        let [counts, sizes] = match &rows {
+            Some(_) => [SumSquares::Known(0.0), SumSquares::Known(0.0)],
+            None => head::sums(&device, &outputs)?,
         };
-        for sum in [&squares, &non_finite] {
+        for sum in [&squares, &counts, &sizes] {
             if let SumSquares::Partials(partials) = sum {
                 wanted.push(partials.clone());
             }
@@ -290,8 +290,7 @@ impl Session {
             SumSquares::Partials(_) => SumSquares::of_partials(of_sums.next().map_or(&[], Vec::as_slice)),
         };
         sum_squares += value(squares);
-        let non_finite = value(non_finite);
-        if non_finite != 0.0 {
+        if head::is_suspect([value(counts), value(sizes)]) {
             // Named as where rows are read: the first bad one of the first micro-batch that has one.
             for output in &outputs {
                 output.rows().await?;

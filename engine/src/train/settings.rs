@@ -14,7 +14,7 @@ settings! {
             derived = "1e-4 with an adapter, 1e-5 for full fine-tuning, 1e-3 from random weights", aliases = &["lr"];
         /// Course of the learning rate after the warm-up.
         schedule: ScheduleKind = ScheduleKind::Cosine, aliases = &["lr_scheduler_type"];
-        /// Share of the steps over which the rate rises from 0.
+        /// Share of the steps over which the rate rises to its peak; every step trains, also the first.
         warmup_ratio: f64 = 0.03, range = Range::within(0.0, 1.0);
         /// Decoupled weight decay.
         weight_decay: f64 = 0.0, range = Range::at_least(0.0);

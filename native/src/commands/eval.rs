@@ -6,12 +6,12 @@ use anyhow::Result;
 use temper_engine::configuration::TOP_K_MIN;
 use temper_engine::perplexity::WINDOW;
 use temper_engine::reading::{OnError, ReadOptions, RecordFormat, read_measured};
-use temper_engine::{Device, Document, Error, Tokenizer, perplexity, wait};
+use temper_engine::{Device, Document, Error, Event, Tokenizer, perplexity, wait};
 
 use crate::cli::{EvalArgs, Global};
 use crate::inputs::{ModelInUse, read_data};
-use crate::output;
 use crate::progress::Progress;
+use crate::{output, progress};
 
 /// Runs the command.
 pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
@@ -36,18 +36,27 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
         (None, None) => unreachable!("clap demands one of --text and --data"),
     };
     let mut model = chosen.load(&device)?;
-    let mut progress = Progress::new();
+    let mut shown = Progress::new();
     let rows = wait(perplexity::rows(&mut model, &documents, TOP_K_MIN, &mut |done, of| {
-        progress.evaluating("loss", done, of);
+        shown.evaluating("loss", done, of);
     }))?;
     let score = perplexity::score(&rows);
+    let vocab = files.architecture.vocab;
+    if score.loss >= perplexity::knowing_nothing(vocab) {
+        let message = format!(
+            "the loss is no less than ln {vocab} = {:.2}, that of knowing nothing: the model is untrained, its training has \
+             diverged, or it knows nothing of this text",
+            perplexity::knowing_nothing(vocab)
+        );
+        shown.event(&Event::Warning { message });
+    }
     if args.json {
         return output::json(&score);
     }
     output::text(&format!(
-        "loss       {:.4} nats per token\nperplexity {:.4}\ntokens     {}\ndevice     {} ({why})\n",
+        "loss       {:.4} nats per token\nperplexity {}\ntokens     {}\ndevice     {} ({why})\n",
         score.loss,
-        score.perplexity,
+        progress::perplexity(score.perplexity, 4),
         score.tokens,
         device.name()
     ))

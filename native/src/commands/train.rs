@@ -300,6 +300,11 @@ impl Job<'_> {
             peak_device_bytes: metrics.iter().map(|m| m.peak_device_bytes).max().unwrap_or(0),
             memory: Memory::new(Planned::of(self.config, self.files), peaks, self.device.is_cpu()),
             retention: retention.clone(),
+            warnings: [Some(&main), baseline.as_ref().map(|(_, trained)| trained)]
+                .into_iter()
+                .flatten()
+                .flat_map(|trained| trained.evaluations.warnings.clone())
+                .collect(),
         };
         self.folder.write_summary(&summary)?;
         let baseline_landscapes = self.folder.read_landscapes(Part::Baseline)?;
@@ -392,6 +397,10 @@ impl Written<'_> {
             Event::Step { learners } => learners.iter().try_for_each(|metrics| self.metrics.append(metrics)),
             Event::Evaluated { learners } => {
                 learners.iter().for_each(|evaluated| self.evaluations.record(evaluated));
+                self.folder.write_evaluations(self.part, &self.evaluations)
+            }
+            Event::Warning { message } => {
+                self.evaluations.warn(message);
                 self.folder.write_evaluations(self.part, &self.evaluations)
             }
             Event::Landscape { phase, learners } => {

@@ -4,13 +4,13 @@
 //! the headers that keep the page to itself. httparse reads the requests; the small HTTP crates limit neither the size of a
 //! request nor how long it may take.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
@@ -23,15 +23,16 @@ use crate::{interrupt, output};
 
 /// Tried in this order where no port is asked for.
 const PORTS: std::ops::Range<u16> = 8137..8157;
-/// A browser opens six connections, and some more ahead of time on which it sends nothing for a while.
-const WORKERS: usize = 16;
+/// Most connections at once, a thread each. A browser opens six, and some more ahead of time on which it sends nothing for a
+/// while. Where one more comes, the oldest is closed, so that nobody waits for those who keep many open.
+const CONNECTIONS: usize = 96;
 /// Longest request line with headers, in bytes, and the most headers.
 const MAX_HEAD: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
-/// How long a client may take to ask, to take each piece of the answer, and to take all of it.
+/// How long a client may take for all of its request, for all of the answer, and to leave.
 const ASKING: Duration = Duration::from_secs(5);
-const TAKING_PIECE: Duration = Duration::from_secs(10);
-const TAKING: Duration = Duration::from_secs(60);
+const TAKING: Duration = Duration::from_secs(30);
+const LEAVING: Duration = Duration::from_millis(200);
 
 /// Sent with every answer. Nothing is loaded from elsewhere, nothing is sent elsewhere, nobody frames the page, and no
 /// other page reads it.
@@ -53,10 +54,7 @@ pub fn run(args: WebArgs, _global: &Global) -> Result<()> {
     let listener = listen(args.port)?;
     let address = format!("http://127.0.0.1:{}/", listener.local_addr()?.port());
     interrupt::listen();
-    for worker in 0..WORKERS {
-        let (listener, site) = (listener.try_clone()?, Arc::clone(&site));
-        thread::Builder::new().name(format!("web {worker}")).spawn(move || work(&listener, &site))?;
-    }
+    thread::Builder::new().name("web".into()).spawn(move || accept(&listener, &site))?;
     output::text(&format!("{address}   (Ctrl-C stops it)\n"))?;
     if !args.no_open {
         open_in_browser(&address);
@@ -162,15 +160,62 @@ fn is_plain(name: &str) -> bool {
     !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
-/// Takes one connection after the other. What goes wrong with one concerns only whoever made it.
-fn work(listener: &TcpListener, site: &Site) {
+/// Opens a file as the plain file that it was when the server started. What has since become a link, or lies behind one, could
+/// be any file of this machine.
+fn open_plain(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    // A link is an error then, and a pipe does not wait for whoever writes to it.
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    let is_in_place = path.canonicalize()? == path && file.metadata()?.is_file();
+    if is_in_place { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+/// The connections under way, the oldest first.
+type Connections = Mutex<VecDeque<Arc<TcpStream>>>;
+
+/// One of them, until it is dropped.
+struct Connection {
+    stream: Arc<TcpStream>,
+    all: Arc<Connections>,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, all: &Arc<Connections>) -> Self {
+        let stream = Arc::new(stream);
+        let mut open = all.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.len() >= CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            // Whatever its thread waits for ends with an error.
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+        open.push_back(Arc::clone(&stream));
+        Self { stream, all: Arc::clone(all) }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut open = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|other| !Arc::ptr_eq(other, &self.stream));
+    }
+}
+
+/// Gives each connection a thread. What goes wrong with one concerns only whoever made it.
+fn accept(listener: &TcpListener, site: &Arc<Site>) {
+    let all = Arc::default();
     loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                let _ = serve(stream, site);
-            }
-            // No file handles left, or the like: it may pass.
-            Err(_) => sleep(Duration::from_millis(50)),
+        let served = listener.accept().and_then(|(stream, _)| {
+            let (connection, site) = (Connection::new(stream, &all), Arc::clone(site));
+            let serve = move || drop(serve(&connection.stream, &site));
+            thread::Builder::new().name("web connection".into()).spawn(serve)
+        });
+        if served.is_err() {
+            // No file handles or threads left, or the like: it may pass.
+            sleep(Duration::from_millis(50));
         }
     }
 }
@@ -219,19 +264,48 @@ fn is_local(host: &[u8]) -> bool {
     (name == "127.0.0.1" || name.eq_ignore_ascii_case("localhost")) && port.chars().all(|c| c.is_ascii_digit())
 }
 
-fn serve(mut stream: TcpStream, site: &Site) -> io::Result<()> {
+/// A connection up to a moment, however slowly its other end reads or writes.
+struct Until<'a> {
+    stream: &'a TcpStream,
+    moment: Instant,
+}
+
+impl<'a> Until<'a> {
+    fn new(stream: &'a TcpStream, time: Duration) -> Self {
+        Self { stream, moment: Instant::now() + time }
+    }
+
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.moment.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(self.left()?))?;
+        self.stream.read(to)
+    }
+}
+
+impl Write for Until<'_> {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(self.left()?))?;
+        self.stream.write(from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+fn serve(stream: &TcpStream, site: &Site) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    stream.set_write_timeout(Some(TAKING_PIECE))?;
-    let until = Instant::now() + ASKING;
+    let mut asking = Until::new(stream, ASKING);
     let mut received = Vec::new();
     let mut piece = [0; 4096];
     let answer = loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut piece)? {
+        match asking.read(&mut piece)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             n => received.extend_from_slice(&piece[..n]),
         }
@@ -239,52 +313,47 @@ fn serve(mut stream: TcpStream, site: &Site) -> io::Result<()> {
             break answer;
         }
     };
+    let mut taking = Until::new(stream, TAKING);
     match answer {
-        Answer::File { path, body } => match File::open(path) {
-            Ok(file) => send_file(&mut stream, &file, kind(path), body)?,
+        Answer::File { path, body } => match open_plain(path) {
+            Ok(file) => send_file(&mut taking, &file, kind(path), body)?,
             // It was there when the server started.
-            Err(_) => refuse(&mut stream, "404 Not Found")?,
+            Err(_) => refuse(&mut taking, "404 Not Found")?,
         },
-        Answer::Refused { status } => refuse(&mut stream, status)?,
+        Answer::Refused { status } => refuse(&mut taking, status)?,
     }
     // Closing with something unread would reset the connection and could take the answer with it.
     stream.shutdown(Shutdown::Write)?;
-    stream.set_read_timeout(Some(Duration::from_millis(200)))?;
-    for _ in 0..16 {
-        if stream.read(&mut piece)? == 0 {
-            break;
-        }
-    }
+    let mut leaving = Until::new(stream, LEAVING);
+    while leaving.read(&mut piece)? > 0 {}
     Ok(())
 }
 
-fn send_file(stream: &mut TcpStream, file: &File, kind: &str, body: bool) -> io::Result<()> {
+fn send_file(to: &mut impl Write, file: &File, kind: &str, body: bool) -> io::Result<()> {
     let length = file.metadata()?.len();
     let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{HEADERS}\r\n");
-    stream.write_all(head.as_bytes())?;
+    to.write_all(head.as_bytes())?;
     if !body {
         return Ok(());
     }
-    let until = Instant::now() + TAKING;
     let mut rest = file.take(length);
     let mut piece = vec![0; 64 << 10];
     loop {
         match rest.read(&mut piece)? {
             0 => return Ok(()),
-            _ if Instant::now() > until => return Err(io::ErrorKind::TimedOut.into()),
-            n => stream.write_all(&piece[..n])?,
+            n => to.write_all(&piece[..n])?,
         }
     }
 }
 
-fn refuse(stream: &mut TcpStream, status: &str) -> io::Result<()> {
+fn refuse(to: &mut impl Write, status: &str) -> io::Result<()> {
     let length = status.len() + 1;
     // `Allow` is required with 405 and harmless with the others.
     let whole = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
          Allow: GET, HEAD\r\n{HEADERS}\r\n{status}\n"
     );
-    stream.write_all(whole.as_bytes())
+    to.write_all(whole.as_bytes())
 }
 
 /// What a browser is told a file is; WebAssembly and modules are refused by it under any other name.

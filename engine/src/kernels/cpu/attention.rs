@@ -188,6 +188,16 @@ pub fn attention(shape: Shape, qkv: &[f32], document_start: &[u32], out: &mut [f
             let inverse = 1.0 / sum;
             row.iter_mut().zip(values).for_each(|(row, value)| *row = value * inverse);
             lse[0] = max + sum.ln();
+            if row.iter().any(|value| !value.is_finite()) {
+                // A hidden key's probability is 0, but 0 times NaN is NaN. The token is not to be blamed for it.
+                let query = &q[r * head_dim..(r + 1) * head_dim];
+                row.fill(0.0);
+                for key in document_start[t] as usize..=t {
+                    let of = |column: usize| &qkv[key * width + column..][..head_dim];
+                    let probability = (dot(query, of(key_column)) - lse[0]).exp();
+                    row.iter_mut().zip(of(value_column)).for_each(|(row, value)| *row += probability * value);
+                }
+            }
         }
     };
     par::tasks(blocks * kv_heads, |task| SCRATCH.with_borrow_mut(|scratch| work(task, scratch)));
