@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn only_what_earlier_steps_do_not_depend_on_can_change() {
         for (key, value) in
-            [("run.seed", "1"), ("optim.learning_rate", "1"), ("model.path", "n"), ("run.batch_tokens", "9")]
+            [("run.seed", "1"), ("optim.learning_rate", "1"), ("model.path", "n"), ("run.accumulation", "9")]
         {
             let refused = of(&[]).changed(&config(&[(key, value)]), 3).unwrap_err().to_string();
             assert!(refused.contains(key) && refused.contains("another folder"), "{refused}");

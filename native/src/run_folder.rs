@@ -43,6 +43,8 @@ const CHECKPOINTS: &str = "checkpoints";
 const REPORT: &str = "report.html";
 /// In a checkpoint: what the run had written by then.
 const RECORD: &str = "record.json";
+/// In a checkpoint: the engine's own description of it.
+const STATE: &str = "state.json";
 
 /// Which of the two trainings of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,7 +252,7 @@ impl RunFolder {
         let text = fs::read(&path).map_err(|error| io_error(&path, &error))?;
         RunConfig::parse(&String::from_utf8_lossy(&text), &path.display().to_string(), || {
             let (_, newest) = self.checkpoints().pop()?;
-            let state: serde_json::Value = serde_json::from_slice(&fs::read(newest.join("state.json")).ok()?).ok()?;
+            let state: serde_json::Value = serde_json::from_slice(&fs::read(newest.join(STATE)).ok()?).ok()?;
             Config::parse(state["progress"]["config"].as_str()?, "the checkpoint", &[]).ok()
         })
     }
@@ -424,10 +426,13 @@ impl RunFolder {
         let mut bytes = vec![0; file.len() as usize];
         file.read(0, &mut bytes)?;
         let unreadable = |error: serde_json::Error| broken(format!("not readable: {error}"));
-        let Vouched { digest, record } = serde_json::from_slice(&bytes).map_err(unreadable)?;
-        match digest == Digest::of(&serde_json::to_vec(&record).map_err(unreadable)?) {
+        let Vouched { state, digest, record } = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        if digest != Digest::of(&serde_json::to_vec(&(state, &record)).map_err(unreadable)?) {
+            return Err(broken("was changed after it was written; restore it".into()));
+        }
+        match state == digest_of_state(checkpoint) {
             true => Ok(record),
-            false => Err(broken("was changed after it was written; restore it".into())),
+            false => Err(broken(format!("belongs to another {STATE}; restore it"))),
         }
     }
 
@@ -447,8 +452,8 @@ impl RunFolder {
         let path = self.checkpoints_path().join(format!("step-{step:08}"));
         self.guarded(|| {
             write_folder_with(&path, &[], |folder| {
-                write_new(&folder.join(RECORD), |out| record.write(out))?;
-                files.iter().try_for_each(|name| write_new(&folder.join(name), |out| write(name, out)))
+                files.iter().try_for_each(|name| write_new(&folder.join(name), |out| write(name, out)))?;
+                write_new(&folder.join(RECORD), |out| record.write(digest_of_state(folder), out))
             })?;
             let all = self.checkpoints();
             let old = all.len().saturating_sub(keep.max(1));
@@ -472,17 +477,23 @@ pub struct Record {
 }
 
 impl Record {
-    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let digest = Digest::of(&serde_json::to_vec(self)?);
-        Ok(serde_json::to_writer(out, &Vouched { digest, record: self })?)
+    fn write(&self, state: Digest, out: &mut dyn Write) -> io::Result<()> {
+        let digest = Digest::of(&serde_json::to_vec(&(state, self))?);
+        Ok(serde_json::to_writer(out, &Vouched { state, digest, record: self })?)
     }
 }
 
-/// A record with the digest of its JSON.
+/// A record with the digest of the state beside it, and that of the JSON of both.
 #[derive(Serialize, Deserialize)]
 struct Vouched<R> {
+    state: Digest,
     digest: Digest,
     record: R,
+}
+
+/// Of the engine's part of a checkpoint, which vouches for the rest of it. Where it is missing, the engine says so.
+fn digest_of_state(checkpoint: &Path) -> Digest {
+    Digest::of(&fs::read(checkpoint.join(STATE)).unwrap_or_default())
 }
 
 /// How much was written to a file, and what.
@@ -852,12 +863,13 @@ mod tests {
             fs::write(&path, lines.concat()).unwrap();
         };
         damaged(2, b"{\"step\":2,\xff\n");
-        for (read, done) in
-            [(run.read_metrics(Part::Main).unwrap().1, 5), (run.metrics(Part::Main, 4, written).unwrap().1, 4)]
-        {
-            assert!(read.len() == 1 && read[0].contains("metrics.jsonl, line 2: is damaged"), "{read:?}");
-            assert_eq!(steps(&run), [1, 3, 4, 5][..done - 1]);
-        }
+        let named = |warnings: Vec<String>| {
+            assert!(warnings.len() == 1 && warnings[0].contains("metrics.jsonl, line 2: is damaged"), "{warnings:?}");
+        };
+        named(run.read_metrics(Part::Main).unwrap().1);
+        assert_eq!(steps(&run), [1, 3, 4, 5]);
+        named(run.metrics(Part::Main, 4, written).unwrap().1);
+        assert_eq!(steps(&run), [1, 3, 4]);
         // Readable, and not what was written: a number was changed, or a line is missing.
         for with in [&b"{}"[..], b""] {
             damaged(2, if with.is_empty() { with } else { &text[..text.len() / 5] });
@@ -901,6 +913,9 @@ mod tests {
             let refused = RunFolder::record(&path).unwrap_err();
             assert!(refused.is_bad_input() && refused.to_string().contains(RECORD), "byte {at}: {refused}");
         }
+        let other = run.save_checkpoint(4, &Record::default(), &[STATE], &|_, out| out.write_all(b"{}"), 2).unwrap();
+        fs::copy(other.join(RECORD), &file).unwrap();
+        assert!(RunFolder::record(&path).unwrap_err().to_string().contains("belongs to another state.json"));
         fs::remove_file(&file).unwrap();
         assert!(RunFolder::record(&path).unwrap_err().to_string().contains("missing"));
     }

@@ -105,7 +105,7 @@ impl Lab {
         }
         let path = |name: &str| format!("{:?}", self.at(name).display().to_string());
         let text = format!(
-            "[model]\npath = {}\n[data]\ntrain = {}\ntarget = {}\ngeneral = {}\ncutoff_length = 128\n[adapter]\n\
+            "[model]\npath = {}\n[data]\ntrain = {}\ntarget = {}\ngeneral = {}\ncutoff_length = 256\non_error = \"skip\"\n[adapter]\n\
              kind = \"none\"\n[optim]\nlearning_rate = 3e-4\n[run]\nsteps = 12\nbatch_tokens = 256\naccumulation = 1\n\
              save_every = 2\neval_every = 2\ndevice = \"cpu\"\n",
             path("model"),
@@ -415,7 +415,7 @@ fn left(out: &Path) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
             // A run that was gone on with says from which step.
             "summary.json" => &["tokens_per_second", "peak_device_bytes", "seconds", "memory", "started"],
             "state.json" => &["seconds", "state"],
-            "record.json" => &["digest", "metrics"],
+            "record.json" => &["state", "digest", "metrics"],
             _ => &[],
         };
         let bytes = match String::from_utf8(bytes) {
