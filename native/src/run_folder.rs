@@ -286,7 +286,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn metrics(&self, part: Part, done: u64, written: Written) -> Result<(Metrics, Vec<String>)> {
+    pub fn metrics(&self, part: Part, done: u64, written: Prefix) -> Result<(Metrics, Vec<String>)> {
         let folder = self.part(part);
         let path = folder.join(METRICS);
         let mut digester = Digester::default();
@@ -302,7 +302,7 @@ impl RunFolder {
             let keep = lines.length_until(done);
             digester.add(&text[..keep]);
             warnings.extend(lines.warnings(&path));
-            if warnings.is_empty() && Written::of(&digester) != written {
+            if warnings.is_empty() && Prefix::of(&digester) != written {
                 warnings.push(format!(
                     "{}: is not what was written up to step {done}: lines were changed, or are missing; the curves show what is \
                      there",
@@ -469,7 +469,7 @@ impl RunFolder {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The lines of metrics.
-    pub metrics: Written,
+    pub metrics: Prefix,
     /// What was measured.
     pub evaluations: Evaluations,
     /// Its maps.
@@ -498,18 +498,18 @@ fn digest_of_state(checkpoint: &Path) -> Digest {
 
 /// How much was written to a file, and what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Written {
+pub struct Prefix {
     bytes: u64,
     digest: Digest,
 }
 
-impl Written {
+impl Prefix {
     fn of(digester: &Digester) -> Self {
         Self { bytes: digester.length(), digest: digester.digest() }
     }
 }
 
-impl Default for Written {
+impl Default for Prefix {
     fn default() -> Self {
         Self::of(&Digester::default())
     }
@@ -677,8 +677,8 @@ impl Metrics {
     }
 
     /// What the file holds.
-    pub fn written(&self) -> Written {
-        Written::of(&self.digester)
+    pub fn written(&self) -> Prefix {
+        Prefix::of(&self.digester)
     }
 }
 
@@ -703,7 +703,7 @@ mod tests {
     }
 
     fn metrics(run: &RunFolder, part: Part, done: u64) -> Metrics {
-        run.metrics(part, done, Written::default()).unwrap().0
+        run.metrics(part, done, Prefix::default()).unwrap().0
     }
 
     fn save(run: &RunFolder, step: u64, keep: usize) -> Result<PathBuf> {

@@ -563,6 +563,12 @@ fn a_saved_run_of_several_with_any_byte_changed_is_refused() {
     }
     let problem = run(&Device::cpu(), pair(&[("optim.learning_rate", "1e-4")])).restore(&saved).unwrap_err();
     assert!(problem.to_string().contains("optim.learning_rate"), "{problem}");
+    // What was changed while it went on is part of it.
+    let changed = || pair(&[("optim.learning_rate", "1e-4")]);
+    race.change(changed()).unwrap();
+    let saved = wait(race.bundle("note")).unwrap();
+    run(&Device::cpu(), changed()).restore(&saved).unwrap();
+    assert!(run(&Device::cpu(), pair(&[])).restore(&saved).is_err());
 }
 
 #[test]
