@@ -65,6 +65,11 @@ macro_rules! each_section {
 /// What can change while learners train: from the next step on.
 const LIVE: [&str; 2] = [ObjectiveSection::SECTION, OptimSection::SECTION];
 
+/// What may be changed when a run is resumed: nothing that the steps already made would have depended on. The number of
+/// steps only grows, and the schedule is spread over the new one from there on.
+pub const CHANGEABLE: [&str; 7] =
+    ["run.steps", "run.epochs", "run.log_every", "run.save_every", "run.keep", "run.eval_every", "run.device"];
+
 /// Defaults of the page where they differ: it brings its own model and data, counts what it cannot use, trains all weights
 /// of a small model for a few steps that one can watch, and has no files to save to.
 const PAGE: &str = r#"
@@ -153,6 +158,15 @@ impl Config {
         let apart =
             |config: &Self| Self { objective: self.objective.clone(), optim: self.optim.clone(), ..config.clone() };
         apart(other) != *self
+    }
+
+    /// Keys of another value in `other`, as `section.key`, with the value here and the value there in words.
+    pub fn differences(&self, other: &Self) -> Vec<(String, String, String)> {
+        let said = |value: Option<Value>| value.map_or("not set".to_string(), |value| value.to_string());
+        let both = self.values().into_iter().zip(other.values());
+        both.filter(|((_, _, here), (_, _, there))| here != there)
+            .map(|((name, _, here), (_, _, there))| (name, said(here), said(there)))
+            .collect()
     }
 
     /// Every key as `section.key` with its value, `None` where it is not set.

@@ -62,6 +62,7 @@
 mod config;
 mod data;
 mod device;
+mod digest;
 mod error;
 mod eval;
 mod export;
@@ -94,7 +95,7 @@ pub use train::session::Session;
 
 /// What configurations are made of, and what is known of each key.
 pub mod configuration {
-    pub use crate::config::{AdapterKind, ArchitectureSource, Init, ObjectiveSection, schema};
+    pub use crate::config::{AdapterKind, ArchitectureSource, CHANGEABLE, Init, ObjectiveSection, schema};
     pub use crate::loss::objective::TOP_K_MIN;
 }
 
@@ -120,10 +121,11 @@ pub mod events {
 
 /// What a run is made of and leaves.
 pub mod running {
+    pub use crate::digest::{Digest, Digester};
     pub use crate::train::checkpoint::{Checkpoint, NamedFile};
     pub use crate::train::estimate::Estimate;
     pub use crate::train::prepare::base;
-    pub use crate::train::run::{About, OTHER_DATA};
+    pub use crate::train::run::{About, OTHER_RUN, Origin};
 }
 
 /// What was learned, as files that other programs load.
@@ -135,7 +137,7 @@ pub mod result {
 /// Loss of a model on text.
 pub mod perplexity {
     pub use crate::data::{WINDOW, windows};
-    pub use crate::eval::perplexity::{first_tokens, knowing_nothing, rows, score};
+    pub use crate::eval::perplexity::{Watch, first_tokens, knowing_nothing, rows, rows_until, score};
 }
 
 /// An objective on logits that already exist.

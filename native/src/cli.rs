@@ -76,7 +76,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Go on with the interrupted run in --out, from its last checkpoint. A configuration given again must be the run's
-    /// own.
+    /// own, but for what can change: more steps, how often something is logged, saved and measured, and the device.
     #[arg(long, requires = "out")]
     pub resume: bool,
 }

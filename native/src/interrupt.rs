@@ -1,5 +1,5 @@
-//! Ctrl-C and what else asks a process to stop: the first time a run stops after the step under way and saves a checkpoint,
-//! the second time the process ends at once.
+//! Ctrl-C and what else asks a process to stop: the first time a run stops after the step under way or in the middle of an
+//! evaluation, and saves a checkpoint; the second time the process ends at once.
 //!
 //! The C library's `signal` is all that is needed, and every platform with a terminal has it.
 

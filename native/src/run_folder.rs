@@ -1,31 +1,36 @@
 //! The folder of a run and everything in it.
 //!
 //! ```text
-//! config.toml      resolved configuration
+//! config.toml      resolved configuration, and digests of what the run began with
 //! metrics.jsonl    a line a logged step
 //! summary.json     what came out, written at the end (and `retention` within it)
 //! landscape.json   entropy-by-probability maps before and after
-//! checkpoints/     step-00000100/ ...: complete or absent, the newest few kept
+//! checkpoints/     step-00000100/ ...: complete or absent, the newest few kept; each with a record of what the files above
+//!                  held then, so that whatever happens to them, a resumed run leaves what an uninterrupted one does
 //! adapter/ or model/
 //! baseline/        metrics.jsonl and landscape.json of the baseline, where one was trained
 //! report.html
 //! ```
 //!
 //! A killed process at any moment leaves a folder that `--resume` goes on with, or that counts as empty. One process writes a
-//! run at a time.
+//! run at a time. Where the folder, or one of those that are written to, is moved or removed meanwhile, the next write says so
+//! and ends the run.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use temper_engine::events::{Evaluated, Finished, Landscape, Phase, Started, StepMetrics};
+use temper_engine::host::Folder;
+use temper_engine::running::{Digest, Digester};
 use temper_engine::{Config, Error, Evaluation, Result};
 
-use crate::files::{io_error, is_partial, remove_partial, write_atomically, write_folder_with, write_new};
+use crate::files::{OsFolder, io_error, is_partial, remove_partial, write_atomically, write_folder_with, write_new};
 use crate::memory::Memory;
+use crate::place::{Place, is_at, path_of};
+use crate::run_config::RunConfig;
 
 /// Locked by the process that writes the run, whose number it holds.
 const LOCK: &str = ".lock";
@@ -36,6 +41,10 @@ const EVALUATIONS: &str = "evaluations.json";
 const LANDSCAPE: &str = "landscape.json";
 const CHECKPOINTS: &str = "checkpoints";
 const REPORT: &str = "report.html";
+/// In a checkpoint: what the run had written by then.
+const RECORD: &str = "record.json";
+/// In a checkpoint: the engine's own description of it.
+const STATE: &str = "state.json";
 
 /// Which of the two trainings of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +129,7 @@ impl Landscapes {
     }
 }
 
-/// `evaluations.json`: what was measured so far, kept because a resumed run does not measure the start again.
+/// `evaluations.json`: what was measured so far.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluations {
     /// Before training.
@@ -135,7 +144,7 @@ pub struct Evaluations {
 }
 
 impl Evaluations {
-    /// Keeps an evaluation; one that a resumed run repeats replaces the first.
+    /// Keeps an evaluation; one that is repeated replaces the first.
     pub fn record(&mut self, evaluated: &Evaluated) {
         let measured = Measured { target: evaluated.target, general: evaluated.general };
         match evaluated.phase {
@@ -194,7 +203,7 @@ impl RunFolder {
         }
         let checkpoints = path.join(CHECKPOINTS);
         fs::create_dir_all(&checkpoints).map_err(|error| io_error(&checkpoints, &error))?;
-        let run = Self { path: path.to_path_buf(), lock: Some(lock(path)?) };
+        let run = Self { path: path.to_path_buf(), lock: Some(lock(path, &checkpoints)?) };
         // Another process may have begun and ended between the look and the lock.
         if path.join(CONFIG).exists() {
             return Err(refuse("already holds a run; go on with it (--resume) or choose another folder"));
@@ -223,7 +232,9 @@ impl RunFolder {
             let problem = format!("{}: holds no run to go on with ({CONFIG} is missing)", path.display());
             return Err(Error::Config { problems: vec![problem] });
         }
-        let run = Self { path: path.to_path_buf(), lock: Some(lock(path)?) };
+        let checkpoints = path.join(CHECKPOINTS);
+        fs::create_dir_all(&checkpoints).map_err(|error| io_error(&checkpoints, &error))?;
+        let run = Self { path: path.to_path_buf(), lock: Some(lock(path, &checkpoints)?) };
         for folder in [run.path.clone(), run.checkpoints_path(), run.part(Part::Baseline)] {
             remove_partial(&folder);
         }
@@ -245,6 +256,36 @@ impl RunFolder {
         Config::parse(&text, &path.display().to_string(), &[])
     }
 
+    /// What the run began with and how it goes on.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Config`] where the file was edited, which names what differs from the newest checkpoint.
+    pub fn run_config(&self) -> Result<RunConfig> {
+        let path = self.path.join(CONFIG);
+        let text = fs::read(&path).map_err(|error| io_error(&path, &error))?;
+        RunConfig::parse(&String::from_utf8_lossy(&text), &path.display().to_string(), || {
+            let (_, newest) = self.checkpoints().pop()?;
+            let state: serde_json::Value = serde_json::from_slice(&fs::read(newest.join(STATE)).ok()?).ok()?;
+            Config::parse(state["progress"]["config"].as_str()?, "the checkpoint", &[]).ok()
+        })
+    }
+
+    /// Writes what the run began with and how it goes on, which makes the folder that of a run.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write_run_config(&self, config: &RunConfig) -> Result<()> {
+        self.guarded(|| write_atomically(&self.path.join(CONFIG), |w| w.write_all(config.to_text().as_bytes())))
+    }
+
+    /// Writes, where all is still in its place, and says what is gone where it is not.
+    fn guarded<T>(&self, write: impl FnOnce() -> Result<T>) -> Result<T> {
+        let in_place = || self.lock.as_ref().map_or(Ok(()), |lock| lock.in_place());
+        in_place()?;
+        // It may also go while it is written to.
+        write().map_err(|error| in_place().err().unwrap_or(error))
+    }
+
     fn part(&self, part: Part) -> PathBuf {
         match part {
             Part::Main => self.path.clone(),
@@ -252,54 +293,61 @@ impl RunFolder {
         }
     }
 
-    /// Opens `metrics.jsonl` for appending. Lines of steps after `done` are dropped first: a run that is resumed from a
-    /// checkpoint does those steps again, and no step may be in the file twice. A new run has `done` 0.
+    /// Opens `metrics.jsonl` for appending, and says what is wrong with it. Lines of steps after `done` are dropped first: a run
+    /// that is resumed from a checkpoint does those steps again, and no step may be in the file twice. `written` is what the
+    /// checkpoint knows of the lines up to there. A new run has `done` 0.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn metrics(&self, part: Part, done: u64) -> Result<Metrics> {
+    pub fn metrics(&self, part: Part, done: u64, written: Prefix) -> Result<(Metrics, Vec<String>)> {
         let folder = self.part(part);
-        fs::create_dir_all(&folder).map_err(|error| io_error(&folder, &error))?;
         let path = folder.join(METRICS);
-        let attempt = || -> io::Result<File> {
+        let mut digester = Digester::default();
+        let mut warnings = Vec::new();
+        let mut attempt = || -> io::Result<File> {
+            fs::create_dir_all(&folder)?;
             let text = match fs::read(&path) {
                 Ok(text) => text,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
                 Err(error) => return Err(error),
             };
-            let keep = kept_length(&text, done);
+            let lines = Lines::of(&text);
+            let keep = lines.length_until(done);
+            digester.add(&text[..keep]);
+            warnings.extend(lines.warnings(&path));
+            if warnings.is_empty() && Prefix::of(&digester) != written {
+                warnings.push(format!(
+                    "{}: is not what was written up to step {done}: lines were changed, or are missing; the curves show what is \
+                     there",
+                    path.display()
+                ));
+            }
             let file = OpenOptions::new().create(true).append(true).open(&path)?;
-            if keep < text.len() as u64 {
-                file.set_len(keep)?;
+            if keep < text.len() {
+                file.set_len(keep as u64)?;
             }
             Ok(file)
         };
-        let file = attempt().map_err(|error| io_error(&path, &error))?;
-        Ok(Metrics { file, path })
+        let file = self.guarded(|| attempt().map_err(|error| io_error(&path, &error)))?;
+        let place = Place::open(&path)?;
+        Ok((Metrics { run: self.clone(), file, place, path, digester }, warnings))
     }
 
-    /// All lines of `metrics.jsonl`; an incomplete last line, which a killed process can leave, is left out.
+    /// The steps of `metrics.jsonl`, and a warning for each line that is none. An incomplete last line, which a killed process
+    /// can leave, is left out.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] for any other line that is not a step.
-    pub fn read_metrics(&self, part: Part) -> Result<Vec<StepMetrics>> {
+    /// [`Error::Io`].
+    pub fn read_metrics(&self, part: Part) -> Result<(Vec<StepMetrics>, Vec<String>)> {
         let path = self.part(part).join(METRICS);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(io_error(&path, &error)),
-        };
-        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-        complete
-            .lines()
-            .enumerate()
-            .map(|(index, line)| {
-                serde_json::from_str(line).map_err(|error| Error::Format {
-                    file: path.display().to_string(),
-                    problem: format!("line {}: {error}", index + 1),
-                })
-            })
-            .collect()
+        match fs::read(&path) {
+            Ok(text) => {
+                let lines = Lines::of(&text);
+                Ok((lines.steps(), lines.warnings(&path)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((Vec::new(), Vec::new())),
+            Err(error) => Err(io_error(&path, &error)),
+        }
     }
 
     /// Writes `summary.json`.
@@ -307,9 +355,11 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Io`].
     pub fn write_summary(&self, summary: &Summary) -> Result<()> {
-        write_atomically(&self.path.join(SUMMARY), |w| {
-            serde_json::to_writer_pretty(&mut *w, summary)?;
-            w.write_all(b"\n")
+        self.guarded(|| {
+            write_atomically(&self.path.join(SUMMARY), |w| {
+                serde_json::to_writer_pretty(&mut *w, summary)?;
+                w.write_all(b"\n")
+            })
         })
     }
 
@@ -318,18 +368,12 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Io`].
     pub fn write_evaluations(&self, part: Part, evaluations: &Evaluations) -> Result<()> {
-        write_atomically(&self.part(part).join(EVALUATIONS), |w| {
-            serde_json::to_writer_pretty(&mut *w, evaluations)?;
-            w.write_all(b"\n")
+        self.guarded(|| {
+            write_atomically(&self.part(part).join(EVALUATIONS), |w| {
+                serde_json::to_writer_pretty(&mut *w, evaluations)?;
+                w.write_all(b"\n")
+            })
         })
-    }
-
-    /// Reads `evaluations.json`; nothing measured where there is none.
-    ///
-    /// # Errors
-    /// [`Error::Io`] or [`Error::Format`].
-    pub fn read_evaluations(&self, part: Part) -> Result<Evaluations> {
-        Ok(read_json(&self.part(part).join(EVALUATIONS))?.unwrap_or_default())
     }
 
     /// Writes a folder of results, such as `adapter/`, complete or not at all, replacing the one of an earlier attempt.
@@ -343,7 +387,7 @@ impl RunFolder {
         files: &[(String, Vec<u8>)],
         fill: impl FnOnce(&Path) -> io::Result<()>,
     ) -> Result<()> {
-        write_folder_with(&self.path.join(name), files, fill)
+        self.guarded(|| write_folder_with(&self.path.join(name), files, fill))
     }
 
     /// Writes `landscape.json`.
@@ -351,17 +395,8 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Io`].
     pub fn write_landscapes(&self, part: Part, landscapes: &Landscapes) -> Result<()> {
-        let folder = self.part(part);
-        fs::create_dir_all(&folder).map_err(|error| io_error(&folder, &error))?;
-        write_atomically(&folder.join(LANDSCAPE), |w| Ok(serde_json::to_writer(w, landscapes)?))
-    }
-
-    /// Reads `landscape.json`; empty where there is none.
-    ///
-    /// # Errors
-    /// [`Error::Io`] or [`Error::Format`].
-    pub fn read_landscapes(&self, part: Part) -> Result<Landscapes> {
-        Ok(read_json(&self.part(part).join(LANDSCAPE))?.unwrap_or_default())
+        let path = self.part(part).join(LANDSCAPE);
+        self.guarded(|| write_atomically(&path, |w| Ok(serde_json::to_writer(w, landscapes)?)))
     }
 
     /// Writes `report.html` and says where it is.
@@ -370,7 +405,7 @@ impl RunFolder {
     /// [`Error::Io`].
     pub fn write_report(&self, html: &str) -> Result<PathBuf> {
         let path = self.path.join(REPORT);
-        write_atomically(&path, |w| w.write_all(html.as_bytes()))?;
+        self.guarded(|| write_atomically(&path, |w| w.write_all(html.as_bytes())))?;
         Ok(path)
     }
 
@@ -393,6 +428,27 @@ impl RunFolder {
         found
     }
 
+    /// What the run had written when the checkpoint in this folder was made.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where it is missing or was changed.
+    pub fn record(checkpoint: &Path) -> Result<Record> {
+        let broken = |problem: String| Error::Checkpoint { field: RECORD.into(), problem };
+        let file = OsFolder::open(checkpoint)?.open(RECORD)?;
+        let file = file.ok_or_else(|| broken("is missing from the checkpoint".into()))?;
+        let mut bytes = vec![0; file.len() as usize];
+        file.read(0, &mut bytes)?;
+        let unreadable = |error: serde_json::Error| broken(format!("not readable: {error}"));
+        let Vouched { state, digest, record } = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        if digest != Digest::of(&serde_json::to_vec(&(state, &record)).map_err(unreadable)?) {
+            return Err(broken("was changed after it was written; restore it".into()));
+        }
+        match state == digest_of_state(checkpoint) {
+            true => Ok(record),
+            false => Err(broken(format!("belongs to another {STATE}; restore it"))),
+        }
+    }
+
     /// Writes a checkpoint, complete or not at all, and then removes all but the newest `keep` (at least this one). `write`
     /// gives the contents of each of `files`, which may be too large to be held in memory.
     ///
@@ -401,22 +457,74 @@ impl RunFolder {
     pub fn save_checkpoint(
         &self,
         step: u64,
+        record: &Record,
         files: &[&str],
         write: &dyn Fn(&str, &mut dyn Write) -> io::Result<()>,
         keep: usize,
     ) -> Result<PathBuf> {
-        let folder = self.checkpoints_path();
-        fs::create_dir_all(&folder).map_err(|error| io_error(&folder, &error))?;
-        let path = folder.join(format!("step-{step:08}"));
-        write_folder_with(&path, &[], |folder| {
-            files.iter().try_for_each(|name| write_new(&folder.join(name), |out| write(name, out)))
-        })?;
-        let all = self.checkpoints();
-        let old = all.len().saturating_sub(keep.max(1));
-        for (_, path) in all.iter().take(old).filter(|(other, _)| *other != step) {
-            fs::remove_dir_all(path).map_err(|error| io_error(path, &error))?;
-        }
-        Ok(path)
+        let path = self.checkpoints_path().join(format!("step-{step:08}"));
+        self.guarded(|| {
+            write_folder_with(&path, &[], |folder| {
+                files.iter().try_for_each(|name| write_new(&folder.join(name), |out| write(name, out)))?;
+                write_new(&folder.join(RECORD), |out| record.write(digest_of_state(folder), out))
+            })?;
+            let all = self.checkpoints();
+            let old = all.len().saturating_sub(keep.max(1));
+            for (_, path) in all.iter().take(old).filter(|(other, _)| *other != step) {
+                fs::remove_dir_all(path).map_err(|error| io_error(path, &error))?;
+            }
+            Ok(path)
+        })
+    }
+}
+
+/// What a run has written beside its checkpoints, as each of them keeps it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The lines of metrics.
+    pub metrics: Prefix,
+    /// What was measured.
+    pub evaluations: Evaluations,
+    /// Its maps.
+    pub landscapes: Landscapes,
+}
+
+impl Record {
+    fn write(&self, state: Digest, out: &mut dyn Write) -> io::Result<()> {
+        let digest = Digest::of(&serde_json::to_vec(&(state, self))?);
+        Ok(serde_json::to_writer(out, &Vouched { state, digest, record: self })?)
+    }
+}
+
+/// A record with the digest of the state beside it, and that of the JSON of both.
+#[derive(Serialize, Deserialize)]
+struct Vouched<R> {
+    state: Digest,
+    digest: Digest,
+    record: R,
+}
+
+/// Of the engine's part of a checkpoint, which vouches for the rest of it. Where it is missing, the engine says so.
+fn digest_of_state(checkpoint: &Path) -> Digest {
+    Digest::of(&fs::read(checkpoint.join(STATE)).unwrap_or_default())
+}
+
+/// How much was written to a file, and what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefix {
+    bytes: u64,
+    digest: Digest,
+}
+
+impl Prefix {
+    fn of(digester: &Digester) -> Self {
+        Self { bytes: digester.length(), digest: digester.digest() }
+    }
+}
+
+impl Default for Prefix {
+    fn default() -> Self {
+        Self::of(&Digester::default())
     }
 }
 
@@ -433,14 +541,6 @@ impl Reserved {
     /// The folder.
     pub fn folder(&self) -> &RunFolder {
         &self.run
-    }
-
-    /// Writes the resolved configuration, which makes the folder that of a run.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn begin(&self, config: &Config) -> Result<()> {
-        write_atomically(&self.run.path.join(CONFIG), |w| w.write_all(config.to_toml().as_bytes()))
     }
 }
 
@@ -462,13 +562,33 @@ impl Drop for Reserved {
 /// The lock of a run's folder. Its file goes with it; a killed process leaves the file, which then locks nothing.
 #[derive(Debug)]
 struct Lock {
-    _file: File,
+    file: File,
     path: PathBuf,
+    /// The run's folder, and that of its checkpoints.
+    places: [Place; 2],
+}
+
+impl Lock {
+    /// Refuses where a folder is gone, and clears away what was half-written to where it is now.
+    fn in_place(&self) -> Result<()> {
+        let gone = self.places.iter().try_for_each(Place::check);
+        if gone.is_err() {
+            let moved = self.places.iter().filter_map(Place::now);
+            moved.for_each(|folder| {
+                [folder.join("baseline"), folder].iter().for_each(|folder| remove_partial(folder));
+            });
+        }
+        gone
+    }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        // Wherever it is now; another process may have begun a run of that name.
+        let path = path_of(&self.file).or_else(|| is_at(&self.file, &self.path).then(|| self.path.clone()));
+        if let Some(path) = path {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -476,8 +596,9 @@ impl Drop for Lock {
 ///
 /// # Errors
 /// [`Error::Config`] naming the process that has it; [`Error::Io`].
-fn lock(folder: &Path) -> Result<Arc<Lock>> {
+fn lock(folder: &Path, checkpoints: &Path) -> Result<Arc<Lock>> {
     let path = folder.join(LOCK);
+    let places = [Place::open(folder)?, Place::open(checkpoints)?];
     loop {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = file.map_err(|error| io_error(&path, &error))?;
@@ -494,7 +615,7 @@ fn lock(folder: &Path) -> Result<Arc<Lock>> {
             }
             // Some network file systems have no locks: nothing can be promised there, as before.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
-                return Ok(Arc::new(Lock { _file: file, path }));
+                return Ok(Arc::new(Lock { file, path, places }));
             }
             Err(TryLockError::Error(error)) => return Err(io_error(&path, &error)),
         }
@@ -504,69 +625,80 @@ fn lock(folder: &Path) -> Result<Arc<Lock>> {
         }
         let said = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
         said.map_err(|error| io_error(&path, &error))?;
-        return Ok(Arc::new(Lock { _file: file, path }));
+        return Ok(Arc::new(Lock { file, path, places }));
     }
 }
 
-#[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let place = |data: fs::Metadata| (data.dev(), data.ino());
-    file.metadata().map(place).ok() == fs::metadata(path).map(place).ok()
+/// The complete lines of a `metrics.jsonl`, with where each ends, and why those that are no steps are none.
+struct Lines {
+    lines: Vec<(usize, std::result::Result<StepMetrics, String>)>,
 }
 
-/// Elsewhere a file that is open cannot be removed.
-#[cfg(not(unix))]
-fn is_at(_file: &File, _path: &Path) -> bool {
-    true
-}
-
-/// Length of the leading lines that are whole, readable, and of steps up to `done`.
-fn kept_length(text: &[u8], done: u64) -> u64 {
-    #[derive(Deserialize)]
-    struct Step {
-        step: u64,
+impl Lines {
+    fn of(text: &[u8]) -> Self {
+        let mut end = 0;
+        let read = |line: &[u8]| {
+            end += line.len();
+            (end, serde_json::from_slice(line).map_err(|error| error.to_string()))
+        };
+        Self { lines: text.split_inclusive(|byte| *byte == b'\n').filter(|l| l.ends_with(b"\n")).map(read).collect() }
     }
-    let kept = text
-        .split_inclusive(|byte| *byte == b'\n')
-        .take_while(|line| line.ends_with(b"\n") && serde_json::from_slice::<Step>(line).is_ok_and(|s| s.step <= done));
-    kept.map(<[u8]>::len).sum::<usize>() as u64
-}
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    match fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|error| Error::Format { file: path.display().to_string(), problem: error.to_string() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io_error(path, &error)),
+    fn steps(&self) -> Vec<StepMetrics> {
+        self.lines.iter().filter_map(|(_, line)| line.clone().ok()).collect()
+    }
+
+    /// Length of the text until after the last step up to `done`.
+    fn length_until(&self, done: u64) -> usize {
+        let until = |(_, line): &&(usize, _)| matches!(line, Ok(StepMetrics { step, .. }) if *step <= done);
+        self.lines.iter().rfind(until).map_or(0, |(end, _)| *end)
+    }
+
+    fn warnings(&self, path: &Path) -> Vec<String> {
+        let warning = |(index, (_, line)): (usize, &(usize, std::result::Result<StepMetrics, String>))| {
+            let problem = line.as_ref().err()?;
+            Some(format!("{}, line {}: is damaged and left out ({problem})", path.display(), index + 1))
+        };
+        self.lines.iter().enumerate().filter_map(warning).collect()
     }
 }
 
 /// `metrics.jsonl`, open for appending.
 #[derive(Debug)]
 pub struct Metrics {
+    run: RunFolder,
     file: File,
+    place: Place,
     path: PathBuf,
+    digester: Digester,
 }
 
 impl Metrics {
     /// Appends a line, in one write, so that a reader never sees half of one.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`], also where the file is gone.
     pub fn append(&mut self, metrics: &StepMetrics) -> Result<()> {
-        let attempt = || -> io::Result<()> {
-            let mut line = serde_json::to_vec(metrics)?;
-            line.push(b'\n');
-            (&self.file).write_all(&line)
-        };
-        attempt().map_err(|error| io_error(&self.path, &error))
+        let mut line = serde_json::to_vec(metrics).map_err(|error| io_error(&self.path, &error.into()))?;
+        line.push(b'\n');
+        self.run.guarded(|| {
+            self.place.check()?;
+            (&self.file).write_all(&line).map_err(|error| io_error(&self.path, &error))
+        })?;
+        self.digester.add(&line);
+        Ok(())
+    }
+
+    /// What the file holds.
+    pub fn written(&self) -> Prefix {
+        Prefix::of(&self.digester)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use temper_engine::running::Origin;
+
     use super::*;
 
     fn config() -> Config {
@@ -575,8 +707,20 @@ mod tests {
 
     fn created(path: &Path, config: &Config) -> Result<RunFolder> {
         let reserved = RunFolder::reserve(path)?;
-        reserved.begin(config)?;
+        begin(&reserved, config)?;
         Ok(reserved.folder().clone())
+    }
+
+    fn begin(reserved: &Reserved, config: &Config) -> Result<()> {
+        reserved.folder().write_run_config(&RunConfig::new(config.clone(), Origin::default()))
+    }
+
+    fn metrics(run: &RunFolder, part: Part, done: u64) -> Metrics {
+        run.metrics(part, done, Prefix::default()).unwrap().0
+    }
+
+    fn save(run: &RunFolder, step: u64, keep: usize) -> Result<PathBuf> {
+        run.save_checkpoint(step, &Record::default(), &["state.json"], &|_, out| out.write_all(b"{}"), keep)
     }
 
     fn step(step: u64) -> StepMetrics {
@@ -584,7 +728,7 @@ mod tests {
     }
 
     fn steps(run: &RunFolder) -> Vec<u64> {
-        run.read_metrics(Part::Main).unwrap().iter().map(|m| m.step).collect()
+        run.read_metrics(Part::Main).unwrap().0.iter().map(|m| m.step).collect()
     }
 
     #[test]
@@ -616,7 +760,7 @@ mod tests {
         };
         let reserved = RunFolder::reserve(&path).unwrap();
         taken(RunFolder::reserve(&path).map(|reserved| reserved.folder().clone()));
-        reserved.begin(&config()).unwrap();
+        begin(&reserved, &config()).unwrap();
         taken(RunFolder::open(&path));
         assert!(RunFolder::look_into(&path).is_ok(), "who only reads need not wait");
         drop(reserved);
@@ -659,13 +803,13 @@ mod tests {
     fn resuming_drops_the_lines_of_steps_that_are_done_again() {
         let base = tempfile::tempdir().unwrap();
         let run = created(&base.path().join("a"), &config()).unwrap();
-        let mut metrics = run.metrics(Part::Main, 0).unwrap();
-        (1..=5).for_each(|s| metrics.append(&step(s)).unwrap());
-        drop(metrics);
-        let mut metrics = run.metrics(Part::Main, 3).unwrap();
-        metrics.append(&step(4)).unwrap();
+        let mut lines = metrics(&run, Part::Main, 0);
+        (1..=5).for_each(|s| lines.append(&step(s)).unwrap());
+        drop(lines);
+        let mut lines = metrics(&run, Part::Main, 3);
+        lines.append(&step(4)).unwrap();
         assert_eq!(steps(&run), [1, 2, 3, 4]);
-        run.metrics(Part::Baseline, 0).unwrap().append(&step(1)).unwrap();
+        metrics(&run, Part::Baseline, 0).append(&step(1)).unwrap();
         assert_eq!(steps(&run), [1, 2, 3, 4], "the baseline has its own file");
     }
 
@@ -673,13 +817,13 @@ mod tests {
     fn a_line_cut_short_by_a_kill_is_neither_read_nor_appended_to() {
         let base = tempfile::tempdir().unwrap();
         let run = created(&base.path().join("a"), &config()).unwrap();
-        run.metrics(Part::Main, 0).unwrap().append(&step(1)).unwrap();
+        metrics(&run, Part::Main, 0).append(&step(1)).unwrap();
         let path = run.path().join(METRICS);
         let mut text = fs::read_to_string(&path).unwrap();
         text.push_str("{\"step\":2,\"lo");
         fs::write(&path, text).unwrap();
         assert_eq!(steps(&run), [1]);
-        run.metrics(Part::Main, 2).unwrap().append(&step(2)).unwrap();
+        metrics(&run, Part::Main, 2).append(&step(2)).unwrap();
         assert_eq!(steps(&run), [1, 2]);
     }
 
@@ -689,7 +833,7 @@ mod tests {
         let path = base.path().join("a");
         let run = created(&path, &config()).unwrap();
         for step in [9, 10, 100, 200] {
-            run.save_checkpoint(step, &["state.json"], &|_, out| out.write_all(b"{}"), 2).unwrap();
+            save(&run, step, 2).unwrap();
         }
         fs::create_dir(path.join("checkpoints/.partial-300")).unwrap();
         drop(run);
@@ -697,12 +841,13 @@ mod tests {
         let found: Vec<_> = run.checkpoints().into_iter().map(|(step, _)| step).collect();
         assert_eq!(found, [100, 200]);
         assert!(!path.join("checkpoints/.partial-300").exists());
-        run.save_checkpoint(150, &["state.json"], &|_, out| out.write_all(b"{}"), 1).unwrap();
+        save(&run, 150, 1).unwrap();
         assert!(run.checkpoints().iter().any(|(step, _)| *step == 150), "the one just written is never removed");
 
         let infinite = || Error::NonFinite { tensor: "w".into(), row: 1, step: Some(200) };
         let failed = run.save_checkpoint(
             200,
+            &Record::default(),
             &["state.json"],
             &|_, out| {
                 out.write_all(b"{")?;
@@ -715,14 +860,137 @@ mod tests {
     }
 
     #[test]
-    fn landscapes_read_back() {
+    fn a_damaged_line_is_named_and_the_others_stay() {
         let base = tempfile::tempdir().unwrap();
         let run = created(&base.path().join("a"), &config()).unwrap();
-        let landscapes = Landscapes { before: Some(Landscape::default()), after: None };
-        run.write_landscapes(Part::Baseline, &landscapes).unwrap();
-        assert_eq!(run.read_landscapes(Part::Baseline).unwrap(), landscapes);
-        assert_eq!(run.read_landscapes(Part::Main).unwrap(), Landscapes::default());
-        fs::write(run.path().join(LANDSCAPE), "{").unwrap();
-        assert!(matches!(run.read_landscapes(Part::Main), Err(Error::Format { .. })));
+        let mut lines = metrics(&run, Part::Main, 0);
+        (1..=5).for_each(|s| lines.append(&step(s)).unwrap());
+        let written = lines.written();
+        drop(lines);
+        let path = run.path().join(METRICS);
+        let text = fs::read(&path).unwrap();
+        assert_eq!(run.metrics(Part::Main, 5, written).unwrap().1, [""; 0]);
+        let damaged = |line: usize, with: &[u8]| {
+            let mut lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+            lines[line - 1] = with;
+            fs::write(&path, lines.concat()).unwrap();
+        };
+        damaged(2, b"{\"step\":2,\xff\n");
+        let named = |warnings: Vec<String>| {
+            assert!(warnings.len() == 1 && warnings[0].contains("metrics.jsonl, line 2: is damaged"), "{warnings:?}");
+        };
+        named(run.read_metrics(Part::Main).unwrap().1);
+        assert_eq!(steps(&run), [1, 3, 4, 5]);
+        named(run.metrics(Part::Main, 4, written).unwrap().1);
+        assert_eq!(steps(&run), [1, 3, 4]);
+        // Readable, and not what was written: a number was changed, or a line is missing.
+        for with in [&b"{}"[..], b""] {
+            damaged(2, if with.is_empty() { with } else { &text[..text.len() / 5] });
+            let (_, warnings) = run.metrics(Part::Main, 5, written).unwrap();
+            assert!(warnings.len() == 1 && warnings[0].contains("metrics.jsonl"), "{warnings:?}");
+        }
+        let changed = String::from_utf8(text.clone()).unwrap().replace("\"loss\":0.5", "\"loss\":0.25");
+        fs::write(&path, changed).unwrap();
+        let (_, warnings) = run.metrics(Part::Main, 5, written).unwrap();
+        assert!(warnings[0].contains("not what was written up to step 5"), "{warnings:?}");
+    }
+
+    /// Numbers that need all their digits, so that a reader which rounds is found out.
+    #[test]
+    fn what_was_measured_survives_its_file_to_the_bit_and_a_changed_record_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let run = created(&base.path().join("a"), &config()).unwrap();
+        let mut state = 1_u64;
+        let mut number = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            f64::from_bits((state >> 12) | 0x3FF0_0000_0000_0000) * 10_f64.powi((state >> 58) as i32 - 32)
+        };
+        let mut record = Record::default();
+        for step in 0..200 {
+            let mut set = || Some(Evaluation { loss: number(), perplexity: number(), tokens: step });
+            let evaluated = Evaluated { phase: Phase::During, step, target: set(), general: set() };
+            record.evaluations.record(&evaluated);
+        }
+        let mut landscape = Landscape::default();
+        landscape.gate_sums.iter_mut().for_each(|sum| *sum = number());
+        record.landscapes = Landscapes { before: Some(landscape), after: None };
+        let path = run.save_checkpoint(3, &record, &[], &|_, _| Ok(()), 1).unwrap();
+        assert_eq!(RunFolder::record(&path).unwrap(), record);
+
+        let file = path.join(RECORD);
+        let text = fs::read(&file).unwrap();
+        for at in (0..text.len()).step_by(997) {
+            let mut other = text.clone();
+            other[at] ^= 1;
+            fs::write(&file, other).unwrap();
+            let refused = RunFolder::record(&path).unwrap_err();
+            assert!(refused.is_bad_input() && refused.to_string().contains(RECORD), "byte {at}: {refused}");
+        }
+        let other = run.save_checkpoint(4, &Record::default(), &[STATE], &|_, out| out.write_all(b"{}"), 2).unwrap();
+        fs::copy(other.join(RECORD), &file).unwrap();
+        assert!(RunFolder::record(&path).unwrap_err().to_string().contains("belongs to another state.json"));
+        fs::remove_file(&file).unwrap();
+        assert!(RunFolder::record(&path).unwrap_err().to_string().contains("missing"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_is_moved_or_removed_is_noticed_at_the_next_write_and_nothing_half_is_left() {
+        let base = tempfile::tempdir().unwrap();
+        let gone = |error: Error, what: &Path| {
+            let message = error.to_string();
+            assert!(!error.is_bad_input() && message.contains("is gone"), "{message}");
+            assert!(message.starts_with(&what.display().to_string()), "{message}");
+        };
+        let summary = |run: &RunFolder| run.write_evaluations(Part::Main, &Evaluations::default());
+        for (what, elsewhere) in [("", "moved"), (CHECKPOINTS, "moved-checkpoints"), (METRICS, "moved-metrics")] {
+            let path = base.path().join(format!("run-{elsewhere}"));
+            let elsewhere = base.path().join(elsewhere);
+            let run = created(&path, &config()).unwrap();
+            let mut lines = metrics(&run, Part::Main, 0);
+            lines.append(&step(1)).unwrap();
+            save(&run, 1, 1).unwrap();
+            let moved = if what.is_empty() { path.clone() } else { path.join(what) };
+            fs::rename(&moved, &elsewhere).unwrap();
+            gone(lines.append(&step(2)).unwrap_err(), &moved);
+            if what != METRICS {
+                gone(summary(&run).unwrap_err(), &moved);
+                gone(save(&run, 2, 1).unwrap_err(), &moved);
+                assert!(!moved.exists(), "nothing is made anew where it was");
+            }
+            drop((lines, run));
+            if what.is_empty() {
+                let run = RunFolder::open(&elsewhere).unwrap();
+                assert_eq!((steps(&run), run.checkpoints().len()), (vec![1], 1));
+                let mut names: Vec<_> =
+                    fs::read_dir(&elsewhere).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+                names.sort();
+                assert_eq!(names, [LOCK, CHECKPOINTS, CONFIG, METRICS]);
+            }
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_half_written_when_a_folder_is_moved_is_cleared_away_where_it_is_now() {
+        let base = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (base.path().join("a"), base.path().join("b"));
+        let run = created(&path, &config()).unwrap();
+        let failed = run.save_checkpoint(
+            1,
+            &Record::default(),
+            &["one", "two"],
+            &|name, out| {
+                if name == "one" {
+                    fs::rename(&path, &elsewhere)?;
+                }
+                out.write_all(b"x")
+            },
+            1,
+        );
+        assert!(failed.unwrap_err().to_string().contains("is gone"));
+        drop(run);
+        let left: Vec<_> = fs::read_dir(elsewhere.join(CHECKPOINTS)).unwrap().collect();
+        assert!(left.is_empty() && !path.exists() && !elsewhere.join(LOCK).exists(), "{left:?}");
     }
 }

@@ -321,7 +321,12 @@ impl Place {
     }
 
     fn resume(&self, out: &str) -> Ran {
-        line(&format!("train --resume --out {}", self.text(out)))
+        self.resume_with(out, &[])
+    }
+
+    fn resume_with(&self, out: &str, set: &[&str]) -> Ran {
+        let set: String = set.iter().map(|set| format!(" --set {set}")).collect();
+        line(&format!("train --resume --out {}{set}", self.text(out)))
     }
 
     fn json(&self, name: &str) -> Value {
@@ -828,7 +833,8 @@ fn a_run_is_not_resumed_on_other_data_or_with_another_configuration() {
         temper(args)
     };
     again(&[]).ok();
-    again(&["run.steps=20"]).fails(2, &["steps = 10", "steps = 20", "another folder"]);
+    again(&["run.seed=20"]).fails(2, &["run.seed = 7", "not 20", "another folder"]);
+    place.resume_with("out", &["optim.learning_rate=1e-3"]).fails(2, &["optim.learning_rate = 0.005", "not 0.001"]);
     let data = fs::read_to_string(place.path("train.jsonl")).unwrap();
     place.write("train.jsonl", &data.replace("What is 0", "What's 0"));
     place.resume("out").fails(2, &["other training data"]);
@@ -837,20 +843,207 @@ fn a_run_is_not_resumed_on_other_data_or_with_another_configuration() {
 }
 
 #[test]
+fn a_run_is_not_resumed_on_other_weights_or_other_sets() {
+    let place = Place::new();
+    place.train("out", &[]).ok();
+    let result = place.result("out");
+    let weights = "model/model.safetensors";
+    let mut bytes = fs::read(place.path(weights)).unwrap();
+    let last = bytes.len() - 3;
+    bytes[last] ^= 1;
+    let described = fs::read_to_string(place.path("model/config.json")).unwrap();
+    let (target, general) = ("target.jsonl", "general.txt");
+    let text = |name: &str| fs::read_to_string(place.path(name)).unwrap();
+    let epsilon = described.replace("\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": 2e-05");
+    assert_ne!(epsilon, described);
+    for (name, other, words) in [
+        (weights, bytes, "holds other weights"),
+        ("model/config.json", epsilon.into_bytes(), "describes the model otherwise"),
+        (target, text(target).replace("What", "what").into_bytes(), "another target set"),
+        (general, text(general).replace("rained", "snowed").into_bytes(), "another general set"),
+    ] {
+        let own = fs::read(place.path(name)).unwrap();
+        fs::write(place.path(name), other).unwrap();
+        let file = if name.starts_with("model/") { "model" } else { name };
+        place.resume("out").fails(2, &[words, &place.text(file), "restore that"]);
+        fs::write(place.path(name), own).unwrap();
+    }
+    place.resume("out").ok();
+    assert_eq!(place.result("out"), result);
+}
+
+#[test]
+fn an_edited_configuration_is_refused_with_the_key_and_both_values() {
+    let place = Place::new();
+    place.train("out", &[]).ok();
+    let path = place.path("out/config.toml");
+    let own = fs::read_to_string(&path).unwrap();
+    for (from, to, words) in [
+        ("learning_rate = 0.005", "learning_rate = 0.01", "optim.learning_rate was 0.005, and now is 0.01"),
+        ("method = \"eaft\"", "method = \"sft\"", "objective.method was \"eaft\", and now is \"sft\""),
+        ("alpha = 8.0", "alpha = 9.0", "adapter.alpha was 8.0, and now is 9.0"),
+        ("dropout = 0.0", "dropout = 0.1", "adapter.dropout was 0.0, and now is 0.1"),
+        ("steps = 10", "steps = 20", "run.steps was 10, and now is 20"),
+        ("seed = 7", "seed = 8", "run.seed was 7, and now is 8"),
+    ] {
+        assert!(own.contains(from), "{from} in {own}");
+        fs::write(&path, own.replace(from, to)).unwrap();
+        place.resume("out").fails(2, &[words, "config.toml", "restore it", "--set"]);
+    }
+    // A configuration without its digests, as an older version wrote it.
+    let old: String = own.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+    fs::write(&path, old).unwrap();
+    place.resume("out").fails(2, &["older version", "begin a new run"]);
+    fs::write(&path, own).unwrap();
+    place.resume("out").ok();
+}
+
+#[test]
+fn what_may_change_when_a_run_goes_on_changes_and_is_written_down() {
+    let place = Place::new();
+    place.train("out", &[]).ok();
+    let ten = place.metrics("out");
+    let ran = place.resume_with("out", &["run.steps=14", "run.save_every=3"]).ok();
+    assert!(ran.stderr.contains("changed    at step 10: run.steps from 10 to 14"), "{}", ran.stderr);
+    let steps = |out: &str| place.metrics(out).iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(steps("out"), (1..=14).collect::<Vec<_>>());
+    assert_eq!(place.metrics("out")[..10], ten, "what was done stays");
+    assert_eq!(place.names("out/checkpoints"), ["step-00000012", "step-00000014"]);
+    let history = place.json("out/evaluations.json")["history"].clone();
+    assert_eq!(history.as_array().unwrap().len(), 2, "before, and after the last step: {history}");
+    let config = fs::read_to_string(place.path("out/config.toml")).unwrap();
+    assert!(config.contains("# at step 10: run.steps from 10 to 14\n# at step 10: run.save_every from 4 to 3\n"));
+    assert!(config.contains("steps = 14\n") && config.contains("save_every = 3\n"), "{config}");
+
+    // It is that run's now.
+    let result = place.result("out");
+    place.resume("out").ok();
+    assert_eq!(place.result("out"), result);
+    assert_eq!(fs::read_to_string(place.path("out/config.toml")).unwrap(), config);
+    place.resume_with("out", &["run.steps=12"]).fails(2, &["at step 14 of 14", "12 steps", "only become more"]);
+    assert_eq!(fs::read_to_string(place.path("out/config.toml")).unwrap(), config, "what is refused changes nothing");
+}
+
+#[test]
+fn a_damaged_line_of_metrics_is_named_and_the_others_are_kept() {
+    let place = Place::new();
+    place.train("out", &[]).ok();
+    let result = place.result("out");
+    let path = place.path("out/metrics.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    // A last line that a kill cut off is nobody's fault.
+    fs::write(&path, text.clone() + "{\"step\":11,\"lo").unwrap();
+    let ran = place.resume("out").ok();
+    assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    // A line that is readable and not what was written.
+    fs::write(&path, text.replace("\"step\":2,", "\"step\":3,")).unwrap();
+    let ran = place.resume("out").ok();
+    assert!(ran.stderr.contains("is not what was written up to step 10"), "{}", ran.stderr);
+    // One that is not readable.
+    let third = text.lines().nth(2).unwrap();
+    fs::write(&path, text.replace(third, &third[..third.len() / 2])).unwrap();
+    fs::remove_dir_all(place.path("out/checkpoints/step-00000010")).unwrap();
+    let ran = place.resume("out").ok();
+    let warning = format!("warning: {}, line 3: is damaged and left out", path.display());
+    assert_eq!(ran.stderr.matches(&warning).count(), 2, "when it goes on, and in the report: {}", ran.stderr);
+    let (metrics, weights) = place.result("out");
+    let kept: Vec<Value> = result.0.iter().filter(|line| line["step"] != 3).cloned().collect();
+    assert_eq!((metrics, weights), (kept, result.1));
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 10, "nothing is thrown away");
+}
+
+/// Ends a process as a scheduler does, and says after how long it was over.
+#[cfg(unix)]
+fn terminate(child: Child) -> (Ran, Duration) {
+    let begin = Instant::now();
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let ran = wait(child);
+    (ran, begin.elapsed())
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_told_to_stop_in_its_first_evaluation_stops_within_a_second_and_goes_on_to_the_same_bits() {
+    let place = Place::new();
+    let text = "It rained all night, and in the morning the river had left its bed.\n";
+    place.write("general.txt", &text.repeat(4000));
+    let begin = Instant::now();
+    place.train("whole", &["run.steps=2"]).ok();
+    let whole = begin.elapsed();
+    assert!(whole > Duration::from_secs(3), "an evaluation that takes long: {whole:?}");
+    let mut child = program();
+    child.args(place.arguments("stopped", &["run.steps=2"])).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = child.spawn().unwrap();
+    while !place.path("stopped/metrics.jsonl").exists() {
+        sleep(Duration::from_millis(2));
+    }
+    sleep(Duration::from_millis(200));
+    let (ran, took) = terminate(child);
+    assert_eq!(ran.code, Some(130), "{}", ran.stderr);
+    assert!(took < Duration::from_secs(1), "it took {took:?}");
+    assert!(!place.path("stopped/evaluations.json").exists(), "it was in the middle of it");
+    place.resume("stopped").ok();
+    assert!(place.result("stopped") == place.result("whole"));
+    for file in ["evaluations.json", "landscape.json"] {
+        let read = |out: &str| fs::read(place.path(&format!("{out}/{file}"))).unwrap();
+        assert!(read("stopped") == read("whole"), "{file}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_whose_folder_is_moved_says_so_and_goes_on_from_where_it_is_now() {
+    let place = Place::new();
+    place.train("whole", &LONG).ok();
+    for (what, elsewhere) in [("", "elsewhere"), ("/checkpoints", "kept"), ("/metrics.jsonl", "lines")] {
+        let child = place.start("out", &LONG, 25);
+        let moved = place.text(&format!("out{what}"));
+        fs::rename(&moved, place.path(elsewhere)).unwrap();
+        let ran = wait(child).fails(1, &[&format!("{moved}: is gone"), "moved or removed"]);
+        if cfg!(target_os = "linux") {
+            assert!(ran.stderr.contains(&place.text(elsewhere)), "{}", ran.stderr);
+        }
+        assert!(!Path::new(&moved).exists(), "nothing is made anew in its place");
+        if !what.is_empty() {
+            fs::rename(place.path(elsewhere), &moved).unwrap();
+            fs::rename(place.path("out"), place.path("elsewhere")).unwrap();
+        }
+        let left = place.names("elsewhere/checkpoints");
+        assert!(left.iter().all(|name| name.starts_with("step-")), "{left:?}");
+        place.resume("elsewhere").ok();
+        assert!(place.result("elsewhere") == place.result("whole"));
+        fs::remove_dir_all(place.path("elsewhere")).unwrap();
+    }
+    // Removed altogether.
+    let child = place.start("out", &LONG, 3);
+    while fs::remove_dir_all(place.path("out")).is_err() {}
+    wait(child).fails(1, &["is gone"]);
+    assert!(!place.path("out").exists());
+}
+
+#[test]
 fn a_damaged_checkpoint_is_named_and_the_one_before_it_serves() {
     let place = Place::new();
     place.train("out", &[]).ok();
     let result = place.result("out");
-    for file in ["trained.safetensors", "optimiser.safetensors", "state.json"] {
+    for file in ["trained.safetensors", "optimiser.safetensors", "state.json", "record.json"] {
         let path = place.path("out/checkpoints/step-00000010").join(file);
         let whole = fs::read(&path).unwrap();
+        let mut other = whole.clone();
+        other[whole.len() - 30] ^= 1;
+        fs::write(&path, other).unwrap();
+        place.resume("out").fails(2, &["step-00000010", file, "the one before"]);
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         place.resume("out").fails(2, &["step-00000010", file, "the one before"]);
         fs::remove_file(&path).unwrap();
         place.resume("out").fails(2, &["step-00000010", file, "missing"]);
         fs::write(&path, &whole).unwrap();
     }
-    fs::remove_dir_all(place.path("out/checkpoints/step-00000010")).unwrap();
+    let checkpoints = place.path("out/checkpoints");
+    fs::rename(checkpoints.join("step-00000010"), checkpoints.join("step-00000009")).unwrap();
+    place.resume("out").fails(2, &["of step 10", "step 9"]);
+    fs::remove_dir_all(checkpoints.join("step-00000009")).unwrap();
     place.resume("out").ok();
     assert_eq!(place.result("out"), result);
 }

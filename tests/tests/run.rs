@@ -1,6 +1,7 @@
 //! A run of one or several learners: what the command drives and the page shows, tested where it can be compared with
 //! training step by step.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use temper_engine::events::{Phase, StepMetrics, StepRows};
 use temper_engine::host::{Clock, MemoryFolder};
 use temper_engine::inside::train::prepare;
 use temper_engine::reading::Loader;
-use temper_engine::running::{About, Checkpoint, NamedFile};
+use temper_engine::running::{About, Checkpoint, Digest, NamedFile};
 use temper_engine::{
     Checkpoints, Config, Device, Document, Error, Event, Host, Learner, Objective, Run, Sets, perplexity, wait,
 };
@@ -19,6 +20,25 @@ use temper_engine::{
 struct Watcher {
     kept: Option<Kept>,
     stop: bool,
+    /// Wants to stop once it was asked so often whether it does.
+    patience: Option<Cell<usize>>,
+}
+
+impl Watcher {
+    fn keeping() -> Self {
+        Self { kept: Some(Kept::default()), ..Self::default() }
+    }
+
+    /// The files of its checkpoint of a step.
+    fn checkpoint(&self, step: u64) -> Vec<NamedFile> {
+        self.kept.as_ref().unwrap().0[&step].clone()
+    }
+}
+
+fn folder(files: &[NamedFile]) -> MemoryFolder {
+    let mut folder = MemoryFolder::new();
+    files.iter().for_each(|(name, bytes)| folder.insert(name, bytes.clone()).unwrap());
+    folder
 }
 
 #[derive(Default)]
@@ -51,7 +71,8 @@ impl Host for Watcher {
     }
 
     fn stop_requested(&self) -> bool {
-        self.stop
+        let left = self.patience.as_ref().map(|left| left.replace(left.get().saturating_sub(1)));
+        self.stop || left == Some(0)
     }
 }
 
@@ -274,7 +295,7 @@ fn one_learner_and_two_tell_the_same_events_in_the_same_order() {
     ];
     for learners in [1, 2] {
         let configs = pair(&EVERY)[..learners].to_vec();
-        let mut host = Watcher { kept: Some(Kept::default()), stop: false };
+        let mut host = Watcher::keeping();
         let mut run = try_run(&Device::cpu(), configs.clone(), documents(), sets()).unwrap();
         assert_eq!(told(&mut run, &mut host), want, "{learners} learners");
 
@@ -292,28 +313,262 @@ fn a_run_that_is_told_to_stop_saves_and_goes_on_from_there_to_the_bit() {
     let whole = &mut try_run(&Device::cpu(), configs(), documents(), sets()).unwrap();
     told(whole, &mut Watcher::default());
 
-    let mut host = Watcher { kept: Some(Kept::default()), stop: false };
+    let mut host = Watcher::keeping();
     let mut stopped = try_run(&Device::cpu(), configs(), documents(), sets()).unwrap();
     while stopped.steps().1 < 4 {
         wait(stopped.next(&mut host)).unwrap();
     }
     host.stop = true;
     let rest = told(&mut stopped, &mut host);
-    assert_eq!(rest, ["rows 4", "evaluated During 4", "saved 4 step-4", "finished 4 true"]);
+    assert_eq!(rest, ["rows 4", "saved 4 step-4", "finished 4 true"], "what was to be measured can wait");
 
-    let mut folder = MemoryFolder::new();
-    for (name, bytes) in host.kept.take().unwrap().0.remove(&4).unwrap() {
-        folder.insert(&name, bytes).unwrap();
-    }
+    let folder = folder(&host.checkpoint(4));
     let mut resumed = try_run(&Device::cpu(), configs(), documents(), sets()).unwrap();
     resumed.resume(&folder).unwrap();
-    let mut host = Watcher { kept: Some(Kept::default()), stop: false };
+    let mut host = Watcher::keeping();
     let on = told(&mut resumed, &mut host);
-    let want = ["started 4", "step 5", "rows 5", "saved 5 step-5", "evaluated After 5", "landscape After"];
-    assert_eq!(on[..6], want);
+    let want = [
+        "started 4",
+        "evaluated During 4",
+        "step 5",
+        "rows 5",
+        "saved 5 step-5",
+        "evaluated After 5",
+        "landscape After",
+    ];
+    assert_eq!(on[..7], want);
     assert_eq!(logits(&mut resumed, 0), logits(whole, 0));
     let refused = run(&Device::cpu(), pair(&EVERY)).resume(&folder).unwrap_err().to_string();
     assert!(refused.contains("this run has 2"), "{refused}");
+}
+
+/// One learner with an adapter that sees every set.
+fn alone(more: &[(&str, &str)]) -> Result<Run, Error> {
+    let set = [&EVERY[..], &[("adapter.kind", "lora"), ("adapter.rank", "4")], more].concat();
+    try_run(&Device::cpu(), vec![config(&set)], documents(), sets())
+}
+
+/// All that a run measures, by its phase and step.
+fn measured(run: &mut Run, host: &mut Watcher) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    while let Some(event) = wait(run.next(host)).unwrap() {
+        match event {
+            Event::Evaluated { learners } => {
+                all.insert(format!("{:?} {}", learners[0].phase, learners[0].step), format!("{learners:?}"))
+            }
+            Event::Landscape { phase, learners } => all.insert(format!("landscape {phase:?}"), format!("{learners:?}")),
+            _ => None,
+        };
+    }
+    all
+}
+
+#[test]
+fn an_evaluation_that_was_due_when_a_run_was_killed_is_made_when_it_goes_on() {
+    let every = [("run.save_every", "2")];
+    let whole = measured(&mut alone(&every).unwrap(), &mut Watcher::keeping());
+    for step in [2, 4] {
+        let mut host = Watcher::keeping();
+        let mut killed = alone(&every).unwrap();
+        let saved = |event: &Option<Event>| matches!(event, Some(Event::Saved { step: of, .. }) if *of == step);
+        while !saved(&wait(killed.next(&mut host)).unwrap()) {}
+        let mut resumed = alone(&every).unwrap();
+        resumed.resume(&folder(&host.checkpoint(step))).unwrap();
+        let found = measured(&mut resumed, &mut Watcher::keeping());
+        assert_eq!(found.get(&format!("During {step}")), whole.get(&format!("During {step}")), "step {step}");
+        assert!(found.iter().all(|(name, what)| whole[name] == *what), "step {step}");
+    }
+}
+
+#[test]
+fn a_run_stops_in_the_middle_of_any_measurement_and_leaves_it_to_whoever_goes_on() {
+    let whole = &mut alone(&[]).unwrap();
+    let all = measured(whole, &mut Watcher::keeping());
+    let mut stopped_at = Vec::new();
+    for patience in 0.. {
+        let mut host = Watcher { patience: Some(Cell::new(patience)), ..Watcher::keeping() };
+        let mut run = alone(&[]).unwrap();
+        let mut found = measured(&mut run, &mut host);
+        let (_, step) = run.steps();
+        let kept = host.kept.take().unwrap().0;
+        let mut resumed = alone(&[]).unwrap();
+        match kept.last_key_value() {
+            Some((of, files)) => {
+                assert_eq!(*of, step, "the step that it stopped at is saved");
+                resumed.resume(&folder(files)).unwrap();
+            }
+            None => {
+                assert_eq!(step, 0);
+                found.clear();
+            }
+        }
+        stopped_at.push((step, found.len()));
+        let over = found == all;
+        found.extend(measured(&mut resumed, &mut Watcher::keeping()));
+        assert_eq!(found, all, "stopped when asked for the {patience}. time");
+        assert_eq!(logits(&mut resumed, 0), logits(whole, 0));
+        if over {
+            break;
+        }
+    }
+    // Before the first step, between two, and after the last one, before all was measured there.
+    for moment in [(0, 0), (2, 2), (4, 3), (5, 4), (5, 5), (5, 6)] {
+        assert!(stopped_at.contains(&moment), "{moment:?} in {stopped_at:?}");
+    }
+}
+
+#[test]
+fn the_wish_to_stop_is_looked_at_before_every_block_and_every_chunk_of_the_head() {
+    struct Asked(Cell<usize>);
+    impl perplexity::Watch for Asked {
+        fn done(&mut self, _done: usize, _of: usize) {}
+
+        fn stop(&self) -> bool {
+            self.0.set(self.0.get() + 1);
+            false
+        }
+    }
+    let mut model = models::tiny("llama", &Device::cpu(), false);
+    // One micro-batch of 600 scored tokens, which the head takes in chunks of 256 at most.
+    let long = Document { tokens: (0..601).map(|t| t % 200).collect(), trained: vec![true; 601], line: 1 };
+    let mut asked = Asked(Cell::new(0));
+    wait(perplexity::rows_until(&mut model, &[long], 20, &mut asked)).unwrap().unwrap();
+    assert_eq!(asked.0.get(), model.arch.layers + 3);
+}
+
+/// The files with another state, vouched for by a digest as if it had been written like that.
+fn with_state(files: &[NamedFile], change: &dyn Fn(&mut serde_json::Value)) -> Vec<NamedFile> {
+    let mut files = files.to_vec();
+    let (_, state) = files.iter_mut().find(|(name, _)| name == "state.json").unwrap();
+    let mut json: serde_json::Value = serde_json::from_slice(state).unwrap();
+    change(&mut json);
+    json["state"] = Digest::default().to_string().into();
+    json["state"] = Digest::of(&serde_json::to_vec(&json).unwrap()).to_string().into();
+    *state = serde_json::to_vec_pretty(&json).unwrap();
+    files
+}
+
+fn checkpoint() -> Vec<NamedFile> {
+    let mut host = Watcher::keeping();
+    told(&mut alone(&[]).unwrap(), &mut host);
+    host.checkpoint(3)
+}
+
+fn refused(run: Result<Run, Error>, files: &[NamedFile]) -> String {
+    let error = run.unwrap().resume(&folder(files)).unwrap_err();
+    assert!(error.is_bad_input(), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn a_checkpoint_with_any_byte_changed_cut_off_or_missing_is_refused() {
+    let files = checkpoint();
+    alone(&[]).unwrap().resume(&folder(&files)).unwrap();
+    for (at, (name, bytes)) in files.iter().enumerate() {
+        let mut other = files.clone();
+        for place in (0..bytes.len()).step_by(bytes.len() / 40 + 1) {
+            other[at].1[place] ^= 4;
+            refused(alone(&[]), &other);
+            other[at].1[place] = bytes[place];
+        }
+        other[at].1.truncate(bytes.len() / 2);
+        assert!(refused(alone(&[]), &other).contains(name), "{name}");
+        other.remove(at);
+        assert!(refused(alone(&[]), &other).contains(&format!("{name}: is missing")), "{name}");
+    }
+    // A file of another checkpoint.
+    let mut host = Watcher::keeping();
+    told(&mut alone(&[]).unwrap(), &mut host);
+    let mut mixed = files.clone();
+    mixed[1] = host.checkpoint(5)[1].clone();
+    assert!(refused(alone(&[]), &mixed).contains("optimiser.safetensors: was changed"));
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_refused_and_says_what_is_other() {
+    let files = checkpoint();
+    for (key, value, words) in [
+        ("optim.learning_rate", "2e-3", "optim.learning_rate = 0.001, and now it is 0.002"),
+        ("objective.method", "sft", "objective.method"),
+        ("adapter.alpha", "3", "adapter.alpha"),
+        ("adapter.dropout", "0.5", "adapter.dropout"),
+        ("run.seed", "1", "seed"),
+        ("run.steps", "4", "at step 3 of 5, and the configuration now has 4 steps"),
+    ] {
+        let problem = refused(alone(&[(key, value)]), &files);
+        assert!(problem.contains(words), "{problem}");
+    }
+    // What earlier steps do not depend on may be other.
+    for (key, value) in [("run.steps", "9"), ("run.log_every", "1"), ("run.keep", "7"), ("run.device", "gpu")] {
+        alone(&[(key, value)]).unwrap().resume(&folder(&files)).unwrap();
+    }
+    let base = models::tiny("llama", &Device::cpu(), true);
+    let mut other = base.clone();
+    other.origin = Digest::of(b"other weights");
+    let set = [&EVERY[..], &[("adapter.kind", "lora"), ("adapter.rank", "4")]].concat();
+    let with = |model| {
+        let config = config(&set);
+        let learner = Learner::new(config.clone(), &config.objective().unwrap(), model).unwrap();
+        Run::new(vec![learner], documents(), Arc::new(sets()), About::default())
+    };
+    with(base).unwrap().resume(&folder(&files)).unwrap();
+    assert!(refused(with(other), &files).contains("other weights"));
+    assert_ne!(models::tiny("qwen2", &Device::cpu(), true).origin, models::tiny("llama", &Device::cpu(), true).origin);
+}
+
+#[test]
+fn a_checkpoint_that_contradicts_itself_is_refused_even_where_its_digests_agree() {
+    let files = checkpoint();
+    alone(&[]).unwrap().resume(&folder(&with_state(&files, &|_| {}))).unwrap();
+    type Change<'a> = &'a dyn Fn(&mut serde_json::Value);
+    let changes: [(Change, &str); 5] = [
+        (&|state| state["step"] = 100.into(), "step 100 of 5"),
+        (&|state| state["seed"] = 1.into(), "seed"),
+        (&|state| state["version"] = 1.into(), "format 1"),
+        (&|state| state["progress"]["cursor"]["index"] = 100.into(), "document 100"),
+        (&|state| state["more"] = 1.into(), "more"),
+    ];
+    for (change, words) in changes {
+        let problem = refused(alone(&[]), &with_state(&files, change));
+        assert!(problem.contains(words), "{problem}");
+    }
+    // Without the moments of one tensor, of all, and with one too many.
+    let name = "optimiser.safetensors";
+    let at = files.iter().position(|(file, _)| file == name).unwrap();
+    let all = safetensors::SafeTensors::deserialize(&files[at].1).unwrap().tensors();
+    let rewritten = |tensors: Vec<(String, safetensors::tensor::TensorView)>| {
+        let bytes = safetensors::serialize(tensors, None).unwrap();
+        let digest = Digest::of(&bytes).to_string();
+        let mut files = with_state(&files, &|state| state["files"][name] = digest.clone().into());
+        files[at].1 = bytes;
+        refused(alone(&[]), &files)
+    };
+    assert!(rewritten(all[1..].to_vec()).contains("not in the checkpoint"));
+    assert!(rewritten(Vec::new()).contains("not in the checkpoint"));
+    let more = ("more".to_string(), all[0].1.clone());
+    assert!(rewritten(all.iter().cloned().chain([more]).collect()).contains("more"));
+}
+
+#[test]
+fn a_saved_run_of_several_with_any_byte_changed_is_refused() {
+    let mut race = run(&Device::cpu(), pair(&[]));
+    lap(&mut race);
+    let saved = wait(race.bundle("note")).unwrap();
+    run(&Device::cpu(), pair(&[])).restore(&saved).unwrap();
+    let mut other = saved.clone();
+    for at in (saved.len() / 100..saved.len()).step_by(saved.len() / 25) {
+        other[at] ^= 1;
+        assert!(run(&Device::cpu(), pair(&[])).restore(&other).is_err(), "byte {at}");
+        other[at] = saved[at];
+    }
+    let problem = run(&Device::cpu(), pair(&[("optim.learning_rate", "1e-4")])).restore(&saved).unwrap_err();
+    assert!(problem.to_string().contains("optim.learning_rate"), "{problem}");
+    // What was changed while it went on is part of it.
+    let changed = || pair(&[("optim.learning_rate", "1e-4")]);
+    race.change(changed()).unwrap();
+    let saved = wait(race.bundle("note")).unwrap();
+    run(&Device::cpu(), changed()).restore(&saved).unwrap();
+    assert!(run(&Device::cpu(), pair(&[])).restore(&saved).is_err());
 }
 
 #[test]

@@ -67,15 +67,7 @@ impl Loader {
     /// Hash of seed, tokens and trained marks: equal only for the same data in the same order. A checkpoint stores it so
     /// that a cursor is never applied to other data.
     pub fn fingerprint(&self) -> u64 {
-        let mut state = mix(self.seed);
-        let mut absorb = |value: u64| state = mix(state.wrapping_mul(GOLDEN) ^ value);
-        for document in &self.documents {
-            absorb(document.tokens.len() as u64);
-            for (token, trained) in document.tokens.iter().zip(&document.trained) {
-                absorb(u64::from(*token) << 1 | u64::from(*trained));
-            }
-        }
-        state
+        fingerprint(&self.documents, self.seed)
     }
 
     /// Goes to a stored place.
@@ -203,6 +195,19 @@ fn step_end(documents: &[Document], order: &[u32], start: usize, budget: usize) 
         used <= budget
     });
     start + fitting.count().max(1)
+}
+
+/// Hash of tokens and trained marks, and of a seed.
+pub fn fingerprint(documents: &[Document], seed: u64) -> u64 {
+    let mut state = mix(seed);
+    let mut absorb = |value: u64| state = mix(state.wrapping_mul(GOLDEN) ^ value);
+    for document in documents {
+        absorb(document.tokens.len() as u64);
+        for (token, trained) in document.tokens.iter().zip(&document.trained) {
+            absorb(u64::from(*token) << 1 | u64::from(*trained));
+        }
+    }
+    state
 }
 
 /// Increment of splitmix64's counter.

@@ -17,7 +17,7 @@ pub mod template;
 pub mod tokenizer;
 
 pub use encode::{EncodeOptions, EncodeReport, encode};
-pub use loader::{Cursor, Loader, steps_per_epoch};
+pub use loader::{Cursor, Loader, fingerprint, steps_per_epoch};
 pub use packing::pack;
 pub use record::{Content, Conversation, Kind, Message, OnError, Record, RecordFormat, Report};
 pub use set::{DataSet, ReadOptions, WINDOW, hold_out, read_measured, read_set, windows};

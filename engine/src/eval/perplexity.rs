@@ -48,6 +48,17 @@ pub struct Scored {
     pub documents: Vec<u32>,
 }
 
+/// Who looks on while tokens are scored.
+pub trait Watch {
+    /// So many micro-batches are done, of.
+    fn done(&mut self, done: usize, of: usize);
+
+    /// True once nobody wants the result any more. Asked before every block, so that the answer comes soon.
+    fn stop(&self) -> bool {
+        false
+    }
+}
+
 /// Statistics of every scored token. `progress` hears of each finished micro-batch (done, of).
 ///
 /// # Errors
@@ -58,24 +69,46 @@ pub async fn rows(
     top_k: usize,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Scored> {
+    struct ToTheEnd<'a>(&'a mut dyn FnMut(usize, usize));
+    impl Watch for ToTheEnd<'_> {
+        fn done(&mut self, done: usize, of: usize) {
+            (self.0)(done, of);
+        }
+    }
+    Ok(rows_until(model, documents, top_k, &mut ToTheEnd(progress)).await?.unwrap_or_default())
+}
+
+/// As [`rows`]; none where `watch` wants it to stop.
+///
+/// # Errors
+/// As [`rows`].
+pub async fn rows_until(
+    model: &mut Model,
+    documents: &[Document],
+    top_k: usize,
+    watch: &mut dyn Watch,
+) -> Result<Option<Scored>> {
     let longest = documents.iter().map(|d| d.tokens.len()).max().unwrap_or(0);
     let documents: Vec<&Document> = documents.iter().collect();
     let batches: Vec<MicroBatch> = pack(&documents, longest.max(WINDOW), true)?;
     let mut all = Scored::default();
     for (index, batch) in batches.iter().enumerate() {
-        let forward = model.forward(batch, Keep::Nothing, None)?;
+        let Some(forward) = model.forward_until(batch, Keep::Nothing, None, &|| watch.stop())? else { return Ok(None) };
         if let Some(trained) = model.trained_rows(batch, &forward)? {
-            match head::statistics(model.device(), model.head(), &trained.hidden, &trained.labels, top_k).await {
-                Ok(rows) => {
+            let (hidden, labels) = (&trained.hidden, &trained.labels);
+            let stop = || watch.stop();
+            match head::statistics_until(model.device(), model.head(), hidden, labels, top_k, &stop).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(rows)) => {
                     all.rows.extend(rows);
                     all.documents.extend(trained.rows.iter().map(|&row| batch.document[row as usize]));
                 }
                 Err(error) => return Err(model.blame(error).await),
             }
         }
-        progress(index + 1, batches.len());
+        watch.done(index + 1, batches.len());
     }
-    Ok(all)
+    Ok(Some(all))
 }
 
 /// Loss and perplexity of scored tokens.

@@ -102,12 +102,30 @@ pub async fn statistics(
     labels: &[u32],
     top_k: usize,
 ) -> Result<Vec<RowStats>> {
+    Ok(statistics_until(device, head, hidden, labels, top_k, &|| false).await?.expect("nobody stops it"))
+}
+
+/// As [`statistics`]; none where `stop`, which is asked before every chunk, says so.
+///
+/// # Errors
+/// As [`statistics`].
+pub async fn statistics_until(
+    device: &Device,
+    head: &VocabularyMatrix,
+    hidden: &Tensor<2>,
+    labels: &[u32],
+    top_k: usize,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Vec<RowStats>>> {
     let mut collected = Vec::new();
     for chunk in chunks(device, head, hidden, labels)? {
+        if stop() {
+            return Ok(None);
+        }
         let logits = head.logits(device, &chunk.hidden)?;
         collected.push(chunk_statistics(device, head, &logits, &chunk.labels, top_k)?.fields);
     }
-    statistics_of(&read_all(collected.iter().map(flat).collect()).await?)
+    statistics_of(&read_all(collected.iter().map(flat).collect()).await?).map(Some)
 }
 
 /// Statistics, gate and gradient of `objective` for rows of final-norm outputs.

@@ -8,6 +8,7 @@ use super::open::check;
 use super::parameter::{Parameter, Part, from_host};
 use super::vocabulary::{Tile, VocabularyMatrix, columns_per_tile};
 use crate::device::Device;
+use crate::digest::Digester;
 use crate::error::Result;
 use crate::kernels::Packed;
 use crate::rng::{Rng, mix};
@@ -35,8 +36,23 @@ const INITIAL_STD: f64 = 0.02;
 /// What the source reports of its tensors; device errors.
 pub fn load(arch: &Architecture, source: &dyn WeightSource, device: &Device, hold: Hold, full: bool) -> Result<Model> {
     check(source, arch)?;
-    let mut maker = |spec: &TensorSpec, _| source.read(&spec.name);
-    build(arch, &mut maker, device, if full { Hold::F32 } else { hold }, full)
+    let mut read = described(arch);
+    let mut maker = |spec: &TensorSpec, _| {
+        let raw = source.read(&spec.name)?;
+        read.add(format!("{} {:?} {}", raw.name, raw.shape, raw.format.name()).as_bytes());
+        read.add(&raw.bytes);
+        Ok(raw)
+    };
+    let mut model = build(arch, &mut maker, device, if full { Hold::F32 } else { hold }, full)?;
+    model.origin = read.digest();
+    Ok(model)
+}
+
+/// The beginning of a model's digest.
+fn described(arch: &Architecture) -> Digester {
+    let mut digester = Digester::default();
+    digester.add(format!("{arch:?}").as_bytes());
+    digester
 }
 
 /// A model with random weights: normal with standard deviation 0.02, residual projections scaled down by
@@ -56,7 +72,11 @@ pub fn random(arch: &Architecture, seed: u64, device: &Device) -> Result<Model> 
         };
         Ok(RawTensor::from_f32(&spec.name, spec.shape.clone(), &values))
     };
-    build(arch, &mut maker, device, Hold::F32, true)
+    let mut model = build(arch, &mut maker, device, Hold::F32, true)?;
+    let mut made = described(arch);
+    made.add(&seed.to_le_bytes());
+    model.origin = made.digest();
+    Ok(model)
 }
 
 /// FNV-1a, so that a tensor's random values depend on its name and not on the order of loading.

@@ -22,6 +22,7 @@ use burn::tensor::Tensor;
 
 use crate::data::MicroBatch;
 use crate::device::Device;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Indices, Rotary};
 use architecture::Architecture;
@@ -42,6 +43,8 @@ pub struct Model {
     pub final_norm: Parameter,
     /// The head, where it is not the embedding.
     pub head: Option<VocabularyMatrix>,
+    /// What it was made of: its description and its weights as they were stored. Training does not change it.
+    pub origin: Digest,
     rotary: Rotary,
     device: Device,
 }
@@ -102,7 +105,7 @@ impl Model {
     ) -> Self {
         // Grown on demand: most runs are far shorter than a model's context.
         let rotary = arch.rotary(&device, 0);
-        Self { arch, embedding, blocks, final_norm, head, rotary, device }
+        Self { arch, embedding, blocks, final_norm, head, origin: Digest::default(), rotary, device }
     }
 
     /// Where the model lives.
@@ -125,6 +128,20 @@ impl Model {
     /// # Errors
     /// [`Error::Label`] on a token outside the vocabulary; device errors.
     pub fn forward(&mut self, batch: &MicroBatch, keep: Keep, seed: Option<u64>) -> Result<Forward> {
+        Ok(self.forward_until(batch, keep, seed, &|| false)?.expect("nobody stops it"))
+    }
+
+    /// As [`Model::forward`]; none where `stop`, which is asked before every block, says so.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn forward_until(
+        &mut self,
+        batch: &MicroBatch,
+        keep: Keep,
+        seed: Option<u64>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Forward>> {
         let vocab = self.arch.vocab;
         if let Some(row) = batch.tokens.iter().position(|&t| t as usize >= vocab) {
             return Err(Error::Label { row, label: batch.tokens[row] as i64, vocab });
@@ -141,6 +158,9 @@ impl Model {
         let (mut inputs, mut activations) = (Vec::new(), Vec::new());
         let pass = Pass { device: &self.device, arch: &self.arch, rotary: &self.rotary, stream: &stream, seed };
         for block in &self.blocks {
+            if stop() {
+                return Ok(None);
+            }
             if keep == Keep::Inputs {
                 inputs.push(output.clone());
             }
@@ -150,7 +170,7 @@ impl Model {
             }
             output = next;
         }
-        Ok(Forward { output, inputs, activations, stream, seed })
+        Ok(Some(Forward { output, inputs, activations, stream, seed }))
     }
 
     /// Final-norm outputs of the rows whose label is not ignored; `None` where there is no such row.

@@ -1,10 +1,15 @@
 //! Everything that an interrupted run needs to go on as if nothing had happened, as named files.
 //!
-//! `state.json` holds counters, seeds and the resolved configuration; `trained.safetensors` the trained parameters;
+//! `state.json` holds counters, seeds, the resolved configuration, and digests: of the other files, of the training data, of
+//! the model that the run began with, and of itself. `trained.safetensors` holds the trained parameters,
 //! `optimiser.safetensors` both moments. All in f32, so that a resumed run gives the same losses to the bit on the same
 //! device. The host writes and reads the files; see [`crate::host::Folder`].
+//!
+//! Whoever reads a checkpoint trusts nothing in it that its digests do not vouch for, so that an accident (a file of another
+//! checkpoint, an edit, a flipped bit) is an error and never another result.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
 use burn::tensor::Tensor;
@@ -13,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::session::Session;
 use crate::data::Cursor;
+use crate::digest::{Digest, Digesting};
 use crate::error::{Error, Result};
 use crate::export::stream::{Stream, into_error, wrong};
 use crate::host::Folder;
@@ -20,34 +26,103 @@ use crate::model::layout::TensorSpec;
 use crate::model::parameter::{Parameter, from_host, to_host};
 use crate::weights::WeightFormat;
 
-/// Version of the format; a reader refuses any other.
-const VERSION: u32 = 1;
+/// Version of the format; a reader refuses any other. Version 1 had no digests.
+pub const VERSION: u32 = 2;
 const STATE: &str = "state.json";
 const TRAINED: &str = "trained.safetensors";
 const OPTIMISER: &str = "optimiser.safetensors";
 
 /// The part of a checkpoint that is not tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct State {
     /// Format version.
-    pub version: u32,
+    version: u32,
     /// Optimiser steps applied.
-    pub step: u64,
+    step: u64,
+    /// Seed of dropout masks.
+    seed: u64,
+    /// What the run knows beyond its session.
+    pub progress: Progress,
+    /// Digest of the model that the run began with.
+    model: Digest,
+    /// Digests of the other files, by name.
+    files: BTreeMap<String, Digest>,
+    /// Digest of all of the above.
+    state: Digest,
+}
+
+/// What a run knows beyond its session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Optimiser steps of the whole run.
+    pub steps: u64,
     /// Where the data order stands.
     pub cursor: Cursor,
-    /// Fingerprint of the data set, so that a run is not resumed on other data.
-    pub data_fingerprint: u64,
-    /// Seed of dropout masks.
-    pub seed: u64,
+    /// Digest of the training data and the seed of its order.
+    pub data: Digest,
+    /// True where an evaluation of this step was still to be made.
+    pub evaluation_due: bool,
     /// What was done before the checkpoint.
-    #[serde(default)]
     pub done: Done,
     /// The resolved configuration, as TOML.
     pub config: String,
 }
 
+impl State {
+    fn of(session: &Session, progress: Progress) -> Self {
+        let (step, seed, model) = (session.step, session.seed, session.model.origin);
+        let (files, state) = (BTreeMap::new(), Digest::default());
+        Self { version: VERSION, step, seed, progress, model, files, state }
+    }
+
+    /// The digest that `state` is to have.
+    fn digest(&self) -> serde_json::Result<Digest> {
+        let unsigned = Self { state: Digest::default(), ..self.clone() };
+        Ok(Digest::of(&serde_json::to_vec(&unsigned)?))
+    }
+
+    /// As a file that vouches for these.
+    fn to_file(&self, files: BTreeMap<String, Digest>) -> serde_json::Result<Vec<u8>> {
+        let mut state = Self { files, ..self.clone() };
+        state.state = state.digest()?;
+        serde_json::to_vec_pretty(&state)
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let unreadable = |e: serde_json::Error| broken(STATE, format!("not readable: {e}"));
+        let Versioned { version } = serde_json::from_slice(bytes).map_err(unreadable)?;
+        if version != VERSION {
+            return Err(other_version("version", version));
+        }
+        let state: Self = serde_json::from_slice(bytes).map_err(unreadable)?;
+        let found = state.digest().map_err(unreadable)?;
+        match found == state.state {
+            true => Ok(state),
+            false => Err(altered(STATE, state.state, found)),
+        }
+    }
+}
+
+/// A checkpoint of a version that this program does not read.
+pub fn other_version(field: &str, version: u32) -> Error {
+    let advice = "end the run with the program that began it, or begin a new one";
+    broken(field, format!("this is format {version}, and only {VERSION} is read; {advice}"))
+}
+
+fn altered(file: &str, written: Digest, found: Digest) -> Error {
+    let problem = format!("was changed after it was written: its digest is {found}, and was {written}; restore it");
+    broken(file, problem)
+}
+
 /// Sums over a run that go on through its interruptions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Done {
     /// Trained tokens of all steps.
     pub tokens: u64,
@@ -62,37 +137,29 @@ pub type NamedFile = (String, Vec<u8>);
 /// weights and moments do not exist a second time.
 pub struct Checkpoint<'a> {
     files: Vec<(String, Contents<'a>)>,
+    /// Digests of the files that were written.
+    written: RefCell<BTreeMap<String, Digest>>,
 }
 
 enum Contents<'a> {
     Bytes(Vec<u8>),
     Trained(&'a Session),
     Moments(&'a Session),
+    /// Vouches for the files beside it.
+    State(State),
 }
 
 impl<'a> Checkpoint<'a> {
     /// The checkpoint of a session as it stands.
-    ///
-    /// # Errors
-    /// None in practice: the state is plain numbers and text.
-    pub fn new(session: &'a Session, cursor: Cursor, data_fingerprint: u64, done: Done, config: &str) -> Result<Self> {
-        let state = State {
-            version: VERSION,
-            step: session.step,
-            cursor,
-            data_fingerprint,
-            seed: session.seed,
-            done,
-            config: config.into(),
-        };
-        let state = serde_json::to_vec_pretty(&state).map_err(|e| broken(STATE, e.to_string()))?;
-        // The state is last, so that a host which writes in order never leaves one without its tensors.
+    pub fn new(session: &'a Session, progress: Progress) -> Self {
+        // The state is last: it vouches for the others, and a host that writes in order never leaves one without its tensors.
         let files = [
             (TRAINED, Contents::Trained(session)),
             (OPTIMISER, Contents::Moments(session)),
-            (STATE, Contents::Bytes(state)),
+            (STATE, Contents::State(State::of(session, progress))),
         ];
-        Ok(Self { files: files.into_iter().map(|(name, contents)| (name.to_string(), contents)).collect() })
+        let files = files.into_iter().map(|(name, contents)| (name.to_string(), contents)).collect();
+        Self { files, written: RefCell::default() }
     }
 
     /// The checkpoints of several sessions as one, the files of each below its number, behind a file that says so.
@@ -101,7 +168,7 @@ impl<'a> Checkpoint<'a> {
         for (index, own) in sessions.into_iter().enumerate() {
             files.extend(own.files.into_iter().map(|(name, contents)| (format!("{index}/{name}"), contents)));
         }
-        Self { files }
+        Self { files, written: RefCell::default() }
     }
 
     /// Names of the files, in the order in which they are to be written.
@@ -109,16 +176,24 @@ impl<'a> Checkpoint<'a> {
         self.files.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Writes one of the files.
+    /// Writes one of the files, in the order of [`Checkpoint::names`].
     ///
     /// # Errors
     /// The writer's, and, inside an [`io::Error`] (see [`into_error`]): [`Error::NonFinite`] where the last step made NaN
     /// or infinity, since a good checkpoint must not be replaced by one that cannot go on; device errors while reading
     /// tensors back.
     pub async fn write(&self, file: &str, out: &mut dyn Write) -> io::Result<()> {
+        let mut out = Digesting::new(out);
+        self.write_contents(file, &mut out).await?;
+        self.written.borrow_mut().insert(file.to_string(), out.digest());
+        Ok(())
+    }
+
+    async fn write_contents(&self, file: &str, out: &mut dyn Write) -> io::Result<()> {
         let contents = self.files.iter().find(|(name, _)| name == file).map(|(_, contents)| contents);
         let (session, tensors): (&Session, Vec<Kept>) = match contents {
             Some(Contents::Bytes(bytes)) => return out.write_all(bytes),
+            Some(Contents::State(state)) => return out.write_all(&state.to_file(self.written_beside(file)?)?),
             Some(Contents::Trained(session)) => {
                 let trained = session.model.trained().into_iter();
                 (session, trained.map(|p| Kept::new(p, "", "", &p.value)).collect())
@@ -146,6 +221,16 @@ impl<'a> Checkpoint<'a> {
             stream.tensor(name, &values)?;
         }
         stream.finish()
+    }
+
+    /// Digests of what a state vouches for.
+    fn written_beside(&self, state: &str) -> io::Result<BTreeMap<String, Digest>> {
+        let (folder, written) = (state.trim_end_matches(STATE), self.written.borrow());
+        let of = |name: &str| match written.get(&format!("{folder}{name}")) {
+            Some(digest) => Ok((name.to_string(), *digest)),
+            None => Err(wrong(broken(state, format!("is written after {name}")))),
+        };
+        [TRAINED, OPTIMISER].into_iter().map(of).collect()
     }
 
     /// All files in memory, for a host without a disk.
@@ -181,22 +266,39 @@ impl<'a> Kept<'a> {
 /// Puts a checkpoint's trained parameters, moments and counters into a session built from the same configuration.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] where a file is missing or broken, or does not fit the session.
+/// [`Error::Checkpoint`] where a file is missing, broken or altered, or does not fit the session.
 pub fn load(session: &mut Session, folder: &dyn Folder) -> Result<State> {
-    let state: State =
-        serde_json::from_slice(&read(folder, STATE)?).map_err(|e| broken(STATE, format!("not readable: {e}")))?;
-    if state.version != VERSION {
-        return Err(broken("version", format!("this is format {}, and only {VERSION} is known", state.version)));
+    let state = State::read(&read(folder, STATE)?)?;
+    if state.model != session.model.origin {
+        let (was, is) = (state.model, session.model.origin);
+        let problem = format!(
+            "the run began with other weights or another description of the model (digest {was}, and now {is}); restore \
+             those files to go on"
+        );
+        return Err(broken("model", problem));
     }
-    let mut trained = unpack(TRAINED, &read(folder, TRAINED)?)?;
-    let mut moments = unpack(OPTIMISER, &read(folder, OPTIMISER)?)?;
+    if state.seed != session.seed {
+        let problem = format!("dropout has seed {}, and that of the configuration gives {}", state.seed, session.seed);
+        return Err(broken("seed", problem));
+    }
+    let vouched = |name: &str| -> Result<Vec<u8>> {
+        let bytes = read(folder, name)?;
+        let found = Digest::of(&bytes);
+        match state.files.get(name) {
+            Some(written) if *written == found => Ok(bytes),
+            Some(written) => Err(altered(name, *written, found)),
+            None => Err(broken(name, format!("{STATE} does not vouch for it"))),
+        }
+    };
+    let mut trained = unpack(TRAINED, &vouched(TRAINED)?)?;
+    let mut moments = unpack(OPTIMISER, &vouched(OPTIMISER)?)?;
     let device = session.device().clone();
     session.model.visit_mut(&mut |parameter| {
         if !parameter.trained {
             return Ok(());
         }
         let (key, shape) = (key(parameter), parameter.value.dims());
-        let take = |from: &mut HashMap<String, (Vec<usize>, Vec<f32>)>, name: &str| -> Result<Option<_>> {
+        let take = |from: &mut Tensors, name: &str| -> Result<Option<_>> {
             match from.remove(name) {
                 None => Ok(None),
                 Some((found, _)) if found != shape => Err(broken(
@@ -206,18 +308,22 @@ pub fn load(session: &mut Session, folder: &dyn Folder) -> Result<State> {
                 Some((_, values)) => Ok(Some(from_host(values, shape, &device))),
             }
         };
-        let missing = || broken(&key, "is not in the checkpoint; is this another model or adapter?".into());
-        parameter.value = take(&mut trained, &key)?.ok_or_else(missing)?;
-        let first = take(&mut moments, &format!("{key}.first"))?;
-        let second = take(&mut moments, &format!("{key}.second"))?;
-        parameter.moments = first.zip(second);
+        let missing = |name: &str| broken(name, "is not in the checkpoint; is this another model or adapter?".into());
+        parameter.value = take(&mut trained, &key)?.ok_or_else(|| missing(&key))?;
+        let names = [".first", ".second"].map(|end| format!("{key}{end}"));
+        parameter.moments = match (take(&mut moments, &names[0])?, take(&mut moments, &names[1])?) {
+            (Some(first), Some(second)) => Some((first, second)),
+            // Before the first step there are none.
+            (None, None) if state.step == 0 => None,
+            (None, _) => return Err(missing(&names[0])),
+            (_, None) => return Err(missing(&names[1])),
+        };
         Ok(())
     })?;
-    if let Some(extra) = trained.keys().next() {
+    if let Some(extra) = trained.keys().chain(moments.keys()).next() {
         return Err(broken(extra, "is in the checkpoint but not trained by this configuration".into()));
     }
     session.step = state.step;
-    session.seed = state.seed;
     Ok(state)
 }
 
@@ -229,7 +335,7 @@ fn key(parameter: &Parameter) -> String {
     }
 }
 
-fn broken(field: &str, problem: String) -> Error {
+pub(super) fn broken(field: &str, problem: String) -> Error {
     Error::Checkpoint { field: field.into(), problem }
 }
 

@@ -1,6 +1,7 @@
 //! Training: one step, many steps, and what survives an interruption.
 
 pub mod checkpoint;
+mod divergence;
 pub mod estimate;
 pub mod event;
 pub mod optimiser;
@@ -10,4 +11,3 @@ pub mod run;
 pub mod schedule;
 pub mod session;
 pub mod settings;
-mod watch;

@@ -9,22 +9,23 @@
 //! Learners that start from clones of one model share its memory until a parameter of theirs is stepped; with an
 //! adapter, all but the adapter stays shared.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{self, Checkpoint, Done, NamedFile};
+use super::checkpoint::{self, Checkpoint, Done, NamedFile, Progress, VERSION, broken};
 use super::event::{
     Evaluated, Event, Finished, Landscape, LearnerRows, Phase, Started, StepMetrics, StepRows, TokenPlace,
 };
 use super::prepare::{self, Plan};
 use super::session::{Session, StepOutcome};
-use super::watch::{self, Moment, On, Watch};
-use crate::config::Config;
-use crate::data::{Document, Loader, MicroBatch};
+use super::divergence::{self, Divergence, Moment, On};
+use crate::config::{CHANGEABLE, Config};
+use crate::data::{Document, Loader, MicroBatch, fingerprint};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::eval::perplexity::{self, Evaluation, Scored};
+use crate::eval::perplexity::{self, Evaluation, Scored, Watch};
 use crate::export::bundle;
 use crate::host::{Clock, Folder, MemoryFolder};
 use crate::loss::head;
@@ -46,7 +47,8 @@ pub trait Host: Clock {
     /// Highest device memory so far, in bytes; 0 where nobody knows.
     fn peak_bytes(&self) -> u64;
 
-    /// True once the user wants to stop after the step under way.
+    /// True once the user wants to stop: after the step under way, or in the middle of an evaluation, which is then made again
+    /// by whoever goes on.
     fn stop_requested(&self) -> bool {
         false
     }
@@ -90,7 +92,7 @@ pub struct Learner {
     session: Session,
     /// Statistics of the batch of its last step, if it was made with the objective of now.
     batch: Option<BatchStats>,
-    watch: Watch,
+    divergence: Divergence,
 }
 
 impl Learner {
@@ -100,7 +102,7 @@ impl Learner {
     /// As [`prepare::session`].
     pub fn new(config: Config, objective: &Objective, base: Model) -> Result<Self> {
         let session = prepare::session(&config, objective, base)?;
-        Ok(Self { config, session, batch: None, watch: Watch::default() })
+        Ok(Self { config, session, batch: None, divergence: Divergence::default() })
     }
 
     /// The configuration that it follows.
@@ -162,7 +164,12 @@ pub struct Run {
     skipped: u64,
     /// Whether the models are measured before the first step.
     start: bool,
+    /// An evaluation between steps is still to be made at this one.
+    evaluation_due: bool,
 }
+
+/// Digests of what a run begins with, by what it is: `model`, `train`, `target` and `general`.
+pub type Origin = BTreeMap<String, Digest>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -190,10 +197,9 @@ struct Header {
     note: String,
 }
 
-/// Field of the [`Error::Checkpoint`] that refuses a checkpoint which is whole, but of other data.
-pub const OTHER_DATA: &str = "data_fingerprint";
+/// Fields of the [`Error::Checkpoint`] that refuses a checkpoint which is whole, but of another run.
+pub const OTHER_RUN: [&str; 4] = ["model", "data", "configuration", "steps"];
 
-const VERSION: u32 = 1;
 /// Races were saved before runs of one learner were: the name is part of the format.
 const HEADER: &str = "race.json";
 
@@ -223,6 +229,7 @@ impl Run {
             saved: 0,
             skipped: 0,
             start: true,
+            evaluation_due: false,
         })
     }
 
@@ -246,6 +253,18 @@ impl Run {
     /// The learners, to run their models.
     pub fn learners_mut(&mut self) -> &mut [Learner] {
         &mut self.learners
+    }
+
+    /// What the run begins with. Whoever goes on with it has to have the same.
+    pub fn origin(&self) -> Origin {
+        let measured = |documents: &[Document]| fingerprint(documents, 0).into();
+        let digests = [
+            ("model", self.learners[0].session.model.origin),
+            ("train", self.loader.fingerprint().into()),
+            ("target", measured(&self.sets.target)),
+            ("general", measured(&self.sets.general)),
+        ];
+        digests.into_iter().map(|(what, digest)| (what.to_string(), digest)).collect()
     }
 
     /// The training documents.
@@ -293,12 +312,18 @@ impl Run {
         loop {
             let told = match self.due.pop_front() {
                 Some(Due::Tell(event)) => Some(event),
-                Some(Due::Evaluate(phase)) => {
-                    let learners = self.evaluated(phase, host).await?;
-                    self.watch(&learners);
-                    Some(Event::Evaluated { learners })
-                }
-                Some(Due::Landscape(phase)) => Some(self.landscape(phase, host).await?),
+                Some(Due::Evaluate(phase)) => match self.evaluated(phase, host).await? {
+                    Some(learners) => {
+                        self.evaluation_due = false;
+                        self.look_for_divergence(&learners);
+                        Some(Event::Evaluated { learners })
+                    }
+                    None => self.stop(),
+                },
+                Some(Due::Landscape(phase)) => match self.landscape(host).await? {
+                    Some(learners) => Some(Event::Landscape { phase, learners }),
+                    None => self.stop(),
+                },
                 Some(Due::Save) => self.save(host)?,
                 Some(Due::Finish { interrupted }) => {
                     self.state = State::Over;
@@ -328,11 +353,13 @@ impl Run {
     pub fn begin(&mut self) -> Vec<Started> {
         self.state = State::Under;
         let (steps, done) = self.steps();
-        if let Some(message) = watch::too_small(self.plan.schedule.peak) {
+        if let Some(message) = divergence::too_small(self.plan.schedule.peak) {
             self.due.push_back(Due::Tell(Event::Warning { message }));
         }
         if done == 0 && self.start {
             self.measure_at(Phase::Before);
+        } else if self.evaluation_due && done < steps {
+            self.measure_at(Phase::During);
         }
         if done >= steps {
             self.end(false);
@@ -358,6 +385,7 @@ impl Run {
     fn measure_at(&mut self, phase: Phase) {
         if !(self.sets.target.is_empty() && self.sets.general.is_empty()) {
             self.due.push_back(Due::Evaluate(phase));
+            self.evaluation_due = phase == Phase::During;
         }
         if phase != Phase::During && !self.sets.landscape.is_empty() {
             self.due.push_back(Due::Landscape(phase));
@@ -371,6 +399,13 @@ impl Run {
             self.measure_at(Phase::After);
         }
         self.due.push_back(Due::Finish { interrupted });
+    }
+
+    /// Ends in the middle of a measurement: what is not measured is left to whoever goes on.
+    fn stop(&mut self) -> Option<Event> {
+        self.due.clear();
+        self.end(true);
+        None
     }
 
     /// One optimiser step of every learner, on the same batch.
@@ -402,7 +437,7 @@ impl Run {
             metrics.push(self::metrics(&outcome, step, rate, now - start, seconds, host.peak_bytes()));
             learner.batch = Some(outcome.batch);
             let at = learner.moment(self.plan.schedule.peak);
-            warnings.extend(learner.watch.see(On::Batch, outcome.cross_entropy, at));
+            warnings.extend(learner.divergence.see(On::Batch, outcome.cross_entropy, at));
             rows.push(LearnerRows { stats: outcome.rows, gates: outcome.gates, batch: outcome.batch });
         }
         self.done.tokens += batches.iter().map(MicroBatch::trained_tokens).sum::<usize>() as u64;
@@ -426,11 +461,11 @@ impl Run {
     }
 
     /// What the losses just measured say of the learners, to be told next.
-    fn watch(&mut self, measured: &[Evaluated]) {
+    fn look_for_divergence(&mut self, measured: &[Evaluated]) {
         for (learner, measured) in self.learners.iter_mut().zip(measured) {
             let at = learner.moment(self.plan.schedule.peak);
             for (on, set) in [(On::Target, measured.target), (On::General, measured.general)] {
-                if let Some(message) = set.and_then(|set| learner.watch.see(on, set.loss, at)) {
+                if let Some(message) = set.and_then(|set| learner.divergence.see(on, set.loss, at)) {
                     self.due.push_front(Due::Tell(Event::Warning { message }));
                 }
             }
@@ -445,7 +480,7 @@ impl Run {
         }
         let done = Done { tokens: self.done.tokens, seconds: self.seconds(host) };
         let checkpoint = match self.learners.as_slice() {
-            [learner] => self.checkpoint_of(learner, done)?,
+            [learner] => self.checkpoint_of(learner, done),
             _ => self.checkpoint("", done)?,
         };
         let Some(checkpoints) = host.checkpoints() else { return Ok(None) };
@@ -460,10 +495,11 @@ impl Run {
     /// # Errors
     /// As [`perplexity::rows`].
     pub async fn evaluate(&mut self, host: &mut dyn Host) -> Result<Vec<Evaluated>> {
-        self.evaluated(Phase::During, host).await
+        Ok(self.evaluated(Phase::During, host).await?.unwrap_or_default())
     }
 
-    async fn evaluated(&mut self, phase: Phase, host: &mut dyn Host) -> Result<Vec<Evaluated>> {
+    /// None where the user wants to stop.
+    async fn evaluated(&mut self, phase: Phase, host: &mut dyn Host) -> Result<Option<Vec<Evaluated>>> {
         let mut learners: Vec<Evaluated> = Vec::with_capacity(self.learners.len());
         for learner in &mut self.learners {
             let step = learner.session.step;
@@ -471,20 +507,26 @@ impl Run {
                 // Before the first step all are the same model: measured once.
                 Some(first) if step == 0 => first.clone(),
                 _ => {
-                    let target = loss_on(&mut learner.session, &self.sets.target, "target", host).await?;
-                    let general = loss_on(&mut learner.session, &self.sets.general, "general", host).await?;
+                    let session = &mut learner.session;
+                    let Some(target) = loss_on(session, &self.sets.target, "target", host).await? else {
+                        return Ok(None);
+                    };
+                    let general = loss_on(session, &self.sets.general, "general", host).await?;
+                    let Some(general) = general else { return Ok(None) };
                     Evaluated { phase, step, target, general }
                 }
             };
             learners.push(one);
         }
-        Ok(learners)
+        Ok(Some(learners))
     }
 
-    async fn landscape(&mut self, phase: Phase, host: &mut dyn Host) -> Result<Event> {
+    /// None where the user wants to stop.
+    async fn landscape(&mut self, host: &mut dyn Host) -> Result<Option<Vec<Landscape>>> {
         let mut learners = Vec::with_capacity(self.learners.len());
         for learner in &mut self.learners {
             let scored = score(&mut learner.session, &self.sets.landscape, "landscape", host).await?;
+            let Some(scored) = scored else { return Ok(None) };
             let Session { objective, model, .. } = &learner.session;
             // All documents form one batch here, so that percentiles are those of the whole sample.
             let batch = batch_of(objective, &scored, model.arch.vocab)?;
@@ -494,7 +536,7 @@ impl Run {
             }
             learners.push(landscape);
         }
-        Ok(Event::Landscape { phase, learners })
+        Ok(Some(learners))
     }
 
     /// New objectives, learning rates and schedule, from the next step on.
@@ -523,8 +565,9 @@ impl Run {
     /// Goes on where a checkpoint of a run of one learner stood.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where it is broken or of another configuration, data set or number of learners; this run is to
-    /// be made anew then.
+    /// [`Error::Checkpoint`] where it is broken, altered, or of another model, configuration, data set or number of learners;
+    /// this run is to be made anew then. The configuration may differ in [`CHANGEABLE`], and the steps may only have become
+    /// more.
     pub fn resume(&mut self, folder: &dyn Folder) -> Result<()> {
         match self.learners.len() {
             1 => self.resume_learner(0, folder),
@@ -534,28 +577,46 @@ impl Run {
 
     fn resume_learner(&mut self, index: usize, folder: &dyn Folder) -> Result<()> {
         let learner = &mut self.learners[index];
-        let state = checkpoint::load(&mut learner.session, folder)?;
-        if state.data_fingerprint != self.loader.fingerprint() {
-            let problem = "is of other training data than the run began with; restore that data to go on".into();
-            return Err(Error::Checkpoint { field: OTHER_DATA.into(), problem });
+        let Progress { steps, cursor, data, evaluation_due, done, config } =
+            checkpoint::load(&mut learner.session, folder)?.progress;
+        let step = learner.session.step;
+        if data != self.loader.fingerprint().into() {
+            let problem = "is of other training data than the run began with; restore that data to go on";
+            return Err(broken("data", problem.into()));
+        }
+        refuse_changes(&Config::parse(&config, "the checkpoint's configuration", &[])?, &learner.config)?;
+        if self.plan.steps < steps.max(step) {
+            let problem = format!(
+                "it stands at step {step} of {steps}, and the configuration now has {} steps; they can only become more",
+                self.plan.steps
+            );
+            return Err(broken("steps", problem));
         }
         learner.batch = None;
-        self.loader.resume(state.cursor)?;
-        self.done = state.done;
-        self.saved = state.step;
+        self.loader.resume(cursor)?;
+        self.done = done;
+        self.saved = step;
+        self.evaluation_due = evaluation_due;
         Ok(())
     }
 
-    fn checkpoint_of<'a>(&self, learner: &'a Learner, done: Done) -> Result<Checkpoint<'a>> {
-        let (cursor, fingerprint) = (self.loader.cursor(), self.loader.fingerprint());
-        Checkpoint::new(&learner.session, cursor, fingerprint, done, &learner.config.to_toml())
+    fn checkpoint_of<'a>(&self, learner: &'a Learner, done: Done) -> Checkpoint<'a> {
+        let progress = Progress {
+            steps: self.plan.steps,
+            cursor: self.loader.cursor(),
+            data: self.loader.fingerprint().into(),
+            evaluation_due: self.evaluation_due,
+            done,
+            config: learner.config.to_toml(),
+        };
+        Checkpoint::new(&learner.session, progress)
     }
 
     /// The checkpoints of all learners, each under its number, and what says so.
     fn checkpoint(&self, note: &str, done: Done) -> Result<Checkpoint<'_>> {
         let header = Header { version: VERSION, learners: self.learners.len(), note: note.into() };
         let header = serde_json::to_vec(&header).map_err(|e| wrong(e.to_string()))?;
-        let learners = self.learners.iter().map(|learner| self.checkpoint_of(learner, done)).collect::<Result<_>>()?;
+        let learners = self.learners.iter().map(|learner| self.checkpoint_of(learner, done)).collect();
         Ok(Checkpoint::of_several((HEADER.into(), header), learners))
     }
 
@@ -617,12 +678,25 @@ fn header(files: &[NamedFile]) -> Result<Header> {
     let header: Header = serde_json::from_slice(bytes).map_err(|e| wrong(format!("{HEADER} is not readable: {e}")))?;
     match header.version {
         VERSION => Ok(header),
-        other => Err(wrong(format!("is of format {other}, and only {VERSION} is known"))),
+        other => Err(checkpoint::other_version("the saved race", other)),
     }
 }
 
 fn wrong(problem: String) -> Error {
     Error::Checkpoint { field: "the saved race".into(), problem }
+}
+
+/// A run goes on as it began.
+fn refuse_changes(was: &Config, is: &Config) -> Result<()> {
+    let mut changes = was.differences(is);
+    changes.retain(|(key, ..)| !CHANGEABLE.contains(&key.as_str()));
+    let Some((key, was, is)) = changes.first() else { return Ok(()) };
+    let more = match changes.len() {
+        1 => String::new(),
+        more => format!(", and {} more keys differ", more - 1),
+    };
+    let problem = format!("the run began with {key} = {was}, and now it is {is}{more}; restore it, or begin a new run");
+    Err(broken("configuration", problem))
 }
 
 /// What tokens say of the batch that they form.
@@ -638,16 +712,32 @@ async fn loss_on(
     documents: &[Document],
     what: &str,
     host: &mut dyn Host,
-) -> Result<Option<Evaluation>> {
+) -> Result<Option<Option<Evaluation>>> {
     match documents.is_empty() {
-        true => Ok(None),
-        false => Ok(Some(perplexity::score(&score(session, documents, what, host).await?))),
+        true => Ok(Some(None)),
+        false => Ok(score(session, documents, what, host).await?.map(|scored| Some(perplexity::score(&scored)))),
     }
 }
 
-async fn score(session: &mut Session, documents: &[Document], what: &str, host: &mut dyn Host) -> Result<Scored> {
+/// None where the user wants to stop.
+async fn score(
+    session: &mut Session,
+    documents: &[Document],
+    what: &str,
+    host: &mut dyn Host,
+) -> Result<Option<Scored>> {
+    struct Watching<'a>(&'a mut dyn Host, &'a str);
+    impl Watch for Watching<'_> {
+        fn done(&mut self, done: usize, of: usize) {
+            self.0.evaluating(self.1, done, of);
+        }
+
+        fn stop(&self) -> bool {
+            self.0.stop_requested()
+        }
+    }
     let top_k = head::top_k(&session.objective);
-    perplexity::rows(&mut session.model, documents, top_k, &mut |done, of| host.evaluating(what, done, of)).await
+    perplexity::rows_until(&mut session.model, documents, top_k, &mut Watching(host, what)).await
 }
 
 /// Where each trained token of the micro-batches stands. `documents` are those of the step, in order.

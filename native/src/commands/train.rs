@@ -13,7 +13,7 @@ use temper_engine::models::{Architecture, SpecialTokens};
 use temper_engine::perplexity::first_tokens;
 use temper_engine::reading::{ReadOptions, hold_out, read_measured, read_set};
 use temper_engine::result::learned;
-use temper_engine::running::{About, Checkpoint, OTHER_DATA, base};
+use temper_engine::running::{About, Checkpoint, OTHER_RUN, base};
 use temper_engine::{
     Checkpoints, Config, Device, Document, Error, Event, Host, Learner, ModelFiles, Objective, Run, Session, Sets,
     result, wait,
@@ -27,8 +27,9 @@ use crate::memory::{self, Memory, Peaks, Planned};
 use crate::output;
 use crate::progress::{Progress, end_table, grouped};
 use crate::report::{self, Report};
+use crate::run_config::RunConfig;
 use crate::run_folder::{
-    BaselineMeasured, Evaluations, Landscapes, Metrics, Part, Reserved, Retention, RunFolder, Summary,
+    BaselineMeasured, Evaluations, Landscapes, Metrics, Part, Record, Reserved, Retention, RunFolder, Summary,
 };
 use crate::settings::{self, Settings};
 
@@ -81,13 +82,19 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     let job = Job { folder, config: &config, device: &device, why: &why, files: &files, sets };
 
     interrupt::listen();
-    let run = job.prepare(&config.objective()?, Part::Main, train.documents.clone())?;
+    let mut run = job.prepare(&config.objective()?, train.documents.clone())?;
+    let (begun, record) = match &destination {
+        Destination::New(_) => (RunConfig::new(config.clone(), run.origin()), Record::default()),
+        Destination::Resumed(folder, begun) => {
+            begun.refuse_other(&run.origin())?;
+            let record = resume(&mut run, folder)?;
+            (begun.changed(&config, run.steps().1)?, record)
+        }
+    };
     let after_loading = memory::peak_resident_bytes();
-    // Everything that can be refused has been by now: a mistake leaves no folder behind.
-    if let Destination::New(reserved) = &destination {
-        reserved.begin(&config)?;
-    }
-    let mut main = job.train(run, Part::Main)?;
+    // Everything that can be refused has been by now: a mistake leaves no folder behind, and changes nothing in one.
+    destination.write(&begun)?;
+    let mut main = job.train(run, record, Part::Main)?;
     main.peaks.after_loading = after_loading;
     let interrupted = || Interrupted { folder: folder.path().to_path_buf() };
     if main.finished.interrupted {
@@ -96,7 +103,10 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     let baseline = match config.baseline()? {
         Some(objective) => {
             say(&format!("\nbaseline   {} from the same start", method_name(&objective)));
-            let trained = job.train(job.prepare(&objective, Part::Baseline, train.documents)?, Part::Baseline)?;
+            // It is short and keeps no checkpoints; it starts again after an interruption. What it starts from was measured.
+            let run = job.prepare(&objective, train.documents)?.without_start();
+            begun.refuse_other(&run.origin())?;
+            let trained = job.train(run, Record::default(), Part::Baseline)?;
             if trained.finished.interrupted {
                 return Err(interrupted().into());
             }
@@ -110,15 +120,27 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
 /// The folder that a run writes to.
 enum Destination {
     New(Reserved),
-    Resumed(RunFolder),
+    Resumed(RunFolder, RunConfig),
 }
 
 impl Destination {
     fn folder(&self) -> &RunFolder {
         match self {
             Self::New(reserved) => reserved.folder(),
-            Self::Resumed(folder) => folder,
+            Self::Resumed(folder, _) => folder,
         }
+    }
+
+    /// Writes the run's configuration where it is not there already, and says what was changed.
+    fn write(&self, config: &RunConfig) -> temper_engine::Result<()> {
+        let known = match self {
+            Self::New(_) => 0,
+            Self::Resumed(_, begun) if begun == config => return Ok(()),
+            Self::Resumed(_, begun) => begun.changes().len(),
+        };
+        self.folder().write_run_config(config)?;
+        config.changes()[known..].iter().for_each(|change| say(&format!("changed    {change}")));
+        Ok(())
     }
 }
 
@@ -127,37 +149,40 @@ fn open(args: &TrainArgs, global: &Global) -> Result<(Destination, Settings)> {
     let device = global.device.as_ref().map(|device| ("run.device".to_string(), device.clone()));
     if let (true, Some(out)) = (args.resume, &args.out) {
         let folder = RunFolder::open(out)?;
-        let mut config = folder.config()?;
-        if let Some(device) = device {
-            config = config.with(&[device])?;
-        }
-        if args.config.is_some() {
-            let given = Settings::of(args, vec![("run.device".into(), config.run.device.clone())])?;
-            refuse_changes(&config, &given.config)?;
-        } else {
-            refuse_changes(&config, &config.with(&settings::overrides(args))?)?;
-        }
-        return Ok((Destination::Resumed(folder), Settings::fixed(config, String::new())));
+        let begun = folder.run_config()?;
+        let given = match &args.config {
+            Some(_) => {
+                let own = || ("run.device".to_string(), begun.config.run.device.clone());
+                Settings::of(args, vec![device.unwrap_or_else(own)])?.config
+            }
+            None => begun.config.with(&settings::overrides(args).into_iter().chain(device).collect::<Vec<_>>())?,
+        };
+        // What cannot change is refused before anything is read.
+        begun.changed(&given, 0)?;
+        return Ok((Destination::Resumed(folder, begun), Settings::fixed(given, String::new())));
     }
     let settings = Settings::of(args, device.into_iter().collect())?;
     let out = args.out.clone().unwrap_or_else(|| settings::free_folder(&settings.name));
     Ok((Destination::New(RunFolder::reserve(&out)?), settings))
 }
 
-/// A run goes on as it began: another value of anything but the device would make it another run.
-fn refuse_changes(own: &Config, given: &Config) -> Result<()> {
-    let (own, given) = (own.to_toml(), given.to_toml());
-    let other = |from: &str, than: &str| from.lines().find(|line| !than.lines().any(|l| l == *line)).map(str::to_owned);
-    let nothing = || "nothing".to_owned();
-    if own == given {
-        return Ok(());
-    }
-    let (had, has) = (other(&own, &given).unwrap_or_else(nothing), other(&given, &own).unwrap_or_else(nothing));
-    let problem = format!(
-        "--resume goes on with the run's own configuration, which has {had} and not {has}; leave out the file and --set, \
-         or begin a new run in another folder"
-    );
-    Err(Error::Config { problems: vec![problem] }.into())
+/// Goes on from the newest checkpoint, where there is one, and says what the run had written by then.
+fn resume(run: &mut Run, folder: &RunFolder) -> Result<Record> {
+    let Some((step, path)) = folder.checkpoints().pop() else { return Ok(Record::default()) };
+    let mut attempt = || -> temper_engine::Result<Record> {
+        run.resume(&OsFolder::open(&path)?)?;
+        let (_, found) = run.steps();
+        if found != step {
+            let problem = format!("it is of step {found}, and its folder is called that of step {step}");
+            return Err(Error::Checkpoint { field: "step".into(), problem });
+        }
+        RunFolder::record(&path)
+    };
+    attempt().map_err(|error| match &error {
+        Error::Checkpoint { field, .. } if OTHER_RUN.contains(&field.as_str()) => error.into(),
+        _ => anyhow::Error::new(error)
+            .context(format!("while reading {}; without that folder, --resume takes the one before", path.display())),
+    })
 }
 
 fn model_files(config: &Config) -> temper_engine::Result<ModelFiles> {
@@ -185,6 +210,7 @@ struct Trained {
     started: Started,
     finished: Finished,
     evaluations: Evaluations,
+    landscapes: Landscapes,
     peaks: Peaks,
 }
 
@@ -198,56 +224,34 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Everything up to the first step, from the last checkpoint where there is one. Writes nothing.
-    fn prepare(&self, objective: &Objective, part: Part, documents: Vec<Document>) -> Result<Run> {
-        let config = self.config;
-        let base = base(config, self.files, self.device)?;
-        let learner = Learner::new(config.clone(), objective, base)?;
-        let about = About { why: self.why.into(), model: model_name(config, self.files) };
-        let run = Run::new(vec![learner], documents, self.sets.clone(), about)?;
-        Ok(match part {
-            Part::Main => {
-                let mut run = run;
-                if let Some((_, path)) = self.folder.checkpoints().pop() {
-                    run.resume(&OsFolder::open(&path)?).map_err(|error| match &error {
-                        Error::Checkpoint { field, .. } if field == OTHER_DATA => error.into(),
-                        _ => anyhow::Error::new(error).context(format!(
-                            "while reading {}; without that folder, --resume takes the one before",
-                            path.display()
-                        )),
-                    })?;
-                }
-                run
-            }
-            // A baseline is short and keeps no checkpoints; it starts again after an interruption. What it starts from has
-            // been measured.
-            Part::Baseline => run.without_start(),
-        })
+    /// Everything up to the first step. Writes nothing.
+    fn prepare(&self, objective: &Objective, documents: Vec<Document>) -> Result<Run> {
+        let base = base(self.config, self.files, self.device)?;
+        let learner = Learner::new(self.config.clone(), objective, base)?;
+        let about = About { why: self.why.into(), model: model_name(self.config, self.files) };
+        Ok(Run::new(vec![learner], documents, self.sets.clone(), about)?)
     }
 
-    fn train(&self, mut run: Run, part: Part) -> Result<Trained> {
-        let mut host = NativeHost {
-            device: self.device,
-            checkpoints: match part {
-                Part::Main => Some(Kept { folder: self.folder, keep: self.config.run.keep }),
-                Part::Baseline => None,
-            },
-            progress: Progress::new(),
-            begin: Instant::now(),
-        };
+    /// Goes on with a run, which had written what `record` says.
+    fn train(&self, mut run: Run, record: Record, part: Part) -> Result<Trained> {
         let (_, done) = run.steps();
-        let mut written = Written {
+        let (metrics, warnings) = self.folder.metrics(part, done, record.metrics)?;
+        warnings.iter().for_each(|warning| warn(warning));
+        let written = Written {
             folder: self.folder,
             part,
-            metrics: self.folder.metrics(part, done)?,
-            evaluations: self.folder.read_evaluations(part)?,
-            landscapes: self.folder.read_landscapes(part)?,
+            metrics,
+            evaluations: record.evaluations,
+            landscapes: record.landscapes,
         };
+        let keep = (part == Part::Main).then_some(self.config.run.keep);
+        let mut host =
+            NativeHost { device: self.device, written, keep, progress: Progress::new(), begin: Instant::now() };
         let (mut started, mut finished) = (None, None);
         let mut peaks = Peaks::default();
         while let Some(event) = wait(run.next(&mut host))? {
             host.progress.event(&event);
-            written.event(&event)?;
+            host.written.event(&event)?;
             if let (Event::Step { .. }, 0) = (&event, peaks.after_first_step) {
                 peaks.after_first_step = memory::peak_resident_bytes();
             }
@@ -265,7 +269,8 @@ impl Job<'_> {
             self.save_result(run.learners()[0].session())?;
         }
         peaks.after_saving = memory::peak_resident_bytes();
-        Ok(Trained { started, finished, evaluations: written.evaluations, peaks })
+        let Written { evaluations, landscapes, .. } = host.written;
+        Ok(Trained { started, finished, evaluations, landscapes, peaks })
     }
 
     /// `adapter/` or `model/`: what other programs load.
@@ -281,7 +286,8 @@ impl Job<'_> {
     }
 
     fn finish(&self, main: Trained, baseline: Option<(String, Trained)>) -> Result<()> {
-        let metrics = self.folder.read_metrics(Part::Main)?;
+        let (metrics, warnings) = self.folder.read_metrics(Part::Main)?;
+        warnings.iter().for_each(|warning| warn(warning));
         let retention = Retention {
             before: main.evaluations.before,
             after: main.evaluations.after,
@@ -307,15 +313,18 @@ impl Job<'_> {
                 .collect(),
         };
         self.folder.write_summary(&summary)?;
-        let baseline_landscapes = self.folder.read_landscapes(Part::Baseline)?;
+        let of_baseline = match &baseline {
+            Some(_) => self.folder.read_metrics(Part::Baseline)?.0,
+            None => Vec::new(),
+        };
         let html = report::render(&Report {
             config: &self.config.to_toml(),
             summary: &summary,
             metrics: &metrics,
-            baseline: &if baseline.is_some() { self.folder.read_metrics(Part::Baseline)? } else { Vec::new() },
+            baseline: &of_baseline,
             history: &main.evaluations.history,
-            landscapes: &self.folder.read_landscapes(Part::Main)?,
-            baseline_landscape: baseline_landscapes.after.as_ref(),
+            landscapes: &main.landscapes,
+            baseline_landscape: baseline.as_ref().and_then(|(_, trained)| trained.landscapes.after.as_ref()),
         })?;
         let path = self.folder.write_report(&html)?;
         output::text(&format!("\n{}\n", end_table(&main.started.objective, &retention)))?;
@@ -376,6 +385,10 @@ fn say_what_was_held_out(held_out: &[Document], left: usize) {
     ));
 }
 
+fn warn(problem: &str) {
+    say(&format!("warning: {problem}"));
+}
+
 /// A line for people. A closed stderr is no reason to end a run.
 fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
@@ -391,6 +404,15 @@ struct Written<'a> {
 }
 
 impl Written<'_> {
+    /// What a checkpoint keeps of it.
+    fn record(&self) -> Record {
+        Record {
+            metrics: self.metrics.written(),
+            evaluations: self.evaluations.clone(),
+            landscapes: self.landscapes.clone(),
+        }
+    }
+
     fn event(&mut self, event: &Event) -> temper_engine::Result<()> {
         // The runs of the command have one learner.
         match event {
@@ -414,22 +436,19 @@ impl Written<'_> {
 
 struct NativeHost<'a> {
     device: &'a Device,
-    checkpoints: Option<Kept<'a>>,
+    written: Written<'a>,
+    /// How many of the newest checkpoints are kept; none where no checkpoint is made.
+    keep: Option<usize>,
     progress: Progress,
     begin: Instant,
 }
 
-/// The newest checkpoints of a run.
-struct Kept<'a> {
-    folder: &'a RunFolder,
-    keep: usize,
-}
-
-impl Checkpoints for Kept<'_> {
+impl Checkpoints for NativeHost<'_> {
     fn save(&mut self, step: u64, checkpoint: &Checkpoint) -> temper_engine::Result<String> {
         let write = |name: &str, out: &mut dyn Write| wait(checkpoint.write(name, out));
         let names: Vec<&str> = checkpoint.names().collect();
-        let path = self.folder.save_checkpoint(step, &names, &write, self.keep)?;
+        let keep = self.keep.unwrap_or_default();
+        let path = self.written.folder.save_checkpoint(step, &self.written.record(), &names, &write, keep)?;
         Ok(path.display().to_string())
     }
 }
@@ -442,7 +461,7 @@ impl Clock for NativeHost<'_> {
 
 impl Host for NativeHost<'_> {
     fn checkpoints(&mut self) -> Option<&mut dyn Checkpoints> {
-        self.checkpoints.as_mut().map(|kept| kept as &mut dyn Checkpoints)
+        self.keep.is_some().then_some(self as &mut dyn Checkpoints)
     }
 
     fn peak_bytes(&self) -> u64 {

@@ -26,7 +26,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::step::{Step, run_all};
-use crate::{Failure, binaries, features, format, markdown, root, setup, smollm2, web};
+use crate::{Failure, binaries, features, format, kill, markdown, root, setup, smollm2, web};
 
 /// All crates but the page's bundler, see above.
 pub const CRATES: &str = "--workspace --exclude temper-web-bundle";
@@ -126,6 +126,7 @@ fn steps(environment: &[(&'static str, String)]) -> Result<Vec<Step>, Failure> {
         }),
         // Nothing is left to compile for these two, or the tests have another build of burn than the command has.
         Step::cargo("command", "build --release --locked").after(&[TESTS]),
+        Step::check("interruptions", kill::few).after(&["command"]),
         Step::cargo("examples", &format!("test --doc --release --locked {CRATES}")).after(&[TESTS]),
     ]);
     // Early, since the browser tests wait for it.

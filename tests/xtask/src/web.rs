@@ -71,7 +71,7 @@ pub fn browser_steps() -> Result<Vec<Step>, Failure> {
 }
 
 /// Where cargo builds: the `CARGO_TARGET_DIR`, the configuration's, or `target`.
-fn target_folder() -> Result<PathBuf, Failure> {
+pub fn target_folder() -> Result<PathBuf, Failure> {
     let output = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
         .args("metadata --locked --no-deps --format-version 1".split(' '))
         .current_dir(root())

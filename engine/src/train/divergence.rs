@@ -40,7 +40,7 @@ pub struct Moment {
 
 /// What one learner's losses have been.
 #[derive(Clone, Debug, Default)]
-pub struct Watch {
+pub struct Divergence {
     /// Least cross entropy on each of [`On`], nats.
     least: [Option<f64>; 3],
     /// Running mean over batches, nats.
@@ -48,7 +48,7 @@ pub struct Watch {
     said: bool,
 }
 
-impl Watch {
+impl Divergence {
     /// Takes a mean cross entropy in nats; gives the warning where this is the first sign that the run has diverged.
     pub fn see(&mut self, on: On, cross_entropy: f64, at: Moment) -> Option<String> {
         let loss = match on {
@@ -92,8 +92,8 @@ mod tests {
 
     /// At which of these losses something is said.
     fn said(on: On, losses: &[f64]) -> Vec<usize> {
-        let mut watch = Watch::default();
-        let mut says = |loss: &f64| watch.see(on, *loss, AT).is_some();
+        let mut divergence = Divergence::default();
+        let mut says = |loss: &f64| divergence.see(on, *loss, AT).is_some();
         losses.iter().enumerate().filter_map(|(index, loss)| says(loss).then_some(index)).collect()
     }
 
@@ -126,17 +126,17 @@ mod tests {
 
     #[test]
     fn the_sets_are_not_compared_with_one_another() {
-        let mut watch = Watch::default();
-        assert_eq!(watch.see(On::General, 3.0, AT), None);
-        assert_eq!(watch.see(On::Target, 9.0, AT), None, "a target that the model does not know at all");
-        assert!(watch.see(On::General, 9.0, AT).is_some());
+        let mut divergence = Divergence::default();
+        assert_eq!(divergence.see(On::General, 3.0, AT), None);
+        assert_eq!(divergence.see(On::Target, 9.0, AT), None, "a target that the model does not know at all");
+        assert!(divergence.see(On::General, 9.0, AT).is_some());
     }
 
     #[test]
     fn the_warning_names_the_step_the_loss_that_of_knowing_nothing_the_rate_and_what_to_do() {
-        let mut watch = Watch::default();
-        assert_eq!(watch.see(On::Target, 6.25, AT), None);
-        let message = watch.see(On::Target, 54.321, AT).unwrap();
+        let mut divergence = Divergence::default();
+        assert_eq!(divergence.see(On::Target, 6.25, AT), None);
+        let message = divergence.see(On::Target, 54.321, AT).unwrap();
         for part in ["sft", "step 7", "target", "54.32", "ln 2048 = 7.62", "optim.learning_rate (it is 10)", "warmup"] {
             assert!(message.contains(part), "{part} is not in {message}");
         }
