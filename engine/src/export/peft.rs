@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::stream::to_bytes;
 use crate::error::{Error, Result};
-use crate::host::{Folder, shorten};
+use crate::host::{Folder, MOST_CONFIGURATION_BYTES, shorten};
 use crate::model::Model;
 use crate::model::adapter::{AdapterValues, LoraSettings};
 use crate::model::layout::TensorSpec;
