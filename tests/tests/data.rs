@@ -301,7 +301,7 @@ fn a_long_text_has_the_same_tokens_in_pieces_as_whole() {
 fn every_pre_tokenizer_of_gguf_files_cuts_long_texts_into_the_same_tokens() {
     let golden = smollm2_vocabulary();
     let families = pre_tokenizers();
-    let names = families.iter().flat_map(|family| family.names).copied().chain(["gpt-2", "default"]);
+    let names = families.iter().map(|family| family.names[0]).chain(["gpt-2", "default"]);
     for name in names {
         let vocabulary = GgufVocabulary { pre: Some(name.into()), ..golden.clone() };
         let tokenizer = Tokenizer::from_gguf(vocabulary, &families).unwrap();
@@ -354,7 +354,7 @@ fn a_chat_that_is_cut_off_keeps_the_tokens_and_marks_of_the_whole() {
         };
         let whole = of(100_000, false).unwrap();
         assert_eq!(trained_runs(&whole, &tokenizer).len(), 20);
-        for cutoff in [30, 64, 65, 66, 67, 200, whole.tokens.len() - 1, whole.tokens.len()] {
+        for cutoff in [64, 65, 66, 67, 200, whole.tokens.len() - 1, whole.tokens.len()] {
             let cut = of(cutoff, false).unwrap();
             assert_eq!(cut.tokens, whole.tokens[..cutoff]);
             assert_eq!(cut.trained, whole.trained[..cutoff], "cutoff {cutoff}");
