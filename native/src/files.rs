@@ -177,16 +177,17 @@ impl OpenFile {
 
     /// Opens a file that messages call by another path.
     fn open_as(target: &Path, path: &Path) -> Result<Self> {
-        let attempt = || -> io::Result<Self> {
-            // Asked before it is opened: opening a pipe waits for its other end, and some devices act on it.
-            if !fs::metadata(target)?.is_file() {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a regular file"));
-            }
-            let file = File::open(target)?;
-            let found = file.metadata()?;
-            Ok(Self { file, path: path.to_path_buf(), length: found.len(), modified: found.modified().ok() })
-        };
-        attempt().map_err(|error| io_error(path, &error))
+        let failed = |error: io::Error| io_error(path, &error);
+        // Asked before it is opened: opening a pipe waits for its other end, and some devices act on it.
+        if !fs::metadata(target).map_err(failed)?.is_file() {
+            return Err(Error::Missing {
+                path: path.display().to_string(),
+                problem: "this is not a regular file".into(),
+            });
+        }
+        let file = File::open(target).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        Ok(Self { file, path: path.to_path_buf(), length: found.len(), modified: found.modified().ok() })
     }
 
     /// Fails where the file is not what it was when it was opened: shorter or longer, or written to.

@@ -1383,7 +1383,7 @@ fn a_device_or_a_folder_is_refused_as_data_configuration_and_model_before_it_is_
     }
     for path in ["/dev/zero", "/dev/null"] {
         line(&format!("eval --model {path} --text {}", place.text("general.txt")))
-            .fails(1, &[path, "not a regular file"]);
+            .fails(2, &[path, "not a regular file"]);
     }
 }
 
