@@ -105,6 +105,18 @@ pub enum Error {
         /// What would make it fit.
         advice: String,
     },
+    /// More memory is needed than there is; nothing was allocated.
+    #[error("{what} needs {}, and this machine has {} available: {advice}", gib(*.needed), gib(*.available))]
+    Memory {
+        /// What was to be allocated.
+        what: String,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes available.
+        available: u64,
+        /// What would make it fit.
+        advice: String,
+    },
     /// No such device, or it cannot be opened.
     #[error("device: {problem}")]
     Device {
@@ -176,6 +188,7 @@ impl Error {
             Self::Shape { .. } => "shape",
             Self::Label { .. } => "label",
             Self::Limit { .. } => "limit",
+            Self::Memory { .. } => "memory",
             Self::Device { .. } => "device",
             Self::Lost { .. } => "lost",
             Self::Kernel { .. } => "kernel",
@@ -194,6 +207,11 @@ impl Error {
 
 fn list(problems: &[String]) -> String {
     problems.iter().map(|p| format!("  - {p}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Bytes for people: `3.7 GiB`.
+fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }
 
 fn after(step: &Option<u64>) -> String {
@@ -232,6 +250,7 @@ mod tests {
             Error::Shape { what: text(), expected: text(), got: text() },
             Error::Label { row: 0, label: 0, vocab: 0 },
             Error::Limit { what: text(), needed: 0, allowed: 0, adapter: text(), advice: text() },
+            Error::Memory { what: text(), needed: 0, available: 0, advice: text() },
             Error::Device { problem: text() },
             Error::Lost { problem: text() },
             Error::Kernel { name: text(), message: text() },
@@ -255,6 +274,14 @@ mod tests {
             kinds.insert(error.kind());
         }
         assert_eq!(kinds.len(), errors.len());
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_bad_input_with_both_numbers_in_gib() {
+        let error =
+            Error::Memory { what: "a model".into(), needed: 5 << 29, available: 1 << 30, advice: "take less".into() };
+        assert_eq!(error.to_string(), "a model needs 2.5 GiB, and this machine has 1.0 GiB available: take less");
+        assert!(error.is_bad_input());
     }
 
     #[test]

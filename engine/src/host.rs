@@ -1,8 +1,8 @@
 //! What the engine asks of its host: bytes, folders and a clock.
 //!
 //! The engine opens no files and reads no clocks of its own, so that the same code runs as a command and in a web page.
-//! The command implements these traits with memory-mapped files and the system clock, the page with fetched buffers and
-//! `performance.now`. Everything that comes through them is untrusted: whoever reads checks sizes against
+//! The command implements these traits with files that it reads range by range and the system clock, the page with fetched
+//! buffers and `performance.now`. Everything that comes through them is untrusted: whoever reads checks sizes against
 //! [`Bytes::len`] before allocating.
 
 use std::collections::BTreeMap;
@@ -10,9 +10,12 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
+/// Most bytes of a configuration, a run's or a model's: they are a few KiB, and a larger file is something else.
+pub const MOST_CONFIGURATION_BYTES: u64 = 1 << 20;
+
 /// A file's contents, read at any place, in any order, from any thread.
 pub trait Bytes: Send + Sync {
-    /// Length in bytes. It does not change while the value lives.
+    /// Length in bytes, as it was when the file was opened.
     fn len(&self) -> u64;
 
     /// True for an empty file.
@@ -23,20 +26,13 @@ pub trait Bytes: Send + Sync {
     /// Fills `out` from `offset` on.
     ///
     /// # Errors
-    /// [`Error::Io`] when the range reaches past the end, or the host cannot read.
+    /// [`Error::Io`] when the range reaches past the end, the host cannot read, or the file is no longer what it was when it
+    /// was opened.
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<()>;
-
-    /// The whole contents without a copy, where the host has them in memory (a mapped file, a buffer).
-    fn as_slice(&self) -> Option<&[u8]> {
-        None
-    }
 }
 
-/// Reads a range of a slice; shared by everything that holds its bytes in memory.
-///
-/// # Errors
-/// [`Error::Io`] when the range reaches past the end.
-pub fn read_slice(bytes: &[u8], offset: u64, out: &mut [u8]) -> Result<()> {
+/// Reads a range of a slice.
+fn read_slice(bytes: &[u8], offset: u64, out: &mut [u8]) -> Result<()> {
     let range = usize::try_from(offset).ok().and_then(|start| bytes.get(start..start.checked_add(out.len())?));
     let Some(found) = range else {
         return Err(Error::Io {
@@ -57,10 +53,6 @@ macro_rules! bytes_in_memory {
 
             fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
                 read_slice(self, offset, out)
-            }
-
-            fn as_slice(&self) -> Option<&[u8]> {
-                Some(self)
             }
         }
     };
@@ -181,7 +173,9 @@ mod tests {
     fn a_memory_folder_gives_what_was_put_in_and_none_for_the_rest() {
         let mut folder = MemoryFolder::new();
         folder.insert("a", vec![7_u8]).unwrap();
-        assert_eq!(folder.open("a").unwrap().unwrap().as_slice(), Some(&[7_u8][..]));
+        let mut out = [0];
+        folder.open("a").unwrap().unwrap().read(0, &mut out).unwrap();
+        assert_eq!(out, [7]);
         assert!(folder.open("b").unwrap().is_none());
         assert!(folder.open("../a").is_err());
     }

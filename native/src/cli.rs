@@ -196,6 +196,8 @@ pub enum Bench {
     Loss(BenchLossArgs),
     /// A matrix product: on the CPU ours against the `gemm` crate's, on a GPU ours against burn's.
     Product(BenchProductArgs),
+    /// Reading a data set: from bytes to tokens.
+    Data(BenchDataArgs),
     /// The page in Chromium, on WebGPU and on the CPU, against TensorFlow.js; needs the source tree and Node.js.
     Web(BenchWebArgs),
 }
@@ -260,6 +262,25 @@ pub struct BenchProductArgs {
     /// Which operand is stored transposed.
     #[arg(long, value_enum, default_value_t = ProductLayout::Nt)]
     pub layout: ProductLayout,
+    #[command(flatten)]
+    pub timing: Timing,
+}
+
+/// Arguments of `temper bench data`.
+#[derive(Debug, Args)]
+pub struct BenchDataArgs {
+    /// Hugging Face folder or GGUF file whose tokenizer and chat template are used.
+    #[arg(long, default_value = "embedded:base", value_name = "DIR_OR_GGUF")]
+    pub model: String,
+    /// MiB of the text and of the records.
+    #[arg(long, default_value_t = 20, value_parser = mebibytes, value_name = "N")]
+    pub mib: usize,
+    /// Turns of the conversation.
+    #[arg(long, default_value_t = 4000, value_parser = turns, value_name = "N")]
+    pub turns: usize,
+    /// Longest document, in tokens.
+    #[arg(long, default_value_t = 2048, value_parser = at_least_two, value_name = "N")]
+    pub cutoff: usize,
     #[command(flatten)]
     pub timing: Timing,
 }
@@ -367,6 +388,15 @@ fn at_least_two(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n >= 2).ok_or_else(|| "expected a whole number of at least 2".into())
 }
 
+fn mebibytes(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "expected a whole number from 1 to 1024".into())
+}
+
+fn turns(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (2..=100_000).contains(n));
+    number.ok_or_else(|| "expected a whole number from 2 to 100000".into())
+}
+
 fn product_shape(text: &str) -> Result<[usize; 3], String> {
     let sizes: Vec<usize> = text.split('x').map(at_least_one).collect::<Result<_, _>>()?;
     sizes.try_into().map_err(|_| "expected three whole numbers, as in 512x576x1536".into())
@@ -426,6 +456,7 @@ mod tests {
             "temper bench loss --json",
             "temper bench product --shape 64x32x48 --layout tn --device cpu --json",
             "temper bench web --tokens 256 --json",
+            "temper bench data --model m --mib 4 --turns 10 --cutoff 64 --json",
             "temper loss --logits x --objective eaft --set objective.normalizer=const_3 --device cpu --out y",
             "temper logits --model m --tokens 1,2,3 --out y",
             "temper web",
@@ -458,6 +489,7 @@ mod tests {
             "temper bench step --model m --tokens 1",
             "temper bench web --tokens 200",
             "temper bench product --shape 64x32",
+            "temper bench data --mib 9223372036854775807",
             "temper bench product --shape 64x0x8",
             "temper logits --model m --tokens 1,x --out y",
             "temper generate --model m --prompt x --temperature nan",

@@ -1,4 +1,4 @@
-//! Files as the engine and the run folder need them: complete or absent, mapped instead of read, and inside their folder.
+//! Files as the engine and the run folder need them: complete or absent, read range by range, and inside their folder.
 //!
 //! Place in the flow: beneath everything that touches the disk. The engine sees only [`Bytes`] and [`Folder`].
 
@@ -6,8 +6,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use temper_engine::host::{Bytes, Folder, check_name, read_slice};
+use temper_engine::host::{Bytes, Folder, check_name};
 use temper_engine::{Error, Result};
 
 /// Start of the name of a file or folder that is being written. A killed process leaves one; nothing reads it, and
@@ -152,53 +153,96 @@ fn sync_folder(_folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A file mapped into memory: opening a model of many gigabytes costs nothing until its bytes are touched.
-pub struct MappedFile {
-    map: Option<memmap2::Mmap>,
+/// A file of which ranges are read when they are asked for: opening a model of many gigabytes costs nothing, and of what
+/// was read only what somebody keeps stays in memory.
+///
+/// It is not mapped into memory: another program that shortens a mapped file ends this process with a bus error. Here
+/// that, like any other change, is an error with the file's name.
+pub struct OpenFile {
+    file: File,
+    path: PathBuf,
+    /// As it was when it was opened.
+    length: u64,
+    modified: Option<SystemTime>,
 }
 
-impl MappedFile {
-    /// Maps a file.
+impl OpenFile {
+    /// Opens a file.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be opened or is not a regular file.
+    /// [`Error::Missing`] and [`Error::Io`] where it cannot be opened or is not a regular file.
     pub fn open(path: &Path) -> Result<Self> {
-        let attempt = || -> io::Result<Self> {
-            let file = File::open(path)?;
-            let metadata = file.metadata()?;
-            if !metadata.is_file() {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a regular file"));
-            }
-            // An empty file cannot be mapped.
-            if metadata.len() == 0 {
-                return Ok(Self { map: None });
-            }
-            // SAFETY: the mapping is read-only and private to this value. If another program shortens the file while it
-            // is mapped, the system ends this process with a bus error, as it would for any program that maps a file;
-            // the run's own files are never shortened in place (see `write_atomically`).
-            let map = unsafe { memmap2::Mmap::map(&file)? };
-            Ok(Self { map: Some(map) })
-        };
-        attempt().map_err(|error| io_error(path, &error))
+        Self::open_as(path, path)
     }
 
-    fn bytes(&self) -> &[u8] {
-        self.map.as_deref().unwrap_or_default()
+    /// Opens a file that messages call by another path.
+    fn open_as(target: &Path, path: &Path) -> Result<Self> {
+        let failed = |error: io::Error| io_error(path, &error);
+        // Asked before it is opened: opening a pipe waits for its other end, and some devices act on it.
+        if !fs::metadata(target).map_err(failed)?.is_file() {
+            return Err(Error::Missing {
+                path: path.display().to_string(),
+                problem: "this is not a regular file".into(),
+            });
+        }
+        let file = File::open(target).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        Ok(Self { file, path: path.to_path_buf(), length: found.len(), modified: found.modified().ok() })
+    }
+
+    /// Fails where the file is not what it was when it was opened: shorter or longer, or written to.
+    fn check_unchanged(&self) -> Result<()> {
+        let found = self.file.metadata().map_err(|error| io_error(&self.path, &error))?;
+        let changed = match (found.len(), found.modified().ok()) {
+            (length, _) if length != self.length => format!("it had {} bytes and has {length} now", self.length),
+            (_, modified) if modified != self.modified => "it was written to".into(),
+            _ => return Ok(()),
+        };
+        Err(Error::Io {
+            path: self.path.display().to_string(),
+            problem: format!(
+                "was changed by another program while it was in use: {changed}; wait until the other is done, and start again"
+            ),
+        })
     }
 }
 
-impl Bytes for MappedFile {
+impl Bytes for OpenFile {
     fn len(&self) -> u64 {
-        self.bytes().len() as u64
+        self.length
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        read_slice(self.bytes(), offset, out)
+        if offset.checked_add(out.len() as u64).is_none_or(|end| end > self.length) {
+            let problem = format!("bytes {offset}..+{} were asked for, but it has only {}", out.len(), self.length);
+            return Err(Error::Io { path: self.path.display().to_string(), problem });
+        }
+        let read = read_exact_at(&self.file, out, offset);
+        // First of all: a file that was shortened fails the read as well, in words that do not say why.
+        self.check_unchanged()?;
+        read.map_err(|error| io_error(&self.path, &error))
     }
+}
 
-    fn as_slice(&self) -> Option<&[u8]> {
-        Some(self.bytes())
+#[cfg(unix)]
+fn read_exact_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut out: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !out.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, out, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                out = &mut out[count..];
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
+    Ok(())
 }
 
 /// A folder of the file system, out of which no name and no link leads.
@@ -246,7 +290,7 @@ impl Folder for OsFolder {
                 problem: format!("is a link out of its folder, to {}; copy the file instead", target.display()),
             });
         }
-        Ok(Some(Arc::new(MappedFile::open(&target)?)))
+        Ok(Some(Arc::new(OpenFile::open_as(&target, &self.path.join(name))?)))
     }
 
     fn display(&self, name: &str) -> String {
@@ -332,20 +376,71 @@ mod tests {
         assert_eq!(names(folder.path()), ["step-1"]);
     }
 
+    /// The whole contents.
+    fn contents(bytes: &dyn Bytes) -> Vec<u8> {
+        let mut out = vec![0; bytes.len() as usize];
+        bytes.read(0, &mut out).unwrap();
+        out
+    }
+
     #[test]
-    fn a_mapped_file_reads_any_range_and_refuses_what_is_past_its_end() {
+    fn an_open_file_reads_any_range_and_refuses_what_is_past_its_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         fs::write(&path, b"abcdef").unwrap();
-        let file = MappedFile::open(&path).unwrap();
+        let file = OpenFile::open(&path).unwrap();
         let mut out = [0; 3];
         file.read(2, &mut out).unwrap();
-        assert_eq!((&out, file.len(), file.as_slice()), (b"cde", 6, Some(&b"abcdef"[..])));
-        assert!(file.read(4, &mut out).is_err());
+        assert_eq!((&out, file.len(), contents(&file)), (b"cde", 6, b"abcdef".to_vec()));
+        for offset in [4, 6, u64::MAX] {
+            let message = file.read(offset, &mut out).unwrap_err().to_string();
+            assert!(message.contains(&format!("bytes {offset}..+3")) && message.contains("only 6"), "{message}");
+        }
         fs::write(&path, b"").unwrap();
-        let empty = MappedFile::open(&path).unwrap();
-        assert!(empty.is_empty() && empty.as_slice() == Some(&[][..]));
-        assert!(MappedFile::open(folder.path()).is_err(), "a folder is not a file");
+        let empty = OpenFile::open(&path).unwrap();
+        assert!(empty.is_empty() && contents(&empty).is_empty());
+        assert!(OpenFile::open(folder.path()).is_err(), "a folder is not a file");
+        #[cfg(unix)]
+        assert!(OpenFile::open(Path::new("/dev/zero")).is_err(), "a device is not a file");
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_open_is_an_error_with_its_name_and_both_sizes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        let open = || {
+            fs::write(&path, vec![7; 10_000]).unwrap();
+            OpenFile::open(&path).unwrap()
+        };
+        let mut out = [0; 100];
+        let fails = |file: &OpenFile, offset, out: &mut [u8], expected: &str| {
+            let error = file.read(offset, out).unwrap_err();
+            assert!(!error.is_bad_input(), "a run that failed");
+            let message = error.to_string();
+            for part in ["model.gguf", "changed by another program", expected, "start again"] {
+                assert!(message.contains(part), "{part} is not in: {message}");
+            }
+        };
+        let file = open();
+        file.read(9_000, &mut out).unwrap();
+        let writer = OpenOptions::new().write(true).open(&path).unwrap();
+        writer.set_len(4_000).unwrap();
+        fails(&file, 9_000, &mut out, "had 10000 bytes and has 4000 now");
+        fails(&file, 0, &mut out, "had 10000 bytes and has 4000 now");
+
+        let file = open();
+        writer.set_len(10_001).unwrap();
+        fails(&file, 0, &mut out, "had 10000 bytes and has 10001 now");
+
+        let file = open();
+        writer.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        fails(&file, 0, &mut out, "it was written to");
+
+        // Another file of the same name is no change: this one is still there until it is closed.
+        let file = open();
+        write_atomically(&path, |out| out.write_all(b"other")).unwrap();
+        file.read(0, &mut out).unwrap();
+        assert_eq!(out, [7; 100]);
     }
 
     #[test]
@@ -371,7 +466,7 @@ mod tests {
         symlink("../../blobs/sha", snapshot.join("model.safetensors")).unwrap();
         symlink("../../../secret", snapshot.join("tokenizer.json")).unwrap();
         let folder = OsFolder::open(&snapshot).unwrap();
-        assert_eq!(folder.open("model.safetensors").unwrap().unwrap().as_slice(), Some(&b"weights"[..]));
+        assert_eq!(contents(folder.open("model.safetensors").unwrap().unwrap().as_ref()), b"weights");
         let Err(error) = folder.open("tokenizer.json") else { panic!("the link was followed") };
         assert!(error.to_string().contains("link out of its folder"), "{error}");
     }

@@ -1,17 +1,22 @@
 //! What a command is given: models, adapters and data sets by path, and the small ones embedded in the program.
+//!
+//! Files are untrusted: each kind has a [`Limit`], and a file's size is known before any of it is read.
 
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use flate2::read::MultiGzDecoder;
 use temper_engine::configuration::AdapterKind;
-use temper_engine::host::{Folder, MemoryFolder};
+use temper_engine::host::{Bytes, Folder, MOST_CONFIGURATION_BYTES, MemoryFolder};
 use temper_engine::models::Hold;
 use temper_engine::result::{self, ADAPTER, MODEL};
 use temper_engine::{Device, Error, Model, ModelFiles, Result};
 
 use crate::cli::ModelArgs;
-use crate::files::{MappedFile, OsFolder, io_error};
+use crate::files::{OpenFile, OsFolder, io_error};
+use crate::memory;
 use crate::run_folder::RunFolder;
 
 /// Paths that begin with this name files inside the program.
@@ -31,8 +36,36 @@ const FILES: [(&str, &[u8]); 7] = [
     ("general.txt", include_bytes!("../demo/general.txt")),
 ];
 
-/// No data file is read past this: it is held in memory whole.
-const MAX_DATA_BYTES: u64 = 4 << 30;
+/// How much is read of a kind of file.
+struct Limit {
+    /// What the file is to be, with its article.
+    what: &'static str,
+    /// Most bytes of a regular file, as it lies there.
+    file: u64,
+    /// Most bytes of what has no size to be looked at: what a `.gz` file unpacks to, and what comes through a pipe.
+    stream: u64,
+    /// What to do about a larger one.
+    advice: &'static str,
+}
+
+/// A data set. It is held in memory whole, with its records and tokens beside it: several times its size.
+const DATA: Limit = Limit {
+    what: "a data set",
+    file: 4 << 30,
+    stream: 1 << 30,
+    advice: "take a part of it, such as its first lines (head -n), or, where it is packed, unpack it (gunzip)",
+};
+
+/// A configuration, of a run or of a model.
+const CONFIGURATION: Limit = Limit {
+    what: "a configuration",
+    file: MOST_CONFIGURATION_BYTES,
+    stream: MOST_CONFIGURATION_BYTES,
+    advice: "is it what its name says?",
+};
+
+/// A path that means standard input.
+const STDIN: &str = "-";
 
 /// Opens a Hugging Face folder, a GGUF file, or an embedded folder.
 ///
@@ -43,7 +76,7 @@ pub fn open_model(path: &str) -> Result<ModelFiles> {
     if path.starts_with(EMBEDDED) || on_disk.is_dir() {
         return ModelFiles::open_folder(open_folder(path)?.as_ref());
     }
-    ModelFiles::open_gguf(Arc::new(MappedFile::open(on_disk)?), path)
+    ModelFiles::open_gguf(Arc::new(OpenFile::open(on_disk)?), path)
 }
 
 /// A folder on disk or inside the program.
@@ -89,11 +122,12 @@ impl ModelInUse {
         }
     }
 
-    /// Puts the model on a device, with its adapter.
+    /// Puts the model on a device, with its adapter. `more` are the bytes that its use will take beside it.
     ///
     /// # Errors
-    /// As [`ModelFiles::load`], and an adapter that does not fit.
-    pub fn load(&self, device: &Device) -> Result<Model> {
+    /// As [`ModelFiles::load`] and [`memory::check_model`], and an adapter that does not fit.
+    pub fn load(&self, device: &Device, more: u64) -> Result<Model> {
+        memory::check_model(&self.files, device, more)?;
         let mut model = self.files.load(device, Hold::F32, false, 0)?;
         if let Some(path) = &self.adapter {
             let (settings, values) = result::read(&OsFolder::open(path)?)?;
@@ -122,27 +156,84 @@ fn no_such_embedded(name: &str) -> Error {
     Error::Missing { path: format!("{EMBEDDED}{name}"), problem: format!("embedded are: base, {}", names.join(", ")) }
 }
 
-/// Contents of a data file; `.gz` is unpacked.
+/// Contents of a data file; `.gz` is unpacked. A pipe is read to its end, as is standard input for the path `-`.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`Error::Missing`] and [`Error::Io`] where it cannot be read; [`Error::Format`] where it is larger than the limit, or
+/// neither a file nor a pipe: before any of it is held, except for a pipe.
 pub fn read_data(path: &str) -> Result<Vec<u8>> {
+    read(path, &DATA)
+}
+
+/// Contents of a configuration, in the same way.
+///
+/// # Errors
+/// As [`read_data`].
+pub fn read_configuration(path: &str) -> Result<Vec<u8>> {
+    read(path, &CONFIGURATION)
+}
+
+fn read(path: &str, limit: &Limit) -> Result<Vec<u8>> {
     if let Some(name) = path.strip_prefix(EMBEDDED) {
         let found = FILES.iter().find(|(file, _)| *file == name);
         return found.map(|(_, bytes)| bytes.to_vec()).ok_or_else(|| no_such_embedded(name));
     }
     let on_disk = Path::new(path);
-    let file = std::fs::File::open(on_disk).map_err(|e| io_error(on_disk, &e))?;
-    let mut bytes = Vec::new();
-    let read = match path.ends_with(".gz") {
-        true => flate2::read::MultiGzDecoder::new(file).take(MAX_DATA_BYTES).read_to_end(&mut bytes),
-        false => file.take(MAX_DATA_BYTES).read_to_end(&mut bytes),
+    let failed = |error: io::Error| io_error(on_disk, &error);
+    let wrong = |problem: String| Error::Format { file: path.into(), problem };
+    let most = |size: String, most: u64| {
+        wrong(format!("has {size}, and {} may have at most {most}; {}", limit.what, limit.advice))
     };
-    match read {
-        Ok(n) if n as u64 == MAX_DATA_BYTES => {
-            Err(Error::Data { file: path.into(), problem: format!("it is larger than {MAX_DATA_BYTES} bytes") })
-        }
-        Ok(_) => Ok(bytes),
-        Err(error) => Err(io_error(on_disk, &error)),
+    let whole = |stream: &mut dyn Read| {
+        let read = read_stream(stream, limit.stream).map_err(failed)?;
+        read.ok_or_else(|| most(format!("more than {} bytes", limit.stream), limit.stream))
+    };
+    if path == STDIN {
+        return whole(&mut io::stdin().lock());
     }
+    // Asked before it is opened, since some devices act on that.
+    let found = fs::metadata(on_disk).map_err(failed)?;
+    if is_pipe(&found) {
+        return whole(&mut File::open(on_disk).map_err(failed)?);
+    }
+    if !found.is_file() {
+        let what = if found.is_dir() { "a folder" } else { "a device" };
+        return Err(wrong(format!("is {what}; give a file, a pipe, or {STDIN} for standard input")));
+    }
+    if found.len() > limit.file {
+        return Err(most(format!("{} bytes", found.len()), limit.file));
+    }
+    let file = OpenFile::open(on_disk)?;
+    let mut bytes = vec![0; file.len() as usize];
+    file.read(0, &mut bytes)?;
+    if !path.ends_with(".gz") {
+        return Ok(bytes);
+    }
+    // Unpacked twice, the first time to know the size: a few KiB can unpack to terabytes.
+    let unpacked = || MultiGzDecoder::new(bytes.as_slice()).take(limit.stream + 1);
+    let size = io::copy(&mut unpacked(), &mut io::sink()).map_err(failed)?;
+    if size > limit.stream {
+        return Err(most(format!("more than {} bytes when unpacked", limit.stream), limit.stream));
+    }
+    let mut whole = Vec::with_capacity(size as usize);
+    unpacked().read_to_end(&mut whole).map_err(failed)?;
+    Ok(whole)
+}
+
+/// All of a stream; `None` where it is longer than `most` bytes.
+fn read_stream(stream: &mut dyn Read, most: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    stream.take(most + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= most).then_some(bytes))
+}
+
+/// A pipe, of a shell's `<(...)` or by name.
+#[cfg(unix)]
+fn is_pipe(found: &fs::Metadata) -> bool {
+    std::os::unix::fs::FileTypeExt::is_fifo(&found.file_type())
+}
+
+#[cfg(not(unix))]
+fn is_pipe(_found: &fs::Metadata) -> bool {
+    false
 }

@@ -1,9 +1,11 @@
-//! How much memory this process holds, where the system tells, and what a run needs it for.
+//! How much memory this process holds and could still get, where the system tells, and what it is needed for.
+
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use temper_engine::configuration::AdapterKind;
 use temper_engine::running::Estimate;
-use temper_engine::{Config, ModelFiles};
+use temper_engine::{Config, Device, Error, ModelFiles, Result};
 
 /// `memory` of `summary.json`. The first part is reckoned from the run's shape, the second measured.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -12,7 +14,7 @@ pub struct Memory {
     pub planned_bytes: Planned,
     /// Highest resident set of the process by the end of each stage.
     pub measured_peak_resident_bytes: Peaks,
-    /// On the CPU, what was resident at most beyond what was planned: the program, the files that are mapped, the data,
+    /// On the CPU, what was resident at most beyond what was planned: the program, the data,
     /// and values on their way; none on a GPU, whose memory is not the process's.
     pub other_bytes: Option<u64>,
 }
@@ -35,21 +37,24 @@ pub struct Planned {
 }
 
 impl Planned {
-    /// Of a run of this configuration.
-    pub fn of(config: &Config, files: &ModelFiles) -> Self {
-        let estimate = Estimate::new(config, &files.architecture, files.weights.as_deref(), 1);
-        let value = estimate.trained * 4;
+    /// Of a run of this configuration whose largest micro-batch has so many tokens. Saturates where numbers are absurd.
+    pub fn of(config: &Config, files: &ModelFiles, tokens: usize) -> Self {
+        let mut config = config.clone();
+        config.run.batch_tokens = tokens;
+        let estimate = Estimate::new(&config, &files.architecture, files.weights.as_deref(), 1);
+        let value = estimate.trained.saturating_mul(4);
         let adapter = if config.adapter.kind == AdapterKind::Lora { value } else { 0 };
         let planned = Self {
-            weights: estimate.base + adapter,
+            weights: estimate.base.saturating_add(adapter),
             gradients: value,
-            optimiser_moments: 2 * value,
+            optimiser_moments: value.saturating_mul(2),
             activations: estimate.activations,
             head_logits: estimate.logits,
             total: 0,
         };
         let Self { weights, gradients, optimiser_moments, activations, head_logits, .. } = planned;
-        Self { total: weights + gradients + optimiser_moments + activations + head_logits, ..planned }
+        let parts = [weights, gradients, optimiser_moments, activations, head_logits];
+        Self { total: parts.into_iter().fold(0, u64::saturating_add), ..planned }
     }
 }
 
@@ -77,6 +82,88 @@ impl Memory {
     }
 }
 
+/// Refuses what this machine has no memory for. An allocation that fails would end the process without a word, and one that
+/// succeeds beyond what is there the machine with it, so sizes are compared before anything is allocated.
+///
+/// # Errors
+/// [`Error::Memory`] with both numbers.
+pub fn check(what: &str, needed: u64, advice: &str) -> Result<()> {
+    match available_bytes() {
+        Some(available) if needed > available => {
+            Err(Error::Memory { what: what.into(), needed, available, advice: advice.into() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a model that does not fit when it is only used, with `more` bytes for what is made with it.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_model(files: &ModelFiles, device: &Device, more: u64) -> Result<()> {
+    let weights = if device.is_cpu() { files.architecture.parameter_count().saturating_mul(4) } else { 0 };
+    let needed = weights.saturating_add(passing(files)).saturating_add(more);
+    check(&described("the model", files), needed, "take a smaller one")
+}
+
+/// Refuses a run that does not fit. `tokens` are those of its largest micro-batch.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_run(config: &Config, files: &ModelFiles, device: &Device, tokens: usize) -> Result<()> {
+    let mut needed = passing(files);
+    if device.is_cpu() {
+        // A rank above the width of a layer is refused where the layer is known.
+        let mut config = config.clone();
+        let arch = &files.architecture;
+        config.adapter.rank = config.adapter.rank.min(arch.hidden.max(arch.intermediate));
+        needed = needed.saturating_add(Planned::of(&config, files, tokens).total);
+    }
+    let what = described(&format!("training on {tokens} tokens at once"), files);
+    let advice = "a smaller model, an adapter in place of all weights, or a lower run.batch_tokens and data.cutoff_length \
+                  need less";
+    check(&what, needed, advice)
+}
+
+/// What loading holds for a moment beside the model: its largest tensor as the file has it, or, on the way to a GPU, in
+/// f32 as well; of random weights, in three forms.
+fn passing(files: &ModelFiles) -> u64 {
+    let elements = |shape: &[usize]| shape.iter().fold(4_u64, |product, &n| product.saturating_mul(n as u64));
+    let specs = files.architecture.tensor_specs();
+    let largest = specs.iter().map(|spec| elements(&spec.shape)).max().unwrap_or(0);
+    largest.saturating_mul(if files.weights.is_some() { 2 } else { 3 })
+}
+
+fn described(what: &str, files: &ModelFiles) -> String {
+    let arch = &files.architecture;
+    format!(
+        "{what} ({} layers, hidden {}, vocabulary {}: {} parameters)",
+        arch.layers,
+        arch.hidden,
+        arch.vocab,
+        arch.parameter_count()
+    )
+}
+
+/// Bytes that this process could still get: what the system can free without swapping, what it could swap out, and not
+/// more than its control group leaves it. `None` where the system does not tell.
+fn available_bytes() -> Option<u64> {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let free = kib(&machine, "MemAvailable:")?.saturating_add(kib(&machine, "SwapFree:").unwrap_or(0));
+    Some(free.min(left_in_control_group().unwrap_or(u64::MAX)))
+}
+
+/// What a container or a service may still take (control groups, version 2).
+fn left_in_control_group() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?.trim_matches('/');
+    let file = |name: &str| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(own).join(name)).ok();
+    let most: u64 = file("memory.max")?.trim().parse().ok()?;
+    // Pages of files are given back on demand and do not count.
+    let held = file("memory.stat")?.lines().find_map(|line| line.strip_prefix("anon ")?.trim().parse::<u64>().ok())?;
+    Some(most.saturating_sub(held))
+}
+
 /// Highest resident set so far, in bytes; 0 where unknown.
 pub fn peak_resident_bytes() -> u64 {
     status("VmHWM:")
@@ -100,7 +187,29 @@ pub fn reset_peak() {
 }
 
 fn status(field: &str) -> u64 {
-    let Ok(text) = std::fs::read_to_string("/proc/self/status") else { return 0 };
-    let line = text.lines().find_map(|line| line.strip_prefix(field));
-    line.and_then(|rest| rest.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
+    std::fs::read_to_string("/proc/self/status").ok().and_then(|text| kib(&text, field)).unwrap_or(0)
+}
+
+/// The bytes of a line like `VmRSS:  12 kB`.
+fn kib(text: &str, field: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(field))?;
+    rest.trim().trim_end_matches(" kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_more_than_the_machine_has_is_refused_with_both_numbers() {
+        let available = available_bytes().expect("Linux tells");
+        assert!(available > 1 << 20, "{available}");
+        check("little", 1 << 20, "").unwrap();
+        let error = check("everything", u64::MAX, "take less").unwrap_err();
+        assert!(error.is_bad_input());
+        let text = error.to_string();
+        assert!(text.starts_with("everything needs 17179869184.0 GiB, and this machine has "), "{text}");
+        assert!(text.ends_with(" GiB available: take less"), "{text}");
+    }
 }

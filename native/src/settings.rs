@@ -15,7 +15,7 @@ use temper_engine::reading::steps_per_epoch;
 use temper_engine::{Config, Document, Error, Result as EngineResult};
 
 use crate::cli::TrainArgs;
-use crate::inputs::{DEMO_CONFIG, EMBEDDED, read_data};
+use crate::inputs::{DEMO_CONFIG, EMBEDDED, read_configuration};
 use crate::progress::grouped;
 
 /// Most steps of a run of which only model and data were given: about a million tokens, so that a large file does not mean
@@ -117,8 +117,8 @@ impl Settings {
 pub fn read(path: &Path, overrides: &[(String, String)]) -> EngineResult<Config> {
     let file = path.display().to_string();
     let problem = || "a configuration is UTF-8 text".to_string();
-    let text =
-        String::from_utf8(read_data(&file)?).map_err(|_| Error::Format { file: file.clone(), problem: problem() })?;
+    let text = String::from_utf8(read_configuration(&file)?)
+        .map_err(|_| Error::Format { file: file.clone(), problem: problem() })?;
     Config::parse(&text, &file, overrides)
 }
 

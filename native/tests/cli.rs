@@ -1576,6 +1576,235 @@ fn a_run_that_diverges_with_finite_numbers_warns_in_the_command_the_summary_and_
     assert!(!untrained.stderr.contains("knowing nothing"), "{}", untrained.stderr);
 }
 
+// What files may be.
+
+/// A run's message names the file and says all of `parts`; nothing was written.
+fn refuses_data(place: &Place, path: &str, parts: &[&str]) {
+    let set = format!("data.train={path}");
+    place.train("out", &[&set]).fails(2, &[&[path], parts].concat());
+    assert!(!place.path("out").exists());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_device_or_a_folder_is_refused_as_data_configuration_and_model_before_it_is_read() {
+    let place = Place::new();
+    let model = place.text("model");
+    refuses_data(&place, "/dev/zero", &["is a device", "a file, a pipe, or - for standard input"]);
+    refuses_data(&place, &model, &["is a folder"]);
+    for command in [
+        format!("eval --model {model} --text /dev/zero"),
+        format!("eval --model {model} --data /dev/zero"),
+        "train /dev/zero".to_string(),
+        "config /dev/zero".to_string(),
+        format!("loss --logits /dev/zero --out {}", place.text("y")),
+        format!("train --model {model} --data /dev/zero"),
+    ] {
+        line(&command).fails(2, &["/dev/zero", "is a device"]);
+    }
+    for path in ["/dev/zero", "/dev/null"] {
+        line(&format!("eval --model {path} --text {}", place.text("general.txt")))
+            .fails(2, &[path, "not a regular file"]);
+    }
+}
+
+#[test]
+fn a_file_that_is_larger_than_its_kind_can_be_is_refused_with_both_numbers() {
+    let place = Place::new();
+    let grow = |name: &str, bytes: u64| {
+        let file = fs::OpenOptions::new().create(true).append(true).open(place.path(name)).unwrap();
+        file.set_len(bytes).unwrap();
+    };
+    // These are holes: nothing lies on the disk.
+    grow("large.jsonl", (4 << 30) + 1);
+    let path = place.text("large.jsonl");
+    refuses_data(&place, &path, &["4294967297 bytes", "at most 4294967296", "head -n"]);
+    grow("large.toml", (1 << 20) + 1);
+    line(&format!("config {}", place.text("large.toml"))).fails(2, &["large.toml", "1048577 bytes", "at most 1048576"]);
+    let eval = format!("eval --model {} --text {}", place.text("model"), place.text("general.txt"));
+    grow("model/tokenizer_config.json", (128 << 20) + 1);
+    line(&eval).fails(2, &["tokenizer_config.json", "134217729 bytes", "at most 134217728"]);
+    grow("model/config.json", (1 << 20) + 1);
+    line(&eval).fails(2, &["config.json", "1048577 bytes", "at most 1048576"]);
+}
+
+/// As gzip packs it.
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn what_a_small_file_unpacks_to_is_limited_with_a_number() {
+    let place = Place::new();
+    fs::write(place.path("good.jsonl.gz"), packed(&fs::read(place.path("train.jsonl")).unwrap())).unwrap();
+    place.train("good", &[&format!("data.train={}", place.text("good.jsonl.gz")), "run.steps=1"]).ok();
+    // 64 MiB of zeros, 17 times: a gzip file may have several parts.
+    let bomb = packed(&vec![0; 64 << 20]).repeat(17);
+    assert!(bomb.len() < 2 << 20, "{}", bomb.len());
+    fs::write(place.path("bomb.jsonl.gz"), &bomb).unwrap();
+    let path = place.text("bomb.jsonl.gz");
+    refuses_data(&place, &path, &["more than 1073741824 bytes when unpacked", "at most 1073741824", "gunzip"]);
+    fs::write(place.path("bomb.toml.gz"), &bomb).unwrap();
+    line(&format!("config {}", place.text("bomb.toml.gz"))).fails(2, &["bomb.toml.gz", "at most 1048576"]);
+}
+
+#[test]
+fn a_record_longer_than_a_line_may_be_is_refused_with_its_line_and_both_numbers() {
+    let place = Place::new();
+    let good = fs::read_to_string(place.path("train.jsonl")).unwrap();
+    let long = json!({"question": "a", "answer": "b".repeat(16 << 20)}).to_string();
+    for name in ["long.jsonl", "long.jsonl.gz"] {
+        let contents = format!("{good}{long}\n");
+        let bytes = if name.ends_with("gz") { packed(contents.as_bytes()) } else { contents.into_bytes() };
+        fs::write(place.path(name), bytes).unwrap();
+        let length = long.len().to_string();
+        refuses_data(&place, &place.text(name), &["line 49", &length, "16777216", "split the record"]);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn data_may_come_through_a_pipe_or_standard_input() {
+    let place = Place::new();
+    let model = place.text("model");
+    let eval = |data: &str| {
+        let script = format!("cd {0}; exec \"$0\" --device cpu eval --json --model {model} {data}", place.text("."));
+        let mut bash = Command::new("bash");
+        Ran::of(bash.args(["-c", &script, env!("CARGO_BIN_EXE_temper")]).output().unwrap())
+    };
+    let expected = eval("--data target.jsonl").ok().json();
+    for data in [
+        "--data - < target.jsonl",
+        "--data /dev/stdin < target.jsonl",
+        "--data <(cat target.jsonl)",
+        "--data - < <(cat target.jsonl)",
+    ] {
+        assert_eq!(eval(data).ok().json(), expected, "{data}");
+    }
+    assert_eq!(eval("--text <(cat general.txt)").ok().json(), eval("--text general.txt").ok().json());
+    // More than a configuration may have comes out of this pipe, and is not waited for.
+    let script = "exec \"$0\" config <(yes '# a long comment')";
+    let endless = Command::new("bash").args(["-c", script, env!("CARGO_BIN_EXE_temper")]).output().unwrap();
+    Ran::of(endless).fails(2, &["more than 1048576 bytes"]);
+}
+
+#[test]
+fn a_model_that_another_program_shortens_during_a_run_is_an_error_with_its_name_and_both_sizes() {
+    for baseline in ["run.baseline=sft", "run.baseline=dft"] {
+        let place = Place::new();
+        // The model is read again when the baseline begins.
+        let child = place.start("out", &["run.steps=150", baseline], 1);
+        let path = place.path("model/model.safetensors");
+        let length = fs::metadata(&path).unwrap().len();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length / 2).unwrap();
+        let (had, has) = (format!("had {length} bytes"), format!("has {} now", length / 2));
+        wait(child).fails(1, &["model.safetensors", "changed by another program", &had, &has, "start again"]);
+    }
+}
+
+#[test]
+fn reading_a_data_set_takes_a_few_bytes_of_memory_a_byte() {
+    let ran = line("bench data --mib 2 --turns 200 --repeat 1 --json").ok();
+    let lines: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let variants: Vec<&str> = lines.iter().map(|line| line["variant"].as_str().unwrap()).collect();
+    assert_eq!(variants, ["text", "records", "one chat"]);
+    for (measured, most) in lines.iter().zip([10.0, 10.0, f64::INFINITY]) {
+        let per_byte = measured["bytes_per_byte"].as_f64().unwrap();
+        // Systems that tell nothing of memory give 0.
+        assert!(per_byte <= most && (per_byte > 1.0 || !cfg!(target_os = "linux")), "{measured}");
+        assert!(measured["tokens"].as_u64().unwrap() > 1000, "{measured}");
+    }
+}
+
+// Sizes that no machine has.
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_model_that_needs_more_memory_than_there_is_is_refused_with_both_numbers_before_it_is_allocated() {
+    let place = Place::new();
+    let architecture = |keys: &[(&str, u64)]| {
+        let mut config: Value = serde_json::from_slice(&fs::read(golden("tiny/llama/config.json")).unwrap()).unwrap();
+        keys.iter().for_each(|(key, value)| config[*key] = (*value).into());
+        place.write("huge.json", &config.to_string());
+        let of = format!("model.architecture={}", place.text("huge.json"));
+        let ran = place.train("out", &["model.init=random", "adapter.kind=none", &of]);
+        assert!(!place.path("out").exists());
+        ran
+    };
+    for keys in [
+        &[("hidden_size", 1_000_000), ("intermediate_size", 1_000_000)][..],
+        &[("vocab_size", 1 << 24), ("hidden_size", 1 << 16)],
+        &[("intermediate_size", 1 << 20), ("hidden_size", 1 << 16)],
+        &[("num_hidden_layers", 1 << 10), ("hidden_size", 1 << 20)],
+        &[("num_attention_heads", 1 << 12), ("head_dim", 1 << 12), ("hidden_size", 1 << 20)],
+    ] {
+        // Each number is possible for itself.
+        let ran = architecture(keys).fails(2, &["this machine has", "GiB available", "parameters) needs"]);
+        assert!(!ran.stderr.contains("memory allocation"), "{}", ran.stderr);
+    }
+    for key in ["hidden_size", "vocab_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"] {
+        for value in [i32::MAX as u64, i64::MAX as u64, u64::MAX] {
+            architecture(&[(key, value)]).fails(2, &["huge.json"]);
+        }
+    }
+    // The same numbers beside weights that are there.
+    let config = fs::read_to_string(place.path("model/config.json")).unwrap();
+    let mut huge: Value = serde_json::from_str(&config).unwrap();
+    huge["hidden_size"] = 1_048_576.into();
+    place.write("model/config.json", &huge.to_string());
+    logits(&place).fails(2, &["tensors do not fit", "1048576"]);
+}
+
+#[test]
+fn no_number_however_large_ends_the_program_otherwise_than_with_a_message() {
+    let place = Place::new();
+    for value in [i64::from(i32::MAX), i64::MAX] {
+        let value = value.to_string();
+        let runs = |set: &[&str], code: i32| {
+            let ran = place.train("out", &[set, &["run.steps=2"]].concat());
+            assert_eq!(ran.code, Some(code), "{set:?}: {}", ran.stderr);
+            let _ = fs::remove_dir_all(place.path("out"));
+        };
+        // Counts of what is in memory end at 2147483647; up to there they only allow more than there is.
+        let count = if value == i32::MAX.to_string() { 0 } else { 2 };
+        for (key, code) in [
+            ("run.batch_tokens", count),
+            ("run.accumulation", count),
+            ("run.keep", count),
+            ("run.save_every", 0),
+            ("run.eval_every", 0),
+            ("run.log_every", 0),
+            ("run.seed", 0),
+            ("adapter.rank", 2),
+            ("objective.top_k", 2),
+        ] {
+            runs(&[&format!("{key}={value}")], code);
+        }
+        runs(&[&format!("data.cutoff_length={value}"), &format!("run.batch_tokens={value}")], count);
+
+        let model = place.text("model");
+        let ran = line(&format!("generate --model {model} --prompt ab --raw --max-tokens {value}"));
+        assert_eq!(ran.code, Some(0), "--max-tokens {value}: {}", ran.stderr);
+        for command in [
+            "bench head --hidden 4096 --rows 8 --vocab ",
+            "bench head --hidden 4096 --vocab 9999 --rows ",
+            "bench head --rows 4096 --vocab 9999 --hidden ",
+            "bench loss --vocab 9999 --rows ",
+            "bench loss --rows 4096 --vocab ",
+            "bench step --rank 2 --model embedded:base --tokens ",
+            "bench step --tokens 16 --model embedded:base --rank ",
+            "bench product --shape 4096x4096x",
+            "bench data --mib ",
+            "bench data --turns ",
+        ] {
+            let ran = line(&format!("{command}{value}"));
+            assert_eq!(ran.code, Some(2), "{command}{value}: {}", ran.stderr);
+        }
+    }
+}
+
 /// As [`temper`], unable to write files of more than so many KiB.
 #[cfg(target_os = "linux")]
 fn limited(kib: usize, arguments: &[String]) -> Ran {

@@ -47,7 +47,7 @@ fn qwen3() -> Tokenizer {
 }
 
 /// The smollm2 vocabulary in the form in which a GGUF file holds it.
-fn smollm2_from_gguf() -> Tokenizer {
+fn smollm2_vocabulary() -> GgufVocabulary {
     let file: Value = serde_json::from_slice(&tokenizer_json("smollm2")).unwrap();
     let vocab = file["model"]["vocab"].as_object().unwrap();
     let mut tokens = vec![String::new(); vocab.len()];
@@ -61,7 +61,7 @@ fn smollm2_from_gguf() -> Tokenizer {
     let pair = |merge: &Value| format!("{} {}", merge[0].as_str().unwrap(), merge[1].as_str().unwrap());
     let merges: Vec<String> = file["model"]["merges"].as_array().unwrap().iter().map(pair).collect();
     let golden = json(SMOLLM2);
-    let vocabulary = GgufVocabulary {
+    GgufVocabulary {
         model: "gpt2".into(),
         pre: Some("smollm".into()),
         tokens,
@@ -72,8 +72,11 @@ fn smollm2_from_gguf() -> Tokenizer {
         pad: Some(2),
         add_bos: Some(false),
         chat_template: golden["chat_template"].as_str().map(str::to_owned),
-    };
-    Tokenizer::from_gguf(vocabulary, &pre_tokenizers()).unwrap()
+    }
+}
+
+fn smollm2_from_gguf() -> Tokenizer {
+    Tokenizer::from_gguf(smollm2_vocabulary(), &pre_tokenizers()).unwrap()
 }
 
 /// How a tokenizer's answers to the golden strings differ from the recorded ones; empty is what is promised.
@@ -216,6 +219,172 @@ fn offsets_point_at_the_text_of_each_token() {
         covered = end;
     }
     assert_eq!(covered, source.len(), "the tokens cover all of the text");
+}
+
+/// Long texts of what is hard to cut, each longer than several pieces of the tokenizer.
+fn long_texts() -> Vec<(&'static str, String)> {
+    let golden = json(SMOLLM2);
+    let strings: Vec<&str> = golden["encode"].as_array().unwrap().iter().map(|row| text(row, "text")).collect();
+    let lines: String =
+        (0..30_000).map(|n| format!("{}line {n}{}", " ".repeat(n % 5), "\n".repeat(1 + n % 4))).collect();
+    let mixed = [
+        "word",
+        " ",
+        "  ",
+        "\n",
+        "\n\n",
+        "\r\n",
+        "\t",
+        "。",
+        "这是",
+        "🦀",
+        "👩‍👩‍👧",
+        "e\u{301}",
+        "\u{301}",
+        "12345",
+        "'s",
+        "!?",
+        "\u{a0}",
+        "\u{3000}",
+        "\u{2028}",
+        "\u{85}",
+        "<|im_end|>",
+        "<|im_start|>",
+        "<",
+        "한글",
+        "का",
+        "\u{b}",
+        "/",
+        "...\n",
+        "x\u{338}",
+    ];
+    // A sequence of a fixed generator, so that every pair of neighbours occurs.
+    let mut state = 7_u64;
+    let mut random = String::new();
+    while random.len() < 400_000 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random.push_str(mixed[(state >> 33) as usize % mixed.len()]);
+    }
+    vec![
+        ("golden strings", strings.join(" ").repeat(60)),
+        ("golden strings in lines", strings.join("\r\n").repeat(60)),
+        ("lines", lines),
+        ("lines of Windows", "One line.\r\nAnother one!\r\n\r\n".repeat(8_000)),
+        ("Chinese", "春眠不觉晓，处处闻啼鸟。\n夜来风雨声，花落知多少。\n\n".repeat(3_000)),
+        ("Chinese of Windows", "春眠不觉晓，处处闻啼鸟。\r\n".repeat(6_000)),
+        ("emoji", "🦀👩‍👩‍👧 é ".repeat(8_000)),
+        ("long words", format!("{} {}\n{}", "abc".repeat(40_000), "1".repeat(70_000), "?!".repeat(40_000))),
+        ("no place to cut", "x".repeat(200_000)),
+        ("spaces", format!("a{}b{}c", " ".repeat(70_000), "\n".repeat(70_000))),
+        ("all of it", random),
+    ]
+}
+
+fn check_pieces(tokenizer: &Tokenizer) {
+    let whole = tokenizer.clone().uncut();
+    for (what, text) in long_texts() {
+        let expected = whole.encode_with_offsets(&text).unwrap();
+        assert!(tokenizer.encode(&text).unwrap() == expected.ids, "{what}");
+        assert!(tokenizer.encode_with_offsets(&text).unwrap() == expected, "{what}, with offsets");
+    }
+}
+
+#[test]
+fn a_long_text_has_the_same_tokens_in_pieces_as_whole() {
+    for tokenizer in [smollm2(), smollm2_from_gguf(), qwen3()] {
+        assert!(tokenizer.cuts(), "the golden tokenizers cut");
+        check_pieces(&tokenizer);
+    }
+}
+
+#[test]
+fn every_pre_tokenizer_of_gguf_files_cuts_long_texts_into_the_same_tokens() {
+    let golden = smollm2_vocabulary();
+    let families = pre_tokenizers();
+    let names = families.iter().map(|family| family.names[0]).chain(["gpt-2", "default"]);
+    for name in names {
+        let vocabulary = GgufVocabulary { pre: Some(name.into()), ..golden.clone() };
+        let tokenizer = Tokenizer::from_gguf(vocabulary, &families).unwrap();
+        assert!(tokenizer.cuts(), "{name}");
+        check_pieces(&tokenizer);
+    }
+}
+
+#[test]
+fn a_tokenizer_of_which_no_certain_place_to_cut_is_known_encodes_every_text_whole() {
+    let file: Value = serde_json::from_slice(&tokenizer_json("smollm2")).unwrap();
+    let with = |path: &str, value: Value| {
+        let mut file = file.clone();
+        *file.pointer_mut(path).unwrap() = value;
+        Tokenizer::from_json(file.to_string().as_bytes(), None).unwrap()
+    };
+    let bytes = |regex: bool, space: bool| serde_json::json!({"type": "ByteLevel", "use_regex": regex, "add_prefix_space": space, "trim_offsets": true});
+    assert!(with("/pre_tokenizer", bytes(true, false)).cuts());
+    assert!(!with("/pre_tokenizer", bytes(false, false)).cuts());
+    assert!(!with("/pre_tokenizer", bytes(true, true)).cuts());
+    let split =
+        serde_json::json!({"type": "Split", "pattern": {"Regex": "a b"}, "behavior": "Isolated", "invert": false});
+    assert!(!with("/pre_tokenizer", split).cuts());
+    assert!(
+        !with("/normalizer", serde_json::json!({"type": "Replace", "pattern": {"String": "a b"}, "content": "c"}))
+            .cuts()
+    );
+    assert!(!with("/added_tokens/0/rstrip", true.into()).cuts());
+    assert!(!with("/added_tokens/0/single_word", true.into()).cuts());
+}
+
+/// A conversation of so many turns, in which the assistant's are told apart.
+fn long_chat(turns: usize) -> Vec<record::Record> {
+    let message = |at: usize| match at % 2 {
+        0 => Message::new("user", format!("What is number {at}?")),
+        _ => Message::new("assistant", format!("It is {}.\n", at * 7)),
+    };
+    let conversation = Conversation { messages: (0..turns).map(message).collect(), tools: None };
+    vec![record::Record { line: 1, content: record::Content::Chat(conversation) }]
+}
+
+#[test]
+fn a_chat_that_is_cut_off_keeps_the_tokens_and_marks_of_the_whole() {
+    for tokenizer in [smollm2(), qwen3()] {
+        let template = template(&tokenizer);
+        let records = long_chat(40);
+        let of = |cutoff_length, last_turn_only| {
+            let options = EncodeOptions { cutoff_length, last_turn_only, on_error: OnError::Stop };
+            encode("d", &records, &tokenizer, Some(&template), options).map(|made| made.documents[0].clone())
+        };
+        let whole = of(100_000, false).unwrap();
+        assert_eq!(trained_runs(&whole, &tokenizer).len(), 20);
+        for cutoff in [64, 65, 66, 67, 200, whole.tokens.len() - 1, whole.tokens.len()] {
+            let cut = of(cutoff, false).unwrap();
+            assert_eq!(cut.tokens, whole.tokens[..cutoff]);
+            assert_eq!(cut.trained, whole.trained[..cutoff], "cutoff {cutoff}");
+        }
+        let error = of(5, false).unwrap_err().to_string();
+        assert!(error.contains("no trained token is left") && error.contains("cutoff_length 5"), "{error}");
+        let error = of(64, true).unwrap_err().to_string();
+        assert!(error.contains("no trained token is left"), "{error}");
+    }
+}
+
+#[test]
+fn the_time_of_a_long_chat_grows_with_its_length_and_not_with_its_square() {
+    // Qwen3 writes earlier turns differently, so that each has to be looked for: there the cutoff bounds the time.
+    for (tokenizer, cutoff_length) in [(smollm2(), usize::MAX), (qwen3(), 64)] {
+        let template = template(&tokenizer);
+        let options = EncodeOptions { cutoff_length, ..EVERY_TURN };
+        let seconds = |turns: usize| {
+            let records = long_chat(turns);
+            let once = || {
+                let begin = std::time::Instant::now();
+                encode("d", &records, &tokenizer, Some(&template), options).unwrap();
+                begin.elapsed().as_secs_f64()
+            };
+            (0..3).map(|_| once()).fold(f64::INFINITY, f64::min)
+        };
+        let (short, long) = (seconds(500), seconds(8_000));
+        // Sixteen times the turns: a square would take 256 times as long.
+        assert!(long < 60.0 * short, "500 turns take {short} s, 8,000 take {long} s");
+    }
 }
 
 #[test]

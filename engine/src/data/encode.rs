@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+use crate::data::tokenizer::Tokens;
 use crate::data::{ChatTemplate, Content, Conversation, Document, OnError, Record, Tokenizer};
 use crate::error::{Error, Result};
 
@@ -146,7 +147,7 @@ fn encode_record(
         }
         Content::Chat(chat) => {
             match template {
-                Some(template) => stream.chat(chat, tokenizer, template, options.last_turn_only)?,
+                Some(template) => stream.chat(chat, tokenizer, template, options)?,
                 None => stream.plain_chat(chat, tokenizer, options.last_turn_only)?,
             }
             let whole = Document { tokens: stream.tokens, trained: stream.trained, line: record.line };
@@ -187,14 +188,18 @@ impl Stream {
 
     /// A text of which the `spans` (byte ranges, in order) are trained.
     fn text(&mut self, text: &str, spans: &[Range<usize>], tokenizer: &Tokenizer) -> Result<()> {
-        let tokens = tokenizer.encode_with_offsets(text)?;
+        self.tokens(tokenizer.encode_with_offsets(text)?, spans);
+        Ok(())
+    }
+
+    /// Tokens of a text of which the `spans` are trained.
+    fn tokens(&mut self, tokens: Tokens, spans: &[Range<usize>]) {
         let mut spans = spans.iter().peekable();
         for (start, _) in &tokens.offsets {
             while spans.next_if(|span| span.end <= *start).is_some() {}
             self.trained.push(spans.peek().is_some_and(|span| span.contains(start)));
         }
         self.tokens.extend(tokens.ids);
-        Ok(())
     }
 
     fn bos(&mut self, tokenizer: &Tokenizer) {
@@ -212,10 +217,14 @@ impl Stream {
         chat: &Conversation,
         tokenizer: &Tokenizer,
         template: &ChatTemplate,
-        last_turn_only: bool,
+        options: EncodeOptions,
     ) -> Result<()> {
-        let rendered = template.render_trained(chat, last_turn_only)?;
-        self.text(&rendered.text, &rendered.trained, tokenizer)?;
+        let turns = template.turns(chat)?;
+        let tokens = tokenizer.encode_with_offsets(&turns.text)?;
+        // Turns that the cutoff takes away need not be found, apart from the first of them, which tells that there is one.
+        let end = tokens.offsets.get(options.cutoff_length).map_or(usize::MAX, |(start, _)| *start);
+        let spans = turns.within(end, options.last_turn_only)?;
+        self.tokens(tokens, &spans);
         // Some templates (GLM-4) leave the end of a turn to the next speaker's token, which a last turn does not have; the
         // model would never learn to stop.
         let ends_with_assistant = chat.messages.last().is_some_and(|message| message.role == "assistant");

@@ -20,8 +20,9 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::settings::choice;
 
-/// A longer line is refused: it is no record, but a file in another format.
-const MAX_LINE_BYTES: usize = 64 << 20;
+/// A longer line is refused: it is no record, but a file in another format. What is made of a line takes many times its
+/// size, a list of numbers 30 times.
+const MAX_LINE_BYTES: usize = 16 << 20;
 /// How many messages about skipped lines a report keeps.
 const KEPT_PROBLEMS: usize = 5;
 /// What a message's `role` may be. A list, so that a misspelt `assistant` is an error and not silently untrained.
@@ -230,7 +231,10 @@ fn parse_plain(name: &str, bytes: &[u8]) -> Result<(Vec<Record>, Report)> {
 /// One line; fixes the file's kind if it is the first usable one.
 fn parse_line(line: &[u8], kind: &mut Option<Kind>) -> Result<Content, String> {
     if line.len() > MAX_LINE_BYTES {
-        return Err(format!("the line has {} bytes, and {MAX_LINE_BYTES} are allowed", line.len()));
+        return Err(format!(
+            "the line has {} bytes, and {MAX_LINE_BYTES} are allowed: split the record, or give running text as a text file",
+            line.len()
+        ));
     }
     let text = std::str::from_utf8(line)
         .map_err(|error| format!("not UTF-8 text (byte {} of the line)", error.valid_up_to()))?;

@@ -11,11 +11,18 @@
 //! prefixes of the whole text, the turn is what lies between. Templates that write earlier turns differently from the
 //! last one (Qwen3 drops earlier thinking) break that; then the turn's content is replaced by a marker and rendered
 //! again, and what did not change around the marker is not the turn.
+//!
+//! Those renderings are as long as what stands before the turn, so all turns of a long conversation take quadratic time. Two
+//! things keep that away: turns that begin behind a given place are not looked for ([`Turns::within`]), and where a template
+//! certainly writes message by message (`template/local.rs`) the renderings are read off the whole text.
 
+mod local;
 mod python_json;
 
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use minijinja::value::{Kwargs, Value as Jinja, ValueKind};
 use minijinja::{AutoEscape, Environment, ErrorKind};
@@ -33,6 +40,8 @@ const MAX_OUTPUT_BYTES: usize = 64 << 20;
 /// Bytes of a template's source.
 const MAX_SOURCE_BYTES: usize = 1 << 20;
 const NAME: &str = "chat_template";
+/// The same template, telling where messages begin; there only where it is known to.
+const MARKED: &str = "marked_chat_template";
 
 /// What a rendering is given beside the messages.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +69,8 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     bos: Option<String>,
     eos: Option<String>,
+    /// There is a template [`MARKED`].
+    marks_messages: bool,
 }
 
 impl ChatTemplate {
@@ -90,8 +101,13 @@ impl ChatTemplate {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
         let source = without_generation_tags(source);
+        let marked = local::marked(&source);
         environment.add_template_owned(NAME, source).map_err(problem)?;
-        Ok(Self { environment, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned) })
+        let marks_messages = marked.is_some();
+        if let Some(marked) = marked {
+            environment.add_template_owned(MARKED, marked).map_err(problem)?;
+        }
+        Ok(Self { environment, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned), marks_messages })
     }
 
     /// Renders messages without tools or further variables.
@@ -107,9 +123,14 @@ impl ChatTemplate {
     /// # Errors
     /// As [`ChatTemplate::render`].
     pub fn render_with(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
-        let mut context: Vec<(String, Jinja)> = Vec::with_capacity(options.variables.len() + 5);
+        Ok(self.write(NAME, Jinja::from_serialize(messages), options)?.0)
+    }
+
+    /// The text that the template of this name writes, and where it marked it.
+    fn write(&self, name: &str, messages: Jinja, options: &RenderOptions) -> Result<(String, Vec<usize>)> {
+        let mut context: Vec<(String, Jinja)> = Vec::with_capacity(options.variables.len() + 6);
         context.extend(options.variables.iter().map(|(name, value)| (name.clone(), Jinja::from_serialize(value))));
-        context.push(("messages".into(), Jinja::from_serialize(messages)));
+        context.push(("messages".into(), messages));
         context.push(("add_generation_prompt".into(), options.add_generation_prompt.into()));
         context.push(("tools".into(), options.tools.as_ref().map_or(().into(), Jinja::from_serialize)));
         for (name, token) in [("bos_token", &self.bos), ("eos_token", &self.eos)] {
@@ -117,10 +138,18 @@ impl ChatTemplate {
                 context.push((name.into(), token.as_str().into()));
             }
         }
-        let template = self.environment.get_template(NAME).map_err(problem)?;
-        let mut output = Bounded(Vec::new());
+        let mut output = Bounded::default();
+        let marks: Arc<Mutex<Vec<usize>>> = Arc::default();
+        if name == MARKED {
+            let (length, marks) = (output.length.clone(), marks.clone());
+            let mark = move || marks.lock().map(|mut marks| marks.push(length.load(Ordering::Relaxed))).is_ok();
+            context.push((local::MARK.into(), Jinja::from_function(mark)));
+        }
+        let template = self.environment.get_template(name).map_err(problem)?;
         template.render_captured_to(Jinja::from_iter(context), &mut output).map_err(problem)?;
-        String::from_utf8(output.0).map_err(|error| Error::Template { problem: error.to_string() })
+        let text = String::from_utf8(output.bytes).map_err(|error| Error::Template { problem: error.to_string() })?;
+        let marks = marks.lock().map(|mut marks| std::mem::take(&mut *marks)).unwrap_or_default();
+        Ok((text, marks))
     }
 
     /// Renders a conversation and finds the assistant's turns in it; with `last_turn_only`, the last of them.
@@ -128,76 +157,153 @@ impl ChatTemplate {
     /// # Errors
     /// As [`ChatTemplate::render`], and [`Error::Template`] if a turn cannot be told from the text around it.
     pub fn render_trained(&self, conversation: &Conversation, last_turn_only: bool) -> Result<Rendered> {
-        let messages = &conversation.messages;
-        let render = |messages: &[Message], add_generation_prompt| {
-            let options =
-                RenderOptions { add_generation_prompt, tools: conversation.tools.clone(), variables: Map::new() };
-            self.render_with(messages, &options)
-        };
-        let text = render(messages, false)?;
+        let turns = self.turns(conversation)?;
+        let trained = turns.within(usize::MAX, last_turn_only)?;
+        Ok(Rendered { text: turns.text, trained })
+    }
+
+    /// Renders a conversation, in which turns can then be looked for.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn turns<'a>(&'a self, conversation: &'a Conversation) -> Result<Turns<'a>> {
+        let options = RenderOptions { tools: conversation.tools.clone(), ..RenderOptions::default() };
+        let values: Vec<Jinja> = conversation.messages.iter().map(Jinja::from_serialize).collect();
+        let mut turns = Turns { template: self, conversation, values, options, text: String::new(), marks: None };
+        let name = if self.marks_messages { MARKED } else { NAME };
+        let (text, starts) = turns.write(name, &turns.values, false)?;
+        turns.text = text;
+        turns.marks = turns.marks(starts);
+        Ok(turns)
+    }
+}
+
+/// A rendered conversation whose turns are found when they are asked for.
+pub struct Turns<'a> {
+    template: &'a ChatTemplate,
+    conversation: &'a Conversation,
+    /// The messages, as the template sees them.
+    values: Vec<Jinja>,
+    options: RenderOptions,
+    /// The whole text.
+    pub text: String,
+    marks: Option<Marks>,
+}
+
+/// What is known of a text that was written message by message. The rendering of the first `n` messages is then the text up
+/// to `starts[n]` and the tail.
+struct Marks {
+    /// Where each message begins, and where the last one ends.
+    starts: Vec<usize>,
+    /// What follows the last message.
+    tail: String,
+    /// The same with the generation prompt.
+    prompt: String,
+}
+
+impl Turns<'_> {
+    /// Byte ranges of the assistant's turns, or with `last_turn_only` the last of them: content and what ends the turn. In
+    /// order, apart from each other. None is looked for after one that begins behind `end`.
+    ///
+    /// # Errors
+    /// [`Error::Template`] if a turn cannot be told from the text around it.
+    pub fn within(&self, end: usize, last_turn_only: bool) -> Result<Vec<Range<usize>>> {
+        let messages = &self.conversation.messages;
         let mut turns: Vec<usize> = (0..messages.len()).filter(|index| messages[*index].role == "assistant").collect();
         if last_turn_only {
             turns = turns.split_off(turns.len().saturating_sub(1));
         }
-        let mut trained: Vec<Range<usize>> = Vec::with_capacity(turns.len());
+        let mut trained: Vec<Range<usize>> = Vec::new();
         for turn in turns {
-            let span = find_turn(&render, messages, &text, turn)?;
+            let span = match self.marked(turn) {
+                Some(span) => span,
+                None => self.find(turn)?,
+            };
             if let Some(previous) = trained.last()
                 && previous.end > span.start
             {
                 return Err(unclear(turn, "it overlaps the turn before it"));
             }
+            let is_last = span.start > end;
             trained.push(span);
+            if is_last {
+                break;
+            }
         }
-        Ok(Rendered { text, trained })
-    }
-}
-
-/// The byte range of message `turn` in `text`, the rendering of all `messages`.
-fn find_turn(
-    render: &dyn Fn(&[Message], bool) -> Result<String>,
-    messages: &[Message],
-    text: &str,
-    turn: usize,
-) -> Result<Range<usize>> {
-    // A template may refuse a partial conversation; that only means that this way is closed.
-    let before = render(&messages[..turn], true).ok().filter(|before| text.starts_with(before.as_str()));
-    if let Some(before) = &before {
-        let with = render(&messages[..=turn], false).ok();
-        if let Some(with) = with.filter(|with| with.len() > before.len() && with.starts_with(before.as_str()))
-            && text.starts_with(&with)
-        {
-            return Ok(before.len()..with.len());
-        }
+        Ok(trained)
     }
 
-    let marker = (0..).map(|n| format!("TemperMarker{n}x")).find(|marker| !text.contains(marker.as_str()));
-    let Some(marker) = marker else { return Err(unclear(turn, "no marker is free")) };
-    let mut marked = messages.to_vec();
-    marked[turn].content = marker.clone();
-    let around = render(&marked, false)?;
-    let Some((head, tail)) = around.split_once(&marker) else {
-        return Err(unclear(turn, "the template does not write its content as it is"));
-    };
-    if !text.ends_with(tail) || text.len() < tail.len() {
-        return Err(unclear(turn, "the text after it depends on its content"));
+    fn write(&self, name: &str, messages: &[Jinja], add_generation_prompt: bool) -> Result<(String, Vec<usize>)> {
+        let options = RenderOptions { add_generation_prompt, ..self.options.clone() };
+        self.template.write(name, Jinja::from(messages.to_vec()), &options)
     }
-    let content_end = text.len() - tail.len();
-    // What ends a turn is what follows the marker where the turn is the last; the text shares it up to the next turn.
-    let alone = render(&marked[..=turn], false)?;
-    let ending = alone.split_once(&marker).map_or("", |(_, ending)| ending);
-    let shared = ending.char_indices().zip(tail.chars()).take_while(|((_, a), b)| a == b).last();
-    let end = content_end + shared.map_or(0, |((at, letter), _)| at + letter.len_utf8());
-    let start = match before {
-        Some(before) => before.len(),
-        None if text.starts_with(head) => head.len(),
-        None => return Err(unclear(turn, "the text before it depends on its content")),
-    };
-    // An empty content can leave out a separator that follows the marker, so only the whole turn is compared.
-    if end < start {
-        return Err(unclear(turn, "the text around it depends on its content"));
+
+    fn render(&self, messages: &[Jinja], add_generation_prompt: bool) -> Result<String> {
+        self.write(NAME, messages, add_generation_prompt).map(|(text, _)| text)
     }
-    Ok(start..end)
+
+    /// The places at which a marked template marked the text, with what follows the last of them.
+    fn marks(&self, starts: Vec<usize>) -> Option<Marks> {
+        let &end = starts.last().filter(|_| starts.len() == self.values.len() + 1)?;
+        let prompted = self.render(&self.values, true).ok()?;
+        let prompt = prompted.strip_prefix(self.text.get(..end)?)?.to_owned();
+        Some(Marks { tail: self.text[end..].to_owned(), prompt, starts })
+    }
+
+    /// The byte range of message `turn`, as [`Turns::find`] finds it by its first way, without a rendering.
+    fn marked(&self, turn: usize) -> Option<Range<usize>> {
+        // Before the first message a template may refuse, or write something else.
+        let marks = self.marks.as_ref().filter(|_| turn > 0)?;
+        let (start, end) = (marks.starts[turn], marks.starts[turn + 1]);
+        let before = start + marks.prompt.len();
+        let with = end + marks.tail.len();
+        let both = self.text.get(start..)?.starts_with(&marks.prompt) && self.text.get(end..)?.starts_with(&marks.tail);
+        (both && with > before).then_some(before..with)
+    }
+
+    /// The byte range of message `turn`.
+    fn find(&self, turn: usize) -> Result<Range<usize>> {
+        let (text, values) = (&self.text, &self.values);
+        // A template may refuse a partial conversation; that only means that this way is closed.
+        let before = self.render(&values[..turn], true).ok().filter(|before| text.starts_with(before.as_str()));
+        if let Some(before) = &before {
+            let with = self.render(&values[..=turn], false).ok();
+            if let Some(with) = with.filter(|with| with.len() > before.len() && with.starts_with(before.as_str()))
+                && text.starts_with(&with)
+            {
+                return Ok(before.len()..with.len());
+            }
+        }
+
+        let marker = (0..).map(|n| format!("TemperMarker{n}x")).find(|marker| !text.contains(marker.as_str()));
+        let Some(marker) = marker else { return Err(unclear(turn, "no marker is free")) };
+        let mut marked = values.clone();
+        let message = Message { content: marker.clone(), ..self.conversation.messages[turn].clone() };
+        marked[turn] = Jinja::from_serialize(message);
+        let around = self.render(&marked, false)?;
+        let Some((head, tail)) = around.split_once(&marker) else {
+            return Err(unclear(turn, "the template does not write its content as it is"));
+        };
+        if !text.ends_with(tail) || text.len() < tail.len() {
+            return Err(unclear(turn, "the text after it depends on its content"));
+        }
+        let content_end = text.len() - tail.len();
+        // What ends a turn is what follows the marker where the turn is the last; the text shares it up to the next turn.
+        let alone = self.render(&marked[..=turn], false)?;
+        let ending = alone.split_once(&marker).map_or("", |(_, ending)| ending);
+        let shared = ending.char_indices().zip(tail.chars()).take_while(|((_, a), b)| a == b).last();
+        let end = content_end + shared.map_or(0, |((at, letter), _)| at + letter.len_utf8());
+        let start = match before {
+            Some(before) => before.len(),
+            None if text.starts_with(head) => head.len(),
+            None => return Err(unclear(turn, "the text before it depends on its content")),
+        };
+        // An empty content can leave out a separator that follows the marker, so only the whole turn is compared.
+        if end < start {
+            return Err(unclear(turn, "the text around it depends on its content"));
+        }
+        Ok(start..end)
+    }
 }
 
 fn unclear(turn: usize, why: &str) -> Error {
@@ -224,14 +330,20 @@ fn problem(error: minijinja::Error) -> Error {
 }
 
 /// Collects output up to [`MAX_OUTPUT_BYTES`].
-struct Bounded(Vec<u8>);
+#[derive(Default)]
+struct Bounded {
+    bytes: Vec<u8>,
+    /// How many there are, for whoever asks while a template writes.
+    length: Arc<AtomicUsize>,
+}
 
 impl io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_OUTPUT_BYTES {
+        if self.bytes.len() + bytes.len() > MAX_OUTPUT_BYTES {
             return Err(io::Error::other(format!("the output exceeds {MAX_OUTPUT_BYTES} bytes")));
         }
-        self.0.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
+        self.length.store(self.bytes.len(), Ordering::Relaxed);
         Ok(bytes.len())
     }
 
@@ -331,6 +443,55 @@ mod tests {
         let picky = format!("{{% if messages|length == 0 %}}{{{{ raise_exception('empty') }}}}{{% endif %}}{CHATML}");
         let turns = [("assistant", "b"), ("user", "a"), ("assistant", "")];
         assert_eq!(spans(&picky, &turns, false).unwrap(), ["b</>\n", "</>\n"]);
+    }
+
+    /// A template of each kind: read off one rendering, and rendered turn by turn.
+    const ALIKE: [&str; 6] = [
+        CHATML,
+        "{{ bos_token }}{%- for m in messages -%} [{{ m.role }}] {{ m.content }} {% endfor %}\n{{ eos_token }}",
+        "{% for m in messages %}\n  {% if m.role == 'assistant' %}\n{{ m.content }}</s>\n  {% endif %}\n{% endfor +%}\n",
+        "{% if messages[0].role != 'system' %}S\n{% endif %}{% for m in messages %}{{ loop.index0 }}{{ m.content | trim }}\
+         {% endfor %}{% if add_generation_prompt %}{{ '7' }}{% else %}.{% endif %}",
+        "{% for m in messages %}{{ '' if m.content else raise_exception('x') }}{{ m.content }}|{% endfor %}{{ eos_token }}",
+        "{% set n = namespace(last='') %}{% for m in messages %}{{ n.last }}>{{ m.content }};{% set n.last = m.role %}{% endfor %}",
+    ];
+
+    #[test]
+    fn turns_read_off_one_rendering_are_those_that_are_found_one_by_one() {
+        let texts = ["a", "b\n", " 7 ", "</s>", "", "9", "> ;a", "é|"];
+        let roles = ["user", "assistant", "system", "assistant"];
+        for source in ALIKE {
+            let quick = ChatTemplate::new(source, Some("<s>"), Some("</s>")).unwrap();
+            assert!(quick.marks_messages, "{source}");
+            let slow = ChatTemplate { marks_messages: false, ..quick.clone() };
+            for shift in 0..roles.len() {
+                for count in 1..24 {
+                    let message = |at: usize| Message::new(roles[(at + shift) % 4], texts[at * (shift + 3) % 8]);
+                    let chat = Conversation { messages: (0..count).map(message).collect(), tools: None };
+                    for last in [false, true] {
+                        let found = |template: &ChatTemplate| {
+                            template.render_trained(&chat, last).map_err(|error| error.to_string())
+                        };
+                        assert_eq!(found(&quick), found(&slow), "{source} of {chat:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_turn_is_looked_for_behind_the_one_that_begins_past_the_end() {
+        let turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), ("assistant", "e")];
+        for source in [CHATML, FORGETFUL] {
+            let template = ChatTemplate::new(source, None, None).unwrap();
+            let chat = conversation(&turns);
+            let rendered = template.turns(&chat).unwrap();
+            let all = rendered.within(usize::MAX, false).unwrap();
+            assert_eq!(all.len(), 3);
+            assert_eq!(rendered.within(all[1].start, false).unwrap(), all);
+            assert_eq!(rendered.within(all[1].start - 1, false).unwrap(), all[..2]);
+            assert_eq!(rendered.within(0, false).unwrap(), all[..1]);
+        }
     }
 
     #[test]

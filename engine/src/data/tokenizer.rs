@@ -6,11 +6,13 @@
 
 pub mod gguf;
 mod json;
+mod pieces;
 
 use std::collections::HashMap;
 
 use tokenizers::models::bpe::{BPE, Merges};
 
+use self::pieces::{Cut, pieces};
 use crate::error::{Error, Result};
 
 /// No token id may reach this: ids size embedding tables, and 16 million is a hundred times any real vocabulary.
@@ -41,6 +43,8 @@ pub struct Tokenizer {
     pad: Option<u32>,
     add_bos: bool,
     chat_template: Option<String>,
+    /// Where a long text may be cut.
+    cut: Option<Cut>,
 }
 
 /// Ids with the byte range of the text that each came from.
@@ -55,14 +59,39 @@ pub struct Tokens {
 impl Tokenizer {
     /// Ids of `text`. No token is added around it, but special tokens written out in it are recognised.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| failed("cannot encode a text", error))?;
-        Ok(encoding.get_ids().to_vec())
+        let mut ids = Vec::new();
+        for piece in pieces(text, self.cut) {
+            let encoding =
+                self.inner.encode_fast(piece, false).map_err(|error| failed("cannot encode a text", error))?;
+            ids.extend_from_slice(encoding.get_ids());
+        }
+        Ok(ids)
     }
 
     /// As [`Tokenizer::encode`], with the place of each token in `text`.
     pub fn encode_with_offsets(&self, text: &str) -> Result<Tokens> {
-        let encoding = self.inner.encode(text, false).map_err(|error| failed("cannot encode a text", error))?;
-        Ok(Tokens { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() })
+        let mut tokens = Tokens { ids: Vec::new(), offsets: Vec::new() };
+        let mut at = 0;
+        for piece in pieces(text, self.cut) {
+            let encoding = self.inner.encode(piece, false).map_err(|error| failed("cannot encode a text", error))?;
+            tokens.ids.extend_from_slice(encoding.get_ids());
+            tokens.offsets.extend(encoding.get_offsets().iter().map(|(start, end)| (at + start, at + end)));
+            at += piece.len();
+        }
+        Ok(tokens)
+    }
+
+    /// True where long texts are encoded in pieces, for tests.
+    #[doc(hidden)]
+    pub fn cuts(&self) -> bool {
+        self.cut.is_some()
+    }
+
+    /// The same tokenizer, but one that encodes every text whole, for tests of the pieces.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn uncut(self) -> Self {
+        Self { cut: None, ..self }
     }
 
     /// Text of `ids`. Bytes that are not UTF-8 become U+FFFD; ids outside the vocabulary are left out, and special tokens
@@ -172,6 +201,7 @@ impl Tokenizer {
             }
         }
         let mut tokenizer = Self {
+            cut: Cut::of(&inner),
             inner,
             vocab_size,
             bos: special.bos,

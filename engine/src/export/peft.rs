@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::stream::to_bytes;
 use crate::error::{Error, Result};
-use crate::host::{Folder, shorten};
+use crate::host::{Folder, MOST_CONFIGURATION_BYTES, shorten};
 use crate::model::Model;
 use crate::model::adapter::{AdapterValues, LoraSettings};
 use crate::model::layout::TensorSpec;
@@ -135,7 +135,7 @@ fn config_json(settings: &LoraSettings, base_model: Option<&str>, targets: &BTre
 /// [`Error::Missing`] for a missing file, [`Error::Format`] for a malformed one, [`Error::Unsupported`] for an option that
 /// the engine does not implement, [`Error::Tensor`] for a key or shape that is no LoRA matrix of the stated rank.
 pub fn read(folder: &dyn Folder) -> Result<(LoraSettings, AdapterValues)> {
-    let (text, file) = read_small(folder, CONFIG, 1 << 20)?;
+    let (text, file) = read_small(folder, CONFIG, MOST_CONFIGURATION_BYTES)?;
     let wrong = |problem: String| Error::Format { file: file.clone(), problem };
     let config: Map<String, Value> =
         serde_json::from_slice(&text).map_err(|e| wrong(format!("not a JSON object: {e}")))?;

@@ -10,10 +10,7 @@ use serde_json::{Map, Value, json};
 use super::architecture::{Architecture, Llama3Scaling, Rope, SpecialTokens, format_error, missing, unsupported};
 use super::family::{self, AttentionBias, listed};
 use crate::error::{Error, Result};
-use crate::host::shorten;
-
-/// A `config.json` is a few KiB; a larger one is something else.
-const LARGEST_CONFIG: usize = 1 << 20;
+use crate::host::{MOST_CONFIGURATION_BYTES, shorten};
 
 impl SpecialTokens {
     /// Reads `bos_token_id`, `eos_token_id` (a number or a list) and `pad_token_id`; what is absent or null stays
@@ -158,7 +155,7 @@ fn brief(value: &Value) -> String {
 }
 
 fn parse_object(bytes: &[u8], file: &str) -> Result<Map<String, Value>> {
-    if bytes.len() > LARGEST_CONFIG {
+    if bytes.len() > MOST_CONFIGURATION_BYTES as usize {
         return Err(format_error(file, format!("{} bytes are too many for a model configuration", bytes.len())));
     }
     serde_json::from_slice(bytes).map_err(|e| format_error(file, format!("not a JSON object: {e}")))

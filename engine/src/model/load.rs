@@ -110,11 +110,17 @@ impl Builder<'_> {
         let values = (self.maker)(spec, Kind::Matrix)?.to_f32();
         let (vocab, hidden) = (spec.shape[0], spec.shape[1]);
         let rows = columns_per_tile(hidden, vocab, self.device.max_binding_bytes())?;
-        let tiles = values
-            .chunks(rows * hidden)
+        // What is one tile is not copied: this is a model's largest tensor.
+        let chunks = match values.len() <= rows * hidden {
+            true => vec![values],
+            false => values.chunks(rows * hidden).map(<[f32]>::to_vec).collect(),
+        };
+        let tiles = chunks
+            .into_iter()
             .enumerate()
             .map(|(index, chunk)| {
-                let value = from_host(chunk.to_vec(), [chunk.len() / hidden, hidden], self.device);
+                let shape = [chunk.len() / hidden, hidden];
+                let value = from_host(chunk, shape, self.device);
                 let mut weight = Parameter::new(&spec.name, value, self.full);
                 weight.tile_start = index * rows;
                 Tile { start: index * rows, weight }
@@ -142,7 +148,14 @@ impl Builder<'_> {
             let packed = raws.into_iter().map(|raw| Packed::new(self.device, raw, spec.inputs)).collect();
             Weight::Packed(packed, parts(&weights))
         } else {
-            let values: Vec<f32> = raws.iter().flat_map(RawTensor::to_f32).collect();
+            // Each straight into its rows of the whole.
+            let mut values = vec![0.0; spec.rows() * spec.inputs];
+            let mut rest = values.as_mut_slice();
+            for raw in raws {
+                let (own, others) = rest.split_at_mut(raw.elements());
+                raw.format.expand(&raw.bytes, own);
+                rest = others;
+            }
             let value = from_host(values, [spec.rows(), spec.inputs], self.device);
             Weight::Dense(Parameter::fused(parts(&weights), value, self.full))
         };

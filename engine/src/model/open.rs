@@ -7,7 +7,7 @@ use super::architecture::{Architecture, SpecialTokens};
 use super::gguf::GgufModel;
 use super::layout::HEAD;
 use crate::error::{Error, Result};
-use crate::host::{Bytes, Folder, shorten};
+use crate::host::{Bytes, Folder, MOST_CONFIGURATION_BYTES, shorten};
 use crate::weights::{WeightSource, read_small, safetensors, tensor_error};
 
 /// A model's description and its weights, checked against each other.
@@ -29,7 +29,7 @@ pub struct Opened {
 /// [`check`].
 pub fn open_folder(folder: &dyn Folder) -> Result<Opened> {
     const CONFIG: &str = "config.json";
-    let (config, file) = read_small(folder, CONFIG, 1 << 20)?;
+    let (config, file) = read_small(folder, CONFIG, MOST_CONFIGURATION_BYTES)?;
     let architecture = Architecture::from_config_json(&config, &file)?;
     let special = SpecialTokens::from_config_json(&config, &file)?;
     let weights: Arc<dyn WeightSource> = Arc::new(safetensors::open_folder(folder)?);

@@ -6,7 +6,7 @@
 //!
 //! Files are untrusted. Every count is limited by a constant, every length by the rest of the file, before memory is
 //! taken; metadata arrays are kept in the width they have in the file. That is why this is no crate's reader: it works on
-//! any host's bytes (a mapped file, a page's buffer), trusts no number, and names the field that is wrong.
+//! any host's bytes (a file, a page's buffer), trusts no number, and names the field that is wrong.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

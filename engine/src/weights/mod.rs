@@ -150,23 +150,37 @@ impl WeightSource for MemorySource {
 /// Reads a whole small file of a folder, with its name for messages.
 ///
 /// # Errors
-/// [`Error::Io`] where it is missing, [`Error::Format`] where it is larger than `most` bytes.
+/// [`Error::Missing`] where it is missing, [`Error::Format`] where it is larger than `most` bytes.
 pub(crate) fn read_small(folder: &dyn Folder, name: &str, most: u64) -> Result<(Vec<u8>, String)> {
     let file = folder.display(name);
-    let Some(bytes) = folder.open(name)? else {
-        return Err(Error::Missing { path: file, problem: "there is no such file".into() });
-    };
-    if bytes.len() > most {
-        let problem = format!("{} bytes are more than the {most} that such a file can have", bytes.len());
-        return Err(Error::Format { file, problem });
+    match read_if_there(folder, name, most)? {
+        Some(bytes) => Ok((bytes, file)),
+        None => Err(Error::Missing { path: file, problem: "there is no such file".into() }),
     }
-    Ok((read_range(bytes.as_ref(), 0, bytes.len(), &file)?, file))
 }
 
-/// Copies a range that has already been checked against the file's length.
+/// As [`read_small`], but `None` where the file is missing.
+///
+/// # Errors
+/// As [`read_small`].
+pub(crate) fn read_if_there(folder: &dyn Folder, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
+    let Some(bytes) = folder.open(name)? else { return Ok(None) };
+    let (file, length) = (folder.display(name), bytes.len());
+    if length > most {
+        let problem =
+            format!("has {length} bytes, and at most {most} are read of such a file; is it what its name says?");
+        return Err(Error::Format { file, problem });
+    }
+    read_range(bytes.as_ref(), 0, length, &file).map(Some)
+}
+
+/// Copies a range that has already been checked against the file's length, straight into the memory that keeps it.
 pub(crate) fn read_range(bytes: &dyn Bytes, offset: u64, length: u64, file: &str) -> Result<Vec<u8>> {
     let too_large = || Error::Format { file: file.to_owned(), problem: format!("{length} bytes do not fit in memory") };
-    let mut out = vec![0; usize::try_from(length).map_err(|_| too_large())?];
+    let length = usize::try_from(length).map_err(|_| too_large())?;
+    let mut out = Vec::new();
+    out.try_reserve_exact(length).map_err(|_| too_large())?;
+    out.resize(length, 0);
     bytes.read(offset, &mut out)?;
     Ok(out)
 }

@@ -3,6 +3,7 @@
 //! Every variant of one benchmark runs in one process on one device, so that their ratio means something. A variant whose
 //! result is wrong is reported as an error and not timed.
 
+mod data;
 mod product;
 
 use std::cell::RefCell;
@@ -62,6 +63,7 @@ pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
         Bench::Head(args) => (args.timing.clone(), bench_head(&device()?, &args)?),
         Bench::Step(args) => (args.timing.clone(), bench_step(&device()?, &args)?),
         Bench::Loss(args) => (args.timing.clone(), bench_loss(&device()?, &args)?),
+        Bench::Data(args) => return data::run(&args),
         Bench::Product(args) => return product::run(&device()?, &args),
         // The browser chooses the device, and the script prints.
         Bench::Web(args) => return bench_web(&args),
@@ -121,7 +123,7 @@ fn measure_prepared(
     memory::reset_peak();
     let before = memory::resident_bytes();
     body()?;
-    let mut seconds = Vec::with_capacity(timing.repeat);
+    let mut seconds = Vec::new();
     for _ in 0..timing.repeat {
         prepare()?;
         let start = Instant::now();
@@ -167,6 +169,14 @@ fn difference(got: &[f32], want: &[f32]) -> f64 {
     worst / f64::from(largest.max(f32::MIN_POSITIVE))
 }
 
+/// Refuses a shape that this machine has no memory for: matrices of f32 by rows, columns and how often they are there.
+fn check_shape(shape: &str, matrices: &[(usize, usize, u64)]) -> Result<(), Error> {
+    let bytes = matrices.iter().fold(0_u64, |sum, &(rows, columns, copies)| {
+        sum.saturating_add((rows as u64).saturating_mul(columns as u64).saturating_mul(4 * copies))
+    });
+    memory::check(shape, bytes, "measure a smaller shape")
+}
+
 fn refuse(what: &str, error: f64) -> Result<()> {
     if !(error <= TOLERANCE) {
         bail!(
@@ -181,6 +191,8 @@ fn refuse(what: &str, error: f64) -> Result<()> {
 fn bench_head(device: &Device, args: &BenchHeadArgs) -> Result<Vec<Measurement>> {
     let (rows, hidden, vocab) = (args.rows, args.hidden, args.vocab);
     let shape = format!("[{rows}, {hidden}] x [{vocab}, {hidden}]");
+    // The plain operations keep logits and their gradient in several forms.
+    check_shape(&shape, &[(rows, hidden, 4), (vocab, hidden, 4), (rows, vocab, 6)])?;
     let mut rng = Rng::new(7);
     let x = from_host(normal(&mut rng, rows * hidden, 1.0), [rows, hidden], device);
     let weight = normal(&mut rng, vocab * hidden, 2.5 / (hidden as f64).sqrt());
@@ -251,7 +263,8 @@ fn bench_step(device: &Device, args: &BenchStepArgs) -> Result<Vec<Measurement>>
     let text = String::from_utf8(read_data("embedded:general.txt")?)?;
     let ids = tokenizer.encode(&text)?;
     if ids.len() <= args.tokens {
-        bail!("the embedded text has only {} tokens for this tokenizer; ask for fewer with --tokens", ids.len());
+        let problem = format!("--tokens: the embedded text has only {} for this tokenizer; ask for fewer", ids.len());
+        return Err(Error::Config { problems: vec![problem] }.into());
     }
     let batch = scored(&ids[..args.tokens]);
     let shape = format!("1 x {} tokens, LoRA rank {}", args.tokens, args.rank);
@@ -365,6 +378,7 @@ impl Gradients {
 fn bench_loss(device: &Device, args: &BenchLossArgs) -> Result<Vec<Measurement>> {
     let (rows, vocab) = (args.rows, args.vocab);
     let shape = format!("[{rows}, {vocab}]");
+    check_shape(&shape, &[(rows, vocab, 4)])?;
     let mut rng = Rng::new(7);
     let logits = normal(&mut rng, rows * vocab, 2.5);
     let labels: Vec<u32> = (0..rows).map(|_| rng.below(vocab) as u32).collect();

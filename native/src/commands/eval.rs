@@ -35,7 +35,7 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
         }
         (None, None) => unreachable!("clap demands one of --text and --data"),
     };
-    let mut model = chosen.load(&device)?;
+    let mut model = chosen.load(&device, 0)?;
     let mut shown = Progress::new();
     let rows = wait(perplexity::rows(&mut model, &documents, TOP_K_MIN, &mut |done, of| {
         shown.evaluating("loss", done, of);

@@ -35,7 +35,7 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
         let problem = format!("--prompt has {} tokens, and the model's context is {context}", prompt.len());
         return Err(Error::Config { problems: vec![problem] }.into());
     };
-    let mut model = chosen.load(&device)?;
+    let mut model = chosen.load(&device, 0)?;
     let sampling = Sampling { temperature: args.temperature.into(), top_p: 1.0, seed: args.seed };
     let mut shown = String::new();
     let mut tokens = Vec::new();

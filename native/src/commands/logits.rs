@@ -12,15 +12,18 @@ use crate::inputs::ModelInUse;
 pub fn run(args: LogitsArgs, global: &Global) -> Result<()> {
     let (device, _) = Device::choose(global.device.as_deref())?;
     let chosen = ModelInUse::open(&args.model)?;
-    let mut model = chosen.load(&device)?;
-    let (count, context) = (args.tokens.len(), chosen.files.architecture.context);
+    let (count, arch) = (args.tokens.len(), &chosen.files.architecture);
+    let context = arch.context;
     if count > context {
         let problem = format!("--tokens: {count} tokens, but the model's context is {context}");
         return Err(Error::Config { problems: vec![problem] }.into());
     }
+    // On the device, read back, as bytes, and as a file.
+    let more = (arch.vocab as u64).saturating_mul(count as u64).saturating_mul(4 * 4);
+    let mut model = chosen.load(&device, more)?;
     let logits = wait(model.logits(&args.tokens))?;
     let bytes = little_endian(&logits);
-    let view = TensorView::new(Dtype::F32, vec![args.tokens.len(), chosen.files.architecture.vocab], &bytes)?;
+    let view = TensorView::new(Dtype::F32, vec![count, arch.vocab], &bytes)?;
     let file = safetensors::serialize([("logits", view)], None)?;
     write_atomically(&args.out, |out| out.write_all(&file)).map_err(Error::into)
 }

@@ -21,7 +21,7 @@ use temper_engine::{
 
 use crate::cli::{Global, TrainArgs};
 use crate::files::{OsFolder, write_new};
-use crate::inputs::{open_folder, open_model, read_data};
+use crate::inputs::{open_folder, open_model, read_configuration, read_data};
 use crate::interrupt::{self, Interrupted};
 use crate::memory::{self, Memory, Peaks, Planned};
 use crate::output;
@@ -45,6 +45,8 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     let context = files.architecture.context;
     settings.fit_to_model(context);
     let config = &settings.config;
+    // What no data would make fit is refused before any is read.
+    memory::check_run(config, &files, &device, 1)?;
     let read = ReadOptions::of(&config.data);
     let mut train = read_data(&config.data.train)
         .and_then(|bytes| read_set(&config.data.train, &bytes, tokenizer, read))
@@ -76,10 +78,12 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
         say(&line);
     }
     let config = settings.config;
+    let tokens = largest_batch(&config, &train.documents);
+    memory::check_run(&config, &files, &device, tokens)?;
     let landscape = first_tokens(&train.documents, LANDSCAPE_TOKENS).to_vec();
     let sets = Arc::new(Sets { target, general, landscape });
     let folder = destination.folder();
-    let job = Job { folder, config: &config, device: &device, why: &why, files: &files, sets };
+    let job = Job { folder, config: &config, device: &device, why: &why, files: &files, sets, tokens };
 
     interrupt::listen();
     let mut run = job.prepare(&config.objective()?, train.documents.clone())?;
@@ -190,19 +194,26 @@ fn model_files(config: &Config) -> temper_engine::Result<ModelFiles> {
         return open_model(&config.model.path);
     }
     let (bytes, file) = match &config.model.architecture {
-        Some(ArchitectureSource::Path(path)) => (read_data(path)?, path.clone()),
+        Some(ArchitectureSource::Path(path)) => (read_configuration(path)?, path.clone()),
         Some(ArchitectureSource::Inline(table)) => {
             let json = serde_json::to_vec(table).map_err(|e| Error::Config { problems: vec![e.to_string()] })?;
             (json, "[model] architecture".to_string())
         }
         None => {
             let path = Path::new(&config.model.path).join("config.json").display().to_string();
-            (read_data(&path)?, path)
+            (read_configuration(&path)?, path)
         }
     };
     let architecture = Architecture::from_config_json(&bytes, &file)?;
     let special = SpecialTokens::from_config_json(&bytes, &file)?;
     ModelFiles::random(architecture, special, open_folder(&config.model.path)?.as_ref())
+}
+
+/// Most tokens that a micro-batch of these documents can have.
+fn largest_batch(config: &Config, documents: &[Document]) -> usize {
+    let lengths = documents.iter().map(|document| document.tokens.len());
+    let all = if config.data.packing { lengths.sum() } else { lengths.max().unwrap_or(0) };
+    all.min(config.run.batch_tokens)
 }
 
 /// What one training of a run left.
@@ -221,6 +232,8 @@ struct Job<'a> {
     why: &'a str,
     files: &'a ModelFiles,
     sets: Arc<Sets>,
+    /// Of the largest micro-batch.
+    tokens: usize,
 }
 
 impl Job<'_> {
@@ -304,7 +317,7 @@ impl Job<'_> {
             seed: self.config.run.seed,
             tokens_per_second: speeds.iter().sum::<f64>() / speeds.len().max(1) as f64,
             peak_device_bytes: metrics.iter().map(|m| m.peak_device_bytes).max().unwrap_or(0),
-            memory: Memory::new(Planned::of(self.config, self.files), peaks, self.device.is_cpu()),
+            memory: Memory::new(Planned::of(self.config, self.files, self.tokens), peaks, self.device.is_cpu()),
             retention: retention.clone(),
             warnings: [Some(&main), baseline.as_ref().map(|(_, trained)| trained)]
                 .into_iter()

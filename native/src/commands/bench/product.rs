@@ -12,7 +12,7 @@ use temper_engine::inside::model::parameter::from_host;
 use temper_engine::inside::rng::Rng;
 use temper_engine::{Device, wait};
 
-use super::{normal, refuse};
+use super::{check_shape, normal, refuse};
 use crate::cli::{BenchProductArgs, ProductLayout};
 use crate::output;
 
@@ -127,6 +127,9 @@ impl Contender<'_> {
 
 /// Runs the benchmark and prints.
 pub fn run(device: &Device, args: &BenchProductArgs) -> Result<()> {
+    let [m, k, n] = args.shape;
+    // Operands as they were drawn and as each contender holds them.
+    check_shape(&format!("{m}x{k}x{n}"), &[(m, k, 3), (k, n, 3), (m, n, 3)])?;
     let problem = Problem::new(args.layout, args.shape);
     let mut contenders = if device.is_cpu() { on_cpu(&problem)? } else { on_gpu(&problem, device)? };
     for contender in &mut contenders {
