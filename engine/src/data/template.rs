@@ -2,9 +2,12 @@
 //!
 //! Templates are Jinja programs that come with a model, written for Python. They run in minijinja with what Hugging Face
 //! offers them (`trim_blocks`, `lstrip_blocks`, Python's string methods, `raise_exception`, `tojson` as `json.dumps` writes
-//! it, `{% generation %}`), and with limits on instructions, recursion and output, since they are untrusted. One thing is
-//! left out on purpose: `strftime_now` is undefined, because a run could not be repeated on another day; templates that ask
-//! for it have a date of their own to fall back to.
+//! it, `{% generation %}`). One thing is left out on purpose: `strftime_now` is undefined, because a run could not be
+//! repeated on another day; templates that ask for it have a date of their own to fall back to.
+//!
+//! Templates are untrusted, and minijinja bounds little of what they can do. So the source is checked before it is compiled
+//! (`source.rs`), what it is compiled to is guarded (`guard.rs`, `filters.rs`) under limits that are the same everywhere
+//! (`limit.rs`), and natively it runs apart from the program (`contain.rs`).
 //!
 //! **Trained spans.** A template does not say where an assistant's turn begins and ends. Two renderings tell: of the
 //! messages before the turn with the generation prompt, and of the messages up to and with the turn. Where both are
@@ -12,26 +15,29 @@
 //! last one (Qwen3 drops earlier thinking) break that; then the turn's content is replaced by a marker and rendered
 //! again, and what did not change around the marker is not the turn.
 
+#[cfg(not(target_family = "wasm"))]
+mod contain;
+mod filters;
+mod guard;
+mod limit;
 mod python_json;
+mod slice;
+mod source;
 
-use std::io;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use minijinja::machinery::{Vm, make_string_output};
 use minijinja::value::{Kwargs, Value as Jinja, ValueKind};
-use minijinja::{AutoEscape, Environment, ErrorKind};
+use minijinja::{AutoEscape, Environment, ErrorKind, State};
 use serde_json::{Map, Value};
 
+use self::guard::Program;
+use self::limit::{ADVICE, Limit};
 use crate::data::{Conversation, Message};
 use crate::error::{Error, Result};
 
-/// Instructions of one rendering. Real templates need about a hundred a message.
-const FUEL: u64 = 20_000_000;
-/// Depth of macros and nested blocks.
-const RECURSION: usize = 120;
-/// Bytes of one rendering.
-const MAX_OUTPUT_BYTES: usize = 64 << 20;
-/// Bytes of a template's source.
-const MAX_SOURCE_BYTES: usize = 1 << 20;
 const NAME: &str = "chat_template";
 
 /// What a rendering is given beside the messages.
@@ -54,44 +60,39 @@ pub struct Rendered {
     pub trained: Vec<Range<usize>>,
 }
 
-/// A compiled chat template.
+/// A chat template.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     environment: Environment<'static>,
+    /// As [`source::prepare`] left it.
+    source: String,
     bos: Option<String>,
     eos: Option<String>,
+    /// A rendering missed its deadline and may still be running.
+    late: AtomicBool,
 }
 
 impl ChatTemplate {
-    /// Compiles `source`. `bos` and `eos` are the spellings of the special tokens.
+    /// Checks and compiles `source`. `bos` and `eos` are the spellings of the special tokens.
     ///
     /// # Errors
-    /// [`Error::Template`] with line and cause if the source does not parse or is too long.
+    /// [`Error::Template`] with line and cause if the source does not parse or exceeds a limit.
     pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self> {
-        if source.len() > MAX_SOURCE_BYTES {
-            let problem = format!("the source has {} bytes, and {MAX_SOURCE_BYTES} are allowed", source.len());
-            return Err(Error::Template { problem });
-        }
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.set_fuel(Some(FUEL));
-        environment.set_recursion_limit(RECURSION);
-        environment.set_formatter(|out, state, value| match value.kind() {
-            // As Python prints them.
-            ValueKind::Bool => Ok(out.write_str(if value.is_true() { "True" } else { "False" })?),
-            ValueKind::None => Ok(out.write_str("None")?),
-            _ => minijinja::escape_formatter(out, state, value),
-        });
-        environment.add_filter("tojson", tojson);
-        environment.add_function("raise_exception", |message: String| -> Result<Jinja, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        let source = without_generation_tags(source);
-        environment.add_template_owned(NAME, source).map_err(problem)?;
-        Ok(Self { environment, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned) })
+        let inner = Inner {
+            environment: environment(),
+            source: source::prepare(source)?,
+            bos: bos.map(str::to_owned),
+            eos: eos.map(str::to_owned),
+            late: AtomicBool::new(false),
+        };
+        let template = Self { inner: Arc::new(inner) };
+        template.apart(|_| Ok(()))?;
+        Ok(template)
     }
 
     /// Renders messages without tools or further variables.
@@ -107,20 +108,8 @@ impl ChatTemplate {
     /// # Errors
     /// As [`ChatTemplate::render`].
     pub fn render_with(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
-        let mut context: Vec<(String, Jinja)> = Vec::with_capacity(options.variables.len() + 5);
-        context.extend(options.variables.iter().map(|(name, value)| (name.clone(), Jinja::from_serialize(value))));
-        context.push(("messages".into(), Jinja::from_serialize(messages)));
-        context.push(("add_generation_prompt".into(), options.add_generation_prompt.into()));
-        context.push(("tools".into(), options.tools.as_ref().map_or(().into(), Jinja::from_serialize)));
-        for (name, token) in [("bos_token", &self.bos), ("eos_token", &self.eos)] {
-            if let Some(token) = token {
-                context.push((name.into(), token.as_str().into()));
-            }
-        }
-        let template = self.environment.get_template(NAME).map_err(problem)?;
-        let mut output = Bounded(Vec::new());
-        template.render_captured_to(Jinja::from_iter(context), &mut output).map_err(problem)?;
-        String::from_utf8(output.0).map_err(|error| Error::Template { problem: error.to_string() })
+        let (messages, options) = (messages.to_vec(), options.clone());
+        self.apart(move |compiled| compiled.render(&messages, &options))
     }
 
     /// Renders a conversation and finds the assistant's turns in it; with `last_turn_only`, the last of them.
@@ -128,11 +117,70 @@ impl ChatTemplate {
     /// # Errors
     /// As [`ChatTemplate::render`], and [`Error::Template`] if a turn cannot be told from the text around it.
     pub fn render_trained(&self, conversation: &Conversation, last_turn_only: bool) -> Result<Rendered> {
+        let conversation = conversation.clone();
+        self.apart(move |compiled| compiled.render_trained(&conversation, last_turn_only))
+    }
+
+    /// Compiles the template and hands it over, natively on a thread of its own: what is compiled borrows its source, and
+    /// the whole of a conversation is rendered at once, so this costs little (a tenth of a millisecond).
+    fn apart<T: Send + 'static>(&self, use_it: impl FnOnce(&Compiled) -> Result<T> + Send + 'static) -> Result<T> {
+        let inner = Arc::clone(&self.inner);
+        let job = move || {
+            let program = guard::compile(NAME, &inner.source).map_err(problem)?;
+            use_it(&Compiled { inner: &inner, program })
+        };
+        #[cfg(target_family = "wasm")]
+        return job();
+        #[cfg(not(target_family = "wasm"))]
+        {
+            if self.inner.late.load(Ordering::Relaxed) {
+                return Err(Error::Template { problem: format!("an earlier conversation took too long; {ADVICE}") });
+            }
+            let result = contain::contained(job);
+            if result.as_ref().is_err_and(contain::was_late) {
+                self.inner.late.store(true, Ordering::Relaxed);
+            }
+            result
+        }
+    }
+}
+
+/// A template that is compiled.
+struct Compiled<'a> {
+    inner: &'a Inner,
+    program: Program<'a>,
+}
+
+impl Compiled<'_> {
+    fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
+        let mut context: Vec<(String, Jinja)> = Vec::with_capacity(options.variables.len() + 5);
+        context.extend(options.variables.iter().map(|(name, value)| (name.clone(), Jinja::from_serialize(value))));
+        context.push(("messages".into(), Jinja::from_serialize(messages)));
+        context.push(("add_generation_prompt".into(), options.add_generation_prompt.into()));
+        context.push(("tools".into(), options.tools.as_ref().map_or(().into(), Jinja::from_serialize)));
+        for (name, token) in [("bos_token", &self.inner.bos), ("eos_token", &self.inner.eos)] {
+            if let Some(token) = token {
+                context.push((name.into(), token.as_str().into()));
+            }
+        }
+        let mut text = String::new();
+        let mut output = make_string_output(&mut text);
+        let Program { main, blocks } = &self.program;
+        let machine = Vm::new(&self.inner.environment);
+        let done = machine.eval(main, Jinja::from_iter(context), blocks, &mut output, AutoEscape::None);
+        done.map(|_| ()).map_err(problem)?;
+        match text.len() {
+            long if long > limit::VALUE as usize => Err(limit::exceeded(Limit::Value, long, limit::VALUE as usize)),
+            _ => Ok(text),
+        }
+    }
+
+    fn render_trained(&self, conversation: &Conversation, last_turn_only: bool) -> Result<Rendered> {
         let messages = &conversation.messages;
         let render = |messages: &[Message], add_generation_prompt| {
             let options =
                 RenderOptions { add_generation_prompt, tools: conversation.tools.clone(), variables: Map::new() };
-            self.render_with(messages, &options)
+            self.render(messages, &options)
         };
         let text = render(messages, false)?;
         let mut turns: Vec<usize> = (0..messages.len()).filter(|index| messages[*index].role == "assistant").collect();
@@ -151,6 +199,38 @@ impl ChatTemplate {
         }
         Ok(Rendered { text, trained })
     }
+}
+
+/// What every template finds.
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_fuel(Some(limit::INSTRUCTIONS));
+    environment.set_recursion_limit(limit::RECURSION);
+    environment.set_formatter(|out, state, value| {
+        // As Python prints them.
+        let printed = match value.kind() {
+            ValueKind::Bool => if value.is_true() { "True" } else { "False" }.to_owned(),
+            ValueKind::None => "None".to_owned(),
+            ValueKind::Undefined => return Ok(()),
+            _ => match value.as_str() {
+                Some(text) => {
+                    limit::make(state, text.len() as u64)?;
+                    return Ok(out.write_str(text)?);
+                }
+                None => limit::text(value)?,
+            },
+        };
+        limit::make(state, printed.len() as u64)?;
+        Ok(out.write_str(&printed)?)
+    });
+    environment.add_global(source::ONE, 1);
+    environment.add_filter("tojson", tojson);
+    environment.add_function("raise_exception", |message: String| -> Result<Jinja, minijinja::Error> {
+        Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+    });
+    guard::install(&mut environment);
+    filters::install(&mut environment);
+    environment
 }
 
 /// The byte range of message `turn` in `text`, the rendering of all `messages`.
@@ -202,17 +282,19 @@ fn find_turn(
 
 fn unclear(turn: usize, why: &str) -> Error {
     Error::Template {
-        problem: format!(
-            "cannot find assistant turn (message {}) in the rendered text: {why}; train without the template or give the \
-             data as prompt and completion",
-            turn + 1
-        ),
+        problem: format!("cannot find assistant turn (message {}) in the rendered text: {why}; {ADVICE}", turn + 1),
     }
 }
 
 /// An engine's error with its line, in one line of text.
 fn problem(error: minijinja::Error) -> Error {
     let place = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
+    if error.kind() == ErrorKind::OutOfFuel {
+        let allowed = limit::INSTRUCTIONS;
+        return Error::Template {
+            problem: format!("{place}it exceeds the limit of {allowed} {}; {ADVICE}", Limit::Instructions),
+        };
+    }
     let mut text = format!("{place}{}", error.kind());
     if let Some(detail) = error.detail() {
         text.push_str(&format!(": {detail}"));
@@ -220,28 +302,14 @@ fn problem(error: minijinja::Error) -> Error {
     if let Some(cause) = std::error::Error::source(&error) {
         text.push_str(&format!(": {cause}"));
     }
+    if text.contains("exceeds the limit") {
+        text.push_str(&format!("; {ADVICE}"));
+    }
     Error::Template { problem: text }
 }
 
-/// Collects output up to [`MAX_OUTPUT_BYTES`].
-struct Bounded(Vec<u8>);
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_OUTPUT_BYTES {
-            return Err(io::Error::other(format!("the output exceeds {MAX_OUTPUT_BYTES} bytes")));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// `json.dumps(value, ensure_ascii, indent, separators, sort_keys)` with Hugging Face's defaults.
-fn tojson(value: Jinja, options: Kwargs) -> Result<Jinja, minijinja::Error> {
+fn tojson(state: &State, value: Jinja, options: Kwargs) -> Result<Jinja, minijinja::Error> {
     let bad = |what: String| minijinja::Error::new(ErrorKind::InvalidOperation, what);
     let indent = options.get::<Option<usize>>("indent")?.map(|indent| indent.min(16));
     let separators = options.get::<Option<Vec<String>>>("separators")?;
@@ -258,30 +326,12 @@ fn tojson(value: Jinja, options: Kwargs) -> Result<Jinja, minijinja::Error> {
         key,
     };
     options.assert_all_used()?;
+    // Every letter as an escape, and for each part what stands around it.
+    let weight = limit::weigh(&value)?;
+    let around = (style.item.len() + style.key.len() + style.indent.unwrap_or(0) * 64) as u64;
+    limit::make(state, weight.bytes.saturating_mul(6).saturating_add(weight.nodes.saturating_mul(around)))?;
     let value = serde_json::to_value(&value).map_err(|error| bad(format!("tojson: {error}")))?;
     Ok(python_json::write(&value, &style).into())
-}
-
-/// Hugging Face's `{% generation %}` marks trained text for its own masks. It has no effect on a rendering, so it becomes
-/// an `if` that is always true, which keeps the white-space control of its tags.
-fn without_generation_tags(source: &str) -> String {
-    let mut output = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
-        let (before, tag) = rest.split_at(at);
-        output.push_str(before);
-        let Some(end) = tag.find("%}") else { break };
-        let (tag, after) = tag.split_at(end + 2);
-        let inside = &tag[2..tag.len() - 2];
-        match inside.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim() {
-            "generation" => output.push_str(&tag.replacen("generation", "if true", 1)),
-            "endgeneration" => output.push_str(&tag.replacen("endgeneration", "endif", 1)),
-            _ => output.push_str(tag),
-        }
-        rest = after;
-    }
-    output.push_str(rest);
-    output
 }
 
 #[cfg(test)]
@@ -372,6 +422,21 @@ mod tests {
         assert_eq!(render("{{ true }} {{ none }} {{ missing }}", serde_json::json!({})).unwrap(), "True None ");
     }
 
+    /// What a template makes of no messages, or why it is refused.
+    fn outcome(source: &str) -> String {
+        match ChatTemplate::new(source, None, None).and_then(|template| template.render(&[], false)) {
+            Ok(text) => text,
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// `step` applied to `n.x` again and again.
+    fn again(first: &str, step: &str) -> String {
+        format!(
+            "{{% set n = namespace(x={first}) %}}{{% for i in range(90000) %}}{{% set n.x = {step} %}}{{% endfor %}}{{{{ n.x | length }}}}"
+        )
+    }
+
     #[test]
     fn hostile_templates_end_with_an_error() {
         let cases = [
@@ -381,22 +446,116 @@ mod tests {
             ),
             ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
             ("{% for a in range(90000) %}{{ 'x' * 100000 }}{% endfor %}", "exceeds"),
-            ("{{ 'x' * 1000000000000 }}", "too large"),
+            ("{{ 'x' * 1000000000000 }}", "bytes in one value"),
             ("{% if %}", "line 1"),
+            ("{%}", "line 1"),
             ("{{ raise_exception('no system role') }}", "no system role"),
             ("{{ a.b.c }}", "undefined"),
             ("{% include 'other' %}", "other"),
         ];
         for (source, expected) in cases {
-            let error = ChatTemplate::new(source, None, None)
-                .and_then(|template| template.render(&[], false))
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains(expected), "{source}: {error}");
+            let error = outcome(source);
+            assert!(error.contains("chat template: ") && error.contains(expected), "{source}: {error}");
         }
         let deep = format!("{}{}", "{% if a %}".repeat(50_000), "{% endif %}".repeat(50_000));
         assert!(ChatTemplate::new(&deep, None, None).is_err());
-        assert!(ChatTemplate::new(&" ".repeat(MAX_SOURCE_BYTES + 1), None, None).is_err());
+        assert!(ChatTemplate::new(&" ".repeat(source::BYTES + 1), None, None).is_err());
+    }
+
+    #[test]
+    fn a_template_that_the_compiler_would_recurse_into_is_refused_by_its_source() {
+        let chain = |link: &str| format!("{{{{ {}1 }}}}", link.repeat(1000));
+        let cases = [
+            (chain("not "), "operators and brackets"),
+            (chain("1 + "), "operators and brackets"),
+            (chain("- "), "operators and brackets"),
+            (chain("1 if 1 else "), "operators and brackets"),
+            (chain("["), "operators and brackets"),
+            (format!("{{{{ a{} }}}}", ".b".repeat(1000)), "operators and brackets"),
+            (format!("{{{{ a{} }}}}", "|list".repeat(1000)), "operators and brackets"),
+            (format!("{{{{ [{}] }}}}", "1, ".repeat(9000)), "words and signs"),
+            (format!("{{{{ {}'{}' }}}}", "1 ~ ".repeat(200), "x".repeat(99_999)), "times its operators"),
+            (format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(1000)), "elif"),
+            ("{% if a %}".repeat(200) + &"{% endif %}".repeat(200), "recursion"),
+        ];
+        for (source, expected) in cases {
+            let error = outcome(&source);
+            assert!(error.contains("chat template: ") && error.contains(expected), "{}: {error}", &source[..40]);
+        }
+        assert_eq!(outcome(&format!("{{{{ {}1 }}}}", "1 + ".repeat(100))), "101");
+        assert_eq!(outcome("{{ 2 * 3 ** 2 * 'ab' | length }} {{ 3 * 'ab' }}"), "36 ababab");
+    }
+
+    #[test]
+    fn no_value_outgrows_the_limits() {
+        let cases = [
+            (again("'aa'", "n.x ~ n.x"), "bytes in one value"),
+            (again("'aa'", "n.x + n.x"), "bytes in one value"),
+            (again("'aa'", "n.x * 2"), "bytes in one value"),
+            (again("'aa'", "n.x | replace('a', 'aa')"), "bytes in one value"),
+            (again("'aa'", "n.x.replace('a', 'aa')"), "bytes in one value"),
+            (again("'aa'", "'%s%s' | format(n.x, n.x)"), "bytes in one value"),
+            (again("'aa'", "'{0}{0}'.format(n.x)"), "bytes in one value"),
+            (again("'aa'", "n.x.join([n.x, n.x])"), "bytes in one value"),
+            (again("'a\\nb'", "n.x | indent(4000)"), "bytes"),
+            (again("[1]", "n.x + n.x"), "bytes in one value"),
+            (again("[1]", "n.x * 2"), "bytes in one value"),
+            (again("[1]", "[n.x, n.x]"), "bytes in one value"),
+            (again("[1]", "[n.x]"), "inside each other"),
+            (again("{}", "{'a': n.x}"), "inside each other"),
+            (again("{}", "dict(a=n.x)"), "inside each other"),
+            (again("[1]", "n.x | batch(1) | list"), "inside each other"),
+            (again("[[1]]", "n.x | map('reverse')"), "bytes of values looked at"),
+            ("{% set x %}{% for i in range(90000) %}{% for i in range(90000) %}0123456789{% endfor %}{% endfor %}{% endset %}".into(), "bytes of values made"),
+            ("{{ 'a' * 60000000 ~ 'a' * 60000000 }}".into(), "bytes in one value"),
+            ("{{ [0] * 1000000000 }}".into(), "bytes in one value"),
+            ("{{ ([] * 9000000000000000000) | list }}".into(), "bytes in one value"),
+            ("{{ [1] | batch(1000000000) }}".into(), "as a width"),
+            ("{{ [1] | slice(1000000000) }}".into(), "as a width"),
+            ("{{ 'a' | indent(1000000000, true) }}".into(), "as a width"),
+            ("{{ '%1000000000d' | format(1) }}".into(), "four digits"),
+            ("{{ '%.1000000000f' | format(1) }}".into(), "four digits"),
+            ("{{ '%*d' | format(1000000000, 1) }}".into(), "four digits"),
+            ("{{ '{:1000000000}'.format(1) }}".into(), "four digits"),
+            ("{{ '{:{}}'.format(1, 1000000000) }}".into(), "four digits"),
+            ("{{ ('a' * 100000).replace('', 'b' * 100000) }}".into(), "bytes in one value"),
+            ("{{ (['a'] * 1000) | map('replace', 'a', 'b' * 1000000) | list | length }}".into(), "bytes of values made"),
+            ("{{ ('a' * 1000000).strip('b' * 1000000) }}".into(), "letters to strip"),
+            ("{% set n = namespace() %}{% set n.a = n %}{{ n }}".into(), "a namespace cannot be put into"),
+            ("{% set n = namespace() %}{% set n.a = [n] %}".into(), "a namespace cannot be put into"),
+            ("{% set n = namespace() %}{% set m = namespace(n=n) %}".into(), "a namespace cannot be put into"),
+            (again("[1] * 1000000", "n.x if n.x == n.x else n.x"), "bytes of values looked at"),
+            (again("[1] * 1000000", "n.x if 2 in n.x else n.x"), "bytes of values looked at"),
+            (again("'ab' * 1000000", "n.x if n.x.count('c') else n.x"), "bytes of values looked at"),
+            ("{% for i in range(90000) %}{% macro f() %}{% endmacro %}{% endfor %}".into(), "bytes of values made"),
+        ];
+        for (source, expected) in cases {
+            let started = std::time::Instant::now();
+            let error = outcome(&source);
+            assert!(error.contains("chat template: ") && error.contains(expected), "{source}: {error}");
+            assert!(started.elapsed().as_secs() < 15, "{source} took {:?}", started.elapsed());
+        }
+        let error = outcome("{{ [0] * 1000000000 }}");
+        assert!(error.contains("set data.template to \"none\""), "the way out is named: {error}");
+    }
+
+    #[test]
+    fn what_minijinja_gets_wrong_is_pythons_here() {
+        for (source, expected) in [
+            ("{{ 'a'.count('') }} {{ 'aXbXc'.count('X') }} {{ [1, 2, 1].count(1) }}", "2 2 2"),
+            ("[{{ ''[::-1] }}] {{ [][::-1] }} {{ 'abc'[::-1] }} {{ [1, 2, 3][-2:] }}", "[] [] cba [2, 3]"),
+            ("{{ 'aaa'.replace('a', 'b', 2) }} {{ 'aaa' | replace('a', 'bb') }}", "bba bbbbbb"),
+            ("{{ ', '.join(['a', 1]) }} {{ ['a', 1] | join('-') }}", "a, 1 a-1"),
+            ("{{ 'ab cd'.split(' ')[1] }} {{ {'a': 1}.items() | list }}", "cd [[\"a\", 1]]"),
+            ("{% set n = namespace(a=1) %}{% set n.a = n.a + 1 %}{{ n.a }} {{ 1 < n.a < 3 }}", "2 True"),
+            ("{% macro f(a, b=2) %}{{ a }}{{ b }}{{ caller() }}{% endmacro %}{% call f(1) %}!{% endcall %}", "12!"),
+            ("{% for i in [1, [2, 3]] recursive %}{{ loop(i) if i is sequence else i }},{% endfor %}", "1,2,3,,"),
+            ("{% for a, b in {'x': 1}.items() if b %}{{ a }}{{ b }}{% else %}none{% endfor %}", "x1"),
+            ("{{ 'x' if 'a' in 'abc' and 3 not in [1, 2] else 'y' }} {{ '%5.1f' | format(2) }}", "x   2.0"),
+            ("{% filter upper %}a{% endfilter %}{% set x | trim %} b {% endset %}{{ x }}", "Ab"),
+        ] {
+            assert_eq!(outcome(source), expected, "{source}");
+        }
     }
 
     #[test]
