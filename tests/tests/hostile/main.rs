@@ -6,6 +6,7 @@
 //! `templates.rs`), so a finding is repeated by its number alone; it is saved all the same.
 //!
 //! In `cargo test` a minute in all; `cargo xtask hostile` as long as one likes.
+#![cfg(unix)]
 
 mod mutate;
 mod seeds;

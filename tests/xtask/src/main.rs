@@ -1,7 +1,7 @@
 //! `cargo xtask`: the project's own commands, the same on a laptop and in automation.
 //!
 //! Standard library only, so that it compiles in seconds before anything else does. Each subcommand is one file:
-//! [`checks`] (`test`, `lint`), [`doctor`], [`smollm2`], [`web`]. [`binaries`] lists the tests that cargo has built,
+//! [`checks`] (`test`, `lint`), [`doctor`], [`hostile`], [`smollm2`], [`web`]. [`binaries`] lists the tests that cargo has built,
 //! [`features`] guards the build time, [`markdown`] reads the documents, [`setup`] knows what the machine must offer, and
 //! [`step`] runs and times what the others list.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks to whoever runs it")]
@@ -10,6 +10,7 @@ mod binaries;
 mod checks;
 mod doctor;
 mod features;
+mod hostile;
 mod markdown;
 mod setup;
 mod smollm2;
@@ -26,6 +27,8 @@ Usage: cargo xtask <COMMAND>
             --list: the names of its steps; --only NAME...: these alone
   lint      formatting, Markdown and lints only, for the host and for wasm32
   doctor    say what this machine has and lacks for building, testing and training
+  hostile   give broken and hostile files to everything that reads one, ten minutes without options
+            --minutes M | --inputs N (of each target); --target NAME; --seed S
   smollm2   fetch the SmolLM2-135M test model (a 93 MB download), check it, print its path
   web       build: put the page together in web/dist; serve: build it and show it; test: build it and run the browser tests";
 
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         ["test", "--only", ref names @ ..] if !names.is_empty() => checks::test(names),
         ["lint"] => checks::lint(),
         ["doctor"] => doctor::run(),
+        ["hostile", ref options @ ..] => hostile::run(options),
         ["smollm2"] => smollm2::fetch().map(|path| println!("{}", path.display())),
         ["web", "build"] => web::build(),
         ["web", "serve"] => web::serve(),
