@@ -10,7 +10,8 @@
 //!   -> event -> metrics, checkpoint, report, page                              the hosts
 //! ```
 //!
-//! The engine opens no file, starts no thread for control flow, prints nothing and asks the clock only through
+//! The engine opens no file, starts no thread for control flow (natively it renders chat templates on one, to be rid of
+//! those that do not end), prints nothing and asks the clock only through
 //! [`host`]; the same code runs natively and as WebAssembly.
 //!
 //! What a host needs is re-exported here; all modules but [`host`] are private. A host pulls events out of a [`Run`]:
@@ -102,7 +103,7 @@ pub mod configuration {
 /// From records to documents.
 pub mod reading {
     pub use crate::data::{
-        ChatTemplate, EncodeReport, Loader, Message, OnError, ReadOptions, RecordFormat, Report, hold_out,
+        ChatTemplate, EncodeReport, Loader, Message, OnError, ReadOptions, RecordFormat, Report, Templating, hold_out,
         read_measured, read_set, steps_per_epoch,
     };
 }

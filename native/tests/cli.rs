@@ -1478,6 +1478,19 @@ fn a_tokenizer_that_does_not_fit_the_vocabulary_is_refused() {
 }
 
 #[test]
+fn a_hostile_chat_template_is_refused_with_the_limit_and_can_be_left_out() {
+    let place = Place::new();
+    let doubling = "{% set n = namespace(x='aa') %}{% for i in range(64) %}{% set n.x = n.x ~ n.x %}{% endfor %}";
+    place.write("model/chat_template.jinja", doubling);
+    place
+        .train("out", &[])
+        .fails(2, &["train.jsonl, line 1", "exceeds the limit of", "bytes in one value", "data.template"]);
+    assert!(!place.path("out").exists());
+    place.train("out", &["data.on_error=skip"]).fails(2, &["no record is left", "data.template"]);
+    place.train("out", &["data.template=none"]).ok();
+}
+
+#[test]
 fn tokens_and_labels_out_of_range_are_named() {
     let place = Place::new();
     let many = ["1"; 129].join(",");

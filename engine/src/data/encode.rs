@@ -220,7 +220,7 @@ impl Stream {
         options: EncodeOptions,
     ) -> Result<()> {
         let turns = template.turns(chat)?;
-        let tokens = tokenizer.encode_with_offsets(&turns.text)?;
+        let tokens = tokenizer.encode_with_offsets(turns.text())?;
         // Turns that the cutoff takes away need not be found, apart from the first of them, which tells that there is one.
         let end = tokens.offsets.get(options.cutoff_length).map_or(usize::MAX, |(start, _)| *start);
         let spans = turns.within(end, options.last_turn_only)?;

@@ -2,7 +2,7 @@
 
 use crate::data::{
     ChatTemplate, Content, DataSection, Document, EncodeOptions, EncodeReport, OnError, Record, RecordFormat, Report,
-    Tokenizer, TrainOn, encode, record,
+    Templating, Tokenizer, TrainOn, encode, record,
 };
 use crate::error::{Error, Result};
 
@@ -17,6 +17,8 @@ pub struct ReadOptions {
     pub cutoff_length: usize,
     /// Train the last assistant turn only.
     pub last_turn_only: bool,
+    /// Whether conversations are rendered with the model's chat template.
+    pub template: Templating,
 }
 
 impl ReadOptions {
@@ -27,6 +29,7 @@ impl ReadOptions {
             on_error: config.on_error,
             cutoff_length: config.cutoff_length,
             last_turn_only: config.train_on == TrainOn::Last,
+            template: config.template,
         }
     }
 
@@ -90,6 +93,7 @@ pub fn read_set(name: &str, bytes: &[u8], tokenizer: &Tokenizer, options: ReadOp
     let (records, report) = record::parse(name, bytes, options.format, options.on_error)?;
     let template = tokenizer
         .chat_template()
+        .filter(|_| options.template == Templating::Model)
         .map(|source| {
             let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
             let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));

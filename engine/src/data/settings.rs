@@ -13,6 +13,16 @@ choice! {
     }
 }
 
+choice! {
+    /// What makes one text of a conversation.
+    pub enum Templating {
+        /// The chat template that came with the model, if one did.
+        Model = "model",
+        /// None: prompt, newline, completion, end.
+        Off = "none",
+    }
+}
+
 settings! {
     /// What to train and evaluate on.
     pub struct DataSection in "data" {
@@ -35,5 +45,7 @@ settings! {
         on_error: OnError = OnError::Stop;
         /// Which assistant turns of a chat are trained.
         train_on: TrainOn = TrainOn::All;
+        /// Whether conversations are rendered with the model's chat template.
+        template: Templating = Templating::Model;
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! Templates are Jinja programs that come with a model, written for Python. They run in minijinja with what Hugging Face
 //! offers them (`trim_blocks`, `lstrip_blocks`, Python's string methods, `raise_exception`, `tojson` as `json.dumps` writes
-//! it, `{% generation %}`), and with limits on instructions, recursion and output, since they are untrusted. One thing is
-//! left out on purpose: `strftime_now` is undefined, because a run could not be repeated on another day; templates that ask
-//! for it have a date of their own to fall back to.
+//! it, `{% generation %}`). One thing is left out on purpose: `strftime_now` is undefined, because a run could not be
+//! repeated on another day; templates that ask for it have a date of their own to fall back to.
+//!
+//! Templates are untrusted, and minijinja bounds little of what they can do. So the source is checked before it is compiled
+//! (`source.rs`), what it is compiled to is guarded (`guard.rs`, `filters.rs`) under limits that are the same everywhere
+//! (`limit.rs`), and natively it runs apart from the program (`contain.rs`).
 //!
 //! **Trained spans.** A template does not say where an assistant's turn begins and ends. Two renderings tell: of the
 //! messages before the turn with the generation prompt, and of the messages up to and with the turn. Where both are
@@ -16,32 +19,31 @@
 //! things keep that away: turns that begin behind a given place are not looked for ([`Turns::within`]), and where a template
 //! certainly writes message by message (`template/local.rs`) the renderings are read off the whole text.
 
+#[cfg(not(target_family = "wasm"))]
+mod contain;
+mod filters;
+mod guard;
+mod limit;
 mod local;
 mod python_json;
+mod slice;
+mod source;
 
-use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use minijinja::machinery::{Vm, make_string_output};
 use minijinja::value::{Kwargs, Value as Jinja, ValueKind};
-use minijinja::{AutoEscape, Environment, ErrorKind};
+use minijinja::{AutoEscape, Environment, ErrorKind, State};
 use serde_json::{Map, Value};
 
+use self::guard::Program;
+use self::limit::{ADVICE, Limit};
 use crate::data::{Conversation, Message};
 use crate::error::{Error, Result};
 
-/// Instructions of one rendering. Real templates need about a hundred a message.
-const FUEL: u64 = 20_000_000;
-/// Depth of macros and nested blocks.
-const RECURSION: usize = 120;
-/// Bytes of one rendering.
-const MAX_OUTPUT_BYTES: usize = 64 << 20;
-/// Bytes of a template's source.
-const MAX_SOURCE_BYTES: usize = 1 << 20;
 const NAME: &str = "chat_template";
-/// The same template, telling where messages begin; there only where it is known to.
-const MARKED: &str = "marked_chat_template";
 
 /// What a rendering is given beside the messages.
 #[derive(Clone, Debug, Default)]
@@ -63,51 +65,43 @@ pub struct Rendered {
     pub trained: Vec<Range<usize>>,
 }
 
-/// A compiled chat template.
+/// A chat template.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     environment: Environment<'static>,
+    /// As [`source::prepare`] left it.
+    source: String,
+    /// The same template, telling where messages begin; there only where it is known to.
+    marked: Option<String>,
     bos: Option<String>,
     eos: Option<String>,
-    /// There is a template [`MARKED`].
-    marks_messages: bool,
+    /// A rendering missed its deadline and may still be running.
+    late: AtomicBool,
 }
 
 impl ChatTemplate {
-    /// Compiles `source`. `bos` and `eos` are the spellings of the special tokens.
+    /// Checks and compiles `source`. `bos` and `eos` are the spellings of the special tokens.
     ///
     /// # Errors
-    /// [`Error::Template`] with line and cause if the source does not parse or is too long.
+    /// [`Error::Template`] with line and cause if the source does not parse or exceeds a limit.
     pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self> {
-        if source.len() > MAX_SOURCE_BYTES {
-            let problem = format!("the source has {} bytes, and {MAX_SOURCE_BYTES} are allowed", source.len());
-            return Err(Error::Template { problem });
-        }
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.set_fuel(Some(FUEL));
-        environment.set_recursion_limit(RECURSION);
-        environment.set_formatter(|out, state, value| match value.kind() {
-            // As Python prints them.
-            ValueKind::Bool => Ok(out.write_str(if value.is_true() { "True" } else { "False" })?),
-            ValueKind::None => Ok(out.write_str("None")?),
-            _ => minijinja::escape_formatter(out, state, value),
-        });
-        environment.add_filter("tojson", tojson);
-        environment.add_function("raise_exception", |message: String| -> Result<Jinja, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        let source = without_generation_tags(source);
-        let marked = local::marked(&source);
-        environment.add_template_owned(NAME, source).map_err(problem)?;
-        let marks_messages = marked.is_some();
-        if let Some(marked) = marked {
-            environment.add_template_owned(MARKED, marked).map_err(problem)?;
-        }
-        Ok(Self { environment, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned), marks_messages })
+        let source = source::prepare(source)?;
+        let inner = Inner {
+            environment: environment(),
+            marked: local::marked(&source),
+            source,
+            bos: bos.map(str::to_owned),
+            eos: eos.map(str::to_owned),
+            late: AtomicBool::new(false),
+        };
+        let template = Self { inner: Arc::new(inner) };
+        template.apart(|_| Ok(()))?;
+        Ok(template)
     }
 
     /// Renders messages without tools or further variables.
@@ -123,33 +117,8 @@ impl ChatTemplate {
     /// # Errors
     /// As [`ChatTemplate::render`].
     pub fn render_with(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
-        Ok(self.write(NAME, Jinja::from_serialize(messages), options)?.0)
-    }
-
-    /// The text that the template of this name writes, and where it marked it.
-    fn write(&self, name: &str, messages: Jinja, options: &RenderOptions) -> Result<(String, Vec<usize>)> {
-        let mut context: Vec<(String, Jinja)> = Vec::with_capacity(options.variables.len() + 6);
-        context.extend(options.variables.iter().map(|(name, value)| (name.clone(), Jinja::from_serialize(value))));
-        context.push(("messages".into(), messages));
-        context.push(("add_generation_prompt".into(), options.add_generation_prompt.into()));
-        context.push(("tools".into(), options.tools.as_ref().map_or(().into(), Jinja::from_serialize)));
-        for (name, token) in [("bos_token", &self.bos), ("eos_token", &self.eos)] {
-            if let Some(token) = token {
-                context.push((name.into(), token.as_str().into()));
-            }
-        }
-        let mut output = Bounded::default();
-        let marks: Arc<Mutex<Vec<usize>>> = Arc::default();
-        if name == MARKED {
-            let (length, marks) = (output.length.clone(), marks.clone());
-            let mark = move || marks.lock().map(|mut marks| marks.push(length.load(Ordering::Relaxed))).is_ok();
-            context.push((local::MARK.into(), Jinja::from_function(mark)));
-        }
-        let template = self.environment.get_template(name).map_err(problem)?;
-        template.render_captured_to(Jinja::from_iter(context), &mut output).map_err(problem)?;
-        let text = String::from_utf8(output.bytes).map_err(|error| Error::Template { problem: error.to_string() })?;
-        let marks = marks.lock().map(|mut marks| std::mem::take(&mut *marks)).unwrap_or_default();
-        Ok((text, marks))
+        let (messages, options) = (Jinja::from_serialize(messages), options.clone());
+        self.apart(move |compiled| compiled.render(messages, &options))
     }
 
     /// Renders a conversation and finds the assistant's turns in it; with `last_turn_only`, the last of them.
@@ -159,34 +128,121 @@ impl ChatTemplate {
     pub fn render_trained(&self, conversation: &Conversation, last_turn_only: bool) -> Result<Rendered> {
         let turns = self.turns(conversation)?;
         let trained = turns.within(usize::MAX, last_turn_only)?;
-        Ok(Rendered { text: turns.text, trained })
+        Ok(Rendered { text: turns.text().to_owned(), trained })
     }
 
     /// Renders a conversation, in which turns can then be looked for.
     ///
     /// # Errors
     /// As [`ChatTemplate::render`].
-    pub fn turns<'a>(&'a self, conversation: &'a Conversation) -> Result<Turns<'a>> {
-        let options = RenderOptions { tools: conversation.tools.clone(), ..RenderOptions::default() };
-        let values: Vec<Jinja> = conversation.messages.iter().map(Jinja::from_serialize).collect();
-        let mut turns = Turns { template: self, conversation, values, options, text: String::new(), marks: None };
-        let name = if self.marks_messages { MARKED } else { NAME };
-        let (text, starts) = turns.write(name, &turns.values, false)?;
-        turns.text = text;
-        turns.marks = turns.marks(starts);
-        Ok(turns)
+    pub fn turns(&self, conversation: &Conversation) -> Result<Turns> {
+        let conversation = conversation.clone();
+        let whole = self.apart(move |compiled| Whole::rendered(compiled, conversation))?;
+        Ok(Turns { template: self.clone(), whole: Arc::new(whole) })
+    }
+
+    /// Compiles the template and hands it over, natively on a thread of its own: what is compiled borrows its source. It
+    /// costs a tenth of a millisecond, and most conversations need it once.
+    fn apart<T: Send + 'static>(&self, use_it: impl FnOnce(&Compiled) -> Result<T> + Send + 'static) -> Result<T> {
+        let inner = Arc::clone(&self.inner);
+        let job = move || {
+            let program = guard::compile(NAME, &inner.source).map_err(problem)?;
+            use_it(&Compiled { inner: &inner, program })
+        };
+        #[cfg(target_family = "wasm")]
+        return job();
+        #[cfg(not(target_family = "wasm"))]
+        {
+            if self.inner.late.load(Ordering::Relaxed) {
+                return Err(Error::Template { problem: format!("an earlier conversation took too long; {ADVICE}") });
+            }
+            let result = contain::contained(job);
+            if result.as_ref().is_err_and(contain::was_late) {
+                self.inner.late.store(true, Ordering::Relaxed);
+            }
+            result
+        }
+    }
+}
+
+/// A template that is compiled.
+struct Compiled<'a> {
+    inner: &'a Inner,
+    program: Program<'a>,
+}
+
+impl Compiled<'_> {
+    fn render(&self, messages: Jinja, options: &RenderOptions) -> Result<String> {
+        self.write(&self.program, messages, options, Vec::new())
+    }
+
+    /// The text that a program writes, given some variables more.
+    fn write(
+        &self,
+        program: &Program,
+        messages: Jinja,
+        options: &RenderOptions,
+        mut context: Vec<(String, Jinja)>,
+    ) -> Result<String> {
+        context.extend(options.variables.iter().map(|(name, value)| (name.clone(), Jinja::from_serialize(value))));
+        context.push(("messages".into(), messages));
+        context.push(("add_generation_prompt".into(), options.add_generation_prompt.into()));
+        context.push(("tools".into(), options.tools.as_ref().map_or(().into(), Jinja::from_serialize)));
+        for (name, token) in [("bos_token", &self.inner.bos), ("eos_token", &self.inner.eos)] {
+            if let Some(token) = token {
+                context.push((name.into(), token.as_str().into()));
+            }
+        }
+        let mut text = String::new();
+        let mut output = make_string_output(&mut text);
+        let Program { main, blocks } = program;
+        let machine = Vm::new(&self.inner.environment);
+        let done = machine.eval(main, Jinja::from_iter(context), blocks, &mut output, AutoEscape::None);
+        done.map(|_| ()).map_err(problem)?;
+        match text.len() {
+            long if long > limit::VALUE as usize => Err(limit::exceeded(Limit::Value, long, limit::VALUE as usize)),
+            _ => Ok(text),
+        }
     }
 }
 
 /// A rendered conversation whose turns are found when they are asked for.
-pub struct Turns<'a> {
-    template: &'a ChatTemplate,
-    conversation: &'a Conversation,
+pub struct Turns {
+    template: ChatTemplate,
+    whole: Arc<Whole>,
+}
+
+impl Turns {
+    /// The whole text.
+    pub fn text(&self) -> &str {
+        &self.whole.text
+    }
+
+    /// Byte ranges of the assistant's turns, or with `last_turn_only` the last of them: content and what ends the turn. In
+    /// order, apart from each other. None is looked for after one that begins behind `end`.
+    ///
+    /// # Errors
+    /// [`Error::Template`] if a turn cannot be told from the text around it.
+    pub fn within(&self, end: usize, last_turn_only: bool) -> Result<Vec<Range<usize>>> {
+        let messages = &self.whole.conversation.messages;
+        let mut turns: Vec<usize> = (0..messages.len()).filter(|index| messages[*index].role == "assistant").collect();
+        if last_turn_only {
+            turns = turns.split_off(turns.len().saturating_sub(1));
+        }
+        if turns.iter().all(|&turn| self.whole.marked(turn).is_some()) {
+            return self.whole.within(None, &turns, end);
+        }
+        let whole = Arc::clone(&self.whole);
+        self.template.apart(move |compiled| whole.within(Some(compiled), &turns, end))
+    }
+}
+
+/// A rendered conversation.
+struct Whole {
+    conversation: Conversation,
     /// The messages, as the template sees them.
     values: Vec<Jinja>,
-    options: RenderOptions,
-    /// The whole text.
-    pub text: String,
+    text: String,
     marks: Option<Marks>,
 }
 
@@ -201,23 +257,51 @@ struct Marks {
     prompt: String,
 }
 
-impl Turns<'_> {
-    /// Byte ranges of the assistant's turns, or with `last_turn_only` the last of them: content and what ends the turn. In
-    /// order, apart from each other. None is looked for after one that begins behind `end`.
-    ///
-    /// # Errors
-    /// [`Error::Template`] if a turn cannot be told from the text around it.
-    pub fn within(&self, end: usize, last_turn_only: bool) -> Result<Vec<Range<usize>>> {
-        let messages = &self.conversation.messages;
-        let mut turns: Vec<usize> = (0..messages.len()).filter(|index| messages[*index].role == "assistant").collect();
-        if last_turn_only {
-            turns = turns.split_off(turns.len().saturating_sub(1));
-        }
+impl Whole {
+    fn rendered(compiled: &Compiled, conversation: Conversation) -> Result<Self> {
+        let values = conversation.messages.iter().map(Jinja::from_serialize).collect();
+        let mut whole = Self { conversation, values, text: String::new(), marks: None };
+        let Some(source) = &compiled.inner.marked else {
+            whole.text = whole.render(compiled, &whole.values, false)?;
+            return Ok(whole);
+        };
+        let program = guard::compile(NAME, source).map_err(problem)?;
+        let starts: Arc<Mutex<Vec<usize>>> = Arc::default();
+        let mark = {
+            let starts = Arc::clone(&starts);
+            move |state: &State| starts.lock().map(|mut starts| starts.push(limit::written(state))).is_ok()
+        };
+        let context = vec![(local::MARK.to_owned(), Jinja::from_function(mark))];
+        whole.text = compiled.write(&program, Jinja::from(whole.values.clone()), &whole.options(false), context)?;
+        let starts = starts.lock().map(|mut starts| std::mem::take(&mut *starts)).unwrap_or_default();
+        whole.marks = whole.marks(compiled, starts);
+        Ok(whole)
+    }
+
+    fn options(&self, add_generation_prompt: bool) -> RenderOptions {
+        RenderOptions { add_generation_prompt, tools: self.conversation.tools.clone(), variables: Map::new() }
+    }
+
+    fn render(&self, compiled: &Compiled, messages: &[Jinja], add_generation_prompt: bool) -> Result<String> {
+        compiled.render(Jinja::from(messages.to_vec()), &self.options(add_generation_prompt))
+    }
+
+    /// The places at which a marked template marked the text, with what follows the last of them.
+    fn marks(&self, compiled: &Compiled, starts: Vec<usize>) -> Option<Marks> {
+        let &end = starts.last().filter(|_| starts.len() == self.values.len() + 1)?;
+        let prompted = self.render(compiled, &self.values, true).ok()?;
+        let prompt = prompted.strip_prefix(self.text.get(..end)?)?.to_owned();
+        Some(Marks { tail: self.text[end..].to_owned(), prompt, starts })
+    }
+
+    /// The byte ranges of these messages, up to the first that begins behind `end`.
+    fn within(&self, compiled: Option<&Compiled>, turns: &[usize], end: usize) -> Result<Vec<Range<usize>>> {
         let mut trained: Vec<Range<usize>> = Vec::new();
-        for turn in turns {
-            let span = match self.marked(turn) {
-                Some(span) => span,
-                None => self.find(turn)?,
+        for &turn in turns {
+            let span = match (self.marked(turn), compiled) {
+                (Some(span), _) => span,
+                (None, Some(compiled)) => self.find(compiled, turn)?,
+                (None, None) => return Err(unclear(turn, "it is not marked")),
             };
             if let Some(previous) = trained.last()
                 && previous.end > span.start
@@ -233,24 +317,7 @@ impl Turns<'_> {
         Ok(trained)
     }
 
-    fn write(&self, name: &str, messages: &[Jinja], add_generation_prompt: bool) -> Result<(String, Vec<usize>)> {
-        let options = RenderOptions { add_generation_prompt, ..self.options.clone() };
-        self.template.write(name, Jinja::from(messages.to_vec()), &options)
-    }
-
-    fn render(&self, messages: &[Jinja], add_generation_prompt: bool) -> Result<String> {
-        self.write(NAME, messages, add_generation_prompt).map(|(text, _)| text)
-    }
-
-    /// The places at which a marked template marked the text, with what follows the last of them.
-    fn marks(&self, starts: Vec<usize>) -> Option<Marks> {
-        let &end = starts.last().filter(|_| starts.len() == self.values.len() + 1)?;
-        let prompted = self.render(&self.values, true).ok()?;
-        let prompt = prompted.strip_prefix(self.text.get(..end)?)?.to_owned();
-        Some(Marks { tail: self.text[end..].to_owned(), prompt, starts })
-    }
-
-    /// The byte range of message `turn`, as [`Turns::find`] finds it by its first way, without a rendering.
+    /// The byte range of message `turn`, as [`Whole::find`] finds it by its first way, without a rendering.
     fn marked(&self, turn: usize) -> Option<Range<usize>> {
         // Before the first message a template may refuse, or write something else.
         let marks = self.marks.as_ref().filter(|_| turn > 0)?;
@@ -262,12 +329,13 @@ impl Turns<'_> {
     }
 
     /// The byte range of message `turn`.
-    fn find(&self, turn: usize) -> Result<Range<usize>> {
+    fn find(&self, compiled: &Compiled, turn: usize) -> Result<Range<usize>> {
         let (text, values) = (&self.text, &self.values);
         // A template may refuse a partial conversation; that only means that this way is closed.
-        let before = self.render(&values[..turn], true).ok().filter(|before| text.starts_with(before.as_str()));
+        let before =
+            self.render(compiled, &values[..turn], true).ok().filter(|before| text.starts_with(before.as_str()));
         if let Some(before) = &before {
-            let with = self.render(&values[..=turn], false).ok();
+            let with = self.render(compiled, &values[..=turn], false).ok();
             if let Some(with) = with.filter(|with| with.len() > before.len() && with.starts_with(before.as_str()))
                 && text.starts_with(&with)
             {
@@ -280,7 +348,7 @@ impl Turns<'_> {
         let mut marked = values.clone();
         let message = Message { content: marker.clone(), ..self.conversation.messages[turn].clone() };
         marked[turn] = Jinja::from_serialize(message);
-        let around = self.render(&marked, false)?;
+        let around = self.render(compiled, &marked, false)?;
         let Some((head, tail)) = around.split_once(&marker) else {
             return Err(unclear(turn, "the template does not write its content as it is"));
         };
@@ -289,7 +357,7 @@ impl Turns<'_> {
         }
         let content_end = text.len() - tail.len();
         // What ends a turn is what follows the marker where the turn is the last; the text shares it up to the next turn.
-        let alone = self.render(&marked[..=turn], false)?;
+        let alone = self.render(compiled, &marked[..=turn], false)?;
         let ending = alone.split_once(&marker).map_or("", |(_, ending)| ending);
         let shared = ending.char_indices().zip(tail.chars()).take_while(|((_, a), b)| a == b).last();
         let end = content_end + shared.map_or(0, |((at, letter), _)| at + letter.len_utf8());
@@ -306,19 +374,53 @@ impl Turns<'_> {
     }
 }
 
+/// What every template finds.
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_fuel(Some(limit::INSTRUCTIONS));
+    environment.set_recursion_limit(limit::RECURSION);
+    environment.set_formatter(|out, state, value| {
+        // As Python prints them.
+        let printed = match value.kind() {
+            ValueKind::Bool => if value.is_true() { "True" } else { "False" }.to_owned(),
+            ValueKind::None => "None".to_owned(),
+            ValueKind::Undefined => return Ok(()),
+            _ => match value.as_str() {
+                Some(text) => {
+                    limit::write(state, text.len())?;
+                    return Ok(out.write_str(text)?);
+                }
+                None => limit::text(value)?,
+            },
+        };
+        limit::write(state, printed.len())?;
+        Ok(out.write_str(&printed)?)
+    });
+    environment.add_global(source::ONE, 1);
+    environment.add_filter("tojson", tojson);
+    environment.add_function("raise_exception", |message: String| -> Result<Jinja, minijinja::Error> {
+        Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+    });
+    guard::install(&mut environment);
+    filters::install(&mut environment);
+    environment
+}
+
 fn unclear(turn: usize, why: &str) -> Error {
     Error::Template {
-        problem: format!(
-            "cannot find assistant turn (message {}) in the rendered text: {why}; train without the template or give the \
-             data as prompt and completion",
-            turn + 1
-        ),
+        problem: format!("cannot find assistant turn (message {}) in the rendered text: {why}; {ADVICE}", turn + 1),
     }
 }
 
 /// An engine's error with its line, in one line of text.
 fn problem(error: minijinja::Error) -> Error {
     let place = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
+    if error.kind() == ErrorKind::OutOfFuel {
+        let allowed = limit::INSTRUCTIONS;
+        return Error::Template {
+            problem: format!("{place}it exceeds the limit of {allowed} {}; {ADVICE}", Limit::Instructions),
+        };
+    }
     let mut text = format!("{place}{}", error.kind());
     if let Some(detail) = error.detail() {
         text.push_str(&format!(": {detail}"));
@@ -326,34 +428,14 @@ fn problem(error: minijinja::Error) -> Error {
     if let Some(cause) = std::error::Error::source(&error) {
         text.push_str(&format!(": {cause}"));
     }
+    if text.contains("exceeds the limit") {
+        text.push_str(&format!("; {ADVICE}"));
+    }
     Error::Template { problem: text }
 }
 
-/// Collects output up to [`MAX_OUTPUT_BYTES`].
-#[derive(Default)]
-struct Bounded {
-    bytes: Vec<u8>,
-    /// How many there are, for whoever asks while a template writes.
-    length: Arc<AtomicUsize>,
-}
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.bytes.len() + bytes.len() > MAX_OUTPUT_BYTES {
-            return Err(io::Error::other(format!("the output exceeds {MAX_OUTPUT_BYTES} bytes")));
-        }
-        self.bytes.extend_from_slice(bytes);
-        self.length.store(self.bytes.len(), Ordering::Relaxed);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// `json.dumps(value, ensure_ascii, indent, separators, sort_keys)` with Hugging Face's defaults.
-fn tojson(value: Jinja, options: Kwargs) -> Result<Jinja, minijinja::Error> {
+fn tojson(state: &State, value: Jinja, options: Kwargs) -> Result<Jinja, minijinja::Error> {
     let bad = |what: String| minijinja::Error::new(ErrorKind::InvalidOperation, what);
     let indent = options.get::<Option<usize>>("indent")?.map(|indent| indent.min(16));
     let separators = options.get::<Option<Vec<String>>>("separators")?;
@@ -370,30 +452,12 @@ fn tojson(value: Jinja, options: Kwargs) -> Result<Jinja, minijinja::Error> {
         key,
     };
     options.assert_all_used()?;
+    // Every letter as an escape, and for each part what stands around it.
+    let weight = limit::weigh(&value)?;
+    let around = (style.item.len() + style.key.len() + style.indent.unwrap_or(0) * 64) as u64;
+    limit::make(state, weight.bytes.saturating_mul(6).saturating_add(weight.nodes.saturating_mul(around)))?;
     let value = serde_json::to_value(&value).map_err(|error| bad(format!("tojson: {error}")))?;
     Ok(python_json::write(&value, &style).into())
-}
-
-/// Hugging Face's `{% generation %}` marks trained text for its own masks. It has no effect on a rendering, so it becomes
-/// an `if` that is always true, which keeps the white-space control of its tags.
-fn without_generation_tags(source: &str) -> String {
-    let mut output = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
-        let (before, tag) = rest.split_at(at);
-        output.push_str(before);
-        let Some(end) = tag.find("%}") else { break };
-        let (tag, after) = tag.split_at(end + 2);
-        let inside = &tag[2..tag.len() - 2];
-        match inside.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim() {
-            "generation" => output.push_str(&tag.replacen("generation", "if true", 1)),
-            "endgeneration" => output.push_str(&tag.replacen("endgeneration", "endif", 1)),
-            _ => output.push_str(tag),
-        }
-        rest = after;
-    }
-    output.push_str(rest);
-    output
 }
 
 #[cfg(test)]
@@ -445,55 +509,6 @@ mod tests {
         assert_eq!(spans(&picky, &turns, false).unwrap(), ["b</>\n", "</>\n"]);
     }
 
-    /// A template of each kind: read off one rendering, and rendered turn by turn.
-    const ALIKE: [&str; 6] = [
-        CHATML,
-        "{{ bos_token }}{%- for m in messages -%} [{{ m.role }}] {{ m.content }} {% endfor %}\n{{ eos_token }}",
-        "{% for m in messages %}\n  {% if m.role == 'assistant' %}\n{{ m.content }}</s>\n  {% endif %}\n{% endfor +%}\n",
-        "{% if messages[0].role != 'system' %}S\n{% endif %}{% for m in messages %}{{ loop.index0 }}{{ m.content | trim }}\
-         {% endfor %}{% if add_generation_prompt %}{{ '7' }}{% else %}.{% endif %}",
-        "{% for m in messages %}{{ '' if m.content else raise_exception('x') }}{{ m.content }}|{% endfor %}{{ eos_token }}",
-        "{% set n = namespace(last='') %}{% for m in messages %}{{ n.last }}>{{ m.content }};{% set n.last = m.role %}{% endfor %}",
-    ];
-
-    #[test]
-    fn turns_read_off_one_rendering_are_those_that_are_found_one_by_one() {
-        let texts = ["a", "b\n", " 7 ", "</s>", "", "9", "> ;a", "é|"];
-        let roles = ["user", "assistant", "system", "assistant"];
-        for source in ALIKE {
-            let quick = ChatTemplate::new(source, Some("<s>"), Some("</s>")).unwrap();
-            assert!(quick.marks_messages, "{source}");
-            let slow = ChatTemplate { marks_messages: false, ..quick.clone() };
-            for shift in 0..roles.len() {
-                for count in 1..24 {
-                    let message = |at: usize| Message::new(roles[(at + shift) % 4], texts[at * (shift + 3) % 8]);
-                    let chat = Conversation { messages: (0..count).map(message).collect(), tools: None };
-                    for last in [false, true] {
-                        let found = |template: &ChatTemplate| {
-                            template.render_trained(&chat, last).map_err(|error| error.to_string())
-                        };
-                        assert_eq!(found(&quick), found(&slow), "{source} of {chat:?}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn no_turn_is_looked_for_behind_the_one_that_begins_past_the_end() {
-        let turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), ("assistant", "e")];
-        for source in [CHATML, FORGETFUL] {
-            let template = ChatTemplate::new(source, None, None).unwrap();
-            let chat = conversation(&turns);
-            let rendered = template.turns(&chat).unwrap();
-            let all = rendered.within(usize::MAX, false).unwrap();
-            assert_eq!(all.len(), 3);
-            assert_eq!(rendered.within(all[1].start, false).unwrap(), all);
-            assert_eq!(rendered.within(all[1].start - 1, false).unwrap(), all[..2]);
-            assert_eq!(rendered.within(0, false).unwrap(), all[..1]);
-        }
-    }
-
     #[test]
     fn a_turn_that_cannot_be_found_is_an_error() {
         let hidden = "{{ messages | length }}{% for m in messages %}{{ m.content | length }};{% endfor %}";
@@ -533,6 +548,21 @@ mod tests {
         assert_eq!(render("{{ true }} {{ none }} {{ missing }}", serde_json::json!({})).unwrap(), "True None ");
     }
 
+    /// What a template makes of no messages, or why it is refused.
+    fn outcome(source: &str) -> String {
+        match ChatTemplate::new(source, None, None).and_then(|template| template.render(&[], false)) {
+            Ok(text) => text,
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// `step` applied to `n.x` again and again.
+    fn again(first: &str, step: &str) -> String {
+        format!(
+            "{{% set n = namespace(x={first}) %}}{{% for i in range(90000) %}}{{% set n.x = {step} %}}{{% endfor %}}{{{{ n.x | length }}}}"
+        )
+    }
+
     #[test]
     fn hostile_templates_end_with_an_error() {
         let cases = [
@@ -542,22 +572,126 @@ mod tests {
             ),
             ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
             ("{% for a in range(90000) %}{{ 'x' * 100000 }}{% endfor %}", "exceeds"),
-            ("{{ 'x' * 1000000000000 }}", "too large"),
+            ("{{ 'x' * 1000000000000 }}", "bytes in one value"),
             ("{% if %}", "line 1"),
+            ("{%}", "line 1"),
             ("{{ raise_exception('no system role') }}", "no system role"),
             ("{{ a.b.c }}", "undefined"),
             ("{% include 'other' %}", "other"),
         ];
         for (source, expected) in cases {
-            let error = ChatTemplate::new(source, None, None)
-                .and_then(|template| template.render(&[], false))
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains(expected), "{source}: {error}");
+            let error = outcome(source);
+            assert!(error.contains("chat template: ") && error.contains(expected), "{source}: {error}");
         }
         let deep = format!("{}{}", "{% if a %}".repeat(50_000), "{% endif %}".repeat(50_000));
         assert!(ChatTemplate::new(&deep, None, None).is_err());
-        assert!(ChatTemplate::new(&" ".repeat(MAX_SOURCE_BYTES + 1), None, None).is_err());
+        assert!(ChatTemplate::new(&" ".repeat(source::BYTES + 1), None, None).is_err());
+    }
+
+    #[test]
+    fn a_template_that_the_compiler_would_recurse_into_is_refused_by_its_source() {
+        let chain = |link: &str| format!("{{{{ {}1 }}}}", link.repeat(1000));
+        let cases = [
+            (chain("not "), "operators and brackets"),
+            (chain("1 + "), "operators and brackets"),
+            (chain("- "), "operators and brackets"),
+            (chain("1 if 1 else "), "operators and brackets"),
+            (chain("["), "operators and brackets"),
+            (format!("{{{{ a{} }}}}", ".b".repeat(1000)), "operators and brackets"),
+            (format!("{{{{ a{} }}}}", "|list".repeat(1000)), "operators and brackets"),
+            (format!("{{{{ [{}] }}}}", "1, ".repeat(9000)), "words and signs"),
+            (format!("{{{{ {}'{}' }}}}", "1 ~ ".repeat(200), "x".repeat(99_999)), "times its operators"),
+            (format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(1000)), "elif"),
+            ("{% if a %}".repeat(200) + &"{% endif %}".repeat(200), "recursion"),
+        ];
+        for (source, expected) in cases {
+            let error = outcome(&source);
+            assert!(error.contains("chat template: ") && error.contains(expected), "{}: {error}", &source[..40]);
+        }
+        assert_eq!(outcome(&format!("{{{{ {}1 }}}}", "1 + ".repeat(100))), "101");
+        assert_eq!(outcome("{{ 2 * 3 ** 2 * 'ab' | length }} {{ 3 * 'ab' }}"), "36 ababab");
+    }
+
+    #[test]
+    fn no_value_outgrows_the_limits() {
+        let cases = [
+            (again("'aa'", "n.x ~ n.x"), "bytes in one value"),
+            (again("'aa'", "n.x + n.x"), "bytes in one value"),
+            (again("'aa'", "n.x * 2"), "bytes in one value"),
+            (again("'aa'", "n.x | replace('a', 'aa')"), "bytes in one value"),
+            (again("'aa'", "n.x.replace('a', 'aa')"), "bytes in one value"),
+            (again("'aa'", "'%s%s' | format(n.x, n.x)"), "bytes in one value"),
+            (again("'aa'", "'{0}{0}'.format(n.x)"), "bytes in one value"),
+            (again("'aa'", "n.x.join([n.x, n.x])"), "bytes in one value"),
+            (again("'a\\nb'", "n.x | indent(4000)"), "bytes"),
+            (again("[1]", "n.x + n.x"), "bytes in one value"),
+            (again("[1]", "n.x * 2"), "bytes in one value"),
+            (again("[1]", "[n.x, n.x]"), "bytes in one value"),
+            (again("[1]", "[n.x]"), "inside each other"),
+            (again("{}", "{'a': n.x}"), "inside each other"),
+            (again("{}", "dict(a=n.x)"), "inside each other"),
+            (again("[1]", "n.x | batch(1) | list"), "inside each other"),
+            (
+                format!(
+                    "{{% set x %}}{{% for i in range(90000) %}}{{% for i in range(90000) %}}{}{{% endfor %}}{{% endfor %}}{{% endset %}}",
+                    "0123456789".repeat(100)
+                ),
+                "bytes of values made",
+            ),
+            ("{{ 'a' * 60000000 ~ 'a' * 60000000 }}".into(), "bytes in one value"),
+            ("{{ [0] * 1000000000 }}".into(), "bytes in one value"),
+            ("{{ ([] * 9000000000000000000) | list }}".into(), "bytes in one value"),
+            ("{{ [1] | batch(1000000000) }}".into(), "as a width"),
+            ("{{ [1] | slice(1000000000) }}".into(), "as a width"),
+            ("{{ 'a' | indent(1000000000, true) }}".into(), "as a width"),
+            ("{{ '%1000000000d' | format(1) }}".into(), "four digits"),
+            ("{{ '%.1000000000f' | format(1) }}".into(), "four digits"),
+            ("{{ '%*d' | format(1000000000, 1) }}".into(), "four digits"),
+            ("{{ '{:1000000000}'.format(1) }}".into(), "four digits"),
+            ("{{ '{:{}}'.format(1, 1000000000) }}".into(), "four digits"),
+            ("{{ ('a' * 100000).replace('', 'b' * 100000) }}".into(), "bytes in one value"),
+            (
+                "{{ (['a'] * 1000) | map('replace', 'a', 'b' * 1000000) | list | length }}".into(),
+                "bytes of values made",
+            ),
+            ("{{ ('a' * 1000000).strip('b' * 1000000) }}".into(), "letters to strip"),
+            ("{% set n = namespace() %}{% set n.a = n %}{{ n }}".into(), "a namespace cannot be put into"),
+            ("{% set n = namespace() %}{% set n.a = [n] %}".into(), "a namespace cannot be put into"),
+            ("{% set n = namespace() %}{% set m = namespace(n=n) %}".into(), "a namespace cannot be put into"),
+            (again("[1] * 1000000", "n.x if n.x == n.x else n.x"), "bytes of values looked at"),
+            (again("[1] * 1000000", "n.x if 2 in n.x else n.x"), "bytes of values looked at"),
+            (again("'ab' * 1000000", "n.x if n.x.count('c') else n.x"), "bytes of values looked at"),
+            ("{% for i in range(90000) %}{% macro f() %}{% endmacro %}{% endfor %}".into(), "bytes of values made"),
+        ];
+        for (source, expected) in cases {
+            let started = std::time::Instant::now();
+            let error = outcome(&source);
+            assert!(error.contains("chat template: ") && error.contains(expected), "{source}: {error}");
+            assert!(started.elapsed().as_secs() < 15, "{source} took {:?}", started.elapsed());
+        }
+        let error = outcome("{{ [0] * 1000000000 }}");
+        assert!(error.contains("set data.template to \"none\""), "the way out is named: {error}");
+    }
+
+    #[test]
+    fn what_minijinja_gets_wrong_is_pythons_here() {
+        let lazy = again("[[1]]", "n.x | map('reverse')");
+        for (source, expected) in [
+            (lazy.as_str(), "1"),
+            ("{{ 'a'.count('') }} {{ 'aXbXc'.count('X') }} {{ [1, 2, 1].count(1) }}", "2 2 2"),
+            ("[{{ ''[::-1] }}] {{ [][::-1] }} {{ 'abc'[::-1] }} {{ [1, 2, 3][-2:] }}", "[] [] cba [2, 3]"),
+            ("{{ 'aaa'.replace('a', 'b', 2) }} {{ 'aaa' | replace('a', 'bb') }}", "bba bbbbbb"),
+            ("{{ ', '.join(['a', 1]) }} {{ ['a', 1] | join('-') }}", "a, 1 a-1"),
+            ("{{ 'ab cd'.split(' ')[1] }} {{ {'a': 1}.items() | list }}", "cd [[\"a\", 1]]"),
+            ("{% set n = namespace(a=1) %}{% set n.a = n.a + 1 %}{{ n.a }} {{ 1 < n.a < 3 }}", "2 True"),
+            ("{% macro f(a, b=2) %}{{ a }}{{ b }}{{ caller() }}{% endmacro %}{% call f(1) %}!{% endcall %}", "12!"),
+            ("{% for i in [1, [2, 3]] recursive %}{{ loop(i) if i is sequence else i }},{% endfor %}", "1,2,3,,"),
+            ("{% for a, b in {'x': 1}.items() if b %}{{ a }}{{ b }}{% else %}none{% endfor %}", "x1"),
+            ("{{ 'x' if 'a' in 'abc' and 3 not in [1, 2] else 'y' }} {{ '%5.1f' | format(2) }}", "x   2.0"),
+            ("{% filter upper %}a{% endfilter %}{% set x | trim %} b {% endset %}{{ x }}", "Ab"),
+        ] {
+            assert_eq!(outcome(source), expected, "{source}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! reader can panic on malformed parts, so the parts are read and checked here and only then handed over.
 
 pub mod gguf;
+mod growth;
 mod json;
 mod pieces;
 
@@ -61,8 +62,7 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         for piece in pieces(text, self.cut) {
-            let encoding =
-                self.inner.encode_fast(piece, false).map_err(|error| failed("cannot encode a text", error))?;
+            let encoding = apart("cannot encode a text", || self.inner.encode_fast(piece, false))?;
             ids.extend_from_slice(encoding.get_ids());
         }
         Ok(ids)
@@ -73,7 +73,7 @@ impl Tokenizer {
         let mut tokens = Tokens { ids: Vec::new(), offsets: Vec::new() };
         let mut at = 0;
         for piece in pieces(text, self.cut) {
-            let encoding = self.inner.encode(piece, false).map_err(|error| failed("cannot encode a text", error))?;
+            let encoding = apart("cannot encode a text", || self.inner.encode(piece, false))?;
             tokens.ids.extend_from_slice(encoding.get_ids());
             tokens.offsets.extend(encoding.get_offsets().iter().map(|(start, end)| (at + start, at + end)));
             at += piece.len();
@@ -97,7 +97,7 @@ impl Tokenizer {
     /// Text of `ids`. Bytes that are not UTF-8 become U+FFFD; ids outside the vocabulary are left out, and special tokens
     /// too if `skip_special`.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner.decode(ids, skip_special).map_err(|error| failed("cannot decode", error))
+        apart("cannot decode", || self.inner.decode(ids, skip_special))
     }
 
     /// One more than the highest id: the least number of rows an embedding table needs.
@@ -272,6 +272,17 @@ struct BpeOptions {
     fuse_unk: bool,
     byte_fallback: bool,
     ignore_merges: bool,
+}
+
+/// Calls the crate where a panic is an error. What it shares between calls is a cache of whole pieces, which a panic leaves
+/// as it was. In a page a panic ends the module, so what is known to panic is refused before (`tokenizer/growth.rs`).
+fn apart<T>(what: &str, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|error| failed(what, error)),
+        Err(_) => {
+            Err(refuse(format!("{what}: the tokenizers library failed on it; use the tokenizer.json of another model")))
+        }
+    }
 }
 
 fn refuse(problem: String) -> Error {

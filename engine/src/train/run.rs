@@ -15,12 +15,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Checkpoint, Done, NamedFile, Progress, VERSION, broken};
+use super::divergence::{self, Divergence, Moment, On};
 use super::event::{
     Evaluated, Event, Finished, Landscape, LearnerRows, Phase, Started, StepMetrics, StepRows, TokenPlace,
 };
 use super::prepare::{self, Plan};
 use super::session::{Session, StepOutcome};
-use super::divergence::{self, Divergence, Moment, On};
 use crate::config::{CHANGEABLE, Config};
 use crate::data::{Document, Loader, MicroBatch, fingerprint};
 use crate::digest::Digest;

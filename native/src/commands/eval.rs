@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use temper_engine::configuration::TOP_K_MIN;
 use temper_engine::perplexity::WINDOW;
-use temper_engine::reading::{OnError, ReadOptions, RecordFormat, read_measured};
+use temper_engine::reading::{OnError, ReadOptions, RecordFormat, Templating, read_measured};
 use temper_engine::{Device, Document, Error, Event, Tokenizer, perplexity, wait};
 
 use crate::cli::{EvalArgs, Global};
@@ -29,6 +29,7 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
                 on_error: OnError::Stop,
                 cutoff_length: context,
                 last_turn_only: false,
+                template: Templating::Model,
             };
             let file = path.display().to_string();
             read_measured(&file, &read_data(&file)?, tokenizer, context, options)?.documents

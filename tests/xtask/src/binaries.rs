@@ -7,7 +7,7 @@ use crate::step::Step;
 use crate::{Failure, web};
 
 /// Those that take longest, which begin first so that none is left over at the end.
-const LONG: [&str; 5] = ["tests/models", "tests/smollm2", "tests/kernels", "tests/loss", "native/cli"];
+const LONG: [&str; 6] = ["tests/models", "tests/smollm2", "tests/kernels", "tests/loss", "native/cli", "tests/hostile"];
 
 /// A step for each test program in what `cargo test --no-run --message-format json` wrote, but those of the folder
 /// `except`; `environment` is for all. They are named by their crate's folder: `native/cli`, and `native/unit` for the

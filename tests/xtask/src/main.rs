@@ -1,9 +1,9 @@
 //! `cargo xtask`: the project's own commands, the same on a laptop and in automation.
 //!
 //! Standard library only, so that it compiles in seconds before anything else does. Each subcommand is one file:
-//! [`checks`] (`test`, `lint`), [`doctor`], [`kill`], [`smollm2`], [`web`]. [`binaries`] lists the tests that cargo has built,
-//! [`features`] guards the build time, [`format`] finds every file, [`markdown`] reads the documents, [`setup`] knows what the
-//! machine must offer, and
+//! [`checks`] (`test`, `lint`), [`doctor`], [`hostile`], [`kill`], [`smollm2`], [`web`]. [`binaries`] lists the tests that cargo
+//! has built, [`features`] guards the build time, [`format`] finds every file, [`markdown`] reads the documents, [`setup`] knows
+//! what the machine must offer, and
 //! [`step`] runs and times what the others list.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks to whoever runs it")]
 
@@ -12,6 +12,7 @@ mod checks;
 mod doctor;
 mod features;
 mod format;
+mod hostile;
 mod kill;
 mod markdown;
 mod setup;
@@ -32,6 +33,8 @@ Usage: cargo xtask <COMMAND>
   doctor    say what this machine has and lacks for building, testing and training
   kill      interrupt runs of the built command at random moments, go on with them, and compare what they leave to the bit
             --runs N; --alterations N: of run folders, which must be refused or make no difference; --seed S
+  hostile   give broken and hostile files to everything that reads one, ten minutes without options
+            --minutes M | --inputs N (of each target); --target NAME; --seed S
   smollm2   fetch the SmolLM2-135M test model (a 93 MB download), check it, print its path
   web       build: put the page together in web/dist; serve: build it and show it; test: build it and run the browser tests";
 
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         ["fmt"] => format::write(),
         ["doctor"] => doctor::run(),
         ["kill", ref arguments @ ..] => kill::run(arguments),
+        ["hostile", ref options @ ..] => hostile::run(options),
         ["smollm2"] => smollm2::fetch().map(|path| println!("{}", path.display())),
         ["web", "build"] => web::build(),
         ["web", "serve"] => web::serve(),

@@ -26,6 +26,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::pre_tokenizers::whitespace::{Whitespace, WhitespaceSplit};
 use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
 
+use super::growth::Growth;
 use super::{BpeOptions, MAX_ID, Special, Tokenizer, build_bpe, failed, refuse};
 use crate::error::Result;
 
@@ -244,13 +245,15 @@ fn load(tokenizer: &[u8], config: Option<&[u8]>) -> Result<Tokenizer> {
 
     let mut inner = tokenizers::Tokenizer::new(model(file.model)?);
     if let Some(part) = file.normalizer {
-        inner.with_normalizer(Some(normalizer(part)?)).map_err(|error| failed("normalizer", error))?;
+        inner
+            .with_normalizer(Some(normalizer(part, &mut Growth::new("normalizer"))?))
+            .map_err(|error| failed("normalizer", error))?;
     }
     if let Some(part) = file.pre_tokenizer {
-        inner.with_pre_tokenizer(Some(pre_tokenizer(part)?));
+        inner.with_pre_tokenizer(Some(pre_tokenizer(part, &mut Growth::new("pre_tokenizer"))?));
     }
     if let Some(part) = file.decoder {
-        inner.with_decoder(Some(decoder(part)?));
+        inner.with_decoder(Some(decoder(part, &mut Growth::new("decoder"))?));
     }
     let ids: Vec<(String, u32)> = file.added_tokens.iter().map(|token| (token.content.clone(), token.id)).collect();
     if let Some((content, id)) = ids.iter().find(|(_, id)| *id >= MAX_ID) {
@@ -328,10 +331,12 @@ fn model(model: Model) -> Result<tokenizers::models::bpe::BPE> {
     build_bpe(model.vocab, merges, &options)
 }
 
-fn normalizer(part: Normalizer) -> Result<NormalizerWrapper> {
+fn normalizer(part: Normalizer, growth: &mut Growth) -> Result<NormalizerWrapper> {
+    growth.step()?;
     Ok(match part {
         Normalizer::Sequence { normalizers } => {
-            NormalizerSequence::new(normalizers.into_iter().map(normalizer).collect::<Result<_>>()?).into()
+            let parts = normalizers.into_iter().map(|part| normalizer(part, growth)).collect::<Result<_>>()?;
+            NormalizerSequence::new(parts).into()
         }
         Normalizer::Nfc => NFC.into(),
         Normalizer::Nfd => NFD.into(),
@@ -340,17 +345,23 @@ fn normalizer(part: Normalizer) -> Result<NormalizerWrapper> {
         Normalizer::Lowercase => Lowercase.into(),
         Normalizer::StripAccents => StripAccents.into(),
         Normalizer::Strip { strip_left, strip_right } => Strip::new(strip_left, strip_right).into(),
-        Normalizer::Prepend { prepend } => Prepend::new(prepend).into(),
+        Normalizer::Prepend { prepend } => {
+            growth.prefix(&prepend)?;
+            Prepend::new(prepend).into()
+        }
         Normalizer::Replace { pattern, content } => {
+            growth.replace(&pattern, &content)?;
             Replace::new(pattern, content).map_err(|error| failed("normalizer", error))?.into()
         }
     })
 }
 
-fn pre_tokenizer(part: PreTokenizer) -> Result<PreTokenizerWrapper> {
+fn pre_tokenizer(part: PreTokenizer, growth: &mut Growth) -> Result<PreTokenizerWrapper> {
+    growth.step()?;
     Ok(match part {
         PreTokenizer::Sequence { pretokenizers } => {
-            PreTokenizerSequence::new(pretokenizers.into_iter().map(pre_tokenizer).collect::<Result<_>>()?).into()
+            let parts = pretokenizers.into_iter().map(|part| pre_tokenizer(part, growth)).collect::<Result<_>>()?;
+            PreTokenizerSequence::new(parts).into()
         }
         PreTokenizer::Split { pattern, behavior, invert } => {
             Split::new(pattern, behavior, invert).map_err(|error| failed("pre_tokenizer", error))?.into()
@@ -375,10 +386,12 @@ fn metaspace(parts: MetaspaceParts) -> Metaspace {
     Metaspace::new(parts.replacement, scheme, parts.split)
 }
 
-fn decoder(part: Decoder) -> Result<DecoderWrapper> {
+fn decoder(part: Decoder, growth: &mut Growth) -> Result<DecoderWrapper> {
+    growth.step()?;
     Ok(match part {
         Decoder::Sequence { decoders } => {
-            DecoderSequence::new(decoders.into_iter().map(decoder).collect::<Result<_>>()?).into()
+            let parts = decoders.into_iter().map(|part| decoder(part, growth)).collect::<Result<_>>()?;
+            DecoderSequence::new(parts).into()
         }
         Decoder::ByteLevel => ByteLevel::new(false, false, false).into(),
         Decoder::ByteFallback => ByteFallback::new().into(),
@@ -389,6 +402,7 @@ fn decoder(part: Decoder) -> Result<DecoderWrapper> {
         }
         Decoder::Strip { content, start, stop } => StripDecoder::new(content, start, stop).into(),
         Decoder::Replace { pattern, content } => {
+            growth.replace(&pattern, &content)?;
             Replace::new(pattern, content).map_err(|error| failed("decoder", error))?.into()
         }
         Decoder::Metaspace(parts) => metaspace(parts).into(),
@@ -509,6 +523,47 @@ mod tests {
             error(&base(), Some(&json!({"chat_template": [{"name": "a", "template": ""}]})))
                 .contains("none named default")
         );
+    }
+
+    #[test]
+    fn steps_that_match_nothing_or_outgrow_the_text_are_refused_with_their_place() {
+        let with = |field: &str, steps: Value| {
+            let (kind, list) = match field {
+                "normalizer" => ("Sequence", "normalizers"),
+                _ => ("Sequence", "decoders"),
+            };
+            let mut file = base();
+            file[field] = json!({"type": kind, list: steps});
+            file
+        };
+        let replace =
+            |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
+        let ten = vec![replace(json!({"String": "a"}), "aaaaaaaa"); 10];
+        let cases = [
+            (with("normalizer", json!([{"type": "Prepend", "prepend": ""}])), "normalizer, step 2: prepend is empty"),
+            (with("normalizer", json!([{"type": "Prepend", "prepend": "a".repeat(99)}])), "99 bytes, and 64"),
+            (with("normalizer", json!([replace(json!({"String": ""}), "x")])), "matches the empty text"),
+            (with("normalizer", json!([replace(json!({"Regex": "a*"}), "x")])), "matches the empty text"),
+            (with("normalizer", json!([replace(json!({"Regex": "^|b"}), "x")])), "matches the empty text"),
+            (
+                with("normalizer", json!([replace(json!({"Regex": "(?=a)"}), "x")])),
+                "not a regular expression that can be bounded",
+            ),
+            (
+                with("normalizer", json!(ten)),
+                "normalizer, step 3: with it, the replacements make a text up to 64 times",
+            ),
+            (with("decoder", json!(ten)), "decoder, step 3: with it"),
+            (with("decoder", json!([replace(json!({"String": ""}), "x")])), "matches the empty text"),
+            (with("normalizer", json!(vec![json!({"type": "NFC"}); 64])), "more than 64 steps"),
+        ];
+        for (file, expected) in cases {
+            let error = error(&file, None);
+            assert!(error.contains(expected), "{error}");
+        }
+        let real =
+            with("normalizer", json!([replace(json!({"String": " "}), "▁"), replace(json!({"Regex": " {2,}"}), "▁")]));
+        assert!(Tokenizer::from_json(real.to_string().as_bytes(), None).is_ok());
     }
 
     #[test]

@@ -1,0 +1,76 @@
+//! What a `tokenizer.json` asks for before and after the merges, checked before the crate is handed it: a step that makes a
+//! text longer does so to what the step before made, so ten short lines could ask for more memory than there is; and the
+//! crate panics where a replacement matches nothing or a prefix is empty.
+
+use regex_syntax::hir::Hir;
+use tokenizers::normalizers::replace::ReplacePattern;
+
+use super::refuse;
+use crate::error::Result;
+
+/// How much longer all replacements of a list may make a text. Spaces written as `▁` make it 3 times as long.
+const FACTOR: usize = 16;
+/// Steps of a list, with those inside steps.
+const STEPS: usize = 64;
+/// Bytes of a prefix: it is put before every piece of a text.
+const PREFIX: usize = 64;
+
+/// What the steps of one list add up to.
+pub(super) struct Growth {
+    /// The field of the file, such as `normalizer`.
+    field: &'static str,
+    steps: usize,
+    factor: usize,
+}
+
+impl Growth {
+    pub(super) fn new(field: &'static str) -> Self {
+        Self { field, steps: 0, factor: 1 }
+    }
+
+    /// Counts one step, whatever it does.
+    pub(super) fn step(&mut self) -> Result<()> {
+        self.steps += 1;
+        if self.steps > STEPS {
+            return Err(refuse(format!("tokenizer.json: {} has more than {STEPS} steps", self.field)));
+        }
+        Ok(())
+    }
+
+    /// A `Prepend`.
+    pub(super) fn prefix(&self, prefix: &str) -> Result<()> {
+        match prefix.len() {
+            0 => Err(self.at("prepend is empty; leave the step out")),
+            1..=PREFIX => Ok(()),
+            long => Err(self.at(&format!("prepend has {long} bytes, and {PREFIX} are allowed"))),
+        }
+    }
+
+    /// A `Replace` of what `pattern` matches by `content`.
+    pub(super) fn replace(&mut self, pattern: &ReplacePattern, content: &str) -> Result<()> {
+        let shortest = match pattern {
+            ReplacePattern::String(text) => text.len(),
+            ReplacePattern::Regex(expression) => regex_syntax::parse(expression)
+                .map_err(|error| {
+                    // What is no error to the crate (looking ahead or back) has a length that cannot be told.
+                    self.at(&format!("pattern {expression:?} is not a regular expression that can be bounded: {error}"))
+                })
+                .map(|hir: Hir| hir.properties().minimum_len().unwrap_or(1))?,
+        };
+        if shortest == 0 {
+            return Err(self.at("pattern matches the empty text; give one that needs a letter at least"));
+        }
+        self.factor = self.factor.saturating_mul(content.len().div_ceil(shortest).max(1));
+        if self.factor > FACTOR {
+            return Err(self.at(&format!(
+                "with it, the replacements make a text up to {} times as long, and {FACTOR} are allowed",
+                self.factor
+            )));
+        }
+        Ok(())
+    }
+
+    fn at(&self, problem: &str) -> crate::Error {
+        refuse(format!("tokenizer.json: {}, step {}: {problem}", self.field, self.steps))
+    }
+}
