@@ -509,6 +509,64 @@ mod tests {
         assert_eq!(spans(&picky, &turns, false).unwrap(), ["b</>\n", "</>\n"]);
     }
 
+    /// A template of each kind: read off one rendering, and rendered turn by turn.
+    const ALIKE: [&str; 6] = [
+        CHATML,
+        "{{ bos_token }}{%- for m in messages -%} [{{ m.role }}] {{ m.content }} {% endfor %}\n{{ eos_token }}",
+        "{% for m in messages %}\n  {% if m.role == 'assistant' %}\n{{ m.content }}</s>\n  {% endif %}\n{% endfor +%}\n",
+        "{% if messages[0].role != 'system' %}S\n{% endif %}{% for m in messages %}{{ loop.index0 }}{{ m.content | trim }}\
+         {% endfor %}{% if add_generation_prompt %}{{ '7' }}{% else %}.{% endif %}",
+        "{% for m in messages %}{{ '' if m.content else raise_exception('x') }}{{ m.content }}|{% endfor %}{{ eos_token }}",
+        "{% set n = namespace(last='') %}{% for m in messages %}{{ n.last }}>{{ m.content }};{% set n.last = m.role %}{% endfor %}",
+    ];
+
+    /// The same template, which finds turns one by one.
+    fn unmarked(template: &ChatTemplate) -> ChatTemplate {
+        let Inner { environment, source, bos, eos, .. } = template.inner.as_ref();
+        let (environment, source, bos, eos) = (environment.clone(), source.clone(), bos.clone(), eos.clone());
+        ChatTemplate {
+            inner: Arc::new(Inner { environment, source, marked: None, bos, eos, late: AtomicBool::new(false) }),
+        }
+    }
+
+    #[test]
+    fn turns_read_off_one_rendering_are_those_that_are_found_one_by_one() {
+        let texts = ["a", "b\n", " 7 ", "</s>", "", "9", "> ;a", "é|"];
+        let roles = ["user", "assistant", "system", "assistant"];
+        for source in ALIKE {
+            let quick = ChatTemplate::new(source, Some("<s>"), Some("</s>")).unwrap();
+            assert!(quick.inner.marked.is_some(), "{source}");
+            let slow = unmarked(&quick);
+            for shift in 0..roles.len() {
+                for count in 1..24 {
+                    let message = |at: usize| Message::new(roles[(at + shift) % 4], texts[at * (shift + 3) % 8]);
+                    let chat = Conversation { messages: (0..count).map(message).collect(), tools: None };
+                    for last in [false, true] {
+                        let found = |template: &ChatTemplate| {
+                            template.render_trained(&chat, last).map_err(|error| error.to_string())
+                        };
+                        assert_eq!(found(&quick), found(&slow), "{source} of {chat:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_turn_is_looked_for_behind_the_one_that_begins_past_the_end() {
+        let turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), ("assistant", "e")];
+        for source in [CHATML, FORGETFUL] {
+            let template = ChatTemplate::new(source, None, None).unwrap();
+            let chat = conversation(&turns);
+            let rendered = template.turns(&chat).unwrap();
+            let all = rendered.within(usize::MAX, false).unwrap();
+            assert_eq!(all.len(), 3);
+            assert_eq!(rendered.within(all[1].start, false).unwrap(), all);
+            assert_eq!(rendered.within(all[1].start - 1, false).unwrap(), all[..2]);
+            assert_eq!(rendered.within(0, false).unwrap(), all[..1]);
+        }
+    }
+
     #[test]
     fn a_turn_that_cannot_be_found_is_an_error() {
         let hidden = "{{ messages | length }}{% for m in messages %}{{ m.content | length }};{% endfor %}";
