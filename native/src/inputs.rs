@@ -94,7 +94,7 @@ impl ModelInUse {
     /// # Errors
     /// As [`ModelFiles::load`], and an adapter that does not fit.
     pub fn load(&self, device: &Device) -> Result<Model> {
-        let mut model = self.files.load(device, Hold::F32, false, 0)?;
+        let mut model = self.files.load(device, Hold::Auto, false, 0)?;
         if let Some(path) = &self.adapter {
             let (settings, values) = result::read(&OsFolder::open(path)?)?;
             model.load_lora(&settings, values, &path.display().to_string())?;
