@@ -88,7 +88,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn vocabulary(&mut self, spec: &TensorSpec, lookup: Rows) -> Result<VocabularyMatrix> {
-        let raw = self.held((self.maker)(spec, Kind::Matrix)?)?;
+        let raw = self.matrix(spec, Kind::Matrix)?;
         let (vocab, hidden) = (spec.shape[0], spec.shape[1]);
         let rows = columns_per_tile(hidden, vocab, self.device.max_binding_bytes())?;
         let tile = |(start, raw): (usize, RawTensor)| {
@@ -105,8 +105,9 @@ impl Builder<'_> {
         Ok(VocabularyMatrix::new(raw.into_row_tiles(rows).into_iter().map(tile).collect()))
     }
 
-    /// In the format in which matrices are held.
-    fn held(&self, raw: RawTensor) -> Result<RawTensor> {
+    /// A matrix in the format in which it is held.
+    fn matrix(&mut self, spec: &TensorSpec, kind: Kind) -> Result<RawTensor> {
+        let raw = (self.maker)(spec, kind)?;
         match self.hold {
             Hold::F16 if raw.format != WeightFormat::F16 => {
                 RawTensor::quantise(&raw.name, &raw.shape, &raw.to_f32(), WeightFormat::F16)
@@ -128,10 +129,8 @@ impl Builder<'_> {
     fn linear(&mut self, spec: &LinearSpec) -> Result<Linear> {
         let weights: Vec<TensorSpec> = spec.modules.iter().map(|module| spec.weight(module)).collect();
         let biases: Vec<TensorSpec> = spec.modules.iter().filter_map(|module| spec.bias(module)).collect();
-        let raws: Vec<RawTensor> = weights
-            .iter()
-            .map(|matrix| (self.maker)(matrix, spec.kind).and_then(|raw| self.held(raw)))
-            .collect::<Result<_>>()?;
+        let raws: Vec<RawTensor> =
+            weights.iter().map(|matrix| self.matrix(matrix, spec.kind)).collect::<Result<_>>()?;
         let weight = if self.packs(&raws) {
             Weight::Packed(Packed::new(self.device, raws, spec.inputs, Rows::Whole), parts(&weights))
         } else {

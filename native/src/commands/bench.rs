@@ -192,7 +192,8 @@ fn bench_head(device: &Device, args: &BenchHeadArgs) -> Result<Vec<Measurement>>
     });
     let mut matrix = VocabularyMatrix::new(tiles.collect());
     drop(weight);
-    let tiles: Vec<Tensor<2>> = matrix.tiles().iter().filter_map(|t| t.weight.parameter()).map(|p| p.value.clone()).collect();
+    let tiles: Vec<Tensor<2>> =
+        matrix.tiles().iter().filter_map(|t| t.weight.parameter()).map(|p| p.value.clone()).collect();
     let label = Tensor::<1, Int>::from_data(
         TensorData::new(labels.iter().map(|&l| l as i32).collect::<Vec<_>>(), [rows]),
         device.burn(),

@@ -7,10 +7,13 @@ use std::ops::Range;
 use super::super::par;
 use super::{Layout, Sizes, depth_of_parts, matmul};
 
+/// Writes a rectangle of a matrix in f32.
+pub type Expand<'a> = dyn Fn(Range<usize>, Range<usize>, &mut [f32]) + Sync + 'a;
+
 /// The right side of a product: a matrix whose stored rows are expanded to f32 when they are asked for.
 pub struct Stored<'a> {
-    /// Expands a rectangle of stored rows and columns, row-major, completely.
-    pub expand: &'a (dyn Fn(Range<usize>, Range<usize>, &mut [f32]) + Sync),
+    /// Writes a rectangle of stored rows and columns, row-major, completely.
+    pub expand: &'a Expand<'a>,
     /// Rows as stored.
     pub rows: usize,
     /// Columns as stored.
@@ -55,7 +58,8 @@ pub fn matmul_stored(
             let wide = outputs.min(n - j);
             for p in (0..k).step_by(depth) {
                 let deep = depth.min(k - p);
-                let (rows, columns) = if b.transposed { (j..j + wide, p..p + deep) } else { (p..p + deep, j..j + wide) };
+                let (rows, columns) =
+                    if b.transposed { (j..j + wide, p..p + deep) } else { (p..p + deep, j..j + wide) };
                 // Blocks at the edges are expanded whole.
                 let whole = columns.start / b.block * b.block..columns.end.next_multiple_of(b.block).min(b.columns);
                 let length = rows.len() * whole.len();
