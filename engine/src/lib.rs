@@ -112,6 +112,11 @@ pub mod reading {
 pub mod models {
     pub use crate::model::architecture::{Architecture, SpecialTokens};
     pub use crate::model::load::Hold;
+
+    /// Model files of published shapes with random weights.
+    pub mod fabricated {
+        pub use crate::export::fabricated::{FORMATS, PUBLISHED, Shape, fabricate};
+    }
 }
 
 /// What a run tells.

@@ -47,6 +47,8 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Measure time and memory, after checking that the results are right.
     Bench(BenchArgs),
+    /// Write a model file of a published shape with random weights, to try and to measure with.
+    Fabricate(FabricateArgs),
     /// Evaluate an objective on given logits and labels.
     Loss(LossArgs),
     /// Write a model's logits for given tokens.
@@ -106,6 +108,27 @@ pub struct InitArgs {
     /// JSONL or text to train on.
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
+}
+
+/// Arguments of `temper fabricate`.
+#[derive(Debug, Args)]
+pub struct FabricateArgs {
+    /// Published model whose shape it has: qwen3-0.6b, qwen3-1.7b, qwen3-4b, qwen3-8b, qwen3-14b, qwen3-32b, qwen2.5-32b,
+    /// glm4-9b, glm4-32b or llama3.1-8b.
+    #[arg(long, value_name = "MODEL")]
+    pub like: String,
+    /// How matrices are stored: q4_0, q4_k, q5_0, q8_0 or bf16.
+    #[arg(long, value_name = "FORMAT", default_value = "q4_0")]
+    pub quant: String,
+    /// Another number of blocks, for a smaller file.
+    #[arg(long, value_name = "N")]
+    pub layers: Option<usize>,
+    /// Decides the weights.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// GGUF file to write; never overwritten.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
 }
 
 /// A model to use: by its path, with an adapter or without, or the one that a run trained.

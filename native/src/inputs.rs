@@ -128,7 +128,7 @@ impl ModelInUse {
     /// As [`ModelFiles::load`] and [`memory::check_model`], and an adapter that does not fit.
     pub fn load(&self, device: &Device, more: u64) -> Result<Model> {
         memory::check_model(&self.files, device, more)?;
-        let mut model = self.files.load(device, Hold::F32, false, 0)?;
+        let mut model = self.files.load(device, Hold::Auto, false, 0)?;
         if let Some(path) = &self.adapter {
             let (settings, values) = result::read(&OsFolder::open(path)?)?;
             model.load_lora(&settings, values, &path.display().to_string())?;

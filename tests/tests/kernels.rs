@@ -15,10 +15,10 @@ use temper_conformance::{devices, models};
 use temper_engine::inside::kernels;
 use temper_engine::inside::kernels::cpu::gate::kind;
 use temper_engine::inside::kernels::gate::GateParams;
-use temper_engine::inside::kernels::matmul::{AsOperand, Product};
+use temper_engine::inside::kernels::matmul::{self, AsOperand, Product};
 use temper_engine::inside::kernels::row_stats::Statistics;
 use temper_engine::inside::kernels::tensor::{empty_gpu, from_cube, on_gpu};
-use temper_engine::inside::kernels::{Columns, Indices, Packed, elementwise};
+use temper_engine::inside::kernels::{Columns, Indices, Packed, Rows, elementwise};
 use temper_engine::inside::model::open;
 use temper_engine::inside::weights::{RawTensor, WeightFormat};
 use temper_engine::{Device, Result, wait};
@@ -652,19 +652,22 @@ fn random_blocks_of_every_format_expand_to_what_their_layout_says() {
         };
         let want: Vec<f64> = parts.iter().flat_map(part).collect();
         for device in devices::all() {
-            let packed: Vec<Packed> = parts
-                .iter()
-                .map(|bytes| {
-                    let rows = bytes.len() / format.block_bytes() * format.block_elements() / columns;
-                    let (name, shape, bytes) = (String::new(), vec![rows, columns], bytes.clone());
-                    Packed::new(&device, RawTensor { name, shape, format, bytes }, columns)
-                })
-                .collect();
+            let raw = |bytes: &Vec<u8>| {
+                let rows = bytes.len() / format.block_bytes() * format.block_elements() / columns;
+                let (name, shape, bytes) = (String::new(), vec![rows, columns], bytes.clone());
+                RawTensor { name, shape, format, bytes }
+            };
+            let packed = Packed::new(&device, parts.iter().map(raw).collect(), columns, Rows::ByIndex);
             soil(&device, &[columns, 3 * columns, 10 * columns]);
-            let dense = kernels::dequantize::dense(&device, &packed).unwrap();
+            let dense = packed.dense(&device).unwrap();
             assert_eq!(dense.dims(), [14, columns]);
             // Every step but the last one is exact in f32, whether or not it is fused, so nothing may differ.
-            close(&format!("{format:?} on {}", device.name()), &read(&dense).unwrap(), &want, 0.0, 0.0).unwrap();
+            let what = format!("{format:?} on {}", device.name());
+            close(&what, &read(&dense).unwrap(), &want, 0.0, 0.0).unwrap();
+            let rows = [107, 99, 100, 113, 114, 107];
+            let gathered = packed.gather(&device, &rows, 100);
+            let want = oracle::elementwise::gather_rows(&want, columns, &rows, 100);
+            close(&format!("rows of {what}"), &read(&gathered).unwrap(), &want, 0.0, 0.0).unwrap();
         }
     }
     assert_eq!(tested, WeightFormat::ALL.len() - 1);
@@ -677,12 +680,56 @@ fn every_f16_and_bf16_bit_pattern_converts_exactly() {
         let definition = oracle::dequantize::definition(format);
         for device in devices::all() {
             let raw = RawTensor { name: String::new(), shape: vec![256, 256], format, bytes: bytes.clone() };
-            let dense = kernels::dequantize::dense(&device, &[Packed::new(&device, raw, 256)]).unwrap();
+            let dense = Packed::new(&device, vec![raw], 256, Rows::Whole).dense(&device).unwrap();
             for (i, got) in read(&dense).unwrap().into_iter().enumerate() {
                 let want = definition(&bytes, i) as f32;
                 let same = got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan();
                 assert!(same, "{format:?} {i:#06x} on {}: {got:e}, want {want:e}", device.name());
             }
+        }
+    }
+}
+
+/// A matrix of three tensors of different formats, and what they are in f32.
+fn stacked(device: &Device, rows: [usize; 3], columns: usize, random: &mut Random) -> (Packed, Vec<f32>) {
+    let formats = match columns % 256 {
+        0 => [WeightFormat::Q4K, WeightFormat::Q6K, WeightFormat::Q8_0],
+        _ => [WeightFormat::Q4_0, WeightFormat::Bf16, WeightFormat::Q8_0],
+    };
+    let raws: Vec<RawTensor> = rows
+        .into_iter()
+        .zip(formats)
+        .map(|(rows, format)| {
+            let length = format.bytes_for(rows * columns).unwrap();
+            let bytes = oracle::dequantize::moderate(format, (0..length).map(|_| random.below(256) as u8).collect());
+            RawTensor { name: String::new(), shape: vec![rows, columns], format, bytes }
+        })
+        .collect();
+    let dense = raws.iter().flat_map(RawTensor::to_f32).collect();
+    (Packed::new(device, raws, columns, Rows::Whole), dense)
+}
+
+#[test]
+fn a_product_with_a_frozen_matrix_is_the_product_with_what_it_holds_to_the_bit() {
+    let mut random = Random::new(26);
+    for device in devices::all() {
+        // Sums longer than one part, more outputs than one rectangle, few and many rows.
+        let shapes: &[([usize; 3], usize, usize)] = match device.is_cpu() {
+            true => &[([3, 5, 1], 32, 1), ([100, 1, 40], 96, 7), ([700, 300, 300], 768, 33), ([60, 50, 9], 1312, 70)],
+            false => &[([3, 5, 1], 32, 1), ([100, 1, 40], 256, 7)],
+        };
+        for &(rows, columns, m) in shapes {
+            let outputs = rows.iter().sum();
+            let (packed, dense) = stacked(&device, rows, columns, &mut random);
+            let dense = matrix(&device, &dense, [outputs, columns]);
+            let (x, dy) = (random.vec(m * columns, 1.0), random.vec(m * outputs, 1.0));
+            let (x, dy) = (matrix(&device, &x, [m, columns]), matrix(&device, &dy, [m, outputs]));
+            let what = format!("{outputs} x {columns}, {m} rows on {}", device.name());
+            let y = |right| read(&Product::of(&x, right).times(0.5).run(&device).unwrap()).unwrap();
+            let frozen = matmul::Operand::from(&packed);
+            same_bits(&what, &y(frozen.clone().transposed()), &y(dense.transposed())).unwrap();
+            let dx = |right| read(&Product::of(&dy, right).added_to(x.clone()).run(&device).unwrap()).unwrap();
+            same_bits(&what, &dx(frozen), &dx(matmul::Operand::from(&dense))).unwrap();
         }
     }
 }

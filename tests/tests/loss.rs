@@ -594,14 +594,15 @@ fn vocabulary(device: &Device, weight: &[f32], width: usize, ends: &[usize]) -> 
     let starts = [0].iter().chain(ends);
     let tile = |(&start, &end): (&usize, &usize)| {
         let value = matrix(device, &weight[start * width..end * width], [end - start, width]);
-        Tile { start, weight: Parameter::new("head", value, true) }
+        Tile { start, weight: Parameter::new("head", value, true).into() }
     };
     VocabularyMatrix::new(starts.zip(ends).map(tile).collect())
 }
 
 /// Gradient of the head's own weight over all tiles.
 fn weight_gradient(head: &VocabularyMatrix) -> Vec<f32> {
-    head.tiles().iter().flat_map(|tile| read(tile.weight.gradient.as_ref().expect("trained")).unwrap()).collect()
+    let parameters = head.tiles().iter().filter_map(|tile| tile.weight.parameter());
+    parameters.flat_map(|weight| read(weight.gradient.as_ref().expect("trained")).unwrap()).collect()
 }
 
 /// What the head must make of `hidden` and `weight`, in f64: gates over the token count, `dhidden`, weight gradient.

@@ -85,7 +85,7 @@ fn bf16_shards_give_the_logits_of_transformers() {
         let mut model = models::from_folder(&folder, &device, false);
         close(device.name(), &wait(model.logits(&ids)).unwrap(), expected.floats(&name), 1e-4, 1e-4).unwrap();
         let opened = temper_engine::inside::model::open::open_folder(&folder).unwrap();
-        let hold = temper_engine::models::Hold::AsStored;
+        let hold = temper_engine::models::Hold::Auto;
         let mut packed = temper_engine::inside::model::load::load(
             &opened.architecture,
             opened.weights.as_ref(),

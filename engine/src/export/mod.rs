@@ -4,6 +4,8 @@
 //! host's, one tensor at a time ([`stream`]).
 
 pub mod bundle;
+pub mod fabricated;
+pub mod gguf;
 pub mod model;
 pub mod peft;
 pub mod stream;

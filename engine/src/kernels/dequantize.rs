@@ -1,5 +1,6 @@
-//! Frozen matrices as their file stores them, and the f32 scratch that a product reads.
+//! Frozen matrices as their file stores them, and their rows in f32.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
@@ -7,6 +8,7 @@ use burn_dispatch::{BackendTensor, DispatchTensorKind};
 use burn_wgpu::CubeTensor;
 use temper_shaders::formats::{DequantizeBindings, DequantizeParams};
 
+use super::cpu::par;
 use super::launch::size;
 use super::tensor::{empty_gpu, flat, from_cube, from_vec, gpu_of};
 use crate::device::Device;
@@ -14,41 +16,57 @@ use crate::error::{Error, Result};
 use crate::rng::Rng;
 use crate::weights::{RawTensor, WeightFormat};
 
-/// A matrix `[rows, columns]` of 16-bit floats or quantised blocks, on the device or in host memory.
+/// A frozen matrix `[rows, columns]` of 16-bit floats or quantised blocks: one or several tensors of a file, one below the
+/// other. It is expanded to f32 where it is used and never kept so. A clone shares its memory.
 #[derive(Clone)]
 pub struct Packed {
-    format: WeightFormat,
+    parts: Arc<[Part]>,
     rows: usize,
     columns: usize,
-    bytes: Bytes,
 }
 
-#[derive(Clone)]
-enum Bytes {
-    Host(Arc<Vec<u8>>),
+/// How rows of a [`Packed`] are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// The matrix as a whole, in products.
+    Whole,
+    /// Also one by one ([`Packed::gather`]): on a GPU the bytes are held in host memory too.
+    ByIndex,
+}
+
+struct Part {
+    format: WeightFormat,
+    rows: usize,
+    host: Option<Vec<u8>>,
     /// Little-endian words, the last one padded.
-    Device(CubeTensor),
+    device: Option<CubeTensor>,
+}
+
+impl Part {
+    /// Bytes of a row of `columns` elements.
+    fn row_bytes(&self, columns: usize) -> usize {
+        self.format.bytes_for(columns).expect("a row is whole blocks")
+    }
+
+    fn host(&self) -> &[u8] {
+        self.host.as_deref().expect("weights that are only on a device used on the host")
+    }
 }
 
 impl Packed {
-    /// Takes the bytes of a matrix that has `columns` inputs.
-    pub fn new(device: &Device, raw: RawTensor, columns: usize) -> Self {
-        let rows = raw.shape.iter().product::<usize>() / columns;
-        let bytes = if device.is_cpu() {
-            Bytes::Host(Arc::new(raw.bytes))
-        } else {
-            let mut bytes = raw.bytes;
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-            let words: Vec<i32> =
-                bytes.chunks_exact(4).map(|w| i32::from_le_bytes(w.try_into().expect("four bytes"))).collect();
-            let shape = [words.len()];
-            let tensor = Tensor::<1, Int>::from_data(TensorData::new(words, shape), (device.burn(), DType::I32));
-            match tensor.into_dispatch().kind {
-                DispatchTensorKind::Cube(BackendTensor::Int(tensor)) => Bytes::Device(tensor),
-                _ => panic!("a GPU device made a tensor elsewhere"),
-            }
+    /// Takes the bytes of matrices that have `columns` inputs.
+    ///
+    /// # Panics
+    /// Where a row is no whole number of blocks: such tensors cannot be opened.
+    pub fn new(device: &Device, raws: Vec<RawTensor>, columns: usize, rows: Rows) -> Self {
+        let part = |raw: RawTensor| {
+            let count = raw.elements() / columns;
+            let uploaded = (!device.is_cpu()).then(|| upload(device, &raw.bytes));
+            let host = (device.is_cpu() || rows == Rows::ByIndex).then_some(raw.bytes);
+            Part { format: raw.format, rows: count, host, device: uploaded }
         };
-        Self { format: raw.format, rows, columns, bytes }
+        let parts: Arc<[Part]> = raws.into_iter().map(part).collect();
+        Self { rows: parts.iter().map(|part| part.rows).sum(), parts, columns }
     }
 
     /// Inputs of the matrix.
@@ -60,38 +78,96 @@ impl Packed {
     pub fn rows(&self) -> usize {
         self.rows
     }
+
+    /// Elements of the longest block: a multiple of those of every part.
+    pub fn block_elements(&self) -> usize {
+        self.parts.iter().map(|part| part.format.block_elements()).max().unwrap_or(1)
+    }
+
+    /// In f32 on the device, `[rows, columns]`.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn dense(&self, device: &Device) -> Result<Tensor<2>> {
+        let columns = self.columns;
+        if device.is_cpu() {
+            let mut out = vec![0.0; self.rows * columns];
+            self.expand(0..self.rows, 0..columns, &mut out);
+            return Ok(from_vec(out, [self.rows, columns]));
+        }
+        let mut tensors = Vec::with_capacity(self.parts.len());
+        for part in self.parts.iter() {
+            let words = part.device.as_ref().expect("weights made for the CPU used on a GPU");
+            let count = part.rows * columns;
+            let out = empty_gpu(words, [part.rows, columns]);
+            let kernel = &part.format.kernels().expect("f32 weights are never packed").dequantize;
+            let params = DequantizeParams { count: size(count) };
+            let bound = DequantizeBindings { packed_words: words, out: &out };
+            gpu_of(device).run(kernel, params, bound, kernel.workgroups(1, count as u64))?;
+            tensors.push(from_cube(out));
+        }
+        Ok(if tensors.len() == 1 { tensors.remove(0) } else { Tensor::cat(tensors, 0) })
+    }
+
+    /// Expands a rectangle into `out`, `[rows, columns]` of it, on all cores. Columns are whole blocks
+    /// ([`Packed::block_elements`]).
+    ///
+    /// # Panics
+    /// Where they are not, the rectangle lies outside, or the bytes are on a device alone.
+    pub fn expand(&self, rows: Range<usize>, columns: Range<usize>, out: &mut [f32]) {
+        let width = columns.len();
+        assert!(rows.end <= self.rows && columns.end <= self.columns && out.len() == rows.len() * width);
+        if width == 0 {
+            return;
+        }
+        let together = par::rows_per_task(width);
+        par::pieces(out, together * width, |index, out| {
+            for (row, out) in out.chunks_exact_mut(width).enumerate() {
+                self.expand_row(rows.start + index * together + row, columns.clone(), out);
+            }
+        });
+    }
+
+    fn expand_row(&self, mut row: usize, columns: Range<usize>, out: &mut [f32]) {
+        let part = self.parts.iter().find(|part| {
+            let here = row < part.rows;
+            row -= if here { 0 } else { part.rows };
+            here
+        });
+        let part = part.expect("a row of the matrix");
+        let (of, bytes) = (part.format, part.row_bytes(self.columns));
+        let at = |column: usize| of.bytes_for(column).expect("columns are whole blocks");
+        of.expand(&part.host()[row * bytes..][at(columns.start)..at(columns.end)], out);
+    }
+
+    /// Rows `indices - start` in f32, `[indices, columns]`; zero rows where an index lies outside.
+    ///
+    /// # Panics
+    /// Where the matrix was not made for it ([`Rows::ByIndex`]).
+    pub fn gather(&self, device: &Device, indices: &[u32], start: usize) -> Tensor<2> {
+        let mut out = vec![0.0; indices.len() * self.columns];
+        for (out, &index) in out.chunks_exact_mut(self.columns).zip(indices) {
+            if let Some(row) = (index as usize).checked_sub(start).filter(|&row| row < self.rows) {
+                self.expand_row(row, 0..self.columns, out);
+            }
+        }
+        Tensor::from_data(TensorData::new(out, [indices.len(), self.columns]), device.burn())
+    }
 }
 
-/// The parts, one below the other, in f32: `[sum of rows, columns]`.
-///
-/// # Errors
-/// Device errors.
-pub fn dense(device: &Device, parts: &[Packed]) -> Result<Tensor<2>> {
-    let columns = parts[0].columns;
-    if device.is_cpu() {
-        let rows: usize = parts.iter().map(|p| p.rows).sum();
-        let mut out = vec![0.0; rows * columns];
-        let mut rest = out.as_mut_slice();
-        for part in parts {
-            let (here, after) = rest.split_at_mut(part.rows * columns);
-            let Bytes::Host(bytes) = &part.bytes else { panic!("weights made for a GPU used on the CPU") };
-            part.format.expand(bytes, here);
-            rest = after;
-        }
-        return Ok(from_vec(out, [rows, columns]));
+fn upload(device: &Device, bytes: &[u8]) -> CubeTensor {
+    let word = |word: &[u8]| {
+        let mut padded = [0; 4];
+        padded[..word.len()].copy_from_slice(word);
+        i32::from_le_bytes(padded)
+    };
+    let words: Vec<i32> = bytes.chunks(4).map(word).collect();
+    let shape = [words.len()];
+    let tensor = Tensor::<1, Int>::from_data(TensorData::new(words, shape), (device.burn(), DType::I32));
+    match tensor.into_dispatch().kind {
+        DispatchTensorKind::Cube(BackendTensor::Int(tensor)) => tensor,
+        _ => panic!("a GPU device made a tensor elsewhere"),
     }
-    let mut tensors = Vec::with_capacity(parts.len());
-    for part in parts {
-        let Bytes::Device(words) = &part.bytes else { panic!("weights made for the CPU used on a GPU") };
-        let count = part.rows * columns;
-        let out = empty_gpu(words, [part.rows, columns]);
-        let kernel = &part.format.kernels().expect("f32 weights are never packed").dequantize;
-        let params = DequantizeParams { count: size(count) };
-        let bound = DequantizeBindings { packed_words: words, out: &out };
-        gpu_of(device).run(kernel, params, bound, kernel.workgroups(1, count as u64))?;
-        tensors.push(from_cube(out));
-    }
-    Ok(if tensors.len() == 1 { tensors.remove(0) } else { Tensor::cat(tensors, 0) })
 }
 
 /// The self-test: blocks of a format.
@@ -109,5 +185,5 @@ pub(crate) fn self_test(device: &Device, format: WeightFormat) -> Result<Vec<Ten
         format.halves().iter().for_each(|at| block[at + 1] = 0x2c | block[at + 1] & 0x83);
     }
     let raw = RawTensor { name: "probe".into(), shape: vec![rows, columns], format, bytes };
-    Ok(vec![flat(&dense(device, &[Packed::new(device, raw, columns)])?)])
+    Ok(vec![flat(&Packed::new(device, vec![raw], columns, Rows::Whole).dense(device)?)])
 }

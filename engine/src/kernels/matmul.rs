@@ -2,27 +2,57 @@
 //!
 //! A [`Product`] says what is multiplied, [`Product::run`] with what: on the CPU our GEMM on the tensors' own memory,
 //! with strides instead of copies; on a hardware GPU burn's products; on a software adapter a WGSL kernel with strides.
+//! A frozen matrix is expanded as it is used, a rectangle at a time on the CPU, whole on a GPU.
 
 use burn::tensor::Tensor;
 use temper_shaders::{MATMUL, MatmulBindings, MatmulParams};
 
-use super::cpu::matmul::{Layout, Sizes, matmul};
+use super::cpu::matmul::{Layout, Sizes, Stored, matmul, matmul_stored};
 use super::launch::size;
 use super::sample::{Case, matrix};
 use super::tensor::{
     empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
 };
-use super::{Columns, elementwise};
+use super::{Columns, Packed, elementwise};
 use crate::device::Device;
 use crate::error::Result;
 
 /// A matrix as a product reads it; with `D` = 3 a batch of matrices along the first dimension.
 #[derive(Clone)]
 pub struct Operand<const D: usize> {
-    tensor: Tensor<D>,
+    values: Values<D>,
     /// Columns of the stored matrix, all of them where `None`.
     columns: Option<Columns>,
     transposed: bool,
+}
+
+/// What a matrix is made of.
+#[derive(Clone)]
+enum Values<const D: usize> {
+    Tensor(Tensor<D>),
+    /// Of a frozen weight: always the right side of a product.
+    Packed(Packed),
+}
+
+impl<const D: usize> Values<D> {
+    fn dims(&self) -> [usize; D] {
+        match self {
+            Self::Tensor(tensor) => tensor.dims(),
+            Self::Packed(packed) => {
+                let mut dims = [1; D];
+                (dims[D - 2], dims[D - 1]) = (packed.rows(), packed.columns());
+                dims
+            }
+        }
+    }
+
+    /// In f32 on the device.
+    fn into_dense(self, device: &Device) -> Result<Tensor<D>> {
+        match self {
+            Self::Tensor(tensor) => Ok(tensor),
+            Self::Packed(ref packed) => Ok(packed.dense(device)?.reshape(self.dims())),
+        }
+    }
 }
 
 impl<const D: usize> Operand<D> {
@@ -32,7 +62,7 @@ impl<const D: usize> Operand<D> {
     }
 
     fn view(&self) -> View {
-        let dims = self.tensor.dims();
+        let dims = self.values.dims();
         let (stored, stride) = (dims[D - 2], dims[D - 1]);
         let Columns { offset, width } = self.columns.unwrap_or(Columns { offset: 0, width: stride });
         assert!(offset + width <= stride, "columns {offset} .. {} of a matrix of {stride}", offset + width);
@@ -47,14 +77,14 @@ impl<const D: usize> Operand<D> {
 
     /// A tensor of the operand's own shape, for burn.
     fn into_tensor(self, device: &Device) -> Result<Tensor<D>> {
-        let mut dims = self.tensor.dims();
+        let mut dims = self.values.dims();
         let tensor = match self.columns {
             Some(columns) => {
-                let cut = elementwise::columns(device, &stacked(self.tensor), columns)?;
+                let cut = elementwise::columns(device, &stacked(self.values.into_dense(device)?), columns)?;
                 dims[D - 1] = columns.width;
                 cut.reshape(dims)
             }
-            None => self.tensor,
+            None => self.values.into_dense(device)?,
         };
         Ok(if self.transposed { tensor.transpose() } else { tensor })
     }
@@ -62,7 +92,13 @@ impl<const D: usize> Operand<D> {
 
 impl<const D: usize> From<&Tensor<D>> for Operand<D> {
     fn from(tensor: &Tensor<D>) -> Self {
-        Self { tensor: tensor.clone(), columns: None, transposed: false }
+        Self { values: Values::Tensor(tensor.clone()), columns: None, transposed: false }
+    }
+}
+
+impl From<&Packed> for Operand<2> {
+    fn from(packed: &Packed) -> Self {
+        Self { values: Values::Packed(packed.clone()), columns: None, transposed: false }
     }
 }
 
@@ -173,7 +209,7 @@ impl<const D: usize> Product<D> {
     /// Where shapes do not fit each other.
     pub fn run(self, device: &Device) -> Result<Tensor<D>> {
         match Multiplier::of(device) {
-            Multiplier::Cpu => Ok(self.on_cpu()),
+            Multiplier::Cpu => self.on_cpu(device),
             Multiplier::Wgsl => self.in_wgsl(device),
             Multiplier::Burn => self.by_burn(device),
         }
@@ -188,12 +224,12 @@ impl<const D: usize> Product<D> {
 
     /// Shape of a new tensor for products of these sizes.
     fn dims(&self, Sizes { m, n, .. }: Sizes) -> [usize; D] {
-        let mut dims = self.left.tensor.dims();
+        let mut dims = self.left.values.dims();
         (dims[D - 2], dims[D - 1]) = (m, n);
         dims
     }
 
-    fn on_cpu(self) -> Tensor<D> {
+    fn on_cpu(self, device: &Device) -> Result<Tensor<D>> {
         let (left, right) = (self.left.view(), self.right.view());
         let (sizes, batches) = Self::sizes(&left, &right);
         let dims = self.dims(sizes);
@@ -203,22 +239,35 @@ impl<const D: usize> Product<D> {
             Target::Columns(whole, columns) => (whole, columns.offset, true),
         };
         let stride = target.dims()[D - 1];
-        let (a, b, mut c) = (on_cpu(&self.left.tensor), on_cpu(&self.right.tensor), into_cpu(target));
-        let (a, b, values) = (slice(&a), slice(&b), slice_mut(&mut c));
+        let (a, mut c) = (on_cpu(&self.left.values.into_dense(device)?), into_cpu(target));
+        let (a, values) = (slice(&a), slice_mut(&mut c));
+        let b = match self.right.values {
+            Values::Tensor(tensor) => on_cpu(&tensor),
+            Values::Packed(packed) => {
+                assert!(self.right.columns.is_none(), "columns of a frozen matrix");
+                let expand = |rows, columns, out: &mut [f32]| packed.expand(rows, columns, out);
+                let (rows, columns, block) = (packed.rows(), packed.columns(), packed.block_elements());
+                let right = Stored { expand: &expand, rows, columns, block, transposed: self.right.transposed };
+                let (a, into) = (&a[left.offset..], &mut values[offset..]);
+                matmul_stored(a, left.layout, &right, sizes.m, self.alpha, accumulate, into, stride);
+                return Ok(from_flex(c));
+            }
+        };
+        let b = slice(&b);
         for g in 0..batches {
             let a = &a[g * left.batch + left.offset..];
             let b = &b[g * right.batch + right.offset..];
             let c = &mut values[g * sizes.m * stride + offset..];
             matmul(a, left.layout, b, right.layout, sizes, self.alpha, accumulate, c, stride);
         }
-        from_flex(c)
+        Ok(from_flex(c))
     }
 
     fn in_wgsl(self, device: &Device) -> Result<Tensor<D>> {
         let (left, right) = (self.left.view(), self.right.view());
         let (sizes, batches) = Self::sizes(&left, &right);
         let dims = self.dims(sizes);
-        let (a, b) = (on_gpu(&self.left.tensor), on_gpu(&self.right.tensor));
+        let (a, b) = (on_gpu(&self.left.values.into_dense(device)?), on_gpu(&self.right.values.into_dense(device)?));
         let (target, stride, offset, accumulate) = match self.into {
             Target::New => (empty_gpu(&a, dims), sizes.n, 0, false),
             Target::Sum(sum) => (into_gpu(sum), sizes.n, 0, true),

@@ -161,11 +161,10 @@ pub fn gradient(
                 &weight,
                 &statistics.fields,
             )?;
-            dhidden = Some(Product::of(&dlogits, &tile.weight.value).added_to(dhidden).run(device)?);
-            if tile.weight.trained {
-                let sum = tile.weight.gradient.take();
-                tile.weight.gradient =
-                    Some(Product::of(dlogits.transposed(), &chunk.hidden).added_to(sum).run(device)?);
+            dhidden = Some(Product::of(&dlogits, tile.weight.operand()).added_to(dhidden).run(device)?);
+            if let Some(weight) = tile.weight.trained_mut() {
+                let sum = weight.gradient.take();
+                weight.gradient = Some(Product::of(dlogits.transposed(), &chunk.hidden).added_to(sum).run(device)?);
             }
         }
         output.0.push(statistics.fields);

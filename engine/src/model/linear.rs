@@ -6,19 +6,11 @@
 use burn::tensor::Tensor;
 
 use super::parameter::{Parameter, Part};
+use super::weight::Weight;
 use crate::device::Device;
 use crate::error::Result;
 use crate::kernels::matmul::{AsOperand, Product};
-use crate::kernels::{self, Columns, Packed};
-
-/// The frozen or trained matrix of a linear layer.
-#[derive(Clone)]
-pub enum Weight {
-    /// f32 on the device.
-    Dense(Parameter),
-    /// As the file stores it; de-quantised into scratch each time it is used.
-    Packed(Vec<Packed>, Vec<Part>),
-}
+use crate::kernels::{self, Columns};
 
 /// A low-rank pair on one part of a layer's output.
 #[derive(Clone)]
@@ -59,7 +51,7 @@ impl Linear {
     /// # Errors
     /// Device errors.
     pub fn forward(&self, device: &Device, x: &Tensor<2>, seed: Option<u64>) -> Result<Tensor<2>> {
-        let mut y = Product::of(x, self.dense(device)?.transposed()).run(device)?;
+        let mut y = Product::of(x, self.weight.operand().transposed()).run(device)?;
         if let Some(bias) = &self.bias {
             y = kernels::elementwise::add_bias(device, y, &bias.as_vector())?;
         }
@@ -83,10 +75,8 @@ impl Linear {
     /// # Errors
     /// Device errors.
     pub fn backward(&mut self, device: &Device, x: &Tensor<2>, dy: &Tensor<2>, seed: Option<u64>) -> Result<Tensor<2>> {
-        let mut dx = Product::of(dy, &self.dense(device)?).run(device)?;
-        if let Weight::Dense(weight) = &mut self.weight
-            && weight.trained
-        {
+        let mut dx = Product::of(dy, self.weight.operand()).run(device)?;
+        if let Some(weight) = self.weight.trained_mut() {
             weight.gradient = Some(Product::of(dy.transposed(), x).added_to(weight.gradient.take()).run(device)?);
         }
         if let Some(bias) = self.bias.as_mut().filter(|b| b.trained) {
@@ -120,26 +110,12 @@ impl Linear {
 
     /// The parts' names and rows.
     pub fn parts(&self) -> &[Part] {
-        match &self.weight {
-            Weight::Dense(parameter) => &parameter.parts,
-            Weight::Packed(_, parts) => parts,
-        }
+        self.weight.parts()
     }
 
     /// Inputs of the layer.
     pub fn inputs(&self) -> usize {
-        match &self.weight {
-            Weight::Dense(parameter) => parameter.value.dims()[1],
-            Weight::Packed(packed, _) => packed[0].columns(),
-        }
-    }
-
-    /// `[out, in]` in f32: the parameter itself, or the packed blocks de-quantised.
-    fn dense(&self, device: &Device) -> Result<Tensor<2>> {
-        match &self.weight {
-            Weight::Dense(parameter) => Ok(parameter.value.clone()),
-            Weight::Packed(packed, _) => kernels::dequantize::dense(device, packed),
-        }
+        self.weight.dims()[1]
     }
 
     /// Dropout is its own transpose, so the backward pass of the mask is the mask.
@@ -154,9 +130,7 @@ impl Linear {
 
     /// Calls `visit` on every parameter of the layer.
     pub fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Parameter)) {
-        if let Weight::Dense(weight) = &self.weight {
-            visit(weight);
-        }
+        self.weight.parameter().into_iter().for_each(&mut *visit);
         self.bias.iter().for_each(&mut *visit);
         for lora in &self.lora {
             visit(&lora.a);
@@ -166,9 +140,7 @@ impl Linear {
 
     /// Calls `visit` on every parameter of the layer.
     pub fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Parameter) -> Result<()>) -> Result<()> {
-        if let Weight::Dense(weight) = &mut self.weight {
-            visit(weight)?;
-        }
+        self.weight.parameter_mut().into_iter().try_for_each(&mut *visit)?;
         if let Some(bias) = &mut self.bias {
             visit(bias)?;
         }

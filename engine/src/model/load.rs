@@ -3,14 +3,15 @@
 use super::Model;
 use super::architecture::Architecture;
 use super::layout::{Kind, LinearSpec, TensorSpec};
-use super::linear::{Linear, LoraScale, Weight};
+use super::linear::{Linear, LoraScale};
 use super::open::check;
 use super::parameter::{Parameter, Part, from_host};
 use super::vocabulary::{Tile, VocabularyMatrix, columns_per_tile};
+use super::weight::Weight;
 use crate::device::Device;
 use crate::digest::Digester;
 use crate::error::Result;
-use crate::kernels::Packed;
+use crate::kernels::{Packed, Rows};
 use crate::rng::{Rng, mix};
 use crate::settings::choice;
 use crate::weights::{RawTensor, WeightFormat, WeightSource};
@@ -18,12 +19,12 @@ use crate::weights::{RawTensor, WeightFormat, WeightSource};
 choice! {
     /// How frozen matrices are held on the device.
     pub enum Hold {
+        /// Frozen matrices as the file has them, until they are used; single precision where all weights are trained.
+        Auto = "auto",
         /// Everything in single precision.
         F32 = "f32",
-        /// Frozen block matrices in half precision, on any device; products are in single precision.
+        /// Frozen matrices in half precision; products are in single precision.
         F16 = "f16",
-        /// Frozen block matrices as the file has them: quantised blocks stay quantised until they are used.
-        AsStored = "as-is",
     }
 }
 
@@ -89,8 +90,8 @@ type Maker<'a> = &'a mut dyn FnMut(&TensorSpec, Kind) -> Result<RawTensor>;
 
 fn build(arch: &Architecture, maker: Maker, device: &Device, hold: Hold, full: bool) -> Result<Model> {
     let mut builder = Builder { maker, device, hold, full };
-    let embedding = builder.vocabulary(&arch.embedding())?;
-    let head = arch.head().map(|head| builder.vocabulary(&head)).transpose()?;
+    let embedding = builder.vocabulary(&arch.embedding(), Rows::ByIndex)?;
+    let head = arch.head().map(|head| builder.vocabulary(&head, Rows::Whole)).transpose()?;
     let blocks = (0..arch.layers)
         .map(|index| arch.block(index).try_map(&mut builder, Builder::norm, Builder::linear))
         .collect::<Result<_>>()?;
@@ -106,27 +107,38 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn vocabulary(&mut self, spec: &TensorSpec) -> Result<VocabularyMatrix> {
-        let values = (self.maker)(spec, Kind::Matrix)?.to_f32();
+    fn vocabulary(&mut self, spec: &TensorSpec, lookup: Rows) -> Result<VocabularyMatrix> {
+        let raw = self.matrix(spec, Kind::Matrix)?;
         let (vocab, hidden) = (spec.shape[0], spec.shape[1]);
         let rows = columns_per_tile(hidden, vocab, self.device.max_binding_bytes())?;
-        // What is one tile is not copied: this is a model's largest tensor.
-        let chunks = match values.len() <= rows * hidden {
-            true => vec![values],
-            false => values.chunks(rows * hidden).map(<[f32]>::to_vec).collect(),
+        let tile = |(start, raw): (usize, RawTensor)| {
+            let count = raw.shape[0];
+            let weight = if self.packs(std::slice::from_ref(&raw)) {
+                let part = Part { name: spec.name.clone(), rows: count };
+                Weight::Packed(Packed::new(self.device, vec![raw], hidden, lookup), vec![part])
+            } else {
+                let value = from_host(raw.to_f32(), [count, hidden], self.device);
+                Parameter { tile_start: start, ..Parameter::new(&spec.name, value, self.full) }.into()
+            };
+            Tile { start, weight }
         };
-        let tiles = chunks
-            .into_iter()
-            .enumerate()
-            .map(|(index, chunk)| {
-                let shape = [chunk.len() / hidden, hidden];
-                let value = from_host(chunk, shape, self.device);
-                let mut weight = Parameter::new(&spec.name, value, self.full);
-                weight.tile_start = index * rows;
-                Tile { start: index * rows, weight }
-            })
-            .collect();
-        Ok(VocabularyMatrix::new(tiles))
+        Ok(VocabularyMatrix::new(raw.into_row_tiles(rows).into_iter().map(tile).collect()))
+    }
+
+    /// A matrix in the format in which it is held.
+    fn matrix(&mut self, spec: &TensorSpec, kind: Kind) -> Result<RawTensor> {
+        let raw = (self.maker)(spec, kind)?;
+        match self.hold {
+            Hold::F16 if raw.format != WeightFormat::F16 => {
+                RawTensor::quantise(&raw.name, &raw.shape, &raw.to_f32(), WeightFormat::F16)
+            }
+            _ => Ok(raw),
+        }
+    }
+
+    /// True where matrices stay as they are stored. What one product reads is packed as a whole or not at all.
+    fn packs(&self, raws: &[RawTensor]) -> bool {
+        self.hold != Hold::F32 && raws.iter().all(|raw| raw.format != WeightFormat::F32)
     }
 
     fn norm(&mut self, spec: &TensorSpec) -> Result<Parameter> {
@@ -137,16 +149,10 @@ impl Builder<'_> {
     fn linear(&mut self, spec: &LinearSpec) -> Result<Linear> {
         let weights: Vec<TensorSpec> = spec.modules.iter().map(|module| spec.weight(module)).collect();
         let biases: Vec<TensorSpec> = spec.modules.iter().filter_map(|module| spec.bias(module)).collect();
-        let mut raws = weights.iter().map(|spec_of| (self.maker)(spec_of, spec.kind)).collect::<Result<Vec<_>>>()?;
-        if self.hold == Hold::F16 {
-            for raw in raws.iter_mut().filter(|raw| raw.format != WeightFormat::F16) {
-                *raw = RawTensor::quantise(&raw.name, &raw.shape, &raw.to_f32(), WeightFormat::F16)?;
-            }
-        }
-        let packed = self.hold != Hold::F32 && raws.iter().all(|r| r.format != WeightFormat::F32);
-        let weight = if packed {
-            let packed = raws.into_iter().map(|raw| Packed::new(self.device, raw, spec.inputs)).collect();
-            Weight::Packed(packed, parts(&weights))
+        let raws: Vec<RawTensor> =
+            weights.iter().map(|matrix| self.matrix(matrix, spec.kind)).collect::<Result<_>>()?;
+        let weight = if self.packs(&raws) {
+            Weight::Packed(Packed::new(self.device, raws, spec.inputs, Rows::Whole), parts(&weights))
         } else {
             // Each straight into its rows of the whole.
             let mut values = vec![0.0; spec.rows() * spec.inputs];

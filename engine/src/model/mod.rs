@@ -17,6 +17,7 @@ pub mod open;
 pub mod parameter;
 pub mod settings;
 pub mod vocabulary;
+pub mod weight;
 
 use burn::tensor::Tensor;
 
@@ -306,12 +307,12 @@ impl Model {
 
     /// Calls `visit` on every parameter, in a fixed order.
     pub fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Parameter)) {
-        self.embedding.tiles().iter().for_each(|t| visit(&t.weight));
+        self.embedding.tiles().iter().filter_map(|t| t.weight.parameter()).for_each(&mut *visit);
         for block in &self.blocks {
             block.visit(visit);
         }
         visit(&self.final_norm);
-        self.head.iter().flat_map(|h| h.tiles()).for_each(|t| visit(&t.weight));
+        self.head.iter().flat_map(|h| h.tiles()).filter_map(|t| t.weight.parameter()).for_each(visit);
     }
 
     /// Calls `visit` on every parameter, in the order of [`Model::visit`].
@@ -319,17 +320,13 @@ impl Model {
     /// # Errors
     /// The first error of `visit`.
     pub fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Parameter) -> Result<()>) -> Result<()> {
-        for tile in self.embedding.tiles_mut() {
-            visit(&mut tile.weight)?;
-        }
+        self.embedding.tiles_mut().iter_mut().filter_map(|t| t.weight.parameter_mut()).try_for_each(&mut *visit)?;
         for block in &mut self.blocks {
             block.visit_mut(visit)?;
         }
         visit(&mut self.final_norm)?;
-        for tile in self.head.iter_mut().flat_map(|h| h.tiles_mut()) {
-            visit(&mut tile.weight)?;
-        }
-        Ok(())
+        let head = self.head.iter_mut().flat_map(|h| h.tiles_mut());
+        head.filter_map(|t| t.weight.parameter_mut()).try_for_each(visit)
     }
 
     /// The trained parameters, in a fixed order.

@@ -4,11 +4,11 @@
 
 use burn::tensor::Tensor;
 
-use super::parameter::Parameter;
+use super::weight::Weight;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels;
-use crate::kernels::matmul::{AsOperand, Product};
+use crate::kernels::matmul::Product;
 
 /// Rows `start ..` of the matrix.
 #[derive(Clone)]
@@ -16,7 +16,7 @@ pub struct Tile {
     /// First token of the tile.
     pub start: usize,
     /// `[tokens of the tile, hidden]`.
-    pub weight: Parameter,
+    pub weight: Weight,
 }
 
 /// `[vocabulary, hidden]`.
@@ -29,7 +29,7 @@ pub struct VocabularyMatrix {
 impl VocabularyMatrix {
     /// From tiles in order, each starting where the one before ends.
     pub fn new(tiles: Vec<Tile>) -> Self {
-        let rows = tiles.iter().map(|t| t.weight.value.dims()[0]).sum();
+        let rows = tiles.iter().map(|t| t.weight.dims()[0]).sum();
         Self { tiles, rows }
     }
 
@@ -55,7 +55,7 @@ impl VocabularyMatrix {
     pub fn gather(&self, device: &Device, tokens: &[u32]) -> Result<Tensor<2>> {
         let mut sum: Option<Tensor<2>> = None;
         for tile in &self.tiles {
-            let rows = kernels::elementwise::gather_rows(device, &tile.weight.value, tokens, tile.start)?;
+            let rows = tile.weight.gather(device, tokens, tile.start)?;
             sum = Some(match sum {
                 Some(sum) => sum + rows,
                 None => rows,
@@ -69,13 +69,13 @@ impl VocabularyMatrix {
     /// # Errors
     /// Device errors.
     pub fn add_row_gradients(&mut self, device: &Device, tokens: &[u32], dy: &Tensor<2>) -> Result<()> {
-        for tile in self.tiles.iter_mut().filter(|t| t.weight.trained) {
-            let gradient = match tile.weight.gradient.take() {
+        for Tile { start, weight } in &mut self.tiles {
+            let Some(weight) = weight.trained_mut() else { continue };
+            let gradient = match weight.gradient.take() {
                 Some(sum) => sum,
-                None => Tensor::zeros(tile.weight.value.dims(), device.burn()),
+                None => Tensor::zeros(weight.value.dims(), device.burn()),
             };
-            tile.weight.gradient =
-                Some(kernels::elementwise::scatter_add_rows(device, gradient, tokens, tile.start, dy)?);
+            weight.gradient = Some(kernels::elementwise::scatter_add_rows(device, gradient, tokens, *start, dy)?);
         }
         Ok(())
     }
@@ -85,7 +85,7 @@ impl VocabularyMatrix {
     /// # Errors
     /// Device errors.
     pub fn logits(&self, device: &Device, hidden: &Tensor<2>) -> Result<Vec<Tensor<2>>> {
-        let logits = |tile: &Tile| Product::of(hidden, tile.weight.value.transposed()).run(device);
+        let logits = |tile: &Tile| Product::of(hidden, tile.weight.operand().transposed()).run(device);
         self.tiles.iter().map(logits).collect()
     }
 }

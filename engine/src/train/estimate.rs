@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::loss::plan::{HeadLimits, head_plan};
 use crate::model::architecture::Architecture;
 use crate::model::block::Activations;
+use crate::model::layout::TensorSpec;
 use crate::model::load::Hold;
 use crate::model::settings::AdapterKind;
 use crate::train::session::Recompute;
@@ -37,12 +38,13 @@ impl Estimate {
         let per_block = |of: &dyn Fn(&(String, usize, usize)) -> u64| {
             modules.iter().fold(0_u64, |sum, module| sum.saturating_add(of(module))).saturating_mul(layers)
         };
-        let blocks = per_block(&|(_, outputs, inputs)| (*outputs as u64).saturating_mul(*inputs as u64));
-        let rest = f32s(parameters.saturating_sub(blocks));
+        let matrices = sum_of_matrices(arch, &|spec| Some(elements(spec))).unwrap_or(u64::MAX);
+        let vectors = f32s(parameters.saturating_sub(matrices));
         let base = match config.run.storage {
             Hold::F32 => f32s(parameters),
-            Hold::F16 => blocks.saturating_mul(2).saturating_add(rest),
-            Hold::AsStored => stored_blocks(arch, weights).unwrap_or(f32s(blocks)).saturating_add(rest),
+            _ if config.adapter.kind == AdapterKind::None => f32s(parameters),
+            Hold::F16 => matrices.saturating_mul(2).saturating_add(vectors),
+            Hold::Auto => stored(arch, weights).unwrap_or(f32s(matrices)).saturating_add(vectors),
         };
         let trained = match config.adapter.kind {
             AdapterKind::None => parameters,
@@ -85,13 +87,24 @@ fn f32s(count: u64) -> u64 {
     count.saturating_mul(4)
 }
 
-/// Bytes of the blocks' matrices as their file stores them.
-fn stored_blocks(arch: &Architecture, weights: Option<&dyn WeightSource>) -> Option<u64> {
+/// Bytes of the matrices as their file stores them; every block as the first.
+fn stored(arch: &Architecture, weights: Option<&dyn WeightSource>) -> Option<u64> {
     let weights = weights?;
-    arch.linear_modules(0).into_iter().try_fold(0_u64, |sum, (module, outputs, inputs)| {
-        let bytes = weights.format(&format!("{module}.weight"))?.bytes_for_shape(&[outputs, inputs])?;
-        sum.checked_add((bytes as u64).checked_mul(arch.layers as u64)?)
-    })
+    sum_of_matrices(arch, &|spec| Some(weights.format(&spec.name)?.bytes_for_shape(&spec.shape)? as u64))
+}
+
+/// Over the vocabulary's matrices and those of the blocks, each as the first block's.
+fn sum_of_matrices(arch: &Architecture, of: &dyn Fn(&TensorSpec) -> Option<u64>) -> Option<u64> {
+    let sum = |specs: Vec<TensorSpec>| {
+        let matrices = specs.into_iter().filter(|spec| spec.shape.len() == 2);
+        matrices.map(|spec| of(&spec)).try_fold(0_u64, |sum, of| sum.checked_add(of?))
+    };
+    let outside = [arch.embedding()].into_iter().chain(arch.head()).collect();
+    sum(outside)?.checked_add(sum(arch.block(0).tensors())?.checked_mul(arch.layers as u64)?)
+}
+
+fn elements(spec: &TensorSpec) -> u64 {
+    spec.shape.iter().fold(1, |count, &dim| count.saturating_mul(dim as u64))
 }
 
 #[cfg(test)]

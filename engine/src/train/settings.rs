@@ -58,7 +58,7 @@ settings! {
         /// Where to compute: auto, cpu, vulkan, metal, dx12, or part of an adapter's name.
         device: String = "auto".into();
         /// How weights that are not trained lie in device memory.
-        storage: Hold = Hold::F32;
+        storage: Hold = Hold::Auto;
         /// Whether blocks run a second time in the backward pass, for less memory and the same results to the bit.
         recompute: Recompute = Recompute::Auto, aliases = &["gradient_checkpointing"];
     }

@@ -70,6 +70,21 @@ impl RawTensor {
         self.format.to_f32(&self.bytes)
     }
 
+    /// Cut into matrices of at most `rows` rows, each with its first row.
+    pub fn into_row_tiles(self, rows: usize) -> Vec<(usize, Self)> {
+        let count = self.shape.first().copied().unwrap_or(0);
+        if rows >= count {
+            return vec![(0, self)];
+        }
+        let bytes = rows * (self.bytes.len() / count);
+        let tile = |(index, bytes): (usize, &[u8])| {
+            let start = index * rows;
+            let shape = [&[rows.min(count - start)], &self.shape[1..]].concat();
+            (start, Self { name: self.name.clone(), shape, format: self.format, bytes: bytes.to_vec() })
+        };
+        self.bytes.chunks(bytes).enumerate().map(tile).collect()
+    }
+
     /// Number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()

@@ -200,11 +200,12 @@ fn bench_head(device: &Device, args: &BenchHeadArgs) -> Result<Vec<Measurement>>
     let at_once = temper_engine::inside::loss::plan::columns_per_tile(hidden, vocab, device.max_binding_bytes())?;
     let tiles = weight.chunks(at_once * hidden).enumerate().map(|(index, rows)| {
         let value = from_host(rows.to_vec(), [rows.len() / hidden, hidden], device);
-        Tile { start: index * at_once, weight: Parameter::new("head", value, false) }
+        Tile { start: index * at_once, weight: Parameter::new("head", value, false).into() }
     });
     let mut matrix = VocabularyMatrix::new(tiles.collect());
     drop(weight);
-    let tiles: Vec<Tensor<2>> = matrix.tiles().iter().map(|t| t.weight.value.clone()).collect();
+    let tiles: Vec<Tensor<2>> =
+        matrix.tiles().iter().filter_map(|t| t.weight.parameter()).map(|p| p.value.clone()).collect();
     let label = Tensor::<1, Int>::from_data(
         TensorData::new(labels.iter().map(|&l| l as i32).collect::<Vec<_>>(), [rows]),
         device.burn(),
@@ -303,7 +304,7 @@ fn scored(ids: &[u32]) -> MicroBatch {
 /// A session with LoRA on all linear layers. `B` is not 0, as it is where training begins: the gradients of all `A` would
 /// be 0 then, and there would be nothing to compare.
 fn step_session(files: &ModelFiles, device: &Device, rank: usize, method: &str) -> Result<Session> {
-    let mut model = files.load(device, Hold::F32, false, 0)?;
+    let mut model = files.load(device, Hold::Auto, false, 0)?;
     let settings = LoraSettings { rank, alpha: 2.0 * rank as f64, dropout: 0.0, targets: Vec::new() };
     model.add_lora(&settings, 0)?;
     let mut rng = Rng::new(11);

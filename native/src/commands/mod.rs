@@ -4,6 +4,7 @@ pub mod bench;
 pub mod config;
 pub mod devices;
 pub mod eval;
+pub mod fabricate;
 pub mod generate;
 pub mod init;
 pub mod logits;

@@ -26,12 +26,23 @@ mod packed;
 #[cfg(target_arch = "x86_64")]
 mod packing;
 mod portable;
+mod stored;
 #[cfg(target_arch = "x86_64")]
 mod tile;
+
+pub use stored::{Stored, matmul_stored};
 
 use super::par::Shared;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Level, level};
+
+/// Longest sum that is formed in one go: longer ones are cut, so it is part of the result's definition.
+const DEPTH: usize = 512;
+
+/// Terms of each part of a sum of `k`: where the packed kernel cuts it.
+fn depth_of_parts(k: usize) -> usize {
+    k.div_ceil(k.div_ceil(DEPTH).max(1)).max(1)
+}
 
 /// How a matrix argument lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,11 +6,9 @@ use super::super::par;
 use super::super::simd::{Level, level};
 use super::packing::grow;
 use super::tile::{Kernel, Tile};
-use super::{Product, Sizes, avx2, avx512};
+use super::{Product, Sizes, avx2, avx512, depth_of_parts};
 
-/// Depth of a packed block of `b`: longer sums are cut here, so it is part of the result's definition.
-const DEPTH: usize = 512;
-/// Columns of a packed block: `DEPTH * COLUMNS` numbers stay in a core's second-level cache.
+/// Columns of a packed block: [`DEPTH`](super::DEPTH) times so many numbers stay in a core's second-level cache.
 const COLUMNS: usize = 192;
 
 /// The machine's best tiles.
@@ -63,8 +61,8 @@ impl Product<'_> {
     fn block(&self, kernel: Kernel, i: usize, m: usize, j: usize, n: usize) {
         BUFFERS.with_borrow_mut(|(packed_b, packed_a)| {
             let k = self.sizes.k;
-            let parts = k.div_ceil(DEPTH);
-            let depth = k.div_ceil(parts);
+            let depth = depth_of_parts(k);
+            let parts = k.div_ceil(depth);
             let panel = kernel.panel();
             grow(packed_b, depth * n.next_multiple_of(kernel.lanes));
             let ((a_row, a_column), (b_row, b_column)) = (self.a_strides, self.b_strides);
