@@ -129,7 +129,7 @@ pub mod events {
 pub mod running {
     pub use crate::digest::{Digest, Digester};
     pub use crate::train::checkpoint::{Checkpoint, NamedFile};
-    pub use crate::train::estimate::Estimate;
+    pub use crate::train::estimate::{Estimate, held_bytes, passing_bytes};
     pub use crate::train::prepare::base;
     pub use crate::train::run::{About, OTHER_RUN, Origin};
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use temper_engine::configuration::AdapterKind;
-use temper_engine::running::Estimate;
+use temper_engine::models::Hold;
+use temper_engine::running::{Estimate, held_bytes, passing_bytes};
 use temper_engine::{Config, Device, Error, ModelFiles, Result};
 
 /// `memory` of `summary.json`. The first part is reckoned from the run's shape, the second measured.
@@ -101,8 +102,9 @@ pub fn check(what: &str, needed: u64, advice: &str) -> Result<()> {
 /// # Errors
 /// As [`check`].
 pub fn check_model(files: &ModelFiles, device: &Device, more: u64) -> Result<()> {
-    let weights = if device.is_cpu() { files.architecture.parameter_count().saturating_mul(4) } else { 0 };
-    let needed = weights.saturating_add(passing(files)).saturating_add(more);
+    let (arch, source) = (&files.architecture, files.weights.as_deref());
+    let weights = if device.is_cpu() { held_bytes(arch, source, Hold::Auto) } else { 0 };
+    let needed = weights.saturating_add(passing_bytes(arch, source)).saturating_add(more);
     check(&described("the model", files), needed, "take a smaller one")
 }
 
@@ -111,7 +113,7 @@ pub fn check_model(files: &ModelFiles, device: &Device, more: u64) -> Result<()>
 /// # Errors
 /// As [`check`].
 pub fn check_run(config: &Config, files: &ModelFiles, device: &Device, tokens: usize) -> Result<()> {
-    let mut needed = passing(files);
+    let mut needed = passing_bytes(&files.architecture, files.weights.as_deref());
     if device.is_cpu() {
         // A rank above the width of a layer is refused where the layer is known.
         let mut config = config.clone();
@@ -123,15 +125,6 @@ pub fn check_run(config: &Config, files: &ModelFiles, device: &Device, tokens: u
     let advice = "a smaller model, an adapter in place of all weights, or a lower run.batch_tokens and data.cutoff_length \
                   need less";
     check(&what, needed, advice)
-}
-
-/// What loading holds for a moment beside the model: its largest tensor as the file has it, or, on the way to a GPU, in
-/// f32 as well; of random weights, in three forms.
-fn passing(files: &ModelFiles) -> u64 {
-    let elements = |shape: &[usize]| shape.iter().fold(4_u64, |product, &n| product.saturating_mul(n as u64));
-    let specs = files.architecture.tensor_specs();
-    let largest = specs.iter().map(|spec| elements(&spec.shape)).max().unwrap_or(0);
-    largest.saturating_mul(if files.weights.is_some() { 2 } else { 3 })
 }
 
 fn described(what: &str, files: &ModelFiles) -> String {

@@ -11,7 +11,7 @@ use crate::model::layout::TensorSpec;
 use crate::model::load::Hold;
 use crate::model::settings::AdapterKind;
 use crate::train::session::Recompute;
-use crate::weights::WeightSource;
+use crate::weights::{WeightFormat, WeightSource};
 
 /// What learners need, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -38,13 +38,9 @@ impl Estimate {
         let per_block = |of: &dyn Fn(&(String, usize, usize)) -> u64| {
             modules.iter().fold(0_u64, |sum, module| sum.saturating_add(of(module))).saturating_mul(layers)
         };
-        let matrices = sum_of_matrices(arch, &|spec| Some(elements(spec))).unwrap_or(u64::MAX);
-        let vectors = f32s(parameters.saturating_sub(matrices));
-        let base = match config.run.storage {
-            Hold::F32 => f32s(parameters),
-            _ if config.adapter.kind == AdapterKind::None => f32s(parameters),
-            Hold::F16 => matrices.saturating_mul(2).saturating_add(vectors),
-            Hold::Auto => stored(arch, weights).unwrap_or(f32s(matrices)).saturating_add(vectors),
+        let base = match config.adapter.kind {
+            AdapterKind::None => f32s(parameters),
+            AdapterKind::Lora => held_bytes(arch, weights, config.run.storage),
         };
         let trained = match config.adapter.kind {
             AdapterKind::None => parameters,
@@ -87,10 +83,35 @@ fn f32s(count: u64) -> u64 {
     count.saturating_mul(4)
 }
 
-/// Bytes of the matrices as their file stores them; every block as the first.
-fn stored(arch: &Architecture, weights: Option<&dyn WeightSource>) -> Option<u64> {
-    let weights = weights?;
-    sum_of_matrices(arch, &|spec| Some(weights.format(&spec.name)?.bytes_for_shape(&spec.shape)? as u64))
+/// Bytes of a frozen model as it is held; every block as the first. Saturates where the numbers of an untrusted file are
+/// absurd.
+pub fn held_bytes(arch: &Architecture, weights: Option<&dyn WeightSource>, hold: Hold) -> u64 {
+    let matrices = sum_of_matrices(arch, &|spec| Some(elements(spec))).unwrap_or(u64::MAX);
+    let vectors = f32s(arch.parameter_count().saturating_sub(matrices));
+    let held = match hold {
+        Hold::F32 => None,
+        Hold::F16 => Some(matrices.saturating_mul(2)),
+        Hold::Auto => sum_of_matrices(arch, &|spec| stored_bytes(weights?, spec)),
+    };
+    held.unwrap_or(f32s(matrices)).saturating_add(vectors)
+}
+
+/// What loading holds for a moment beside the model, at most: its largest tensor as the file has it, and on the way to
+/// another form in f32 too; of random weights, in three forms. Saturates as [`held_bytes`].
+pub fn passing_bytes(arch: &Architecture, weights: Option<&dyn WeightSource>) -> u64 {
+    let outside = [arch.embedding()].into_iter().chain(arch.head());
+    let of = |spec: &TensorSpec| match weights {
+        None => f32s(elements(spec)).saturating_mul(3),
+        Some(weights) => match weights.format(&spec.name) {
+            Some(WeightFormat::F32) | None => f32s(elements(spec)).saturating_mul(2),
+            Some(_) => stored_bytes(weights, spec).unwrap_or(u64::MAX).saturating_mul(2),
+        },
+    };
+    outside.chain(arch.block(0).tensors()).map(|spec| of(&spec)).max().unwrap_or(0)
+}
+
+fn stored_bytes(weights: &dyn WeightSource, spec: &TensorSpec) -> Option<u64> {
+    Some(weights.format(&spec.name)?.bytes_for_shape(&spec.shape)? as u64)
 }
 
 /// Over the vocabulary's matrices and those of the blocks, each as the first block's.
