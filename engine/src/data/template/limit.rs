@@ -13,7 +13,7 @@ use minijinja::{ErrorKind, State};
 use crate::error::Error;
 
 /// Instructions of one rendering. Real templates need about two hundred a message.
-pub(super) const INSTRUCTIONS: u64 = 20_000_000;
+pub(super) const INSTRUCTIONS: u64 = 5_000_000;
 /// Depth of macros and nested blocks.
 pub(super) const RECURSION: usize = 120;
 /// Bytes of one value, as if nothing in it were shared: what it would have as a text, and [`NODE`] for each part.
@@ -21,7 +21,7 @@ pub(super) const VALUE: u64 = 64 << 20;
 /// Bytes of all values that one rendering makes, its output among them.
 const MADE: u64 = 512 << 20;
 /// Bytes of values that one rendering looks at.
-const WORK: u64 = 2 << 30;
+const WORK: u64 = 1 << 30;
 /// Bytes that a number or an entry of a list counts as, which is what one takes in memory.
 pub(super) const NODE: u64 = 24;
 /// Lists and mappings inside each other.
