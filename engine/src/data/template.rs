@@ -17,6 +17,18 @@
 
 #[cfg(not(target_family = "wasm"))]
 mod contain;
+/// A page's worker is ended from outside.
+#[cfg(target_family = "wasm")]
+mod contain {
+    #[derive(Debug, Default)]
+    pub(super) struct Apart;
+
+    impl Apart {
+        pub(super) fn run<T>(&self, job: impl FnOnce() -> crate::Result<T>) -> crate::Result<T> {
+            job()
+        }
+    }
+}
 mod filters;
 mod guard;
 mod limit;
@@ -26,7 +38,6 @@ mod source;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use minijinja::machinery::{Vm, make_string_output};
 use minijinja::value::{Kwargs, Value as Jinja, ValueKind};
@@ -73,8 +84,7 @@ struct Inner {
     source: String,
     bos: Option<String>,
     eos: Option<String>,
-    /// A rendering missed its deadline and may still be running.
-    late: AtomicBool,
+    apart: contain::Apart,
 }
 
 impl ChatTemplate {
@@ -88,7 +98,7 @@ impl ChatTemplate {
             source: source::prepare(source)?,
             bos: bos.map(str::to_owned),
             eos: eos.map(str::to_owned),
-            late: AtomicBool::new(false),
+            apart: contain::Apart::default(),
         };
         let template = Self { inner: Arc::new(inner) };
         template.apart(|_| Ok(()))?;
@@ -125,23 +135,10 @@ impl ChatTemplate {
     /// the whole of a conversation is rendered at once, so this costs little (a tenth of a millisecond).
     fn apart<T: Send + 'static>(&self, use_it: impl FnOnce(&Compiled) -> Result<T> + Send + 'static) -> Result<T> {
         let inner = Arc::clone(&self.inner);
-        let job = move || {
+        self.inner.apart.run(move || {
             let program = guard::compile(NAME, &inner.source).map_err(problem)?;
             use_it(&Compiled { inner: &inner, program })
-        };
-        #[cfg(target_family = "wasm")]
-        return job();
-        #[cfg(not(target_family = "wasm"))]
-        {
-            if self.inner.late.load(Ordering::Relaxed) {
-                return Err(Error::Template { problem: format!("an earlier conversation took too long; {ADVICE}") });
-            }
-            let result = contain::contained(job);
-            if result.as_ref().is_err_and(contain::was_late) {
-                self.inner.late.store(true, Ordering::Relaxed);
-            }
-            result
-        }
+        })
     }
 }
 
