@@ -21,6 +21,18 @@
 
 #[cfg(not(target_family = "wasm"))]
 mod contain;
+/// A page's worker is ended from outside.
+#[cfg(target_family = "wasm")]
+mod contain {
+    #[derive(Debug, Default)]
+    pub(super) struct Apart;
+
+    impl Apart {
+        pub(super) fn run<T>(&self, job: impl FnOnce() -> crate::Result<T>) -> crate::Result<T> {
+            job()
+        }
+    }
+}
 mod filters;
 mod guard;
 mod limit;
@@ -30,7 +42,6 @@ mod slice;
 mod source;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use minijinja::machinery::{Vm, make_string_output};
@@ -80,8 +91,7 @@ struct Inner {
     marked: Option<String>,
     bos: Option<String>,
     eos: Option<String>,
-    /// A rendering missed its deadline and may still be running.
-    late: AtomicBool,
+    apart: contain::Apart,
 }
 
 impl ChatTemplate {
@@ -97,7 +107,7 @@ impl ChatTemplate {
             source,
             bos: bos.map(str::to_owned),
             eos: eos.map(str::to_owned),
-            late: AtomicBool::new(false),
+            apart: contain::Apart::default(),
         };
         let template = Self { inner: Arc::new(inner) };
         template.apart(|_| Ok(()))?;
@@ -145,23 +155,10 @@ impl ChatTemplate {
     /// costs a tenth of a millisecond, and most conversations need it once.
     fn apart<T: Send + 'static>(&self, use_it: impl FnOnce(&Compiled) -> Result<T> + Send + 'static) -> Result<T> {
         let inner = Arc::clone(&self.inner);
-        let job = move || {
+        self.inner.apart.run(move || {
             let program = guard::compile(NAME, &inner.source).map_err(problem)?;
             use_it(&Compiled { inner: &inner, program })
-        };
-        #[cfg(target_family = "wasm")]
-        return job();
-        #[cfg(not(target_family = "wasm"))]
-        {
-            if self.inner.late.load(Ordering::Relaxed) {
-                return Err(Error::Template { problem: format!("an earlier conversation took too long; {ADVICE}") });
-            }
-            let result = contain::contained(job);
-            if result.as_ref().is_err_and(contain::was_late) {
-                self.inner.late.store(true, Ordering::Relaxed);
-            }
-            result
-        }
+        })
     }
 }
 
@@ -525,7 +522,7 @@ mod tests {
         let Inner { environment, source, bos, eos, .. } = template.inner.as_ref();
         let (environment, source, bos, eos) = (environment.clone(), source.clone(), bos.clone(), eos.clone());
         ChatTemplate {
-            inner: Arc::new(Inner { environment, source, marked: None, bos, eos, late: AtomicBool::new(false) }),
+            inner: Arc::new(Inner { environment, source, marked: None, bos, eos, apart: contain::Apart::default() }),
         }
     }
 

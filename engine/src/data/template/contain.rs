@@ -4,10 +4,12 @@
 //! A thread cannot be ended from outside. One that is late goes on until the program ends, so a template that was late
 //! once is not tried again.
 
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::limit::{ADVICE, Limit, exceeded};
+use super::limit::{ADVICE, Limit};
 use crate::error::{Error, Result};
 
 /// Bytes of stack. They are only reserved.
@@ -15,42 +17,57 @@ const STACK: usize = 64 << 20;
 /// For one conversation. A real one takes a thousandth of a second.
 const SECONDS: u64 = 20;
 
-/// What `render` gives.
-///
-/// # Errors
-/// Its own, and [`Error::Template`] where it panics or takes longer than [`SECONDS`].
-pub(super) fn contained<T: Send + 'static>(render: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    within(Duration::from_secs(SECONDS), render)
+/// Where a template is rendered.
+#[derive(Debug, Default)]
+pub(super) struct Apart {
+    /// A rendering missed its deadline and may still be going on.
+    late: AtomicBool,
 }
 
-fn within<T: Send + 'static>(time: Duration, render: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let (sender, receiver) = mpsc::channel();
-    let thread = std::thread::Builder::new().name("chat template".into()).stack_size(STACK).spawn(move || {
-        // Who asked may be gone.
-        let _ = sender.send(render());
-    });
-    let thread = thread.map_err(|error| Error::Template { problem: format!("no thread to render on: {error}") })?;
-    match receiver.recv_timeout(time) {
-        Ok(result) => result,
-        Err(mpsc::RecvTimeoutError::Timeout) => {
-            Err(exceeded(Limit::Seconds, time.as_secs() as usize, time.as_secs() as usize))
+impl Apart {
+    /// What `job` gives.
+    ///
+    /// # Errors
+    /// Its own, and [`Error::Template`] where it panics, or takes longer than [`SECONDS`], or one before it did.
+    pub(super) fn run<T: Send + 'static>(&self, job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        self.within(Duration::from_secs(SECONDS), job)
+    }
+
+    fn within<T: Send + 'static>(&self, time: Duration, job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        if self.late.load(Ordering::Relaxed) {
+            return Err(Error::Template { problem: format!("an earlier conversation took too long; {ADVICE}") });
         }
-        Err(mpsc::RecvTimeoutError::Disconnected) => {
-            let cause = match thread.join() {
-                Err(panic) => panic.downcast::<String>().map_or_else(
-                    |other| other.downcast_ref::<&str>().map_or("no words", |words| words).to_owned(),
-                    |words| *words,
-                ),
-                Ok(()) => "no answer".into(),
-            };
-            Err(Error::Template { problem: format!("the template engine failed on it ({cause}); {ADVICE}") })
+        let (sender, receiver) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("chat template".into()).stack_size(STACK).spawn(move || {
+            // Who asked may be gone.
+            let _ = sender.send(job());
+        });
+        let thread = thread.map_err(|error| Error::Template { problem: format!("no thread to render on: {error}") })?;
+        match receiver.recv_timeout(time) {
+            Ok(result) => result,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                self.late.store(true, Ordering::Relaxed);
+                Err(Error::Template {
+                    problem: format!("it exceeds the limit of {SECONDS} {}; {ADVICE}", Limit::Seconds),
+                })
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                let cause = match thread.join() {
+                    Err(panic) => words(panic),
+                    Ok(()) => "no answer".into(),
+                };
+                Err(Error::Template { problem: format!("the template engine failed on it ({cause}); {ADVICE}") })
+            }
         }
     }
 }
 
-/// Whether an error is that of a deadline.
-pub(super) fn was_late(error: &Error) -> bool {
-    matches!(error, Error::Template { problem } if problem.contains(&Limit::Seconds.to_string()))
+/// What a panic said.
+fn words(panic: Box<dyn Any + Send>) -> String {
+    match panic.downcast::<String>() {
+        Ok(words) => *words,
+        Err(other) => other.downcast_ref::<&str>().map_or("no words", |words| words).to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -59,13 +76,17 @@ mod tests {
 
     #[test]
     fn what_is_late_or_panics_is_an_error() {
-        let late = within(Duration::from_millis(50), || -> Result<()> {
+        let apart = Apart::default();
+        assert_eq!(apart.run(|| Ok(3)).unwrap(), 3);
+        let panicked = apart.run(|| -> Result<()> { panic!("on purpose") }).unwrap_err();
+        assert!(panicked.to_string().contains("on purpose"), "{panicked}");
+        let late = apart.within(Duration::from_millis(50), || -> Result<()> {
             std::thread::sleep(Duration::from_secs(5));
             Ok(())
         });
-        assert!(was_late(&late.unwrap_err()));
-        let panicked = contained(|| -> Result<()> { panic!("on purpose") }).unwrap_err();
-        assert!(panicked.to_string().contains("on purpose"), "{panicked}");
-        assert_eq!(contained(|| Ok(3)).unwrap(), 3);
+        let late = late.unwrap_err().to_string();
+        assert!(late.contains("seconds for one conversation") && late.contains("data.template"), "{late}");
+        let after = apart.run(|| Ok(3)).unwrap_err().to_string();
+        assert!(after.contains("an earlier conversation took too long"), "threads do not pile up: {after}");
     }
 }

@@ -97,7 +97,7 @@ fn guarded<'a>(code: &Instructions<'a>) -> Result<Instructions<'a>> {
             I::PushLoop(_) => vec![apply(names::LOOP, 1), same()],
             I::BuildMacro(..) => vec![I::LoadConst(1.into()), apply(names::MACRO, 1), I::DiscardTop, same()],
             I::ApplyFilter(name, count, _) => called(name, count, apply, names::FILTER)?,
-            I::PerformTest(name, ..) if CHEAP_TESTS.iter().any(|cheap| *cheap == name) => vec![same()],
+            I::PerformTest(name, ..) if CHEAP_TESTS.contains(&name) => vec![same()],
             I::PerformTest(name, count, _) => called(name, count, apply, names::TEST)?,
             I::CallMethod(name, count) => called(name, count, apply, names::METHOD)?,
             I::CallFunction(_, None) | I::CallObject(None) => return Err(unpacked()),
@@ -192,8 +192,11 @@ fn multiply(a: Value, b: Value) -> Result<Value> {
         _ => return Ok(operands(a, b)),
     };
     let Some(times) = times.as_usize() else { return Ok(operands(a, b)) };
-    // An empty list counts too: repeating it is a loop.
-    let bytes = weigh(repeated)?.bytes.max(1);
+    let bytes = match repeated.as_str() {
+        Some(text) => text.len() as u64,
+        // An empty one counts too: repeating it is a loop.
+        None => weigh(repeated)?.bytes,
+    };
     if bytes.checked_mul(times as u64).is_none_or(|bytes| bytes > VALUE) {
         return Err(broken(Limit::Value, VALUE));
     }
