@@ -248,7 +248,7 @@ fn use_model(files: &ModelFiles) {
     if let Some(tokenizer) = &files.tokenizer {
         use_tokenizer(tokenizer);
     }
-    for hold in [Hold::F32, Hold::AsStored] {
+    for hold in [Hold::F32, Hold::Auto] {
         let _ = files.load(&Device::cpu(), hold, false, 0);
     }
 }
