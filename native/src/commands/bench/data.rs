@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::json;
-use temper_engine::reading::{OnError, ReadOptions, RecordFormat, read_set};
+use temper_engine::reading::{OnError, ReadOptions, RecordFormat, Templating, read_set};
 use temper_engine::{Document, Tokenizer};
 
 use crate::cli::BenchDataArgs;
@@ -95,6 +95,7 @@ fn measure(
         on_error: OnError::Stop,
         cutoff_length: args.cutoff,
         last_turn_only: false,
+        template: Templating::Model,
     };
     memory::reset_peak();
     let before = memory::resident_bytes();
