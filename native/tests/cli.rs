@@ -1717,7 +1717,7 @@ fn a_model_that_another_program_shortens_during_a_run_is_an_error_with_its_name_
 
 #[test]
 fn reading_a_data_set_takes_a_few_bytes_of_memory_a_byte() {
-    let ran = line("bench data --mib 2 --turns 200 --repeat 1 --json").ok();
+    let ran = line("bench data --mib 8 --turns 400 --repeat 1 --json").ok();
     let lines: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let variants: Vec<&str> = lines.iter().map(|line| line["variant"].as_str().unwrap()).collect();
     assert_eq!(variants, ["text", "records", "one chat"]);
