@@ -21,7 +21,7 @@ mod contain;
 #[cfg(target_family = "wasm")]
 mod contain {
     #[derive(Debug, Default)]
-    pub(super) struct Apart;
+    pub(super) struct Apart {}
 
     impl Apart {
         pub(super) fn run<T>(&self, job: impl FnOnce() -> crate::Result<T>) -> crate::Result<T> {
