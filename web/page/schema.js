@@ -186,6 +186,26 @@ export default {
             }
           ],
           "default": "all"
+        },
+        {
+          "name": "template",
+          "label": "Template",
+          "help": "Whether conversations are rendered with the model's chat template.",
+          "type": "choice",
+          "allowed": "one of model, none",
+          "choices": [
+            {
+              "name": "model",
+              "label": "model",
+              "help": "The chat template that came with the model, if one did."
+            },
+            {
+              "name": "none",
+              "label": "none",
+              "help": "None: prompt, newline, completion, end."
+            }
+          ],
+          "default": "model"
         }
       ],
       "live": false
@@ -963,6 +983,7 @@ export default {
       "data.packing": true,
       "data.on_error": "skip",
       "data.train_on": "all",
+      "data.template": "model",
       "objective.method": "eaft",
       "objective.gate": "linear",
       "objective.top_k": 20,

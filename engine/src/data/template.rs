@@ -25,7 +25,7 @@ mod contain;
 #[cfg(target_family = "wasm")]
 mod contain {
     #[derive(Debug, Default)]
-    pub(super) struct Apart;
+    pub(super) struct Apart {}
 
     impl Apart {
         pub(super) fn run<T>(&self, job: impl FnOnce() -> crate::Result<T>) -> crate::Result<T> {
@@ -632,6 +632,7 @@ mod tests {
             ("{%}", "line 1"),
             ("{{ raise_exception('no system role') }}", "no system role"),
             ("{{ a.b.c }}", "undefined"),
+            ("{{ 1 is divisibleby(0) }}", "divisibleby zero"),
             ("{% include 'other' %}", "other"),
         ];
         for (source, expected) in cases {
@@ -743,6 +744,7 @@ mod tests {
             ("{% for i in [1, [2, 3]] recursive %}{{ loop(i) if i is sequence else i }},{% endfor %}", "1,2,3,,"),
             ("{% for a, b in {'x': 1}.items() if b %}{{ a }}{{ b }}{% else %}none{% endfor %}", "x1"),
             ("{{ 'x' if 'a' in 'abc' and 3 not in [1, 2] else 'y' }} {{ '%5.1f' | format(2) }}", "x   2.0"),
+            ("{{ 4 is divisibleby(2) }} {{ 5 is divisibleby 2 }}", "True False"),
             ("{% filter upper %}a{% endfilter %}{% set x | trim %} b {% endset %}{{ x }}", "Ab"),
         ] {
             assert_eq!(outcome(source), expected, "{source}");

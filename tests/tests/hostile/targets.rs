@@ -225,7 +225,7 @@ impl Target {
                     let _ = std::panic::catch_unwind(|| panic!("and hidden"));
                 }
                 5 => loop {
-                    std::thread::sleep(std::time::Duration::from_secs(1));
+                    std::hint::spin_loop();
                 },
                 7 => {
                     std::hint::black_box(vec![1_u8; 3 << 30]);

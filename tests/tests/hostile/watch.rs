@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use super::mutate;
 use super::targets::Target;
 
-/// Seconds that one input may take.
-const HANG: u64 = 5;
+/// Seconds of the processor that one input may take.
+const HANG: f64 = 5.0;
+/// Seconds by the clock: other programs may be running, and what waits forever takes none of the processor.
+const WAIT: f64 = 30.0;
 /// Bytes of writable memory of a child; beyond what inputs may use, what the program itself needs.
 const MEMORY: u64 = (1 << 30) + (256 << 20);
 /// Findings of one target after which it is given up.
@@ -43,12 +45,10 @@ impl Wish {
     }
 }
 
-/// The number of the input that a child works on, and what its panic said; shared through a file.
+/// The number of the input that a child works on, shared through a file.
 struct Board(File);
 
 impl Board {
-    const PANIC: u64 = 8;
-
     fn at(path: &PathBuf) -> Self {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
         Self(file.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
@@ -77,7 +77,6 @@ pub fn campaign(target: Target, seed: u64, seconds: f64, inputs: Option<u64>) ->
     let mut next = 0;
     while next < last && !over() && findings.len() < ENOUGH {
         board.begin(next);
-        board.0.set_len(Board::PANIC).expect("the board can be cut");
         let log = File::create(folder.path().join("log")).expect("a log");
         let mut child = Command::new(std::env::current_exe().expect("this program"))
             .args(["child", "--exact", "--ignored", "--nocapture", "--test-threads", "1"])
@@ -88,18 +87,19 @@ pub fn campaign(target: Target, seed: u64, seconds: f64, inputs: Option<u64>) ->
             .stderr(log)
             .spawn()
             .expect("the child starts");
-        let (mut seen, mut since) = (u64::MAX, Instant::now());
+        let (mut seen, mut since, mut used) = (u64::MAX, Instant::now(), 0.0);
+        let mut late = false;
         let end = loop {
             std::thread::sleep(Duration::from_millis(20));
             if let Some(status) = child.try_wait().expect("the child can be asked") {
                 break Some(status);
             }
-            let now = board.number();
+            let (now, processor) = (board.number(), processor_seconds(child.id()));
             if now != seen {
-                (seen, since) = (now, Instant::now());
+                (seen, since, used) = (now, Instant::now(), processor);
             }
-            // A child takes a second to start.
-            if over() || since.elapsed() > Duration::from_secs(HANG + u64::from(now == next)) {
+            late = processor - used > HANG || since.elapsed().as_secs_f64() > WAIT;
+            if over() || late {
                 child.kill().expect("the child can be ended");
                 child.wait().expect("the child ends");
                 break None;
@@ -109,7 +109,7 @@ pub fn campaign(target: Target, seed: u64, seconds: f64, inputs: Option<u64>) ->
         let log = std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
         let why = match end {
             Some(status) if status.success() => break,
-            None if over() && since.elapsed() <= Duration::from_secs(HANG) => {
+            None if !late => {
                 next = number;
                 break;
             }
@@ -132,6 +132,14 @@ pub fn campaign(target: Target, seed: u64, seconds: f64, inputs: Option<u64>) ->
         println!("    {finding}");
     }
     findings
+}
+
+/// What a process has used of the processor so far; by the clock alone where the system does not tell.
+fn processor_seconds(process: u32) -> f64 {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{process}/stat")) else { return 0.0 };
+    // Behind the name, which may hold blanks: the 12th and 13th field, in hundredths of a second.
+    let fields = status.rsplit_once(')').map_or("", |(_, fields)| fields);
+    fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 /// Writes an input's files into the target folder.

@@ -36,6 +36,12 @@ pub(super) fn install(environment: &mut Environment) {
         make(state, text.len() as u64)?;
         Ok::<_, minijinja::Error>(text)
     });
+    // minijinja's own divides by zero.
+    environment.add_test("divisibleby", |value: Value, by: Value| match (i128::try_from(value), i128::try_from(by)) {
+        (_, Ok(0)) => Err(refused("divisibleby zero")),
+        (Ok(value), Ok(by)) => Ok(value.checked_rem(by).unwrap_or(0) == 0),
+        _ => Ok(false),
+    });
     // What Jinja in Python does not have, no model's template needs: lazy lists in lazy lists, and pictures of everything.
     for name in ["chain", "zip", "pprint"] {
         environment.remove_filter(name);
