@@ -731,7 +731,8 @@ mod tests {
 
     #[test]
     fn what_minijinja_gets_wrong_is_pythons_here() {
-        let lazy = again("[[1]]", "n.x | map('reverse')");
+        // Lists that are computed lazily would lie in each other.
+        let lazy = again("[[1]]", "n.x | map('reverse')").replace("90000", "5000");
         for (source, expected) in [
             (lazy.as_str(), "1"),
             ("{{ 'a'.count('') }} {{ 'aXbXc'.count('X') }} {{ [1, 2, 1].count(1) }}", "2 2 2"),

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 
 /// Bytes of stack. They are only reserved.
 const STACK: usize = 64 << 20;
-/// For one conversation. A real one takes a thousandth of a second.
-const SECONDS: u64 = 20;
+/// For one conversation, by the clock: a real one takes a thousandth of a second, and a machine may be busy elsewhere.
+const SECONDS: u64 = 60;
 
 /// Where a template is rendered.
 #[derive(Debug, Default)]
