@@ -922,8 +922,13 @@ export default {
           "label": "Storage",
           "help": "How weights that are not trained lie in device memory.",
           "type": "choice",
-          "allowed": "one of f32, f16, as-is",
+          "allowed": "one of auto, f32, f16",
           "choices": [
+            {
+              "name": "auto",
+              "label": "auto",
+              "help": "Frozen matrices as the file has them, until they are used; single precision where all weights are trained."
+            },
             {
               "name": "f32",
               "label": "f32",
@@ -932,15 +937,10 @@ export default {
             {
               "name": "f16",
               "label": "f16",
-              "help": "Frozen block matrices in half precision, on any device; products are in single precision."
-            },
-            {
-              "name": "as-is",
-              "label": "as-is",
-              "help": "Frozen block matrices as the file has them: quantised blocks stay quantised until they are used."
+              "help": "Frozen matrices in half precision; products are in single precision."
             }
           ],
-          "default": "f32"
+          "default": "auto"
         },
         {
           "name": "recompute",
@@ -1023,7 +1023,7 @@ export default {
       "run.eval_every": 10,
       "run.baseline": null,
       "run.device": "auto",
-      "run.storage": "f32",
+      "run.storage": "auto",
       "run.recompute": "auto"
     },
     "methods": [
