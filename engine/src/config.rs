@@ -67,8 +67,16 @@ const LIVE: [&str; 2] = [ObjectiveSection::SECTION, OptimSection::SECTION];
 
 /// What may be changed when a run is resumed: nothing that the steps already made would have depended on. The number of
 /// steps only grows, and the schedule is spread over the new one from there on.
-pub const CHANGEABLE: [&str; 7] =
-    ["run.steps", "run.epochs", "run.log_every", "run.save_every", "run.keep", "run.eval_every", "run.device"];
+pub const CHANGEABLE: [&str; 8] = [
+    "run.steps",
+    "run.epochs",
+    "run.log_every",
+    "run.save_every",
+    "run.keep",
+    "run.eval_every",
+    "run.device",
+    "run.device_memory",
+];
 
 /// Defaults of the page where they differ: it brings its own model and data, counts what it cannot use, trains all weights
 /// of a small model for a few steps that one can watch, and has no files to save to.

@@ -21,7 +21,7 @@ pub fn tiny(name: &str, device: &Device, full: bool) -> Model {
 /// Loads a Hugging Face folder.
 pub fn from_folder(folder: &dyn Folder, device: &Device, full: bool) -> Model {
     let opened = open::open_folder(folder).expect("the golden folder opens");
-    load::load(&opened.architecture, opened.weights.as_ref(), device, Hold::F32, full).expect("the model loads")
+    load::load(&opened.architecture, &opened.weights, device, Hold::F32, u64::MAX, full).expect("the model loads")
 }
 
 /// Puts the golden adapter of `tiny/<name>` on a model.

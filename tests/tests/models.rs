@@ -88,9 +88,10 @@ fn bf16_shards_give_the_logits_of_transformers() {
         let hold = temper_engine::models::Hold::Auto;
         let mut packed = temper_engine::inside::model::load::load(
             &opened.architecture,
-            opened.weights.as_ref(),
+            &opened.weights,
             &device,
             hold,
+            u64::MAX,
             false,
         )
         .unwrap();
@@ -99,9 +100,10 @@ fn bf16_shards_give_the_logits_of_transformers() {
         let hold = temper_engine::models::Hold::F16;
         let mut half = temper_engine::inside::model::load::load(
             &opened.architecture,
-            opened.weights.as_ref(),
+            &opened.weights,
             &device,
             hold,
+            u64::MAX,
             false,
         )
         .unwrap();

@@ -7,12 +7,15 @@ use std::sync::Arc;
 
 use temper_conformance::{devices, models};
 use temper_engine::events::{Phase, StepMetrics, StepRows};
-use temper_engine::host::{Clock, MemoryFolder};
+use temper_engine::host::{Bytes, Clock, MemoryFolder};
 use temper_engine::inside::train::prepare;
+use temper_engine::models::Architecture;
+use temper_engine::models::fabricated::{FORMATS, Shape, fabricate};
 use temper_engine::reading::Loader;
-use temper_engine::running::{About, Checkpoint, Digest, NamedFile};
+use temper_engine::running::{About, Checkpoint, Digest, Estimate, NamedFile};
 use temper_engine::{
-    Checkpoints, Config, Device, Document, Error, Event, Host, Learner, Objective, Run, Sets, perplexity, wait,
+    Checkpoints, Config, Device, Document, Error, Event, Host, Learner, ModelFiles, Objective, Run, Sets, perplexity,
+    wait,
 };
 
 /// A face that shows rows, and keeps checkpoints where there is a place for them. Time does not matter here.
@@ -703,4 +706,70 @@ fn a_landscape_takes_its_documents_for_the_sequences_of_its_batch() {
     assert!((sum(median) - sum(whole)).abs() > 1e-3, "the two definitions have to differ here");
     assert!((found - sum(median)).abs() <= 1e-4, "{found} and not {}", sum(median));
     assert_eq!(objective.method().to_string(), "talr");
+}
+
+/// A file that counts what is read of it.
+struct Counted {
+    bytes: Vec<u8>,
+    read: std::sync::atomic::AtomicU64,
+}
+
+impl Bytes for Counted {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        self.read.fetch_add(out.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        self.bytes.read(offset, out)
+    }
+}
+
+#[test]
+fn a_run_under_a_memory_budget_reads_blocks_from_the_file_and_is_the_same_to_the_bit() {
+    let whole = Shape::named("qwen3-0.6b").unwrap().architecture(Some(3));
+    let arch = Architecture { vocab: 300, hidden: 256, heads: 2, kv_heads: 1, intermediate: 320, ..whole };
+    let format = FORMATS.into_iter().find(|format| format.name() == "Q4_0").unwrap();
+    let mut bytes = Vec::new();
+    fabricate(&mut bytes, &arch, format, 1).unwrap();
+    for device in devices::all() {
+        let run = |set: &[(&str, &str)]| {
+            let file = Arc::new(Counted { bytes: bytes.clone(), read: 0.into() });
+            let files = ModelFiles::open_gguf(file.clone(), "model.gguf")?;
+            let config = config(&[&[("adapter.kind", "lora"), ("run.steps", "3")], set].concat());
+            let base = prepare::base(&config, &files, &device)?;
+            let learner = Learner::new(config.clone(), &config.objective()?, base)?;
+            let mut run = Run::new(vec![learner], documents(), Arc::default(), About::default())?;
+            let laps: Vec<f64> = (0..3).map(|_| lap(&mut run).metrics[0].loss).collect();
+            Ok::<_, Error>((laps, file.read.load(std::sync::atomic::Ordering::Relaxed)))
+        };
+        let (want, read) = run(&[]).unwrap();
+        let size = bytes.len() as u64;
+        assert!(read < 2 * size, "{read} of {size} bytes on {}", device.name());
+        // The devices differ in how they fetch, not in what is left in the file.
+        let both = if device.is_cpu() { &["never", "always"][..] } else { &["always"] };
+        for &recompute in both {
+            let always = [("run.recompute", recompute)];
+            let (resident, _) = run(&always).unwrap();
+            assert_eq!(resident, want, "{recompute} on {}", device.name());
+            let files = ModelFiles::open_gguf(Arc::new(bytes.clone()), "model.gguf").unwrap();
+            let lora = config(&[&[("adapter.kind", "lora")], &always[..]].concat());
+            let all = Estimate::new(&lora, &arch, files.weights.as_deref(), 1).total();
+            // Room for all blocks (746 kB) but the last matrix, and for none of them.
+            let budgets = [(all - 600_000, 3 * size), (all - 1, read + 1)];
+            for &(budget, least) in &budgets[..both.len()] {
+                let budget = budget.to_string();
+                let (found, read) = run(&[("run.device_memory", &budget), always[0]]).unwrap();
+                assert_eq!(found, want, "{budget}, {recompute} on {}", device.name());
+                // Each of three steps reads what is left in the file at least once forwards and once backwards.
+                assert!(read >= least, "{budget}: {read} of {size} bytes on {}", device.name());
+            }
+        }
+        let (_, roomy) = run(&[("run.device_memory", "1GiB")]).unwrap();
+        assert_eq!(roomy, read, "nothing is read twice where all fits");
+        let Err(Error::Config { problems }) = run(&[("run.device_memory", "100KiB")]) else {
+            panic!("it does not fit")
+        };
+        assert!(problems[0].contains("device_memory: 1 MiB are less than the "), "{problems:?}");
+    }
 }

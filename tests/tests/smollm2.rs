@@ -27,7 +27,7 @@ fn open<T: Fn()>(test: T) -> Option<(Opened, Arc<GgufModel>)> {
 }
 
 fn model(opened: &Opened, device: &Device, hold: Hold) -> Model {
-    load::load(&opened.architecture, opened.weights.as_ref(), device, hold, false).expect("the model loads")
+    load::load(&opened.architecture, &opened.weights, device, hold, u64::MAX, false).expect("the model loads")
 }
 
 fn tokens(values: &[i64]) -> Vec<u32> {

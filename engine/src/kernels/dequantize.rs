@@ -1,4 +1,4 @@
-//! Frozen matrices as their file stores them, and their rows in f32.
+//! Frozen matrices as their file stores them, in memory or still in the file, and their rows in f32.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::tensor::{empty_gpu, flat, from_cube, from_vec, gpu_of};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
-use crate::weights::{RawTensor, WeightFormat};
+use crate::weights::{RawTensor, WeightFormat, WeightSource};
 
 /// A frozen matrix `[rows, columns]` of 16-bit floats or quantised blocks: one or several tensors of a file, one below the
 /// other. It is expanded to f32 where it is used and never kept so. A clone shares its memory.
@@ -34,12 +34,21 @@ pub enum Rows {
     ByIndex,
 }
 
+#[derive(Clone)]
 struct Part {
     format: WeightFormat,
     rows: usize,
-    host: Option<Vec<u8>>,
-    /// Little-endian words, the last one padded.
-    device: Option<CubeTensor>,
+    place: Place,
+}
+
+/// Where bytes lie.
+#[derive(Clone)]
+enum Place {
+    Host(Arc<Vec<u8>>),
+    /// As little-endian words, the last one padded; in host memory too where rows are asked for by index.
+    Device(CubeTensor, Option<Arc<Vec<u8>>>),
+    /// In the file, as the tensor of this name: read each time it is used.
+    Source(Arc<dyn WeightSource>, String),
 }
 
 impl Part {
@@ -49,7 +58,10 @@ impl Part {
     }
 
     fn host(&self) -> &[u8] {
-        self.host.as_deref().expect("weights that are only on a device used on the host")
+        match &self.place {
+            Place::Host(bytes) | Place::Device(_, Some(bytes)) => bytes,
+            _ => panic!("weights that are not in host memory used there"),
+        }
     }
 }
 
@@ -61,12 +73,53 @@ impl Packed {
     pub fn new(device: &Device, raws: Vec<RawTensor>, columns: usize, rows: Rows) -> Self {
         let part = |raw: RawTensor| {
             let count = raw.elements() / columns;
-            let uploaded = (!device.is_cpu()).then(|| upload(device, &raw.bytes));
-            let host = (device.is_cpu() || rows == Rows::ByIndex).then_some(raw.bytes);
-            Part { format: raw.format, rows: count, host, device: uploaded }
+            let place = match device.is_cpu() {
+                true => Place::Host(Arc::new(raw.bytes)),
+                false => {
+                    let words = upload(device, &raw.bytes);
+                    Place::Device(words, (rows == Rows::ByIndex).then(|| Arc::new(raw.bytes)))
+                }
+            };
+            Part { format: raw.format, rows: count, place }
         };
-        let parts: Arc<[Part]> = raws.into_iter().map(part).collect();
-        Self { rows: parts.iter().map(|part| part.rows).sum(), parts, columns }
+        Self::of_parts(raws.into_iter().map(part).collect(), columns)
+    }
+
+    /// Matrices of `columns` inputs that stay in their file: each use reads them, and what was read is given back after it.
+    /// `tensors` are their names, rows and formats.
+    pub fn in_file(
+        source: &Arc<dyn WeightSource>,
+        tensors: Vec<(String, usize, WeightFormat)>,
+        columns: usize,
+    ) -> Self {
+        let part = |(name, rows, format)| Part { format, rows, place: Place::Source(source.clone(), name) };
+        Self::of_parts(tensors.into_iter().map(part).collect(), columns)
+    }
+
+    fn of_parts(parts: Vec<Part>, columns: usize) -> Self {
+        Self { rows: parts.iter().map(|part| part.rows).sum(), parts: parts.into(), columns }
+    }
+
+    /// The same with all bytes in memory of `device`.
+    ///
+    /// # Errors
+    /// What reading the file gives.
+    pub fn fetched(&self, device: &Device) -> Result<Self> {
+        if !self.parts.iter().any(|part| matches!(part.place, Place::Source(..))) {
+            return Ok(self.clone());
+        }
+        let part = |part: &Part| match &part.place {
+            Place::Source(source, name) => {
+                let bytes = source.read(name)?.bytes;
+                let place = match device.is_cpu() {
+                    true => Place::Host(Arc::new(bytes)),
+                    false => Place::Device(upload(device, &bytes), None),
+                };
+                Ok(Part { place, ..part.clone() })
+            }
+            _ => Ok(part.clone()),
+        };
+        Ok(Self::of_parts(self.parts.iter().map(part).collect::<Result<_>>()?, self.columns))
     }
 
     /// Inputs of the matrix.
@@ -89,15 +142,15 @@ impl Packed {
     /// # Errors
     /// Device errors.
     pub fn dense(&self, device: &Device) -> Result<Tensor<2>> {
-        let columns = self.columns;
+        let (columns, here) = (self.columns, self.fetched(device)?);
         if device.is_cpu() {
             let mut out = vec![0.0; self.rows * columns];
-            self.expand(0..self.rows, 0..columns, &mut out);
+            here.expand(0..self.rows, 0..columns, &mut out);
             return Ok(from_vec(out, [self.rows, columns]));
         }
         let mut tensors = Vec::with_capacity(self.parts.len());
-        for part in self.parts.iter() {
-            let words = part.device.as_ref().expect("weights made for the CPU used on a GPU");
+        for part in here.parts.iter() {
+            let Place::Device(words, _) = &part.place else { panic!("weights made for the CPU used on a GPU") };
             let count = part.rows * columns;
             let out = empty_gpu(words, [part.rows, columns]);
             let kernel = &part.format.kernels().expect("f32 weights are never packed").dequantize;
@@ -113,7 +166,7 @@ impl Packed {
     /// ([`Packed::block_elements`]).
     ///
     /// # Panics
-    /// Where they are not, the rectangle lies outside, or the bytes are on a device alone.
+    /// Where they are not, the rectangle lies outside, or the bytes are not in host memory ([`Packed::fetched`]).
     pub fn expand(&self, rows: Range<usize>, columns: Range<usize>, out: &mut [f32]) {
         let width = columns.len();
         assert!(rows.end <= self.rows && columns.end <= self.columns && out.len() == rows.len() * width);

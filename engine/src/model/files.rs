@@ -91,8 +91,16 @@ impl ModelFiles {
     /// # Errors
     /// What the weights lack; device errors.
     pub fn load(&self, device: &Device, hold: Hold, full: bool, seed: u64) -> Result<Model> {
+        self.load_within(device, hold, u64::MAX, full, seed)
+    }
+
+    /// As [`ModelFiles::load`], with so many bytes of the blocks' matrices in memory; see [`load::load`].
+    ///
+    /// # Errors
+    /// As [`ModelFiles::load`].
+    pub fn load_within(&self, device: &Device, hold: Hold, resident: u64, full: bool, seed: u64) -> Result<Model> {
         match &self.weights {
-            Some(weights) => load::load(&self.architecture, weights.as_ref(), device, hold, full),
+            Some(weights) => load::load(&self.architecture, weights, device, hold, resident, full),
             None => load::random(&self.architecture, seed, device),
         }
     }

@@ -1,5 +1,7 @@
 //! Builds a model on a device from a weight source, one block at a time, or from a seed.
 
+use std::sync::Arc;
+
 use super::Model;
 use super::architecture::Architecture;
 use super::layout::{Kind, LinearSpec, TensorSpec};
@@ -31,12 +33,20 @@ choice! {
 /// Standard deviation of random weights, as the Hugging Face configurations' `initializer_range` default.
 const INITIAL_STD: f64 = 0.02;
 
-/// Loads a model. With `full` every parameter is trained (and held in f32); otherwise none is.
+/// Loads a model. With `full` every parameter is trained (and held in f32); otherwise none is. Of the blocks' matrices that
+/// are held as stored, so many bytes stay in memory; those behind them are read from the file each time they are used.
 ///
 /// # Errors
 /// What the source reports of its tensors; device errors.
-pub fn load(arch: &Architecture, source: &dyn WeightSource, device: &Device, hold: Hold, full: bool) -> Result<Model> {
-    check(source, arch)?;
+pub fn load(
+    arch: &Architecture,
+    source: &Arc<dyn WeightSource>,
+    device: &Device,
+    hold: Hold,
+    resident: u64,
+    full: bool,
+) -> Result<Model> {
+    check(source.as_ref(), arch)?;
     let mut read = described(arch);
     let mut maker = |spec: &TensorSpec, _| {
         let raw = source.read(&spec.name)?;
@@ -44,7 +54,8 @@ pub fn load(arch: &Architecture, source: &dyn WeightSource, device: &Device, hol
         read.add(&raw.bytes);
         Ok(raw)
     };
-    let mut model = build(arch, &mut maker, device, if full { Hold::F32 } else { hold }, full)?;
+    let hold = if full { Hold::F32 } else { hold };
+    let mut model = build(arch, &mut maker, device, hold, Some((source, resident)), full)?;
     model.origin = read.digest();
     Ok(model)
 }
@@ -73,7 +84,7 @@ pub fn random(arch: &Architecture, seed: u64, device: &Device) -> Result<Model> 
         };
         Ok(RawTensor::from_f32(&spec.name, spec.shape.clone(), &values))
     };
-    let mut model = build(arch, &mut maker, device, Hold::F32, true)?;
+    let mut model = build(arch, &mut maker, device, Hold::F32, None, true)?;
     let mut made = described(arch);
     made.add(&seed.to_le_bytes());
     model.origin = made.digest();
@@ -88,8 +99,15 @@ pub(crate) fn name_hash(name: &str) -> u64 {
 /// Where a tensor's elements come from.
 type Maker<'a> = &'a mut dyn FnMut(&TensorSpec, Kind) -> Result<RawTensor>;
 
-fn build(arch: &Architecture, maker: Maker, device: &Device, hold: Hold, full: bool) -> Result<Model> {
-    let mut builder = Builder { maker, device, hold, full };
+fn build(
+    arch: &Architecture,
+    maker: Maker,
+    device: &Device,
+    hold: Hold,
+    source: Option<(&Arc<dyn WeightSource>, u64)>,
+    full: bool,
+) -> Result<Model> {
+    let mut builder = Builder { maker, device, hold, source, full };
     let embedding = builder.vocabulary(&arch.embedding(), Rows::ByIndex)?;
     let head = arch.head().map(|head| builder.vocabulary(&head, Rows::Whole)).transpose()?;
     let blocks = (0..arch.layers)
@@ -103,6 +121,8 @@ struct Builder<'a> {
     maker: Maker<'a>,
     device: &'a Device,
     hold: Hold,
+    /// Where matrices could be left, and how many bytes of them may still be kept in memory.
+    source: Option<(&'a Arc<dyn WeightSource>, u64)>,
     full: bool,
 }
 
@@ -136,6 +156,24 @@ impl Builder<'_> {
         }
     }
 
+    /// Matrices of a block: in memory as long as there is room, else left in their file.
+    fn packed(&mut self, raws: Vec<RawTensor>, columns: usize) -> Packed {
+        let bytes: u64 = raws.iter().map(|raw| raw.bytes.len() as u64).sum();
+        match &mut self.source {
+            // What was converted is not what the file has.
+            Some((source, room)) if self.hold == Hold::Auto && bytes > *room => {
+                *room = 0;
+                let tensors = raws.into_iter().map(|raw| (raw.name, raw.shape[0], raw.format));
+                Packed::in_file(source, tensors.collect(), columns)
+            }
+            Some((_, room)) => {
+                *room = room.saturating_sub(bytes);
+                Packed::new(self.device, raws, columns, Rows::Whole)
+            }
+            None => Packed::new(self.device, raws, columns, Rows::Whole),
+        }
+    }
+
     /// True where matrices stay as they are stored. What one product reads is packed as a whole or not at all.
     fn packs(&self, raws: &[RawTensor]) -> bool {
         self.hold != Hold::F32 && raws.iter().all(|raw| raw.format != WeightFormat::F32)
@@ -152,7 +190,7 @@ impl Builder<'_> {
         let raws: Vec<RawTensor> =
             weights.iter().map(|matrix| self.matrix(matrix, spec.kind)).collect::<Result<_>>()?;
         let weight = if self.packs(&raws) {
-            Weight::Packed(Packed::new(self.device, raws, spec.inputs, Rows::Whole), parts(&weights))
+            Weight::Packed(self.packed(raws, spec.inputs), parts(&weights))
         } else {
             // Each straight into its rows of the whole.
             let mut values = vec![0.0; spec.rows() * spec.inputs];

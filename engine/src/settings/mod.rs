@@ -4,11 +4,13 @@
 //! of help. From that declaration come the struct, its reader, its checks, the comments of a written file and the
 //! description for other programs. What crosses keys or sections is the business of whoever puts the sections together.
 
+mod bytes;
 mod key;
 mod reader;
 mod section;
 mod spelling;
 
+pub use bytes::ByteSize;
 pub(crate) use key::choice;
 pub use key::{Choice, Key, Kind, Named, Range, Setting, Used};
 pub use reader::{Origin, Reader};

@@ -110,6 +110,36 @@ pub fn passing_bytes(arch: &Architecture, weights: Option<&dyn WeightSource>) ->
     outside.chain(arch.block(0).tensors()).map(|spec| of(&spec)).max().unwrap_or(0)
 }
 
+/// The blocks' frozen matrices that can stay in their file, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Blocks {
+    /// All of them, every block as the first.
+    pub all: u64,
+    /// The largest that one product reads.
+    pub largest: u64,
+}
+
+impl Blocks {
+    /// Of a model that is held as stored; none otherwise, and none that is stored in f32.
+    pub fn left_in_their_file(arch: &Architecture, weights: Option<&dyn WeightSource>, hold: Hold) -> Self {
+        let Some(weights) = weights.filter(|_| hold == Hold::Auto) else { return Self::default() };
+        let block = arch.block(0);
+        let fused = block.linears().map(|linear| {
+            let matrices = linear.modules.iter().map(|module| linear.weight(module));
+            matrices.map(|spec| match weights.format(&spec.name) {
+                None | Some(WeightFormat::F32) => None,
+                Some(_) => stored_bytes(weights, &spec),
+            })
+        });
+        let bytes: Vec<u64> =
+            fused.filter_map(|mut matrices| matrices.try_fold(0_u64, |sum, of| sum.checked_add(of?))).collect();
+        Self {
+            all: bytes.iter().fold(0_u64, |sum, of| sum.saturating_add(*of)).saturating_mul(arch.layers as u64),
+            largest: bytes.into_iter().max().unwrap_or(0),
+        }
+    }
+}
+
 fn stored_bytes(weights: &dyn WeightSource, spec: &TensorSpec) -> Option<u64> {
     Some(weights.format(&spec.name)?.bytes_for_shape(&spec.shape)? as u64)
 }

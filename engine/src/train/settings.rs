@@ -4,7 +4,7 @@ use super::schedule::ScheduleKind;
 use super::session::Recompute;
 use crate::loss::objective::Method;
 use crate::model::load::Hold;
-use crate::settings::{Range, settings};
+use crate::settings::{ByteSize, Range, settings};
 
 settings! {
     /// AdamW and its schedule.
@@ -59,6 +59,9 @@ settings! {
         device: String = "auto".into();
         /// How weights that are not trained lie in device memory.
         storage: Hold = Hold::Auto;
+        /// Most device memory that the run may take; frozen blocks that do not fit into it stay in the model's file and are
+        /// read each time they are used.
+        device_memory: Option<ByteSize> = None, derived = "as much as it takes";
         /// Whether blocks run a second time in the backward pass, for less memory and the same results to the bit.
         recompute: Recompute = Recompute::Auto, aliases = &["gradient_checkpointing"];
     }
