@@ -112,6 +112,7 @@ pub mod reading {
 pub mod models {
     pub use crate::model::architecture::{Architecture, SpecialTokens};
     pub use crate::model::load::Hold;
+    pub use crate::settings::Choice;
 
     /// Model files of published shapes with random weights.
     pub mod fabricated {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use temper_engine::models::{Choice, Hold};
 
 /// Fine-tune language models without making them forget, on any GPU or on the CPU.
 #[derive(Debug, Parser)]
@@ -145,6 +146,9 @@ pub struct ModelArgs {
     /// trained whole.
     #[arg(long, value_name = "DIR", conflicts_with = "adapter")]
     pub run: Option<PathBuf>,
+    /// How matrices lie in memory: auto (as the file has them), f32, f16, q8_0, q4_0 or q4_k.
+    #[arg(long, value_name = "FORMAT", default_value_t = Hold::Auto, value_parser = storage)]
+    pub storage: Hold,
 }
 
 /// Arguments of `temper eval`.
@@ -400,6 +404,11 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if key.contains('.') => Ok((key.trim().into(), value.trim().into())),
         _ => Err("expected SECTION.KEY=VALUE, for example run.steps=100".into()),
     }
+}
+
+fn storage(text: &str) -> Result<Hold, String> {
+    let names = || Hold::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    Hold::from_name(text).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

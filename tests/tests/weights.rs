@@ -163,9 +163,28 @@ fn blocks_of_every_type_mean_what_the_gguf_package_says() {
 fn rows_are_quantised_to_the_bytes_that_the_gguf_package_writes() {
     let file = bytes("gguf/blocks.safetensors");
     let rows = reference_f32(&file, "rows.f32");
-    for format in [WeightFormat::Q4_0, WeightFormat::Q8_0, WeightFormat::Bf16, WeightFormat::F16] {
+    for format in [
+        WeightFormat::Q4_0,
+        WeightFormat::Q4_1,
+        WeightFormat::Q5_0,
+        WeightFormat::Q5_1,
+        WeightFormat::Q8_0,
+        WeightFormat::Bf16,
+        WeightFormat::F16,
+    ] {
         let found = RawTensor::quantise("rows", &[6, 64], &rows, format).unwrap();
         assert_eq!(found.bytes, reference(&file, &format!("rows.{}", format.name())), "{format:?}");
+    }
+}
+
+#[test]
+fn rows_are_quantised_to_the_bytes_of_ggmls_q4_k_reference() {
+    let file = bytes("gguf/blocks.safetensors");
+    let rows = reference_f32(&file, "long_rows.f32");
+    let found = RawTensor::quantise("rows", &[12, 256], &rows, WeightFormat::Q4K).unwrap();
+    let expected = reference(&file, "long_rows.Q4_K");
+    for (row, (found, expected)) in found.bytes.chunks(144).zip(expected.chunks(144)).enumerate() {
+        assert_eq!(found, expected, "row {row}");
     }
 }
 
