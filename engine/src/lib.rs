@@ -114,6 +114,8 @@ pub mod models {
     pub use crate::model::load::Hold;
     pub use crate::settings::Choice;
 
+    pub use crate::export::quantised::{self, Quantised};
+
     /// Model files of published shapes with random weights.
     pub mod fabricated {
         pub use crate::export::fabricated::{FORMATS, PUBLISHED, Shape, fabricate};

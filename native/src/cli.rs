@@ -48,6 +48,8 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Measure time and memory, after checking that the results are right.
     Bench(BenchArgs),
+    /// Write a model as a GGUF file whose matrices take fewer bits.
+    Quantize(QuantizeArgs),
     /// Write a model file of a published shape with random weights, to try and to measure with.
     Fabricate(FabricateArgs),
     /// Evaluate an objective on given logits and labels.
@@ -109,6 +111,21 @@ pub struct InitArgs {
     /// JSONL or text to train on.
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
+}
+
+/// Arguments of `temper quantize`.
+#[derive(Debug, Args)]
+pub struct QuantizeArgs {
+    /// Hugging Face folder or GGUF file.
+    #[arg(value_name = "DIR_OR_GGUF")]
+    pub model: String,
+    /// GGUF file to write; never overwritten.
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
+    /// How matrices are stored: q8_0, q4_0, q4_k, q4_1, q5_0, q5_1, f16 or bf16. Where rows are no whole blocks of q4_k (256),
+    /// q5_0 is taken, and f16 where they are none of 32. Norms and biases stay as they are.
+    #[arg(long, value_name = "FORMAT")]
+    pub to: String,
 }
 
 /// Arguments of `temper fabricate`.

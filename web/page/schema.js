@@ -922,8 +922,13 @@ export default {
           "label": "Storage",
           "help": "How weights that are not trained lie in device memory.",
           "type": "choice",
-          "allowed": "one of f32, f16, as-is",
+          "allowed": "one of auto, f32, f16, q8_0, q4_0, q4_k",
           "choices": [
+            {
+              "name": "auto",
+              "label": "auto",
+              "help": "Frozen matrices as the file has them, until they are used; single precision where all weights are trained."
+            },
             {
               "name": "f32",
               "label": "f32",
@@ -932,15 +937,25 @@ export default {
             {
               "name": "f16",
               "label": "f16",
-              "help": "Frozen block matrices in half precision, on any device; products are in single precision."
+              "help": "Frozen matrices in half precision; products are in single precision."
             },
             {
-              "name": "as-is",
-              "label": "as-is",
-              "help": "Frozen block matrices as the file has them: quantised blocks stay quantised until they are used."
+              "name": "q8_0",
+              "label": "q8_0",
+              "help": "Frozen matrices in 8 bits, in blocks of 32."
+            },
+            {
+              "name": "q4_0",
+              "label": "q4_0",
+              "help": "Frozen matrices in 4 bits, in blocks of 32; the coarsest."
+            },
+            {
+              "name": "q4_k",
+              "label": "q4_k",
+              "help": "Frozen matrices in 4 bits, in blocks of 256 with scales and minima of their own. Where a row is no whole number of blocks, in 5 bits in blocks of 32, as llama.cpp does; where it is none of these either, in half precision."
             }
           ],
-          "default": "f32"
+          "default": "auto"
         },
         {
           "name": "recompute",
@@ -1023,7 +1038,7 @@ export default {
       "run.eval_every": 10,
       "run.baseline": null,
       "run.device": "auto",
-      "run.storage": "f32",
+      "run.storage": "auto",
       "run.recompute": "auto"
     },
     "methods": [

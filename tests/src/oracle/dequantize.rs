@@ -189,7 +189,7 @@ pub fn iq4_xs(bytes: &[u8], i: usize) -> f64 {
     let block = &bytes[i / 256 * 136..][..136];
     let run = i % 256 / 32;
     let low = block[4 + run / 2];
-    let low = if run % 2 == 0 { low % 16 } else { low / 16 };
+    let low = if run.is_multiple_of(2) { low % 16 } else { low / 16 };
     let high = block[2 + run / 4] / 4u8.pow(run as u32 % 4) % 4;
     let level = LEVELS[nibble(&block[8 + 16 * run..], i % 32) as usize];
     half_at(block, 0) * (f64::from(low) + 16.0 * f64::from(high) - 32.0) * level

@@ -39,12 +39,13 @@ vectorised! {
     }
 }
 
+/// Groups of a block.
+const GROUPS: usize = 8;
 /// Elements of a group.
 const GROUP: usize = 32;
-/// Scales that are tried for a group: those with which its range takes 14 to 16 levels, in tenths.
-const TRIES: usize = 21;
 
 /// `q = scale x + min` of a group as least squares find it, and the quants of that.
+#[derive(Clone, Copy)]
 struct Fit {
     scale: f32,
     /// What is subtracted; never negative.
@@ -55,8 +56,9 @@ struct Fit {
 /// As ggml's reference without an importance matrix: each group is fitted by itself, scales and minima are rounded to six
 /// bits of the largest, and the elements are rounded with what came of that.
 fn quantise(block: &[f32], bytes: &mut Vec<u8>) -> bool {
-    let mut fits: [Fit; 8] = std::array::from_fn(|group| fit(&block[GROUP * group..][..GROUP]));
-    let largest = |of: fn(&Fit) -> f32| fits.iter().map(of).fold(0.0_f32, f32::max);
+    let mut fits = fit(block);
+    // Of -0 and 0 the 0, which `max` does not promise.
+    let largest = |of: fn(&Fit) -> f32| fits.iter().map(of).fold(0.0_f32, |most, x| if x > most { x } else { most });
     let (most_scale, most_min) = (largest(|fit| fit.scale), largest(|fit| fit.min));
     let six_bits = |x: f32, most: f32| match most > 0.0 {
         true => nearest(63.0 / most * x).min(63.0) as u8,
@@ -98,85 +100,107 @@ fn nearest(x: f32) -> f32 {
     (x + ROUND) - ROUND
 }
 
-/// Weighted least squares over quants that come of several scales; the least error wins. Large elements weigh more.
-fn fit(x: &[f32]) -> Fit {
-    let mean_square = x.iter().map(|x| x * x).sum::<f32>() / GROUP as f32;
-    let root = mean_square.sqrt();
-    let mut weights = [0.0; GROUP];
-    weights.iter_mut().zip(x).for_each(|(weight, x)| *weight = root + x.abs());
-    let least = x.iter().copied().fold(0.0_f32, f32::min);
-    let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if most == least {
-        return Fit { scale: 0.0, min: -least, quants: [0; GROUP] };
-    }
-    let range = most - least;
-    // The plain fit, from the least to the greatest element, is to be beaten.
-    let plain = 15.0 / range;
-    let (mut scale, mut min, mut inverse) = (1.0 / plain, least, plain);
-    let mut least_error = 0.0;
-    for (x, weight) in x.iter().zip(&weights) {
-        let difference = scale * quant(inverse, x - least) + min - x;
-        least_error += weight * (difference * difference);
-    }
-    let tries = tried(x, &weights, least, range);
-    for (at, error) in tries.error.into_iter().enumerate() {
-        if error < least_error {
-            least_error = error;
-            (scale, min, inverse) = (tries.scale[at], tries.min[at], tries.inverse[at]);
-        }
-    }
-    let mut quants = [0; GROUP];
-    quants.iter_mut().zip(x).for_each(|(q, x)| *q = quant(inverse, x - least) as u8);
-    Fit { scale, min: -min, quants }
-}
-
 #[inline(always)]
 fn quant(inverse: f32, x: f32) -> f32 {
     nearest(inverse * x).clamp(0.0, 15.0)
 }
 
-/// What comes of each scale that is tried: `inverse` makes the quants, `scale` and `min` are the least squares over them.
-struct Tries {
-    inverse: [f32; TRIES],
-    scale: [f32; TRIES],
-    min: [f32; TRIES],
-    error: [f32; TRIES],
-}
-
 vectorised! {
-    /// All tries side by side, so that sums over elements keep their order and tries are lanes. An error of a try without a
-    /// fit is infinite.
-    fn tried<FMA>(x: &[f32], weights: &[f32; GROUP], least: f32, range: f32) -> Tries {
-        let inverse: [f32; TRIES] = std::array::from_fn(|at| (-1.0 + 0.1 * at as f32 + 15.0) / range);
-        let (mut sum_q, mut sum_qq, mut sum_qx) = ([0.0_f32; TRIES], [0.0_f32; TRIES], [0.0_f32; TRIES]);
-        let (mut sum_weights, mut sum_x) = (0.0, 0.0);
-        for (x, weight) in x.iter().zip(weights) {
-            sum_weights += weight;
-            sum_x += weight * x;
-            for at in 0..TRIES {
-                let q = quant(inverse[at], x - least);
-                sum_q[at] += weight * q;
-                sum_qq[at] += weight * q * q;
-                sum_qx[at] += weight * q * x;
+    /// Weighted least squares over the quants that come of 22 scales, in which large elements weigh more; the least error
+    /// wins. What a try begins with is the minimum that won before it, so tries follow one another; the groups are lanes.
+    fn fit<FMA>(block: &[f32]) -> [Fit; GROUPS] {
+        const NONE: [f32; GROUPS] = [0.0; GROUPS];
+        let mut x = [NONE; GROUP];
+        for (group, elements) in block.chunks_exact(GROUP).enumerate() {
+            for (x, &element) in x.iter_mut().zip(elements) {
+                x[group] = element;
             }
         }
-        let (mut scale, mut min, mut error) = ([0.0; TRIES], [0.0; TRIES], [0.0; TRIES]);
-        for at in 0..TRIES {
-            let determinant = sum_weights * sum_qq[at] - sum_q[at] * sum_q[at];
-            let free_min = (sum_qq[at] * sum_x - sum_q[at] * sum_qx[at]) / determinant;
-            let free_scale = (sum_weights * sum_qx[at] - sum_x * sum_q[at]) / determinant;
-            // A minimum above zero cannot be stored.
-            let above = free_min > 0.0;
-            min[at] = if above { 0.0 } else { free_min };
-            scale[at] = if above { sum_qx[at] / sum_qq[at] } else { free_scale };
-            error[at] = if determinant > 0.0 { 0.0 } else { f32::INFINITY };
-        }
-        for (x, weight) in x.iter().zip(weights) {
-            for at in 0..TRIES {
-                let difference = scale[at] * quant(inverse[at], x - least) + min[at] - x;
-                error[at] += weight * (difference * difference);
+        let (mut least, mut most, mut root) = (NONE, [f32::NEG_INFINITY; GROUPS], NONE);
+        for x in &x {
+            for g in 0..GROUPS {
+                least[g] = if x[g] < least[g] { x[g] } else { least[g] };
+                most[g] = if x[g] > most[g] { x[g] } else { most[g] };
+                root[g] += x[g] * x[g];
             }
         }
-        Tries { inverse, scale, min, error }
+        root = root.map(|squares| (squares / GROUP as f32).sqrt());
+        let (mut weights, mut sum_weights, mut sum_x) = ([NONE; GROUP], NONE, NONE);
+        for (weights, x) in weights.iter_mut().zip(&x) {
+            for g in 0..GROUPS {
+                weights[g] = root[g] + x[g].abs();
+                sum_weights[g] += weights[g];
+                sum_x[g] += weights[g] * x[g];
+            }
+        }
+
+        // The plain fit, from the least to the greatest element, is to be beaten. `origin` and `inverse` make the quants.
+        let mut origin = least;
+        let (mut inverse, mut scale, mut min, mut least_error) = (NONE, NONE, least, NONE);
+        for g in 0..GROUPS {
+            inverse[g] = 15.0 / (most[g] - least[g]);
+            scale[g] = 1.0 / inverse[g];
+        }
+        for (x, weights) in x.iter().zip(&weights) {
+            for g in 0..GROUPS {
+                let difference = scale[g] * quant(inverse[g], x[g] - origin[g]) + min[g] - x[g];
+                least_error[g] += weights[g] * (difference * difference);
+            }
+        }
+        for at in 0..=20 {
+            let levels = -1.0 + 0.1 * at as f32 + 15.0;
+            let (tried_origin, mut tried) = (min, NONE);
+            let (mut sum_q, mut sum_qq, mut sum_qx) = (NONE, NONE, NONE);
+            for g in 0..GROUPS {
+                tried[g] = levels / (most[g] - tried_origin[g]);
+            }
+            for (x, weights) in x.iter().zip(&weights) {
+                for g in 0..GROUPS {
+                    let weighted = weights[g] * quant(tried[g], x[g] - tried_origin[g]);
+                    sum_q[g] += weighted;
+                    sum_qq[g] += weighted * quant(tried[g], x[g] - tried_origin[g]);
+                    sum_qx[g] += weighted * x[g];
+                }
+            }
+            let (mut tried_scale, mut tried_min, mut error) = (NONE, NONE, NONE);
+            for g in 0..GROUPS {
+                let determinant = sum_weights[g] * sum_qq[g] - sum_q[g] * sum_q[g];
+                let free_scale = (sum_weights[g] * sum_qx[g] - sum_x[g] * sum_q[g]) / determinant;
+                let free_min = (sum_qq[g] * sum_x[g] - sum_q[g] * sum_qx[g]) / determinant;
+                // A minimum above zero cannot be stored.
+                let above = free_min > 0.0;
+                tried_scale[g] = if above { sum_qx[g] / sum_qq[g] } else { free_scale };
+                tried_min[g] = if above { 0.0 } else { free_min };
+                // Where there is no fit, nothing is won.
+                error[g] = if determinant > 0.0 { 0.0 } else { f32::INFINITY };
+            }
+            for (x, weights) in x.iter().zip(&weights) {
+                for g in 0..GROUPS {
+                    let q = quant(tried[g], x[g] - tried_origin[g]);
+                    let difference = tried_scale[g] * q + tried_min[g] - x[g];
+                    error[g] += weights[g] * (difference * difference);
+                }
+            }
+            for g in 0..GROUPS {
+                let won = error[g] < least_error[g];
+                least_error[g] = if won { error[g] } else { least_error[g] };
+                scale[g] = if won { tried_scale[g] } else { scale[g] };
+                min[g] = if won { tried_min[g] } else { min[g] };
+                inverse[g] = if won { tried[g] } else { inverse[g] };
+                origin[g] = if won { tried_origin[g] } else { origin[g] };
+            }
+        }
+        let mut fits = [Fit { scale: 0.0, min: 0.0, quants: [0; GROUP] }; GROUPS];
+        for (g, fit) in fits.iter_mut().enumerate() {
+            fit.min = -min[g];
+            // Elements that are all the same, and not positive, are their minimum.
+            if most[g] != least[g] {
+                fit.scale = scale[g];
+                for (q, x) in fit.quants.iter_mut().zip(&x) {
+                    *q = quant(inverse[g], x[g] - origin[g]) as u8;
+                }
+            }
+        }
+        fits
     }
 }
