@@ -224,7 +224,8 @@ fn a_tokenizer_that_gguf_cannot_say_is_refused_with_the_part_that_differs() {
         tokenizer.to_gguf(&pre_tokenizers(), tokenizer.vocab_size()).map(|_| ()).map_err(|error| error.to_string())
     };
     written(&|_| ()).unwrap();
-    let changes: [(&str, &dyn Fn(&mut Value)); 5] = [
+    type Change<'a> = (&'a str, &'a dyn Fn(&mut Value));
+    let changes: [Change; 5] = [
         ("the way in which it cuts text", &|file| file["pre_tokenizer"] = serde_json::json!({"type": "Whitespace"})),
         ("the way in which it cuts text", &|file| file["model"]["ignore_merges"] = true.into()),
         ("its normaliser", &|file| file["normalizer"] = serde_json::json!({"type": "Lowercase"})),
