@@ -72,7 +72,7 @@ pub const PUBLISHED: &[Shape] = &[
         name: "glm4-9b", source: "zai-org/GLM-4-9B-0414", hidden: 4096, layers: 40, heads: 32, kv_heads: 2, intermediate: 13_696,
         bias: true, ..GLM4
     },
-    Shape { name: "glm4-32b", source: "zai-org/GLM-4-32B-0414", hidden: 6144, layers: 61, heads: 48, intermediate: 23_040, ..GLM4 },
+    Shape { name: "glm4-32b", source: "zai-org/GLM-4-32B-0414", hidden: 6144, layers: 61, heads: 48, kv_heads: 2, intermediate: 23_040, ..GLM4 },
     Shape {
         name: "llama3.1-8b", source: "meta-llama/Llama-3.1-8B", family: &llama::FAMILY, hidden: 4096, layers: 32, heads: 32,
         intermediate: 14_336, vocab: 128_256, theta: 500_000.0, epsilon: 1e-5, context: 131_072, ..QWEN3
@@ -186,6 +186,11 @@ fn random_blocks(out: &mut dyn Write, format: WeightFormat, count: usize, std: f
     // Standard deviation of uniform whole numbers from 0 to n - 1.
     let spread = |n: f64| ((n * n - 1.0) / 12.0).sqrt();
     let half = |x: f64| f16::from_f64(x).to_le_bytes();
+    // Quants reach one step further down than up, so half of the scales are negative.
+    let set_scale = |block: &mut [u8], d: f64| {
+        let d = if block[0] & 1 == 1 { -d } else { d };
+        block[..2].copy_from_slice(&half(d));
+    };
     let block_bytes = format.block_bytes();
     let mut left = count / format.block_elements();
     let mut bytes = Vec::with_capacity(PIECE + 8);
@@ -198,9 +203,9 @@ fn random_blocks(out: &mut dyn Write, format: WeightFormat, count: usize, std: f
         bytes.truncate(blocks * block_bytes);
         for block in bytes.chunks_exact_mut(block_bytes) {
             match format {
-                WeightFormat::Q4_0 => block[..2].copy_from_slice(&half(std / spread(16.0))),
-                WeightFormat::Q5_0 => block[..2].copy_from_slice(&half(std / spread(32.0))),
-                WeightFormat::Q8_0 => block[..2].copy_from_slice(&half(std / spread(256.0))),
+                WeightFormat::Q4_0 => set_scale(block, std / spread(16.0)),
+                WeightFormat::Q5_0 => set_scale(block, std / spread(32.0)),
+                WeightFormat::Q8_0 => set_scale(block, std / spread(256.0)),
                 WeightFormat::Q4K => {
                     // All scales and minima are 32: `32 d (q - 7.5)`.
                     let d = std / (32.0 * spread(16.0));
