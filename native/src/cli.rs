@@ -163,9 +163,10 @@ pub struct ModelArgs {
     /// trained whole.
     #[arg(long, value_name = "DIR", conflicts_with = "adapter")]
     pub run: Option<PathBuf>,
-    /// How matrices lie in memory: auto (as the file has them), f32, f16, q8_0, q4_0 or q4_k.
-    #[arg(long, value_name = "FORMAT", default_value_t = Hold::Auto, value_parser = storage)]
-    pub storage: Hold,
+    /// How matrices lie in memory: auto (as the file has them), f32, f16, q8_0, q4_0 or q4_k. Without it as the run had
+    /// them, or auto.
+    #[arg(long, value_name = "FORMAT", value_parser = storage)]
+    pub storage: Option<Hold>,
 }
 
 /// Arguments of `temper eval`.

@@ -104,8 +104,8 @@ impl ModelInUse {
     /// # Errors
     /// What is missing or malformed, with its file; [`Error::Missing`] for a run that has not come to its end.
     pub fn open(args: &ModelArgs) -> Result<Self> {
-        let storage = args.storage;
         let Some(run) = &args.run else {
+            let storage = args.storage.unwrap_or(Hold::Auto);
             let path = args.model.as_deref().unwrap_or_default();
             return Ok(Self { files: open_model(path)?, adapter: args.adapter.clone(), storage });
         };
@@ -118,6 +118,8 @@ impl ModelInUse {
             );
             return Err(Error::Missing { path: result.display().to_string(), problem });
         }
+        // An adapter was trained on weights that were rounded so.
+        let storage = args.storage.unwrap_or(config.run.storage);
         match config.adapter.kind {
             AdapterKind::Lora => Ok(Self { files: open_model(&config.model.path)?, adapter: Some(result), storage }),
             AdapterKind::None => Ok(Self { files: open_model(&result.display().to_string())?, adapter: None, storage }),

@@ -1263,6 +1263,14 @@ fn a_run_on_weights_quantised_on_load_holds_fewer_bytes_and_resumes() {
     assert!(weights("out") * 2 < weights("plain"), "{} of {}", weights("out"), weights("plain"));
     let ran = temper(["train", "--out", &place.text("out"), "--resume", "--set", "run.steps=8"]).ok();
     assert_eq!(place.metrics("out").len(), 8, "{}", ran.stderr);
+    let after = &place.json("out/summary.json")["retention"]["after"]["target"]["perplexity"];
+    let eval = |storage: &str| {
+        let (run, data) = (place.text("out"), place.text("target.jsonl"));
+        line(&format!("eval --json --run {run} --data {data} {storage}")).ok().json()["perplexity"].as_f64().unwrap()
+    };
+    let (as_trained, after) = (eval(""), after.as_f64().unwrap());
+    assert!((as_trained / after - 1.0).abs() <= 1e-6, "{as_trained} and not {after}");
+    assert_ne!(eval("--storage f32"), as_trained, "on the weights as the file has them");
     temper(["train", "--out", &place.text("out"), "--resume", "--set", "run.storage=q4_0"]).fails(2, &["storage"]);
 }
 
