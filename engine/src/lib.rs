@@ -112,6 +112,9 @@ pub mod reading {
 pub mod models {
     pub use crate::model::architecture::{Architecture, SpecialTokens};
     pub use crate::model::load::Hold;
+    pub use crate::settings::Choice;
+
+    pub use crate::export::quantised::{self, Quantised};
 
     /// Model files of published shapes with random weights.
     pub mod fabricated {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use temper_engine::models::{Choice, Hold};
 
 /// Fine-tune language models without making them forget, on any GPU or on the CPU.
 #[derive(Debug, Parser)]
@@ -47,6 +48,8 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Measure time and memory, after checking that the results are right.
     Bench(BenchArgs),
+    /// Write a model as a GGUF file whose matrices take fewer bits.
+    Quantize(QuantizeArgs),
     /// Write a model file of a published shape with random weights, to try and to measure with.
     Fabricate(FabricateArgs),
     /// Evaluate an objective on given logits and labels.
@@ -110,6 +113,21 @@ pub struct InitArgs {
     pub data: Option<String>,
 }
 
+/// Arguments of `temper quantize`.
+#[derive(Debug, Args)]
+pub struct QuantizeArgs {
+    /// Hugging Face folder or GGUF file.
+    #[arg(value_name = "DIR_OR_GGUF")]
+    pub model: String,
+    /// GGUF file to write; never overwritten.
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
+    /// How matrices are stored: q8_0, q4_0, q4_k, q4_1, q5_0, q5_1, f16 or bf16. Where rows are no whole blocks of q4_k (256),
+    /// q5_0 is taken, and f16 where they are none of 32. Norms and biases stay as they are.
+    #[arg(long, value_name = "FORMAT")]
+    pub to: String,
+}
+
 /// Arguments of `temper fabricate`.
 #[derive(Debug, Args)]
 pub struct FabricateArgs {
@@ -145,6 +163,10 @@ pub struct ModelArgs {
     /// trained whole.
     #[arg(long, value_name = "DIR", conflicts_with = "adapter")]
     pub run: Option<PathBuf>,
+    /// How matrices lie in memory: auto (as the file has them), f32, f16, q8_0, q4_0 or q4_k. Without it as the run had
+    /// them, or auto.
+    #[arg(long, value_name = "FORMAT", value_parser = storage)]
+    pub storage: Option<Hold>,
 }
 
 /// Arguments of `temper eval`.
@@ -400,6 +422,11 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if key.contains('.') => Ok((key.trim().into(), value.trim().into())),
         _ => Err("expected SECTION.KEY=VALUE, for example run.steps=100".into()),
     }
+}
+
+fn storage(text: &str) -> Result<Hold, String> {
+    let names = || Hold::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    Hold::from_name(text).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

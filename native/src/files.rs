@@ -49,7 +49,7 @@ pub fn web_sources() -> PathBuf {
 /// What is no file (`/dev/stdout`, a pipe) is written to and stays what it is; a link is followed.
 ///
 /// # Errors
-/// [`Error::Io`]; the temporary file is gone then, and an old file untouched.
+/// [`Error::Io`], and those of `write`; the temporary file is gone then, and an old file untouched.
 pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let attempt = || -> io::Result<()> {
         if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
@@ -72,7 +72,8 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::R
         temporary.persist(path).map_err(|failed| failed.error)?;
         sync_folder(folder)
     };
-    attempt().map_err(|error| io_error(path, &error))
+    // The engine's errors travel inside those of its writers.
+    attempt().map_err(|error| error.downcast::<Error>().unwrap_or_else(|error| io_error(path, &error)))
 }
 
 /// Writes a folder of files so that it is complete or absent: into a temporary one beside it, which is then renamed.

@@ -95,6 +95,7 @@ pub struct ModelInUse {
     /// Description, weights and tokenizer.
     pub files: ModelFiles,
     adapter: Option<PathBuf>,
+    storage: Hold,
 }
 
 impl ModelInUse {
@@ -104,8 +105,9 @@ impl ModelInUse {
     /// What is missing or malformed, with its file; [`Error::Missing`] for a run that has not come to its end.
     pub fn open(args: &ModelArgs) -> Result<Self> {
         let Some(run) = &args.run else {
+            let storage = args.storage.unwrap_or(Hold::Auto);
             let path = args.model.as_deref().unwrap_or_default();
-            return Ok(Self { files: open_model(path)?, adapter: args.adapter.clone() });
+            return Ok(Self { files: open_model(path)?, adapter: args.adapter.clone(), storage });
         };
         let config = RunFolder::look_into(run)?.config()?;
         let result = run.join(if config.adapter.kind == AdapterKind::Lora { ADAPTER } else { MODEL });
@@ -116,9 +118,11 @@ impl ModelInUse {
             );
             return Err(Error::Missing { path: result.display().to_string(), problem });
         }
+        // An adapter was trained on weights that were rounded so.
+        let storage = args.storage.unwrap_or(config.run.storage);
         match config.adapter.kind {
-            AdapterKind::Lora => Ok(Self { files: open_model(&config.model.path)?, adapter: Some(result) }),
-            AdapterKind::None => Ok(Self { files: open_model(&result.display().to_string())?, adapter: None }),
+            AdapterKind::Lora => Ok(Self { files: open_model(&config.model.path)?, adapter: Some(result), storage }),
+            AdapterKind::None => Ok(Self { files: open_model(&result.display().to_string())?, adapter: None, storage }),
         }
     }
 
@@ -127,8 +131,8 @@ impl ModelInUse {
     /// # Errors
     /// As [`ModelFiles::load`] and [`memory::check_model`], and an adapter that does not fit.
     pub fn load(&self, device: &Device, more: u64) -> Result<Model> {
-        memory::check_model(&self.files, device, more)?;
-        let mut model = self.files.load(device, Hold::Auto, false, 0)?;
+        memory::check_model(&self.files, device, self.storage, more)?;
+        let mut model = self.files.load(device, self.storage, false, 0)?;
         if let Some(path) = &self.adapter {
             let (settings, values) = result::read(&OsFolder::open(path)?)?;
             model.load_lora(&settings, values, &path.display().to_string())?;

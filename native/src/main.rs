@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         Command::Devices(args) => commands::devices::run(args, &global),
         Command::Generate(args) => commands::generate::run(args, &global),
         Command::Bench(args) => commands::bench::run(args, &global),
+        Command::Quantize(args) => commands::quantize::run(args),
         Command::Fabricate(args) => commands::fabricate::run(args),
         Command::Loss(args) => commands::loss::run(args, &global),
         Command::Logits(args) => commands::logits::run(args, &global),

@@ -97,15 +97,15 @@ pub fn check(what: &str, needed: u64, advice: &str) -> Result<()> {
     }
 }
 
-/// Refuses a model that does not fit when it is only used, with `more` bytes for what is made with it.
+/// Refuses a model that does not fit when it is only used, held as `hold` says, with `more` bytes for what is made with it.
 ///
 /// # Errors
 /// As [`check`].
-pub fn check_model(files: &ModelFiles, device: &Device, more: u64) -> Result<()> {
+pub fn check_model(files: &ModelFiles, device: &Device, hold: Hold, more: u64) -> Result<()> {
     let (arch, source) = (&files.architecture, files.weights.as_deref());
-    let weights = if device.is_cpu() { held_bytes(arch, source, Hold::Auto) } else { 0 };
+    let weights = if device.is_cpu() { held_bytes(arch, source, hold) } else { 0 };
     let needed = weights.saturating_add(passing_bytes(arch, source)).saturating_add(more);
-    check(&described("the model", files), needed, "take a smaller one")
+    check(&described("the model", files), needed, "take a smaller one, or hold it in fewer bits with --storage")
 }
 
 /// Refuses a run that does not fit. `tokens` are those of its largest micro-batch.

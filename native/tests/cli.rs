@@ -1219,6 +1219,62 @@ fn help_is_success_and_wrong_usage_is_exit_code_2() {
 }
 
 #[test]
+fn a_quantised_file_measures_as_the_model_held_so_and_quantises_again() {
+    let place = Place::new();
+    let eval = |model: &str, storage: &str| {
+        let text = place.text("general.txt");
+        line(&format!("eval --json --model {model} --storage {storage} --text {text}")).ok().json()
+    };
+    let plain = eval("embedded:base", "auto");
+    // Rows of 128 and 384 are no whole blocks of Q4_K.
+    for (to, matrices) in [("q8_0", "29 in Q8_0"), ("q4_0", "29 in Q4_0"), ("q4_k", "29 in Q5_0")] {
+        let file = place.text(&format!("{to}.gguf"));
+        let ran = line(&format!("quantize embedded:base {file} --to {to}")).ok();
+        assert!(ran.stdout.contains(&format!("matrices: {matrices}")), "{}", ran.stdout);
+        let measured = eval(&file, "auto");
+        assert_eq!(measured, eval("embedded:base", to), "{to}");
+        assert_ne!(measured["loss"], plain["loss"], "{to}");
+        // To the format that it has: the same bytes of every tensor.
+        let again = place.text(&format!("{to}-again.gguf"));
+        line(&format!("quantize {file} {again} --to {to}")).ok();
+        assert_eq!(eval(&again, "auto"), measured, "{to}");
+        line(&format!("quantize {file} {again} --to {to}")).fails(2, &["is already there"]);
+    }
+    line(&format!("quantize embedded:base {} --to q3", place.text("x"))).fails(2, &["--to q3", "q8_0, q4_0, q4_k"]);
+    line(&format!("quantize {} {} --to q8_0", place.text("general.txt"), place.text("x"))).fails(2, &["no GGUF file"]);
+    line(&format!("quantize {} {} --to q8_0", place.text("model"), place.text("x")))
+        .fails(2, &["GGUF cannot say what this tokenizer does", "cuts text"]);
+    line(&format!("quantize nowhere {} --to q8_0", place.text("x"))).fails(2, &["nowhere"]);
+    assert!(!place.path("x").exists());
+    let ran = line(&format!("eval --model embedded:base --storage q3 --text {}", place.text("general.txt")));
+    assert!(ran.code == Some(2) && ran.stderr.contains("q4_k"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_run_on_weights_quantised_on_load_holds_fewer_bytes_and_resumes() {
+    let place = Place::new();
+    place.train("plain", &[]).ok();
+    place.train("out", &["run.storage=q8_0", "run.steps=6"]).ok();
+    let weights = |out: &str| {
+        let summary = place.json(&format!("{out}/summary.json"));
+        summary["memory"]["planned_bytes"]["weights"].as_u64().unwrap()
+    };
+    // 34 bytes a block of 32 in place of 128; norms and the adapter are f32 in both.
+    assert!(weights("out") * 2 < weights("plain"), "{} of {}", weights("out"), weights("plain"));
+    let ran = temper(["train", "--out", &place.text("out"), "--resume", "--set", "run.steps=8"]).ok();
+    assert_eq!(place.metrics("out").len(), 8, "{}", ran.stderr);
+    let after = &place.json("out/summary.json")["retention"]["after"]["target"]["perplexity"];
+    let eval = |storage: &str| {
+        let (run, data) = (place.text("out"), place.text("target.jsonl"));
+        line(&format!("eval --json --run {run} --data {data} {storage}")).ok().json()["perplexity"].as_f64().unwrap()
+    };
+    let (as_trained, after) = (eval(""), after.as_f64().unwrap());
+    assert!((as_trained / after - 1.0).abs() <= 1e-6, "{as_trained} and not {after}");
+    assert_ne!(eval("--storage f32"), as_trained, "on the weights as the file has them");
+    temper(["train", "--out", &place.text("out"), "--resume", "--set", "run.storage=q4_0"]).fails(2, &["storage"]);
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let place = Place::new();
     for arguments in [
@@ -1283,6 +1339,7 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
         assert!(!place.path("out").exists(), "{set} left a folder behind");
     }
     place.train("out", &["adapter.kind=none", "run.storage=f16"]).fails(2, &["storage"]);
+    place.train("out", &["adapter.kind=none", "run.storage=q4_k"]).fails(2, &["[run] storage", "held in q4_k"]);
     let args = ["train", &place.text("run.toml"), "--out", &place.text("out")].map(str::to_owned);
     let ran =
         Ran::of(Command::new(env!("CARGO_BIN_EXE_temper")).args(args).args(["--device", "gpu9"]).output().unwrap());

@@ -1,6 +1,8 @@
 """GGUF reference data, with the gguf package (0.19) and numpy: blocks of every type with their values in f32, f32 rows as ggml
-quantises them, and two tiny models as GGUF files. Run: make_gguf.py, in this folder."""
-import math, os
+quantises them, and two tiny models as GGUF files. Run: make_gguf.py LIBRARY, in this folder; LIBRARY is a shared library
+with ggml's `quantize_row_q4_K_ref`, which the package lacks (libggml-base.so; ours held that function of ggml commit 5136ed06,
+compiled by gcc -O2 -ffp-contract=off)."""
+import ctypes, math, os, sys
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGUFWriter, GGMLQuantizationType as T, quants
 from safetensors.numpy import load_file, save_file
@@ -27,9 +29,10 @@ def blocks():
     rows = (rng.normal(0, 1, (6, 64)) * 10.0 ** np.arange(-4, 2)[:, None]).astype(np.float32)
     rows[0, :32] = 0
     out["rows.f32"] = rows
-    for t in (T.Q4_0, T.Q8_0, T.BF16, T.F16):
+    for t in (T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.BF16, T.F16):
         out["rows." + t.name] = np.ascontiguousarray(quants.quantize(rows, t)).view(np.uint8).reshape(-1).copy()
     further(out)
+    long_rows(out)
     save_file(out, "gguf/blocks.safetensors")
 
 
@@ -47,6 +50,24 @@ def further(out):
             if np.isfinite(values).all():
                 break
         out[t.name + ".raw"], out[t.name + ".f32"] = raw[0].copy(), values
+
+
+def long_rows(out):
+    """Rows of 256 elements of many kinds and their Q4_K blocks of ggml's reference without importance matrix."""
+    rng = np.random.default_rng(9)
+    rows = (rng.normal(0, 1, (12, 256)) * 10.0 ** np.arange(-6, 6)[:, None] / 10).astype(np.float32)
+    rows[1] += 0.003  # mostly positive
+    rows[2] = np.abs(rows[2])
+    rows[3] = -np.abs(rows[3])
+    rows[4, :32], rows[4, 32:64], rows[4, 64:96] = 0, 0.25, -0.25
+    rows[5] = rng.integers(-3, 4, 256)  # ties
+    rows[6, 40] = 30  # an outlier
+    rows[7] = rng.standard_t(2, 256)
+    rows[8] = 0
+    blocks = np.zeros((12, 144), dtype=np.uint8)
+    ggml = ctypes.CDLL(sys.argv[1]).quantize_row_q4_K_ref
+    ggml(rows.ctypes.data_as(ctypes.c_void_p), blocks.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(rows.size))
+    out["long_rows.f32"], out["long_rows.Q4_K"] = rows, blocks.reshape(-1)
 
 
 def permute(w, heads):

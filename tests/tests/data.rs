@@ -197,6 +197,50 @@ fn qwen3_chats_with_tools_and_thinking_render_as_in_transformers() {
 }
 
 #[test]
+fn tokenizers_written_for_gguf_encode_the_golden_strings_as_before() {
+    for (tokenizer, golden, pre, chats) in [(smollm2(), SMOLLM2, "smollm", 4), (qwen3(), QWEN3, "qwen2", 6)] {
+        let rows = tokenizer.vocab_size() + 7;
+        let vocabulary = tokenizer.to_gguf(&pre_tokenizers(), rows).unwrap();
+        assert_eq!((vocabulary.pre.as_deref(), vocabulary.tokens.len()), (Some(pre), rows));
+        let last = format!("[PAD{}]", rows - 1);
+        assert_eq!((vocabulary.tokens[rows - 1].as_str(), vocabulary.token_types[rows - 1]), (last.as_str(), 5));
+        let read = Tokenizer::from_gguf(vocabulary, &pre_tokenizers()).unwrap();
+        assert_eq!(string_differences(&read, &json(golden)), Vec::<String>::new());
+        assert_eq!(
+            (read.bos_id(), read.eos_id(), read.add_bos()),
+            (tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.add_bos())
+        );
+        assert_eq!(read.chat_template(), tokenizer.chat_template());
+        check_chats(&read, golden, chats);
+    }
+}
+
+#[test]
+fn a_tokenizer_that_gguf_cannot_say_is_refused_with_the_part_that_differs() {
+    let written = |change: &dyn Fn(&mut Value)| {
+        let mut file: Value = serde_json::from_slice(&tokenizer_json("smollm2")).unwrap();
+        change(&mut file);
+        let tokenizer = Tokenizer::from_json(file.to_string().as_bytes(), Some(&config(&json(SMOLLM2)))).unwrap();
+        tokenizer.to_gguf(&pre_tokenizers(), tokenizer.vocab_size()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    written(&|_| ()).unwrap();
+    type Change<'a> = (&'a str, &'a dyn Fn(&mut Value));
+    let changes: [Change; 5] = [
+        ("the way in which it cuts text", &|file| file["pre_tokenizer"] = serde_json::json!({"type": "Whitespace"})),
+        ("the way in which it cuts text", &|file| file["model"]["ignore_merges"] = true.into()),
+        ("its normaliser", &|file| file["normalizer"] = serde_json::json!({"type": "Lowercase"})),
+        ("its added tokens", &|file| file["added_tokens"][0]["lstrip"] = true.into()),
+        ("how it merges", &|file| file["model"]["byte_fallback"] = true.into()),
+    ];
+    for (part, change) in changes {
+        let problem = written(change).unwrap_err();
+        assert!(problem.contains("GGUF cannot say what this tokenizer does") && problem.contains(part), "{problem}");
+    }
+    let problem = smollm2().to_gguf(&pre_tokenizers(), 100).unwrap_err().to_string();
+    assert!(problem.contains("beyond the 100 rows"), "{problem}");
+}
+
+#[test]
 fn the_golden_comparison_sees_a_wrong_tokenizer() {
     let mut golden = json(SMOLLM2);
     golden["encode"][6]["ids"][0] = 1.into();

@@ -112,6 +112,39 @@ fn bf16_shards_give_the_logits_of_transformers() {
 }
 
 #[test]
+fn matrices_quantised_on_load_are_those_of_a_file_quantised_before() {
+    use temper_engine::inside::model::load::load;
+    use temper_engine::inside::model::open::open_folder;
+    use temper_engine::inside::weights::{MemorySource, RawTensor, WeightFormat};
+    use temper_engine::models::Hold;
+    let ids: Vec<u32> = (0..17).map(|i| i * 7 % 250).collect();
+    for name in ["llama", "qwen2", "glm4"] {
+        let opened = open_folder(&GoldenFolder::new(&format!("tiny/{name}"))).unwrap();
+        let (arch, plain) = (&opened.architecture, opened.weights.as_ref());
+        // Rows of 64 and 128 are no whole blocks of Q4_K.
+        let held =
+            [(Hold::Q8_0, WeightFormat::Q8_0), (Hold::Q4_0, WeightFormat::Q4_0), (Hold::Q4K, WeightFormat::Q5_0)];
+        for (hold, format) in held {
+            let quantised = plain.names().into_iter().map(|name| {
+                let raw = plain.read(&name).unwrap();
+                match raw.shape.len() {
+                    1 => raw,
+                    _ => RawTensor::quantise(&name, &raw.shape, &raw.to_f32(), format).unwrap(),
+                }
+            });
+            let before = MemorySource::new(quantised).unwrap();
+            for device in devices::all() {
+                let expected = wait(load(arch, &before, &device, Hold::Auto, false).unwrap().logits(&ids)).unwrap();
+                let found = wait(load(arch, plain, &device, hold, false).unwrap().logits(&ids)).unwrap();
+                assert_eq!(found, expected, "{name} in {hold} on {}", device.name());
+                let unquantised = wait(load(arch, plain, &device, Hold::F32, false).unwrap().logits(&ids)).unwrap();
+                assert_ne!(found, unquantised, "{name} in {hold} on {}", device.name());
+            }
+        }
+    }
+}
+
+#[test]
 fn greedy_continuations_of_every_tiny_model_equal_transformers() {
     use temper_engine::{Sampling, generate};
     for name in models::TINY {

@@ -17,8 +17,8 @@ use temper_engine::inside::model::open;
 use temper_engine::inside::weights::gguf::Gguf;
 use temper_engine::inside::weights::safetensors::SafetensorsFile;
 use temper_engine::inside::weights::{MemorySource, RawTensor, WeightFormat, WeightSource};
-use temper_engine::models::Architecture;
-use temper_engine::{Device, Result, wait};
+use temper_engine::models::{Architecture, Quantised};
+use temper_engine::{Device, ModelFiles, Result, wait};
 
 /// Every tiny model, and one in shards.
 fn tiny_models() -> impl Iterator<Item = &'static str> {
@@ -163,9 +163,28 @@ fn blocks_of_every_type_mean_what_the_gguf_package_says() {
 fn rows_are_quantised_to_the_bytes_that_the_gguf_package_writes() {
     let file = bytes("gguf/blocks.safetensors");
     let rows = reference_f32(&file, "rows.f32");
-    for format in [WeightFormat::Q4_0, WeightFormat::Q8_0, WeightFormat::Bf16, WeightFormat::F16] {
+    for format in [
+        WeightFormat::Q4_0,
+        WeightFormat::Q4_1,
+        WeightFormat::Q5_0,
+        WeightFormat::Q5_1,
+        WeightFormat::Q8_0,
+        WeightFormat::Bf16,
+        WeightFormat::F16,
+    ] {
         let found = RawTensor::quantise("rows", &[6, 64], &rows, format).unwrap();
         assert_eq!(found.bytes, reference(&file, &format!("rows.{}", format.name())), "{format:?}");
+    }
+}
+
+#[test]
+fn rows_are_quantised_to_the_bytes_of_ggmls_q4_k_reference() {
+    let file = bytes("gguf/blocks.safetensors");
+    let rows = reference_f32(&file, "long_rows.f32");
+    let found = RawTensor::quantise("rows", &[12, 256], &rows, WeightFormat::Q4K).unwrap();
+    let expected = reference(&file, "long_rows.Q4_K");
+    for (row, (found, expected)) in found.bytes.chunks(144).zip(expected.chunks(144)).enumerate() {
+        assert_eq!(found, expected, "row {row}");
     }
 }
 
@@ -199,6 +218,138 @@ fn a_gguf_file_is_the_same_model_as_the_folder_that_it_was_made_from() {
         assert_eq!(tokenizer.merges, ["t t", "t 1"]);
         assert_eq!((tokenizer.bos, tokenizer.eos, tokenizer.add_bos), (Some(1), Some(2), Some(false)));
         assert_eq!(tokenizer.chat_template.as_deref(), Some("{{ messages }}"));
+    }
+}
+
+/// A file as it would be written.
+fn written(model: &Quantised) -> Arc<Vec<u8>> {
+    let mut file = Vec::new();
+    model.write(&mut file).unwrap();
+    Arc::new(file)
+}
+
+/// A tensor of a file with matrices in `format`.
+fn stored_as(raw: &RawTensor, format: WeightFormat) -> RawTensor {
+    match raw.shape.len() {
+        1 => raw.stored_as(WeightFormat::F32).unwrap(),
+        _ => raw.stored_as(format.for_rows(raw.shape[1])).unwrap(),
+    }
+}
+
+#[test]
+fn a_quantised_gguf_file_differs_from_its_source_in_its_matrices_alone() {
+    for name in ["llama3_rope", "glm4"] {
+        let source = Arc::new(bytes(&format!("gguf/{name}.gguf")));
+        let before = Gguf::open(source.clone(), name).unwrap();
+        for format in [WeightFormat::Q4_0, WeightFormat::Q4K, WeightFormat::F16] {
+            let file = written(&Quantised::of_gguf(source.clone(), name, format).unwrap());
+            let after = Gguf::open(file.clone(), name).unwrap();
+            assert_eq!(after.names(), before.names());
+            for tensor in before.names() {
+                let expected = stored_as(&before.read(&tensor).unwrap(), format);
+                assert_eq!(after.read(&tensor).unwrap(), expected, "{name} {tensor} in {format:?}");
+            }
+            let values = |file: &Gguf| {
+                let all = file.stored_values().map(|stored| stored.map(|(key, value)| (key.to_owned(), value)));
+                let about = ["general.file_type", "general.quantization_version"];
+                all.map(Result::unwrap).filter(|(key, _)| !about.contains(&key.as_str())).collect::<Vec<_>>()
+            };
+            assert_eq!(values(&after), values(&before), "{name}");
+            assert_eq!(after.metadata().unsigned("general.quantization_version"), Some(2));
+            let (opened, _) = open::open_gguf(file, name).unwrap();
+            assert_eq!(opened.architecture, open::open_gguf(source.clone(), name).unwrap().0.architecture, "{name}");
+        }
+    }
+}
+
+/// A golden folder with a tokenizer of one token a byte.
+struct WithTokenizer(GoldenFolder);
+
+impl Folder for WithTokenizer {
+    fn open(&self, name: &str) -> Result<Option<Arc<dyn temper_engine::host::Bytes>>> {
+        if name != "tokenizer.json" {
+            return self.0.open(name);
+        }
+        let visible = |byte: &u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+        let mut hidden = 256..;
+        let spelt = (0..256_u32).map(|byte| if visible(&byte) { byte } else { hidden.next().unwrap() });
+        let tokens = spelt.map(|code| char::from_u32(code).unwrap().to_string());
+        let vocab: serde_json::Map<_, _> = tokens.enumerate().map(|(id, token)| (token, id.into())).collect();
+        let bytes = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": true});
+        let model = serde_json::json!({"type": "BPE", "vocab": vocab, "merges": []});
+        let file = serde_json::json!({"pre_tokenizer": bytes, "decoder": {"type": "ByteLevel"}, "model": model});
+        Ok(Some(Arc::new(file.to_string().into_bytes())))
+    }
+
+    fn display(&self, name: &str) -> String {
+        self.0.display(name)
+    }
+}
+
+#[test]
+fn a_folder_becomes_a_gguf_file_of_the_same_model() {
+    for name in tiny_models() {
+        let files = ModelFiles::open_folder(&WithTokenizer(GoldenFolder::new(&format!("tiny/{name}")))).unwrap();
+        for format in [WeightFormat::Q8_0, WeightFormat::Q4_0, WeightFormat::F16] {
+            let file = written(&Quantised::of_files(&files, name, format).unwrap());
+            let (opened, gguf) = open::open_gguf(file, name).unwrap();
+            let mut same = opened.architecture.clone();
+            // GGUF has Llama's name for Mistral, and of a rotary scaling the divisors only.
+            same.family = files.architecture.family;
+            same.rope.scaling = files.architecture.rope.scaling;
+            assert_eq!(same, files.architecture, "{name}");
+            let source = files.weights.as_ref().unwrap();
+            assert_eq!(opened.weights.names(), source.names(), "{name}");
+            for tensor in source.names() {
+                let expected = stored_as(&source.read(&tensor).unwrap(), format);
+                assert_eq!(opened.weights.read(&tensor).unwrap(), expected, "{name} {tensor} in {format:?}");
+            }
+            let (ours, read) = (files.tokenizer().unwrap(), gguf.tokenizer().unwrap());
+            let text = "It's 1234 o'clock\n\n  naïve 𝄞";
+            assert_eq!(read.encode(text).unwrap(), ours.encode(text).unwrap(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_folders_tensors_are_written_as_the_gguf_package_writes_them() {
+    for name in ["llama3_rope", "glm4"] {
+        let files = ModelFiles::open_folder(&WithTokenizer(GoldenFolder::new(&format!("tiny/{name}")))).unwrap();
+        let ours = Gguf::open(written(&Quantised::of_files(&files, name, WeightFormat::Q8_0).unwrap()), name).unwrap();
+        let theirs = Gguf::open(Arc::new(bytes(&format!("gguf/{name}.gguf"))), name).unwrap();
+        assert_eq!(ours.names(), theirs.names(), "{name}");
+        for tensor in theirs.names() {
+            let (ours, theirs) = (ours.read(&tensor).unwrap(), theirs.read(&tensor).unwrap());
+            if tensor == "rope_freqs.weight" {
+                let pairs = ours.to_f32().into_iter().zip(theirs.to_f32());
+                pairs.for_each(|(x, y)| assert!((x - y).abs() <= 1e-6 * y, "{name}: {x}, expected {y}"));
+            } else {
+                assert_eq!(ours, theirs, "{name} {tensor}");
+            }
+        }
+        for key in ["rope.freq_base", "attention.layer_norm_rms_epsilon", "attention.key_length", "block_count"] {
+            let key = format!("{}.{key}", theirs.metadata().text("general.architecture").unwrap());
+            assert_eq!(ours.metadata().get(&key), theirs.metadata().get(&key), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_stored_is_named_with_its_file_and_nothing_is_written_for_a_folder_without_a_tokenizer() {
+    let folder = GoldenFolder::new("tiny/llama");
+    let bare = ModelFiles::open_folder(&folder).unwrap();
+    let problem = Quantised::of_files(&bare, "llama", WeightFormat::Q8_0).err().unwrap().to_string();
+    assert!(problem.contains("no tokenizer.json"), "{problem}");
+    let mut big = small_gguf().file();
+    let embedding: Vec<u8> = (0..8).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let at = big.windows(32).position(|bytes| bytes == embedding).unwrap();
+    big[at + 20..at + 24].copy_from_slice(&1e6_f32.to_le_bytes());
+    let model = Quantised::of_gguf(Arc::new(big), "big.gguf", WeightFormat::F16).unwrap();
+    let error = model.write(&mut Vec::new()).unwrap_err().downcast::<temper_engine::Error>().unwrap();
+    assert!(error.is_bad_input());
+    let text = error.to_string();
+    for part in ["big.gguf", "token_embd.weight", "elements from 5 on are too large for F16"] {
+        assert!(text.contains(part), "{part} not in {text}");
     }
 }
 

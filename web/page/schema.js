@@ -922,7 +922,7 @@ export default {
           "label": "Storage",
           "help": "How weights that are not trained lie in device memory.",
           "type": "choice",
-          "allowed": "one of auto, f32, f16",
+          "allowed": "one of auto, f32, f16, q8_0, q4_0, q4_k",
           "choices": [
             {
               "name": "auto",
@@ -938,17 +938,24 @@ export default {
               "name": "f16",
               "label": "f16",
               "help": "Frozen matrices in half precision; products are in single precision."
+            },
+            {
+              "name": "q8_0",
+              "label": "q8_0",
+              "help": "Frozen matrices in 8 bits, in blocks of 32."
+            },
+            {
+              "name": "q4_0",
+              "label": "q4_0",
+              "help": "Frozen matrices in 4 bits, in blocks of 32; the coarsest."
+            },
+            {
+              "name": "q4_k",
+              "label": "q4_k",
+              "help": "Frozen matrices in 4 bits, in blocks of 256 with scales and minima of their own. Where a row is no whole number of blocks, in 5 bits in blocks of 32, as llama.cpp does; where it is none of these either, in half precision."
             }
           ],
           "default": "auto"
-        },
-        {
-          "name": "device_memory",
-          "label": "Device memory",
-          "help": "Most device memory that the run may take; frozen blocks that do not fit into it stay in the model's file and are read each time they are used.",
-          "type": "other",
-          "allowed": "an amount of memory such as \"6GiB\", \"512MiB\" or a number of bytes",
-          "derived": "as much as it takes"
         },
         {
           "name": "recompute",

@@ -8,6 +8,7 @@ pub mod gguf;
 mod growth;
 mod json;
 mod pieces;
+mod to_gguf;
 
 use std::collections::HashMap;
 

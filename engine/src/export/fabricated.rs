@@ -7,9 +7,11 @@ use std::io::{self, Write};
 use half::{bf16, f16};
 
 use super::gguf::{Announced, Field, write};
+use super::quantised::description;
 use crate::model::architecture::{Architecture, Llama3Scaling, Rope};
 use crate::model::family::{Family, glm4, llama, qwen2, qwen3};
-use crate::model::layout::{EMBEDDING, FINAL_NORM, HEAD, Kind, Part};
+use crate::model::gguf::{Stored, rope_divisors, stored_tensors};
+use crate::model::layout::Kind;
 use crate::rng::{Rng, mix};
 use crate::weights::WeightFormat;
 
@@ -70,7 +72,7 @@ pub const PUBLISHED: &[Shape] = &[
         name: "glm4-9b", source: "zai-org/GLM-4-9B-0414", hidden: 4096, layers: 40, heads: 32, kv_heads: 2, intermediate: 13_696,
         bias: true, ..GLM4
     },
-    Shape { name: "glm4-32b", source: "zai-org/GLM-4-32B-0414", hidden: 6144, layers: 61, heads: 48, intermediate: 23_040, ..GLM4 },
+    Shape { name: "glm4-32b", source: "zai-org/GLM-4-32B-0414", hidden: 6144, layers: 61, heads: 48, kv_heads: 2, intermediate: 23_040, ..GLM4 },
     Shape {
         name: "llama3.1-8b", source: "meta-llama/Llama-3.1-8B", family: &llama::FAMILY, hidden: 4096, layers: 32, heads: 32,
         intermediate: 14_336, vocab: 128_256, theta: 500_000.0, epsilon: 1e-5, context: 131_072, ..QWEN3
@@ -120,14 +122,13 @@ impl Shape {
 }
 
 /// What a tensor's values are.
-#[derive(Clone, Copy)]
 enum Values {
     /// Random, with this standard deviation.
     Random(f64),
     Ones,
     Zeros,
-    /// Divisors of the rotary frequencies.
-    Divisors,
+    /// Given.
+    Given(Vec<f32>),
 }
 
 /// Writes a GGUF file of this architecture, tokenizer included, all matrices in `format` (in Q5_0 where a row is no whole
@@ -141,59 +142,34 @@ pub fn fabricate(out: &mut dyn Write, arch: &Architecture, format: WeightFormat,
             format!("{} cannot be fabricated; {} can", format.name(), FORMATS.map(WeightFormat::name).join(", "));
         return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
     }
+    let residual = STD / (2.0 * arch.layers as f64).sqrt();
+    let std = |kind| if kind == Kind::Residual { residual } else { STD };
     let mut tensors = Vec::new();
-    let mut announce = |name: String, shape: Vec<usize>, values: Values| {
-        let whole = shape.last().is_some_and(|row| row.is_multiple_of(format.block_elements()));
-        let format = match (shape.len(), whole) {
-            (1, _) => WeightFormat::F32,
-            (_, true) => format,
-            (_, false) => WeightFormat::Q5_0,
-        };
-        tensors.push((Announced { name, shape, format }, values));
-    };
-    let vocabulary = vec![arch.vocab, arch.hidden];
-    announce(EMBEDDING.gguf.into(), vocabulary.clone(), Values::Random(STD));
-    if arch.rope.scaling.is_some() {
-        announce("rope_freqs.weight".into(), vec![arch.rope.rotary_dim / 2], Values::Divisors);
-    }
-    for index in 0..arch.layers {
-        for (part, names) in arch.block(index).parts().zip(arch.family.block.parts()) {
-            match (part, names) {
-                (Part::Norm(norm), Part::Norm(name)) => {
-                    announce(format!("blk.{index}.{}.weight", name.gguf), norm.shape.clone(), Values::Ones);
-                }
-                (Part::Linear(linear), Part::Linear(names)) => {
-                    let residual = linear.kind == Kind::Residual;
-                    let std = STD / if residual { (2.0 * arch.layers as f64).sqrt() } else { 1.0 };
-                    for (module, name) in linear.modules.iter().zip(names.iter()) {
-                        let shape = linear.weight(module).shape;
-                        announce(format!("blk.{index}.{}.weight", name.gguf), shape, Values::Random(std));
-                        if let Some(bias) = linear.bias(module) {
-                            announce(format!("blk.{index}.{}.bias", name.gguf), bias.shape, Values::Zeros);
-                        }
-                    }
-                }
-                _ => unreachable!("a block is made from its family's names"),
+    for Stored { spec, name, kind, .. } in stored_tensors(arch) {
+        let (values, format) = match (kind, spec.shape.last()) {
+            (Kind::Norm, _) => (Values::Ones, WeightFormat::F32),
+            (Kind::Bias, _) => (Values::Zeros, WeightFormat::F32),
+            (_, Some(row)) if !row.is_multiple_of(format.block_elements()) => {
+                (Values::Random(std(kind)), WeightFormat::Q5_0)
             }
-        }
+            _ => (Values::Random(std(kind)), format),
+        };
+        tensors.push((Announced { name, shape: spec.shape, format }, values));
     }
-    announce(FINAL_NORM.gguf.into(), vec![arch.hidden], Values::Ones);
-    if !arch.tied_head {
-        announce(HEAD.gguf.into(), vocabulary, Values::Random(STD));
+    if let Some((name, divisors)) = rope_divisors(arch) {
+        let announced = Announced { name: name.into(), shape: vec![divisors.len()], format: WeightFormat::F32 };
+        // After the embedding: a tensor's place is part of its seed.
+        tensors.insert(1, (announced, Values::Given(divisors)));
     }
     let (announced, values): (Vec<_>, Vec<_>) = tensors.into_iter().unzip();
     write(out, &metadata(arch), &announced, &mut |index, out| {
         let Announced { shape, format, .. } = &announced[index];
         let count = shape.iter().product::<usize>();
-        match values[index] {
-            Values::Random(std) => random_blocks(out, *format, count, std, mix(seed, index as u64)),
+        match &values[index] {
+            Values::Random(std) => random_blocks(out, *format, count, *std, mix(seed, index as u64)),
             Values::Ones => (0..count).try_for_each(|_| out.write_all(&1.0_f32.to_le_bytes())),
             Values::Zeros => (0..count).try_for_each(|_| out.write_all(&0.0_f32.to_le_bytes())),
-            Values::Divisors => {
-                let plain = Architecture { rope: Rope { scaling: None, ..arch.rope }, ..arch.clone() };
-                let divisor = |f| arch.rope.scaling.map_or(1.0, |scaling| scaling.divisor(f));
-                plain.rope_frequencies().into_iter().try_for_each(|f| out.write_all(&(divisor(f) as f32).to_le_bytes()))
-            }
+            Values::Given(values) => values.iter().try_for_each(|x| out.write_all(&x.to_le_bytes())),
         }
     })
 }
@@ -210,6 +186,11 @@ fn random_blocks(out: &mut dyn Write, format: WeightFormat, count: usize, std: f
     // Standard deviation of uniform whole numbers from 0 to n - 1.
     let spread = |n: f64| ((n * n - 1.0) / 12.0).sqrt();
     let half = |x: f64| f16::from_f64(x).to_le_bytes();
+    // Quants reach one step further down than up, so half of the scales are negative.
+    let set_scale = |block: &mut [u8], d: f64| {
+        let d = if block[0] & 1 == 1 { -d } else { d };
+        block[..2].copy_from_slice(&half(d));
+    };
     let block_bytes = format.block_bytes();
     let mut left = count / format.block_elements();
     let mut bytes = Vec::with_capacity(PIECE + 8);
@@ -222,9 +203,9 @@ fn random_blocks(out: &mut dyn Write, format: WeightFormat, count: usize, std: f
         bytes.truncate(blocks * block_bytes);
         for block in bytes.chunks_exact_mut(block_bytes) {
             match format {
-                WeightFormat::Q4_0 => block[..2].copy_from_slice(&half(std / spread(16.0))),
-                WeightFormat::Q5_0 => block[..2].copy_from_slice(&half(std / spread(32.0))),
-                WeightFormat::Q8_0 => block[..2].copy_from_slice(&half(std / spread(256.0))),
+                WeightFormat::Q4_0 => set_scale(block, std / spread(16.0)),
+                WeightFormat::Q5_0 => set_scale(block, std / spread(32.0)),
+                WeightFormat::Q8_0 => set_scale(block, std / spread(256.0)),
                 WeightFormat::Q4K => {
                     // All scales and minima are 32: `32 d (q - 7.5)`.
                     let d = std / (32.0 * spread(16.0));
@@ -246,26 +227,7 @@ fn random_blocks(out: &mut dyn Write, format: WeightFormat, count: usize, std: f
 }
 
 fn metadata(arch: &Architecture) -> Vec<(String, Field)> {
-    let prefix = arch.family.gguf_architecture.unwrap_or("llama");
-    let count = |n: usize| Field::Count(n as u32);
-    let own = [
-        ("context_length", count(arch.context)),
-        ("embedding_length", count(arch.hidden)),
-        ("block_count", count(arch.layers)),
-        ("feed_forward_length", count(arch.intermediate)),
-        ("attention.head_count", count(arch.heads)),
-        ("attention.head_count_kv", count(arch.kv_heads)),
-        ("attention.key_length", count(arch.head_dim)),
-        ("attention.value_length", count(arch.head_dim)),
-        ("attention.layer_norm_rms_epsilon", Field::Number(arch.norm_epsilon as f32)),
-        ("rope.freq_base", Field::Number(arch.rope.theta as f32)),
-        ("rope.dimension_count", count(arch.rope.rotary_dim)),
-    ];
-    let mut fields = vec![
-        ("general.architecture".to_string(), Field::Text(prefix.into())),
-        ("general.name".into(), Field::Text("fabricated: random weights".into())),
-    ];
-    fields.extend(own.map(|(key, field)| (format!("{prefix}.{key}"), field)));
+    let mut fields = description(arch, "fabricated: random weights");
     fields.extend(tokenizer(arch.vocab).map(|(key, field)| (format!("tokenizer.{key}"), field)));
     fields
 }

@@ -20,6 +20,10 @@ pub enum Field {
     Texts(Vec<String>),
     /// Array of `i32`.
     Integers(Vec<i32>),
+    /// Yes or no.
+    Flag(bool),
+    /// As another file has it: its type, then its bytes.
+    Stored(Vec<u8>),
 }
 
 /// A tensor that will follow.
@@ -116,5 +120,10 @@ fn push_field(header: &mut Vec<u8>, field: &Field) {
             header.extend((values.len() as u64).to_le_bytes());
             values.iter().for_each(|value| header.extend(value.to_le_bytes()));
         }
+        Field::Flag(flag) => {
+            kind(7);
+            header.push(u8::from(*flag));
+        }
+        Field::Stored(bytes) => header.extend(bytes),
     }
 }

@@ -1,4 +1,5 @@
-//! What a run leaves for other programs: adapters in PEFT's format ([`peft`]) and models in Hugging Face's ([`model`]).
+//! What a run leaves for other programs: adapters in PEFT's format ([`peft`]) and models in Hugging Face's ([`model`]);
+//! and models in GGUF, with their matrices in another format ([`quantised`]).
 //!
 //! Nothing here opens a file. Small results come as named bytes, large ones go through a [`std::io::Write`] of the
 //! host's, one tensor at a time ([`stream`]).
@@ -8,4 +9,5 @@ pub mod fabricated;
 pub mod gguf;
 pub mod model;
 pub mod peft;
+pub mod quantised;
 pub mod stream;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::architecture::{Architecture, Llama3Scaling, Rope, SpecialTokens, format_error, missing, unsupported};
 use super::family::{self, Family, listed};
-use super::layout::{EMBEDDING, FINAL_NORM, HEAD, Name, Part};
+use super::layout::{EMBEDDING, FINAL_NORM, HEAD, Kind, Name, Part, TensorSpec};
 use crate::data::tokenizer::Tokenizer;
 use crate::data::tokenizer::gguf::{GgufVocabulary, token_id};
 use crate::error::{Error, Result};
@@ -300,6 +300,79 @@ pub fn unpermuted_row(row: usize, head: usize) -> usize {
     start + i * 2 + j
 }
 
+/// A tensor of a model as a GGUF file holds it.
+pub struct Stored {
+    /// Its Hugging Face name and its shape.
+    pub spec: TensorSpec,
+    /// Its name in the file.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Its rows are permuted within heads of so many.
+    pub permuted_head: Option<usize>,
+}
+
+/// The family whose files hold a model: its own, or Llama's for one that GGUF has no name for.
+pub fn written_as(architecture: &Architecture) -> &'static Family {
+    match architecture.family.gguf_architecture {
+        Some(_) => architecture.family,
+        None => &family::llama::FAMILY,
+    }
+}
+
+/// All tensors of a model but the divisors of its rotary frequencies, first to last.
+pub fn stored_tensors(architecture: &Architecture) -> Vec<Stored> {
+    let whole = |name: &Name, spec, kind| Stored { spec, name: name.gguf.to_owned(), kind, permuted_head: None };
+    let permuted = written_as(architecture).gguf_rows_permuted;
+    let mut tensors = vec![whole(&EMBEDDING, architecture.embedding(), Kind::Matrix)];
+    for index in 0..architecture.layers {
+        let name = |name: &Name, kind: &str| format!("blk.{index}.{}.{kind}", name.gguf);
+        for (part, names) in architecture.block(index).parts().zip(architecture.family.block.parts()) {
+            match (part, names) {
+                (Part::Norm(spec), Part::Norm(norm)) => tensors.push(Stored {
+                    spec: spec.clone(),
+                    name: name(norm, "weight"),
+                    kind: Kind::Norm,
+                    permuted_head: None,
+                }),
+                (Part::Linear(linear), Part::Linear(names)) => {
+                    for (module, own) in linear.modules.iter().zip(names.iter()) {
+                        let rotated = permuted && architecture.family.rotated().contains(own);
+                        let permuted_head = rotated.then_some(architecture.head_dim);
+                        let (spec, kind) = (linear.weight(module), linear.kind);
+                        tensors.push(Stored { spec, name: name(own, "weight"), kind, permuted_head });
+                        if let Some(spec) = linear.bias(module) {
+                            tensors.push(Stored { spec, name: name(own, "bias"), kind: Kind::Bias, permuted_head });
+                        }
+                    }
+                }
+                _ => unreachable!("a block is made from its family's names"),
+            }
+        }
+    }
+    tensors.push(whole(&FINAL_NORM, architecture.final_norm(), Kind::Norm));
+    tensors.extend(architecture.head().map(|head| whole(&HEAD, head, Kind::Matrix)));
+    tensors
+}
+
+/// The divisors of the rotary frequencies, as `rope_freqs.weight`, where the model has a scaling.
+pub fn rope_divisors(architecture: &Architecture) -> Option<(&'static str, Vec<f32>)> {
+    let scaling = architecture.rope.scaling?;
+    let plain = Architecture { rope: Rope { scaling: None, ..architecture.rope }, ..architecture.clone() };
+    let divisors = plain.rope_frequencies().into_iter().map(|f| scaling.divisor(f) as f32).collect();
+    Some((ROPE_DIVISORS, divisors))
+}
+
+/// Rows in Hugging Face's order as a GGUF file has them; the inverse of what reading does.
+pub fn permute(bytes: &[u8], rows: usize, head: usize) -> Vec<u8> {
+    let width = bytes.len() / rows.max(1);
+    let mut permuted = vec![0; bytes.len()];
+    for (row, bytes) in bytes.chunks_exact(width.max(1)).enumerate() {
+        permuted[unpermuted_row(row, head) * width..][..width].copy_from_slice(bytes);
+    }
+    permuted
+}
+
 /// Rows of any format in Hugging Face order; whole rows move, so quantised blocks stay as they are.
 fn unpermute(bytes: &[u8], rows: usize, head: usize) -> Vec<u8> {
     let width = bytes.len() / rows.max(1);
@@ -318,6 +391,7 @@ mod tests {
         let stored: Vec<u8> = [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11].iter().flat_map(|&r| [r, r]).collect();
         let expected: Vec<u8> = (0..12).flat_map(|r| [r, r]).collect();
         assert_eq!(unpermute(&stored, 12, 6), expected);
+        assert_eq!(permute(&expected, 12, 6), stored);
     }
 
     #[test]

@@ -27,6 +27,27 @@ choice! {
         F32 = "f32",
         /// Frozen matrices in half precision; products are in single precision.
         F16 = "f16",
+        /// Frozen matrices in 8 bits, in blocks of 32.
+        Q8_0 = "q8_0",
+        /// Frozen matrices in 4 bits, in blocks of 32; the coarsest.
+        Q4_0 = "q4_0",
+        /// Frozen matrices in 4 bits, in blocks of 256 with scales and minima of their own. Where a row is no whole number
+        /// of blocks, in 5 bits in blocks of 32, as llama.cpp does; where it is none of these either, in half precision.
+        Q4K = "q4_k",
+    }
+}
+
+impl Hold {
+    /// The format of frozen matrices whose rows have so many elements; none where it is the file's, or single precision.
+    pub fn format(self, row: usize) -> Option<WeightFormat> {
+        let format = match self {
+            Self::Auto | Self::F32 => return None,
+            Self::F16 => WeightFormat::F16,
+            Self::Q8_0 => WeightFormat::Q8_0,
+            Self::Q4_0 => WeightFormat::Q4_0,
+            Self::Q4K => WeightFormat::Q4K,
+        };
+        Some(format.for_rows(row))
     }
 }
 
@@ -148,10 +169,8 @@ impl Builder<'_> {
     /// A matrix in the format in which it is held.
     fn matrix(&mut self, spec: &TensorSpec, kind: Kind) -> Result<RawTensor> {
         let raw = (self.maker)(spec, kind)?;
-        match self.hold {
-            Hold::F16 if raw.format != WeightFormat::F16 => {
-                RawTensor::quantise(&raw.name, &raw.shape, &raw.to_f32(), WeightFormat::F16)
-            }
+        match self.hold.format(spec.shape[1]) {
+            Some(format) if format != raw.format => raw.stored_as(format),
             _ => Ok(raw),
         }
     }

@@ -90,8 +90,8 @@ pub fn held_bytes(arch: &Architecture, weights: Option<&dyn WeightSource>, hold:
     let vectors = f32s(arch.parameter_count().saturating_sub(matrices));
     let held = match hold {
         Hold::F32 => None,
-        Hold::F16 => Some(matrices.saturating_mul(2)),
         Hold::Auto => sum_of_matrices(arch, &|spec| stored_bytes(weights?, spec)),
+        _ => sum_of_matrices(arch, &|spec| Some(hold.format(spec.shape[1])?.bytes_for_shape(&spec.shape)? as u64)),
     };
     held.unwrap_or(f32s(matrices)).saturating_add(vectors)
 }

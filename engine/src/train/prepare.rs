@@ -49,9 +49,9 @@ pub struct Plan {
 pub fn base(config: &Config, files: &ModelFiles, device: &Device) -> Result<Model> {
     let full = config.adapter.kind == AdapterKind::None;
     let hold = config.run.storage;
-    if full && hold == Hold::F16 {
-        let problem = "[run] storage: only frozen weights can be held in f16; use an adapter, or auto";
-        return Err(Error::Config { problems: vec![problem.into()] });
+    if full && !matches!(hold, Hold::Auto | Hold::F32) {
+        let problem = format!("[run] storage: only frozen weights can be held in {hold}; use an adapter, or auto");
+        return Err(Error::Config { problems: vec![problem] });
     }
     let resident = match config.run.device_memory {
         None => u64::MAX,

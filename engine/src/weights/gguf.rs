@@ -9,6 +9,7 @@
 //! any host's bytes (a file, a page's buffer), trusts no number, and names the field that is wrong.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{RawTensor, WeightFormat, WeightSource, absent, read_range, tensor_error};
@@ -225,11 +226,15 @@ struct Entry {
     offset: u64,
 }
 
+/// Where each key's value lies, its type first, in the order of the file.
+type Places = Vec<(String, Range<u64>)>;
+
 /// An opened GGUF file, a [`WeightSource`] under the file's own names.
 pub struct Gguf {
     bytes: Arc<dyn Bytes>,
     file: String,
     metadata: Metadata,
+    values: Places,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -242,7 +247,7 @@ impl Gguf {
     pub fn open(bytes: Arc<dyn Bytes>, file: &str) -> Result<Self> {
         let mut cursor = Cursor::new(bytes.as_ref(), file);
         let (tensors, keys) = read_start(&mut cursor)?;
-        let metadata = read_metadata(&mut cursor, keys)?;
+        let (metadata, values) = read_metadata(&mut cursor, keys)?;
         if metadata.unsigned("split.count").is_some_and(|n| n > 1) {
             let problem = format!("{file} is one part of several; join them first (llama-gguf-split --merge)");
             return Err(Error::Unsupported { problem });
@@ -257,7 +262,7 @@ impl Gguf {
         }
         let start = cursor.at.next_multiple_of(alignment);
         let entries = lay_out(table, start, alignment, bytes.len(), file)?;
-        Ok(Self { bytes, file: file.to_owned(), metadata, entries })
+        Ok(Self { bytes, file: file.to_owned(), metadata, values, entries })
     }
 
     /// The file's name in messages.
@@ -268,6 +273,17 @@ impl Gguf {
     /// The key-value part.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// Keys in the order of the file, each with its value as the file has it: its type, then its bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the host cannot read.
+    pub fn stored_values(&self) -> impl Iterator<Item = Result<(&str, Vec<u8>)>> {
+        self.values.iter().map(|(key, range)| {
+            let length = range.end - range.start;
+            Ok((key.as_str(), read_range(self.bytes.as_ref(), range.start, length, &self.file)?))
+        })
     }
 }
 
@@ -321,18 +337,20 @@ fn read_start(cursor: &mut Cursor) -> Result<(u64, u64)> {
     Ok((tensors, keys))
 }
 
-fn read_metadata(cursor: &mut Cursor, keys: u64) -> Result<Metadata> {
+fn read_metadata(cursor: &mut Cursor, keys: u64) -> Result<(Metadata, Places)> {
     let mut values = BTreeMap::new();
+    let mut places = Vec::new();
     for _ in 0..keys {
         let key = cursor.text("a key", LONGEST_NAME)?;
+        let start = cursor.at;
         let kind = cursor.u32("a value's type")?;
         let value = read_value(cursor, &key, kind)?;
-        if values.contains_key(&key) {
+        places.push((key.clone(), start..cursor.at));
+        if values.insert(key.clone(), value).is_some() {
             return Err(cursor.wrong(format!("the key {} is there twice", shorten(&key))));
         }
-        values.insert(key, value);
     }
-    Ok(Metadata { values })
+    Ok((Metadata { values }, places))
 }
 
 fn read_value(cursor: &mut Cursor, key: &str, kind: u32) -> Result<Value> {

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::host::{Bytes, Folder, shorten};
+use crate::kernels::cpu::par;
 
 pub use format::WeightFormat;
 
@@ -49,20 +50,29 @@ impl RawTensor {
         if shape.iter().product::<usize>() != values.len() || format.bytes_for_shape(shape).is_none() {
             return refuse(format!("{} values are no {} tensor of shape {shape:?}", values.len(), format.name()));
         }
-        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-            return refuse(format!("element {at} is {}", values[at]));
-        }
-        let Some(quantise_block) = format.quantise_block() else {
-            return refuse(format!("Temper reads {} but does not write it", format.name()));
-        };
         let mut bytes = Vec::with_capacity(format.bytes_for(values.len()).unwrap_or(0));
-        for (index, block) in values.chunks_exact(format.block_elements()).enumerate() {
-            if !quantise_block(block, &mut bytes) {
-                let first = index * format.block_elements();
-                return refuse(format!("elements from {first} on are too large for {}", format.name()));
-            }
-        }
+        append(&mut bytes, name, values, 0, format)?;
         Ok(Self { name: name.to_owned(), shape: shape.to_vec(), format, bytes })
+    }
+
+    /// The same tensor in another format, piece by piece: its values never exist in f32 as a whole. What was rounded before
+    /// is rounded once more.
+    ///
+    /// # Errors
+    /// As [`RawTensor::quantise`].
+    pub fn stored_as(&self, format: WeightFormat) -> Result<Self> {
+        /// Elements of a piece, whole blocks in every format.
+        const PIECE: usize = 1 << 20;
+        let Some(length) = format.bytes_for_shape(&self.shape) else {
+            let problem = format!("rows of {:?} are no whole blocks of {}", self.shape, format.name());
+            return Err(tensor_error("values to store", &self.name, problem));
+        };
+        let mut bytes = Vec::with_capacity(length);
+        let piece_bytes = PIECE / self.format.block_elements() * self.format.block_bytes();
+        for (index, piece) in self.bytes.chunks(piece_bytes).enumerate() {
+            append(&mut bytes, &self.name, &self.format.to_f32(piece), index * PIECE, format)?;
+        }
+        Ok(Self { name: self.name.clone(), shape: self.shape.clone(), format, bytes })
     }
 
     /// All elements in f32, row-major.
@@ -89,6 +99,34 @@ impl RawTensor {
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
+}
+
+/// Appends whole blocks of a tensor to its stored bytes, on all cores. `first` is the index of the first of `values` in it.
+fn append(bytes: &mut Vec<u8>, name: &str, values: &[f32], first: usize, format: WeightFormat) -> Result<()> {
+    let refuse = |problem: String| Err(tensor_error("values to store", name, problem));
+    if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+        return refuse(format!("element {} is {}", first + at, values[at]));
+    }
+    let Some(quantise_block) = format.quantise_block() else {
+        return refuse(format!("Temper reads {} but does not write it", format.name()));
+    };
+    let block = format.block_elements();
+    let pieces: Vec<&[f32]> = values.chunks(par::ELEMENTS).collect();
+    // What came before the first block that does not fit, and whether there is one.
+    let stored = par::map(pieces.len(), |index| {
+        let mut bytes = Vec::with_capacity(format.bytes_for(pieces[index].len()).unwrap_or(0));
+        let fits = pieces[index].chunks_exact(block).all(|block| quantise_block(block, &mut bytes));
+        (bytes, fits)
+    });
+    for (index, (piece, fits)) in stored.into_iter().enumerate() {
+        if !fits {
+            let blocks = piece.len() / format.block_bytes() - 1;
+            let at = first + index * par::ELEMENTS + blocks * block;
+            return refuse(format!("elements from {at} on are too large for {}", format.name()));
+        }
+        bytes.extend(piece);
+    }
+    Ok(())
 }
 
 /// Named tensors, row-major. A model's own are under their Hugging Face names and in Hugging Face layout.
@@ -232,12 +270,14 @@ mod tests {
                 assert!((found - value).abs() <= steps * value.abs(), "{format:?}: {found} for {value}");
             }
         }
-        for (format, levels, slack) in [(WeightFormat::Q8_0, 127.0, 0.51), (WeightFormat::Q4_0, 8.0, 1.01)] {
+        let symmetric =
+            [(WeightFormat::Q8_0, 127.0, 0.51), (WeightFormat::Q5_0, 16.0, 1.01), (WeightFormat::Q4_0, 8.0, 1.01)];
+        for (format, levels, slack) in symmetric {
             let stored = RawTensor::quantise("t", &[2, 64], &values, format).unwrap();
             for (block, found) in values.chunks(32).zip(stored.to_f32().chunks(32)) {
                 let largest = block.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
                 for (x, y) in block.iter().zip(found) {
-                    // The far end of Q4_0's range is one level short, hence a whole step there. The scale is an f16.
+                    // The far end of Q4_0's and Q5_0's range is one level short, hence a whole step there. The scale is an f16.
                     assert!((x - y).abs() <= largest / levels * slack + 1e-3 * largest, "{format:?}: {y} for {x}");
                 }
             }
@@ -245,11 +285,59 @@ mod tests {
     }
 
     #[test]
+    fn a_range_from_its_least_to_its_greatest_element_reads_back_within_half_a_step() {
+        let values: Vec<f32> = wave(512).iter().map(|x| x + 1.5).collect();
+        let formats = [(WeightFormat::Q4_1, 15.0, 32), (WeightFormat::Q5_1, 31.0, 32), (WeightFormat::Q4K, 15.0, 32)];
+        for (format, levels, group) in formats {
+            let stored = RawTensor::quantise("t", &[2, 256], &values, format).unwrap();
+            for (block, found) in values.chunks(group).zip(stored.to_f32().chunks(group)) {
+                let least = block.iter().copied().fold(0.0, f32::min);
+                let most = block.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                // Scales and minima of Q4_K are six bits of the largest of eight.
+                let slack = if format == WeightFormat::Q4K { 1.2 } else { 0.51 };
+                for (x, y) in block.iter().zip(found) {
+                    let step = (most - least) / levels;
+                    assert!((x - y).abs() <= step * slack + 2e-3 * most.max(-least), "{format:?}: {y} for {x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_tensor_in_another_format_has_the_bytes_that_its_values_have() {
+        // More than one piece of what is converted at a time.
+        let shape = [5, 1 << 18];
+        let values = wave(1 << 15).repeat(40);
+        let stored = RawTensor::quantise("t", &shape, &values, WeightFormat::Q8_0).unwrap();
+        for format in [WeightFormat::Q4_0, WeightFormat::Q4K, WeightFormat::F16, WeightFormat::F32] {
+            let expected = RawTensor::quantise("t", &shape, &stored.to_f32(), format).unwrap();
+            assert_eq!(stored.stored_as(format).unwrap(), expected, "{format:?}");
+        }
+        let narrow = RawTensor::quantise("t", &[8, 32], &wave(256), WeightFormat::Q8_0).unwrap();
+        let problem = narrow.stored_as(WeightFormat::Q4K).unwrap_err().to_string();
+        assert!(problem.contains("rows of [8, 32] are no whole blocks of Q4_K"), "{problem}");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_by_its_place_in_the_whole_tensor() {
+        let mut values = wave(1 << 15).repeat(64);
+        values[1_500_000] = 1e9;
+        let problem = |values: &[f32]| {
+            let raw = RawTensor::from_f32("t", vec![2, 1 << 20], values);
+            raw.stored_as(WeightFormat::Q8_0).unwrap_err().to_string()
+        };
+        assert!(problem(&values).contains("elements from 1500000 on are too large for Q8_0"), "{}", problem(&values));
+        values[1_400_000] = f32::NAN;
+        assert!(problem(&values).contains("element 1400000 is NaN"), "{}", problem(&values));
+    }
+
+    #[test]
     fn zeros_and_what_vanishes_beside_an_f16_scale_become_zeros() {
-        for format in [WeightFormat::F16, WeightFormat::Bf16, WeightFormat::Q8_0, WeightFormat::Q4_0] {
-            let stored = RawTensor::quantise("t", &[32], &[0.0; 32], format).unwrap();
+        let formats = WeightFormat::ALL.into_iter().filter(|format| format.quantise_block().is_some());
+        for format in formats {
+            let stored = RawTensor::quantise("t", &[256], &[0.0; 256], format).unwrap();
             assert!(stored.to_f32().iter().all(|&x| x == 0.0), "{format:?}");
-            let stored = RawTensor::quantise("t", &[32], &[1e-44; 32], format).unwrap();
+            let stored = RawTensor::quantise("t", &[256], &[1e-44; 256], format).unwrap();
             assert!(stored.to_f32().iter().all(|&x| x.abs() <= 1e-44), "{format:?}");
         }
     }
@@ -263,6 +351,7 @@ mod tests {
         assert!(RawTensor::quantise("t", &[32], &one(1e9), WeightFormat::Q8_0).is_err());
         assert!(RawTensor::quantise("t", &[31], &one(1.0)[..31], WeightFormat::Q8_0).is_err());
         assert!(RawTensor::quantise("t", &[64], &one(1.0), WeightFormat::F32).is_err());
-        assert!(RawTensor::quantise("t", &[256], &wave(256), WeightFormat::Q4K).is_err());
+        assert!(RawTensor::quantise("t", &[256], &[1e9; 256], WeightFormat::Q4K).is_err());
+        assert!(RawTensor::quantise("t", &[256], &wave(256), WeightFormat::Q6K).is_err());
     }
 }

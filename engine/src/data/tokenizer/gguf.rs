@@ -135,8 +135,10 @@ impl PreTokenizer {
     }
 }
 
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
+pub(super) const NORMAL: i32 = 1;
+pub(super) const CONTROL: i32 = 3;
+pub(super) const USER_DEFINED: i32 = 4;
+pub(super) const UNUSED: i32 = 5;
 
 /// GPT-2's split. Spelt out only where the byte-level stage cannot do it itself.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
@@ -144,10 +146,15 @@ const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]
 const DEFAULT: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"];
 
 /// What belongs to no family.
-const GENERAL: [PreTokenizer; 2] = [
+static GENERAL: [PreTokenizer; 2] = [
     PreTokenizer::named(&["gpt-2"]),
     PreTokenizer { split: Split::Patterns(&DEFAULT), ..PreTokenizer::named(&["default"]) },
 ];
+
+/// The families' pre-tokenizers and the general ones.
+pub(super) fn known<'a>(families: &'a [&'static PreTokenizer]) -> impl Iterator<Item = &'static PreTokenizer> + 'a {
+    families.iter().copied().chain(&GENERAL)
+}
 
 impl Tokenizer {
     /// Builds a byte-level BPE tokenizer from the vocabulary of a GGUF file. `families` are the pre-tokenizers that the
@@ -155,12 +162,12 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`crate::Error::Tokenizer`] for another kind of vocabulary, an unknown pre-tokenizer name and contradictory lists.
-    pub fn from_gguf(vocabulary: GgufVocabulary, families: &[&PreTokenizer]) -> Result<Self> {
+    pub fn from_gguf(vocabulary: GgufVocabulary, families: &[&'static PreTokenizer]) -> Result<Self> {
         load(vocabulary, families)
     }
 }
 
-fn load(source: GgufVocabulary, families: &[&PreTokenizer]) -> Result<Tokenizer> {
+fn load(source: GgufVocabulary, families: &[&'static PreTokenizer]) -> Result<Tokenizer> {
     if source.model != "gpt2" {
         return Err(refuse(format!(
             "tokenizer.ggml.model is {:?}, and only \"gpt2\" (byte-level BPE) is supported; use the model's Hugging Face \
@@ -169,9 +176,8 @@ fn load(source: GgufVocabulary, families: &[&PreTokenizer]) -> Result<Tokenizer>
         )));
     }
     let name = source.pre.as_deref().unwrap_or("default");
-    let known = || families.iter().copied().chain(&GENERAL);
-    let Some(known) = known().find(|known| known.names.contains(&name)) else {
-        let names: Vec<&str> = known().flat_map(|known| known.names).copied().collect();
+    let Some(known) = known(families).find(|known| known.names.contains(&name)) else {
+        let names: Vec<&str> = known(families).flat_map(|known| known.names).copied().collect();
         return Err(refuse(format!("tokenizer.ggml.pre is {name:?}, and these are supported: {}", names.join(", "))));
     };
     let (count, types) = (source.tokens.len(), source.token_types.len());
@@ -219,7 +225,7 @@ fn load(source: GgufVocabulary, families: &[&PreTokenizer]) -> Result<Tokenizer>
     )
 }
 
-fn pre_tokenizer(split: Split) -> Result<PreTokenizerWrapper> {
+pub(super) fn pre_tokenizer(split: Split) -> Result<PreTokenizerWrapper> {
     let bytes = |use_regex| PreTokenizerWrapper::from(ByteLevel::new(false, false, use_regex));
     let splits = match split {
         Split::Gpt2 => return Ok(bytes(true)),

@@ -57,6 +57,44 @@ pub fn push_half(value: f32, bytes: &mut Vec<u8>) -> bool {
     rounded.is_finite()
 }
 
+/// Scale and minimum of one of the eight groups of Q4_K and Q5_K. The first four scales and minima are the low six bits of
+/// bytes 0..4 and 4..8; the others have their low four bits in bytes 8..12 and their high two bits on top of those.
+#[inline]
+pub fn six_bit_pair(packed: &[u8], group: usize) -> (u8, u8) {
+    if group < 4 {
+        (packed[group] & 63, packed[group + 4] & 63)
+    } else {
+        let low = packed[group + 4];
+        ((low & 15) | (packed[group - 4] >> 6 << 4), (low >> 4) | (packed[group] >> 6 << 4))
+    }
+}
+
+/// Least of 32 elements, the step of `levels` equal ones from there to the greatest, and its inverse (0 for a step that
+/// vanishes).
+pub fn least_and_step(block: &[f32], levels: f32) -> (f32, f32, f32) {
+    let least = block.iter().copied().fold(f32::INFINITY, f32::min);
+    let greatest = block.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let step = (greatest - least) / levels;
+    (least, step, inverse_or_zero(step))
+}
+
+/// The element of largest magnitude, the first of several.
+pub fn of_largest_magnitude(block: &[f32]) -> f32 {
+    block.iter().fold(0.0_f32, |most, &x| if x.abs() > most.abs() { x } else { most })
+}
+
+/// Appends 32 elements of four bits: 16 bytes whose low nibbles are elements 0..16 and high nibbles 16..32.
+pub fn push_nibbles(block: &[f32], bytes: &mut Vec<u8>, quant: impl Fn(f32) -> u8) {
+    bytes.extend((0..16).map(|i| quant(block[i]) | quant(block[i + 16]) << 4));
+}
+
+/// Appends 32 elements of five bits: 4 bytes of the fifth bits, then the others as [`push_nibbles`].
+pub fn push_fives(block: &[f32], bytes: &mut Vec<u8>, quant: impl Fn(f32) -> u8) {
+    let fifth = block.iter().enumerate().fold(0_u32, |bits, (i, &x)| bits | u32::from(quant(x) >> 4) << i);
+    bytes.extend(fifth.to_le_bytes());
+    push_nibbles(block, bytes, |x| quant(x) & 15);
+}
+
 /// `1 / d`, or 0 for a block so small that its scale vanishes.
 pub fn inverse_or_zero(d: f32) -> f32 {
     let inverse = 1.0 / d;

@@ -9,10 +9,16 @@ mod bfloat16;
 mod block;
 mod float16;
 mod float32;
+mod iq4_nl;
+mod iq4_xs;
+mod q2_k;
+mod q3_k;
 mod q4_0;
 mod q4_1;
 mod q4_k;
 mod q5_0;
+mod q5_1;
+mod q5_k;
 mod q6_k;
 mod q8_0;
 
@@ -54,12 +60,24 @@ formats! {
     Q4_1 = q4_1;
     /// 32 elements: f16 scale, 5-bit values.
     Q5_0 = q5_0;
+    /// 32 elements: f16 scale, f16 minimum, 5-bit values.
+    Q5_1 = q5_1;
     /// 32 elements: f16 scale, 8-bit values.
     Q8_0 = q8_0;
+    /// 256 elements: f16 scale and minimum, sixteen 4-bit scales and minima, 2-bit values.
+    Q2K = q2_k;
+    /// 256 elements: sixteen 6-bit scales, f16 scale, 3-bit values.
+    Q3K = q3_k;
     /// 256 elements: f16 scale and minimum, eight 6-bit scales and minima, 4-bit values.
     Q4K = q4_k;
+    /// 256 elements: f16 scale and minimum, eight 6-bit scales and minima, 5-bit values.
+    Q5K = q5_k;
     /// 256 elements: sixteen 8-bit scales, f16 scale, 6-bit values.
     Q6K = q6_k;
+    /// 32 elements: f16 scale, 4-bit indices of unequally spaced levels.
+    Iq4Nl = iq4_nl;
+    /// 256 elements: f16 scale, eight 6-bit scales, 4-bit indices of the same levels.
+    Iq4Xs = iq4_xs;
 }
 
 impl WeightFormat {
@@ -84,6 +102,14 @@ impl WeightFormat {
         let elements = shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d))?;
         let row = shape.last().copied().unwrap_or(1);
         row.is_multiple_of(self.block_elements()).then(|| self.bytes_for(elements)).flatten()
+    }
+
+    /// This format, or, where rows of so many elements are no whole number of its blocks, what llama.cpp takes: Q5_0 in
+    /// place of Q4_K, and F16 where blocks of 32 do not fit either.
+    pub fn for_rows(self, elements: usize) -> Self {
+        let second = if self == Self::Q4K { Self::Q5_0 } else { self };
+        let fits = |format: &Self| elements.is_multiple_of(format.block_elements());
+        [self, second].into_iter().find(fits).unwrap_or(Self::F16)
     }
 
     /// The name that GGUF uses (`Q4_K`, `BF16`).
@@ -146,20 +172,14 @@ impl WeightFormat {
 
 /// The other types of GGUF, for messages.
 const OTHER_TYPES: &[(u32, &str)] = &[
-    (7, "Q5_1"),
     (9, "Q8_1"),
-    (10, "Q2_K"),
-    (11, "Q3_K"),
-    (13, "Q5_K"),
     (15, "Q8_K"),
     (16, "IQ2_XXS"),
     (17, "IQ2_XS"),
     (18, "IQ3_XXS"),
     (19, "IQ1_S"),
-    (20, "IQ4_NL"),
     (21, "IQ3_S"),
     (22, "IQ2_S"),
-    (23, "IQ4_XS"),
     (24, "I8"),
     (25, "I16"),
     (26, "I32"),
@@ -193,6 +213,14 @@ mod tests {
         assert_eq!(WeightFormat::Q6K.bytes_for_shape(&[256, 2]), None);
         assert_eq!(WeightFormat::F32.bytes_for(usize::MAX), None);
         assert_eq!(WeightFormat::F32.bytes_for_shape(&[usize::MAX, 2]), None);
+    }
+
+    #[test]
+    fn rows_that_are_no_whole_blocks_fall_back_as_in_llama_cpp() {
+        let found = |format: WeightFormat| [512, 576, 97].map(|row| format.for_rows(row));
+        assert_eq!(found(WeightFormat::Q4K), [WeightFormat::Q4K, WeightFormat::Q5_0, WeightFormat::F16]);
+        assert_eq!(found(WeightFormat::Q8_0), [WeightFormat::Q8_0, WeightFormat::Q8_0, WeightFormat::F16]);
+        assert_eq!(found(WeightFormat::F32), [WeightFormat::F32; 3]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, expand_blocks, half_at, inverse_or_zero, push_half};
+use super::block::{Facts, expand_blocks, half_at, inverse_or_zero, of_largest_magnitude, push_half, push_nibbles};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q4_0.
@@ -33,11 +33,9 @@ vectorised! {
 /// `d = x* / -8` with `x*` the element of largest magnitude, `q = min(15, floor(x / d + 8.5))`. `d` is stored in f16, the
 /// elements are rounded with the unrounded one, as in ggml.
 fn quantise(block: &[f32], bytes: &mut Vec<u8>) -> bool {
-    let largest = block.iter().fold(0.0_f32, |m, &x| if x.abs() > m.abs() { x } else { m });
-    let d = largest / -8.0;
+    let d = of_largest_magnitude(block) / -8.0;
     let inverse = inverse_or_zero(d);
     let fits = push_half(d, bytes);
-    let quant = |x: f32| ((x * inverse + 8.5) as u8).min(15);
-    bytes.extend((0..16).map(|i| quant(block[i]) | quant(block[i + 16]) << 4));
+    push_nibbles(block, bytes, |x| ((x * inverse + 8.5) as u8).min(15));
     fits
 }

@@ -2,7 +2,7 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, expand_blocks, half_at};
+use super::block::{Facts, expand_blocks, half_at, least_and_step, push_half, push_nibbles};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q4_1.
@@ -13,7 +13,7 @@ pub const FACTS: Facts = Facts {
     block_bytes: 20,
     halves: &[0, 2],
     expand: |stored, out| expand_blocks(stored, out, expand),
-    quantise: None,
+    quantise: Some(quantise),
     kernels: Some(&formats::Q4_1),
 };
 
@@ -27,4 +27,12 @@ vectorised! {
             }
         }
     }
+}
+
+/// `m = min x`, `d = (max x - m) / 15`, `q = floor((x - m) / d + 0.5)`, rounded with the unrounded `d` and `m`, as in ggml.
+fn quantise(block: &[f32], bytes: &mut Vec<u8>) -> bool {
+    let (m, d, inverse) = least_and_step(block, 15.0);
+    let fits = push_half(d, bytes) & push_half(m, bytes);
+    push_nibbles(block, bytes, |x| (((x - m) * inverse + 0.5) as u8).min(15));
+    fits
 }

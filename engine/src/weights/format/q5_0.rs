@@ -3,7 +3,7 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, expand_blocks, half_at};
+use super::block::{Facts, expand_blocks, half_at, inverse_or_zero, of_largest_magnitude, push_fives, push_half};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q5_0.
@@ -14,7 +14,7 @@ pub const FACTS: Facts = Facts {
     block_bytes: 22,
     halves: &[0],
     expand: |stored, out| expand_blocks(stored, out, expand),
-    quantise: None,
+    quantise: Some(quantise),
     kernels: Some(&formats::Q5_0),
 };
 
@@ -31,4 +31,14 @@ vectorised! {
             }
         }
     }
+}
+
+/// `d = x* / -16` with `x*` the element of largest magnitude, `q = min(31, floor(x / d + 16.5))`, rounded with the unrounded
+/// `d`, as in ggml.
+fn quantise(block: &[f32], bytes: &mut Vec<u8>) -> bool {
+    let d = of_largest_magnitude(block) / -16.0;
+    let inverse = inverse_or_zero(d);
+    let fits = push_half(d, bytes);
+    push_fives(block, bytes, |x| ((x * inverse + 16.5) as u8).min(31));
+    fits
 }

@@ -1,0 +1,105 @@
+//! A tokenizer as GGUF stores it.
+//!
+//! GGUF holds tokens and merges, and of everything else only a name, so not every tokenizer can be said in it. What is
+//! written is read back here, and must be the same tokenizer part by part; else it is refused, since a model whose text is
+//! cut otherwise than in its training is silently worse.
+
+use serde_json::Value;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+
+use super::gguf::{CONTROL, GgufVocabulary, NORMAL, PreTokenizer, UNUSED, USER_DEFINED, known, pre_tokenizer};
+use super::{Tokenizer, failed, refuse};
+use crate::error::Result;
+
+impl Tokenizer {
+    /// The vocabulary that [`Tokenizer::from_gguf`] reads back as this tokenizer. `rows` are those of the embedding; those
+    /// without a token get one that no text has. `families` are the pre-tokenizers that the families of models know by name.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tokenizer`] where GGUF cannot say what the tokenizer does.
+    pub fn to_gguf(&self, families: &[&'static PreTokenizer], rows: usize) -> Result<GgufVocabulary> {
+        let own = self.as_json()?;
+        let cut = |problem: &str| refuse(format!("GGUF cannot say what this tokenizer does: {problem}"));
+        let candidates = known(families).filter(|known| cuts_like(known, &own));
+        let mut vocabulary = self.vocabulary_of(&own, rows)?;
+        let mut differs = "the way in which it cuts text is none that llama.cpp has a name for";
+        for candidate in candidates {
+            vocabulary.pre = candidate.names.first().map(|&name| name.to_owned());
+            match difference(&own, &Self::from_gguf(vocabulary.clone(), families)?.as_json()?) {
+                None => return Ok(vocabulary),
+                Some(part) => differs = part,
+            }
+        }
+        Err(cut(differs))
+    }
+
+    fn as_json(&self) -> Result<Value> {
+        let text = self.inner.to_string(false).map_err(|error| failed("cannot write the tokenizer", error))?;
+        serde_json::from_str(&text).map_err(|error| failed("cannot write the tokenizer", error))
+    }
+
+    /// Everything but the pre-tokenizer's name.
+    fn vocabulary_of(&self, own: &Value, rows: usize) -> Result<GgufVocabulary> {
+        let mut tokens = vec![None; rows];
+        for (token, id) in self.inner.get_vocab(true) {
+            match tokens.get_mut(id as usize) {
+                Some(place) => *place = Some(token),
+                None => return Err(refuse(format!("token {id} is beyond the {rows} rows of the embedding"))),
+            }
+        }
+        let mut token_types: Vec<i32> = tokens.iter().map(|t| if t.is_some() { NORMAL } else { UNUSED }).collect();
+        for (id, added) in self.inner.get_added_vocabulary().get_added_tokens_decoder() {
+            token_types[*id as usize] = if added.special { CONTROL } else { USER_DEFINED };
+        }
+        let merges = own["model"]["merges"].as_array().into_iter().flatten();
+        let merge = |merge: &Value| match (merge[0].as_str(), merge[1].as_str()) {
+            (Some(left), Some(right)) if !left.contains(' ') && !right.contains(' ') => Ok(format!("{left} {right}")),
+            _ => Err(refuse(format!("merge {merge} is not two tokens without spaces"))),
+        };
+        Ok(GgufVocabulary {
+            model: "gpt2".into(),
+            pre: None,
+            // As llama.cpp's converter names rows without a token.
+            tokens: tokens.into_iter().enumerate().map(|(id, t)| t.unwrap_or_else(|| format!("[PAD{id}]"))).collect(),
+            merges: merges.map(merge).collect::<Result<_>>()?,
+            token_types,
+            bos: self.bos,
+            eos: self.eos_id(),
+            pad: self.pad,
+            add_bos: Some(self.add_bos),
+            chat_template: self.chat_template.clone(),
+        })
+    }
+}
+
+/// True where a name stands for this cut, before anything large is compared.
+fn cuts_like(known: &PreTokenizer, own: &Value) -> bool {
+    let cut = pre_tokenizer(known.split).ok().and_then(|cut| serde_json::to_value(cut).ok());
+    cut.as_ref() == Some(&own["pre_tokenizer"]) && own["model"]["ignore_merges"] == known.whole_words_first
+}
+
+/// The first part in which a tokenizer differs from what was read back, where there is one.
+fn difference(own: &Value, read: &Value) -> Option<&'static str> {
+    let same = |part: &str| own[part] == read[part];
+    // In a vocabulary with all bytes nothing is unknown.
+    let all_bytes = ByteLevel::alphabet().iter().all(|byte| own["model"]["vocab"].get(byte.to_string()).is_some());
+    let unknown = ["unk_token", "fuse_unk"].iter().all(|key| all_bytes || own["model"][key] == read["model"][key]);
+    let merging = ["merges", "byte_fallback", "ignore_merges", "dropout"];
+    // Without a normaliser it makes no difference whether a token is looked for before it or after.
+    let added = |tokenizer: &Value| {
+        let mut tokens = tokenizer["added_tokens"].clone();
+        if tokenizer["normalizer"].is_null() {
+            tokens.as_array_mut().into_iter().flatten().for_each(|token| token["normalized"] = false.into());
+        }
+        tokens
+    };
+    match () {
+        () if !same("normalizer") => Some("its normaliser"),
+        () if !same("pre_tokenizer") => Some("its pre-tokenizer"),
+        () if !same("decoder") => Some("its decoder"),
+        () if !unknown => Some("what it makes of what it does not know"),
+        () if merging.iter().any(|key| own["model"][key] != read["model"][key]) => Some("how it merges"),
+        () if added(own) != added(read) => Some("its added tokens"),
+        () => None,
+    }
+}

@@ -1,0 +1,215 @@
+//! A model as a GGUF file whose matrices are stored in another format, with one tensor in memory at a time.
+//!
+//! Out of a GGUF file everything else is carried over as it is there: names, metadata, tokenizer, vectors. Out of a Hugging
+//! Face folder it is written as llama.cpp's converter writes it: names and order of rows by the family
+//! ([`crate::model::gguf`]), the tokenizer where GGUF can say what it does ([`crate::data::tokenizer::to_gguf`]).
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use super::gguf::{Announced, Field, write};
+use super::stream::wrong;
+use crate::data::tokenizer::gguf::GgufVocabulary;
+use crate::error::{Error, Result};
+use crate::host::Bytes;
+use crate::model::architecture::Architecture;
+use crate::model::family;
+use crate::model::files::ModelFiles;
+use crate::model::gguf::{permute, rope_divisors, stored_tensors, written_as};
+use crate::model::open;
+use crate::weights::gguf::Gguf;
+use crate::weights::{RawTensor, WeightFormat, WeightSource};
+
+/// What matrices can be stored as, with the number that GGUF's `general.file_type` has for a file of them.
+const TARGETS: [(WeightFormat, u32); 8] = [
+    (WeightFormat::Q8_0, 7),
+    (WeightFormat::Q4_0, 2),
+    (WeightFormat::Q4K, 14),
+    (WeightFormat::Q4_1, 3),
+    (WeightFormat::Q5_0, 8),
+    (WeightFormat::Q5_1, 9),
+    (WeightFormat::F16, 1),
+    (WeightFormat::Bf16, 32),
+];
+
+/// Names of the formats that matrices can be stored in, in small letters.
+pub fn targets() -> impl Iterator<Item = String> {
+    TARGETS.iter().map(|(format, _)| format.name().to_lowercase())
+}
+
+/// The format of such a name.
+pub fn target(name: &str) -> Option<WeightFormat> {
+    TARGETS.iter().map(|(format, _)| *format).find(|format| format.name().eq_ignore_ascii_case(name))
+}
+
+/// A GGUF file that can be written: what it says and where its tensors come from.
+pub struct Quantised {
+    fields: Vec<(String, Field)>,
+    tensors: Vec<Announced>,
+    /// A tensor each.
+    origins: Vec<Origin>,
+    weights: Arc<dyn WeightSource>,
+}
+
+/// Where a tensor's bytes come from.
+enum Origin {
+    /// The source's tensor of this name; its rows are permuted within heads of so many.
+    Source(String, Option<usize>),
+    /// These values.
+    Given(Vec<f32>),
+}
+
+impl Quantised {
+    /// Of a GGUF file; `file` is its name in messages. Matrices whose rows are no whole blocks of `format` fall back
+    /// ([`WeightFormat::for_rows`]).
+    ///
+    /// # Errors
+    /// As [`open::open_gguf`]; [`Error::Io`] where the host cannot read.
+    pub fn of_gguf(bytes: Arc<dyn Bytes>, file: &str, format: WeightFormat) -> Result<Self> {
+        // A file that cannot be used is refused before anything is written.
+        open::open_gguf(bytes.clone(), file)?;
+        let source = Gguf::open(bytes, file)?;
+        let mut fields = Vec::new();
+        for stored in source.stored_values() {
+            let (key, value) = stored?;
+            // How matrices were stored before, and how the file is laid out, are about the other file.
+            let other = ["general.file_type", "general.quantization_version", "general.alignment"].contains(&key);
+            if !other && !key.starts_with("quantize.") && !key.starts_with("split.") {
+                fields.push((key.to_owned(), Field::Stored(value)));
+            }
+        }
+        fields.extend(about(format));
+        let announce = |name: &String| {
+            let shape = source.shape(name)?.to_vec();
+            let format = if shape.len() == 1 { source.format(name)? } else { format.for_rows(*shape.last()?) };
+            Some(Announced { name: name.clone(), shape, format })
+        };
+        let tensors: Vec<_> = source.names().iter().filter_map(announce).collect();
+        let origins = tensors.iter().map(|tensor| Origin::Source(tensor.name.clone(), None)).collect();
+        Ok(Self { fields, tensors, origins, weights: Arc::new(source) })
+    }
+
+    /// Of other files; `name` becomes the model's. Vectors are stored in f32.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for files without weights, [`Error::Tokenizer`] for files without a tokenizer, and for one that
+    /// GGUF has no name for.
+    pub fn of_files(files: &ModelFiles, name: &str, format: WeightFormat) -> Result<Self> {
+        let arch = &files.architecture;
+        let weights = files.weights.clone();
+        let weights = weights.ok_or_else(|| Error::Missing { path: name.into(), problem: "has no weights".into() })?;
+        let mut fields = description(arch, name);
+        fields.extend(vocabulary(files.tokenizer()?.to_gguf(&family::pre_tokenizers(), arch.vocab)?));
+        fields.extend(about(format));
+        let (mut tensors, mut origins) = (Vec::new(), Vec::new());
+        for stored in stored_tensors(arch) {
+            let row = stored.spec.shape.last().copied().unwrap_or(1);
+            let format = if stored.spec.shape.len() == 1 { WeightFormat::F32 } else { format.for_rows(row) };
+            tensors.push(Announced { name: stored.name, shape: stored.spec.shape, format });
+            origins.push(Origin::Source(stored.spec.name, stored.permuted_head));
+        }
+        if let Some((name, divisors)) = rope_divisors(arch) {
+            tensors.push(Announced { name: name.into(), shape: vec![divisors.len()], format: WeightFormat::F32 });
+            origins.push(Origin::Given(divisors));
+        }
+        Ok(Self { fields, tensors, origins, weights })
+    }
+
+    /// Formats of the matrices, each with how many there are, in the order in which they first occur.
+    pub fn matrices(&self) -> Vec<(WeightFormat, usize)> {
+        let mut counts: Vec<(WeightFormat, usize)> = Vec::new();
+        for tensor in self.tensors.iter().filter(|tensor| tensor.shape.len() > 1) {
+            match counts.iter_mut().find(|(format, _)| *format == tensor.format) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((tensor.format, 1)),
+            }
+        }
+        counts
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// The writer's; an [`Error`] inside for what cannot be read or stored (see [`super::stream::into_error`]).
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        write(out, &self.fields, &self.tensors, &mut |index, out| {
+            let format = self.tensors[index].format;
+            match &self.origins[index] {
+                Origin::Given(values) => values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes())),
+                Origin::Source(name, permuted_head) => {
+                    let raw = self.stored(name, format).map_err(wrong)?;
+                    match permuted_head {
+                        Some(head) => out.write_all(&permute(&raw.bytes, raw.shape[0], *head)),
+                        None => out.write_all(&raw.bytes),
+                    }
+                }
+            }
+        })
+    }
+
+    fn stored(&self, name: &str, format: WeightFormat) -> Result<RawTensor> {
+        let raw = self.weights.read(name)?;
+        if raw.format == format {
+            return Ok(raw);
+        }
+        raw.stored_as(format).map_err(|error| match error {
+            Error::Tensor { tensor, problem, .. } => {
+                Error::Tensor { file: self.weights.file_of(name), tensor, problem }
+            }
+            other => other,
+        })
+    }
+}
+
+/// What is said of how matrices are stored.
+fn about(format: WeightFormat) -> [(String, Field); 2] {
+    let number = TARGETS.iter().find(|(known, _)| *known == format).map_or(0, |(_, number)| *number);
+    [
+        ("general.file_type".into(), Field::Count(number)),
+        // Of the quantised types themselves, in ggml since 2023.
+        ("general.quantization_version".into(), Field::Count(2)),
+    ]
+}
+
+/// What a file says of the model in it.
+pub fn description(arch: &Architecture, name: &str) -> Vec<(String, Field)> {
+    let prefix = written_as(arch).gguf_architecture.unwrap_or_default();
+    let count = |n: usize| Field::Count(n as u32);
+    let own = [
+        ("context_length", count(arch.context)),
+        ("embedding_length", count(arch.hidden)),
+        ("block_count", count(arch.layers)),
+        ("feed_forward_length", count(arch.intermediate)),
+        ("attention.head_count", count(arch.heads)),
+        ("attention.head_count_kv", count(arch.kv_heads)),
+        ("attention.key_length", count(arch.head_dim)),
+        ("attention.value_length", count(arch.head_dim)),
+        ("attention.layer_norm_rms_epsilon", Field::Number(arch.norm_epsilon as f32)),
+        ("rope.freq_base", Field::Number(arch.rope.theta as f32)),
+        ("rope.dimension_count", count(arch.rope.rotary_dim)),
+    ];
+    let mut fields = vec![
+        ("general.architecture".to_string(), Field::Text(prefix.into())),
+        ("general.name".into(), Field::Text(name.into())),
+    ];
+    fields.extend(own.map(|(key, field)| (format!("{prefix}.{key}"), field)));
+    fields
+}
+
+/// A tokenizer as metadata.
+fn vocabulary(vocabulary: GgufVocabulary) -> Vec<(String, Field)> {
+    let id = |id: Option<u32>| id.map(Field::Count);
+    let fields = [
+        ("ggml.model", Some(Field::Text(vocabulary.model))),
+        ("ggml.pre", vocabulary.pre.map(Field::Text)),
+        ("ggml.tokens", Some(Field::Texts(vocabulary.tokens))),
+        ("ggml.token_type", Some(Field::Integers(vocabulary.token_types))),
+        ("ggml.merges", Some(Field::Texts(vocabulary.merges))),
+        ("ggml.bos_token_id", id(vocabulary.bos)),
+        ("ggml.eos_token_id", id(vocabulary.eos)),
+        ("ggml.padding_token_id", id(vocabulary.pad)),
+        ("ggml.add_bos_token", vocabulary.add_bos.map(Field::Flag)),
+        ("chat_template", vocabulary.chat_template.map(Field::Text)),
+    ];
+    fields.into_iter().filter_map(|(key, field)| Some((format!("tokenizer.{key}"), field?))).collect()
+}
