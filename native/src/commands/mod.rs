@@ -9,5 +9,6 @@ pub mod generate;
 pub mod init;
 pub mod logits;
 pub mod loss;
+pub mod plan;
 pub mod train;
 pub mod web;
