@@ -458,7 +458,7 @@ fn memory_size(text: &str) -> Result<u64, String> {
         _ => return Err(refuse()),
     };
     let bytes = number * base.powi(exponent);
-    if bytes >= 1.0 && bytes < 1e18 { Ok(bytes as u64) } else { Err(refuse()) }
+    if (1.0..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(refuse()) }
 }
 
 fn mebibytes(text: &str) -> Result<usize, String> {

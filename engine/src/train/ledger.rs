@@ -804,3 +804,91 @@ fn shape_of(arch: &Architecture) -> attention::Shape {
 fn over(tokens: usize, width: usize) -> u64 {
     f32s(product(tokens, width))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(set: &[(&str, &str)], learners: u64, load: Load, site: Site) -> Ledger {
+        let arch = Architecture::from_config_json(
+            br#"{"model_type": "llama", "vocab_size": 2048, "hidden_size": 128, "intermediate_size": 384,
+                 "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
+                 "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "tie_word_embeddings": true}"#,
+            "config.json",
+        );
+        let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let config = Config::parse("[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n", "run.toml", &set);
+        Ledger::new(&config.unwrap(), &arch.unwrap(), None, learners, load, site)
+    }
+
+    const LOAD: Load = Load { tokens: 512, rows: 512, micro_batches: 2, evaluated: 0 };
+
+    fn of(ledger: &Ledger, moment: Moment) -> Sheet {
+        ledger.moments.iter().find(|entry| entry.moment == moment).expect("a moment of every run").device
+    }
+
+    #[test]
+    fn full_training_holds_value_moments_and_at_last_all_gradients_once_for_each_parameter() {
+        let ledger = ledger(&[("adapter.kind", "none")], 1, LOAD, Site::default());
+        let parameters = 4 * 1_049_728;
+        assert_eq!(ledger.trained, 1_049_728);
+        let step = of(&ledger, Moment::Step);
+        assert_eq!([Kind::Weights, Kind::Moments].map(|kind| step.of(kind)), [parameters, 2 * parameters]);
+        // The norm before the head is a vector of 128.
+        assert_eq!(step.of(Kind::Gradients), parameters - 4 * 128);
+        assert_eq!(step.of(Kind::Activations) + step.of(Kind::Kept) + step.of(Kind::Logits), 0);
+    }
+
+    #[test]
+    fn an_adapter_trains_rank_times_inputs_and_outputs_of_its_targets_alone() {
+        let set = [("adapter.rank", "8"), ("adapter.targets", "q_proj,down_proj")];
+        let [one, two] = [1, 2].map(|learners| ledger(&set, learners, LOAD, Site::default()));
+        assert_eq!(one.trained, 4 * 8 * ((128 + 128) + (384 + 128)));
+        // A second learner has its own values and moments, and nothing else.
+        assert_eq!(two.device_bytes() - one.device_bytes(), 3 * 4 * one.trained);
+        assert!(one.device_bytes() < ledger(&[("adapter.kind", "none")], 1, LOAD, Site::default()).device_bytes());
+    }
+
+    #[test]
+    fn everything_that_a_micro_batch_takes_is_given_back() {
+        for set in [
+            [("run.recompute", "always"), ("adapter.kind", "none")],
+            [("run.recompute", "never"), ("adapter.kind", "lora")],
+        ] {
+            for cpu in [true, false] {
+                let site = Site { cpu, max_binding_bytes: 1 << 27, threads: 2 };
+                let ledger = ledger(&set, 1, Load { evaluated: 700, ..LOAD }, site);
+                let (step, loaded) = (of(&ledger, Moment::Step), of(&ledger, Moment::Loaded));
+                for kind in [Kind::Kept, Kind::Activations, Kind::Logits] {
+                    assert_eq!(step.of(kind), 0, "{set:?} {kind:?}");
+                }
+                for kind in [Kind::Weights, Kind::Adapter, Kind::Scratch] {
+                    assert_eq!(step.of(kind), loaded.of(kind), "{set:?} {kind:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_the_blocks_is_their_inputs_or_all_that_they_read() {
+        let kept = |how| of(&ledger(&[("run.recompute", how)], 1, LOAD, Site::default()), Moment::Head).of(Kind::Kept);
+        let arch_bytes = 4 * (128 + 256 + 128 + 4 + 128 + 768);
+        assert_eq!(kept("never"), 4 * 512 * arch_bytes);
+        assert_eq!(kept("always"), 4 * 512 * 4 * 128);
+    }
+
+    #[test]
+    fn a_device_with_its_own_memory_holds_scores_and_the_host_only_what_passes() {
+        let gpu = Site { cpu: false, max_binding_bytes: 1 << 27, threads: 2 };
+        let ledger = ledger(&[], 1, LOAD, gpu);
+        assert!(of(&ledger, Moment::Backward).of(Kind::Scores) >= 2 * 4 * 4 * 512 * 512);
+        assert!(ledger.host_bytes() > 0 && ledger.host_bytes() < ledger.device_bytes());
+        assert_eq!(self::ledger(&[], 1, LOAD, Site::default()).host_bytes(), 0);
+    }
+
+    #[test]
+    fn absurd_numbers_saturate() {
+        let load = Load { tokens: usize::MAX, rows: usize::MAX, micro_batches: usize::MAX, evaluated: usize::MAX };
+        assert_eq!(ledger(&[("adapter.kind", "none")], u64::MAX, load, Site::default()).device_bytes(), u64::MAX);
+    }
+}
