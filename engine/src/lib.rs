@@ -132,9 +132,10 @@ pub mod events {
 pub mod running {
     pub use crate::digest::{Digest, Digester};
     pub use crate::train::checkpoint::{Checkpoint, NamedFile};
-    pub use crate::train::estimate::{Estimate, held_bytes, passing_bytes};
+    pub use crate::train::ledger::{Entry, Kind, Ledger, Load, Moment, Sheet, Site};
     pub use crate::train::prepare::base;
     pub use crate::train::run::{About, OTHER_RUN, Origin};
+    pub use crate::train::work::{Work, operations_per_second};
 }
 
 /// What was learned, as files that other programs load.

@@ -36,6 +36,8 @@ pub struct Global {
 pub enum Command {
     /// Fine-tune a model: with --model and --data, with a configuration, or, with neither, a small embedded demo.
     Train(TrainArgs),
+    /// Say what a run would hold in memory and how long it would take, and what would make it fit. Loads no weights.
+    Plan(PlanArgs),
     /// Print a configuration with all its defaults, each key explained.
     Config(ConfigArgs),
     /// Write a commented configuration to begin with.
@@ -84,6 +86,39 @@ pub struct TrainArgs {
     /// own, but for what can change: more steps, how often something is logged, saved and measured, and the device.
     #[arg(long, requires = "out")]
     pub resume: bool,
+}
+
+/// Arguments of `temper plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Configuration file in TOML; without one, as `temper train`.
+    pub config: Option<PathBuf>,
+    /// Hugging Face folder or GGUF file to fine-tune.
+    #[arg(long, value_name = "DIR_OR_GGUF")]
+    pub model: Option<String>,
+    /// JSONL or text to train on.
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<String>,
+    /// Override one value of the configuration, for example `--set run.batch_tokens=512`. May be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Memory of the device, for example 8GiB or 24GB: GPUs do not say how much they have, and on the CPU it may be less than
+    /// there is.
+    #[arg(long, value_name = "SIZE", value_parser = memory_size)]
+    pub device_memory: Option<u64>,
+    /// Print one JSON object, with `peak_bytes`, `device_bytes`, `host_bytes`, `moments`, `seconds_per_step`, `fits` and
+    /// `advice`. The exit code is 0 whether it fits or not.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl PlanArgs {
+    /// The same run as `temper train` would begin it.
+    pub fn run(&self) -> TrainArgs {
+        let Self { config, model, data, set, .. } = self;
+        let (config, model, data, set) = (config.clone(), model.clone(), data.clone(), set.clone());
+        TrainArgs { config, model, data, set, out: None, resume: false }
+    }
 }
 
 /// Arguments of `temper config`.
@@ -438,6 +473,21 @@ fn at_least_two(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n >= 2).ok_or_else(|| "expected a whole number of at least 2".into())
 }
 
+/// A number with a unit: B, KB, MB, GB, TB in thousands, KiB, MiB, GiB, TiB in 1024s.
+fn memory_size(text: &str) -> Result<u64, String> {
+    let refuse = || "expected a size above 0 with its unit, for example 8GiB, 24GB or 512MiB".to_string();
+    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(refuse)?;
+    let (number, unit) = (text[..at].parse::<f64>().map_err(|_| refuse())?, text[at..].trim().to_ascii_lowercase());
+    let exponent = "kmgt".find(unit.chars().next().unwrap_or(' ')).map_or(0, |place| place as i32 + 1);
+    let base = match unit.get(usize::from(exponent > 0)..) {
+        Some("b") => 1000.0_f64,
+        Some("ib") if exponent > 0 => 1024.0,
+        _ => return Err(refuse()),
+    };
+    let bytes = number * base.powi(exponent);
+    if (1.0..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(refuse()) }
+}
+
 fn mebibytes(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "expected a whole number from 1 to 1024".into())
 }
@@ -492,6 +542,8 @@ mod tests {
             "temper config run.toml --set run.steps=3",
             "temper config --schema",
             "temper train --model m --data d.jsonl",
+            "temper plan",
+            "temper plan run.toml --model m --data d.jsonl --set run.steps=3 --device-memory 8GiB --json",
             "temper train run.toml --model m --data d.jsonl --set run.steps=3",
             "temper init",
             "temper init --model m --data d.jsonl run.toml",
@@ -523,6 +575,15 @@ mod tests {
     }
 
     #[test]
+    fn a_size_has_a_unit_of_thousands_or_of_1024() {
+        let sizes = ["8GiB", "1.5 GB", "512mib", "2TiB", "7B", "3kB"].map(|text| memory_size(text).unwrap());
+        assert_eq!(sizes, [8 << 30, 1_500_000_000, 512 << 20, 2 << 40, 7, 3000]);
+        for wrong in ["", "GiB", "8", "8 G", "-1GiB", "1.2.3GB", "8iB", "999999999TiB", "nanGB", "8µB"] {
+            assert!(memory_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn contradictions_and_nonsense_are_usage_errors() {
         for line in [
             "temper",
@@ -535,6 +596,10 @@ mod tests {
             "temper train --set steps=3",
             "temper train --resume",
             "temper config run.toml --schema",
+            "temper plan --device-memory 8",
+            "temper plan --device-memory 0GiB",
+            "temper plan --device-memory 1e9GiB",
+            "temper plan --out x",
             "temper bench head --rows 0",
             "temper bench step --model m --tokens 1",
             "temper bench web --tokens 200",

@@ -11,6 +11,7 @@ mod interrupt;
 mod memory;
 mod output;
 mod place;
+mod plan;
 mod progress;
 mod report;
 mod run_config;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
 
     let result = match command {
         Command::Train(args) => commands::train::run(args, &global),
+        Command::Plan(args) => commands::plan::run(args, &global),
         Command::Config(args) => commands::config::run(args, &global),
         Command::Init(args) => commands::init::run(args),
         Command::Eval(args) => commands::eval::run(args, &global),

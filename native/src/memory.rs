@@ -3,15 +3,19 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use temper_engine::configuration::AdapterKind;
 use temper_engine::models::Hold;
-use temper_engine::running::{Estimate, held_bytes, passing_bytes};
-use temper_engine::{Config, Device, Error, ModelFiles, Result};
+use temper_engine::running::{Kind, Ledger, Site};
+use temper_engine::{Device, Error, ModelFiles, Result};
 
-/// `memory` of `summary.json`. The first part is reckoned from the run's shape, the second measured.
+/// `memory` of `summary.json`. What was planned comes from the run's shape, the rest is measured.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
-    /// What the run needs on its device, by kind.
+    /// Most that the run was planned to hold on its device.
+    pub planned_peak_bytes: u64,
+    /// The same, measured: on the CPU what the process held beyond what it held before the model was loaded, without the pages
+    /// of its own files; on a GPU what its memory pools reserved. `None` where nobody tells.
+    pub peak_bytes: Option<u64>,
+    /// What the plan is made of, at its peak.
     pub planned_bytes: Planned,
     /// Highest resident set of the process by the end of each stage.
     pub measured_peak_resident_bytes: Peaks,
@@ -20,7 +24,7 @@ pub struct Memory {
     pub other_bytes: Option<u64>,
 }
 
-/// What a run needs on its device, in bytes.
+/// What a ledger's peak is made of, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Planned {
     /// The model as it is held, and the adapter.
@@ -29,33 +33,30 @@ pub struct Planned {
     pub gradients: u64,
     /// Both moments of what is trained.
     pub optimiser_moments: u64,
-    /// What the forward pass of one micro-batch leaves for the way back.
+    /// What a micro-batch's blocks hold for the way back and on the way.
     pub activations: u64,
     /// Logits of one chunk of the loss head.
     pub head_logits: u64,
+    /// Operands of products in another form, and copies from and to files.
+    pub scratch: u64,
     /// All of it.
     pub total: u64,
 }
 
 impl Planned {
-    /// Of a run of this configuration whose largest micro-batch has so many tokens. Saturates where numbers are absurd.
-    pub fn of(config: &Config, files: &ModelFiles, tokens: usize) -> Self {
-        let mut config = config.clone();
-        config.run.batch_tokens = tokens;
-        let estimate = Estimate::new(&config, &files.architecture, files.weights.as_deref(), 1);
-        let value = estimate.trained.saturating_mul(4);
-        let adapter = if config.adapter.kind == AdapterKind::Lora { value } else { 0 };
-        let planned = Self {
-            weights: estimate.base.saturating_add(adapter),
-            gradients: value,
-            optimiser_moments: value.saturating_mul(2),
-            activations: estimate.activations,
-            head_logits: estimate.logits,
-            total: 0,
-        };
-        let Self { weights, gradients, optimiser_moments, activations, head_logits, .. } = planned;
-        let parts = [weights, gradients, optimiser_moments, activations, head_logits];
-        Self { total: parts.into_iter().fold(0, u64::saturating_add), ..planned }
+    /// The peak of a ledger.
+    pub fn of(ledger: &Ledger) -> Self {
+        let peak = &ledger.peak().device;
+        let of = |kinds: &[Kind]| kinds.iter().fold(0_u64, |sum, kind| sum.saturating_add(peak.of(*kind)));
+        Self {
+            weights: of(&[Kind::Weights, Kind::Adapter]),
+            gradients: of(&[Kind::Gradients]),
+            optimiser_moments: of(&[Kind::Moments]),
+            activations: of(&[Kind::Kept, Kind::Activations, Kind::Scores]),
+            head_logits: of(&[Kind::Logits]),
+            scratch: of(&[Kind::Scratch, Kind::Transfer]),
+            total: peak.total(),
+        }
     }
 }
 
@@ -76,10 +77,36 @@ pub struct Peaks {
 }
 
 impl Memory {
-    /// What was planned beside what was measured. `on_cpu`: the device's memory is the process's.
-    pub fn new(planned_bytes: Planned, measured: Peaks, on_cpu: bool) -> Self {
+    /// What was planned beside what was measured. `held` is the device's own peak where it has its memory to itself.
+    pub fn new(ledger: &Ledger, measured: Peaks, own: Option<u64>, on_cpu: bool) -> Self {
+        let planned_bytes = Planned::of(ledger);
         let other = (on_cpu && measured.at_end > 0).then(|| measured.at_end.saturating_sub(planned_bytes.total));
-        Self { planned_bytes, measured_peak_resident_bytes: measured, other_bytes: other }
+        Self {
+            planned_peak_bytes: planned_bytes.total,
+            peak_bytes: own,
+            planned_bytes,
+            measured_peak_resident_bytes: measured,
+            other_bytes: other,
+        }
+    }
+}
+
+/// What the process held when something began, to know what that took.
+#[derive(Clone, Copy, Debug)]
+pub struct Before(u64);
+
+impl Before {
+    /// Now; what was freed goes back to the system, and the peak so far is forgotten.
+    pub fn now() -> Self {
+        reset_peak();
+        Self(status("RssAnon:"))
+    }
+
+    /// Most that was held beyond it since: pages of files, such as the program's own, do not count. `None` where the system
+    /// does not tell.
+    pub fn peak_since(self) -> Option<u64> {
+        let most = status("VmHWM:");
+        (most > 0 && self.0 > 0).then(|| most.saturating_sub(status("RssFile:")).saturating_sub(self.0))
     }
 }
 
@@ -103,31 +130,14 @@ pub fn check(what: &str, needed: u64, advice: &str) -> Result<()> {
 /// As [`check`].
 pub fn check_model(files: &ModelFiles, device: &Device, hold: Hold, more: u64) -> Result<()> {
     let (arch, source) = (&files.architecture, files.weights.as_deref());
-    let weights = if device.is_cpu() { held_bytes(arch, source, hold) } else { 0 };
-    let needed = weights.saturating_add(passing_bytes(arch, source)).saturating_add(more);
-    check(&described("the model", files), needed, "take a smaller one, or hold it in fewer bits with --storage")
+    let ledger = Ledger::of_model(arch, source, hold, Site::of(device));
+    let needed = if device.is_cpu() { ledger.device_bytes() } else { ledger.host_bytes() };
+    let advice = "take a smaller one, or hold it in fewer bits with --storage";
+    check(&described("the model", files), needed.saturating_add(more), advice)
 }
 
-/// Refuses a run that does not fit. `tokens` are those of its largest micro-batch.
-///
-/// # Errors
-/// As [`check`].
-pub fn check_run(config: &Config, files: &ModelFiles, device: &Device, tokens: usize) -> Result<()> {
-    let mut needed = passing_bytes(&files.architecture, files.weights.as_deref());
-    if device.is_cpu() {
-        // A rank above the width of a layer is refused where the layer is known.
-        let mut config = config.clone();
-        let arch = &files.architecture;
-        config.adapter.rank = config.adapter.rank.min(arch.hidden.max(arch.intermediate));
-        needed = needed.saturating_add(Planned::of(&config, files, tokens).total);
-    }
-    let what = described(&format!("training on {tokens} tokens at once"), files);
-    let advice = "a smaller model, an adapter in place of all weights, or a lower run.batch_tokens and data.cutoff_length \
-                  need less";
-    check(&what, needed, advice)
-}
-
-fn described(what: &str, files: &ModelFiles) -> String {
+/// What something is done with, and how large the model is.
+pub fn described(what: &str, files: &ModelFiles) -> String {
     let arch = &files.architecture;
     format!(
         "{what} ({} layers, hidden {}, vocabulary {}: {} parameters)",
@@ -140,7 +150,7 @@ fn described(what: &str, files: &ModelFiles) -> String {
 
 /// Bytes that this process could still get: what the system can free without swapping, what it could swap out, and not
 /// more than its control group leaves it. `None` where the system does not tell.
-fn available_bytes() -> Option<u64> {
+pub fn available_bytes() -> Option<u64> {
     let machine = std::fs::read_to_string("/proc/meminfo").ok()?;
     let free = kib(&machine, "MemAvailable:")?.saturating_add(kib(&machine, "SwapFree:").unwrap_or(0));
     Some(free.min(left_in_control_group().unwrap_or(u64::MAX)))

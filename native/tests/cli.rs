@@ -683,23 +683,145 @@ fn the_summary_says_where_the_memory_goes() {
         place.train(out, &[set, &["run.steps=2", "data.general="]].concat()).ok();
         let memory = place.json(&format!("{out}/summary.json"))["memory"].clone();
         let of = |kind: &str| memory["planned_bytes"][kind].as_u64().unwrap_or_else(|| panic!("{kind} in {memory}"));
-        let kinds = ["weights", "gradients", "optimiser_moments", "activations", "head_logits"];
+        let kinds = ["weights", "gradients", "optimiser_moments", "activations", "head_logits", "scratch"];
         assert_eq!(of("total"), kinds.iter().map(|kind| of(kind)).sum::<u64>(), "{memory}");
+        assert_eq!(memory["planned_peak_bytes"], of("total"));
         (kinds.map(of), memory)
     };
     let parameters = 4 * place_parameters(&place);
     let (full, memory) = planned("full", &["adapter.kind=none"]);
-    assert_eq!(full[..3], [parameters, parameters, 2 * parameters]);
+    assert_eq!([full[0], full[2]], [parameters, 2 * parameters]);
     let (lora, _) = planned("lora", &[]);
     let adapter = 4 * place.json("lora/summary.json")["started"]["trainable"].as_u64().unwrap();
-    assert_eq!(lora[..3], [parameters + adapter, adapter, 2 * adapter]);
-    assert!(full[3] > 0 && full[4] > 0);
+    assert_eq!([lora[0], lora[2]], [parameters + adapter, 2 * adapter]);
+    assert!(full[3] > 0 && full[5] > 0);
     if cfg!(target_os = "linux") {
         let stages = ["after_loading", "after_first_step", "after_training", "after_saving", "at_end"];
         let peaks = stages.map(|stage| memory["measured_peak_resident_bytes"][stage].as_u64().unwrap());
         assert!(peaks[0] > 0 && peaks.is_sorted(), "{memory}");
-        assert_eq!(memory["other_bytes"], peaks[4] - memory["planned_bytes"]["total"].as_u64().unwrap());
+        assert_eq!(memory["other_bytes"], peaks[4].saturating_sub(memory["planned_bytes"]["total"].as_u64().unwrap()));
+        assert!(memory["peak_bytes"].as_u64().unwrap() < peaks[3], "{memory}");
     }
+}
+
+/// A configuration of a model of random weights, 8 to 12 million parameters, on three full windows of 256 tokens.
+#[cfg(target_os = "linux")]
+fn write_sized(place: &Place, name: &str, architecture: &str, more: &str) {
+    let text = format!(
+        "[model]\npath = \"embedded:base\"\ninit = \"random\"\narchitecture = {{ model_type = \"llama\", {architecture}, \
+         max_position_embeddings = 256 }}\n[data]\ntrain = {:?}\ncutoff_length = 256\n[run]\nsteps = 3\n\
+         batch_tokens = 256\n{more}",
+        place.text("long.txt"),
+    );
+    place.write(name, &text);
+}
+
+/// The plan against what the system counts, for each way in which a run can hold memory. Six percent: the allocator leaves
+/// gaps, and the threads' stacks are not planned; both are a few MiB, and these runs hold 100 to 250.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_was_planned_is_what_a_run_holds_within_six_percent() {
+    const TOLERANCE: f64 = 0.06;
+    let place = Place::new();
+    let line = "It rained all night, and in the morning the river had left its bed and stood in the lower fields.\n";
+    // As many tokens as three windows have, and a little more.
+    place.write("long.txt", &line.repeat(24));
+    let deep = "vocab_size = 2048, hidden_size = 384, intermediate_size = 1152, num_hidden_layers = 6, \
+                num_attention_heads = 6, num_key_value_heads = 6, tie_word_embeddings = true";
+    let wide = "vocab_size = 8192, hidden_size = 256, intermediate_size = 512, num_hidden_layers = 8, \
+                num_attention_heads = 8, num_key_value_heads = 2, tie_word_embeddings = false";
+    write_sized(&place, "deep.toml", deep, "accumulation = 1\n");
+    write_sized(&place, "wide.toml", wide, "accumulation = 1\n");
+    let run = |out: &str, config: &str, set: &[&str]| {
+        let mut args = vec!["train".to_string(), place.text(config), "--out".into(), place.text(out)];
+        set.iter().for_each(|set| args.extend(["--set".into(), (*set).to_string()]));
+        let ran = temper(args).ok();
+        assert!(ran.stderr.contains("plan       peak ") && ran.stderr.contains(" a step, "), "{}", ran.stderr);
+        let memory = place.json(&format!("{out}/summary.json"))["memory"].clone();
+        let of = |key: &str| memory[key].as_u64().unwrap_or_else(|| panic!("{key} in {memory}")) as f64;
+        let (planned, measured) = (of("planned_peak_bytes"), of("peak_bytes"));
+        assert!(measured > 40e6, "{out} is too small to say anything: {memory}");
+        let off = planned / measured - 1.0;
+        assert!(off.abs() < TOLERANCE, "{out}: planned {planned}, measured {measured}: {off:+.3}\n{memory}");
+        planned
+    };
+    let kept = run("full", "deep.toml", &[]);
+    let again = run("again", "deep.toml", &["run.recompute=always"]);
+    assert!(again < kept);
+    run("accumulated", "deep.toml", &["run.accumulation=3"]);
+    run("untied", "wide.toml", &[]);
+    run("unclipped", "wide.toml", &["optim.max_grad_norm=0"]);
+    let model = format!("model.path={}", place.text("full/model"));
+    let lora = [model.as_str(), "model.init=pretrained", "adapter.kind=lora", "data.cutoff_length=256"];
+    let adapted = run("lora", "deep.toml", &lora);
+    run("dropped", "deep.toml", &[&lora[..], &["adapter.dropout=0.1", "run.recompute=always"]].concat());
+    assert!(adapted < kept);
+}
+
+#[test]
+fn a_plan_says_what_a_run_would_hold_and_take_and_loads_nothing() {
+    let place = Place::new();
+    let plan = |more: &str| line(&format!("plan {} {more}", place.text("run.toml")));
+    let found = plan("--json").ok().json();
+    assert_eq!(found["fits"], true, "{found}");
+    assert_eq!(found["peak_bytes"], found["device_bytes"]);
+    assert_eq!((&found["host_bytes"], &found["steps"]), (&json!(0), &json!(10)));
+    assert_eq!(found["advice"], json!([]));
+    assert!(found["seconds_per_step"].as_f64().unwrap() > 0.0);
+    let moments: Vec<&str> =
+        found["moments"].as_array().unwrap().iter().map(|m| m["moment"].as_str().unwrap()).collect();
+    let all = ["loading", "loaded", "evaluation", "forward", "head", "backward", "step", "saving"];
+    assert_eq!(moments, all);
+    let most = found["moments"].as_array().unwrap().iter().map(|m| m["device_bytes"].as_u64().unwrap()).max();
+    assert_eq!(most, found["peak_bytes"].as_u64());
+    for moment in found["moments"].as_array().unwrap() {
+        let kinds = moment["device"].as_object().unwrap().values().map(|bytes| bytes.as_u64().unwrap());
+        assert_eq!(kinds.sum::<u64>(), moment["device_bytes"].as_u64().unwrap(), "{moment}");
+    }
+    // The run itself plans the same.
+    place.train("out", &[]).ok();
+    assert_eq!(place.json("out/summary.json")["memory"]["planned_peak_bytes"], found["peak_bytes"]);
+
+    let text = plan("").ok().stdout;
+    for part in ["weights", "backward", "plan       peak ", "fits       yes", "GFLOP/s"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    // Weights that are cut short are not noticed, since they are not read.
+    let weights = fs::read(place.path("model/model.safetensors")).unwrap();
+    let mut cut = weights.clone();
+    cut[weights.len() - 100..].fill(0xff);
+    fs::write(place.path("model/model.safetensors"), cut).unwrap();
+    plan("").ok();
+    assert!(!place.path("runs").exists());
+    assert_eq!(plan("--device-memory 8").code, Some(2));
+}
+
+#[test]
+fn a_plan_that_does_not_fit_names_changes_that_do_with_their_peaks() {
+    let place = Place::new();
+    let plan = |set: &str, memory: &str| {
+        line(&format!("plan {} --json --device-memory {memory} {set}", place.text("run.toml"))).ok().json()
+    };
+    let full = "--set adapter.kind=none --set data.general= --set data.target=";
+    let whole = plan(full, "1TiB");
+    assert_eq!(whole["fits"], true);
+    let peak = whole["peak_bytes"].as_u64().unwrap();
+    let found = plan(full, &format!("{}B", peak - 1));
+    assert_eq!(found["fits"], false, "{found}");
+    let advice = found["advice"].as_array().unwrap();
+    assert!(!advice.is_empty(), "{found}");
+    assert!(advice.iter().any(|change| change["fits"] == true), "{found}");
+    for change in advice {
+        // Each is what a plan with it says.
+        let set: String =
+            change["set"].as_array().unwrap().iter().map(|s| format!(" --set {}", s.as_str().unwrap())).collect();
+        let again = plan(&format!("{full}{set}"), &format!("{}B", peak - 1));
+        assert_eq!(again["peak_bytes"], change["peak_bytes"], "{change}");
+        assert_eq!(again["fits"], change["fits"], "{change}");
+        assert!(change["peak_bytes"].as_u64().unwrap() < peak);
+    }
+    let found = plan(full, "1KiB");
+    assert!(found["advice"].as_array().unwrap().iter().all(|change| change["fits"] == false), "{found}");
 }
 
 fn place_parameters(place: &Place) -> u64 {
@@ -727,7 +849,7 @@ fn saving_makes_no_second_copy_of_weights_and_moments() {
     let memory = &place.json("out/summary.json")["memory"];
     let planned = memory["planned_bytes"]["total"].as_u64().unwrap();
     let other = memory["other_bytes"].as_u64().unwrap();
-    assert!(planned > 190_000_000 && other < 120_000_000, "{memory}");
+    assert!(planned > 170_000_000 && other < 120_000_000, "{memory}");
 }
 
 // Runs that are interrupted.

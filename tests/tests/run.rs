@@ -12,7 +12,7 @@ use temper_engine::inside::train::prepare;
 use temper_engine::models::Architecture;
 use temper_engine::models::fabricated::{FORMATS, Shape, fabricate};
 use temper_engine::reading::Loader;
-use temper_engine::running::{About, Checkpoint, Digest, Estimate, NamedFile};
+use temper_engine::running::{About, Checkpoint, Digest, Ledger, Load, NamedFile, Site};
 use temper_engine::{
     Checkpoints, Config, Device, Document, Error, Event, Host, Learner, ModelFiles, Objective, Run, Sets, perplexity,
     wait,
@@ -754,7 +754,8 @@ fn a_run_under_a_memory_budget_reads_blocks_from_the_file_and_is_the_same_to_the
             assert_eq!(resident, want, "{recompute} on {}", device.name());
             let files = ModelFiles::open_gguf(Arc::new(bytes.clone()), "model.gguf").unwrap();
             let lora = config(&[&[("adapter.kind", "lora")], &always[..]].concat());
-            let all = Estimate::new(&lora, &arch, files.weights.as_deref(), 1).total();
+            let all = Ledger::new(&lora, &arch, files.weights.as_deref(), 1, Load::most(&lora), Site::of(&device))
+                .device_bytes();
             // Room for all blocks (746 kB) but the last matrix, and for none of them.
             let budgets = [(all - 600_000, 3 * size), (all - 1, read + 1)];
             for &(budget, least) in &budgets[..both.len()] {

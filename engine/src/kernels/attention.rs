@@ -126,18 +126,28 @@ fn part(x: &Tensor<3>, range: &std::ops::Range<usize>) -> Tensor<3> {
 
 /// Ranges of key heads whose scores `[heads, tokens, tokens]` fit one binding together.
 fn chunks(device: &Device, shape: Shape, tokens: usize) -> Result<Vec<std::ops::Range<usize>>> {
-    let per_kv_head = (shape.heads / shape.kv_heads * tokens * tokens * size_of::<f32>()) as u64;
-    let at_once = (device.max_binding_bytes() / per_kv_head.max(1)).min(shape.kv_heads as u64) as usize;
+    let at_once = key_heads_at_once(device.max_binding_bytes(), shape, tokens) as usize;
     if at_once == 0 {
         return Err(Error::Limit {
             what: format!("attention over {tokens} tokens"),
-            needed: per_kv_head,
+            needed: score_bytes(shape, tokens),
             allowed: device.max_binding_bytes(),
             adapter: device.name().into(),
             advice: "use fewer tokens a micro-batch ([run] batch_tokens, [data] cutoff_length)".into(),
         });
     }
     Ok((0..shape.kv_heads).step_by(at_once).map(|start| start..(start + at_once).min(shape.kv_heads)).collect())
+}
+
+/// Bytes of the scores of one key head.
+pub(crate) fn score_bytes(shape: Shape, tokens: usize) -> u64 {
+    let tokens = tokens as u64;
+    ((shape.heads / shape.kv_heads * size_of::<f32>()) as u64).saturating_mul(tokens.saturating_mul(tokens))
+}
+
+/// Key heads whose scores fit one binding together.
+pub(crate) fn key_heads_at_once(max_binding_bytes: u64, shape: Shape, tokens: usize) -> u64 {
+    (max_binding_bytes / score_bytes(shape, tokens).max(1)).min(shape.kv_heads as u64)
 }
 
 /// Attention probabilities `[kv heads, group * tokens, tokens]`.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::config::{self, AdapterKind, Config};
-use crate::data::{DataSet, Document, ReadOptions, Tokenizer, hold_out, read_measured, read_set};
+use crate::data::{DataSet, Document, ReadOptions, Tokenizer, WINDOW, hold_out, read_measured, read_set};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::generate::{Sampling, generate};
@@ -24,8 +24,8 @@ use crate::message::{Bytes, Floats, Integers};
 use crate::model::Model;
 use crate::model::files::ModelFiles;
 use crate::probe;
-use crate::train::estimate::Estimate;
 use crate::train::event::{Event, LearnerRows, Started, StepMetrics, StepRows};
+use crate::train::ledger::{Kind, Ledger, Load, Site};
 use crate::train::prepare;
 use crate::train::result::{self, learned};
 use crate::train::run::{About, Host, Learner, Run, Sets};
@@ -291,9 +291,12 @@ impl Lab {
         let model = self.model()?;
         let arch = &model.files.architecture;
         let learners = configs.len() as u64;
-        let estimate = Estimate::new(config, arch, model.files.weights.as_deref(), learners);
+        let weights = model.files.weights.as_deref();
+        let evaluated = evaluated_tokens(self.device.is_cpu(), self.device.is_software()).min(WINDOW);
+        let load = Load { evaluated, ..Load::most(config) };
+        let ledger = Ledger::new(config, arch, weights, learners, load, Site::of(&self.device));
         let work = work_per_token(config, arch.parameter_count()) * (learners * config.run.batch_tokens as u64) as f64;
-        Ok(fit(&estimate, model.held, learners, config.run.batch_tokens, allowed, self.pace * work))
+        Ok(fit(&ledger, model.held, learners, config.run.batch_tokens, allowed, self.pace * work))
     }
 
     /// Makes the learners anew. What is replaced goes first: two runs would not fit where one does. The start is measured by
@@ -683,9 +686,9 @@ fn work_per_token(config: &Config, parameters: u64) -> f64 {
     passes * parameters as f64
 }
 
-/// Puts an estimate into words. `held` is what the model's files themselves take.
-fn fit(estimate: &Estimate, held: u64, learners: u64, batch_tokens: usize, allowed: u64, seconds_per_step: f64) -> Fit {
-    let need = estimate.total().saturating_add(held);
+/// Puts a ledger into words. `held` is what the model's files themselves take.
+fn fit(ledger: &Ledger, held: u64, learners: u64, batch_tokens: usize, allowed: u64, seconds_per_step: f64) -> Fit {
+    let need = ledger.device_bytes().saturating_add(ledger.host_bytes()).saturating_add(held);
     let fits = need <= allowed;
     let problem = match fits {
         true => String::new(),
@@ -696,13 +699,17 @@ fn fit(estimate: &Estimate, held: u64, learners: u64, batch_tokens: usize, allow
             mib(allowed)
         ),
     };
-    let parts = [
-        ("base model".to_string(), estimate.base),
-        (format!("what {learners} learners train, {} parameters each", estimate.trained), estimate.learning),
-        (format!("activations of {batch_tokens} tokens"), estimate.activations),
-        ("logits of one chunk".to_string(), estimate.logits),
-        ("the model's files".to_string(), held),
-    ];
+    let peak = &ledger.peak().device;
+    let mut parts: Vec<(String, u64)> =
+        Kind::ALL.map(|kind| (kind.words().to_string(), peak.of(kind))).into_iter().filter(|part| part.1 > 0).collect();
+    if ledger.host_bytes() > 0 {
+        parts.push(("beside the device".into(), ledger.host_bytes()));
+    }
+    parts.push(("the model's files".into(), held));
+    parts.push((
+        format!("all, at {batch_tokens} tokens and {learners} times {} trained parameters", ledger.trained),
+        need,
+    ));
     Fit {
         fits,
         need_bytes: need,
@@ -741,12 +748,13 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_says_by_how_much_and_what_would() {
-        let estimate = Estimate { base: 1 << 20, trained: 7, learning: 2 << 20, activations: 3 << 20, logits: 4 << 20 };
-        let fits = fit(&estimate, 1 << 20, 2, 128, 11 << 20, 0.5);
+        let ledger = Ledger::of_kinds(&[(Kind::Weights, 1 << 20), (Kind::Moments, 9 << 20)], 7);
+        let fits = fit(&ledger, 1 << 20, 2, 128, 11 << 20, 0.5);
         assert!(fits.fits && fits.problem.is_empty());
         assert_eq!((fits.need_bytes, fits.seconds_per_step), (11 << 20, 0.5));
-        assert_eq!(fits.parts[1], "what 2 learners train, 7 parameters each: 2.0 MiB");
-        let not = fit(&estimate, 1 << 20, 2, 128, (11 << 20) - 1, 0.0);
+        assert_eq!(fits.parts[..2], ["weights: 1.0 MiB", "moments: 9.0 MiB"]);
+        assert_eq!(fits.parts[3], "all, at 128 tokens and 2 times 7 trained parameters: 11.0 MiB");
+        let not = fit(&ledger, 1 << 20, 2, 128, (11 << 20) - 1, 0.0);
         assert!(!not.fits && not.problem.contains("needs 11.0 MiB") && not.problem.contains("LoRA"), "{}", not.problem);
     }
 

@@ -3,7 +3,7 @@
 //! [`BlockOf`] has a field a parameter, in the order in which the forward pass uses them. Filled with names it is a
 //! family's data ([`BlockNames`]), with names and shapes a specification ([`BlockSpec`]), with tensors the block of a
 //! model ([`super::block::Block`]). Loading goes from one to the next ([`BlockOf::try_map`]); visiting, LoRA's targets,
-//! counting and memory estimates walk over it ([`BlockOf::parts`]).
+//! counting and the ledger walk over it ([`BlockOf::parts`]).
 
 use crate::error::Result;
 

@@ -2,8 +2,8 @@
 
 pub mod checkpoint;
 mod divergence;
-pub mod estimate;
 pub mod event;
+pub mod ledger;
 pub mod optimiser;
 pub mod prepare;
 pub mod result;
@@ -11,3 +11,4 @@ pub mod run;
 pub mod schedule;
 pub mod session;
 pub mod settings;
+pub mod work;

@@ -1,6 +1,6 @@
 //! What a configuration asks for, built: the session, its adapter, the shape of its run.
 
-use super::estimate::{Blocks, Estimate};
+use super::ledger::{Ledger, Residency, Site};
 use super::optimiser::AdamW;
 use super::schedule::Schedule;
 use super::session::Session;
@@ -16,7 +16,6 @@ use crate::model::files::ModelFiles;
 use crate::model::load::Hold;
 use crate::model::settings::{AdapterKind, Targets};
 use crate::rng::mix;
-use crate::settings::ByteSize;
 
 /// Up to so many epochs, their steps are counted exactly and not estimated from the first.
 const COUNTED_EPOCHS: f64 = 1000.0;
@@ -53,39 +52,22 @@ pub fn base(config: &Config, files: &ModelFiles, device: &Device) -> Result<Mode
         let problem = format!("[run] storage: only frozen weights can be held in {hold}; use an adapter, or auto");
         return Err(Error::Config { problems: vec![problem] });
     }
-    let resident = match config.run.device_memory {
-        None => u64::MAX,
-        Some(ByteSize(budget)) => resident_bytes(config, files, budget)?,
-    };
-    files.load_within(device, hold, resident, full, config.run.seed)
-}
-
-/// How many bytes of the blocks' frozen matrices stay in memory under a budget for all that a run needs.
-///
-/// # Errors
-/// [`Error::Config`] where the rest alone does not fit, with both numbers.
-fn resident_bytes(config: &Config, files: &ModelFiles, budget: u64) -> Result<u64> {
-    let (arch, weights) = (&files.architecture, files.weights.as_deref());
-    let all = Estimate::new(config, arch, weights, 1).total();
-    let Blocks { all: blocks, largest } = match config.adapter.kind {
-        AdapterKind::Lora => Blocks::left_in_their_file(arch, weights, config.run.storage),
-        AdapterKind::None => Blocks::default(),
-    };
-    if all <= budget {
-        return Ok(u64::MAX);
-    }
-    // One matrix is in memory while it is used.
-    let rest = all.saturating_sub(blocks).saturating_add(largest);
-    budget.checked_sub(rest).ok_or_else(|| {
+    let site = Site::of(device);
+    let Residency { bytes, least } = Ledger::residency(config, &files.architecture, files.weights.as_deref(), 1, site);
+    if let Some(budget) = config.run.device_memory
+        && bytes == 0
+        && least > budget.0
+    {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let problem = format!(
             "[run] device_memory: {} MiB are less than the {} MiB that this run needs with every frozen block left in its \
              file; lower run.batch_tokens or data.cutoff_length, or set run.recompute to \"always\"",
-            mib(budget),
-            mib(rest)
+            mib(budget.0),
+            mib(least)
         );
-        Error::Config { problems: vec![problem] }
-    })
+        return Err(Error::Config { problems: vec![problem] });
+    }
+    files.load_within(device, hold, bytes, full, config.run.seed)
 }
 
 /// A session at its first step. Sessions made from clones of one base share its memory until they are stepped.

@@ -10,6 +10,7 @@ use crate::kernels::row_stats::RowStats;
 use crate::kernels::tensor::read_all;
 use crate::loss::head::{self, HeadOutput};
 use crate::loss::objective::{BatchStats, Objective};
+use crate::model::architecture::Architecture;
 use crate::model::block::Activations;
 use crate::model::{Forward, Keep, Model};
 use crate::rng::mix;
@@ -29,7 +30,17 @@ choice! {
 }
 
 /// With [`Recompute::Auto`], what a micro-batch's kept activations may take: 512 MiB.
-pub const KEEP_BYTES: usize = 512 << 20;
+const KEEP_BYTES: usize = 512 << 20;
+
+/// What is kept of a micro-batch of so many tokens.
+pub(super) fn keeps(recompute: Recompute, arch: &Architecture, tokens: usize) -> Keep {
+    let bytes = Activations::bytes_per_token(arch).saturating_mul(arch.layers).saturating_mul(tokens);
+    match recompute {
+        Recompute::Always => Keep::Inputs,
+        Recompute::Auto if bytes > KEEP_BYTES => Keep::Inputs,
+        _ => Keep::Everything,
+    }
+}
 
 /// A model being trained.
 pub struct Session {
@@ -327,12 +338,7 @@ impl Session {
     }
 
     fn keep(&self, batch: &MicroBatch) -> Keep {
-        let bytes = Activations::bytes_per_token(&self.model.arch) * self.model.arch.layers * batch.tokens.len();
-        match self.recompute {
-            Recompute::Always => Keep::Inputs,
-            Recompute::Auto if bytes > KEEP_BYTES => Keep::Inputs,
-            _ => Keep::Everything,
-        }
+        keeps(self.recompute, &self.model.arch, batch.tokens.len())
     }
 
     /// The device of the session.

@@ -9,6 +9,7 @@ pub mod generate;
 pub mod init;
 pub mod logits;
 pub mod loss;
+pub mod plan;
 pub mod quantize;
 pub mod train;
 pub mod web;

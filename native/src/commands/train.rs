@@ -23,8 +23,9 @@ use crate::cli::{Global, TrainArgs};
 use crate::files::{OsFolder, write_new};
 use crate::inputs::{open_folder, open_model, read_configuration, read_data};
 use crate::interrupt::{self, Interrupted};
-use crate::memory::{self, Memory, Peaks, Planned};
+use crate::memory::{self, Before, Memory, Peaks};
 use crate::output;
+use crate::plan::{Plan, Room, Subject, Time};
 use crate::progress::{Progress, end_table, grouped};
 use crate::report::{self, Report};
 use crate::run_config::RunConfig;
@@ -35,58 +36,30 @@ use crate::settings::{self, Settings};
 
 /// Tokens of training documents that the entropy-by-probability map is drawn from.
 const LANDSCAPE_TOKENS: usize = 16_384;
+/// Seconds that the device is measured for before a run: enough for a rough word.
+const CALIBRATION_S: f64 = 0.1;
+
 /// Runs the command.
 pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
-    let (destination, mut settings) = open(&args, global)?;
-    let (device, why) = Device::choose(Some(&settings.config.run.device))?;
-    let path = &settings.config.model.path;
-    let files = model_files(&settings.config).with_context(|| format!("while opening the model {path}"))?;
-    let tokenizer = files.tokenizer()?;
-    let context = files.architecture.context;
-    settings.fit_to_model(context);
-    let config = &settings.config;
+    let (destination, settings) = open(&args, global)?;
     // What no data would make fit is refused before any is read.
-    memory::check_run(config, &files, &device, 1)?;
-    let read = ReadOptions::of(&config.data);
-    let mut train = read_data(&config.data.train)
-        .and_then(|bytes| read_set(&config.data.train, &bytes, tokenizer, read))
-        .context("while reading [data] train")?;
-    say_what_was_read("train", &config.data.train, &train.records, &train.encoding);
-    if let Some(long) = train.documents.iter().find(|d| d.tokens.len() > context) {
-        let problem =
-            format!("{} tokens, but the model's context is {context}; lower [data] cutoff_length", long.tokens.len());
-        return Err(Error::Record { file: config.data.train.clone(), line: long.line, problem }.into());
-    }
-    // The other sets may look different from the training set: each is detected on its own.
-    let measured = read.measured();
-    let mut sets = [Vec::new(), Vec::new()];
-    for (set, (name, path)) in sets.iter_mut().zip([("target", &config.data.target), ("general", &config.data.general)])
-    {
-        if let Some(path) = path {
-            let data = read_data(path)
-                .and_then(|bytes| read_measured(path, &bytes, tokenizer, context, measured))
-                .with_context(|| format!("while reading [data] {name}"))?;
-            say_what_was_read(name, path, &data.records, &data.encoding);
-            *set = data.documents;
-        } else if let (Some(share), "target") = (config.data.hold_out, name) {
-            *set = hold_out(&mut train.documents, &config.data.train, share)?;
-            say_what_was_held_out(set, train.documents.len());
-        }
-    }
-    let [target, general] = sets;
-    if let Some(line) = settings.fit_to_data(&train.documents)? {
-        say(&line);
-    }
-    let config = settings.config;
-    let tokens = largest_batch(&config, &train.documents);
-    memory::check_run(&config, &files, &device, tokens)?;
-    let landscape = first_tokens(&train.documents, LANDSCAPE_TOKENS).to_vec();
+    let read = Read::of(settings, &|subject| Plan::of(subject)?.check(subject, Room::of(subject.device, None)))?;
+    let Read { config, files, device, why, train, target, general } = read;
+    let measured = [target.as_slice(), &general, first_tokens(&train, LANDSCAPE_TOKENS)];
+    let subject = Subject { config: &config, files: &files, device: &device, train: &train, measured: &measured };
+    let plan = Plan::of(&subject)?;
+    let room = Room::of(&device, None);
+    plan.check(&subject, room)?;
+    let time = Time::measure(&subject, &plan, CALIBRATION_S)?;
+    say(&format!("plan       {}", plan.line(room, Some(&time))));
+    let landscape = first_tokens(&train, LANDSCAPE_TOKENS).to_vec();
     let sets = Arc::new(Sets { target, general, landscape });
     let folder = destination.folder();
-    let job = Job { folder, config: &config, device: &device, why: &why, files: &files, sets, tokens };
+    let before = Before::now();
+    let job = Job { folder, config: &config, device: &device, why: &why, files: &files, sets, plan, before };
 
     interrupt::listen();
-    let mut run = job.prepare(&config.objective()?, train.documents.clone())?;
+    let mut run = job.prepare(&config.objective()?, train.clone())?;
     let (begun, record) = match &destination {
         Destination::New(_) => (RunConfig::new(config.clone(), run.origin()), Record::default()),
         Destination::Resumed(folder, begun) => {
@@ -108,7 +81,7 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
         Some(objective) => {
             say(&format!("\nbaseline   {} from the same start", method_name(&objective)));
             // It is short and keeps no checkpoints; it starts again after an interruption. What it starts from was measured.
-            let run = job.prepare(&objective, train.documents)?.without_start();
+            let run = job.prepare(&objective, train)?.without_start();
             begun.refuse_other(&run.origin())?;
             let trained = job.train(run, Record::default(), Part::Baseline)?;
             if trained.finished.interrupted {
@@ -119,6 +92,75 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
         None => None,
     };
     job.finish(main, baseline)
+}
+
+/// All that a run reads before it loads its model.
+pub struct Read {
+    /// Its configuration, fitted to model and data.
+    pub config: Config,
+    /// Its model's files.
+    pub files: ModelFiles,
+    /// Where it computes.
+    pub device: Device,
+    /// Why there.
+    pub why: String,
+    /// What it trains on.
+    pub train: Vec<Document>,
+    /// What is to be learned, measured.
+    pub target: Vec<Document>,
+    /// What is to be kept, measured.
+    pub general: Vec<Document>,
+}
+
+impl Read {
+    /// Opens the model, asks `check` what it thinks of it without data, reads the data and says what was read.
+    ///
+    /// # Errors
+    /// What is missing or malformed, with its file; as `check`.
+    pub fn of(mut settings: Settings, check: &dyn Fn(&Subject) -> temper_engine::Result<()>) -> Result<Self> {
+        let (device, why) = Device::choose(Some(&settings.config.run.device))?;
+        let path = &settings.config.model.path;
+        let files = model_files(&settings.config).with_context(|| format!("while opening the model {path}"))?;
+        let tokenizer = files.tokenizer()?;
+        let context = files.architecture.context;
+        settings.fit_to_model(context);
+        let config = &settings.config;
+        check(&Subject { config, files: &files, device: &device, train: &[], measured: &[] })?;
+        let read = ReadOptions::of(&config.data);
+        let mut train = read_data(&config.data.train)
+            .and_then(|bytes| read_set(&config.data.train, &bytes, tokenizer, read))
+            .context("while reading [data] train")?;
+        say_what_was_read("train", &config.data.train, &train.records, &train.encoding);
+        if let Some(long) = train.documents.iter().find(|d| d.tokens.len() > context) {
+            let problem = format!(
+                "{} tokens, but the model's context is {context}; lower [data] cutoff_length",
+                long.tokens.len()
+            );
+            return Err(Error::Record { file: config.data.train.clone(), line: long.line, problem }.into());
+        }
+        // The other sets may look different from the training set: each is detected on its own.
+        let measured = read.measured();
+        let mut sets = [Vec::new(), Vec::new()];
+        for (set, (name, path)) in
+            sets.iter_mut().zip([("target", &config.data.target), ("general", &config.data.general)])
+        {
+            if let Some(path) = path {
+                let data = read_data(path)
+                    .and_then(|bytes| read_measured(path, &bytes, tokenizer, context, measured))
+                    .with_context(|| format!("while reading [data] {name}"))?;
+                say_what_was_read(name, path, &data.records, &data.encoding);
+                *set = data.documents;
+            } else if let (Some(share), "target") = (config.data.hold_out, name) {
+                *set = hold_out(&mut train.documents, &config.data.train, share)?;
+                say_what_was_held_out(set, train.documents.len());
+            }
+        }
+        let [target, general] = sets;
+        if let Some(line) = settings.fit_to_data(&train.documents)? {
+            say(&line);
+        }
+        Ok(Self { config: settings.config, files, device, why, train: train.documents, target, general })
+    }
 }
 
 /// The folder that a run writes to.
@@ -209,13 +251,6 @@ fn model_files(config: &Config) -> temper_engine::Result<ModelFiles> {
     ModelFiles::random(architecture, special, open_folder(&config.model.path)?.as_ref())
 }
 
-/// Most tokens that a micro-batch of these documents can have.
-fn largest_batch(config: &Config, documents: &[Document]) -> usize {
-    let lengths = documents.iter().map(|document| document.tokens.len());
-    let all = if config.data.packing { lengths.sum() } else { lengths.max().unwrap_or(0) };
-    all.min(config.run.batch_tokens)
-}
-
 /// What one training of a run left.
 struct Trained {
     started: Started,
@@ -223,6 +258,8 @@ struct Trained {
     evaluations: Evaluations,
     landscapes: Landscapes,
     peaks: Peaks,
+    /// Most that it held on its device.
+    own_peak: Option<u64>,
 }
 
 struct Job<'a> {
@@ -232,8 +269,9 @@ struct Job<'a> {
     why: &'a str,
     files: &'a ModelFiles,
     sets: Arc<Sets>,
-    /// Of the largest micro-batch.
-    tokens: usize,
+    plan: Plan,
+    /// What the process held before the model was loaded.
+    before: Before,
 }
 
 impl Job<'_> {
@@ -282,8 +320,9 @@ impl Job<'_> {
             self.save_result(run.learners()[0].session())?;
         }
         peaks.after_saving = memory::peak_resident_bytes();
+        let own_peak = if self.device.is_cpu() { self.before.peak_since() } else { self.device.reserved_bytes() };
         let Written { evaluations, landscapes, .. } = host.written;
-        Ok(Trained { started, finished, evaluations, landscapes, peaks })
+        Ok(Trained { started, finished, evaluations, landscapes, peaks, own_peak })
     }
 
     /// `adapter/` or `model/`: what other programs load.
@@ -317,7 +356,7 @@ impl Job<'_> {
             seed: self.config.run.seed,
             tokens_per_second: speeds.iter().sum::<f64>() / speeds.len().max(1) as f64,
             peak_device_bytes: metrics.iter().map(|m| m.peak_device_bytes).max().unwrap_or(0),
-            memory: Memory::new(Planned::of(self.config, self.files, self.tokens), peaks, self.device.is_cpu()),
+            memory: Memory::new(&self.plan.ledger, peaks, main.own_peak, self.device.is_cpu()),
             retention: retention.clone(),
             warnings: [Some(&main), baseline.as_ref().map(|(_, trained)| trained)]
                 .into_iter()

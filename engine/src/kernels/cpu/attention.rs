@@ -31,6 +31,22 @@ struct Scratch {
     rows: Vec<(usize, f32, f32)>,
 }
 
+/// Elements of a thread's [`Scratch`] once it has done a backward pass.
+pub(crate) fn scratch_elements(shape: Shape) -> usize {
+    shape.group() * QUERIES * (2 * KEYS + 3 * shape.head_dim)
+}
+
+/// Stripes that the blocks of queries of each key head are dealt to in the backward pass. Fixed by the shape alone, so that
+/// the sums' order never depends on the machine.
+fn stripes(shape: Shape, tokens: usize) -> usize {
+    (12 / shape.kv_heads).clamp(1, tokens.div_ceil(QUERIES).clamp(1, 8))
+}
+
+/// Elements of the stripes' gradients by keys and values.
+pub(crate) fn stripes_elements(shape: Shape, tokens: usize) -> usize {
+    stripes(shape, tokens).saturating_mul(shape.kv_heads).saturating_mul(tokens).saturating_mul(2 * shape.head_dim)
+}
+
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
@@ -223,9 +239,8 @@ pub fn attention_backward(
     let (tokens, scale) = (document_start.len(), shape.scale());
     let (group, width, out_stride) = (shape.group(), shape.width(), heads * head_dim);
     let blocks = tokens.div_ceil(QUERIES);
-    // Fixed by the shape alone, so that the sums' order never depends on the machine.
-    let stripes = (12 / kv_heads).clamp(1, blocks.clamp(1, 8));
-    let mut key_value = vec![0.0f32; stripes * kv_heads * tokens * 2 * head_dim];
+    let stripes = stripes(shape, tokens);
+    let mut key_value = vec![0.0f32; stripes_elements(shape, tokens)];
     let per_task = tokens * 2 * head_dim;
     let d_queries = Shared::new(dqkv);
     let work = |task: usize, key_value: &mut [f32], scratch: &mut Scratch| {

@@ -30,6 +30,7 @@ mod stored;
 #[cfg(target_arch = "x86_64")]
 mod tile;
 
+pub(crate) use stored::rectangle_elements;
 pub use stored::{Stored, matmul_stored};
 
 use super::par::Shared;
@@ -42,6 +43,17 @@ const DEPTH: usize = 512;
 /// Terms of each part of a sum of `k`: where the packed kernel cuts it.
 fn depth_of_parts(k: usize) -> usize {
     k.div_ceil(k.div_ceil(DEPTH).max(1)).max(1)
+}
+
+/// Elements that a thread keeps once it has multiplied: a packed block of `b`, and of `a [m, k]` where it is `transposed`.
+pub(crate) fn scratch_elements(transposed: Option<[usize; 2]>) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if level() >= Level::Avx2 {
+        let packed = transposed.map_or(0, |[m, k]| packed::packed_elements(m, k));
+        return packed::panel_elements().saturating_add(packed);
+    }
+    let _ = transposed;
+    0
 }
 
 /// How a matrix argument lies in memory.

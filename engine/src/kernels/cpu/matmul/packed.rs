@@ -29,6 +29,17 @@ thread_local! {
     static BUFFERS: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
+/// Elements of a thread's packed block of `b`, at most.
+pub(super) fn panel_elements() -> usize {
+    super::DEPTH * COLUMNS
+}
+
+/// Elements of a thread's packed `a`, which a product `[m, k] [k, n]` packs whole where it is transposed and `n` has columns
+/// enough for all threads.
+pub(super) fn packed_elements(m: usize, k: usize) -> usize {
+    depth_of_parts(k).saturating_mul(m.next_multiple_of(best().rows))
+}
+
 impl Product<'_> {
     /// Computes the product on all threads, or on the calling one alone.
     pub(super) fn run_packed(&self, shared: bool) {

@@ -35,6 +35,11 @@ thread_local! {
     static RECTANGLE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Elements of the largest rectangle that is expanded at once.
+pub(crate) fn rectangle_elements(threads: usize) -> usize {
+    (OUTPUTS * threads).min(MOST_OUTPUTS) * super::DEPTH
+}
+
 /// `c [m, n] = alpha * a [m, k] b [k, n]`, plus `c` with `accumulate`: the bits of [`matmul`] with `b` expanded before.
 ///
 /// # Panics

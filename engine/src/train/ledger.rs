@@ -1,0 +1,976 @@
+//! What a run holds in memory, by moment and by kind, before anything is allocated.
+//!
+//! A pure function of the model's shape, the formats of its weights, the configuration, the shape of the data and the limits
+//! of the device. It goes through a run as the run itself will, from loading to the result's files, and takes and gives what
+//! `model/load.rs`, `model/block.rs`, `loss/head.rs`, `kernels/attention.rs` and `session.rs` allocate and free, in their
+//! order. Whoever changes what these hold changes it here too; the command's tests compare with the memory that the system
+//! counts.
+//!
+//! Not counted is what the program holds without a model: its own code, the data, the driver, and what an allocator rounds up.
+//! Sums saturate, since the numbers come out of untrusted files.
+
+use serde::Serialize;
+
+use super::session::keeps;
+use crate::config::Config;
+use crate::data::{Document, WINDOW};
+use crate::device::Device;
+use crate::kernels::attention;
+use crate::kernels::cpu::{self, matmul};
+use crate::loss::plan::{HeadLimits, head_plan};
+use crate::model::Keep;
+use crate::model::architecture::Architecture;
+use crate::model::layout::{BlockSpec, LinearSpec, TensorSpec};
+use crate::model::load::Hold;
+use crate::model::settings::AdapterKind;
+use crate::settings::ByteSize;
+use crate::weights::{WeightFormat, WeightSource};
+use temper_shaders::{MAX_TOP_K, STATS_WIDTH};
+
+/// What memory is held for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The model's own weights as they are held.
+    Weights,
+    /// Values of an adapter.
+    Adapter,
+    /// Gradients of what is trained, and the hidden gradients of a step's rows.
+    Gradients,
+    /// Both moments of what is trained.
+    Moments,
+    /// What is kept of all blocks but the one that is computed: their inputs, or all that their backward passes read.
+    Kept,
+    /// The block that is computed, and the streams between blocks.
+    Activations,
+    /// Attention's scores, and what it makes on its way.
+    Scores,
+    /// Logits of a chunk of the head, and its statistics.
+    Logits,
+    /// Weights in single precision while they are used, packed operands of products.
+    Scratch,
+    /// Copies on the way from or to a file.
+    Transfer,
+}
+
+impl Kind {
+    /// All, in their order.
+    pub const ALL: [Self; 10] = [
+        Self::Weights,
+        Self::Adapter,
+        Self::Gradients,
+        Self::Moments,
+        Self::Kept,
+        Self::Activations,
+        Self::Scores,
+        Self::Logits,
+        Self::Scratch,
+        Self::Transfer,
+    ];
+
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Weights => "weights",
+            Self::Adapter => "adapter",
+            Self::Gradients => "gradients",
+            Self::Moments => "moments",
+            Self::Kept => "kept of blocks",
+            Self::Activations => "activations",
+            Self::Scores => "scores",
+            Self::Logits => "logits",
+            Self::Scratch => "scratch",
+            Self::Transfer => "copies",
+        }
+    }
+}
+
+/// When.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moment {
+    /// The model comes from its files.
+    Loading,
+    /// It is there, with its adapter, and nothing was done yet.
+    Loaded,
+    /// The sets are measured.
+    Evaluation,
+    /// A micro-batch goes through the blocks.
+    Forward,
+    /// Its rows go through the loss head and back.
+    Head,
+    /// It goes back through the blocks.
+    Backward,
+    /// Parameters are stepped.
+    Step,
+    /// A checkpoint or the result is written.
+    Saving,
+}
+
+/// Bytes by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sheet([u64; Kind::ALL.len()]);
+
+impl Sheet {
+    /// Of one kind.
+    pub fn of(&self, kind: Kind) -> u64 {
+        self.0[kind as usize]
+    }
+
+    /// Of all kinds.
+    pub fn total(&self) -> u64 {
+        self.0.iter().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    }
+}
+
+impl Moment {
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::Loaded => "loaded",
+            Self::Evaluation => "evaluation",
+            Self::Forward => "forward",
+            Self::Head => "head",
+            Self::Backward => "backward",
+            Self::Step => "step",
+            Self::Saving => "saving",
+        }
+    }
+}
+
+impl Serialize for Sheet {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(Kind::ALL.into_iter().map(|kind| (kind, self.of(kind))).filter(|(_, bytes)| *bytes > 0))
+    }
+}
+
+/// What is held when a moment holds most.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// The moment.
+    pub moment: Moment,
+    /// On the device; on the CPU, where there is one memory, all of it.
+    pub device: Sheet,
+    /// In the host's memory beside a device that has its own.
+    pub host: Sheet,
+}
+
+/// Where a run computes, as far as memory depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    /// The device's memory is the host's.
+    pub cpu: bool,
+    /// As [`Device::max_binding_bytes`].
+    pub max_binding_bytes: u64,
+    /// Threads that products are shared among; each keeps its own scratch.
+    pub threads: usize,
+}
+
+impl Site {
+    /// This device on this machine.
+    pub fn of(device: &Device) -> Self {
+        Self { cpu: device.is_cpu(), max_binding_bytes: device.max_binding_bytes(), threads: cpu::par::threads() }
+    }
+}
+
+/// The shape of the data, as far as memory depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Tokens of the largest micro-batch.
+    pub tokens: usize,
+    /// Its trained rows, at most.
+    pub rows: usize,
+    /// Micro-batches of a step, at most.
+    pub micro_batches: usize,
+    /// Tokens of the largest micro-batch of an evaluation; 0 where nothing is measured.
+    pub evaluated: usize,
+}
+
+impl Load {
+    /// What a configuration allows, before data is known.
+    pub fn most(config: &Config) -> Self {
+        let tokens = config.run.batch_tokens;
+        Self { tokens, rows: tokens, micro_batches: config.run.accumulation, evaluated: 0 }
+    }
+
+    /// Of these training documents and sets that are measured.
+    pub fn of(config: &Config, train: &[Document], measured: &[&[Document]]) -> Self {
+        let sum = |documents: &[Document]| documents.iter().map(|d| d.tokens.len()).sum::<usize>();
+        let longest = |documents: &[Document]| documents.iter().map(|d| d.tokens.len()).max().unwrap_or(0);
+        let (batch, all) = (config.run.batch_tokens, sum(train));
+        let tokens = if config.data.packing { all } else { longest(train) }.min(batch);
+        let trained: usize = train.iter().map(Document::trained_tokens).sum();
+        // A step takes documents while their tokens fit it.
+        let step = batch.saturating_mul(config.run.accumulation).min(all);
+        let streams = match config.data.packing {
+            true => step.div_ceil(batch.max(1)),
+            false => train.len().min(step.div_ceil((all / train.len().max(1)).max(1))),
+        };
+        let evaluated = measured.iter().map(|set| sum(set).min(longest(set).max(WINDOW))).max().unwrap_or(0);
+        Self { tokens, rows: tokens.min(trained), micro_batches: streams.max(1), evaluated }
+    }
+}
+
+/// What of the blocks' frozen matrices stays in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Residency {
+    /// So many bytes; [`u64::MAX`] where all do.
+    pub bytes: u64,
+    /// What the run holds at least, with every one left in the file.
+    pub least: u64,
+}
+
+/// What a run holds, moment by moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ledger {
+    /// In the order in which they come.
+    pub moments: Vec<Entry>,
+    /// Parameters that each learner trains.
+    #[serde(skip)]
+    pub trained: u64,
+}
+
+impl Ledger {
+    /// Of a run of `learners` learners of one configuration.
+    pub fn new(
+        config: &Config,
+        arch: &Architecture,
+        weights: Option<&dyn WeightSource>,
+        learners: u64,
+        load: Load,
+        site: Site,
+    ) -> Self {
+        let resident = Self::residency(config, arch, weights, learners, site).bytes;
+        Self::with(config, arch, weights, learners, load, site, resident)
+    }
+
+    /// What of the blocks' matrices stays in memory under the configuration's budget, whatever the data are.
+    pub fn residency(
+        config: &Config,
+        arch: &Architecture,
+        weights: Option<&dyn WeightSource>,
+        learners: u64,
+        site: Site,
+    ) -> Residency {
+        let all = Self::with(config, arch, weights, learners, Load::most(config), site, u64::MAX).device_bytes();
+        let (blocks, largest) = match config.adapter.kind {
+            AdapterKind::Lora => blocks_in_file(arch, weights, config.run.storage),
+            AdapterKind::None => (0, 0),
+        };
+        // One matrix is in memory while it is used.
+        let least = all.saturating_sub(blocks).saturating_add(largest);
+        let bytes = match config.run.device_memory {
+            Some(ByteSize(budget)) if all > budget => budget.saturating_sub(least),
+            _ => u64::MAX,
+        };
+        Residency { bytes, least }
+    }
+
+    fn with(
+        config: &Config,
+        arch: &Architecture,
+        weights: Option<&dyn WeightSource>,
+        learners: u64,
+        load: Load,
+        site: Site,
+        resident: u64,
+    ) -> Self {
+        let full = config.adapter.kind == AdapterKind::None;
+        let hold = if full { Hold::F32 } else { config.run.storage };
+        let mut book = Book { site, ..Book::default() };
+        let trained = load_model(&mut book, arch, weights, hold, resident).saturating_mul(u64::from(full));
+        book.close(Moment::Loading);
+        let mut run = Walk { config, arch, full, hold, weights, load, book, first: true };
+        let trained = if full { trained } else { run.adapter() };
+        // Learners share the base until they are stepped, then what they train is their own.
+        let own = f32s(trained);
+        if full {
+            run.book.take(Kind::Weights, own.saturating_mul(learners - 1));
+        } else {
+            run.book.take(Kind::Adapter, own.saturating_mul(learners));
+        }
+        run.scratch();
+        run.book.close(Moment::Loaded);
+        // From the first step on; what comes before it holds less.
+        run.book.take(Kind::Moments, own.saturating_mul(2 * learners));
+        if load.evaluated > 0 {
+            run.evaluate();
+        }
+        run.step();
+        run.save(trained);
+        Self { moments: run.book.entries, trained }
+    }
+
+    /// Of a model that is only loaded.
+    pub fn of_model(arch: &Architecture, weights: Option<&dyn WeightSource>, hold: Hold, site: Site) -> Self {
+        let mut book = Book { site, ..Book::default() };
+        load_model(&mut book, arch, weights, hold, u64::MAX);
+        book.close(Moment::Loading);
+        book.close(Moment::Loaded);
+        Self { moments: book.entries, trained: 0 }
+    }
+
+    /// For tests: one moment that holds these.
+    #[cfg(test)]
+    pub(crate) fn of_kinds(kinds: &[(Kind, u64)], trained: u64) -> Self {
+        let mut book = Book::default();
+        kinds.iter().for_each(|&(kind, bytes)| book.take(kind, bytes));
+        book.close(Moment::Step);
+        Self { moments: book.entries, trained }
+    }
+
+    /// The moment at which the device holds most.
+    pub fn peak(&self) -> &Entry {
+        let first = self.moments.first().expect("a ledger has a moment");
+        self.moments.iter().fold(
+            first,
+            |most, entry| {
+                if entry.device.total() > most.device.total() { entry } else { most }
+            },
+        )
+    }
+
+    /// Most that the device holds; on the CPU all that the run holds.
+    pub fn device_bytes(&self) -> u64 {
+        self.peak().device.total()
+    }
+
+    /// Most that the host holds beside a device with its own memory; 0 on the CPU.
+    pub fn host_bytes(&self) -> u64 {
+        self.moments.iter().map(|entry| entry.host.total()).max().unwrap_or(0)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Device,
+    Host,
+}
+
+/// What is held now, and what was held when it was most since the last moment was closed.
+#[derive(Default)]
+struct Book {
+    site: Site,
+    live: [Sheet; 2],
+    most: [Sheet; 2],
+    entries: Vec<Entry>,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self { cpu: true, max_binding_bytes: u64::MAX, threads: 1 }
+    }
+}
+
+impl Book {
+    fn take(&mut self, kind: Kind, bytes: u64) {
+        self.take_at(Place::Device, kind, bytes);
+    }
+
+    fn give(&mut self, kind: Kind, bytes: u64) {
+        let held = &mut self.live[Place::Device as usize].0[kind as usize];
+        *held = held.saturating_sub(bytes);
+    }
+
+    /// Held and given back at once.
+    fn pass(&mut self, kind: Kind, bytes: u64) {
+        self.take(kind, bytes);
+        self.give(kind, bytes);
+    }
+
+    fn take_at(&mut self, place: Place, kind: Kind, bytes: u64) {
+        // The CPU's memory is the host's.
+        let at = if self.site.cpu { Place::Device } else { place } as usize;
+        let held = &mut self.live[at].0[kind as usize];
+        *held = held.saturating_add(bytes);
+        if self.live[at].total() >= self.most[at].total() {
+            self.most[at] = self.live[at];
+        }
+    }
+
+    /// As [`Book::pass`], in the host's memory.
+    fn pass_on_host(&mut self, kind: Kind, bytes: u64) {
+        self.take_at(Place::Host, kind, bytes);
+        let at = if self.site.cpu { Place::Device } else { Place::Host } as usize;
+        let held = &mut self.live[at].0[kind as usize];
+        *held = held.saturating_sub(bytes);
+    }
+
+    /// What is now is most: a moment begins that does not hold what was held on the way to it.
+    fn forget(&mut self) {
+        self.most = self.live;
+    }
+
+    /// Ends a moment; one that comes again is held to be the larger of the two.
+    fn close(&mut self, moment: Moment) {
+        let [device, host] = self.most;
+        match self.entries.iter_mut().find(|entry| entry.moment == moment) {
+            Some(entry) if entry.device.total() < device.total() => *entry = Entry { moment, device, host },
+            Some(_) => {}
+            None => self.entries.push(Entry { moment, device, host }),
+        }
+        self.forget();
+    }
+}
+
+fn f32s(count: u64) -> u64 {
+    count.saturating_mul(4)
+}
+
+fn product(a: usize, b: usize) -> u64 {
+    (a as u64).saturating_mul(b as u64)
+}
+
+fn elements(spec: &TensorSpec) -> u64 {
+    spec.shape.iter().fold(1, |count, &dim| count.saturating_mul(dim as u64))
+}
+
+/// Bytes of the blocks' frozen matrices that can stay in their file, every block as the first, and of the largest that one
+/// product reads: of a model that is held as stored, but for what is stored in f32.
+fn blocks_in_file(arch: &Architecture, weights: Option<&dyn WeightSource>, hold: Hold) -> (u64, u64) {
+    let block = arch.block(0);
+    let sizes = block.linears().filter_map(|linear| {
+        let specs: Vec<TensorSpec> = linear.modules.iter().map(|module| linear.weight(module)).collect();
+        match stored(weights, &specs, hold) {
+            Held::Packed(bytes) if hold == Hold::Auto => Some(bytes),
+            _ => None,
+        }
+    });
+    let sizes: Vec<u64> = sizes.collect();
+    let all = sizes.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
+    (all.saturating_mul(arch.layers as u64), sizes.into_iter().max().unwrap_or(0))
+}
+
+/// Goes through `model/load.rs`; gives the number of parameters. So many bytes of the blocks' matrices stay in memory.
+fn load_model(
+    book: &mut Book,
+    arch: &Architecture,
+    weights: Option<&dyn WeightSource>,
+    hold: Hold,
+    mut resident: u64,
+) -> u64 {
+    let mut count = 0_u64;
+    let mut left_in_file = 0_u64;
+    let mut matrix = |book: &mut Book, specs: &[TensorSpec], by_index: bool, of_block: bool| {
+        let all = specs.iter().fold(0_u64, |sum, spec| sum.saturating_add(elements(spec)));
+        count = count.saturating_add(all);
+        let stored = stored(weights, specs, hold);
+        match stored {
+            Held::Packed(bytes) if of_block && hold == Hold::Auto && bytes > resident => {
+                resident = 0;
+                left_in_file = left_in_file.max(bytes);
+            }
+            // Its bytes become the matrix; on a device they are words on the way.
+            Held::Packed(bytes) if book.site.cpu => {
+                resident = resident.saturating_sub(if of_block { bytes } else { 0 });
+                book.take(Kind::Weights, bytes);
+            }
+            Held::Packed(bytes) => {
+                resident = resident.saturating_sub(if of_block { bytes } else { 0 });
+                book.pass_on_host(Kind::Transfer, bytes.saturating_mul(if by_index { 1 } else { 2 }));
+                if by_index {
+                    book.take_at(Place::Host, Kind::Weights, bytes);
+                }
+                book.take(Kind::Weights, bytes);
+            }
+            Held::Dense(passing) if book.site.cpu => {
+                book.take(Kind::Weights, f32s(all));
+                book.pass(Kind::Transfer, passing);
+            }
+            Held::Dense(passing) => {
+                book.pass_on_host(Kind::Transfer, passing.saturating_add(f32s(all)));
+                book.take(Kind::Weights, f32s(all));
+            }
+        }
+    };
+    matrix(book, &[arch.embedding()], true, false);
+    if let Some(head) = arch.head() {
+        matrix(book, &[head], false, false);
+    }
+    let block = arch.block(0);
+    let mut vectors = elements(&arch.final_norm());
+    for _ in 0..arch.layers {
+        for linear in block.linears() {
+            let specs: Vec<TensorSpec> = linear.modules.iter().map(|module| linear.weight(module)).collect();
+            matrix(book, &specs, false, true);
+        }
+        vectors = vectors.saturating_add(vectors_of(&block));
+        book.take(Kind::Weights, f32s(vectors_of(&block)));
+    }
+    book.take(Kind::Weights, f32s(elements(&arch.final_norm())));
+    // The one that is used, and while loading the one that is digested.
+    book.take(Kind::Scratch, left_in_file);
+    count.saturating_add(vectors)
+}
+
+fn vectors_of(block: &BlockSpec) -> u64 {
+    block.tensors().iter().filter(|spec| spec.shape.len() == 1).map(elements).sum()
+}
+
+enum Held {
+    /// In so many bytes, as the file stores them or in half precision.
+    Packed(u64),
+    /// In single precision, with so many bytes beside it on the way.
+    Dense(u64),
+}
+
+/// How the matrices that one product reads are held.
+fn stored(weights: Option<&dyn WeightSource>, specs: &[TensorSpec], hold: Hold) -> Held {
+    let all = specs.iter().fold(0_u64, |sum, spec| sum.saturating_add(elements(spec)));
+    let Some(weights) = weights else {
+        // Random numbers are drawn, laid down as a file's bytes, and expanded.
+        return Held::Dense(f32s(all));
+    };
+    let format = |spec: &TensorSpec| weights.format(&spec.name);
+    let bytes = specs.iter().fold(0_u64, |sum, spec| {
+        let own = format(spec).and_then(|format| format.bytes_for_shape(&spec.shape));
+        sum.saturating_add(own.map_or(f32s(elements(spec)), |bytes| bytes as u64))
+    });
+    let packs = specs.iter().all(|spec| format(spec).is_some_and(|format| format != WeightFormat::F32));
+    match hold {
+        Hold::Auto if packs => Held::Packed(bytes),
+        Hold::Auto | Hold::F32 => Held::Dense(bytes),
+        _ => {
+            let mut converted = specs.iter().map(|spec| hold.format(spec.shape[1])?.bytes_for_shape(&spec.shape));
+            let sum = converted.try_fold(0_u64, |sum, bytes| sum.checked_add(bytes? as u64));
+            Held::Packed(sum.unwrap_or(f32s(all)))
+        }
+    }
+}
+
+/// A run under way.
+struct Walk<'a> {
+    config: &'a Config,
+    arch: &'a Architecture,
+    weights: Option<&'a dyn WeightSource>,
+    hold: Hold,
+    full: bool,
+    load: Load,
+    book: Book,
+    /// No gradient is there yet.
+    first: bool,
+}
+
+impl Walk<'_> {
+    /// Parameters of an adapter.
+    fn adapter(&self) -> u64 {
+        let block = self.arch.block(0);
+        block
+            .linears()
+            .fold(0, |sum, linear| self.low_rank(linear).iter().fold(sum, |sum, pair| pair.1.saturating_add(sum)))
+            .saturating_mul(self.arch.layers as u64)
+    }
+
+    /// Rows and parameters of a layer's pairs.
+    fn low_rank(&self, linear: &LinearSpec) -> Vec<(usize, u64)> {
+        // A rank above the width of a layer is refused where the layer is known.
+        let rank = self.config.adapter.rank.min(self.arch.hidden.max(self.arch.intermediate));
+        let inputs = linear.inputs;
+        let adapted = |name: &str| !self.full && self.config.adapter.targets.includes(name);
+        let modules = linear.modules.iter().filter(move |m| adapted(m.name.rsplit('.').next().unwrap_or(&m.name)));
+        modules.map(|m| (m.rows, product(rank, inputs + m.rows))).collect()
+    }
+
+    /// What the CPU's threads keep once they have multiplied and attended. A device's scratch comes and goes.
+    fn scratch(&mut self) {
+        let (arch, Site { cpu, threads, .. }) = (self.arch, self.book.site);
+        if !cpu {
+            return;
+        }
+        let each = f32s(cpu::attention::scratch_elements(shape_of(arch)) as u64);
+        self.book.take(Kind::Scores, each.saturating_mul(threads as u64));
+        // The gradients by weights are products whose left side is transposed, and packed whole.
+        let transposed = self.full.then(|| {
+            let of_blocks = arch.block(0).linears().map(LinearSpec::rows).max().unwrap_or(0);
+            let sides = [[of_blocks, self.load.tokens], [arch.vocab, self.chunk(self.load.rows)]];
+            sides.map(|side| matmul::scratch_elements(Some(side)))
+        });
+        let each = transposed.map_or(matmul::scratch_elements(None), |[a, b]| a.max(b));
+        let rectangle = if self.full { 0 } else { matmul::rectangle_elements(threads) };
+        let all = (each as u64).saturating_mul(threads as u64).saturating_add(rectangle as u64);
+        self.book.take(Kind::Scratch, f32s(all));
+    }
+
+    fn chunk(&self, rows: usize) -> usize {
+        let limits = HeadLimits::new(self.book.site.max_binding_bytes);
+        head_plan(rows.max(1), self.arch.hidden, self.arch.vocab, limits).map_or(1, |plan| plan.rows_per_chunk)
+    }
+
+    fn evaluate(&mut self) {
+        let tokens = self.load.evaluated;
+        let output = over(tokens, self.arch.hidden);
+        let block = self.arch.block(0);
+        self.book.take(Kind::Activations, output);
+        for _ in 0..self.arch.layers.min(2) {
+            let kept = self.forward_block(&block, tokens);
+            self.book.give(Kind::Activations, kept.saturating_add(output));
+        }
+        self.head(tokens, false);
+        self.book.give(Kind::Activations, output);
+        self.book.close(Moment::Evaluation);
+    }
+
+    /// A step in which gradients accumulate: its first micro-batch, and one that stands for all that follow.
+    fn step(&mut self) {
+        let (arch, Load { tokens, rows, micro_batches, .. }) = (self.arch, self.load);
+        let (block, keep) = (arch.block(0), keeps(self.config.run.recompute, arch, tokens));
+        let stream = over(tokens, arch.hidden);
+        for nth in 0..micro_batches.min(2) {
+            self.first = nth == 0;
+            if nth == 1 {
+                // What the others left of their rows.
+                self.book.take(Kind::Gradients, self.head_output(rows).saturating_mul(micro_batches as u64 - 2));
+            }
+            self.book.take(Kind::Activations, stream);
+            let mut of_block = 0;
+            for _ in 0..arch.layers {
+                let made = self.forward_block(&block, tokens);
+                // The output takes the place of the input, which is kept.
+                self.book.give(Kind::Activations, made.saturating_add(stream));
+                of_block = if keep == Keep::Everything { made.saturating_add(stream) } else { stream };
+                self.book.take(Kind::Kept, of_block);
+            }
+            self.book.close(Moment::Forward);
+            self.head(rows, true);
+            self.book.close(Moment::Head);
+            // The last output gives way to its gradient.
+            self.book.pass(Kind::Activations, stream.saturating_add(over(rows, arch.hidden)));
+            for _ in 0..arch.layers {
+                self.book.give(Kind::Kept, of_block);
+                self.book.take(Kind::Activations, of_block);
+                if keep != Keep::Everything {
+                    self.forward_block(&block, tokens);
+                    self.book.give(Kind::Activations, stream);
+                }
+                self.backward_block(&block, tokens);
+            }
+            if self.full && !arch.tied_head {
+                self.gradient(elements(&arch.embedding()));
+            }
+            self.book.give(Kind::Activations, stream.saturating_add(over(rows, 2 * arch.hidden + 1)));
+            self.book.close(Moment::Backward);
+        }
+        self.book.give(Kind::Gradients, self.head_output(rows).saturating_mul(micro_batches as u64));
+        self.book.forget();
+        self.book.close(Moment::Step);
+        self.book.give(Kind::Gradients, u64::MAX);
+        self.book.forget();
+    }
+
+    /// Copies of what is written, a tensor at a time; an adapter's file is put together before it is written.
+    fn save(&mut self, trained: u64) {
+        let block = self.arch.block(0);
+        let matrices = block.tensors().into_iter().chain([self.arch.embedding()]);
+        let copies = match self.full {
+            true => matrices.map(|spec| elements(&spec)).max().unwrap_or(0),
+            false => trained.saturating_mul(2),
+        };
+        self.book.pass_on_host(Kind::Transfer, f32s(copies));
+        self.book.close(Moment::Saving);
+    }
+
+    /// The rows of a micro-batch through the head; `back` with their gradient.
+    fn head(&mut self, rows: usize, back: bool) {
+        let arch = self.arch;
+        let (vocabulary, chunk) = (elements(&arch.embedding()), self.chunk(rows));
+        // Inputs and outputs of the norm before it.
+        let normed = over(rows, 2 * arch.hidden + 1);
+        self.book.take(Kind::Activations, normed);
+        let logits = over(chunk, arch.vocab + MAX_TOP_K + STATS_WIDTH + 1);
+        self.book.take(Kind::Logits, logits);
+        let spec = arch.head().unwrap_or_else(|| arch.embedding());
+        self.expand(&[spec], vocabulary.min(self.book.site.max_binding_bytes / 4));
+        if back {
+            self.book.take(Kind::Gradients, self.head_output(rows));
+            if self.full {
+                self.gradient(vocabulary);
+            }
+        }
+        self.book.give(Kind::Logits, logits);
+        if back {
+            let together = if rows > chunk { over(rows, arch.hidden) } else { 0 };
+            self.book.pass(Kind::Gradients, together);
+        } else {
+            self.book.give(Kind::Activations, normed);
+        }
+    }
+
+    /// What stays of the head's rows until the end of the step: their gradients, statistics and weights.
+    fn head_output(&self, rows: usize) -> u64 {
+        over(rows, self.arch.hidden + STATS_WIDTH + 1)
+    }
+
+    /// `Block::forward`, whose input is held already. Holds its output and what is made for the way back, which it gives.
+    fn forward_block(&mut self, block: &BlockSpec, tokens: usize) -> u64 {
+        let arch = self.arch;
+        let of = |width| over(tokens, width);
+        let (hidden, query, key) = (of(arch.hidden), of(arch.query_width()), of(arch.key_value_width()));
+        let before = self.held();
+        self.hold(hidden);
+        self.forward_linear(&block.qkv, tokens);
+        self.free(hidden);
+        if block.q_norm.is_some() {
+            self.hold(query.saturating_add(key));
+            self.book.pass(Kind::Activations, query);
+        }
+        self.hold(query.saturating_add(of(arch.heads)));
+        self.attend(tokens, false);
+        self.forward_linear(&block.output, tokens);
+        if block.attention_norm.is_some() {
+            self.hold(hidden);
+        }
+        self.hold(hidden);
+        self.forward_linear(&block.gate_up, tokens);
+        self.free(hidden);
+        let active = of(block.down.inputs);
+        self.hold(active);
+        self.forward_linear(&block.down, tokens);
+        if block.mlp_output_norm.is_some() {
+            self.hold(hidden);
+        }
+        self.free(active);
+        self.held().saturating_sub(before).saturating_sub(hidden)
+    }
+
+    /// `Block::backward`: frees what the forward pass made and the input; the gradient of the input takes the place of that
+    /// of the output.
+    fn backward_block(&mut self, block: &BlockSpec, tokens: usize) {
+        let arch = self.arch;
+        let of = |width| over(tokens, width);
+        let (hidden, query, key) = (of(arch.hidden), of(arch.query_width()), of(arch.key_value_width()));
+        let (qkv, gate_up, active) = (of(block.qkv.rows()), of(block.gate_up.rows()), of(block.down.inputs));
+        let gradients = self.book.live[0].of(Kind::Gradients);
+
+        let dmlp = if block.mlp_output_norm.is_some() { hidden } else { 0 };
+        self.hold(dmlp.saturating_add(active));
+        self.free(dmlp); // The norm's input.
+        self.backward_linear(&block.down, tokens);
+        self.free(dmlp.saturating_add(active));
+        self.free(active);
+        self.hold(hidden);
+        self.backward_linear(&block.gate_up, tokens);
+        self.free(hidden.saturating_add(gate_up));
+        self.book.pass(Kind::Activations, hidden);
+        self.free(hidden.saturating_mul(2)); // With the stream between attention and MLP.
+
+        let dprojected = if block.attention_norm.is_some() { hidden } else { 0 };
+        self.hold(dprojected);
+        self.free(dprojected);
+        self.backward_linear(&block.output, tokens);
+        self.hold(qkv);
+        self.attend(tokens, true);
+        self.free(qkv.saturating_add(query.saturating_mul(2)).saturating_add(of(arch.heads)));
+        if block.q_norm.is_some() {
+            self.book.pass(Kind::Activations, query.saturating_mul(2));
+            self.free(query.saturating_add(key));
+        }
+        self.hold(hidden);
+        self.backward_linear(&block.qkv, tokens);
+        self.free(hidden.saturating_add(qkv));
+        self.hold(hidden);
+        self.free(hidden.saturating_mul(3).saturating_add(dprojected));
+
+        if self.full {
+            self.gradient(vectors_of(block));
+        }
+        if self.config.optim.max_grad_norm <= 0.0 && self.load.micro_batches == 1 {
+            // Stepped at once.
+            let own = self.book.live[0].of(Kind::Gradients).saturating_sub(gradients);
+            self.book.give(Kind::Gradients, own);
+        }
+    }
+
+    /// Holds the output.
+    fn forward_linear(&mut self, linear: &LinearSpec, tokens: usize) {
+        self.hold(over(tokens, linear.rows()));
+        self.expand_linear(linear);
+        if let Some(rank) = self.rank(linear) {
+            let dropped = self.dropped(linear, tokens);
+            self.book.pass(Kind::Activations, dropped.saturating_add(over(tokens, rank)));
+        }
+    }
+
+    /// Holds the gradient of the input.
+    fn backward_linear(&mut self, linear: &LinearSpec, tokens: usize) {
+        self.hold(over(tokens, linear.inputs));
+        self.expand_linear(linear);
+        if self.full {
+            self.gradient(product(linear.rows(), linear.inputs));
+        }
+        if let Some(rank) = self.rank(linear) {
+            // The dropped input, the sum of gradients by it, and that sum dropped.
+            let dropped = self.dropped(linear, tokens).saturating_mul(3);
+            let widest = linear.modules.iter().map(|module| module.rows).max().unwrap_or(0);
+            let cut = if self.book.site.cpu || linear.modules.len() == 1 { 0 } else { over(tokens, widest) };
+            let passing = dropped.saturating_add(over(tokens, 2 * rank)).saturating_add(cut);
+            self.hold(passing);
+            for (_, count) in self.low_rank(linear) {
+                self.gradient(count);
+            }
+            self.free(passing);
+        }
+    }
+
+    fn rank(&self, linear: &LinearSpec) -> Option<usize> {
+        let (rows, count) = *self.low_rank(linear).first()?;
+        Some((count / (rows + linear.inputs) as u64) as usize)
+    }
+
+    fn dropped(&self, linear: &LinearSpec, tokens: usize) -> u64 {
+        if self.config.adapter.dropout > 0.0 { over(tokens, linear.inputs) } else { 0 }
+    }
+
+    /// Attention beside its result: on the CPU copies of the keys' and values' gradients, on a device the scores of as many
+    /// heads as fit a binding, and everything once more in another order.
+    fn attend(&mut self, tokens: usize, back: bool) {
+        let shape = shape_of(self.arch);
+        if self.book.site.cpu {
+            let copies = if back { cpu::attention::stripes_elements(shape, tokens) } else { 0 };
+            self.book.pass(Kind::Scores, f32s(copies as u64));
+            return;
+        }
+        let heads = attention::key_heads_at_once(self.book.site.max_binding_bytes, shape, tokens);
+        let scores = attention::score_bytes(shape, tokens).saturating_mul(heads);
+        let all = over(tokens, shape.width());
+        let query = over(tokens, self.arch.query_width());
+        self.book.pass(
+            Kind::Scores,
+            match back {
+                false => scores.saturating_add(all).saturating_add(query),
+                true => scores.saturating_mul(2).saturating_add(all.saturating_mul(2)).saturating_add(query),
+            },
+        );
+    }
+
+    /// A frozen matrix in single precision while it is used: on the CPU only a rectangle of it is.
+    fn expand(&mut self, specs: &[TensorSpec], count: u64) {
+        if !self.book.site.cpu && matches!(stored(self.weights, specs, self.hold), Held::Packed(_)) {
+            let copies = if specs.len() > 1 { 2 } else { 1 };
+            self.book.pass(Kind::Scratch, f32s(count).saturating_mul(copies));
+        }
+    }
+
+    fn expand_linear(&mut self, linear: &LinearSpec) {
+        let specs: Vec<TensorSpec> = linear.modules.iter().map(|module| linear.weight(module)).collect();
+        self.expand(&specs, product(linear.rows(), linear.inputs));
+    }
+
+    /// A gradient that is made, or added to; on a device the sum is another tensor.
+    fn gradient(&mut self, count: u64) {
+        match self.first {
+            true => self.book.take(Kind::Gradients, f32s(count)),
+            false if self.book.site.cpu => {}
+            false => self.book.pass(Kind::Gradients, f32s(count)),
+        }
+    }
+
+    fn held(&self) -> u64 {
+        self.book.live[0].of(Kind::Activations)
+    }
+
+    fn hold(&mut self, bytes: u64) {
+        self.book.take(Kind::Activations, bytes);
+    }
+
+    fn free(&mut self, bytes: u64) {
+        self.book.give(Kind::Activations, bytes);
+    }
+}
+
+fn shape_of(arch: &Architecture) -> attention::Shape {
+    attention::Shape { heads: arch.heads, kv_heads: arch.kv_heads, head_dim: arch.head_dim }
+}
+
+/// Bytes of so many numbers a token.
+fn over(tokens: usize, width: usize) -> u64 {
+    f32s(product(tokens, width))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(set: &[(&str, &str)], learners: u64, load: Load, site: Site) -> Ledger {
+        let arch = Architecture::from_config_json(
+            br#"{"model_type": "llama", "vocab_size": 2048, "hidden_size": 128, "intermediate_size": 384,
+                 "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
+                 "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "tie_word_embeddings": true}"#,
+            "config.json",
+        );
+        let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let config = Config::parse("[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n", "run.toml", &set);
+        Ledger::new(&config.unwrap(), &arch.unwrap(), None, learners, load, site)
+    }
+
+    const LOAD: Load = Load { tokens: 512, rows: 512, micro_batches: 2, evaluated: 0 };
+
+    fn of(ledger: &Ledger, moment: Moment) -> Sheet {
+        ledger.moments.iter().find(|entry| entry.moment == moment).expect("a moment of every run").device
+    }
+
+    #[test]
+    fn full_training_holds_value_moments_and_at_last_all_gradients_once_for_each_parameter() {
+        let ledger = ledger(&[("adapter.kind", "none")], 1, LOAD, Site::default());
+        let parameters = 4 * 1_049_728;
+        assert_eq!(ledger.trained, 1_049_728);
+        let step = of(&ledger, Moment::Step);
+        assert_eq!([Kind::Weights, Kind::Moments].map(|kind| step.of(kind)), [parameters, 2 * parameters]);
+        // The norm before the head is a vector of 128.
+        assert_eq!(step.of(Kind::Gradients), parameters - 4 * 128);
+        assert_eq!(step.of(Kind::Activations) + step.of(Kind::Kept) + step.of(Kind::Logits), 0);
+    }
+
+    #[test]
+    fn an_adapter_trains_rank_times_inputs_and_outputs_of_its_targets_alone() {
+        let set = [("adapter.rank", "8"), ("adapter.targets", "q_proj,down_proj")];
+        let [one, two] = [1, 2].map(|learners| ledger(&set, learners, LOAD, Site::default()));
+        assert_eq!(one.trained, 4 * 8 * ((128 + 128) + (384 + 128)));
+        // A second learner has its own values and moments, and nothing else.
+        assert_eq!(two.device_bytes() - one.device_bytes(), 3 * 4 * one.trained);
+        assert!(one.device_bytes() < ledger(&[("adapter.kind", "none")], 1, LOAD, Site::default()).device_bytes());
+    }
+
+    #[test]
+    fn everything_that_a_micro_batch_takes_is_given_back() {
+        for set in [
+            [("run.recompute", "always"), ("adapter.kind", "none")],
+            [("run.recompute", "never"), ("adapter.kind", "lora")],
+        ] {
+            for cpu in [true, false] {
+                let site = Site { cpu, max_binding_bytes: 1 << 27, threads: 2 };
+                let ledger = ledger(&set, 1, Load { evaluated: 700, ..LOAD }, site);
+                let (step, loaded) = (of(&ledger, Moment::Step), of(&ledger, Moment::Loaded));
+                for kind in [Kind::Kept, Kind::Activations, Kind::Logits] {
+                    assert_eq!(step.of(kind), 0, "{set:?} {kind:?}");
+                }
+                for kind in [Kind::Weights, Kind::Adapter, Kind::Scratch] {
+                    assert_eq!(step.of(kind), loaded.of(kind), "{set:?} {kind:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_the_blocks_is_their_inputs_or_all_that_they_read() {
+        let kept = |how| of(&ledger(&[("run.recompute", how)], 1, LOAD, Site::default()), Moment::Head).of(Kind::Kept);
+        let arch_bytes = 4 * (128 + 256 + 128 + 4 + 128 + 768);
+        assert_eq!(kept("never"), 4 * 512 * arch_bytes);
+        assert_eq!(kept("always"), 4 * 512 * 4 * 128);
+    }
+
+    #[test]
+    fn a_device_with_its_own_memory_holds_scores_and_the_host_only_what_passes() {
+        let gpu = Site { cpu: false, max_binding_bytes: 1 << 27, threads: 2 };
+        let ledger = ledger(&[], 1, LOAD, gpu);
+        assert!(of(&ledger, Moment::Backward).of(Kind::Scores) >= 2 * 4 * 4 * 512 * 512);
+        assert!(ledger.host_bytes() > 0 && ledger.host_bytes() < ledger.device_bytes());
+        assert_eq!(self::ledger(&[], 1, LOAD, Site::default()).host_bytes(), 0);
+    }
+
+    #[test]
+    fn absurd_numbers_saturate() {
+        let load = Load { tokens: usize::MAX, rows: usize::MAX, micro_batches: usize::MAX, evaluated: usize::MAX };
+        assert_eq!(ledger(&[("adapter.kind", "none")], u64::MAX, load, Site::default()).device_bytes(), u64::MAX);
+    }
+}

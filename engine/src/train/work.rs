@@ -1,0 +1,168 @@
+//! What a step costs in arithmetic, and how fast a device does it: together how long a step takes, before there is one.
+
+use burn::tensor::Tensor;
+
+use super::ledger::Load;
+use super::session::keeps;
+use crate::config::Config;
+use crate::data::Document;
+use crate::device::Device;
+use crate::error::Result;
+use crate::host::Clock;
+use crate::kernels::matmul::{Operand, Product};
+use crate::kernels::{Packed, Rows};
+use crate::model::Keep;
+use crate::model::architecture::Architecture;
+use crate::model::load::Hold;
+use crate::model::parameter::from_host;
+use crate::model::settings::AdapterKind;
+use crate::weights::{RawTensor, WeightFormat, WeightSource};
+
+/// Rows of the largest matrix and of the stream that a calibration multiplies: enough to be as fast as in a run.
+const MOST_ROWS: usize = 4096;
+const MOST_TOKENS: usize = 512;
+
+/// What all steps of a run go through, as far as arithmetic depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Tokens of a step, on average.
+    pub tokens: f64,
+    /// Trained ones of them.
+    pub rows: f64,
+    /// Tokens of a token's document, on average over tokens.
+    pub context: f64,
+}
+
+impl Work {
+    /// Of these training documents, of which a pass takes so many steps.
+    pub fn of(documents: &[Document], steps_per_epoch: u64) -> Self {
+        let lengths = || documents.iter().map(|document| document.tokens.len() as f64);
+        let (all, steps) = (lengths().sum::<f64>(), steps_per_epoch.max(1) as f64);
+        let trained = documents.iter().map(Document::trained_tokens).sum::<usize>() as f64;
+        Self {
+            tokens: all / steps,
+            rows: trained / steps,
+            context: lengths().map(|n| n * n).sum::<f64>() / all.max(1.0),
+        }
+    }
+
+    /// Floating point operations of a step's products, two for each multiplication with its addition.
+    ///
+    /// With m the elements of all blocks' matrices, v those of the head, r those of an adapter's pairs, q the width of all
+    /// query heads in all layers, t tokens of which n are trained rows, in documents of c tokens on average:
+    ///
+    /// | | operations |
+    /// | --- | --- |
+    /// | blocks, forward and back by the inputs | 4 m t |
+    /// | back by the matrices, where they are trained | 2 m t |
+    /// | forward once more, where activations are not kept | 2 m t |
+    /// | pairs: forward, once more, back by inputs and pairs | about 8 r t |
+    /// | attention: 2 products of half a square forward, 5 back | 14 q c t / 2 |
+    /// | head: logits, back by the hidden states; by the head where it is trained | 4 v n; 2 v n |
+    ///
+    /// Everything else reads and writes what these make, and takes far less time.
+    pub fn operations(&self, config: &Config, arch: &Architecture, load: Load) -> f64 {
+        let block = arch.block(0);
+        let layers = arch.layers as f64;
+        let matrices = layers * block.linears().map(|l| l.rows() as f64 * l.inputs as f64).sum::<f64>();
+        let head = arch.vocab as f64 * arch.hidden as f64;
+        let attention = 7.0 * layers * arch.query_width() as f64 * self.context;
+        let full = config.adapter.kind == AdapterKind::None;
+        let pairs = |linear: &crate::model::layout::LinearSpec| {
+            let adapted = |name: &str| config.adapter.targets.includes(name.rsplit('.').next().unwrap_or(name));
+            let sizes = linear.modules.iter().filter(|module| adapted(&module.name)).map(|m| m.rows + linear.inputs);
+            config.adapter.rank as f64 * sizes.sum::<usize>() as f64
+        };
+        let pairs = if full { 0.0 } else { layers * block.linears().map(pairs).sum::<f64>() };
+        let again = match keeps(config.run.recompute, arch, load.tokens) {
+            Keep::Everything => 0.0,
+            _ => 2.0 * (matrices + pairs) + 2.0 / 7.0 * attention,
+        };
+        let trained = if full { 2.0 } else { 0.0 };
+        let of_token = (4.0 + trained) * matrices + 8.0 * pairs + attention + again;
+        self.tokens * of_token + self.rows * (4.0 + trained) * head
+    }
+}
+
+/// Operations that the device does in a second, measured for so many `seconds` with the products of the model's widest layer as the run holds it.
+/// Nothing of the weights is read: the numbers are zeros.
+///
+/// # Errors
+/// Device errors.
+pub fn operations_per_second(
+    config: &Config,
+    arch: &Architecture,
+    weights: Option<&dyn WeightSource>,
+    tokens: usize,
+    device: &Device,
+    seconds: f64,
+    clock: &dyn Clock,
+) -> Result<f64> {
+    let block = arch.block(0);
+    let (columns, rows) = (arch.hidden, block.gate_up.rows().min(MOST_ROWS));
+    let tokens = tokens.clamp(1, MOST_TOKENS);
+    let module = &block.gate_up.modules[0];
+    let stored = weights.and_then(|weights| weights.format(&block.gate_up.weight(module).name));
+    let format = match (config.adapter.kind, config.run.storage, stored) {
+        (AdapterKind::None, ..) | (_, Hold::F32, _) | (_, _, None) => WeightFormat::F32,
+        (_, hold, Some(format)) => hold.format(columns).unwrap_or(format),
+    };
+    let zeros = |rows: usize, columns: usize| from_host(vec![0.0; rows * columns], [rows, columns], device);
+    let right: Operand<2> = match format.bytes_for_shape(&[rows, columns]) {
+        Some(bytes) if format != WeightFormat::F32 => {
+            let raw = RawTensor { name: String::new(), shape: vec![rows, columns], format, bytes: vec![0; bytes] };
+            (&Packed::new(device, vec![raw], columns, Rows::Whole)).into()
+        }
+        _ => (&zeros(rows, columns)).into(),
+    };
+    let (x, dy) = (zeros(tokens, columns), zeros(tokens, rows));
+    let pair = || -> Result<[Tensor<2>; 2]> {
+        Ok([Product::of(&x, right.clone().transposed()).run(device)?, Product::of(&dy, right.clone()).run(device)?])
+    };
+    // The first compiles kernels and makes scratch.
+    drop(pair()?);
+    device.sync()?;
+    let operations = 4.0 * tokens as f64 * rows as f64 * columns as f64;
+    let (begin, mut done) = (clock.seconds(), 0.0);
+    loop {
+        drop(pair()?);
+        device.sync()?;
+        done += operations;
+        let taken = clock.seconds() - begin;
+        if taken >= seconds {
+            return Ok(done / taken);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operations(set: &[(&str, &str)]) -> f64 {
+        let arch = Architecture::from_config_json(
+            br#"{"model_type": "llama", "vocab_size": 2048, "hidden_size": 128, "intermediate_size": 384,
+                 "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
+                 "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "tie_word_embeddings": true}"#,
+            "config.json",
+        );
+        let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let config = Config::parse("[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n", "run.toml", &set).unwrap();
+        let work = Work { tokens: 1000.0, rows: 100.0, context: 50.0 };
+        work.operations(&config, &arch.unwrap(), Load::most(&config))
+    }
+
+    #[test]
+    fn a_steps_operations_are_those_of_its_products() {
+        // q, k, v and output; gate, up and down.
+        let matrices = 4.0 * (128.0 * (128.0 + 64.0 + 64.0 + 128.0) + 3.0 * 128.0 * 384.0);
+        let (head, attention) = (2048.0 * 128.0, 7.0 * 4.0 * 128.0 * 50.0);
+        let full = operations(&[("adapter.kind", "none"), ("run.recompute", "never")]);
+        assert_eq!(full, 1000.0 * (6.0 * matrices + attention) + 100.0 * 6.0 * head);
+        let again = operations(&[("adapter.kind", "none"), ("run.recompute", "always")]);
+        assert_eq!(again - full, 1000.0 * (2.0 * matrices + 2.0 / 7.0 * attention));
+        let lora = operations(&[("adapter.rank", "8"), ("adapter.targets", "q_proj"), ("run.recompute", "never")]);
+        let pairs = 4.0 * 8.0 * (128.0 + 128.0);
+        assert_eq!(lora, 1000.0 * (4.0 * matrices + 8.0 * pairs + attention) + 100.0 * 4.0 * head);
+    }
+}
