@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::cli::{Global, PlanArgs};
 use crate::commands::train::Read;
 use crate::output;
-use crate::plan::{Change, Plan, Room, Subject, Time, bytes, changes};
+use crate::plan::{Change, Plan, Room, Time, bytes, changes};
 use crate::settings::Settings;
 
 /// Seconds that the device is measured for.
@@ -17,9 +17,9 @@ pub fn run(args: PlanArgs, global: &Global) -> Result<()> {
     let device = global.device.as_ref().map(|device| ("run.device".to_string(), device.clone()));
     let settings = Settings::of(&args.run(), device.into_iter().collect())?;
     let read = Read::of(settings, &|_| Ok(()))?;
-    let Read { config, files, device, why, train, target, general } = &read;
-    let measured = [target.as_slice(), general];
-    let subject = Subject { config, files, device, train, measured: &measured };
+    let measured = read.measured();
+    let subject = read.subject(&measured);
+    let Read { device, why, .. } = &read;
     let plan = Plan::of(&subject)?;
     let time = Time::measure(&subject, &plan, CALIBRATION_S)?;
     let room = Room::of(device, args.device_memory);

@@ -44,14 +44,14 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     let (destination, settings) = open(&args, global)?;
     // What no data would make fit is refused before any is read.
     let read = Read::of(settings, &|subject| Plan::of(subject)?.check(subject, Room::of(subject.device, None)))?;
-    let Read { config, files, device, why, train, target, general } = read;
-    let measured = [target.as_slice(), &general, first_tokens(&train, LANDSCAPE_TOKENS)];
-    let subject = Subject { config: &config, files: &files, device: &device, train: &train, measured: &measured };
+    let measured = read.measured();
+    let subject = read.subject(&measured);
     let plan = Plan::of(&subject)?;
-    let room = Room::of(&device, None);
+    let room = Room::of(&read.device, None);
     plan.check(&subject, room)?;
     let time = Time::measure(&subject, &plan, CALIBRATION_S)?;
     say(&format!("plan       {}", plan.line(room, Some(&time))));
+    let Read { config, files, device, why, train, target, general } = read;
     let landscape = first_tokens(&train, LANDSCAPE_TOKENS).to_vec();
     let sets = Arc::new(Sets { target, general, landscape });
     let folder = destination.folder();
@@ -113,6 +113,17 @@ pub struct Read {
 }
 
 impl Read {
+    /// All that a run measures.
+    pub fn measured(&self) -> [&[Document]; 3] {
+        [&self.target, &self.general, first_tokens(&self.train, LANDSCAPE_TOKENS)]
+    }
+
+    /// What is planned.
+    pub fn subject<'a>(&'a self, measured: &'a [&'a [Document]]) -> Subject<'a> {
+        let Self { config, files, device, train, .. } = self;
+        Subject { config, files, device, train, measured }
+    }
+
     /// Opens the model, asks `check` what it thinks of it without data, reads the data and says what was read.
     ///
     /// # Errors
