@@ -958,6 +958,14 @@ export default {
           "default": "auto"
         },
         {
+          "name": "device_memory",
+          "label": "Device memory",
+          "help": "Most device memory that the run may take; frozen blocks that do not fit into it stay in the model's file and are read each time they are used.",
+          "type": "other",
+          "allowed": "an amount of memory such as \"6GiB\", \"512MiB\" or a number of bytes",
+          "derived": "as much as it takes"
+        },
+        {
           "name": "recompute",
           "label": "Recompute",
           "help": "Whether blocks run a second time in the backward pass, for less memory and the same results to the bit.",
