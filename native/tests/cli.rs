@@ -753,10 +753,14 @@ fn what_was_planned_is_what_a_run_holds_within_six_percent() {
     run("accumulated", "deep.toml", &["run.accumulation=3"]);
     run("untied", "wide.toml", &[]);
     run("unclipped", "wide.toml", &["optim.max_grad_norm=0"]);
-    let model = format!("model.path={}", place.text("full/model"));
-    let lora = [model.as_str(), "model.init=pretrained", "adapter.kind=lora", "data.cutoff_length=256"];
-    let adapted = run("lora", "deep.toml", &lora);
-    run("dropped", "deep.toml", &[&lora[..], &["adapter.dropout=0.1", "run.recompute=always"]].concat());
+    let text = format!(
+        "[model]\npath = {:?}\n[data]\ntrain = {:?}\ncutoff_length = 256\n[run]\nsteps = 3\nbatch_tokens = 256\naccumulation = 1\n",
+        place.text("full/model"),
+        place.text("long.txt"),
+    );
+    place.write("lora.toml", &text);
+    let adapted = run("lora", "lora.toml", &[]);
+    run("dropped", "lora.toml", &["adapter.dropout=0.1", "run.recompute=always"]);
     assert!(adapted < kept);
 }
 
