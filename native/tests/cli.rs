@@ -749,14 +749,18 @@ fn what_was_planned_is_what_a_run_holds_within_six_percent() {
     };
     let kept = run("full", "deep.toml", &[]);
     let again = run("again", "deep.toml", &["run.recompute=always"]);
-    assert!(again < kept);
+    assert!(again <= kept);
     run("accumulated", "deep.toml", &["run.accumulation=3"]);
     run("untied", "wide.toml", &[]);
     run("unclipped", "wide.toml", &["optim.max_grad_norm=0"]);
-    let model = format!("model.path={}", place.text("full/model"));
-    let lora = [model.as_str(), "model.init=pretrained", "adapter.kind=lora", "data.cutoff_length=256"];
-    let adapted = run("lora", "deep.toml", &lora);
-    run("dropped", "deep.toml", &[&lora[..], &["adapter.dropout=0.1", "run.recompute=always"]].concat());
+    let text = format!(
+        "[model]\npath = {:?}\n[data]\ntrain = {:?}\ncutoff_length = 256\n[run]\nsteps = 3\nbatch_tokens = 256\naccumulation = 1\n",
+        place.text("full/model"),
+        place.text("long.txt"),
+    );
+    place.write("lora.toml", &text);
+    let adapted = run("lora", "lora.toml", &[]);
+    run("dropped", "lora.toml", &["adapter.dropout=0.1", "run.recompute=always"]);
     assert!(adapted < kept);
 }
 
@@ -804,7 +808,9 @@ fn a_plan_that_does_not_fit_names_changes_that_do_with_their_peaks() {
     let plan = |set: &str, memory: &str| {
         line(&format!("plan {} --json --device-memory {memory} {set}", place.text("run.toml"))).ok().json()
     };
-    let full = "--set adapter.kind=none --set data.general= --set data.target=";
+    // More tokens at once than an evaluation has, so that the way back is what holds most.
+    let full = "--set adapter.kind=none --set data.general= --set data.target= --set run.batch_tokens=2048 \
+                --set run.accumulation=1 --set run.recompute=never";
     let whole = plan(full, "1TiB");
     assert_eq!(whole["fits"], true);
     let peak = whole["peak_bytes"].as_u64().unwrap();
