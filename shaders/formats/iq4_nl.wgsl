@@ -1,6 +1,6 @@
-// IQ4_NL: blocks of 32 elements in 18 bytes: f16 d, 16 bytes of nibbles; the low nibbles are elements 0..15, the high ones
-// 16..31. Element: d level(q), the levels being -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113; here 128 more
-// of each is a byte of four words.
+// IQ4_NL: blocks of 32 elements in 18 bytes: f16 d, 16 bytes of nibbles; the low nibbles are elements 0..15, the high
+// ones 16..31. Element: d level(q), the levels being -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113; here
+// 128 more of each is a byte of four words.
 fn element(i: u32) -> f32 {
     let block = (i / 32u) * 18u;
     let within = i % 32u;

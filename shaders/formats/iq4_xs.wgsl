@@ -1,6 +1,6 @@
-// IQ4_XS: blocks of 256 elements in 136 bytes: f16 d, 2 bytes of the scales' upper bit pairs, 4 bytes of their low nibbles,
-// 128 bytes of nibbles. Element: d (scale[j] - 32) level(q), with the levels of IQ4_NL.
-// Sub-block j of 32 elements has 16 bytes of nibbles: the low ones are its elements 0..15, the high ones 16..31.
+// IQ4_XS: blocks of 256 elements in 136 bytes: f16 d, 2 bytes of the scales' upper bit pairs, 4 bytes of their low
+// nibbles, 128 bytes of nibbles. Element: d (scale[j] - 32) level(q), with the levels of IQ4_NL. Sub-block j of 32
+// elements has 16 bytes of nibbles: the low ones are its elements 0..15, the high ones 16..31.
 fn element(i: u32) -> f32 {
     let block = (i / 256u) * 136u;
     let sub_block = (i % 256u) / 32u;

@@ -1,5 +1,5 @@
-// Q5_1: blocks of 32 elements in 24 bytes: f16 d, f16 m, 4 bytes with the fifth bit of each element, 16 bytes of nibbles;
-// the low nibbles are elements 0..15, the high ones 16..31. Element: d q + m.
+// Q5_1: blocks of 32 elements in 24 bytes: f16 d, f16 m, 4 bytes with the fifth bit of each element, 16 bytes of
+// nibbles; the low nibbles are elements 0..15, the high ones 16..31. Element: d q + m.
 fn element(i: u32) -> f32 {
     let block = (i / 32u) * 24u;
     let within = i % 32u;

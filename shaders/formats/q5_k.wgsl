@@ -1,6 +1,6 @@
-// Q5_K: blocks of 256 elements in 176 bytes: f16 d, f16 dmin, 12 bytes of scales and minima, 32 bytes of fifth bits, 128
-// bytes of nibbles. Element: d scale[j] q - dmin minimum[j].
-// Scales, minima and nibbles lie as in Q4_K; the fifth bit of element l of sub-block j is bit j of byte l.
+// Q5_K: blocks of 256 elements in 176 bytes: f16 d, f16 dmin, 12 bytes of scales and minima, 32 bytes of fifth bits,
+// 128 bytes of nibbles. Element: d scale[j] q - dmin minimum[j]. Scales, minima and nibbles lie as in Q4_K; the fifth
+// bit of element l of sub-block j is bit j of byte l.
 fn element(i: u32) -> f32 {
     let block = (i / 256u) * 176u;
     let sub_block = (i % 256u) / 32u;
