@@ -62,9 +62,9 @@ pub enum Command {
     Web(WebArgs),
 }
 
-/// Arguments of `temper train`.
+/// What a run is made of.
 #[derive(Debug, Args)]
-pub struct TrainArgs {
+pub struct RunArgs {
     /// Configuration file in TOML. Without one, --model and --data are enough; without those too, the embedded model is
     /// trained on the embedded data.
     pub config: Option<PathBuf>,
@@ -78,6 +78,13 @@ pub struct TrainArgs {
     /// Override one value of the configuration, for example `--set run.steps=100`. May be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
+}
+
+/// Arguments of `temper train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
     /// Folder for everything that the run writes; must be empty or not exist yet. Without it, one below `runs`, named
     /// after the configuration or after model and data.
     #[arg(long, value_name = "DIR")]
@@ -91,17 +98,8 @@ pub struct TrainArgs {
 /// Arguments of `temper plan`.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// Configuration file in TOML; without one, as `temper train`.
-    pub config: Option<PathBuf>,
-    /// Hugging Face folder or GGUF file to fine-tune.
-    #[arg(long, value_name = "DIR_OR_GGUF")]
-    pub model: Option<String>,
-    /// JSONL or text to train on.
-    #[arg(long, value_name = "FILE")]
-    pub data: Option<String>,
-    /// Override one value of the configuration, for example `--set run.batch_tokens=512`. May be repeated.
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
-    pub set: Vec<(String, String)>,
+    #[command(flatten)]
+    pub run: RunArgs,
     /// Memory of the device, for example 8GiB or 24GB: GPUs do not say how much they have, and on the CPU it may be less than
     /// there is.
     #[arg(long, value_name = "SIZE", value_parser = memory_size)]
@@ -110,15 +108,6 @@ pub struct PlanArgs {
     /// `advice`. The exit code is 0 whether it fits or not.
     #[arg(long)]
     pub json: bool,
-}
-
-impl PlanArgs {
-    /// The same run as `temper train` would begin it.
-    pub fn run(&self) -> TrainArgs {
-        let Self { config, model, data, set, .. } = self;
-        let (config, model, data, set) = (config.clone(), model.clone(), data.clone(), set.clone());
-        TrainArgs { config, model, data, set, out: None, resume: false }
-    }
 }
 
 /// Arguments of `temper config`.
@@ -569,7 +558,7 @@ mod tests {
         let Command::Train(train) = parse("temper train a --set run.device=x=y").unwrap().command else {
             panic!("not train")
         };
-        assert_eq!(train.set, [("run.device".to_string(), "x=y".to_string())]);
+        assert_eq!(train.run.set, [("run.device".to_string(), "x=y".to_string())]);
         let after = parse("temper train --device llvmpipe").unwrap().global.device;
         assert_eq!(after.as_deref(), Some("llvmpipe"));
     }

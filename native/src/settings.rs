@@ -14,7 +14,7 @@ use anyhow::Result;
 use temper_engine::reading::steps_per_epoch;
 use temper_engine::{Config, Document, Error, Result as EngineResult};
 
-use crate::cli::TrainArgs;
+use crate::cli::RunArgs;
 use crate::inputs::{DEMO_CONFIG, EMBEDDED, read_configuration};
 use crate::progress::grouped;
 
@@ -44,7 +44,7 @@ impl Settings {
     ///
     /// # Errors
     /// Every invalid value; what is missing where only one of model and data is given; a file that cannot be read.
-    pub fn of(args: &TrainArgs, more: Vec<(String, String)>) -> Result<Self> {
+    pub fn of(args: &RunArgs, more: Vec<(String, String)>) -> Result<Self> {
         let overrides: Vec<_> = overrides(args).into_iter().chain(more).collect();
         if let Some(path) = &args.config {
             let name = path.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
@@ -131,7 +131,7 @@ pub fn demo(overrides: &[(String, String)]) -> EngineResult<Config> {
 }
 
 /// What the arguments set, in the order in which it applies: the flags, then `--set`.
-pub fn overrides(args: &TrainArgs) -> Vec<(String, String)> {
+pub fn overrides(args: &RunArgs) -> Vec<(String, String)> {
     let flags = [(MODEL, &args.model), (DATA, &args.data)];
     // Quoted, since a folder may be called `2024` or `true`.
     let quoted = |(key, value): (&str, &Option<String>)| Some((key.to_string(), quote(value.as_ref()?)));
@@ -230,15 +230,13 @@ pub fn free_folder(name: &str) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn args(config: Option<&str>, model: Option<&str>, data: Option<&str>, set: &[(&str, &str)]) -> TrainArgs {
+    fn args(config: Option<&str>, model: Option<&str>, data: Option<&str>, set: &[(&str, &str)]) -> RunArgs {
         let owned = |text: Option<&str>| text.map(str::to_owned);
-        TrainArgs {
+        RunArgs {
             config: config.map(PathBuf::from),
             model: owned(model),
             data: owned(data),
             set: set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
-            out: None,
-            resume: false,
         }
     }
 

@@ -10,9 +10,14 @@ use serde_json::Value;
 use temper_engine::host::{Bytes, Folder};
 use temper_engine::{Result, host};
 
+/// A file of the repository. Cargo says at run time where that is: a shared target folder outlives a checkout.
+pub fn repository(relative: &str) -> PathBuf {
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests")).join("..").join(relative)
+}
+
 /// Absolute path of a golden file.
 pub fn path(relative: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(relative)
+    repository("tests/golden").join(relative)
 }
 
 /// Contents of a golden file; the large ones are stored as `<relative>.gz`.

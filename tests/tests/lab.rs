@@ -1,8 +1,8 @@
 //! What the page decides, without a browser: a small model, a visitor's text and two learners that are watched.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
+use temper_conformance::golden::repository;
 use temper_engine::events::Phase;
 use temper_engine::host::Clock;
 use temper_engine::inside::export::bundle;
@@ -27,21 +27,16 @@ impl Host for Page {
     }
 }
 
-/// A file of the repository.
-fn file(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
-}
-
 fn assets() -> Vec<u8> {
     let mut files: Vec<(String, Vec<u8>)> =
         ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
-            .map(|name| (format!("base/{name}"), fs::read(file(&format!("native/demo/base/{name}"))).unwrap()))
+            .map(|name| (format!("base/{name}"), fs::read(repository(&format!("native/demo/base/{name}"))).unwrap()))
             .to_vec();
     files.push((
         "data/general.txt".into(),
         b"The film was released in the summer of that year and was a success.".into(),
     ));
-    files.push(("probe.safetensors".into(), fs::read(file("engine/src/probe.safetensors")).unwrap()));
+    files.push(("probe.safetensors".into(), fs::read(repository("engine/src/probe.safetensors")).unwrap()));
     bundle::pack("demo.safetensors", &files).unwrap()
 }
 

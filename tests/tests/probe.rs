@@ -2,9 +2,8 @@
 //! writes its stored answers anew, from the CPU kernels that the other tests hold against f64 oracles.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
-use temper_conformance::devices;
+use temper_conformance::{devices, golden};
 use temper_engine::inside::probe;
 use temper_engine::{Device, wait};
 
@@ -13,7 +12,7 @@ const OF_BURN: [&str; 1] = ["gather_rows"];
 
 #[test]
 fn every_device_passes_the_self_test() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/src/probe.safetensors");
+    let path = golden::repository("engine/src/probe.safetensors");
     if std::env::var_os("TEMPER_BLESS").is_some() {
         std::fs::write(path, wait(probe::answers(&Device::cpu())).unwrap()).unwrap();
         return;

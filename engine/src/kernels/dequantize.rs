@@ -51,6 +51,17 @@ enum Place {
     Source(Arc<dyn WeightSource>, String),
 }
 
+impl Place {
+    /// In memory of `device`.
+    fn on(device: &Device, bytes: Vec<u8>, rows: Rows) -> Self {
+        if device.is_cpu() {
+            return Self::Host(Arc::new(bytes));
+        }
+        let words = upload(device, &bytes);
+        Self::Device(words, (rows == Rows::ByIndex).then(|| Arc::new(bytes)))
+    }
+}
+
 impl Part {
     /// Bytes of a row of `columns` elements.
     fn row_bytes(&self, columns: usize) -> usize {
@@ -72,15 +83,8 @@ impl Packed {
     /// Where a row is no whole number of blocks: such tensors cannot be opened.
     pub fn new(device: &Device, raws: Vec<RawTensor>, columns: usize, rows: Rows) -> Self {
         let part = |raw: RawTensor| {
-            let count = raw.elements() / columns;
-            let place = match device.is_cpu() {
-                true => Place::Host(Arc::new(raw.bytes)),
-                false => {
-                    let words = upload(device, &raw.bytes);
-                    Place::Device(words, (rows == Rows::ByIndex).then(|| Arc::new(raw.bytes)))
-                }
-            };
-            Part { format: raw.format, rows: count, place }
+            let (format, count) = (raw.format, raw.elements() / columns);
+            Part { format, rows: count, place: Place::on(device, raw.bytes, rows) }
         };
         Self::of_parts(raws.into_iter().map(part).collect(), columns)
     }
@@ -110,11 +114,7 @@ impl Packed {
         }
         let part = |part: &Part| match &part.place {
             Place::Source(source, name) => {
-                let bytes = source.read(name)?.bytes;
-                let place = match device.is_cpu() {
-                    true => Place::Host(Arc::new(bytes)),
-                    false => Place::Device(upload(device, &bytes), None),
-                };
+                let place = Place::on(device, source.read(name)?.bytes, Rows::Whole);
                 Ok(Part { place, ..part.clone() })
             }
             _ => Ok(part.clone()),

@@ -217,7 +217,7 @@ impl Load {
 pub struct Residency {
     /// So many bytes; [`u64::MAX`] where all do.
     pub bytes: u64,
-    /// What the run holds at least, with every one left in the file.
+    /// What the run holds at least, with every one left in the file; 0 where no budget asks.
     pub least: u64,
 }
 
@@ -253,6 +253,7 @@ impl Ledger {
         learners: u64,
         site: Site,
     ) -> Residency {
+        let Some(ByteSize(budget)) = config.run.device_memory else { return Residency { bytes: u64::MAX, least: 0 } };
         let all = Self::with(config, arch, weights, learners, Load::most(config), site, u64::MAX).device_bytes();
         let (blocks, largest) = match config.adapter.kind {
             AdapterKind::Lora => blocks_in_file(arch, weights, config.run.storage),
@@ -260,11 +261,7 @@ impl Ledger {
         };
         // One matrix is in memory while it is used.
         let least = all.saturating_sub(blocks).saturating_add(largest);
-        let bytes = match config.run.device_memory {
-            Some(ByteSize(budget)) if all > budget => budget.saturating_sub(least),
-            _ => u64::MAX,
-        };
-        Residency { bytes, least }
+        Residency { bytes: if all > budget { budget.saturating_sub(least) } else { u64::MAX }, least }
     }
 
     fn with(
@@ -456,18 +453,18 @@ fn load_model(
         let all = specs.iter().fold(0_u64, |sum, spec| sum.saturating_add(elements(spec)));
         count = count.saturating_add(all);
         let stored = stored(weights, specs, hold);
-        match stored {
-            Held::Packed(bytes) if of_block && hold == Hold::Auto && bytes > resident => {
+        if let (Held::Packed(bytes), true) = (&stored, of_block && hold == Hold::Auto) {
+            let Some(left) = resident.checked_sub(*bytes) else {
                 resident = 0;
-                left_in_file = left_in_file.max(bytes);
-            }
+                left_in_file = left_in_file.max(*bytes);
+                return;
+            };
+            resident = left;
+        }
+        match stored {
             // Its bytes become the matrix; on a device they are words on the way.
-            Held::Packed(bytes) if book.site.cpu => {
-                resident = resident.saturating_sub(if of_block { bytes } else { 0 });
-                book.take(Kind::Weights, bytes);
-            }
+            Held::Packed(bytes) if book.site.cpu => book.take(Kind::Weights, bytes),
             Held::Packed(bytes) => {
-                resident = resident.saturating_sub(if of_block { bytes } else { 0 });
                 book.pass_on_host(Kind::Transfer, bytes.saturating_mul(if by_index { 1 } else { 2 }));
                 if by_index {
                     book.take_at(Place::Host, Kind::Weights, bytes);

@@ -15,7 +15,7 @@ const CALIBRATION_S: f64 = 2.0;
 /// Runs the command.
 pub fn run(args: PlanArgs, global: &Global) -> Result<()> {
     let device = global.device.as_ref().map(|device| ("run.device".to_string(), device.clone()));
-    let settings = Settings::of(&args.run(), device.into_iter().collect())?;
+    let settings = Settings::of(&args.run, device.into_iter().collect())?;
     let read = Read::of(settings, &|_| Ok(()))?;
     let measured = read.measured();
     let subject = read.subject(&measured);

@@ -207,18 +207,18 @@ fn open(args: &TrainArgs, global: &Global) -> Result<(Destination, Settings)> {
     if let (true, Some(out)) = (args.resume, &args.out) {
         let folder = RunFolder::open(out)?;
         let begun = folder.run_config()?;
-        let given = match &args.config {
+        let given = match &args.run.config {
             Some(_) => {
                 let own = || ("run.device".to_string(), begun.config.run.device.clone());
-                Settings::of(args, vec![device.unwrap_or_else(own)])?.config
+                Settings::of(&args.run, vec![device.unwrap_or_else(own)])?.config
             }
-            None => begun.config.with(&settings::overrides(args).into_iter().chain(device).collect::<Vec<_>>())?,
+            None => begun.config.with(&settings::overrides(&args.run).into_iter().chain(device).collect::<Vec<_>>())?,
         };
         // What cannot change is refused before anything is read.
         begun.changed(&given, 0)?;
         return Ok((Destination::Resumed(folder, begun), Settings::fixed(given, String::new())));
     }
-    let settings = Settings::of(args, device.into_iter().collect())?;
+    let settings = Settings::of(&args.run, device.into_iter().collect())?;
     let out = args.out.clone().unwrap_or_else(|| settings::free_folder(&settings.name));
     Ok((Destination::New(RunFolder::reserve(&out)?), settings))
 }

@@ -112,9 +112,10 @@ impl Joined {
     }
 }
 
-/// The folder of the crate, which is the folder of the shaders.
+/// The folder of the crate, which is the folder of the shaders. Cargo says at run time where that is: a shared target folder
+/// outlives a checkout.
 pub fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests"))
 }
 
 /// Stems of the `.wgsl` files of a folder, sorted.
