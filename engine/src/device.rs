@@ -263,9 +263,37 @@ impl Device {
         self.burn.sync().map_err(|e| Error::Lost { problem: format!("{} was lost: {e:?}", self.name) })
     }
 
-    /// Bytes that the device's memory pools have reserved, where the backend tells.
+    /// Bytes that scratch of one product or one part of attention may hold ([`Gpu::tile_bytes`]).
+    pub(crate) fn tile_bytes(&self) -> u64 {
+        self.gpu.as_ref().map_or(u64::MAX, Gpu::tile_bytes)
+    }
+
+    /// Bytes that the device holds: its memory pools, where the backend tells, and buffers of our own.
     pub fn reserved_bytes(&self) -> Option<u64> {
-        self.burn.memory_pool_usage().map(|usage| usage.bytes_reserved)
+        let own = self.gpu.as_ref().map_or(0, Gpu::own_bytes);
+        self.burn.memory_pool_usage().map(|usage| usage.bytes_reserved + own)
+    }
+
+    /// The cause of an error where that is memory that the device did not have; the error itself elsewhere.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        self.gpu.as_ref().and_then(Gpu::take_refusal).unwrap_or(error)
+    }
+
+    /// Makes room after the device ran out of memory: what is unused goes back to the driver, and tiles are half as large from
+    /// now on. False where that was done as often as it helps.
+    pub(crate) fn make_room(&self) -> bool {
+        let Some(gpu) = &self.gpu else { return false };
+        self.burn.memory_cleanup();
+        gpu.take_refusal();
+        gpu.halve_tiles()
+    }
+
+    /// Lets an allocation of ours fail after so many that succeed: for tests.
+    #[doc(hidden)]
+    pub fn fail_after(&self, allocations: u32) {
+        if let Some(gpu) = &self.gpu {
+            gpu.fail_after(allocations);
+        }
     }
 }
 
