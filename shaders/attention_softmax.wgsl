@@ -3,8 +3,8 @@
 //   query i sees the tokens document_start[i] <= j <= i
 //   scores[h, i, j] <- e^(scale s[h, i, j] - m) / Σ_k e^(scale s[h, i, k] - m) over what it sees, m their maximum;
 //     elsewhere 0
-// A query that sees nothing (which a correct packing never makes) gets zeros. Queries and keys are ranges of the stream's
-// tokens; what a query sees must lie among the keys.
+// A query that sees nothing (which a correct packing never makes) gets zeros. Queries and keys are ranges of the
+// stream's tokens; what a query sees must lie among the keys.
 //
 // Bindings
 //   1 scores         [heads * queries * keys]  in/out  q kᵀ, unscaled; afterwards probabilities

@@ -40,6 +40,8 @@ pub struct AdapterReport {
     pub max_binding_bytes: u64,
     /// Bytes that one buffer may hold.
     pub max_buffer_bytes: u64,
+    /// Bytes that its driver would still give to this process; `None` where it does not tell.
+    pub free_bytes: Option<u64>,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
     /// Whether WGSL's `f16` is available.
@@ -274,6 +276,19 @@ impl Device {
         self.burn.memory_pool_usage().map(|usage| usage.bytes_reserved + own)
     }
 
+    /// Bytes that the driver would still give; `None` on the CPU, and where it does not tell.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.gpu.as_ref().and_then(|gpu| crate::driver::free_bytes(gpu.adapter()))
+    }
+
+    /// True where the device's memory is the host's: on the CPU, and where a processor plays the GPU or shares its memory
+    /// with one.
+    pub fn shares_memory(&self) -> bool {
+        let kind = self.gpu.as_ref().map(|gpu| gpu.adapter().get_info().device_type);
+        !matches!(kind, Some(wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other))
+    }
+
     /// The cause of an error where that is memory that the device did not have; the error itself elsewhere.
     pub(crate) fn explain(&self, error: Error) -> Error {
         self.gpu.as_ref().and_then(Gpu::take_refusal).unwrap_or(error)
@@ -341,6 +356,7 @@ pub fn adapters() -> Vec<AdapterReport> {
                 driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
                 max_binding_bytes: limits.max_storage_buffer_binding_size,
                 max_buffer_bytes: limits.max_buffer_size,
+                free_bytes: crate::driver::free_bytes(adapter),
                 workgroup_bytes: limits.max_compute_workgroup_storage_size,
                 f16: adapter.features().contains(wgpu::Features::SHADER_F16),
                 selector: (kind, api),

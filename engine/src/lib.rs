@@ -64,6 +64,8 @@ mod config;
 mod data;
 mod device;
 mod digest;
+#[cfg(not(target_family = "wasm"))]
+mod driver;
 mod error;
 mod eval;
 mod export;

@@ -112,6 +112,11 @@ impl Gpu {
         Self { software, ..self.clone() }
     }
 
+    /// What the driver says of the card.
+    pub fn adapter(&self) -> &wgpu::Adapter {
+        &self.setup.adapter
+    }
+
     /// Bytes that one storage binding may hold.
     pub fn max_binding_bytes(&self) -> u64 {
         self.max_binding_bytes

@@ -128,7 +128,11 @@ fn build(
     source: Option<(&Arc<dyn WeightSource>, u64)>,
     full: bool,
 ) -> Result<Model> {
-    let mut builder = Builder { maker, device, hold, source, full };
+    built(arch, Builder { maker, device, hold, source, full }).map_err(|error| device.explain(error))
+}
+
+fn built(arch: &Architecture, mut builder: Builder) -> Result<Model> {
+    let device = builder.device;
     let embedding = builder.vocabulary(&arch.embedding(), Rows::ByIndex)?;
     let head = arch.head().map(|head| builder.vocabulary(&head, Rows::Whole)).transpose()?;
     let blocks = (0..arch.layers)
