@@ -12,10 +12,9 @@ use temper_engine::inside::kernels::Indices;
 use temper_engine::inside::kernels::attention::{self, Shape};
 use temper_engine::inside::kernels::matmul::{AsOperand, Product};
 use temper_engine::inside::model::adapter::LoraSettings;
-use temper_engine::inside::model::load;
 use temper_engine::inside::model::parameter::{Parameter, from_host, to_host};
+use temper_engine::inside::model::{Keep, load};
 use temper_engine::inside::rng::Rng;
-use temper_engine::inside::train::session::Recompute;
 use temper_engine::inside::weights::{MemorySource, RawTensor, WeightFormat, WeightSource};
 use temper_engine::models::{Architecture, Hold};
 use temper_engine::{Device, Error, Objective, Session, adapters, wait};
@@ -110,7 +109,8 @@ fn trained(device: &Device, arch: &Architecture, source: &Arc<dyn WeightSource>,
         model,
         objective: Objective::from_section(&section).unwrap(),
         optimiser: models::golden_adamw(1.0),
-        recompute: Recompute::Never,
+        keep: Keep::Everything,
+        together: false,
         seed: 3,
         step: 0,
     };

@@ -11,6 +11,7 @@ use super::launch::{Binding, size};
 use super::own::Own;
 use super::tensor::{flat, from_vec, gpu_of, on_gpu};
 use crate::device::Device;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 use crate::weights::{RawTensor, WeightFormat, WeightSource};
@@ -46,8 +47,41 @@ enum Place {
     Host(Arc<Vec<u8>>),
     /// In a buffer of its own; in host memory too where rows are asked for by index.
     Device(Arc<Own>, Option<Arc<Vec<u8>>>),
-    /// In the file, as the tensor of this name: read each time it is used.
-    Source(Arc<dyn WeightSource>, String),
+    /// In the file, and in memory only while it is used, in one or several parts.
+    File(InFile, Option<Arc<[Part]>>),
+}
+
+/// A tensor that is left in its file.
+#[derive(Clone)]
+pub struct InFile {
+    /// The file, or files.
+    pub source: Arc<dyn WeightSource>,
+    /// Name of the tensor.
+    pub name: String,
+    /// Rows of it.
+    pub rows: usize,
+    /// How it is stored.
+    pub format: WeightFormat,
+    /// Its bytes when it was looked at first.
+    pub digest: Digest,
+}
+
+impl InFile {
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// What reading gives; [`Error::Tensor`] where the bytes are no longer what they were.
+    pub fn read(&self) -> Result<Vec<u8>> {
+        let bytes = self.source.read(&self.name)?.bytes;
+        if Digest::of(&bytes) == self.digest {
+            return Ok(bytes);
+        }
+        Err(Error::Tensor {
+            file: self.source.file_of(&self.name),
+            tensor: self.name.clone(),
+            problem: "it is not what it was when the run began: the file was changed under the run".into(),
+        })
+    }
 }
 
 impl Part {
@@ -99,39 +133,65 @@ impl Packed {
         Ok(Self::of_parts(parts, columns))
     }
 
-    /// Matrices of `columns` inputs that stay in their file: each use reads them, and what was read is given back after it.
-    /// `tensors` are their names, rows and formats.
-    pub fn in_file(
-        source: &Arc<dyn WeightSource>,
-        tensors: Vec<(String, usize, WeightFormat)>,
-        columns: usize,
-    ) -> Self {
-        let part = |(name, rows, format)| Part { format, rows, place: Place::Source(source.clone(), name) };
-        Self::of_parts(tensors.into_iter().map(part).collect(), columns)
+    /// Matrices of `columns` inputs that stay in their file: they are to be read ([`Packed::missing`]), used
+    /// ([`Packed::hold`]) and given back ([`Packed::release`]).
+    pub fn in_file(files: Vec<InFile>, columns: usize) -> Self {
+        let part = |file: InFile| Part { format: file.format, rows: file.rows, place: Place::File(file, None) };
+        Self::of_parts(files.into_iter().map(part).collect(), columns)
     }
 
     fn of_parts(parts: Vec<Part>, columns: usize) -> Self {
         Self { rows: parts.iter().map(|part| part.rows).sum(), parts: parts.into(), columns }
     }
 
-    /// The same with all bytes in memory of `device`.
+    /// True where it, or a part of it, is left in its file, held or not.
+    pub fn lies_in_file(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part.place, Place::File(..)))
+    }
+
+    /// What has to be read before it can be used, in the order of [`Packed::hold`].
+    pub fn missing(&self) -> impl Iterator<Item = &InFile> {
+        self.parts.iter().filter_map(|part| match &part.place {
+            Place::File(file, None) => Some(file),
+            _ => None,
+        })
+    }
+
+    /// Takes what was missing.
     ///
     /// # Errors
-    /// What reading the file gives.
-    pub fn fetched(&self, device: &Device) -> Result<Self> {
-        if !self.parts.iter().any(|part| matches!(part.place, Place::Source(..))) {
-            return Ok(self.clone());
-        }
-        let mut parts = Vec::with_capacity(self.parts.len());
-        for part in self.parts.iter() {
-            match &part.place {
-                Place::Source(source, name) => {
-                    parts.extend(Part::on(device, source.read(name)?, self.columns, Rows::Whole)?);
-                }
-                _ => parts.push(part.clone()),
+    /// [`Error::OutOfMemory`].
+    pub fn hold(&mut self, device: &Device, read: &mut impl Iterator<Item = Vec<u8>>) -> Result<()> {
+        let columns = self.columns;
+        self.replace(|file, held| {
+            if held.is_some() {
+                return Ok(held);
             }
-        }
-        Ok(Self::of_parts(parts, self.columns))
+            let bytes = read.next().unwrap_or_else(|| panic!("{} was not read", file.name));
+            let shape = vec![file.rows, columns];
+            let raw = RawTensor { name: file.name.clone(), shape, format: file.format, bytes };
+            Ok(Some(Part::on(device, raw, columns, Rows::Whole)?.into()))
+        })
+    }
+
+    /// Gives back what can be read again.
+    pub fn release(&mut self) {
+        self.replace(|_, _| Ok(None)).expect("giving back does not fail");
+    }
+
+    fn replace(
+        &mut self,
+        mut change: impl FnMut(&InFile, Option<Arc<[Part]>>) -> Result<Option<Arc<[Part]>>>,
+    ) -> Result<()> {
+        let part = |part: &Part| match &part.place {
+            Place::File(file, held) => {
+                let place = Place::File(file.clone(), change(file, held.clone())?);
+                Ok(Part { place, ..part.clone() })
+            }
+            _ => Ok(part.clone()),
+        };
+        self.parts = self.parts.iter().map(part).collect::<Result<_>>()?;
+        Ok(())
     }
 
     /// Inputs of the matrix.
@@ -153,14 +213,17 @@ impl Packed {
     ///
     /// # Errors
     /// Device errors.
+    ///
+    /// # Panics
+    /// Where it is left in its file and not held.
     pub fn dense(&self, device: &Device) -> Result<Tensor<2>> {
-        let (columns, here) = (self.columns, self.fetched(device)?);
+        let columns = self.columns;
         if device.is_cpu() {
             let mut out = vec![0.0; self.rows * columns];
-            here.expand(0..self.rows, 0..columns, &mut out);
+            self.expand(0..self.rows, 0..columns, &mut out);
             return Ok(from_vec(out, [self.rows, columns]));
         }
-        let tiles = here.tiles(device).into_iter().map(|rows| here.dense_rows(device, rows));
+        let tiles = self.tiles(device).into_iter().map(|rows| self.dense_rows(device, rows));
         Ok(Tensor::cat(tiles.collect::<Result<_>>()?, 0))
     }
 
@@ -198,21 +261,15 @@ impl Packed {
     }
 
     /// The part that a row lies in, and the row's place there.
-    fn part_of(&self, mut row: usize) -> (&Part, usize) {
-        for part in self.parts.iter() {
-            if row < part.rows {
-                return (part, row);
-            }
-            row -= part.rows;
-        }
-        panic!("a row past the end of a matrix");
+    fn part_of(&self, row: usize) -> (&Part, usize) {
+        part_of(&self.parts, row)
     }
 
     /// Expands a rectangle into `out`, `[rows, columns]` of it, on all cores. Columns are whole blocks
     /// ([`Packed::block_elements`]).
     ///
     /// # Panics
-    /// Where they are not, the rectangle lies outside, or the bytes are not in host memory ([`Packed::fetched`]).
+    /// Where they are not, the rectangle lies outside, or the bytes are not in host memory.
     pub fn expand(&self, rows: Range<usize>, columns: Range<usize>, out: &mut [f32]) {
         let width = columns.len();
         assert!(rows.end <= self.rows && columns.end <= self.columns && out.len() == rows.len() * width);
@@ -247,6 +304,18 @@ impl Packed {
         }
         Tensor::from_data(TensorData::new(out, [indices.len(), self.columns]), device.burn())
     }
+}
+
+fn part_of(parts: &[Part], mut row: usize) -> (&Part, usize) {
+    for part in parts {
+        match &part.place {
+            _ if row >= part.rows => row -= part.rows,
+            Place::File(_, Some(held)) => return part_of(held, row),
+            Place::File(file, None) => panic!("{} was used while it was in its file", file.name),
+            _ => return (part, row),
+        }
+    }
+    panic!("a row past the end of a matrix");
 }
 
 /// The self-test: blocks of a format.

@@ -213,9 +213,9 @@ impl<const D: usize> Product<D> {
     /// Where shapes do not fit each other.
     pub fn run(self, device: &Device) -> Result<Tensor<D>> {
         match (Multiplier::of(device), &self.right.values) {
-            (Multiplier::Cpu, _) => self.on_cpu(device),
+            (Multiplier::Cpu, _) => self.on_cpu(),
             (_, Values::Packed(packed)) => {
-                let packed = packed.fetched(device)?;
+                let packed = packed.clone();
                 self.by_rows(device, &packed)
             }
             (Multiplier::Wgsl, _) => self.in_wgsl(device),
@@ -293,7 +293,7 @@ impl<const D: usize> Product<D> {
         dims
     }
 
-    fn on_cpu(self, device: &Device) -> Result<Tensor<D>> {
+    fn on_cpu(self) -> Result<Tensor<D>> {
         let (left, right) = (self.left.view(), self.right.view());
         let (sizes, batches) = Self::sizes(&left, &right);
         let dims = self.dims(sizes);
@@ -310,7 +310,6 @@ impl<const D: usize> Product<D> {
             Values::Tensor(tensor) => on_cpu(&tensor),
             Values::Packed(packed) => {
                 assert!(self.right.columns.is_none(), "columns of a frozen matrix");
-                let packed = packed.fetched(device)?;
                 let expand = |rows, columns, out: &mut [f32]| packed.expand(rows, columns, out);
                 let (rows, columns, block) = (packed.rows(), packed.columns(), packed.block_elements());
                 let right = Stored { expand: &expand, rows, columns, block, transposed: self.right.transposed };
