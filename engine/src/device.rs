@@ -273,7 +273,17 @@ impl Device {
     /// Bytes that the device holds: its memory pools, where the backend tells, and buffers of our own.
     pub fn reserved_bytes(&self) -> Option<u64> {
         let own = self.gpu.as_ref().map_or(0, Gpu::own_bytes);
-        self.burn.memory_pool_usage().map(|usage| usage.bytes_reserved + own)
+        let all = self.burn.memory_pool_usage().map(|usage| usage.bytes_reserved + own)?;
+        if let Some(gpu) = &self.gpu {
+            gpu.most(all);
+        }
+        Some(all)
+    }
+
+    /// Most that it held when somebody asked ([`Device::reserved_bytes`]).
+    pub fn peak_bytes(&self) -> Option<u64> {
+        let now = self.reserved_bytes()?;
+        Some(self.gpu.as_ref().map_or(now, |gpu| gpu.most(now)))
     }
 
     /// Bytes that the driver would still give; `None` on the CPU, and where it does not tell.
@@ -303,11 +313,11 @@ impl Device {
         gpu.halve_tiles()
     }
 
-    /// Lets an allocation of ours fail after so many that succeed: for tests.
+    /// Lets so many allocations of ours fail after so many that succeed: for tests.
     #[doc(hidden)]
-    pub fn fail_after(&self, allocations: u32) {
+    pub fn fail_after(&self, succeed: u32, fail: u32) {
         if let Some(gpu) = &self.gpu {
-            gpu.fail_after(allocations);
+            gpu.fail_after(succeed, fail);
         }
     }
 }

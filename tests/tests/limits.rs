@@ -7,17 +7,22 @@ use burn::tensor::{Tensor, TensorData};
 use temper_conformance::devices::{self, read};
 use temper_conformance::models;
 use temper_engine::configuration::ObjectiveSection;
+use temper_engine::host::{Clock, MemoryFolder};
+use temper_engine::inside::data::MicroBatch;
 use temper_engine::inside::device::Limits;
-use temper_engine::inside::kernels::Indices;
 use temper_engine::inside::kernels::attention::{self, Shape};
 use temper_engine::inside::kernels::matmul::{AsOperand, Product};
+use temper_engine::inside::kernels::{Indices, Packed, Rows};
 use temper_engine::inside::model::adapter::LoraSettings;
 use temper_engine::inside::model::parameter::{Parameter, from_host, to_host};
 use temper_engine::inside::model::{Keep, load};
 use temper_engine::inside::rng::Rng;
 use temper_engine::inside::weights::{MemorySource, RawTensor, WeightFormat, WeightSource};
 use temper_engine::models::{Architecture, Hold};
-use temper_engine::{Device, Error, Objective, Session, adapters, wait};
+use temper_engine::running::{About, Checkpoint, Execution, NamedFile};
+use temper_engine::{
+    Checkpoints, Config, Device, Document, Error, Host, Learner, Objective, Run, Session, Sets, adapters, wait,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -218,4 +223,166 @@ fn what_cannot_be_cut_is_refused_with_both_numbers_and_what_would_fit() {
     let long = wait(model.logits(&vec![1; 171])).expect_err("an activation of 171 * 12 KiB");
     refused(long, &["171 tokens", "2101248", "2097152", "at most 170 tokens", "cutoff_length"]);
     wait(model.logits(&vec![1; 170])).unwrap();
+}
+
+/// Three documents and a session that trains an adapter on a packed model.
+fn lora_session(device: &Device) -> (Session, MicroBatch) {
+    let arch = architecture(512);
+    let source = weights(&arch, WeightFormat::Q8_0);
+    let mut model = load::load(&arch, &source, device, Hold::Auto, u64::MAX, false).unwrap();
+    model.add_lora(&LoraSettings { rank: 4, alpha: 8.0, dropout: 0.1, targets: Vec::new() }, 7).unwrap();
+    let section = ObjectiveSection::from_overrides("eaft", &[]).unwrap();
+    let objective = Objective::from_section(&section).unwrap();
+    let optimiser = models::golden_adamw(1.0);
+    let session = Session { model, objective, optimiser, keep: Keep::Everything, together: true, seed: 3, step: 0 };
+    (session, models::packed(&[((0..12).map(|i| i * 300 + 1).collect(), vec![true; 12])]))
+}
+
+#[test]
+fn a_step_for_which_memory_ran_out_is_made_once_more_and_comes_out_the_same() {
+    let device = logical(Limits::default());
+    let (mut session, batch) = lora_session(&device);
+    let batch = std::slice::from_ref(&batch);
+    let want: Vec<f64> = (0..3).map(|_| wait(session.step(batch, 1e-2)).unwrap().loss).collect();
+    // At the first kernel, in the middle of a pass, and where nobody reads rows.
+    for (succeed, unread) in [(0, false), (40, false), (40, true)] {
+        let (mut session, _) = lora_session(&device);
+        assert_eq!(wait(session.step(batch, 1e-2)).unwrap().loss, want[0]);
+        device.fail_after(succeed, 1);
+        let retried = match unread {
+            true => wait(session.step_unread(batch, 1e-2)).unwrap().retried,
+            false => {
+                let outcome = wait(session.step(batch, 1e-2)).unwrap();
+                assert_eq!((outcome.loss, outcome.step, outcome.rows.len()), (want[1], Some(2), 11));
+                outcome.retried
+            }
+        };
+        let told = retried.expect("the step was made twice");
+        assert!(told.contains("ran out of memory: no room for the parameters of kernel"), "{told}");
+        let after = wait(session.step(batch, 1e-2)).unwrap();
+        assert_eq!((after.loss, after.retried), (want[2], None));
+    }
+}
+
+#[test]
+fn a_step_for_which_memory_runs_out_twice_fails_with_both_numbers_and_leaves_the_model_as_it_was() {
+    let device = logical(Limits::default());
+    let (mut session, batch) = lora_session(&device);
+    let batch = std::slice::from_ref(&batch);
+    device.fail_after(25, u32::MAX);
+    let error = wait(session.step(batch, 1e-2)).expect_err("no memory");
+    device.fail_after(0, 0);
+    let text = error.to_string();
+    assert!(matches!(error, Error::OutOfMemory { .. }) && !error.is_bad_input(), "{text}");
+    assert!(
+        text.contains("bytes), with ") && text.contains("of weights on it") && text.contains("batch_tokens"),
+        "{text}"
+    );
+    let (mut fresh, _) = lora_session(&device);
+    assert_eq!(wait(session.step(batch, 1e-2)).unwrap().loss, wait(fresh.step(batch, 1e-2)).unwrap().loss);
+}
+
+#[test]
+fn weights_lie_in_buffers_as_large_as_they_are_and_are_counted() {
+    let device = logical(Limits::of(2 * MIB));
+    let held = || device.reserved_bytes().expect("wgpu tells");
+    let (rows, columns) = (5001, 512);
+    let bytes = vec![0; rows * columns * 34 / 32];
+    let raw = RawTensor { name: "w".into(), shape: vec![rows, columns], format: WeightFormat::Q8_0, bytes };
+    let before = held();
+    let packed = Packed::new(&device, vec![raw.clone()], columns, Rows::Whole).unwrap();
+    // In two parts, each of whole words.
+    assert_eq!(held() - before, (rows * columns * 34 / 32) as u64);
+    drop(packed);
+    assert_eq!(held(), before);
+    assert!(device.peak_bytes().unwrap() > before);
+    device.fail_after(1, 1);
+    let error = Packed::new(&device, vec![raw], columns, Rows::Whole).err().expect("no room for the second part");
+    let text = error.to_string();
+    assert!(text.contains("ran out of memory: no room for weights of w ("), "{text}");
+    assert_eq!(held(), before);
+}
+
+/// A face that keeps checkpoints, and takes the memory away once there is one of a step.
+struct Taking<'a> {
+    device: &'a Device,
+    at: u64,
+    kept: BTreeMap<u64, Vec<NamedFile>>,
+}
+
+impl Checkpoints for Taking<'_> {
+    fn save(&mut self, step: u64, checkpoint: &Checkpoint) -> temper_engine::Result<String> {
+        self.kept.insert(step, wait(checkpoint.in_memory())?);
+        if step == self.at {
+            self.device.fail_after(0, u32::MAX);
+        }
+        Ok(format!("step-{step}"))
+    }
+}
+
+impl Clock for Taking<'_> {
+    fn seconds(&self) -> f64 {
+        0.0
+    }
+}
+
+impl Host for Taking<'_> {
+    fn checkpoints(&mut self) -> Option<&mut dyn Checkpoints> {
+        Some(self)
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn a_run_that_runs_out_of_memory_leaves_a_checkpoint_from_which_another_goes_on() {
+    let device = logical(Limits::default());
+    let text = "[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n[adapter]\nkind = \"none\"\n[optim]\nlearning_rate = 1e-3\n\
+                [run]\nsteps = 4\nbatch_tokens = 32\naccumulation = 1\nsave_every = 1\n";
+    let config = Config::parse(text, "run", &[]).unwrap();
+    let documents: Vec<Document> = (0..6_u32)
+        .map(|i| Document {
+            tokens: (0..12 + i).map(|t| (i * 37 + t * 11) % 200).collect(),
+            trained: vec![true; 12 + i as usize],
+            line: 1,
+        })
+        .collect();
+    let run = || {
+        let base = models::tiny("llama", &device, true);
+        let execution = Execution::resident(Keep::Everything);
+        let learner = Learner::new(config.clone(), &config.objective().unwrap(), base, execution).unwrap();
+        Run::new(vec![learner], documents.clone(), Arc::new(Sets::default()), About::default()).unwrap()
+    };
+    let end = |run: &mut Run, at: u64| {
+        let mut host = Taking { device: &device, at, kept: BTreeMap::new() };
+        let error = loop {
+            match wait(run.next(&mut host)) {
+                Ok(Some(_)) => {}
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+        };
+        device.fail_after(0, 0);
+        (error, host.kept)
+    };
+    let (none, whole) = end(&mut run(), u64::MAX);
+    assert!(none.is_none() && whole.contains_key(&4));
+    let (error, kept) = end(&mut run(), 2);
+    let error = error.expect("no memory after step 2");
+    assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+    assert_eq!(kept.keys().max(), Some(&2));
+    let mut folder = MemoryFolder::new();
+    kept[&2].iter().for_each(|(name, bytes)| folder.insert(name, bytes.clone()).unwrap());
+    let mut again = run();
+    again.resume(&folder).unwrap();
+    let (none, resumed) = end(&mut again, u64::MAX);
+    assert!(none.is_none());
+    assert!(
+        whole[&4]
+            .iter()
+            .filter(|(name, _)| name.ends_with("safetensors"))
+            .eq(resumed[&4].iter().filter(|(name, _)| name.ends_with("safetensors")))
+    );
 }

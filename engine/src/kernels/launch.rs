@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::wgpu::WgpuSetup;
@@ -46,8 +46,10 @@ struct Books {
     refused: Mutex<Option<Refused>>,
     /// How often tiles were halved.
     halvings: AtomicU32,
-    /// For tests: allocations of ours until one fails; negative where none will.
-    until_failure: AtomicI64,
+    /// The most that was held, of what was told to it.
+    most: AtomicU64,
+    /// For tests: so many allocations of ours succeed, and so many after them fail.
+    failing: Mutex<(u32, u32)>,
 }
 
 /// An allocation for which there was no memory.
@@ -89,7 +91,7 @@ impl Gpu {
     /// Takes the handles that burn's runtime was initialised with. `software` where a processor plays the GPU.
     pub fn new(setup: WgpuSetup, software: bool) -> Self {
         let limits = setup.device.limits();
-        let books = Arc::new(Books { until_failure: AtomicI64::new(-1), ..Books::default() });
+        let books = Arc::new(Books::default());
         #[cfg(not(target_family = "wasm"))]
         watch(&setup.device, &books);
         Self {
@@ -145,9 +147,27 @@ impl Gpu {
         Some(self.out_of_memory(&refused))
     }
 
-    /// Lets an allocation of ours fail after so many that succeed: for tests.
-    pub fn fail_after(&self, allocations: u32) {
-        self.books.until_failure.store(i64::from(allocations), Ordering::Relaxed);
+    /// The most of all that were told to it.
+    pub fn most(&self, held: u64) -> u64 {
+        self.books.most.fetch_max(held, Ordering::Relaxed).max(held)
+    }
+
+    /// Lets so many allocations of ours fail after so many that succeed: for tests.
+    pub fn fail_after(&self, succeed: u32, fail: u32) {
+        *self.books.failing.lock().unwrap_or_else(PoisonError::into_inner) = (succeed, fail);
+    }
+
+    /// True where a test wants this allocation to fail.
+    fn fails(&self) -> bool {
+        let mut failing = self.books.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (succeed, fail) = &mut *failing;
+        if *succeed > 0 {
+            *succeed -= 1;
+            return false;
+        }
+        let fails = *fail > 0;
+        *fail = fail.saturating_sub(1);
+        fails
     }
 
     fn out_of_memory(&self, refused: &Refused) -> Error {
@@ -169,11 +189,7 @@ impl Gpu {
     /// [`Error::OutOfMemory`]; in a browser, which tells later, it is found when results are read.
     fn buffer(&self, what: &str, descriptor: &wgpu::BufferDescriptor) -> Result<wgpu::Buffer> {
         let refused = || self.out_of_memory(&Refused { what: what.into(), asked: Some(descriptor.size) });
-        let left = self.books.until_failure.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-            // Past the failure there is memory again.
-            (left >= 0).then_some(left - 1)
-        });
-        if left == Ok(0) {
+        if self.fails() {
             return Err(refused());
         }
         #[cfg(target_family = "wasm")]
