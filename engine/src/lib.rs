@@ -138,7 +138,7 @@ pub mod running {
     pub use crate::train::checkpoint::{Checkpoint, NamedFile};
     pub use crate::train::execution::Execution;
     pub use crate::train::ledger::{Entry, Kind, Ledger, Load, Moment, Sheet, Site};
-    pub use crate::train::prepare::base;
+    pub use crate::train::prepare::{base, check_tokens};
     pub use crate::train::run::{About, OTHER_RUN, Origin};
     pub use crate::train::work::{Work, operations_per_second};
 }

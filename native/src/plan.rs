@@ -6,7 +6,7 @@ use serde::Serialize;
 use temper_engine::configuration::{AdapterKind, ByteSize};
 use temper_engine::host::Clock;
 use temper_engine::reading::steps_per_epoch;
-use temper_engine::running::{Execution, Kind, Ledger, Load, Sheet, Site, Work, operations_per_second};
+use temper_engine::running::{Execution, Kind, Ledger, Load, Sheet, Site, Work, check_tokens, operations_per_second};
 use temper_engine::{Config, Device, Document, Error, ModelFiles, Result};
 
 use crate::memory::{available_bytes, described};
@@ -99,8 +99,12 @@ impl Plan {
     /// Refuses what does not fit, with what would.
     ///
     /// # Errors
-    /// [`Error::Memory`] with both numbers.
+    /// [`Error::Memory`] with both numbers; [`Error::Limit`] where so many tokens at once are more than the device binds.
     pub fn check(&self, subject: &Subject, room: Room) -> Result<()> {
+        if !subject.train.is_empty() {
+            let most = self.load.tokens.max(self.load.evaluated);
+            check_tokens(&subject.files.architecture, most, subject.device)?;
+        }
         let Some((needed, available)) = self.lacks(room) else { return Ok(()) };
         let tokens = self.load.tokens.max(1);
         let what = described(&format!("training on {tokens} tokens at once"), subject.files);

@@ -815,15 +815,25 @@ impl Walk<'_> {
     /// A frozen matrix in single precision while it is used: on the CPU only a rectangle of it is, on a device as many rows as
     /// fit a tile.
     fn expand(&mut self, specs: &[TensorSpec]) {
-        if !self.book.site.cpu && matches!(stored(self.weights, specs, self.hold), Held::Packed(_)) {
-            let whole = specs.iter().fold(0_u64, |sum, spec| sum.saturating_add(elements(spec)));
-            self.book.pass(Kind::Scratch, f32s(whole).min(self.tile_bytes()));
+        if matches!(stored(self.weights, specs, self.hold), Held::Packed(_)) {
+            self.tile(specs);
         }
     }
 
     fn expand_linear(&mut self, linear: &LinearSpec) {
         let specs: Vec<TensorSpec> = linear.modules.iter().map(|module| linear.weight(module)).collect();
-        self.expand(&specs);
+        match f32s(product(linear.rows(), linear.inputs)) > self.book.site.max_binding_bytes {
+            // Held in single precision too, it lies in buffers of its own.
+            true => self.tile(&specs),
+            false => self.expand(&specs),
+        }
+    }
+
+    fn tile(&mut self, specs: &[TensorSpec]) {
+        if !self.book.site.cpu {
+            let whole = specs.iter().fold(0_u64, |sum, spec| sum.saturating_add(elements(spec)));
+            self.book.pass(Kind::Scratch, f32s(whole).min(self.tile_bytes()));
+        }
     }
 
     /// A gradient that is made, or added to; on a device the sum is another tensor.
