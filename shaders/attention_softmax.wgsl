@@ -3,16 +3,20 @@
 //   query i sees the tokens document_start[i] <= j <= i
 //   scores[h, i, j] <- e^(scale s[h, i, j] - m) / Σ_k e^(scale s[h, i, k] - m) over what it sees, m their maximum;
 //     elsewhere 0
-// A query that sees nothing (which a correct packing never makes) gets zeros.
+// A query that sees nothing (which a correct packing never makes) gets zeros. Queries and keys are ranges of the
+// stream's tokens; what a query sees must lie among the keys.
 //
 // Bindings
-//   1 scores         [heads * tokens * tokens]  in/out  q kᵀ, unscaled; afterwards probabilities
-//   2 document_start [tokens] u32               in      first token of the document that each token belongs to
-// Launch: one workgroup a (head, query), heads * tokens. Before: the GEMM q kᵀ. After: the GEMM with v.
+//   1 scores         [heads * queries * keys]  in/out  q kᵀ, unscaled; afterwards probabilities
+//   2 document_start [tokens] u32              in      first token of the document that each token belongs to
+// Launch: one workgroup a (head, query), heads * queries. Before: the GEMM q kᵀ. After: the GEMM with v.
 
 struct Params {
     heads: u32,
-    tokens: u32,
+    queries: u32,
+    keys: u32,
+    first_query: u32,
+    first_key: u32,
     scale: f32,
 }
 
@@ -29,13 +33,14 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let row = linear_workgroup(workgroup_id, workgroups);
-    if (row >= params.heads * params.tokens) {
+    if (row >= params.heads * params.queries) {
         return;
     }
-    let query = row % params.tokens;
-    let begin = min(document_start[query], params.tokens);
-    let end = query + 1u;
-    let row_start = row * params.tokens;
+    let query = params.first_query + row % params.queries;
+    let past = params.first_key + params.keys;
+    let begin = clamp(document_start[query], params.first_key, past) - params.first_key;
+    let end = clamp(query + 1u, params.first_key, past) - params.first_key;
+    let row_start = row * params.keys;
 
     var own_maximum = LOWEST;
     for (var column = begin + lane; column < end; column += WORKGROUP_SIZE) {
@@ -59,7 +64,7 @@ fn main(
     for (var column = lane; column < begin; column += WORKGROUP_SIZE) {
         scores[row_start + column] = 0.0;
     }
-    for (var column = end + lane; column < params.tokens; column += WORKGROUP_SIZE) {
+    for (var column = end + lane; column < params.keys; column += WORKGROUP_SIZE) {
         scores[row_start + column] = 0.0;
     }
 }

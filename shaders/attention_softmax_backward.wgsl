@@ -5,13 +5,16 @@
 // anything.
 //
 // Bindings
-//   1 probabilities  [heads * tokens * tokens]  in      from attention_softmax
-//   2 dprobabilities [heads * tokens * tokens]  in/out  d loss / d p; afterwards d loss / d scores
-// Launch: one workgroup a (head, query), heads * tokens. Before: the GEMM dout vᵀ. After: the GEMMs for dq and dk.
+//   1 probabilities  [heads * queries * keys]  in      from attention_softmax
+//   2 dprobabilities [heads * queries * keys]  in/out  d loss / d p; afterwards d loss / d scores
+// Launch: one workgroup a (head, query), heads * queries. Before: the GEMM dout vᵀ. After: the GEMMs for dq and dk.
 
 struct Params {
     heads: u32,
-    tokens: u32,
+    queries: u32,
+    keys: u32,
+    first_query: u32,
+    first_key: u32,
     scale: f32,
 }
 
@@ -28,19 +31,19 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let row = linear_workgroup(workgroup_id, workgroups);
-    if (row >= params.heads * params.tokens) {
+    if (row >= params.heads * params.queries) {
         return;
     }
-    let row_start = row * params.tokens;
+    let row_start = row * params.keys;
     var own_sum = 0.0;
-    for (var column = lane; column < params.tokens; column += WORKGROUP_SIZE) {
+    for (var column = lane; column < params.keys; column += WORKGROUP_SIZE) {
         let p = probabilities[row_start + column];
         if (p != 0.0) {
             own_sum += p * dprobabilities[row_start + column];
         }
     }
     let mean = workgroup_sum(lane, own_sum);
-    for (var column = lane; column < params.tokens; column += WORKGROUP_SIZE) {
+    for (var column = lane; column < params.keys; column += WORKGROUP_SIZE) {
         let p = probabilities[row_start + column];
         var gradient = 0.0;
         if (p != 0.0) {

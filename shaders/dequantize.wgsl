@@ -1,14 +1,16 @@
 // De-quantisation of a stored matrix to f32. The part of `formats/` in front says what element i is.
 //
-//   out[i] = element(i)
+//   out[start + i] = element(first + i),   i < count
 //
 // Bindings
 //   1 packed_words [words] u32  in   the stored bytes, little endian, the last word padded
-//   2 out          [count]      out
+//   2 out          [..]         out
 // Launch: one invocation an element. Before: the weights' upload. After: the GEMM that multiplies by the matrix.
 
 struct Params {
     count: u32,
+    first: u32,
+    start: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -27,5 +29,5 @@ fn main(
     if (index >= params.count) {
         return;
     }
-    out[index] = element(index);
+    out[params.start + index] = element(params.first + index);
 }

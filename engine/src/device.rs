@@ -5,7 +5,10 @@
 
 use burn::tensor::Device as BurnDevice;
 #[cfg(not(target_family = "wasm"))]
-use burn::tensor::{DeviceKind, wgpu::WgpuBackend};
+use burn::tensor::{
+    DeviceKind,
+    wgpu::{MemoryConfiguration, WgpuBackend, WgpuSetup},
+};
 
 use crate::error::{Error, Result};
 use crate::kernels::launch::Gpu;
@@ -37,12 +40,35 @@ pub struct AdapterReport {
     pub max_binding_bytes: u64,
     /// Bytes that one buffer may hold.
     pub max_buffer_bytes: u64,
+    /// Bytes that its driver would still give to this process; `None` where it does not tell.
+    pub free_bytes: Option<u64>,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
     /// Whether WGSL's `f16` is available.
     pub f16: bool,
     #[serde(skip)]
     selector: (DeviceKind, WgpuBackend),
+    /// Where the graphics API lists it.
+    #[serde(skip)]
+    place: (wgpu::Backends, usize),
+}
+
+/// What a logical device may use of its adapter; everything the adapter has where a field is `None`.
+#[cfg(not(target_family = "wasm"))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Bytes of one storage binding.
+    pub binding_bytes: Option<u64>,
+    /// Bytes of one buffer.
+    pub buffer_bytes: Option<u64>,
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl Limits {
+    /// The same bytes for bindings and buffers.
+    pub fn of(bytes: u64) -> Self {
+        Self { binding_bytes: Some(bytes), buffer_bytes: Some(bytes) }
+    }
 }
 
 #[cfg(not(target_family = "wasm"))]
@@ -125,6 +151,54 @@ impl Device {
         Ok(device)
     }
 
+    /// A further device of its own on the adapter with this id, with its own queue and memory pools, which wgpu itself holds to
+    /// `limits`. Each call opens another one.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where there is no such adapter, or the driver refuses.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn logical(id: &str, limits: Limits) -> Result<Self> {
+        let refused = |problem: String| Error::Device { problem };
+        let reports = adapters();
+        let report = reports.iter().find(|report| report.id == id);
+        let report = report.ok_or_else(|| refused(format!("there is no adapter {id:?}")))?;
+        let (backends, index) = report.place;
+        let instance = instance(backends);
+        let adapter = pollster::block_on(instance.enumerate_adapters(backends)).into_iter().nth(index);
+        let adapter = adapter.ok_or_else(|| refused(format!("the adapter {id:?} is gone")))?;
+        let most = adapter.limits();
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("a logical device"),
+            // As burn asks for, without what is experimental.
+            required_features: adapter
+                .features()
+                .difference(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS | wgpu::Features::all_experimental_mask()),
+            required_limits: wgpu::Limits {
+                max_storage_buffer_binding_size: limits.binding_bytes.unwrap_or(most.max_storage_buffer_binding_size),
+                max_buffer_size: limits.buffer_bytes.unwrap_or(most.max_buffer_size),
+                ..most
+            },
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|e| refused(format!("{} could not be opened once more: {e}", report.name)))?;
+        let backend = adapter.get_info().backend;
+        let setup = WgpuSetup { instance, adapter, device, queue, backend };
+        // burn's pool of small tensors has pages of 8 MiB, unless each page is one allocation's.
+        let memory = match limits.buffer_bytes {
+            Some(bytes) if bytes < 8 << 20 => MemoryConfiguration::ExclusivePages,
+            _ => MemoryConfiguration::default(),
+        };
+        let burn = BurnDevice::wgpu_options()
+            .setup(setup.clone())
+            .memory_config(memory)
+            .init()
+            .map_err(|e| refused(format!("{} could not be opened once more: {e}", report.name)))?;
+        let gpu = Gpu::new(setup, !report.is_hardware());
+        Ok(Self { burn, gpu: Some(gpu), name: format!("{} ({id})", report.name) })
+    }
+
     /// The browser's WebGPU device. `software` where the page knows that it is no hardware (`isFallbackAdapter`).
     ///
     /// # Errors
@@ -191,10 +265,68 @@ impl Device {
         self.burn.sync().map_err(|e| Error::Lost { problem: format!("{} was lost: {e:?}", self.name) })
     }
 
-    /// Bytes that the device's memory pools have reserved, where the backend tells.
-    pub fn reserved_bytes(&self) -> Option<u64> {
-        self.burn.memory_pool_usage().map(|usage| usage.bytes_reserved)
+    /// Bytes that scratch of one product or one part of attention may hold ([`Gpu::tile_bytes`]).
+    pub(crate) fn tile_bytes(&self) -> u64 {
+        self.gpu.as_ref().map_or(u64::MAX, Gpu::tile_bytes)
     }
+
+    /// Bytes that the device holds: its memory pools, where the backend tells, and buffers of our own.
+    pub fn reserved_bytes(&self) -> Option<u64> {
+        let own = self.gpu.as_ref().map_or(0, Gpu::own_bytes);
+        let all = self.burn.memory_pool_usage().map(|usage| usage.bytes_reserved + own)?;
+        if let Some(gpu) = &self.gpu {
+            gpu.most(all);
+        }
+        Some(all)
+    }
+
+    /// Most that it held when somebody asked ([`Device::reserved_bytes`]).
+    pub fn peak_bytes(&self) -> Option<u64> {
+        let now = self.reserved_bytes()?;
+        Some(self.gpu.as_ref().map_or(now, |gpu| gpu.most(now)))
+    }
+
+    /// Bytes that the driver would still give; `None` on the CPU, and where it does not tell.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.gpu.as_ref().and_then(|gpu| crate::driver::free_bytes(gpu.adapter()))
+    }
+
+    /// True where the device's memory is the host's: on the CPU, and where a processor plays the GPU or shares its memory
+    /// with one.
+    pub fn shares_memory(&self) -> bool {
+        let kind = self.gpu.as_ref().map(|gpu| gpu.adapter().get_info().device_type);
+        !matches!(kind, Some(wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other))
+    }
+
+    /// The cause of an error where that is memory that the device did not have; the error itself elsewhere.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        self.gpu.as_ref().and_then(Gpu::take_refusal).unwrap_or(error)
+    }
+
+    /// Makes room after the device ran out of memory: what is unused goes back to the driver, and tiles are half as large from
+    /// now on. False where that was done as often as it helps.
+    pub(crate) fn make_room(&self) -> bool {
+        let Some(gpu) = &self.gpu else { return false };
+        self.burn.memory_cleanup();
+        gpu.take_refusal();
+        gpu.halve_tiles()
+    }
+
+    /// Lets so many allocations of ours fail after so many that succeed: for tests.
+    #[doc(hidden)]
+    pub fn fail_after(&self, succeed: u32, fail: u32) {
+        if let Some(gpu) = &self.gpu {
+            gpu.fail_after(succeed, fail);
+        }
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn instance(backends: wgpu::Backends) -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = backends;
+    wgpu::Instance::new(descriptor)
 }
 
 /// Every wgpu adapter of the machine, hardware first in the order in which they would be chosen.
@@ -207,9 +339,7 @@ pub fn adapters() -> Vec<AdapterReport> {
     ];
     let mut reports = Vec::new();
     for (backends, api, label) in apis {
-        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-        descriptor.backends = backends;
-        let instance = wgpu::Instance::new(descriptor);
+        let instance = instance(backends);
         let mut counts = [0usize; 3];
         // A future only for the browser's sake: it is ready at once on native targets.
         let found = pollster::block_on(instance.enumerate_adapters(backends));
@@ -236,9 +366,11 @@ pub fn adapters() -> Vec<AdapterReport> {
                 driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
                 max_binding_bytes: limits.max_storage_buffer_binding_size,
                 max_buffer_bytes: limits.max_buffer_size,
+                free_bytes: crate::driver::free_bytes(adapter),
                 workgroup_bytes: limits.max_compute_workgroup_storage_size,
                 f16: adapter.features().contains(wgpu::Features::SHADER_F16),
                 selector: (kind, api),
+                place: (backends, index),
             });
         }
     }

@@ -117,6 +117,20 @@ pub enum Error {
         /// What would make it fit.
         advice: String,
     },
+    /// The device had no memory for an allocation in the middle of something. Nothing saved was touched.
+    #[error("{device} ran out of memory: no room for {what}{}, with {} of weights on it: {advice}", of_bytes(.asked), gib(*.own))]
+    OutOfMemory {
+        /// Device name.
+        device: String,
+        /// What was to be allocated.
+        what: String,
+        /// Bytes asked for, where that is known.
+        asked: Option<u64>,
+        /// Bytes of weights that the device holds in buffers of their own.
+        own: u64,
+        /// What would make it fit.
+        advice: String,
+    },
     /// No such device, or it cannot be opened.
     #[error("device: {problem}")]
     Device {
@@ -189,6 +203,7 @@ impl Error {
             Self::Label { .. } => "label",
             Self::Limit { .. } => "limit",
             Self::Memory { .. } => "memory",
+            Self::OutOfMemory { .. } => "out_of_memory",
             Self::Device { .. } => "device",
             Self::Lost { .. } => "lost",
             Self::Kernel { .. } => "kernel",
@@ -201,7 +216,14 @@ impl Error {
 
     /// True where the cause is what the user gave (exit code 2), false where the run itself failed (exit code 1).
     pub fn is_bad_input(&self) -> bool {
-        !matches!(self, Self::Lost { .. } | Self::Kernel { .. } | Self::NonFinite { .. } | Self::Io { .. })
+        !matches!(
+            self,
+            Self::OutOfMemory { .. }
+                | Self::Lost { .. }
+                | Self::Kernel { .. }
+                | Self::NonFinite { .. }
+                | Self::Io { .. }
+        )
     }
 }
 
@@ -212,6 +234,10 @@ fn list(problems: &[String]) -> String {
 /// Bytes for people: `3.7 GiB`.
 fn gib(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
+fn of_bytes(bytes: &Option<u64>) -> String {
+    bytes.map_or(String::new(), |bytes| format!(" ({bytes} bytes)"))
 }
 
 fn after(step: &Option<u64>) -> String {
@@ -251,6 +277,7 @@ mod tests {
             Error::Label { row: 0, label: 0, vocab: 0 },
             Error::Limit { what: text(), needed: 0, allowed: 0, adapter: text(), advice: text() },
             Error::Memory { what: text(), needed: 0, available: 0, advice: text() },
+            Error::OutOfMemory { device: text(), what: text(), asked: None, own: 0, advice: text() },
             Error::Device { problem: text() },
             Error::Lost { problem: text() },
             Error::Kernel { name: text(), message: text() },
@@ -282,6 +309,16 @@ mod tests {
             Error::Memory { what: "a model".into(), needed: 5 << 29, available: 1 << 30, advice: "take less".into() };
         assert_eq!(error.to_string(), "a model needs 2.5 GiB, and this machine has 1.0 GiB available: take less");
         assert!(error.is_bad_input());
+    }
+
+    #[test]
+    fn a_device_that_runs_out_in_the_middle_is_a_failed_run_that_names_what_was_asked_for() {
+        let (device, what, advice) = ("a card".into(), "layer 3".into(), "take less".into());
+        let error = Error::OutOfMemory { device, what, asked: Some(4096), own: 3 << 29, advice };
+        let text =
+            "a card ran out of memory: no room for layer 3 (4096 bytes), with 1.5 GiB of weights on it: take less";
+        assert_eq!(error.to_string(), text);
+        assert!(!error.is_bad_input());
     }
 
     #[test]

@@ -64,6 +64,8 @@ mod config;
 mod data;
 mod device;
 mod digest;
+#[cfg(not(target_family = "wasm"))]
+mod driver;
 mod error;
 mod eval;
 mod export;
@@ -136,7 +138,7 @@ pub mod running {
     pub use crate::train::checkpoint::{Checkpoint, NamedFile};
     pub use crate::train::execution::Execution;
     pub use crate::train::ledger::{Entry, Kind, Ledger, Load, Moment, Sheet, Site};
-    pub use crate::train::prepare::base;
+    pub use crate::train::prepare::{base, check_tokens};
     pub use crate::train::run::{About, OTHER_RUN, Origin};
     pub use crate::train::work::{Work, operations_per_second};
 }
@@ -175,6 +177,10 @@ pub mod inside {
     }
     pub mod config {
         pub use crate::config::Choice;
+    }
+    #[cfg(not(target_family = "wasm"))]
+    pub mod device {
+        pub use crate::device::Limits;
     }
     pub mod data {
         pub use crate::data::{

@@ -6,7 +6,7 @@ use serde::Serialize;
 use temper_engine::configuration::{AdapterKind, ByteSize};
 use temper_engine::host::Clock;
 use temper_engine::reading::steps_per_epoch;
-use temper_engine::running::{Execution, Kind, Ledger, Load, Sheet, Site, Work, operations_per_second};
+use temper_engine::running::{Execution, Kind, Ledger, Load, Sheet, Site, Work, check_tokens, operations_per_second};
 use temper_engine::{Config, Device, Document, Error, ModelFiles, Result};
 
 use crate::memory::{available_bytes, described};
@@ -45,7 +45,11 @@ impl Room {
         let less = |a: Option<u64>, b: Option<u64>| [a, b].into_iter().flatten().min();
         match device.is_cpu() {
             true => Self { device: less(on_device, available_bytes()), host: None },
-            false => Self { device: on_device, host: less(beside, available_bytes()) },
+            false => {
+                let shared = if device.shares_memory() { available_bytes() } else { None };
+                let there = less(device.free_bytes(), shared.filter(|_| device.free_bytes().is_some()));
+                Self { device: less(on_device, there), host: less(beside, available_bytes()) }
+            }
         }
     }
 }
@@ -95,20 +99,42 @@ impl Plan {
     /// Refuses what does not fit, with what would.
     ///
     /// # Errors
-    /// [`Error::Memory`] with both numbers.
+    /// [`Error::Memory`] with both numbers; [`Error::Limit`] where so many tokens at once are more than the device binds.
     pub fn check(&self, subject: &Subject, room: Room) -> Result<()> {
+        if !subject.train.is_empty() {
+            let most = self.load.tokens.max(self.load.evaluated);
+            check_tokens(&subject.files.architecture, most, subject.device)?;
+        }
         let Some((needed, available)) = self.lacks(room) else { return Ok(()) };
         let tokens = self.load.tokens.max(1);
+        let what = described(&format!("training on {tokens} tokens at once"), subject.files);
+        Err(Error::Memory { what, needed, available, advice: self.advice(subject, room) })
+    }
+
+    /// In words, what would fit.
+    fn advice(&self, subject: &Subject, room: Room) -> String {
         let advice = changes(subject, self, room);
         let of = |change: &&Change| format!("{} ({})", change.arguments(), bytes(change.peak_bytes));
         let fitting: Vec<String> = advice.iter().filter(|change| change.fits).map(|change| of(&change)).collect();
-        let advice = match (fitting.is_empty(), advice.last()) {
+        match (fitting.is_empty(), advice.last()) {
             (false, _) => format!("it fits with {}", fitting.join(", or with ")),
             (true, Some(most)) => format!("take a smaller model; even {} is too much", of(&most)),
             (true, None) => "take a smaller model".into(),
-        };
-        let what = described(&format!("training on {tokens} tokens at once"), subject.files);
-        Err(Error::Memory { what, needed, available, advice })
+        }
+    }
+
+    /// An error of the run: where the device ran out of memory in the middle, with what would need less. What was planned was
+    /// too much for it, whatever it told, so it is taken to have three quarters of that.
+    pub fn explained(&self, error: Error, subject: &Subject, room: Room) -> Error {
+        let Error::OutOfMemory { device, what, asked, own, .. } = error else { return error };
+        let planned = self.ledger.device_bytes();
+        let there = room.device.map_or(u64::MAX, |there| there).min(planned / 4 * 3);
+        let advice = format!(
+            "{} were planned; the last checkpoint is intact; {}",
+            bytes(planned),
+            self.advice(subject, Room { device: Some(there), ..room })
+        );
+        Error::OutOfMemory { device, what, asked, own, advice }
     }
 
     /// The moments as a table, kinds that nobody holds left out.
@@ -149,7 +175,10 @@ impl Plan {
     /// In one line, with how long it takes where that is known.
     pub fn line(&self, room: Room, time: Option<&Time>) -> String {
         let peak = bytes(self.ledger.device_bytes());
-        let of = room.device.map_or(String::new(), |there| format!(" of {} available", bytes(there)));
+        let of = match room.device {
+            Some(there) => format!(" of {} available", bytes(there)),
+            None => ", memory unknown".into(),
+        };
         let time = time.map_or(String::new(), |t| {
             format!(
                 ", about {} a step, {}",

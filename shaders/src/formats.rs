@@ -11,7 +11,11 @@ uniform!(
     "dequantize",
     DequantizeParams {
         /// Elements to write.
-        count: u32
+        count: u32,
+        /// The first of them in the matrix.
+        first: u32,
+        /// The first of them in the result.
+        start: u32
     }
 );
 storage!("dequantize", DequantizeBindings { packed_words, out });

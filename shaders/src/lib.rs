@@ -420,8 +420,14 @@ kernels! {
     params AttentionSoftmaxParams {
         /// Query heads.
         heads: u32,
-        /// Tokens of the stream: rows and columns of a head's scores.
-        tokens: u32,
+        /// Rows of a head's scores.
+        queries: u32,
+        /// Columns of a head's scores.
+        keys: u32,
+        /// Token of the stream that the first row asks for.
+        first_query: u32,
+        /// Token of the stream that the first column stands for.
+        first_key: u32,
         /// Factor on the scores.
         scale: f32,
     },

@@ -657,7 +657,7 @@ fn random_blocks_of_every_format_expand_to_what_their_layout_says() {
                 let (name, shape, bytes) = (String::new(), vec![rows, columns], bytes.clone());
                 RawTensor { name, shape, format, bytes }
             };
-            let packed = Packed::new(&device, parts.iter().map(raw).collect(), columns, Rows::ByIndex);
+            let packed = Packed::new(&device, parts.iter().map(raw).collect(), columns, Rows::ByIndex).unwrap();
             soil(&device, &[columns, 3 * columns, 10 * columns]);
             let dense = packed.dense(&device).unwrap();
             assert_eq!(dense.dims(), [14, columns]);
@@ -680,7 +680,7 @@ fn every_f16_and_bf16_bit_pattern_converts_exactly() {
         let definition = oracle::dequantize::definition(format);
         for device in devices::all() {
             let raw = RawTensor { name: String::new(), shape: vec![256, 256], format, bytes: bytes.clone() };
-            let dense = Packed::new(&device, vec![raw], 256, Rows::Whole).dense(&device).unwrap();
+            let dense = Packed::new(&device, vec![raw], 256, Rows::Whole).unwrap().dense(&device).unwrap();
             for (i, got) in read(&dense).unwrap().into_iter().enumerate() {
                 let want = definition(&bytes, i) as f32;
                 let same = got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan();
@@ -706,7 +706,7 @@ fn stacked(device: &Device, rows: [usize; 3], columns: usize, random: &mut Rando
         })
         .collect();
     let dense = raws.iter().flat_map(RawTensor::to_f32).collect();
-    (Packed::new(device, raws, columns, Rows::Whole), dense)
+    (Packed::new(device, raws, columns, Rows::Whole).unwrap(), dense)
 }
 
 #[test]

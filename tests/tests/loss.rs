@@ -685,7 +685,7 @@ fn the_head_in_one_or_several_vocabulary_tiles_equals_the_definition_for_every_o
 #[test]
 fn the_head_in_several_chunks_equals_the_definition() {
     let (mut random, rows, vocab, width) = (Random::new(41), 600, 1500, 8);
-    let plan = head_plan(rows, width, vocab, HeadLimits::new(u64::MAX)).unwrap();
+    let plan = head_plan(rows, width, vocab, HeadLimits::new(u64::MAX, u64::MAX)).unwrap();
     assert!(plan.rows_per_chunk * 2 < rows, "more rows are needed for three chunks: {plan:?}");
     let (hidden, weight) = (random.vec(rows * width, 2.0), random.vec(vocab * width, 2.0));
     let labels: Vec<u32> = (0..rows).map(|_| random.below(vocab)).collect();

@@ -88,6 +88,16 @@ pub async fn rows_until(
     top_k: usize,
     watch: &mut dyn Watch,
 ) -> Result<Option<Scored>> {
+    let scored = scored_until(model, documents, top_k, watch).await;
+    scored.map_err(|error| model.device().explain(error))
+}
+
+async fn scored_until(
+    model: &mut Model,
+    documents: &[Document],
+    top_k: usize,
+    watch: &mut dyn Watch,
+) -> Result<Option<Scored>> {
     let longest = documents.iter().map(|d| d.tokens.len()).max().unwrap_or(0);
     let documents: Vec<&Document> = documents.iter().collect();
     let batches: Vec<MicroBatch> = pack(&documents, longest.max(WINDOW), true)?;

@@ -3,14 +3,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
-use burn_dispatch::{BackendTensor, DispatchTensorKind};
-use burn_wgpu::CubeTensor;
+use burn::tensor::{Tensor, TensorData};
 use temper_shaders::formats::{DequantizeBindings, DequantizeParams};
 
 use super::cpu::par;
-use super::launch::size;
-use super::tensor::{empty_gpu, flat, from_cube, from_vec, gpu_of};
+use super::launch::{Binding, size};
+use super::own::Own;
+use super::tensor::{flat, from_vec, gpu_of, on_gpu};
 use crate::device::Device;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -46,10 +45,10 @@ struct Part {
 #[derive(Clone)]
 enum Place {
     Host(Arc<Vec<u8>>),
-    /// As little-endian words, the last one padded; in host memory too where rows are asked for by index.
-    Device(CubeTensor, Option<Arc<Vec<u8>>>),
-    /// In the file, and in memory only while it is used.
-    File(InFile, Option<Box<Place>>),
+    /// In a buffer of its own; in host memory too where rows are asked for by index.
+    Device(Arc<Own>, Option<Arc<Vec<u8>>>),
+    /// In the file, and in memory only while it is used, in one or several parts.
+    File(InFile, Option<Arc<[Part]>>),
 }
 
 /// A tensor that is left in its file.
@@ -85,34 +84,33 @@ impl InFile {
     }
 }
 
-impl Place {
-    /// In memory of `device`.
-    fn on(device: &Device, bytes: Vec<u8>, rows: Rows) -> Self {
-        if device.is_cpu() {
-            return Self::Host(Arc::new(bytes));
-        }
-        let words = upload(device, &bytes);
-        Self::Device(words, (rows == Rows::ByIndex).then(|| Arc::new(bytes)))
-    }
-
-    /// Where the bytes can be used.
-    fn held(&self) -> &Self {
-        match self {
-            Self::File(file, None) => panic!("{} was used while it was in its file", file.name),
-            Self::File(_, Some(held)) => held,
-            _ => self,
-        }
-    }
-}
-
 impl Part {
+    /// In memory of `device`; on a GPU cut into parts that can be bound.
+    fn on(device: &Device, raw: RawTensor, columns: usize, rows: Rows) -> Result<Vec<Self>> {
+        let count = raw.elements() / columns;
+        let Some(gpu) = device.gpu() else {
+            return Ok(vec![Self { format: raw.format, rows: count, place: Place::Host(Arc::new(raw.bytes)) }]);
+        };
+        let row_bytes = raw.format.bytes_for(columns).expect("a row is whole blocks");
+        // A kernel counts elements in 32 bits.
+        let most = (gpu.max_binding_bytes() / row_bytes.max(1) as u64).min(u64::from(u32::MAX) / columns.max(1) as u64);
+        let tile = |(_, tile): (usize, RawTensor)| {
+            let words = Arc::new(gpu.upload(&format!("weights of {}", tile.name), &tile.bytes)?);
+            let (format, rows_here) = (tile.format, tile.elements() / columns);
+            let host = (rows == Rows::ByIndex).then(|| Arc::new(tile.bytes));
+            Ok(Self { format, rows: rows_here, place: Place::Device(words, host) })
+        };
+        let raw = RawTensor { shape: vec![count, columns], ..raw };
+        raw.into_row_tiles((most as usize).max(1)).into_iter().map(tile).collect()
+    }
+
     /// Bytes of a row of `columns` elements.
     fn row_bytes(&self, columns: usize) -> usize {
         self.format.bytes_for(columns).expect("a row is whole blocks")
     }
 
     fn host(&self) -> &[u8] {
-        match self.place.held() {
+        match &self.place {
             Place::Host(bytes) | Place::Device(_, Some(bytes)) => bytes,
             _ => panic!("weights that are not in host memory used there"),
         }
@@ -122,14 +120,17 @@ impl Part {
 impl Packed {
     /// Takes the bytes of matrices that have `columns` inputs.
     ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Limit`].
+    ///
     /// # Panics
     /// Where a row is no whole number of blocks: such tensors cannot be opened.
-    pub fn new(device: &Device, raws: Vec<RawTensor>, columns: usize, rows: Rows) -> Self {
-        let part = |raw: RawTensor| {
-            let (format, count) = (raw.format, raw.elements() / columns);
-            Part { format, rows: count, place: Place::on(device, raw.bytes, rows) }
-        };
-        Self::of_parts(raws.into_iter().map(part).collect(), columns)
+    pub fn new(device: &Device, raws: Vec<RawTensor>, columns: usize, rows: Rows) -> Result<Self> {
+        let mut parts = Vec::with_capacity(raws.len());
+        for raw in raws {
+            parts.extend(Part::on(device, raw, columns, rows)?);
+        }
+        Ok(Self::of_parts(parts, columns))
     }
 
     /// Matrices of `columns` inputs that stay in their file: they are to be read ([`Packed::missing`]), used
@@ -157,28 +158,40 @@ impl Packed {
     }
 
     /// Takes what was missing.
-    pub fn hold(&mut self, device: &Device, read: &mut impl Iterator<Item = Vec<u8>>) {
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn hold(&mut self, device: &Device, read: &mut impl Iterator<Item = Vec<u8>>) -> Result<()> {
+        let columns = self.columns;
         self.replace(|file, held| {
-            held.or_else(|| {
-                let bytes = read.next().unwrap_or_else(|| panic!("{} was not read", file.name));
-                Some(Box::new(Place::on(device, bytes, Rows::Whole)))
-            })
-        });
+            if held.is_some() {
+                return Ok(held);
+            }
+            let bytes = read.next().unwrap_or_else(|| panic!("{} was not read", file.name));
+            let shape = vec![file.rows, columns];
+            let raw = RawTensor { name: file.name.clone(), shape, format: file.format, bytes };
+            Ok(Some(Part::on(device, raw, columns, Rows::Whole)?.into()))
+        })
     }
 
     /// Gives back what can be read again.
     pub fn release(&mut self) {
-        self.replace(|_, _| None);
+        self.replace(|_, _| Ok(None)).expect("giving back does not fail");
     }
 
-    fn replace(&mut self, mut change: impl FnMut(&InFile, Option<Box<Place>>) -> Option<Box<Place>>) {
+    fn replace(
+        &mut self,
+        mut change: impl FnMut(&InFile, Option<Arc<[Part]>>) -> Result<Option<Arc<[Part]>>>,
+    ) -> Result<()> {
         let part = |part: &Part| match &part.place {
             Place::File(file, held) => {
-                Part { place: Place::File(file.clone(), change(file, held.clone())), ..part.clone() }
+                let place = Place::File(file.clone(), change(file, held.clone())?);
+                Ok(Part { place, ..part.clone() })
             }
-            _ => part.clone(),
+            _ => Ok(part.clone()),
         };
-        self.parts = self.parts.iter().map(part).collect();
+        self.parts = self.parts.iter().map(part).collect::<Result<_>>()?;
+        Ok(())
     }
 
     /// Inputs of the matrix.
@@ -196,7 +209,7 @@ impl Packed {
         self.parts.iter().map(|part| part.format.block_elements()).max().unwrap_or(1)
     }
 
-    /// In f32 on the device, `[rows, columns]`.
+    /// In f32 on the device, `[rows, columns]`: for tests, since on a GPU it must fit one binding.
     ///
     /// # Errors
     /// Device errors.
@@ -210,18 +223,46 @@ impl Packed {
             self.expand(0..self.rows, 0..columns, &mut out);
             return Ok(from_vec(out, [self.rows, columns]));
         }
-        let mut tensors = Vec::with_capacity(self.parts.len());
-        for part in self.parts.iter() {
-            let Place::Device(words, _) = part.place.held() else { panic!("weights made for the CPU used on a GPU") };
-            let count = part.rows * columns;
-            let out = empty_gpu(words, [part.rows, columns]);
-            let kernel = &part.format.kernels().expect("f32 weights are never packed").dequantize;
-            let params = DequantizeParams { count: size(count) };
-            let bound = DequantizeBindings { packed_words: words, out: &out };
-            gpu_of(device).run(kernel, params, bound, kernel.workgroups(1, count as u64))?;
-            tensors.push(from_cube(out));
+        let tiles = self.tiles(device).into_iter().map(|rows| self.dense_rows(device, rows));
+        Ok(Tensor::cat(tiles.collect::<Result<_>>()?, 0))
+    }
+
+    /// Ranges of rows that fit in f32 into one tile of a GPU, as even as they get.
+    pub(super) fn tiles(&self, device: &Device) -> Vec<Range<usize>> {
+        let most = (device.tile_bytes() / (self.columns as u64 * 4).max(1)).max(1) as usize;
+        let rows = self.rows.div_ceil(self.rows.div_ceil(most).max(1)).max(1);
+        (0..self.rows).step_by(rows).map(|first| first..(first + rows).min(self.rows)).collect()
+    }
+
+    /// Rows in f32 on a GPU, `[rows, columns]`.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub(super) fn dense_rows(&self, device: &Device, rows: Range<usize>) -> Result<Tensor<2>> {
+        let out = Tensor::empty([rows.len(), self.columns], device.burn());
+        let (target, gpu) = (on_gpu(&out), gpu_of(device));
+        let mut at = rows.start;
+        while at < rows.end {
+            let (part, first) = self.part_of(at);
+            let Place::Device(words, _) = &part.place else { panic!("weights that are not on the GPU used there") };
+            let here = (part.rows - first).min(rows.end - at);
+            let (count, first, start) = (here * self.columns, first * self.columns, (at - rows.start) * self.columns);
+            at += here;
+            let Some(kernels) = part.format.kernels() else {
+                let bytes = |elements: usize| elements as u64 * 4;
+                gpu.copy(words, bytes(first), &target, bytes(start), bytes(count))?;
+                continue;
+            };
+            let params = DequantizeParams { count: size(count), first: size(first), start: size(start) };
+            let bound = DequantizeBindings { packed_words: Binding::from(&**words), out: Binding::from(&target) };
+            gpu.run(&kernels.dequantize, params, bound, kernels.dequantize.workgroups(1, count as u64))?;
         }
-        Ok(if tensors.len() == 1 { tensors.remove(0) } else { Tensor::cat(tensors, 0) })
+        Ok(out)
+    }
+
+    /// The part that a row lies in, and the row's place there.
+    fn part_of(&self, row: usize) -> (&Part, usize) {
+        part_of(&self.parts, row)
     }
 
     /// Expands a rectangle into `out`, `[rows, columns]` of it, on all cores. Columns are whole blocks
@@ -243,13 +284,8 @@ impl Packed {
         });
     }
 
-    fn expand_row(&self, mut row: usize, columns: Range<usize>, out: &mut [f32]) {
-        let part = self.parts.iter().find(|part| {
-            let here = row < part.rows;
-            row -= if here { 0 } else { part.rows };
-            here
-        });
-        let part = part.expect("a row of the matrix");
+    fn expand_row(&self, row: usize, columns: Range<usize>, out: &mut [f32]) {
+        let (part, row) = self.part_of(row);
         let (of, bytes) = (part.format, part.row_bytes(self.columns));
         let at = |column: usize| of.bytes_for(column).expect("columns are whole blocks");
         of.expand(&part.host()[row * bytes..][at(columns.start)..at(columns.end)], out);
@@ -270,19 +306,16 @@ impl Packed {
     }
 }
 
-fn upload(device: &Device, bytes: &[u8]) -> CubeTensor {
-    let word = |word: &[u8]| {
-        let mut padded = [0; 4];
-        padded[..word.len()].copy_from_slice(word);
-        i32::from_le_bytes(padded)
-    };
-    let words: Vec<i32> = bytes.chunks(4).map(word).collect();
-    let shape = [words.len()];
-    let tensor = Tensor::<1, Int>::from_data(TensorData::new(words, shape), (device.burn(), DType::I32));
-    match tensor.into_dispatch().kind {
-        DispatchTensorKind::Cube(BackendTensor::Int(tensor)) => tensor,
-        _ => panic!("a GPU device made a tensor elsewhere"),
+fn part_of(parts: &[Part], mut row: usize) -> (&Part, usize) {
+    for part in parts {
+        match &part.place {
+            _ if row >= part.rows => row -= part.rows,
+            Place::File(_, Some(held)) => return part_of(held, row),
+            Place::File(file, None) => panic!("{} was used while it was in its file", file.name),
+            _ => return (part, row),
+        }
     }
+    panic!("a row past the end of a matrix");
 }
 
 /// The self-test: blocks of a format.
@@ -300,5 +333,5 @@ pub(crate) fn self_test(device: &Device, format: WeightFormat) -> Result<Vec<Ten
         format.halves().iter().for_each(|at| block[at + 1] = 0x2c | block[at + 1] & 0x83);
     }
     let raw = RawTensor { name: "probe".into(), shape: vec![rows, columns], format, bytes };
-    Ok(vec![flat(&Packed::new(device, vec![raw], columns, Rows::Whole).dense(device)?)])
+    Ok(vec![flat(&Packed::new(device, vec![raw], columns, Rows::Whole)?.dense(device)?)])
 }

@@ -6,14 +6,23 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::wgpu::WgpuSetup;
 use burn_wgpu::{AutoCompiler, CubeTensor};
 use cubecl::wgpu::WgpuServer;
 use temper_shaders::{InOrder, Kernel, Storage, TypedKernel, Uniform, WORKGROUP_SIZE};
 
+use super::own::Own;
 use crate::error::{Error, Result};
+
+/// What one product or one part of attention may take for itself, where a binding could be larger: an expanded matrix, scores.
+/// Tiles of this size keep any card busy; more of them cost one launch each.
+const TILE_BYTES: u64 = 256 << 20;
+
+/// How often tiles may be halved after the device ran out of memory.
+const HALVINGS: u32 = 4;
 
 /// A wgpu device shared with burn, with the pipelines compiled so far. Cheap to clone.
 #[derive(Clone)]
@@ -21,15 +30,78 @@ pub struct Gpu {
     setup: Arc<WgpuSetup>,
     pipelines: Pipelines,
     software: bool,
+    max_binding_bytes: u64,
+    books: Arc<Books>,
 }
 
 /// By stem and whether they are for software.
 type Pipelines = Arc<Mutex<HashMap<(&'static str, bool), Arc<wgpu::ComputePipeline>>>>;
 
+/// What is known of a device's memory; all clones share it.
+#[derive(Default)]
+struct Books {
+    /// Bytes in buffers of our own.
+    own: Arc<AtomicU64>,
+    /// The first allocation that was refused since somebody asked.
+    refused: Mutex<Option<Refused>>,
+    /// How often tiles were halved.
+    halvings: AtomicU32,
+    /// The most that was held, of what was told to it.
+    most: AtomicU64,
+    /// For tests: so many allocations of ours succeed, and so many after them fail.
+    failing: Mutex<(u32, u32)>,
+}
+
+/// An allocation for which there was no memory.
+struct Refused {
+    what: String,
+    /// Bytes; nothing where burn's pool asked, which does not tell.
+    asked: Option<u64>,
+}
+
+/// What a kernel binds.
+#[derive(Clone, Copy)]
+pub enum Binding<'a> {
+    /// A contiguous tensor of burn's pool.
+    Pool(&'a CubeTensor),
+    /// A buffer of our own.
+    Own(&'a Own),
+}
+
+impl<'a> From<&'a CubeTensor> for Binding<'a> {
+    fn from(tensor: &'a CubeTensor) -> Self {
+        Self::Pool(tensor)
+    }
+}
+
+impl<'a> From<&'a Own> for Binding<'a> {
+    fn from(own: &'a Own) -> Self {
+        Self::Own(own)
+    }
+}
+
+/// Where bytes that are bound lie.
+struct Range {
+    buffer: wgpu::Buffer,
+    offset: u64,
+    size: u64,
+}
+
 impl Gpu {
     /// Takes the handles that burn's runtime was initialised with. `software` where a processor plays the GPU.
     pub fn new(setup: WgpuSetup, software: bool) -> Self {
-        Self { setup: Arc::new(setup), pipelines: Pipelines::default(), software }
+        let limits = setup.device.limits();
+        let books = Arc::new(Books::default());
+        #[cfg(not(target_family = "wasm"))]
+        watch(&setup.device, &books);
+        Self {
+            setup: Arc::new(setup),
+            pipelines: Pipelines::default(),
+            software,
+            // A tensor is one buffer, and bound as a whole.
+            max_binding_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+            books,
+        }
     }
 
     /// Whether kernels are launched as suits software: row kernels narrow, matrix products our own.
@@ -42,9 +114,145 @@ impl Gpu {
         Self { software, ..self.clone() }
     }
 
+    /// What the driver says of the card.
+    pub fn adapter(&self) -> &wgpu::Adapter {
+        &self.setup.adapter
+    }
+
     /// Bytes that one storage binding may hold.
     pub fn max_binding_bytes(&self) -> u64 {
-        self.setup.device.limits().max_storage_buffer_binding_size
+        self.max_binding_bytes
+    }
+
+    /// Bytes that scratch of one product or one part of attention may hold: at most a binding, and less once the device ran
+    /// out of memory ([`Gpu::halve_tiles`]).
+    pub fn tile_bytes(&self) -> u64 {
+        tile_bytes(self.max_binding_bytes, self.books.halvings.load(Ordering::Relaxed))
+    }
+
+    /// Makes tiles half as large from now on; false where they are as small as they get.
+    pub fn halve_tiles(&self) -> bool {
+        let halve = |halvings| (halvings < HALVINGS).then_some(halvings + 1);
+        self.books.halvings.fetch_update(Ordering::Relaxed, Ordering::Relaxed, halve).is_ok()
+    }
+
+    /// Bytes in buffers of our own.
+    pub fn own_bytes(&self) -> u64 {
+        self.books.own.load(Ordering::Relaxed)
+    }
+
+    /// What is wrong with the device's memory, where an allocation was refused since this was asked last.
+    pub fn take_refusal(&self) -> Option<Error> {
+        let refused = self.books.refused.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        Some(self.out_of_memory(&refused))
+    }
+
+    /// The most of all that were told to it.
+    pub fn most(&self, held: u64) -> u64 {
+        self.books.most.fetch_max(held, Ordering::Relaxed).max(held)
+    }
+
+    /// Lets so many allocations of ours fail after so many that succeed: for tests.
+    pub fn fail_after(&self, succeed: u32, fail: u32) {
+        *self.books.failing.lock().unwrap_or_else(PoisonError::into_inner) = (succeed, fail);
+    }
+
+    /// True where a test wants this allocation to fail.
+    fn fails(&self) -> bool {
+        let mut failing = self.books.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (succeed, fail) = &mut *failing;
+        if *succeed > 0 {
+            *succeed -= 1;
+            return false;
+        }
+        let fails = *fail > 0;
+        *fail = fail.saturating_sub(1);
+        fails
+    }
+
+    fn out_of_memory(&self, refused: &Refused) -> Error {
+        Error::OutOfMemory {
+            device: self.setup.adapter.get_info().name,
+            what: refused.what.clone(),
+            asked: refused.asked,
+            own: self.own_bytes(),
+            advice:
+                "use fewer tokens a batch ([run] batch_tokens, [data] cutoff_length), [run] recompute = \"always\", or \
+                     [run] device_memory, so that blocks stay in their file"
+                    .into(),
+        }
+    }
+
+    /// A buffer of exactly `descriptor.size` bytes.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]; in a browser, which tells later, it is found when results are read.
+    fn buffer(&self, what: &str, descriptor: &wgpu::BufferDescriptor) -> Result<wgpu::Buffer> {
+        let refused = || self.out_of_memory(&Refused { what: what.into(), asked: Some(descriptor.size) });
+        if self.fails() {
+            return Err(refused());
+        }
+        #[cfg(target_family = "wasm")]
+        return Ok(self.setup.device.create_buffer(descriptor));
+        #[cfg(not(target_family = "wasm"))]
+        {
+            let scope = self.setup.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+            let buffer = self.setup.device.create_buffer(descriptor);
+            match pollster::block_on(scope.pop()) {
+                Some(_) => Err(refused()),
+                None => Ok(buffer),
+            }
+        }
+    }
+
+    /// Puts bytes into a buffer of their own as little-endian words, the last one padded with zeros.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Limit`].
+    pub fn upload(&self, what: &str, bytes: &[u8]) -> Result<Own> {
+        /// What the driver holds of it on its way at once.
+        const PIECE: usize = 16 << 20;
+        let size = (bytes.len() as u64).next_multiple_of(4).max(4);
+        if size > self.max_binding_bytes {
+            return Err(self.too_large(what.into(), size));
+        }
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        let descriptor = wgpu::BufferDescriptor { label: Some("weights"), size, usage, mapped_at_creation: false };
+        let buffer = self.buffer(what, &descriptor)?;
+        for (index, piece) in bytes.chunks(PIECE).enumerate() {
+            let at = (index * PIECE) as u64;
+            let whole = piece.len() / 4 * 4;
+            if whole > 0 {
+                self.setup.queue.write_buffer(&buffer, at, &piece[..whole]);
+            }
+            if whole < piece.len() {
+                let mut last = [0; 4];
+                last[..piece.len() - whole].copy_from_slice(&piece[whole..]);
+                self.setup.queue.write_buffer(&buffer, at + whole as u64, &last);
+            }
+            self.setup.queue.submit([]);
+            // What is on its way lies in memory of the driver until it has arrived.
+            #[cfg(not(target_family = "wasm"))]
+            if piece.len() == PIECE {
+                let lost = |e| Error::Lost { problem: format!("{what} could not be brought to the device: {e}") };
+                self.setup.device.poll(wgpu::PollType::wait_indefinitely()).map_err(lost)?;
+            }
+        }
+        Ok(Own::new(buffer, self.books.own.clone()))
+    }
+
+    /// Copies `bytes` of a buffer of our own, from `offset` on, into a tensor, from its byte `start` on.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] where burn's queue fails.
+    pub fn copy(&self, source: &Own, offset: u64, target: &CubeTensor, start: u64, bytes: u64) -> Result<()> {
+        let range = self.range("copy", "target", target.into())?;
+        self.flush("copy", target)?;
+        let descriptor = wgpu::CommandEncoderDescriptor { label: Some("copy") };
+        let mut encoder = self.setup.device.create_command_encoder(&descriptor);
+        encoder.copy_buffer_to_buffer(source.buffer(), offset, &range.buffer, range.offset + start, bytes);
+        self.setup.queue.submit([encoder.finish()]);
+        Ok(())
     }
 
     /// Runs `kernel` over `groups` workgroups, spread over two axes where one is too short.
@@ -52,67 +260,62 @@ impl Gpu {
     /// All tensors must be contiguous.
     ///
     /// # Errors
-    /// [`Error::Limit`] where a binding is larger than the device allows, [`Error::Kernel`] where burn's queue fails.
-    pub fn run<P: Uniform, B: Storage>(
+    /// [`Error::Limit`] where a binding is larger than the device allows, [`Error::Kernel`] where burn's queue fails,
+    /// [`Error::OutOfMemory`].
+    pub fn run<'a, P: Uniform, B: Storage, T: Into<Binding<'a>>>(
         &self,
         kernel: &TypedKernel<P, B>,
         params: P,
-        tensors: B::Of<&CubeTensor>,
+        tensors: B::Of<T>,
         groups: u64,
     ) -> Result<()> {
-        self.dispatch(kernel, bytemuck::bytes_of(&params), &tensors.in_order(), groups)
+        let bindings: Vec<Binding> = tensors.in_order().into_iter().map(Into::into).collect();
+        self.dispatch(kernel, bytemuck::bytes_of(&params), &bindings, groups)
     }
 
     /// The bytes are those of the uniform's struct, the tensors in the order of the kernel's bindings.
-    fn dispatch(&self, kernel: &Kernel, params: &[u8], tensors: &[&CubeTensor], groups: u64) -> Result<()> {
+    fn dispatch(&self, kernel: &Kernel, params: &[u8], bindings: &[Binding], groups: u64) -> Result<()> {
         if groups == 0 {
             return Ok(());
         }
-        let failed = |message: String| Error::Kernel { name: kernel.stem.into(), message };
-        let mut resources = Vec::with_capacity(tensors.len());
-        for (tensor, name) in tensors.iter().zip(kernel.bindings) {
-            let resource = tensor
-                .client
-                .get_resource::<WgpuServer<AutoCompiler>>(tensor.handle.clone())
-                .map_err(|e| failed(format!("binding {name}: {e}")))?;
-            let size = resource.resource().size;
-            if size > self.max_binding_bytes() {
-                return Err(Error::Limit {
-                    what: format!("binding {name} of kernel {}", kernel.stem),
-                    needed: size,
-                    allowed: self.max_binding_bytes(),
-                    adapter: self.setup.adapter.get_info().name,
-                    advice: "use fewer tokens a batch ([run] batch_tokens)".into(),
-                });
+        let mut ranges = Vec::with_capacity(bindings.len());
+        for (binding, name) in bindings.iter().zip(kernel.bindings) {
+            let range = self.range(kernel.stem, name, *binding)?;
+            if range.size > self.max_binding_bytes {
+                return Err(self.too_large(format!("binding {name} of kernel {}", kernel.stem), range.size));
             }
-            resources.push(resource);
+            ranges.push(range);
         }
-        if let Some(tensor) = tensors.first() {
-            tensor.client.flush().map_err(|e| failed(e.to_string()))?;
+        let pooled = bindings.iter().find_map(|binding| match binding {
+            Binding::Pool(tensor) => Some(tensor),
+            Binding::Own(_) => None,
+        });
+        if let Some(tensor) = pooled {
+            self.flush(kernel.stem, tensor)?;
         }
 
         let device = &self.setup.device;
         let pipeline = self.pipeline(kernel);
         let mut bytes = params.to_vec();
         bytes.resize(kernel.params_size(), 0);
-        let uniform = device.create_buffer(&wgpu::BufferDescriptor {
+        let descriptor = wgpu::BufferDescriptor {
             label: Some(kernel.stem),
             size: bytes.len() as u64,
             usage: wgpu::BufferUsages::UNIFORM,
             mapped_at_creation: true,
-        });
+        };
+        let uniform = self.buffer(&format!("the parameters of kernel {}", kernel.stem), &descriptor)?;
         uniform.slice(..).get_mapped_range_mut().expect("mapped at creation").copy_from_slice(&bytes);
         uniform.unmap();
 
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() }];
-        for (index, resource) in resources.iter().enumerate() {
-            let resource = resource.resource();
+        for (index, range) in ranges.iter().enumerate() {
             entries.push(wgpu::BindGroupEntry {
                 binding: index as u32 + 1,
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &resource.buffer,
-                    offset: resource.offset,
-                    size: NonZeroU64::new(resource.size.next_multiple_of(4)),
+                    buffer: &range.buffer,
+                    offset: range.offset,
+                    size: NonZeroU64::new(range.size.next_multiple_of(4)),
                 }),
             });
         }
@@ -121,8 +324,10 @@ impl Gpu {
             layout: &pipeline.get_bind_group_layout(0),
             entries: &entries,
         });
-        let [x, y, z] = temper_shaders::fold_workgroups(groups)
-            .ok_or_else(|| failed(format!("{groups} workgroups are more than a dispatch can hold")))?;
+        let [x, y, z] = temper_shaders::fold_workgroups(groups).ok_or_else(|| Error::Kernel {
+            name: kernel.stem.into(),
+            message: format!("{groups} workgroups are more than a dispatch can hold"),
+        })?;
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(kernel.stem) });
         {
             let mut pass = encoder
@@ -133,6 +338,38 @@ impl Gpu {
         }
         self.setup.queue.submit([encoder.finish()]);
         Ok(())
+    }
+
+    fn range(&self, stem: &str, name: &str, binding: Binding) -> Result<Range> {
+        match binding {
+            Binding::Own(own) => Ok(Range { buffer: own.buffer().clone(), offset: 0, size: own.bytes() }),
+            Binding::Pool(tensor) => {
+                let resource = tensor.client.get_resource::<WgpuServer<AutoCompiler>>(tensor.handle.clone());
+                let resource = resource.map_err(|e| self.failed(stem, format!("binding {name}: {e}")))?;
+                let resource = resource.resource();
+                Ok(Range { buffer: resource.buffer.clone(), offset: resource.offset, size: resource.size })
+            }
+        }
+    }
+
+    /// Submits what burn has recorded.
+    fn flush(&self, stem: &str, tensor: &CubeTensor) -> Result<()> {
+        tensor.client.flush().map_err(|e| self.failed(stem, e.to_string()))
+    }
+
+    /// What burn's queue says of a kernel; out of memory where that is the cause.
+    fn failed(&self, stem: &str, message: String) -> Error {
+        self.take_refusal().unwrap_or_else(|| Error::Kernel { name: stem.into(), message })
+    }
+
+    fn too_large(&self, what: String, needed: u64) -> Error {
+        Error::Limit {
+            what,
+            needed,
+            allowed: self.max_binding_bytes,
+            adapter: self.setup.adapter.get_info().name,
+            advice: "use fewer tokens a batch ([run] batch_tokens, [data] cutoff_length)".into(),
+        }
     }
 
     fn pipeline(&self, kernel: &Kernel) -> Arc<wgpu::ComputePipeline> {
@@ -156,6 +393,27 @@ impl Gpu {
         };
         pipelines.entry((kernel.stem, self.software)).or_insert_with(compile).clone()
     }
+}
+
+/// [`Gpu::tile_bytes`] of a device with such bindings whose tiles were halved so often.
+pub(crate) fn tile_bytes(max_binding_bytes: u64, halvings: u32) -> u64 {
+    max_binding_bytes.min(TILE_BYTES) >> halvings
+}
+
+/// Notes where burn's pool gets no memory. cubecl's own handler panics on the thread of its queue, which it catches there: the
+/// tensor is then known to be void, and whoever reads it is told. So does this one, without a message on stderr, since the
+/// error that is told in the end is ours.
+#[cfg(not(target_family = "wasm"))]
+fn watch(device: &wgpu::Device, books: &Arc<Books>) {
+    let books = books.clone();
+    device.on_uncaptured_error(Arc::new(move |error| match error {
+        wgpu::Error::OutOfMemory { .. } => {
+            let refused = Refused { what: "a tensor".into(), asked: None };
+            books.refused.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(refused);
+            std::panic::resume_unwind(Box::new("the device is out of memory"));
+        }
+        other => panic!("wgpu error: {other}"),
+    }));
 }
 
 /// A size or an index as a field of a uniform.

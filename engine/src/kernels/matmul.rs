@@ -2,7 +2,9 @@
 //!
 //! A [`Product`] says what is multiplied, [`Product::run`] with what: on the CPU our GEMM on the tensors' own memory,
 //! with strides instead of copies; on a hardware GPU burn's products; on a software adapter a WGSL kernel with strides.
-//! A frozen matrix is expanded as it is used, a rectangle at a time on the CPU, whole on a GPU.
+//! A frozen matrix is expanded as it is used: a rectangle at a time on the CPU, on a GPU so many rows at once as fit a tile.
+
+use std::ops::Range;
 
 use burn::tensor::Tensor;
 use temper_shaders::{MATMUL, MatmulBindings, MatmulParams};
@@ -46,11 +48,11 @@ impl<const D: usize> Values<D> {
         }
     }
 
-    /// In f32 on the device.
-    fn into_dense(self, device: &Device) -> Result<Tensor<D>> {
+    /// The tensor, where it is one: frozen weights are taken apart before ([`Product::by_rows`]).
+    fn into_tensor(self) -> Tensor<D> {
         match self {
-            Self::Tensor(tensor) => Ok(tensor),
-            Self::Packed(ref packed) => Ok(packed.dense(device)?.reshape(self.dims())),
+            Self::Tensor(tensor) => tensor,
+            Self::Packed(_) => panic!("a frozen matrix on the left of a product"),
         }
     }
 }
@@ -80,11 +82,11 @@ impl<const D: usize> Operand<D> {
         let mut dims = self.values.dims();
         let tensor = match self.columns {
             Some(columns) => {
-                let cut = elementwise::columns(device, &stacked(self.values.into_dense(device)?), columns)?;
+                let cut = elementwise::columns(device, &stacked(self.values.into_tensor()), columns)?;
                 dims[D - 1] = columns.width;
                 cut.reshape(dims)
             }
-            None => self.values.into_dense(device)?,
+            None => self.values.into_tensor(),
         };
         Ok(if self.transposed { tensor.transpose() } else { tensor })
     }
@@ -141,6 +143,8 @@ enum Target<const D: usize> {
     Sum(Tensor<D>),
     /// Added to columns of a wider tensor.
     Columns(Tensor<D>, Columns),
+    /// In place of columns of a wider tensor: a part of a product, on a GPU.
+    Place(Tensor<D>, Columns),
 }
 
 /// `alpha left right`, `left [.., m, k]`, `right [.., k, n]`: a new tensor `[.., m, n]`, or added to one.
@@ -208,11 +212,71 @@ impl<const D: usize> Product<D> {
     /// # Panics
     /// Where shapes do not fit each other.
     pub fn run(self, device: &Device) -> Result<Tensor<D>> {
-        match Multiplier::of(device) {
-            Multiplier::Cpu => self.on_cpu(device),
-            Multiplier::Wgsl => self.in_wgsl(device),
-            Multiplier::Burn => self.by_burn(device),
+        match (Multiplier::of(device), &self.right.values) {
+            (Multiplier::Cpu, _) => self.on_cpu(),
+            (_, Values::Packed(packed)) => {
+                let packed = packed.clone();
+                self.by_rows(device, &packed)
+            }
+            (Multiplier::Wgsl, _) => self.in_wgsl(device),
+            (Multiplier::Burn, _) => self.by_burn(device),
         }
+    }
+
+    /// With a frozen matrix on a GPU: as many of its rows at a time as fit in f32 into one tile of the device.
+    fn by_rows(self, device: &Device, packed: &Packed) -> Result<Tensor<D>> {
+        let Self { left, right, alpha, into } = self;
+        assert!(right.columns.is_none(), "columns of a frozen matrix");
+        let tiles = packed.tiles(device);
+        let dense = |rows: &Range<usize>| -> Result<Operand<D>> {
+            let mut dims = [1; D];
+            (dims[D - 2], dims[D - 1]) = (rows.len(), packed.columns());
+            let values = Values::Tensor(packed.dense_rows(device, rows.clone())?.reshape(dims));
+            Ok(Operand { values, columns: None, transposed: right.transposed })
+        };
+        if let [whole] = tiles.as_slice() {
+            return Self { left, right: dense(whole)?, alpha, into }.run(device);
+        }
+        if !right.transposed {
+            // Each takes columns of the left matrix and is added to what the others gave.
+            assert!(!left.transposed, "a transposed matrix by a frozen one");
+            let offset = left.columns.map_or(0, |columns| columns.offset);
+            let mut into = into;
+            for rows in &tiles {
+                let columns = Some(Columns { offset: offset + rows.start, width: rows.len() });
+                let left = Operand { columns, ..left.clone() };
+                let of_whole = match &into {
+                    Target::Columns(_, columns) | Target::Place(_, columns) => Some(*columns),
+                    Target::New | Target::Sum(_) => None,
+                };
+                let sum = Self { left, right: dense(rows)?, alpha, into }.run(device)?;
+                into = match of_whole {
+                    Some(columns) => Target::Columns(sum, columns),
+                    None => Target::Sum(sum),
+                };
+            }
+            return match into {
+                Target::Sum(sum) | Target::Columns(sum, _) => Ok(sum),
+                _ => panic!("a frozen matrix without rows"),
+            };
+        }
+        // Each gives columns of the result.
+        let (mut target, offset, added) = match into {
+            Target::New => {
+                let mut dims = left.values.dims();
+                (dims[D - 2], dims[D - 1]) = (left.view().shape[0], packed.rows());
+                (Tensor::empty(dims, device.burn()), 0, false)
+            }
+            Target::Sum(sum) => (sum, 0, true),
+            Target::Columns(whole, columns) => (whole, columns.offset, true),
+            Target::Place(whole, columns) => (whole, columns.offset, false),
+        };
+        for rows in &tiles {
+            let columns = Columns { offset: offset + rows.start, width: rows.len() };
+            let into = if added { Target::Columns(target, columns) } else { Target::Place(target, columns) };
+            target = Self { left: left.clone(), right: dense(rows)?, alpha, into }.run(device)?;
+        }
+        Ok(target)
     }
 
     /// Rows, columns and depth of each product, and how many there are.
@@ -229,7 +293,7 @@ impl<const D: usize> Product<D> {
         dims
     }
 
-    fn on_cpu(self, device: &Device) -> Result<Tensor<D>> {
+    fn on_cpu(self) -> Result<Tensor<D>> {
         let (left, right) = (self.left.view(), self.right.view());
         let (sizes, batches) = Self::sizes(&left, &right);
         let dims = self.dims(sizes);
@@ -237,9 +301,10 @@ impl<const D: usize> Product<D> {
             Target::New => (from_vec(vec![0.0; dims.iter().product()], dims), 0, false),
             Target::Sum(sum) => (sum, 0, true),
             Target::Columns(whole, columns) => (whole, columns.offset, true),
+            Target::Place(whole, columns) => (whole, columns.offset, false),
         };
         let stride = target.dims()[D - 1];
-        let (a, mut c) = (on_cpu(&self.left.values.into_dense(device)?), into_cpu(target));
+        let (a, mut c) = (on_cpu(&self.left.values.into_tensor()), into_cpu(target));
         let (a, values) = (slice(&a), slice_mut(&mut c));
         let b = match self.right.values {
             Values::Tensor(tensor) => on_cpu(&tensor),
@@ -267,13 +332,17 @@ impl<const D: usize> Product<D> {
         let (left, right) = (self.left.view(), self.right.view());
         let (sizes, batches) = Self::sizes(&left, &right);
         let dims = self.dims(sizes);
-        let (a, b) = (on_gpu(&self.left.values.into_dense(device)?), on_gpu(&self.right.values.into_dense(device)?));
+        let (a, b) = (on_gpu(&self.left.values.into_tensor()), on_gpu(&self.right.values.into_tensor()));
         let (target, stride, offset, accumulate) = match self.into {
             Target::New => (empty_gpu(&a, dims), sizes.n, 0, false),
             Target::Sum(sum) => (into_gpu(sum), sizes.n, 0, true),
             Target::Columns(whole, columns) => {
                 let stride = whole.dims()[D - 1];
                 (into_gpu(whole), stride, columns.offset, true)
+            }
+            Target::Place(whole, columns) => {
+                let stride = whole.dims()[D - 1];
+                (into_gpu(whole), stride, columns.offset, false)
             }
         };
         let ((left_row, left_step), (right_step, right_column)) = (left.layout.strides(), right.layout.strides());
@@ -320,6 +389,10 @@ impl<const D: usize> Product<D> {
             Target::Columns(whole, columns) => {
                 let dims = whole.dims();
                 elementwise::add_columns(device, stacked(whole), columns, &stacked(product))?.reshape(dims)
+            }
+            Target::Place(whole, columns) => {
+                let dims = whole.dims();
+                elementwise::set_columns(device, stacked(whole), columns, &stacked(product))?.reshape(dims)
             }
         })
     }

@@ -4,6 +4,7 @@
 pub mod cpu;
 pub mod dequantize;
 pub mod launch;
+mod own;
 mod sample;
 pub mod tensor;
 

@@ -197,7 +197,7 @@ fn chunks(device: &Device, head: &VocabularyMatrix, hidden: &Tensor<2>, labels: 
     if let Some(row) = labels.iter().position(|&l| l as usize >= head.rows()) {
         return Err(Error::Label { row, label: labels[row] as i32 as i64, vocab: head.rows() });
     }
-    let plan = head_plan(rows, width, head.rows(), HeadLimits::new(device.max_binding_bytes()))?;
+    let plan = head_plan(rows, width, head.rows(), HeadLimits::new(device.max_binding_bytes(), device.tile_bytes()))?;
     Ok((0..rows)
         .step_by(plan.rows_per_chunk)
         .map(|start| {

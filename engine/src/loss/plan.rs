@@ -15,12 +15,13 @@ pub struct HeadLimits {
 }
 
 impl HeadLimits {
-    /// The default budget: 256 rows, in at most 192 MiB of logits.
+    /// The default budget: 256 rows, in at most 192 MiB of logits, or in what a device says that one tile may take, where that
+    /// is less.
     ///
     /// Each chunk reads and packs the whole head weight twice, which 256 rows make up for: on two cores more rows are no
     /// faster, and 80 rows of a 151,936-token vocabulary took a quarter longer (measured with `temper bench head`).
-    pub fn new(max_binding_bytes: u64) -> Self {
-        Self { max_binding_bytes, logits_bytes: 192 << 20, rows: 256 }
+    pub fn new(max_binding_bytes: u64, tile_bytes: u64) -> Self {
+        Self { max_binding_bytes, logits_bytes: tile_bytes.min(192 << 20), rows: 256 }
     }
 }
 
@@ -66,7 +67,7 @@ mod tests {
             for hidden in [1, 64, 576, 2560, 5120] {
                 for vocab in [2, 31, 256, 49_152, 151_936] {
                     for binding in [2u64 << 20, 128 << 20, (1 << 31) - 1, u64::MAX] {
-                        let limits = HeadLimits::new(binding);
+                        let limits = HeadLimits::new(binding, u64::MAX);
                         let plan = head_plan(rows, hidden, vocab, limits).expect("these sizes fit");
                         let HeadPlan { rows_per_chunk: r, columns_per_tile: c } = plan;
                         assert!(r >= 1 && c >= 1 && c <= vocab && r <= rows, "{plan:?}");

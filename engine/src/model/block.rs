@@ -11,7 +11,7 @@ use super::layout::{BlockOf, Part};
 use super::linear::Linear;
 use super::parameter::Parameter;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::{self, Columns, Indices, Rotary};
 
 /// The parts of a packed token stream that attention needs.
@@ -59,6 +59,36 @@ impl Activations {
             floats += arch.hidden;
         }
         floats * size_of::<f32>()
+    }
+
+    /// Bytes per token of the widest tensor that a block makes.
+    pub fn widest_bytes_per_token(arch: &Architecture) -> usize {
+        let block = arch.block(0);
+        [block.qkv.rows(), block.gate_up.rows(), block.down.inputs, arch.hidden].into_iter().max().unwrap_or(0)
+            * size_of::<f32>()
+    }
+
+    /// Refuses more tokens at once than the bindings of a device hold: activations are bound whole.
+    ///
+    /// # Errors
+    /// [`Error::Limit`], with how many tokens there may be.
+    pub fn check(arch: &Architecture, tokens: usize, device: &Device) -> Result<()> {
+        let (each, allowed) = (Self::widest_bytes_per_token(arch) as u64, device.max_binding_bytes());
+        let needed = each.saturating_mul(tokens as u64);
+        if needed <= allowed {
+            return Ok(());
+        }
+        Err(Error::Limit {
+            what: format!("a block's widest activation over {tokens} tokens"),
+            needed,
+            allowed,
+            adapter: device.name().into(),
+            advice: format!(
+                "at most {} tokens go through this model at once there; lower [run] batch_tokens, and [data] cutoff_length \
+                 where a document is longer",
+                allowed / each.max(1)
+            ),
+        })
     }
 }
 

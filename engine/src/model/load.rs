@@ -12,7 +12,7 @@ use super::vocabulary::{Tile, VocabularyMatrix, columns_per_tile};
 use super::weight::Weight;
 use crate::device::Device;
 use crate::digest::{Digest, Digester};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::{InFile, Packed, Rows};
 use crate::rng::{Rng, mix};
 use crate::settings::choice;
@@ -128,7 +128,11 @@ fn build(
     source: Option<(&Arc<dyn WeightSource>, u64)>,
     full: bool,
 ) -> Result<Model> {
-    let mut builder = Builder { maker, device, hold, source, full };
+    built(arch, Builder { maker, device, hold, source, full }).map_err(|error| device.explain(error))
+}
+
+fn built(arch: &Architecture, mut builder: Builder) -> Result<Model> {
+    let device = builder.device;
     let embedding = builder.vocabulary(&arch.embedding(), Rows::ByIndex)?;
     let head = arch.head().map(|head| builder.vocabulary(&head, Rows::Whole)).transpose()?;
     let blocks = (0..arch.layers)
@@ -156,14 +160,14 @@ impl Builder<'_> {
             let count = raw.shape[0];
             let weight = if self.packs(std::slice::from_ref(&raw)) {
                 let part = Part { name: spec.name.clone(), rows: count };
-                Weight::Packed(Packed::new(self.device, vec![raw], hidden, lookup), vec![part])
+                Weight::Packed(Packed::new(self.device, vec![raw], hidden, lookup)?, vec![part])
             } else {
                 let value = from_host(raw.to_f32(), [count, hidden], self.device);
                 Parameter { tile_start: start, ..Parameter::new(&spec.name, value, self.full) }.into()
             };
-            Tile { start, weight }
+            Ok(Tile { start, weight })
         };
-        Ok(VocabularyMatrix::new(raw.into_row_tiles(rows).into_iter().map(tile).collect()))
+        Ok(VocabularyMatrix::new(raw.into_row_tiles(rows).into_iter().map(tile).collect::<Result<_>>()?))
     }
 
     /// A matrix in the format in which it is held.
@@ -176,7 +180,7 @@ impl Builder<'_> {
     }
 
     /// Matrices of a block: in memory as long as there is room, else left in their file.
-    fn packed(&mut self, raws: Vec<RawTensor>, columns: usize) -> Packed {
+    fn packed(&mut self, raws: Vec<RawTensor>, columns: usize) -> Result<Packed> {
         let bytes: u64 = raws.iter().map(|raw| raw.bytes.len() as u64).sum();
         match &mut self.source {
             // What was converted is not what the file has.
@@ -186,7 +190,7 @@ impl Builder<'_> {
                     let (rows, digest) = (raw.shape[0], Digest::of(&raw.bytes));
                     InFile { source: source.clone(), name: raw.name, rows, format: raw.format, digest }
                 };
-                Packed::in_file(raws.into_iter().map(left).collect(), columns)
+                Ok(Packed::in_file(raws.into_iter().map(left).collect(), columns))
             }
             Some((_, room)) => {
                 *room = room.saturating_sub(bytes);
@@ -194,6 +198,35 @@ impl Builder<'_> {
             }
             None => Packed::new(self.device, raws, columns, Rows::Whole),
         }
+    }
+
+    /// A frozen matrix of a block that is held in single precision: as one tensor where a binding holds it, else like stored
+    /// ones, in buffers of its own.
+    fn dense(&self, raws: Vec<RawTensor>, spec: &LinearSpec, parts: Vec<Part>) -> Result<Weight> {
+        let bytes = spec.rows() as u64 * spec.inputs as u64 * 4;
+        if bytes <= self.device.max_binding_bytes() {
+            // Each straight into its rows of the whole.
+            let mut values = vec![0.0; spec.rows() * spec.inputs];
+            let mut rest = values.as_mut_slice();
+            for raw in raws {
+                let (own, others) = rest.split_at_mut(raw.elements());
+                raw.format.expand(&raw.bytes, own);
+                rest = others;
+            }
+            let value = from_host(values, [spec.rows(), spec.inputs], self.device);
+            return Ok(Weight::Dense(Parameter::fused(parts, value, self.full)));
+        }
+        if self.full {
+            return Err(Error::Limit {
+                what: format!("{}, which is trained as a whole,", parts[0].name),
+                needed: bytes,
+                allowed: self.device.max_binding_bytes(),
+                adapter: self.device.name().into(),
+                advice: "train an adapter ([adapter] kind = \"lora\"), or choose another device with --device".into(),
+            });
+        }
+        let raws = raws.into_iter().map(|raw| RawTensor::from_f32(&raw.name, raw.shape.clone(), &raw.to_f32()));
+        Ok(Weight::Packed(Packed::new(self.device, raws.collect(), spec.inputs, Rows::Whole)?, parts))
     }
 
     /// True where matrices stay as they are stored. What one product reads is packed as a whole or not at all.
@@ -212,18 +245,9 @@ impl Builder<'_> {
         let raws: Vec<RawTensor> =
             weights.iter().map(|matrix| self.matrix(matrix, spec.kind)).collect::<Result<_>>()?;
         let weight = if self.packs(&raws) {
-            Weight::Packed(self.packed(raws, spec.inputs), parts(&weights))
+            Weight::Packed(self.packed(raws, spec.inputs)?, parts(&weights))
         } else {
-            // Each straight into its rows of the whole.
-            let mut values = vec![0.0; spec.rows() * spec.inputs];
-            let mut rest = values.as_mut_slice();
-            for raw in raws {
-                let (own, others) = rest.split_at_mut(raw.elements());
-                raw.format.expand(&raw.bytes, own);
-                rest = others;
-            }
-            let value = from_host(values, [spec.rows(), spec.inputs], self.device);
-            Weight::Dense(Parameter::fused(parts(&weights), value, self.full))
+            self.dense(raws, spec, parts(&weights))?
         };
         let bias = match biases.is_empty() {
             true => None,

@@ -210,6 +210,7 @@ impl Model {
         if let Some(row) = batch.tokens.iter().position(|&t| t as usize >= vocab) {
             return Err(Error::Label { row, label: batch.tokens[row] as i64, vocab });
         }
+        Activations::check(&self.arch, batch.tokens.len(), &self.device)?;
         let longest = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
         if longest > self.rotary.positions() {
             self.rotary = self.arch.rotary(&self.device, longest.next_power_of_two());

@@ -53,7 +53,7 @@ impl Slots {
                 _ => Reading::begin(missing),
             };
             let mut read = reading.end()?.into_iter();
-            packed_mut(&mut blocks[index]).for_each(|packed| packed.hold(device, &mut read));
+            packed_mut(&mut blocks[index]).try_for_each(|packed| packed.hold(device, &mut read))?;
             self.held.push(index);
         }
         if let Some(next) = next {

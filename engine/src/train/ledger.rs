@@ -17,6 +17,7 @@ use crate::data::{Document, WINDOW};
 use crate::device::Device;
 use crate::kernels::attention;
 use crate::kernels::cpu::{self, matmul};
+use crate::kernels::launch;
 use crate::loss::plan::{HeadLimits, head_plan};
 use crate::model::Keep;
 use crate::model::architecture::Architecture;
@@ -546,7 +547,7 @@ impl Walk<'_> {
     }
 
     fn chunk(&self, rows: usize) -> usize {
-        let limits = HeadLimits::new(self.book.site.max_binding_bytes);
+        let limits = HeadLimits::new(self.book.site.max_binding_bytes, self.tile_bytes());
         head_plan(rows.max(1), self.arch.hidden, self.arch.vocab, limits).map_or(1, |plan| plan.rows_per_chunk)
     }
 
@@ -652,7 +653,7 @@ impl Walk<'_> {
         let logits = over(chunk, arch.vocab + MAX_TOP_K + STATS_WIDTH + 1);
         self.book.take(Kind::Logits, logits);
         let spec = arch.head().unwrap_or_else(|| arch.embedding());
-        self.expand(&[spec], vocabulary.min(self.book.site.max_binding_bytes / 4));
+        self.expand(&[spec]);
         if back {
             self.book.take(Kind::Gradients, head_output(rows).saturating_add(over(rows, arch.hidden)));
             if self.full {
@@ -791,8 +792,7 @@ impl Walk<'_> {
             self.book.pass(Kind::Scores, f32s(copies as u64));
             return;
         }
-        let heads = attention::key_heads_at_once(self.book.site.max_binding_bytes, shape, tokens);
-        let scores = attention::score_bytes(shape, tokens).saturating_mul(heads);
+        let scores = attention::tile_score_bytes(self.tile_bytes(), shape, tokens);
         let all = over(tokens, shape.width());
         let query = over(tokens, self.arch.query_width());
         self.book.pass(
@@ -804,17 +804,36 @@ impl Walk<'_> {
         );
     }
 
-    /// A frozen matrix in single precision while it is used: on the CPU only a rectangle of it is.
-    fn expand(&mut self, specs: &[TensorSpec], count: u64) {
-        if !self.book.site.cpu && matches!(stored(self.weights, specs, self.hold), Held::Packed(_)) {
-            let copies = if specs.len() > 1 { 2 } else { 1 };
-            self.book.pass(Kind::Scratch, f32s(count).saturating_mul(copies));
+    /// What one product or one part of attention may take for itself.
+    fn tile_bytes(&self) -> u64 {
+        match self.book.site.cpu {
+            true => u64::MAX,
+            false => launch::tile_bytes(self.book.site.max_binding_bytes, 0),
+        }
+    }
+
+    /// A frozen matrix in single precision while it is used: on the CPU only a rectangle of it is, on a device as many rows as
+    /// fit a tile.
+    fn expand(&mut self, specs: &[TensorSpec]) {
+        if matches!(stored(self.weights, specs, self.hold), Held::Packed(_)) {
+            self.tile(specs);
         }
     }
 
     fn expand_linear(&mut self, linear: &LinearSpec) {
         let specs: Vec<TensorSpec> = linear.modules.iter().map(|module| linear.weight(module)).collect();
-        self.expand(&specs, product(linear.rows(), linear.inputs));
+        match f32s(product(linear.rows(), linear.inputs)) > self.book.site.max_binding_bytes {
+            // Held in single precision too, it lies in buffers of its own.
+            true => self.tile(&specs),
+            false => self.expand(&specs),
+        }
+    }
+
+    fn tile(&mut self, specs: &[TensorSpec]) {
+        if !self.book.site.cpu {
+            let whole = specs.iter().fold(0_u64, |sum, spec| sum.saturating_add(elements(spec)));
+            self.book.pass(Kind::Scratch, f32s(whole).min(self.tile_bytes()));
+        }
     }
 
     /// A gradient that is made, or added to; on a device the sum is another tensor.

@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 use crate::loss::objective::Objective;
 use crate::model::Model;
 use crate::model::adapter::LoraSettings;
+use crate::model::architecture::Architecture;
+use crate::model::block::Activations;
 use crate::model::files::ModelFiles;
 use crate::model::load::Hold;
 use crate::model::settings::{AdapterKind, Targets};
@@ -69,6 +71,14 @@ pub fn base(config: &Config, files: &ModelFiles, device: &Device, execution: Exe
         return Err(Error::Config { problems: vec![problem] });
     }
     files.load_within(device, hold, execution.resident, full, config.run.seed)
+}
+
+/// Refuses more tokens at once than the bindings of a device hold, before anything is loaded.
+///
+/// # Errors
+/// [`Error::Limit`], with how many tokens there may be.
+pub fn check_tokens(architecture: &Architecture, tokens: usize, device: &Device) -> Result<()> {
+    Activations::check(architecture, tokens, device)
 }
 
 /// A session at its first step. Sessions made from clones of one base share its memory until they are stepped.

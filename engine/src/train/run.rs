@@ -428,11 +428,15 @@ impl Run {
         let (mut metrics, mut rows, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         for learner in &mut self.learners {
             let start = host.seconds();
+            let again = |problem: &String| format!("step {step} was made again with smaller tiles: {problem}");
             if !logged {
-                learner.batch = Some(learner.session.step_unread(&batches, rate).await?.batch);
+                let done = learner.session.step_unread(&batches, rate).await?;
+                learner.batch = Some(done.batch);
+                warnings.extend(done.retried.as_ref().map(again));
                 continue;
             }
             let outcome = learner.session.step(&batches, rate).await?;
+            warnings.extend(outcome.retried.as_ref().map(again));
             let now = host.seconds();
             let seconds = self.done.seconds + (now - self.pulled);
             metrics.push(self::metrics(&outcome, step, rate, now - start, seconds, host.peak_bytes()));
@@ -448,8 +452,8 @@ impl Run {
                 let (epoch, places) = (self.loader.cursor().epoch, places(&batches, self.loader.last_step()));
                 self.due.push_back(Due::Tell(Event::Rows(StepRows { step, epoch, places, learners: rows })));
             }
-            self.due.extend(warnings.into_iter().map(|message| Due::Tell(Event::Warning { message })));
         }
+        self.due.extend(warnings.into_iter().map(|message| Due::Tell(Event::Warning { message })));
         if every(self.plan.save_every) && host.checkpoints().is_some() {
             self.due.push_back(Due::Save);
         }

@@ -48,6 +48,8 @@ pub struct StepDone {
     pub gradient_norm: f64,
     /// Statistics of the step's batch that the objective's weights were computed with.
     pub batch: BatchStats,
+    /// That the device ran out of memory, where the step was made again with smaller tiles because of it.
+    pub retried: Option<String>,
 }
 
 /// What a step did, with its rows for whoever wants to plot them.
@@ -67,6 +69,8 @@ pub struct StepOutcome {
     pub gradient_norm: f64,
     /// Statistics of the step's batch that the objective's weights were computed with.
     pub batch: BatchStats,
+    /// As [`StepDone::retried`].
+    pub retried: Option<String>,
     /// Statistics of each trained row, in order.
     pub rows: Vec<RowStats>,
     /// Gate of each trained row as the device used it.
@@ -75,7 +79,7 @@ pub struct StepOutcome {
 
 impl StepOutcome {
     fn new(done: StepDone, rows: Rows, objective: &Objective) -> Self {
-        let StepDone { step, trained_tokens, tokens, gradient_norm, batch } = done;
+        let StepDone { step, trained_tokens, tokens, gradient_norm, batch, retried } = done;
         let Rows { stats, gates } = rows;
         let mean = |sum: f64| sum / trained_tokens.max(1) as f64;
         let mut loss = 0.0;
@@ -92,6 +96,7 @@ impl StepOutcome {
             cross_entropy: mean(cross_entropy),
             gradient_norm,
             batch,
+            retried,
             rows: stats,
             gates,
         }
@@ -136,13 +141,30 @@ impl Session {
         &mut self,
         batches: &[MicroBatch],
         learning_rate: f64,
-        rows: Option<&mut Rows>,
+        mut rows: Option<&mut Rows>,
     ) -> Result<StepDone> {
         let number = self.step + 1;
-        let error = match self.pass(batches, Some(learning_rate), number, rows).await {
+        let mut tried = self.pass(batches, Some(learning_rate), number, rows.as_deref_mut()).await;
+        if let Err(error) = tried {
+            let error = self.device().explain(error);
+            // Nothing is stepped before a pass is over, but where blocks are stepped on the way.
+            let again =
+                matches!(error, Error::OutOfMemory { .. }) && !self.steps_on_the_way(batches) && self.make_room()?;
+            tried = Err(error);
+            if let (true, Err(error)) = (again, &tried) {
+                let retried = Some(error.to_string());
+                if let Some(rows) = &mut rows {
+                    **rows = Rows::default();
+                }
+                let second = self.pass(batches, Some(learning_rate), number, rows).await;
+                tried = second.map(|done| StepDone { retried, ..done }).map_err(|error| self.device().explain(error));
+            }
+        }
+        let error = match tried {
             Ok(mut done) if done.trained_tokens > 0 => {
                 // Clipping is off where blocks were stepped on the way, so the whole norm is the right one for the rest.
-                self.optimiser.step(&mut self.model, number, learning_rate, done.gradient_norm)?;
+                let stepped = self.optimiser.step(&mut self.model, number, learning_rate, done.gradient_norm);
+                stepped.map_err(|error| self.device().explain(error))?;
                 done.step = Some(number);
                 self.step = number;
                 return Ok(done);
@@ -150,17 +172,36 @@ impl Session {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        // Half-summed gradients must not leak into a step that the caller may try next.
-        self.model.visit_mut(&mut |p| {
-            p.gradient = None;
-            Ok(())
-        })?;
+        self.drop_gradients()?;
         Err(match error {
             Error::NonFinite { tensor, row, .. } => {
                 self.model.blame(Error::NonFinite { tensor, row, step: Some(number) }).await
             }
             other => other,
         })
+    }
+
+    /// True where blocks are stepped before the pass is over: only where neither clipping nor another micro-batch can still
+    /// change a block's step.
+    fn steps_on_the_way(&self, batches: &[MicroBatch]) -> bool {
+        self.optimiser.max_grad_norm <= 0.0 && batches.len() == 1
+    }
+
+    /// Half-summed gradients must not leak into a step that is tried next.
+    fn drop_gradients(&mut self) -> Result<()> {
+        self.model.visit_mut(&mut |p| {
+            p.gradient = None;
+            Ok(())
+        })
+    }
+
+    /// Gives up what a pass left, and makes the next one hold less: nothing of a block is kept for the way back, and tiles are
+    /// half as large. False where that was done before and does not help any more.
+    fn make_room(&mut self) -> Result<bool> {
+        self.drop_gradients()?;
+        self.keep = Keep::Inputs;
+        self.together = false;
+        Ok(self.device().make_room())
     }
 
     /// Gradients of the objective on a batch, left in the model's parameters, without stepping anything.
@@ -189,6 +230,7 @@ impl Session {
             tokens: batches.iter().map(|b| b.tokens.len()).sum(),
             gradient_norm: 0.0,
             batch: self.objective.without_batch(self.model.arch.vocab),
+            retried: None,
         };
         if trained_tokens == 0 {
             return Ok(done);
@@ -226,8 +268,7 @@ impl Session {
             done.batch = self.objective.batch(&rows, &sequences, self.model.arch.vocab)?;
         }
 
-        // A block may be stepped at once only where neither clipping nor another micro-batch can still change its step.
-        let immediate = learning_rate.filter(|_| self.optimiser.max_grad_norm <= 0.0 && alone);
+        let immediate = learning_rate.filter(|_| self.steps_on_the_way(batches));
         let mut sum_squares = 0.0;
         let mut outputs = Vec::new();
         for group in &groups {

@@ -110,7 +110,7 @@ pub fn operations_per_second(
     let right: Operand<2> = match format.bytes_for_shape(&[rows, columns]) {
         Some(bytes) if format != WeightFormat::F32 => {
             let raw = RawTensor { name: String::new(), shape: vec![rows, columns], format, bytes: vec![0; bytes] };
-            (&Packed::new(device, vec![raw], columns, Rows::Whole)).into()
+            (&Packed::new(device, vec![raw], columns, Rows::Whole)?).into()
         }
         _ => (&zeros(rows, columns)).into(),
     };

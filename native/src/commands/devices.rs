@@ -14,13 +14,14 @@ pub fn run(args: DevicesArgs, global: &Global) -> Result<()> {
     if args.json {
         return output::json(&json!({ "chosen": chosen.name(), "why": why, "adapters": adapters }));
     }
-    let mut text = String::from("id         kind        binding     buffer      workgroup  f16  name\n");
-    text += "cpu        cpu         -           -           -          -    CPU backend\n";
+    let mut text = String::from("id         kind        memory      binding     buffer      workgroup  f16  name\n");
+    text += "cpu        cpu         -           -           -           -          -    CPU backend\n";
     for a in &adapters {
         text += &format!(
-            "{:<10} {:<11} {:<11} {:<11} {:<10} {:<4} {} ({})\n",
+            "{:<10} {:<11} {:<11} {:<11} {:<11} {:<10} {:<4} {} ({})\n",
             a.id,
             a.kind,
+            a.free_bytes.map_or("unknown".into(), bytes),
             bytes(a.max_binding_bytes),
             bytes(a.max_buffer_bytes),
             bytes(a.workgroup_bytes.into()),

@@ -61,8 +61,13 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     let before = Before::now();
     let job = Job { folder, config: &config, device: &device, why: &why, files: &files, sets, plan, before };
 
+    let explained = |error: anyhow::Error| match error.downcast_ref() {
+        Some(Error::OutOfMemory { .. }) => job.explained(error, &train, room),
+        _ => error,
+    };
+
     interrupt::listen();
-    let mut run = job.prepare(&config.objective()?, train.clone())?;
+    let mut run = job.prepare(&config.objective()?, train.clone()).map_err(explained)?;
     let (begun, record) = match &destination {
         Destination::New(_) => (RunConfig::new(config.clone(), run.origin()), Record::default()),
         Destination::Resumed(folder, begun) => {
@@ -74,7 +79,7 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     let after_loading = memory::peak_resident_bytes();
     // Everything that can be refused has been by now: a mistake leaves no folder behind, and changes nothing in one.
     destination.write(&begun)?;
-    let mut main = job.train(run, record, Part::Main)?;
+    let mut main = job.train(run, record, Part::Main).map_err(explained)?;
     main.peaks.after_loading = after_loading;
     let interrupted = || Interrupted { folder: folder.path().to_path_buf() };
     if main.finished.interrupted {
@@ -298,6 +303,17 @@ impl Job<'_> {
         Ok(Run::new(vec![learner], documents, self.sets.clone(), about)?)
     }
 
+    /// Out of memory in the middle, with what would need less.
+    fn explained(&self, error: anyhow::Error, train: &[Document], room: Room) -> anyhow::Error {
+        let Self { config, files, device, sets, .. } = self;
+        let measured: [&[Document]; 3] = [&sets.target, &sets.general, &sets.landscape];
+        let subject = Subject { config, files, device, train, measured: &measured };
+        match error.downcast() {
+            Ok(error) => self.plan.explained(error, &subject, room).into(),
+            Err(other) => other,
+        }
+    }
+
     /// Goes on with a run, which had written what `record` says.
     fn train(&self, mut run: Run, record: Record, part: Part) -> Result<Trained> {
         let (_, done) = run.steps();
@@ -335,7 +351,7 @@ impl Job<'_> {
             self.save_result(run.learners()[0].session())?;
         }
         peaks.after_saving = memory::peak_resident_bytes();
-        let own_peak = if self.device.is_cpu() { self.before.peak_since() } else { self.device.reserved_bytes() };
+        let own_peak = if self.device.is_cpu() { self.before.peak_since() } else { self.device.peak_bytes() };
         let Written { evaluations, landscapes, .. } = host.written;
         Ok(Trained { started, finished, evaluations, landscapes, peaks, own_peak })
     }
