@@ -1400,6 +1400,55 @@ fn a_quantised_file_measures_as_the_model_held_so_and_quantises_again() {
 }
 
 #[test]
+fn a_document_of_16384_tokens_trains_saves_resumes_and_is_measured() {
+    let place = Place::new();
+    let config: Value = serde_json::from_slice(&fs::read(place.path("model/config.json")).unwrap()).unwrap();
+    let mut longer = config;
+    longer["rope_scaling"] = json!({"type": "yarn", "factor": 128.0, "original_max_position_embeddings": 128});
+    place.write("model/config.json", &longer.to_string());
+    let text = |seed: usize| (0..20_000).map(|at| char::from(97 + ((at * at + seed) % 23) as u8)).collect::<String>();
+    place.write("long.jsonl", &format!("{}\n{}\n", json!({"text": text(1)}), json!({"text": text(5)})));
+    place.write(
+        "long_target.jsonl",
+        &(json!({"prompt": text(2)[..16_000], "completion": text(3)[..300]}).to_string() + "\n"),
+    );
+    let (train, target) = (place.text("long.jsonl"), place.text("long_target.jsonl"));
+    let set = |steps: &str, packing: &str| {
+        [
+            format!("data.train={train}"),
+            format!("data.target={target}"),
+            "data.general=".into(),
+            "data.cutoff_length=16384".into(),
+            format!("data.packing={packing}"),
+            "run.batch_tokens=16384".into(),
+            "run.accumulation=1".into(),
+            format!("run.steps={steps}"),
+            "run.save_every=1".into(),
+        ]
+    };
+    let go = |out: &str, steps: &str, packing: &str| {
+        let set = set(steps, packing);
+        place.train(out, &set.iter().map(String::as_str).collect::<Vec<_>>()).ok()
+    };
+    // A text is cut into documents of the length: of 20,001 tokens each, one of 16,384 and the rest.
+    let ran = go("packed", "2", "true");
+    assert!(ran.stderr.contains("4 documents, 40002 tokens"), "{}", ran.stderr);
+    // A pass of three steps; two of them train 26,668 of its tokens in the mean, and a sixteenth of that is mapped.
+    assert!(ran.stderr.contains("landscape  1,666 tokens of train, measured before and after"), "{}", ran.stderr);
+    let losses = |out: &str| -> Vec<f64> { place.metrics(out).iter().map(|m| m["loss"].as_f64().unwrap()).collect() };
+    go("unpacked", "2", "false");
+    assert_close("loss", losses("unpacked"), losses("packed"), 1e-4);
+    go("half", "1", "true");
+    place.resume_with("half", &["run.steps=2"]).ok();
+    assert_eq!(losses("half").len(), 2);
+    assert!(place.json("half/summary.json")["retention"]["after"]["target"]["tokens"].as_u64().unwrap() >= 300);
+    let ran = line(&format!("eval --json --run {} --data {target}", place.text("packed"))).ok().json();
+    let after = &place.json("packed/summary.json")["retention"]["after"]["target"];
+    assert_eq!(ran["tokens"], after["tokens"]);
+    assert_close("loss", ran["loss"].as_f64(), after["loss"].as_f64(), 1e-6);
+}
+
+#[test]
 fn a_split_gguf_is_one_model_by_the_name_of_any_of_its_parts() {
     let place = Place::new();
     let name = |number: u32| format!("m-{number:05}-of-00003.gguf");
