@@ -51,8 +51,9 @@ fn beginning(train: &[Document], most: usize) -> Vec<Document> {
 /// So many tokens of a document, half of them before its first trained one where there are as many.
 fn part(document: &Document, most: usize) -> Option<Document> {
     let first = document.trained.iter().position(|&trained| trained)?;
-    let start = first.saturating_sub(most / 2);
-    let range = start..(start + most).min(document.tokens.len());
+    let length = document.tokens.len();
+    let start = first.saturating_sub(most / 2).min(length.saturating_sub(most));
+    let range = start..(start + most).min(length);
     let part = Document {
         tokens: document.tokens[range.clone()].to_vec(),
         trained: document.trained[range].to_vec(),
@@ -88,6 +89,8 @@ mod tests {
         assert_eq!(beginning(&short, 30), short[..1]);
         let cut = beginning(&[document(16_384, 16_000)], 64);
         assert_eq!((cut.len(), cut[0].tokens[0], cut[0].tokens.len(), cut[0].trained_tokens()), (1, 15_968, 64, 32));
+        let cut = beginning(&[document(16_384, 16_380)], 64);
+        assert_eq!((cut[0].tokens[0], cut[0].tokens.len(), cut[0].trained_tokens()), (16_320, 64, 4));
         let cut = beginning(&[document(100, 10)], 64);
         assert_eq!((cut[0].tokens[0], cut[0].trained_tokens(), cut[0].line), (0, 54, 7));
         for nothing in [beginning(&[document(100, 10)], 0), beginning(&[document(100, 100)], 64), beginning(&[], 64)] {

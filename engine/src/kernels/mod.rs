@@ -17,7 +17,7 @@ macro_rules! declare {
 }
 temper_shaders::operations!(declare);
 
-pub use dequantize::{Packed, Rows};
+pub use dequantize::{InFile, Packed, Rows};
 pub use rotary::Rotary;
 pub use tensor::Indices;
 

@@ -1,5 +1,7 @@
 //! One optimiser step: the only place where data, model, objective and optimiser meet.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 
 use crate::data::MicroBatch;
@@ -10,37 +12,9 @@ use crate::kernels::row_stats::RowStats;
 use crate::kernels::tensor::read_all;
 use crate::loss::head::{self, HeadOutput};
 use crate::loss::objective::{BatchStats, Objective};
-use crate::model::architecture::Architecture;
-use crate::model::block::Activations;
-use crate::model::{Forward, Keep, Model};
+use crate::model::{Keep, Model};
 use crate::rng::mix;
-use crate::settings::choice;
 use crate::train::optimiser::{self, AdamW};
-
-choice! {
-    /// Whether blocks run a second time in the backward pass (gradient checkpointing).
-    pub enum Recompute {
-        /// Only where keeping everything would take more than 512 MiB a micro-batch.
-        Auto = "auto",
-        /// In every step: least memory.
-        Always = "always",
-        /// In no step: a third fewer operations.
-        Never = "never",
-    }
-}
-
-/// With [`Recompute::Auto`], what a micro-batch's kept activations may take: 512 MiB.
-const KEEP_BYTES: usize = 512 << 20;
-
-/// What is kept of a micro-batch of so many tokens.
-pub(super) fn keeps(recompute: Recompute, arch: &Architecture, tokens: usize) -> Keep {
-    let bytes = Activations::bytes_per_token(arch).saturating_mul(arch.layers).saturating_mul(tokens);
-    match recompute {
-        Recompute::Always => Keep::Inputs,
-        Recompute::Auto if bytes > KEEP_BYTES => Keep::Inputs,
-        _ => Keep::Everything,
-    }
-}
 
 /// A model being trained.
 pub struct Session {
@@ -50,8 +24,11 @@ pub struct Session {
     pub objective: Objective,
     /// How parameters are stepped.
     pub optimiser: AdamW,
-    /// When blocks run again.
-    pub recompute: Recompute,
+    /// What is kept of a forward pass.
+    pub keep: Keep,
+    /// All micro-batches of a step pass a block before the next one, instead of all blocks before the next micro-batch. Costs
+    /// what is kept of each; saves the way of a block that lies in its file.
+    pub together: bool,
     /// Seed of dropout masks.
     pub seed: u64,
     /// Steps applied so far.
@@ -219,60 +196,75 @@ impl Session {
         let reciprocal = 1.0 / trained_tokens as f32;
         let device = self.model.device().clone();
         let seed = self.seed;
-        let batch_seed = |index: usize| mix(mix(seed, number), index as u64);
+        let groups: Vec<Range<usize>> = match self.together {
+            true => std::iter::once(0..batches.len()).collect(),
+            false => (0..batches.len()).map(|index| index..index + 1).collect(),
+        };
+        let alone = groups.len() == 1;
+        let of_group = |group: &Range<usize>| -> Vec<(&MicroBatch, Option<u64>)> {
+            group.clone().map(|index| (&batches[index], Some(mix(mix(seed, number), index as u64)))).collect()
+        };
 
-        let mut forwards: Vec<Option<Forward>> = Vec::new();
+        let mut ready = None;
         if self.objective.needs_batch() {
             let mut rows = Vec::new();
             let mut sequences = Vec::new();
-            for (index, batch) in batches.iter().enumerate() {
-                let keep = if batches.len() == 1 { self.keep(batch) } else { Keep::Nothing };
-                let forward = self.model.forward(batch, keep, Some(batch_seed(index)))?;
-                if let Some(trained) = self.model.trained_rows(batch, &forward)? {
-                    let head = self.model.head();
-                    let top_k = head::top_k(&self.objective);
-                    rows.extend(head::statistics(&device, head, &trained.hidden, &trained.labels, top_k).await?);
-                    sequences.extend(trained.rows.iter().map(|&row| batch.document[row as usize]));
+            for group in &groups {
+                let streams = of_group(group);
+                let keep = if alone { self.keep } else { Keep::Nothing };
+                let forwards = self.model.forward_all(&streams, keep)?;
+                for ((batch, _), forward) in streams.iter().zip(&forwards) {
+                    if let Some(trained) = self.model.trained_rows(batch, forward)? {
+                        let head = self.model.head();
+                        let top_k = head::top_k(&self.objective);
+                        rows.extend(head::statistics(&device, head, &trained.hidden, &trained.labels, top_k).await?);
+                        sequences.extend(trained.rows.iter().map(|&row| batch.document[row as usize]));
+                    }
                 }
-                if batches.len() == 1 {
-                    forwards.push(Some(forward));
-                }
+                ready = alone.then_some(forwards);
             }
             done.batch = self.objective.batch(&rows, &sequences, self.model.arch.vocab)?;
         }
 
         // A block may be stepped at once only where neither clipping nor another micro-batch can still change its step.
-        let immediate = learning_rate.filter(|_| self.optimiser.max_grad_norm <= 0.0 && batches.len() == 1);
+        let immediate = learning_rate.filter(|_| self.optimiser.max_grad_norm <= 0.0 && alone);
         let mut sum_squares = 0.0;
         let mut outputs = Vec::new();
-        for (index, batch) in batches.iter().enumerate() {
-            let forward = match forwards.get_mut(index).and_then(Option::take) {
-                Some(forward) => forward,
-                None => self.model.forward(batch, self.keep(batch), Some(batch_seed(index)))?,
+        for group in &groups {
+            let streams = of_group(group);
+            let forwards = match ready.take() {
+                Some(forwards) => forwards,
+                None => self.model.forward_all(&streams, self.keep)?,
             };
-            let Some(trained) = self.model.trained_rows(batch, &forward)? else { continue };
-            let output = head::gradient(
-                &device,
-                self.model.head_mut(),
-                &trained.hidden,
-                &trained.labels,
-                &self.objective,
-                &done.batch,
-                reciprocal,
-            )?;
-            if immediate.is_some() {
-                // What follows changes weights, so the check for NaN cannot wait for the end of the step.
-                output.check(&device).await?;
+            let (mut backs, mut trained_batches) = (Vec::new(), Vec::new());
+            for ((batch, _), forward) in streams.iter().zip(forwards) {
+                let Some(trained) = self.model.trained_rows(batch, &forward)? else { continue };
+                let (output, dhidden) = head::gradient(
+                    &device,
+                    self.model.head_mut(),
+                    &trained.hidden,
+                    &trained.labels,
+                    &self.objective,
+                    &done.batch,
+                    reciprocal,
+                )?;
+                if immediate.is_some() {
+                    // What follows changes weights, so the check for NaN cannot wait for the end of the step.
+                    output.check(&device).await?;
+                }
+                outputs.push(output);
+                backs.push(self.model.begin_backward(forward, trained, dhidden)?);
+                trained_batches.push(*batch);
             }
-            let mut back = self.model.begin_backward(forward, &trained, &output.dhidden)?;
             for block in (0..self.model.blocks.len()).rev() {
-                back = self.model.backward_block(block, back)?;
+                self.model.backward_block(block, &mut backs)?;
                 if let Some(learning_rate) = immediate {
                     sum_squares += self.step_block(block, number, learning_rate).await?;
                 }
             }
-            self.model.end_backward(batch, back)?;
-            outputs.push(output);
+            for (batch, back) in trained_batches.into_iter().zip(backs) {
+                self.model.end_backward(batch, back)?;
+            }
         }
 
         // One wait for everything that the host wants to know.
@@ -335,10 +327,6 @@ impl Session {
         let optimiser = &self.optimiser;
         self.model.blocks[block].visit_mut(&mut |p| optimiser.apply(&device, p, number, learning_rate, 1.0))?;
         Ok(squares)
-    }
-
-    fn keep(&self, batch: &MicroBatch) -> Keep {
-        keeps(self.recompute, &self.model.arch, batch.tokens.len())
     }
 
     /// The device of the session.
