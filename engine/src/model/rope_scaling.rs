@@ -176,7 +176,7 @@ mod tests {
         assert_eq!((share(0), share(23), share(40), share(63)), (1.0, 1.0, 0.25, 0.25));
         let between = (24..40).map(share).collect::<Vec<_>>();
         assert!(between.windows(2).all(|pair| pair[1] < pair[0]) && between[0] < 1.0 && between[15] > 0.25);
-        assert!((scaling.attention() - 1.138_629_436_111_989_1).abs() < 1e-15);
+        assert!((scaling.attention() - 1.138_629_436_111_989).abs() < 1e-15);
         assert_eq!(scaling.reach(), Some(131_072.0));
         assert_eq!(scaling.problem(&rope), None);
     }
