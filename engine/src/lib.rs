@@ -118,6 +118,7 @@ pub mod models {
     pub use crate::settings::Choice;
 
     pub use crate::export::quantised::{self, Quantised};
+    pub use crate::export::recipe::Recipe;
 
     /// Model files of published shapes with random weights.
     pub mod fabricated {
@@ -213,6 +214,9 @@ pub mod inside {
         }
         pub mod gguf {
             pub use crate::model::gguf::{GgufModel, unpermuted_row};
+        }
+        pub mod rope_scaling {
+            pub use crate::model::rope_scaling::{RopeScaling, Yarn};
         }
         pub mod parameter {
             pub use crate::model::parameter::{Parameter, from_host, to_host};

@@ -146,8 +146,9 @@ pub struct QuantizeArgs {
     /// GGUF file to write; never overwritten.
     #[arg(value_name = "OUT")]
     pub out: PathBuf,
-    /// How matrices are stored: q8_0, q4_0, q4_k, q4_1, q5_0, q5_1, f16 or bf16. Where rows are no whole blocks of q4_k (256),
-    /// q5_0 is taken, and f16 where they are none of 32. Norms and biases stay as they are.
+    /// How matrices are stored: q8_0, q4_0, q4_k_m (llama.cpp's mix of q4_k and q6_k), q4_k, q6_k, q4_1, q5_0, q5_1, f16 or bf16.
+    /// Where rows are no whole blocks of 256, q5_0 is taken for q4_k and q8_0 for q6_k, and f16 where they are none of 32. Norms
+    /// and biases stay as they are.
     #[arg(long, value_name = "FORMAT")]
     pub to: String,
 }
@@ -159,7 +160,7 @@ pub struct FabricateArgs {
     /// glm4-9b, glm4-32b or llama3.1-8b.
     #[arg(long, value_name = "MODEL")]
     pub like: String,
-    /// How matrices are stored: q4_0, q4_k, q5_0, q8_0 or bf16.
+    /// How matrices are stored: q4_0, q4_k, q4_k_m (llama.cpp's mix of q4_k and q6_k), q5_0, q8_0 or bf16.
     #[arg(long, value_name = "FORMAT", default_value = "q4_0")]
     pub quant: String,
     /// Another number of blocks, for a smaller file.

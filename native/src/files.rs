@@ -299,6 +299,41 @@ impl Folder for OsFolder {
     }
 }
 
+/// A file that the user named, and those beside it. What is opened has that name or one made of it, never one out of a file,
+/// so links are followed.
+pub struct Beside {
+    folder: PathBuf,
+}
+
+impl Beside {
+    /// The folder of a file, and the file's name in it.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where the path names no file.
+    pub fn of(path: &Path) -> Result<(Self, String)> {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| Error::Missing {
+            path: path.display().to_string(),
+            problem: "this is no file with a readable name".into(),
+        })?;
+        Ok((Self { folder: path.parent().unwrap_or(Path::new("")).to_path_buf() }, name.to_owned()))
+    }
+}
+
+impl Folder for Beside {
+    fn open(&self, name: &str) -> Result<Option<Arc<dyn Bytes>>> {
+        let path = self.folder.join(name);
+        match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            _ => Ok(Some(Arc::new(OpenFile::open(&path)?))),
+        }
+    }
+
+    fn display(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

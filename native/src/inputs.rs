@@ -5,7 +5,6 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 use temper_engine::configuration::AdapterKind;
@@ -15,7 +14,7 @@ use temper_engine::result::{self, ADAPTER, MODEL};
 use temper_engine::{Device, Error, Model, ModelFiles, Result};
 
 use crate::cli::ModelArgs;
-use crate::files::{OpenFile, OsFolder, io_error};
+use crate::files::{Beside, OpenFile, OsFolder, io_error};
 use crate::memory;
 use crate::run_folder::RunFolder;
 
@@ -76,7 +75,8 @@ pub fn open_model(path: &str) -> Result<ModelFiles> {
     if path.starts_with(EMBEDDED) || on_disk.is_dir() {
         return ModelFiles::open_folder(open_folder(path)?.as_ref());
     }
-    ModelFiles::open_gguf(Arc::new(OpenFile::open(on_disk)?), path)
+    let (folder, name) = Beside::of(on_disk)?;
+    ModelFiles::open_gguf_in(&folder, &name)
 }
 
 /// A folder on disk or inside the program.

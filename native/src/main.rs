@@ -8,6 +8,7 @@ mod commands;
 mod files;
 mod inputs;
 mod interrupt;
+mod landscape;
 mod memory;
 mod output;
 mod place;

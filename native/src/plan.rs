@@ -80,7 +80,7 @@ impl Plan {
         let ledger = Ledger::new(config, arch, weights, 1, load, site, execution);
         let operations = match train.is_empty() {
             true => 0.0,
-            false => Work::of(train, pass(config, train)?).operations(config, arch, execution),
+            false => Work::of(train, steps(config, train)?.1).operations(config, arch, execution),
         };
         Ok(Self { ledger, load, execution, operations })
     }
@@ -221,9 +221,7 @@ impl Time {
         let (weights, clock) = (files.weights.as_deref(), Since(Instant::now()));
         let arch = &files.architecture;
         let pace = operations_per_second(config, arch, weights, plan.load.tokens, device, seconds, &clock)?;
-        let per_epoch = pass(config, train)? as f64;
-        let steps =
-            config.run.steps.unwrap_or_else(|| (config.run.epochs.unwrap_or(1.0) * per_epoch).ceil() as u64).max(1);
+        let (steps, _) = steps(config, train)?;
         let seconds_per_step = plan.operations / pace;
         Ok(Self {
             steps,
@@ -235,9 +233,14 @@ impl Time {
     }
 }
 
-/// Steps of a pass over the data.
-fn pass(config: &Config, train: &[Document]) -> Result<u64> {
-    steps_per_epoch(&config.data.train, train, config.run.seed, config.run.batch_tokens, config.run.accumulation)
+/// Steps of a run, and those of one pass over its data.
+///
+/// # Errors
+/// Data of which no step can be made.
+pub fn steps(config: &Config, train: &[Document]) -> Result<(u64, u64)> {
+    let run = &config.run;
+    let pass = steps_per_epoch(&config.data.train, train, run.seed, run.batch_tokens, run.accumulation)?;
+    Ok((run.steps.unwrap_or_else(|| (run.epochs.unwrap_or(1.0) * pass as f64).ceil() as u64).max(1), pass))
 }
 
 /// Settings that need less.

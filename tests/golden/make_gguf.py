@@ -1,7 +1,7 @@
 """GGUF reference data, with the gguf package (0.19) and numpy: blocks of every type with their values in f32, f32 rows as ggml
-quantises them, and two tiny models as GGUF files. Run: make_gguf.py LIBRARY, in this folder; LIBRARY is a shared library
-with ggml's `quantize_row_q4_K_ref`, which the package lacks (libggml-base.so; ours held that function of ggml commit 5136ed06,
-compiled by gcc -O2 -ffp-contract=off)."""
+quantises them, and two tiny models as GGUF files, one of them in three parts as well. Run: make_gguf.py LIBRARY, in this folder; LIBRARY is a shared library
+with ggml's `quantize_row_q4_K_ref` and `quantize_row_q6_K_ref`, which the package lacks (libggml-base.so; ours held these of ggml
+commits 5136ed06 and d99724f2, compiled by gcc -O2 -ffp-contract=off)."""
 import ctypes, math, os, sys
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGUFWriter, GGMLQuantizationType as T, quants
@@ -53,7 +53,7 @@ def further(out):
 
 
 def long_rows(out):
-    """Rows of 256 elements of many kinds and their Q4_K blocks of ggml's reference without importance matrix."""
+    """Rows of 256 elements of many kinds and their blocks of ggml's reference without importance matrix."""
     rng = np.random.default_rng(9)
     rows = (rng.normal(0, 1, (12, 256)) * 10.0 ** np.arange(-6, 6)[:, None] / 10).astype(np.float32)
     rows[1] += 0.003  # mostly positive
@@ -64,10 +64,12 @@ def long_rows(out):
     rows[6, 40] = 30  # an outlier
     rows[7] = rng.standard_t(2, 256)
     rows[8] = 0
-    blocks = np.zeros((12, 144), dtype=np.uint8)
-    ggml = ctypes.CDLL(sys.argv[1]).quantize_row_q4_K_ref
-    ggml(rows.ctypes.data_as(ctypes.c_void_p), blocks.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(rows.size))
-    out["long_rows.f32"], out["long_rows.Q4_K"] = rows, blocks.reshape(-1)
+    out["long_rows.f32"] = rows
+    library = ctypes.CDLL(sys.argv[1])
+    for t, ggml in ((T.Q4_K, library.quantize_row_q4_K_ref), (T.Q6_K, library.quantize_row_q6_K_ref)):
+        blocks = np.zeros((12, BLOCK[t]), dtype=np.uint8)
+        ggml(rows.ctypes.data_as(ctypes.c_void_p), blocks.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(rows.size))
+        out["long_rows." + t.name] = blocks.reshape(-1)
 
 
 def permute(w, heads):
@@ -80,8 +82,8 @@ NAMES = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
          "post_mlp_layernorm": "post_ffw_norm"}
 
 
-def model(folder, arch, rotary, permuted, divisors):
-    w = GGUFWriter(f"gguf/{folder}.gguf", arch)
+def model(folder, arch, rotary, permuted, divisors, tensors_a_part=0):
+    w = GGUFWriter(f"gguf/{folder}.gguf", arch, split_max_tensors=tensors_a_part)
     w.add_block_count(2); w.add_context_length(128); w.add_embedding_length(64); w.add_feed_forward_length(128)
     w.add_head_count(4); w.add_head_count_kv(2); w.add_layer_norm_rms_eps(1e-5); w.add_rope_freq_base(10000.0)
     w.add_rope_dimension_count(rotary); w.add_key_length(16); w.add_value_length(16); w.add_vocab_size(256)
@@ -125,4 +127,5 @@ if __name__ == "__main__":
     os.makedirs("gguf", exist_ok=True)
     blocks()
     model("llama3_rope", "llama", 16, True, llama3_divisors())
+    model("llama3_rope", "llama", 16, True, llama3_divisors(), tensors_a_part=8)  # the same in three parts
     model("glm4", "glm4", 8, False, None)

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use temper_conformance::golden::repository;
+use temper_conformance::golden::{self, repository};
 use temper_engine::events::Phase;
 use temper_engine::host::Clock;
 use temper_engine::inside::export::bundle;
@@ -71,6 +71,22 @@ fn frame(lab: &mut Lab) -> Frame {
             return frame;
         }
     }
+}
+
+#[test]
+fn a_split_model_is_taken_with_all_its_parts_and_refused_by_name_without() {
+    let name = |number: usize| format!("llama3_rope-{number:05}-of-00003.gguf");
+    let parts: Vec<(String, Vec<u8>)> =
+        (1..=3).map(|n| (name(n), fs::read(golden::path(&format!("gguf/{}", name(n)))).unwrap())).collect();
+    let mut lab = lab();
+    let mut refused = |files: Vec<(String, Vec<u8>)>| lab.own_model(files).err().unwrap().to_string();
+    let alone = refused(vec![parts[1].clone()]);
+    assert!(alone.contains(&name(1)) && alone.contains("part 1 of 3 is missing"), "{alone}");
+    let two = refused(vec![parts[2].clone(), parts[0].clone()]);
+    assert!(two.contains(&name(2)) && two.contains("part 2 of 3 is missing"), "{two}");
+    // With all of them it comes as far as this file's made-up vocabulary lets it.
+    let all = refused(vec![parts[2].clone(), parts[1].clone(), parts[0].clone()]);
+    assert!(all.contains("merge 0"), "{all}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use temper_conformance::compare::close;
 use temper_conformance::golden::{GoldenFolder, Tensors, json};
 use temper_conformance::{devices, models};
 use temper_engine::configuration::ObjectiveSection;
+use temper_engine::host::{Bytes, Folder};
 use temper_engine::inside::loss::head;
 use temper_engine::inside::model::Keep;
 use temper_engine::inside::model::parameter::{Parameter, to_host};
@@ -39,6 +40,67 @@ fn logits_of_every_tiny_model_equal_transformers() {
                 let logits = wait(model.logits(&ids)).unwrap();
                 close(&format!("{name} on {}", device.name()), &logits, expected.floats("logits_row0"), 1e-4, 1e-4)
                     .unwrap();
+            }
+        }
+    }
+}
+
+/// `tiny/llama` with another rotary scaling, in the style of transformers 4 or 5.
+struct Rescaled<'a> {
+    folder: GoldenFolder,
+    key: &'static str,
+    scaling: &'a serde_json::Value,
+}
+
+impl Folder for Rescaled<'_> {
+    fn open(&self, name: &str) -> temper_engine::Result<Option<Arc<dyn Bytes>>> {
+        if name != "config.json" {
+            return self.folder.open(name);
+        }
+        let style = if self.key == "rope_parameters" { "config_v5.json" } else { "config.json" };
+        let mut config = json(&format!("tiny/llama/{style}"));
+        config[self.key] = self.scaling.clone();
+        Ok(Some(Arc::new(config.to_string().into_bytes())))
+    }
+
+    fn display(&self, name: &str) -> String {
+        self.folder.display(name)
+    }
+}
+
+#[test]
+fn linear_and_yarn_scalings_give_the_frequencies_logits_and_gradients_of_transformers() {
+    let (cases, expected) = (json("rope/cases.json"), Tensors::read("rope/expected.safetensors"));
+    let ids: Vec<u32> = expected.ints("ids").iter().map(|&t| t as u32).collect();
+    let documents = [(ids.clone(), vec![true; ids.len()])];
+    let cases = cases.as_object().unwrap();
+    assert_eq!(cases.len(), 7);
+    for (name, case) in cases {
+        let of = |what: &str| expected.floats(&format!("{name}.{what}"));
+        for key in ["rope_scaling", "rope_parameters"] {
+            let folder = Rescaled { folder: GoldenFolder::new("tiny/llama"), key, scaling: &case[key] };
+            let arch = models::from_folder(&folder, &temper_engine::Device::cpu(), false).arch;
+            let what = format!("{name} as {key}");
+            for ((&found, &f32s), &oracle) in arch.rope_frequencies().iter().zip(of("inv_freq")).zip(of("frequencies"))
+            {
+                assert!((found - oracle).abs() <= 1e-14 * oracle, "{what}: {found}, expected {oracle}");
+                assert!((found - f32s).abs() <= 2e-6 * f32s, "{what}: {found}, transformers has {f32s}");
+            }
+            let attention = arch.rope.scaling.unwrap().attention();
+            assert!((attention - of("attention")[0]).abs() <= 1e-15, "{what}: {attention}");
+            for device in devices::all() {
+                let mut model = models::from_folder(&folder, &device, true);
+                let what = format!("{what} on {}", device.name());
+                let logits = wait(model.logits(&ids)).unwrap();
+                close(&what, &logits[logits.len() - 256..], of("logits"), 2e-4, 1e-4).unwrap();
+                let (_, model) = gradients(model, "sft", &[models::packed(&documents)], Keep::Everything);
+                let q = "model.layers.0.self_attn.q_proj.weight";
+                let parameter =
+                    model.trained().into_iter().find(|p| p.parts.iter().any(|part| part.name == q)).unwrap();
+                let all = wait(to_host(parameter.gradient.as_ref().unwrap())).unwrap();
+                let (_, _, found) = parameter.split(&all).into_iter().find(|(name, ..)| *name == q).unwrap();
+                let largest = of("grad").iter().fold(0.0f64, |m, v| m.max(v.abs()));
+                close(&format!("{what}: {q}"), found, of("grad"), 2e-5 * largest + 1e-6, 1e-3).unwrap();
             }
         }
     }

@@ -11,8 +11,8 @@ use temper_conformance::{devices, models};
 use temper_engine::events::{Phase, StepMetrics, StepRows};
 use temper_engine::host::{Bytes, Clock, MemoryFolder};
 use temper_engine::inside::train::prepare;
-use temper_engine::models::Architecture;
 use temper_engine::models::fabricated::{FORMATS, Shape, fabricate};
+use temper_engine::models::{Architecture, Recipe};
 use temper_engine::reading::Loader;
 use temper_engine::running::{About, Checkpoint, Digest, Execution, Keep, Ledger, Load, NamedFile, Site};
 use temper_engine::{
@@ -856,6 +856,44 @@ fn a_plan_is_the_fastest_way_through_the_model_that_fits_its_budget() {
             panic!("it does not fit")
         };
         assert!(problems[0].contains("device_memory: 1 MiB are less than the "), "{problems:?}");
+    }
+}
+
+/// A model with one matrix or more in each format that llama.cpp's mix has, for a tiny shape.
+fn mixed() -> Vec<u8> {
+    let whole = Shape::named("qwen3-0.6b").unwrap().architecture(Some(3));
+    let arch = Architecture { vocab: 300, hidden: 256, heads: 2, kv_heads: 1, intermediate: 544, ..whole };
+    let mut bytes = Vec::new();
+    fabricate(&mut bytes, &arch, Recipe::Q4KM, 1).unwrap();
+    bytes
+}
+
+#[test]
+fn a_file_of_llama_cpps_q4_k_m_mix_trains_an_adapter_as_its_values_in_single_precision_do() {
+    let bytes = mixed();
+    let files = ModelFiles::open_gguf(Arc::new(bytes.clone()), "mix.gguf").unwrap();
+    let source = files.weights.as_ref().unwrap();
+    let format = |name: &str| source.format(name).unwrap().name();
+    let block = |layer: usize, module: &str| format(&format!("model.layers.{layer}.{module}.weight"));
+    assert_eq!(format("model.embed_tokens.weight"), "Q6_K");
+    // Of three blocks the last one has more bits; rows of 544 are no whole blocks of 256.
+    assert_eq!([0, 1, 2].map(|layer| block(layer, "self_attn.v_proj")), ["Q4_K", "Q4_K", "Q6_K"]);
+    assert_eq!([0, 1, 2].map(|layer| block(layer, "mlp.down_proj")), ["Q5_0", "Q5_0", "Q8_0"]);
+    assert_eq!([0, 1, 2].map(|layer| block(layer, "mlp.gate_proj")), ["Q4_K"; 3]);
+    assert_eq!(block(0, "input_layernorm"), "F32");
+    for device in devices::all() {
+        let losses = |storage: &str| -> Vec<f64> {
+            let config = config(&[("adapter.kind", "lora"), ("run.storage", storage), ("run.steps", "4")]);
+            let execution = Execution::resident(Keep::Everything);
+            let base = prepare::base(&config, &files, &device, execution).unwrap();
+            let learner = Learner::new(config.clone(), &config.objective().unwrap(), base, execution).unwrap();
+            let mut run = Run::new(vec![learner], documents(), Arc::default(), About::default()).unwrap();
+            (0..4).map(|_| lap(&mut run).metrics[0].loss).collect()
+        };
+        let (stored, single) = (losses("auto"), losses("f32"));
+        for (stored, single) in stored.iter().zip(&single) {
+            assert!((stored - single).abs() <= 1e-5 * single, "{stored}, expected {single} on {}", device.name());
+        }
     }
 }
 

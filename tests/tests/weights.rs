@@ -13,11 +13,12 @@ use temper_engine::host::{Folder, MemoryFolder};
 use temper_engine::inside::export::{model, peft};
 use temper_engine::inside::model::family::{glm4, llama};
 use temper_engine::inside::model::gguf::{GgufModel, unpermuted_row};
-use temper_engine::inside::model::open;
+use temper_engine::inside::model::rope_scaling::{RopeScaling, Yarn};
+use temper_engine::inside::model::{load, open};
 use temper_engine::inside::weights::gguf::Gguf;
 use temper_engine::inside::weights::safetensors::SafetensorsFile;
 use temper_engine::inside::weights::{MemorySource, RawTensor, WeightFormat, WeightSource};
-use temper_engine::models::{Architecture, Quantised};
+use temper_engine::models::{Architecture, Hold, Quantised, Recipe};
 use temper_engine::{Device, ModelFiles, Result, wait};
 
 /// Every tiny model, and one in shards.
@@ -189,6 +190,23 @@ fn rows_are_quantised_to_the_bytes_of_ggmls_q4_k_reference() {
 }
 
 #[test]
+fn rows_are_quantised_to_the_bytes_of_ggmls_q6_k_reference() {
+    let file = bytes("gguf/blocks.safetensors");
+    let rows = reference_f32(&file, "long_rows.f32");
+    let found = RawTensor::quantise("rows", &[12, 256], &rows, WeightFormat::Q6K).unwrap();
+    let expected = reference(&file, "long_rows.Q6_K");
+    for (row, (found, expected)) in found.bytes.chunks(210).zip(expected.chunks(210)).enumerate() {
+        assert_eq!(found, expected, "row {row}");
+    }
+    for large in [4e8, 1e13, 1e30] {
+        let mut values = rows[..256].to_vec();
+        values[100] = large;
+        let problem = RawTensor::quantise("rows", &[1, 256], &values, WeightFormat::Q6K).unwrap_err().to_string();
+        assert!(problem.contains("elements from 0 on are too large for Q6_K"), "{problem}");
+    }
+}
+
+#[test]
 fn a_gguf_file_is_the_same_model_as_the_folder_that_it_was_made_from() {
     for name in ["llama3_rope", "glm4"] {
         let folder = open::open_folder(&GoldenFolder::new(&format!("tiny/{name}"))).unwrap();
@@ -221,6 +239,13 @@ fn a_gguf_file_is_the_same_model_as_the_folder_that_it_was_made_from() {
     }
 }
 
+/// A folder of one file.
+fn alone(name: &str, bytes: &[u8]) -> MemoryFolder {
+    let mut folder = MemoryFolder::new();
+    folder.insert(name, bytes.to_vec()).unwrap();
+    folder
+}
+
 /// A file as it would be written.
 fn written(model: &Quantised) -> Arc<Vec<u8>> {
     let mut file = Vec::new();
@@ -242,7 +267,7 @@ fn a_quantised_gguf_file_differs_from_its_source_in_its_matrices_alone() {
         let source = Arc::new(bytes(&format!("gguf/{name}.gguf")));
         let before = Gguf::open(source.clone(), name).unwrap();
         for format in [WeightFormat::Q4_0, WeightFormat::Q4K, WeightFormat::F16] {
-            let file = written(&Quantised::of_gguf(source.clone(), name, format).unwrap());
+            let file = written(&Quantised::of_gguf(&alone(name, &source), name, Recipe::Uniform(format)).unwrap());
             let after = Gguf::open(file.clone(), name).unwrap();
             assert_eq!(after.names(), before.names());
             for tensor in before.names() {
@@ -291,7 +316,7 @@ fn a_folder_becomes_a_gguf_file_of_the_same_model() {
     for name in tiny_models() {
         let files = ModelFiles::open_folder(&WithTokenizer(GoldenFolder::new(&format!("tiny/{name}")))).unwrap();
         for format in [WeightFormat::Q8_0, WeightFormat::Q4_0, WeightFormat::F16] {
-            let file = written(&Quantised::of_files(&files, name, format).unwrap());
+            let file = written(&Quantised::of_files(&files, name, Recipe::Uniform(format)).unwrap());
             let (opened, gguf) = open::open_gguf(file, name).unwrap();
             let mut same = opened.architecture.clone();
             // GGUF has Llama's name for Mistral, and of a rotary scaling the divisors only.
@@ -311,11 +336,101 @@ fn a_folder_becomes_a_gguf_file_of_the_same_model() {
     }
 }
 
+/// A golden folder with another rotary scaling.
+struct Rescaled(WithTokenizer, serde_json::Value);
+
+impl Folder for Rescaled {
+    fn open(&self, name: &str) -> Result<Option<Arc<dyn temper_engine::host::Bytes>>> {
+        if name != "config.json" {
+            return self.0.open(name);
+        }
+        let mut config = golden::json("tiny/llama/config.json");
+        config["rope_scaling"] = self.1.clone();
+        Ok(Some(Arc::new(config.to_string().into_bytes())))
+    }
+
+    fn display(&self, name: &str) -> String {
+        self.0.display(name)
+    }
+}
+
+fn rescaled(scaling: serde_json::Value) -> ModelFiles {
+    ModelFiles::open_folder(&Rescaled(WithTokenizer(GoldenFolder::new("tiny/llama")), scaling)).unwrap()
+}
+
+#[test]
+fn a_rotary_scaling_survives_quantising_out_of_a_folder_and_out_of_gguf() {
+    for (scaling, keys) in [
+        (serde_json::json!({"type": "linear", "factor": 4.0}), &["type", "factor"][..]),
+        (
+            serde_json::json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}),
+            &["type", "factor", "original_context_length"],
+        ),
+        (
+            serde_json::json!({"type": "yarn", "factor": 2.5, "beta_fast": 16.0, "beta_slow": 0.5}),
+            &["type", "factor", "original_context_length", "yarn_beta_fast", "yarn_beta_slow"],
+        ),
+        (
+            serde_json::json!({"type": "yarn", "factor": 4.0, "attention_factor": 1.25}),
+            &["type", "factor", "original_context_length", "attn_factor"],
+        ),
+    ] {
+        let files = rescaled(scaling.clone());
+        let mut file = written(&Quantised::of_files(&files, "scaled", Recipe::Uniform(WeightFormat::Q8_0)).unwrap());
+        for again in [false, true] {
+            if again {
+                file = written(
+                    &Quantised::of_gguf(&alone("scaled", &file), "scaled", Recipe::Uniform(WeightFormat::Q4_0))
+                        .unwrap(),
+                );
+            }
+            let container = Gguf::open(file.clone(), "scaled").unwrap();
+            let stored: Vec<String> = container.stored_values().map(|stored| stored.unwrap().0.to_owned()).collect();
+            let prefix = "llama.rope.scaling.";
+            let found: Vec<&str> = stored.iter().filter_map(|key| key.strip_prefix(prefix)).collect();
+            assert_eq!(found, keys, "{scaling}");
+            let (opened, _) = open::open_gguf(file.clone(), "scaled").unwrap();
+            let (found, wanted) = (&opened.architecture, &files.architecture);
+            assert_eq!(found.context, wanted.context, "{scaling}");
+            assert_eq!(found.rope_frequencies(), wanted.rope_frequencies(), "{scaling}");
+            let attention = |arch: &Architecture| arch.rope.scaling.unwrap().attention();
+            // GGUF's numbers are f32.
+            assert!((attention(found) - attention(wanted)).abs() < 1e-7, "{scaling}");
+        }
+    }
+    let exact = rescaled(serde_json::json!({"type": "yarn", "factor": 4.0, "truncate": false}));
+    let problem = Quantised::of_files(&exact, "exact", Recipe::Uniform(WeightFormat::Q8_0)).err().unwrap().to_string();
+    assert!(problem.contains("truncate = false"), "{problem}");
+}
+
+#[test]
+fn ggufs_keys_of_a_rotary_scaling_mean_what_llama_cpp_takes_them_for() {
+    let number = |file: GgufWriter, key: &str, x: f32| file.key(&format!("llama.{key}"), 6, &x.to_le_bytes());
+    let scaling =
+        |file: GgufWriter| open::open_gguf(Arc::new(file.file()), "t.gguf").unwrap().0.architecture.rope.scaling;
+    let linear = scaling(number(small_gguf(), "rope.scaling.factor", 4.0)).unwrap();
+    assert_eq!(linear, scaling(number(small_gguf(), "rope.scale_linear", 4.0)).unwrap());
+    assert_eq!(linear, RopeScaling::Linear { factor: 4.0 });
+    let none = number(small_gguf(), "rope.scaling.factor", 4.0).string("llama.rope.scaling.type", "none");
+    assert_eq!(scaling(none), None);
+    assert_eq!(scaling(number(small_gguf(), "rope.scaling.factor", 0.0)), None);
+
+    let yarn = || number(small_gguf().string("llama.rope.scaling.type", "yarn"), "rope.scaling.factor", 4.0);
+    let attention = |file| scaling(file).unwrap().attention();
+    let usual = 0.1 * 4_f64.ln() + 1.0;
+    assert_eq!(scaling(yarn()), Some(RopeScaling::Yarn(Yarn::new(4.0, 16.0))), "the original context is the file's");
+    assert!((attention(number(yarn(), "rope.scaling.attn_factor", 0.5)) - 0.5 * usual).abs() < 1e-15);
+    let divided = usual / (0.0707 * 4_f64.ln() + 1.0);
+    assert!((attention(number(yarn(), "rope.scaling.yarn_log_multiplier", 0.707)) - divided).abs() < 1e-15);
+}
+
 #[test]
 fn a_folders_tensors_are_written_as_the_gguf_package_writes_them() {
     for name in ["llama3_rope", "glm4"] {
         let files = ModelFiles::open_folder(&WithTokenizer(GoldenFolder::new(&format!("tiny/{name}")))).unwrap();
-        let ours = Gguf::open(written(&Quantised::of_files(&files, name, WeightFormat::Q8_0).unwrap()), name).unwrap();
+        let ours =
+            Gguf::open(written(&Quantised::of_files(&files, name, Recipe::Uniform(WeightFormat::Q8_0)).unwrap()), name)
+                .unwrap();
         let theirs = Gguf::open(Arc::new(bytes(&format!("gguf/{name}.gguf"))), name).unwrap();
         assert_eq!(ours.names(), theirs.names(), "{name}");
         for tensor in theirs.names() {
@@ -338,13 +453,13 @@ fn a_folders_tensors_are_written_as_the_gguf_package_writes_them() {
 fn what_cannot_be_stored_is_named_with_its_file_and_nothing_is_written_for_a_folder_without_a_tokenizer() {
     let folder = GoldenFolder::new("tiny/llama");
     let bare = ModelFiles::open_folder(&folder).unwrap();
-    let problem = Quantised::of_files(&bare, "llama", WeightFormat::Q8_0).err().unwrap().to_string();
+    let problem = Quantised::of_files(&bare, "llama", Recipe::Uniform(WeightFormat::Q8_0)).err().unwrap().to_string();
     assert!(problem.contains("no tokenizer.json"), "{problem}");
     let mut big = small_gguf().file();
     let embedding: Vec<u8> = (0..8).flat_map(|i| (i as f32).to_le_bytes()).collect();
     let at = big.windows(32).position(|bytes| bytes == embedding).unwrap();
     big[at + 20..at + 24].copy_from_slice(&1e6_f32.to_le_bytes());
-    let model = Quantised::of_gguf(Arc::new(big), "big.gguf", WeightFormat::F16).unwrap();
+    let model = Quantised::of_gguf(&alone("big.gguf", &big), "big.gguf", Recipe::Uniform(WeightFormat::F16)).unwrap();
     let error = model.write(&mut Vec::new()).unwrap_err().downcast::<temper_engine::Error>().unwrap();
     assert!(error.is_bad_input());
     let text = error.to_string();
@@ -804,9 +919,38 @@ fn each_lie_in_a_gguf_file_is_an_error_without_a_large_allocation() {
             "10 tensors do not fit",
             small_metadata().tensor("token_embd.weight", &[4, 2], 0, &f32s).file(),
         ),
-        ("split file", "one part of several", small_gguf().number("split.count", 2).file()),
+        ("split file", "split.no no part", small_gguf().number("split.count", 2).file()),
+        (
+            "one part of a split file",
+            "is part 1 of 2 and was given alone",
+            small_gguf().number("split.count", 2).number("split.no", 0).file(),
+        ),
         ("experts", "llama.expert_count", small_gguf().number("llama.expert_count", 8).file()),
-        ("yarn", "yarn", small_gguf().string("llama.rope.scaling.type", "yarn").file()),
+        ("longrope", "longrope", small_gguf().string("llama.rope.scaling.type", "longrope").file()),
+        (
+            "yarn without a factor",
+            "llama.rope.scaling.factor",
+            small_gguf().string("llama.rope.scaling.type", "yarn").file(),
+        ),
+        (
+            "a linear scaling that divides by less than one",
+            "impossible factors",
+            small_gguf().key("llama.rope.scaling.factor", 6, &0.5_f32.to_le_bytes()).file(),
+        ),
+        (
+            "another attention than yarn's",
+            "attn_factor 1.5 without yarn",
+            small_gguf().key("llama.rope.scaling.attn_factor", 6, &1.5_f32.to_le_bytes()).file(),
+        ),
+        (
+            "yarn with another mixture",
+            "yarn_ext_factor is 0.5",
+            small_gguf()
+                .string("llama.rope.scaling.type", "yarn")
+                .key("llama.rope.scaling.factor", 6, &4_f32.to_le_bytes())
+                .key("llama.rope.scaling.yarn_ext_factor", 6, &0.5_f32.to_le_bytes())
+                .file(),
+        ),
         (
             "padding token beyond the vocabulary",
             "the padding token is 2",
@@ -835,6 +979,156 @@ fn a_gguf_type_that_is_not_supported_is_refused_by_name_with_advice() {
             assert!(text.contains(part), "{part} not in {text}");
         }
     }
+}
+
+/// `<stem>-00002-of-00003.gguf`.
+fn part_name(stem: &str, number: usize, count: usize) -> String {
+    format!("{stem}-{number:05}-of-{count:05}.gguf")
+}
+
+/// The golden model in three parts, as the gguf package splits it.
+fn golden_parts() -> Vec<(String, Vec<u8>)> {
+    let name = |number| part_name("llama3_rope", number, 3);
+    (1..=3).map(|number| (name(number), bytes(&format!("gguf/{}", name(number))))).collect()
+}
+
+fn folder_of(files: &[(String, Vec<u8>)]) -> MemoryFolder {
+    let mut folder = MemoryFolder::new();
+    files.iter().for_each(|(name, bytes)| folder.insert(name, bytes.clone()).unwrap());
+    folder
+}
+
+#[test]
+fn any_part_of_a_split_gguf_opens_the_whole_model() {
+    let parts = golden_parts();
+    let folder = folder_of(&parts);
+    let (whole, _) = open::open_gguf(Arc::new(bytes("gguf/llama3_rope.gguf")), "whole.gguf").unwrap();
+    let origin = |model: open::Opened| {
+        load::load(&model.architecture, &model.weights, &Device::cpu(), Hold::Auto, u64::MAX, false).unwrap().origin
+    };
+    for (name, _) in &parts {
+        let (opened, gguf) = open::open_gguf_in(&folder, name).unwrap();
+        assert_eq!(opened.architecture, whole.architecture, "{name}");
+        assert_eq!(opened.weights.names(), whole.weights.names(), "{name}");
+        for tensor in whole.weights.names() {
+            assert_eq!(opened.weights.read(&tensor).unwrap(), whole.weights.read(&tensor).unwrap(), "{name} {tensor}");
+        }
+        assert_eq!(gguf.vocabulary().unwrap().tokens.len(), 256);
+        let files: std::collections::BTreeSet<String> =
+            opened.weights.names().iter().map(|tensor| opened.weights.file_of(tensor)).collect();
+        assert_eq!(files.len(), 3, "a message names the part that a tensor is in: {files:?}");
+        // Quantised, it is one file again.
+        let one = written(&Quantised::of_gguf(&folder, name, Recipe::Uniform(WeightFormat::Q4_0)).unwrap());
+        let one = Gguf::open(one, "one.gguf").unwrap();
+        assert_eq!(one.names().len(), 22);
+        assert!(one.metadata().get("split.count").is_none() && one.metadata().get("general.architecture").is_some());
+        assert_eq!(origin(opened), origin(open::open_gguf_in(&folder, name).unwrap().0));
+    }
+    // Digests are of every part.
+    let digest = |files: &[(String, Vec<u8>)]| origin(open::open_gguf_in(&folder_of(files), &files[0].0).unwrap().0);
+    assert_eq!(digest(&parts), origin(whole));
+    for at in 0..3 {
+        let mut changed = parts.clone();
+        let last = changed[at].1.len() - 1;
+        changed[at].1[last - 32] ^= 1;
+        assert_ne!(digest(&changed), digest(&parts), "a bit of part {}", at + 1);
+    }
+}
+
+#[test]
+fn parts_that_are_missing_doubled_or_of_another_model_are_refused_by_the_names_of_their_files() {
+    let parts = golden_parts();
+    let refused = |files: &[(String, Vec<u8>)], opened: &str, words: &[&str]| {
+        let problem = Gguf::open_in(&folder_of(files), opened).err().expect(opened).to_string();
+        for word in words {
+            assert!(problem.contains(word), "{word} not in: {problem}");
+        }
+    };
+    let names: Vec<&str> = parts.iter().map(|(name, _)| name.as_str()).collect();
+    let without = |at: usize| {
+        let mut left = parts.clone();
+        left.remove(at);
+        left
+    };
+    refused(&without(1), names[2], &[names[1], "part 2 of 3 is missing", names[2]]);
+    refused(&without(0), names[1], &[names[0], "part 1 of 3 is missing", names[1]]);
+    refused(&without(2), names[2], &[names[2], "no such file"]);
+    let with = |at: usize, bytes: Vec<u8>| {
+        let mut changed = parts.clone();
+        changed[at].1 = bytes;
+        changed
+    };
+    // One part twice: found from a whole one and from the copy.
+    let doubled = with(1, parts[0].1.clone());
+    refused(&doubled, names[0], &[names[1], "is part 1 of 3 by what it says inside", "part 2 of 3", names[0], "copy"]);
+    refused(&doubled, names[1], &[names[1], "part 1 of 3", "does not end in -00001-of-00003.gguf", "renamed"]);
+    refused(&with(1, small_gguf().file()), names[0], &[names[1], "is no part of several", names[0]]);
+    let split = |number: u16, count: u16, tensors: i32| {
+        GgufWriter::new().key("split.no", 2, &number.to_le_bytes()).key("split.count", 2, &count.to_le_bytes()).key(
+            "split.tensors.count",
+            5,
+            &tensors.to_le_bytes(),
+        )
+    };
+    refused(&with(1, split(1, 4, 22).file()), names[0], &[names[1], "part 2 of 4", "part 2 of 3"]);
+    refused(
+        &with(1, split(1, 3, 147).file()),
+        names[0],
+        &[names[1], "a model of 147 tensors", names[0], "one of 22", "do not belong together"],
+    );
+    let f32s: Vec<u8> = vec![0; 256];
+    refused(
+        &with(1, split(1, 3, 22).tensor("x", &[4], 0, &f32s[..16]).file()),
+        names[0],
+        &[names[0], "announces 22 tensors", "which have 15"],
+    );
+    let mut twice = split(1, 3, 22);
+    let first = Gguf::open_in(&folder_of(&parts), names[0]).unwrap();
+    let in_first = first.names().into_iter().find(|name| first.file_of(name) == names[0]).unwrap();
+    for name in [in_first.as_str(), "a", "b", "c", "d", "e", "f", "g"] {
+        twice = twice.tensor(name, &[4], 0, &f32s[..16]);
+    }
+    refused(&with(1, twice.file()), names[0], &[names[1], &in_first, "as well", names[0]]);
+    // Numbers that cannot be are no reason to look for files.
+    for (number, count) in [(3, 3), (0, u16::MAX)] {
+        refused(&with(0, split(number, count, 22).file()), names[0], &[names[0], "split.count"]);
+    }
+    let alone = Gguf::open(Arc::new(parts[1].1.clone()), "b.gguf").err().unwrap().to_string();
+    assert!(alone.contains("b.gguf is part 2 of 3 and was given alone"), "{alone}");
+}
+
+#[test]
+fn shards_that_are_missing_or_hold_a_tensor_twice_are_refused_by_the_names_of_their_files() {
+    let golden = GoldenFolder::new("tiny/qwen3_bf16_sharded");
+    let read = |name: &str| bytes(&format!("tiny/qwen3_bf16_sharded/{name}"));
+    let shards: Vec<String> = (1..=3).map(|n| format!("model-{n:05}-of-00003.safetensors")).collect();
+    let mut files: Vec<(String, Vec<u8>)> = shards.iter().map(|name| (name.clone(), read(name))).collect();
+    for name in ["config.json", "model.safetensors.index.json"] {
+        files.push((name.into(), read(name)));
+    }
+    open::open_folder(&golden).unwrap();
+    open::open_folder(&folder_of(&files)).unwrap();
+    let refused = |files: &[(String, Vec<u8>)], words: &[&str]| {
+        let problem = open::open_folder(&folder_of(files)).err().unwrap().to_string();
+        for word in words {
+            assert!(problem.contains(word), "{word} not in: {problem}");
+        }
+    };
+    let mut missing = files.clone();
+    missing.remove(1);
+    refused(&missing, &[&shards[1], "is listed in model.safetensors.index.json but missing"]);
+    // A shard in the place of another: the index has that one's tensors there.
+    let mut doubled = files.clone();
+    doubled[1].1 = doubled[0].1.clone();
+    refused(&doubled, &["model.safetensors.index.json", &format!("is not in {}", shards[1])]);
+    // A tensor that two shards hold: the index can only say one.
+    let mut index: serde_json::Value = serde_json::from_slice(&files[4].1).unwrap();
+    let map = index["weight_map"].as_object_mut().unwrap();
+    let moved = map.iter().find(|(_, shard)| **shard == shards[0]).unwrap().0.clone();
+    map.remove(&moved);
+    let mut unlisted = files.clone();
+    unlisted[4].1 = index.to_string().into_bytes();
+    refused(&unlisted, &[&shards[0], &moved, "is not listed for this file"]);
 }
 
 #[test]

@@ -8,10 +8,13 @@ use half::{bf16, f16};
 
 use super::gguf::{Announced, Field, write};
 use super::quantised::description;
-use crate::model::architecture::{Architecture, Llama3Scaling, Rope};
+use super::recipe::{Matrix, Recipe};
+use super::stream::wrong;
+use crate::model::architecture::{Architecture, Rope};
 use crate::model::family::{Family, glm4, llama, qwen2, qwen3};
 use crate::model::gguf::{Stored, rope_divisors, stored_tensors};
 use crate::model::layout::Kind;
+use crate::model::rope_scaling::{Llama3Scaling, RopeScaling};
 use crate::rng::{Rng, mix};
 use crate::weights::WeightFormat;
 
@@ -112,7 +115,7 @@ impl Shape {
                 theta: self.theta,
                 rotary_dim: (HEAD_DIM as f64 * self.family.partial_rotary.unwrap_or(1.0)) as usize,
                 interleaved: self.family.interleaved_rotary,
-                scaling: std::ptr::eq(self.family, &llama::FAMILY).then_some(llama3),
+                scaling: std::ptr::eq(self.family, &llama::FAMILY).then_some(RopeScaling::Llama3(llama3)),
             },
             attention_bias: self.bias,
             tied_head: self.tied,
@@ -131,28 +134,28 @@ enum Values {
     Given(Vec<f32>),
 }
 
-/// Writes a GGUF file of this architecture, tokenizer included, all matrices in `format` (in Q5_0 where a row is no whole
-/// number of its blocks, as llama.cpp does). The same seed gives the same bytes.
+/// Writes a GGUF file of this architecture, tokenizer included, its matrices stored by `recipe`. The same seed gives the same
+/// bytes.
 ///
 /// # Errors
-/// The writer's; a format that cannot be fabricated.
-pub fn fabricate(out: &mut dyn Write, arch: &Architecture, format: WeightFormat, seed: u64) -> io::Result<()> {
-    if !FORMATS.contains(&format) {
-        let problem =
-            format!("{} cannot be fabricated; {} can", format.name(), FORMATS.map(WeightFormat::name).join(", "));
+/// The writer's; a recipe that cannot be fabricated.
+pub fn fabricate(out: &mut dyn Write, arch: &Architecture, recipe: Recipe, seed: u64) -> io::Result<()> {
+    if !FORMATS.contains(&recipe) {
+        let problem = format!("{} cannot be fabricated; {} can", recipe.name(), FORMATS.map(Recipe::name).join(", "));
         return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
     }
     let residual = STD / (2.0 * arch.layers as f64).sqrt();
     let std = |kind| if kind == Kind::Residual { residual } else { STD };
     let mut tensors = Vec::new();
     for Stored { spec, name, kind, .. } in stored_tensors(arch) {
-        let (values, format) = match (kind, spec.shape.last()) {
-            (Kind::Norm, _) => (Values::Ones, WeightFormat::F32),
-            (Kind::Bias, _) => (Values::Zeros, WeightFormat::F32),
-            (_, Some(row)) if !row.is_multiple_of(format.block_elements()) => {
-                (Values::Random(std(kind)), WeightFormat::Q5_0)
+        let row = spec.shape.last().copied().unwrap_or(1);
+        let (values, format) = match kind {
+            Kind::Norm => (Values::Ones, WeightFormat::F32),
+            Kind::Bias => (Values::Zeros, WeightFormat::F32),
+            Kind::Matrix | Kind::Residual => {
+                let matrix = Matrix { name: &name, row, layers: arch.layers, tied: arch.tied_head };
+                (Values::Random(std(kind)), recipe.format(matrix))
             }
-            _ => (Values::Random(std(kind)), format),
         };
         tensors.push((Announced { name, shape: spec.shape, format }, values));
     }
@@ -162,7 +165,7 @@ pub fn fabricate(out: &mut dyn Write, arch: &Architecture, format: WeightFormat,
         tensors.insert(1, (announced, Values::Given(divisors)));
     }
     let (announced, values): (Vec<_>, Vec<_>) = tensors.into_iter().unzip();
-    write(out, &metadata(arch), &announced, &mut |index, out| {
+    write(out, &metadata(arch)?, &announced, &mut |index, out| {
         let Announced { shape, format, .. } = &announced[index];
         let count = shape.iter().product::<usize>();
         match &values[index] {
@@ -175,8 +178,14 @@ pub fn fabricate(out: &mut dyn Write, arch: &Architecture, format: WeightFormat,
 }
 
 /// What can be fabricated.
-pub const FORMATS: [WeightFormat; 5] =
-    [WeightFormat::Q4_0, WeightFormat::Q4K, WeightFormat::Q5_0, WeightFormat::Q8_0, WeightFormat::Bf16];
+pub const FORMATS: [Recipe; 6] = [
+    Recipe::Uniform(WeightFormat::Q4_0),
+    Recipe::Uniform(WeightFormat::Q4K),
+    Recipe::Q4KM,
+    Recipe::Uniform(WeightFormat::Q5_0),
+    Recipe::Uniform(WeightFormat::Q8_0),
+    Recipe::Uniform(WeightFormat::Bf16),
+];
 
 /// Blocks whose elements have mean 0 and this standard deviation, about uniformly distributed.
 fn random_blocks(out: &mut dyn Write, format: WeightFormat, count: usize, std: f64, seed: u64) -> io::Result<()> {
@@ -214,9 +223,20 @@ fn random_blocks(out: &mut dyn Write, format: WeightFormat, count: usize, std: f
                     block[4..12].fill(32 | 2 << 6);
                     block[12..16].fill(0);
                 }
+                WeightFormat::Q6K => {
+                    // All scales are 64: `64 d (q - 32)`.
+                    let d = std / (64.0 * spread(64.0));
+                    let d = if block[0] & 1 == 1 { -d } else { d };
+                    block[192..208].fill(64);
+                    block[208..].copy_from_slice(&half(d));
+                }
                 _ => {
                     let uniform = f64::from(u16::from_le_bytes([block[0], block[1]])) / 32_768.0 - 1.0;
-                    block.copy_from_slice(&bf16::from_f64(uniform * 3_f64.sqrt() * std).to_le_bytes());
+                    let value = uniform * 3_f64.sqrt() * std;
+                    block.copy_from_slice(&match format {
+                        WeightFormat::F16 => half(value),
+                        _ => bf16::from_f64(value).to_le_bytes(),
+                    });
                 }
             }
         }
@@ -226,10 +246,10 @@ fn random_blocks(out: &mut dyn Write, format: WeightFormat, count: usize, std: f
     Ok(())
 }
 
-fn metadata(arch: &Architecture) -> Vec<(String, Field)> {
-    let mut fields = description(arch, "fabricated: random weights");
+fn metadata(arch: &Architecture) -> io::Result<Vec<(String, Field)>> {
+    let mut fields = description(arch, "fabricated: random weights").map_err(wrong)?;
     fields.extend(tokenizer(arch.vocab).map(|(key, field)| (format!("tokenizer.{key}"), field)));
-    fields
+    Ok(fields)
 }
 
 /// A byte-level tokenizer without merges: a token a byte, two for chats, and as many that no text has as are left.
@@ -267,6 +287,7 @@ mod tests {
     use crate::model::gguf::GgufModel;
     use crate::model::open;
     use crate::weights::WeightSource;
+    use crate::weights::gguf::Gguf;
 
     #[test]
     fn a_fabricated_file_of_every_shape_is_the_model_that_it_says() {
@@ -278,7 +299,7 @@ mod tests {
                 let mut bytes = Vec::new();
                 fabricate(&mut bytes, &arch, format, 1).unwrap();
                 let file = std::sync::Arc::new(bytes);
-                let model = GgufModel::open(file, shape.name).unwrap();
+                let model = GgufModel::new(Gguf::open(file, shape.name).unwrap()).unwrap();
                 open::check(&model, &arch).unwrap();
                 assert_eq!(model.architecture(), &arch, "{}", shape.name);
                 let tokenizer = model.tokenizer().unwrap();

@@ -10,4 +10,5 @@ pub mod gguf;
 pub mod model;
 pub mod peft;
 pub mod quantised;
+pub mod recipe;
 pub mod stream;

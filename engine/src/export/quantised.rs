@@ -8,38 +8,43 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use super::gguf::{Announced, Field, write};
+use super::recipe::{Matrix, Recipe};
 use super::stream::wrong;
 use crate::data::tokenizer::gguf::GgufVocabulary;
 use crate::error::{Error, Result};
-use crate::host::Bytes;
+use crate::host::Folder;
 use crate::model::architecture::Architecture;
 use crate::model::family;
 use crate::model::files::ModelFiles;
 use crate::model::gguf::{permute, rope_divisors, stored_tensors, written_as};
+use crate::model::layout::HEAD;
 use crate::model::open;
+use crate::model::rope_scaling::{RopeScaling, Yarn};
 use crate::weights::gguf::Gguf;
 use crate::weights::{RawTensor, WeightFormat, WeightSource};
 
 /// What matrices can be stored as, with the number that GGUF's `general.file_type` has for a file of them.
-const TARGETS: [(WeightFormat, u32); 8] = [
-    (WeightFormat::Q8_0, 7),
-    (WeightFormat::Q4_0, 2),
-    (WeightFormat::Q4K, 14),
-    (WeightFormat::Q4_1, 3),
-    (WeightFormat::Q5_0, 8),
-    (WeightFormat::Q5_1, 9),
-    (WeightFormat::F16, 1),
-    (WeightFormat::Bf16, 32),
+const TARGETS: [(Recipe, u32); 10] = [
+    (Recipe::Uniform(WeightFormat::Q8_0), 7),
+    (Recipe::Uniform(WeightFormat::Q4_0), 2),
+    (Recipe::Q4KM, 15),
+    (Recipe::Uniform(WeightFormat::Q4K), 14),
+    (Recipe::Uniform(WeightFormat::Q6K), 18),
+    (Recipe::Uniform(WeightFormat::Q4_1), 3),
+    (Recipe::Uniform(WeightFormat::Q5_0), 8),
+    (Recipe::Uniform(WeightFormat::Q5_1), 9),
+    (Recipe::Uniform(WeightFormat::F16), 1),
+    (Recipe::Uniform(WeightFormat::Bf16), 32),
 ];
 
-/// Names of the formats that matrices can be stored in, in small letters.
+/// Names of the recipes that matrices can be stored by, in small letters.
 pub fn targets() -> impl Iterator<Item = String> {
-    TARGETS.iter().map(|(format, _)| format.name().to_lowercase())
+    TARGETS.iter().map(|(recipe, _)| recipe.name().to_lowercase())
 }
 
-/// The format of such a name.
-pub fn target(name: &str) -> Option<WeightFormat> {
-    TARGETS.iter().map(|(format, _)| *format).find(|format| format.name().eq_ignore_ascii_case(name))
+/// The recipe of such a name.
+pub fn target(name: &str) -> Option<Recipe> {
+    TARGETS.iter().map(|(recipe, _)| *recipe).find(|recipe| recipe.name().eq_ignore_ascii_case(name))
 }
 
 /// A GGUF file that can be written: what it says and where its tensors come from.
@@ -60,15 +65,14 @@ enum Origin {
 }
 
 impl Quantised {
-    /// Of a GGUF file; `file` is its name in messages. Matrices whose rows are no whole blocks of `format` fall back
-    /// ([`WeightFormat::for_rows`]).
+    /// Of a GGUF file of a folder, in one part or several, its matrices stored by `recipe`.
     ///
     /// # Errors
-    /// As [`open::open_gguf`]; [`Error::Io`] where the host cannot read.
-    pub fn of_gguf(bytes: Arc<dyn Bytes>, file: &str, format: WeightFormat) -> Result<Self> {
+    /// As [`open::open_gguf_in`]; [`Error::Io`] where the host cannot read.
+    pub fn of_gguf(folder: &dyn Folder, name: &str, recipe: Recipe) -> Result<Self> {
         // A file that cannot be used is refused before anything is written.
-        open::open_gguf(bytes.clone(), file)?;
-        let source = Gguf::open(bytes, file)?;
+        let layers = open::open_gguf_in(folder, name)?.0.architecture.layers;
+        let source = Gguf::open_in(folder, name)?;
         let mut fields = Vec::new();
         for stored in source.stored_values() {
             let (key, value) = stored?;
@@ -78,10 +82,15 @@ impl Quantised {
                 fields.push((key.to_owned(), Field::Stored(value)));
             }
         }
-        fields.extend(about(format));
+        fields.extend(about(recipe));
+        let tied = source.shape(HEAD.gguf).is_none();
         let announce = |name: &String| {
             let shape = source.shape(name)?.to_vec();
-            let format = if shape.len() == 1 { source.format(name)? } else { format.for_rows(*shape.last()?) };
+            let format = match shape.as_slice() {
+                [_] => source.format(name)?,
+                [.., row] => recipe.format(Matrix { name, row: *row, layers, tied }),
+                [] => return None,
+            };
             Some(Announced { name: name.clone(), shape, format })
         };
         let tensors: Vec<_> = source.names().iter().filter_map(announce).collect();
@@ -94,17 +103,18 @@ impl Quantised {
     /// # Errors
     /// [`Error::Missing`] for files without weights, [`Error::Tokenizer`] for files without a tokenizer, and for one that
     /// GGUF has no name for.
-    pub fn of_files(files: &ModelFiles, name: &str, format: WeightFormat) -> Result<Self> {
+    pub fn of_files(files: &ModelFiles, name: &str, recipe: Recipe) -> Result<Self> {
         let arch = &files.architecture;
         let weights = files.weights.clone();
         let weights = weights.ok_or_else(|| Error::Missing { path: name.into(), problem: "has no weights".into() })?;
-        let mut fields = description(arch, name);
+        let mut fields = description(arch, name)?;
         fields.extend(vocabulary(files.tokenizer()?.to_gguf(&family::pre_tokenizers(), arch.vocab)?));
-        fields.extend(about(format));
+        fields.extend(about(recipe));
         let (mut tensors, mut origins) = (Vec::new(), Vec::new());
         for stored in stored_tensors(arch) {
             let row = stored.spec.shape.last().copied().unwrap_or(1);
-            let format = if stored.spec.shape.len() == 1 { WeightFormat::F32 } else { format.for_rows(row) };
+            let matrix = Matrix { name: &stored.name, row, layers: arch.layers, tied: arch.tied_head };
+            let format = if stored.spec.shape.len() == 1 { WeightFormat::F32 } else { recipe.format(matrix) };
             tensors.push(Announced { name: stored.name, shape: stored.spec.shape, format });
             origins.push(Origin::Source(stored.spec.name, stored.permuted_head));
         }
@@ -162,8 +172,8 @@ impl Quantised {
 }
 
 /// What is said of how matrices are stored.
-fn about(format: WeightFormat) -> [(String, Field); 2] {
-    let number = TARGETS.iter().find(|(known, _)| *known == format).map_or(0, |(_, number)| *number);
+fn about(recipe: Recipe) -> [(String, Field); 2] {
+    let number = TARGETS.iter().find(|(known, _)| *known == recipe).map_or(0, |(_, number)| *number);
     [
         ("general.file_type".into(), Field::Count(number)),
         // Of the quantised types themselves, in ggml since 2023.
@@ -172,7 +182,10 @@ fn about(format: WeightFormat) -> [(String, Field); 2] {
 }
 
 /// What a file says of the model in it.
-pub fn description(arch: &Architecture, name: &str) -> Vec<(String, Field)> {
+///
+/// # Errors
+/// [`Error::Unsupported`] for a rotary scaling that GGUF has no word for.
+pub fn description(arch: &Architecture, name: &str) -> Result<Vec<(String, Field)>> {
     let prefix = written_as(arch).gguf_architecture.unwrap_or_default();
     let count = |n: usize| Field::Count(n as u32);
     let own = [
@@ -193,7 +206,41 @@ pub fn description(arch: &Architecture, name: &str) -> Vec<(String, Field)> {
         ("general.name".into(), Field::Text(name.into())),
     ];
     fields.extend(own.map(|(key, field)| (format!("{prefix}.{key}"), field)));
-    fields
+    let scaling = scaling(arch)?.into_iter();
+    fields.extend(scaling.map(|(key, field)| (format!("{prefix}.rope.scaling.{key}"), field)));
+    Ok(fields)
+}
+
+/// A rotary scaling as metadata; Llama 3's is a tensor instead ([`rope_divisors`]). What is as usual is left out.
+fn scaling(arch: &Architecture) -> Result<Vec<(&'static str, Field)>> {
+    let number = |x: f64| Field::Number(x as f32);
+    match arch.rope.scaling {
+        None | Some(RopeScaling::Llama3(_)) => Ok(Vec::new()),
+        Some(RopeScaling::Linear { factor }) => {
+            Ok(vec![("type", Field::Text("linear".into())), ("factor", number(factor))])
+        }
+        Some(RopeScaling::Yarn(yarn)) if !yarn.truncate => {
+            let problem =
+                "YaRN whose ramp does not end at whole pairs (truncate = false) cannot be said in GGUF".into();
+            Err(Error::Unsupported { problem })
+        }
+        Some(RopeScaling::Yarn(yarn)) => {
+            let mut fields = vec![
+                ("type", Field::Text("yarn".into())),
+                ("factor", number(yarn.factor)),
+                ("original_context_length", Field::Count(yarn.original_context as u32)),
+            ];
+            // llama.cpp multiplies the usual factor by this one.
+            let attention = yarn.attention / Yarn::attention_of(yarn.factor, 1.0);
+            let rest = [
+                ("attn_factor", attention, 1.0),
+                ("yarn_beta_fast", yarn.beta_fast, Yarn::BETA_FAST),
+                ("yarn_beta_slow", yarn.beta_slow, Yarn::BETA_SLOW),
+            ];
+            fields.extend(rest.iter().filter(|(_, x, usual)| x != usual).map(|(key, x, _)| (*key, number(*x))));
+            Ok(fields)
+        }
+    }
 }
 
 /// A tokenizer as metadata.

@@ -179,24 +179,20 @@ impl Lab {
         Ok(self.take_model(OpenModel { files, name: "the small base model".into(), base: true, held: 0 }))
     }
 
-    /// Takes a visitor's model: the files of a Hugging Face folder, or one GGUF file.
+    /// Takes a visitor's model: the files of a Hugging Face folder, or a GGUF file, all its parts where it has several.
     ///
     /// # Errors
     /// What is missing or malformed.
-    pub fn own_model(&mut self, mut files: Vec<(String, Vec<u8>)>) -> Result<ModelInfo> {
+    pub fn own_model(&mut self, files: Vec<(String, Vec<u8>)>) -> Result<ModelInfo> {
         let held = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        let (files, name) = match files.iter().position(|(name, _)| name.to_lowercase().ends_with(".gguf")) {
-            Some(at) => {
-                let (name, bytes) = files.swap_remove(at);
-                (ModelFiles::open_gguf(Arc::new(bytes), &name)?, name)
-            }
-            None => {
-                let mut folder = MemoryFolder::new();
-                for (name, bytes) in files {
-                    folder.insert(&name, bytes)?;
-                }
-                (ModelFiles::open_folder(&folder)?, "your model".into())
-            }
+        let gguf = files.iter().map(|(name, _)| name).find(|name| name.to_lowercase().ends_with(".gguf")).cloned();
+        let mut folder = MemoryFolder::new();
+        for (name, bytes) in files {
+            folder.insert(&name, bytes)?;
+        }
+        let (files, name) = match gguf {
+            Some(name) => (ModelFiles::open_gguf_in(&folder, &name)?, name),
+            None => (ModelFiles::open_folder(&folder)?, "your model".into()),
         };
         files.tokenizer()?;
         Ok(self.take_model(OpenModel { files, name, base: false, held }))

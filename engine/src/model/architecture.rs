@@ -6,42 +6,10 @@
 
 use super::family::{AttentionBias, Family};
 use super::layout::{BlockSpec, EMBEDDING, FINAL_NORM, HEAD, Kind, LinearSpec, Module, Name, TensorSpec};
+use super::rope_scaling::RopeScaling;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::Rotary;
-
-/// The frequency scaling of Llama 3.1 and later (`rope_type` `llama3`).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Llama3Scaling {
-    /// Low frequencies are divided by this.
-    pub factor: f64,
-    /// Wavelengths above `original_context / low_frequency_factor` count as low frequency.
-    pub low_frequency_factor: f64,
-    /// Wavelengths below `original_context / high_frequency_factor` stay as they are.
-    pub high_frequency_factor: f64,
-    /// Context length before the extension, in tokens.
-    pub original_context: f64,
-}
-
-impl Llama3Scaling {
-    /// The number by which a frequency (radians a token) is divided.
-    ///
-    /// With `wavelength = 2 pi / frequency` and `s = (original_context / wavelength - low) / (high - low)`: 1 for short
-    /// wavelengths, `factor` for long ones, and `1 / ((1 - s) / factor + s)` between (transformers,
-    /// `_compute_llama3_parameters`).
-    pub fn divisor(&self, frequency: f64) -> f64 {
-        let wavelength = 2.0 * std::f64::consts::PI / frequency;
-        if wavelength > self.original_context / self.low_frequency_factor {
-            self.factor
-        } else if wavelength < self.original_context / self.high_frequency_factor {
-            1.0
-        } else {
-            let smooth = (self.original_context / wavelength - self.low_frequency_factor)
-                / (self.high_frequency_factor - self.low_frequency_factor);
-            1.0 / ((1.0 - smooth) / self.factor + smooth)
-        }
-    }
-}
 
 /// Rotary position embedding.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,8 +20,8 @@ pub struct Rope {
     pub rotary_dim: usize,
     /// True: pairs are neighbours `(2i, 2i+1)`. False: pairs are halves `(i, i + rotary_dim/2)`.
     pub interleaved: bool,
-    /// Llama 3.1's scaling, where the model uses it.
-    pub scaling: Option<Llama3Scaling>,
+    /// How the frequencies are scaled, where they are.
+    pub scaling: Option<RopeScaling>,
 }
 
 /// Shape and wiring of a decoder-only transformer. All counts are in elements.
@@ -104,7 +72,7 @@ const MOST_HEADS: usize = 1 << 12;
 const WIDEST_HEAD: usize = 1 << 12;
 const WIDEST_LAYER: usize = 1 << 20;
 const LARGEST_VOCABULARY: usize = 1 << 24;
-const LONGEST_CONTEXT: usize = 1 << 28;
+pub(super) const LONGEST_CONTEXT: usize = 1 << 28;
 
 impl Architecture {
     /// Checks every number; `file` is where they came from.
@@ -143,17 +111,9 @@ impl Architecture {
         if !(self.rope.theta > 1.0 && self.rope.theta <= 1e12) {
             problems.push(format!("rope theta is {}; above 1 and at most 1e12 is possible", self.rope.theta));
         }
-        if let Some(s) = &self.rope.scaling {
-            let possible = s.factor >= 1.0
-                && s.factor <= 1e6
-                && s.low_frequency_factor > 0.0
-                && s.high_frequency_factor > s.low_frequency_factor
-                && s.high_frequency_factor <= 1e6
-                && s.original_context >= 1.0
-                && s.original_context <= LONGEST_CONTEXT as f64;
-            if !possible {
-                problems.push(format!("llama3 rope scaling has impossible factors: {s:?}"));
-            }
+        // What a scaling needs of the rest is checked above.
+        if problems.is_empty() {
+            problems.extend(self.rope.scaling.and_then(|scaling| scaling.problem(&self.rope)));
         }
         if problems.is_empty() && self.total_elements().is_none() {
             problems.push("the tensors are too large for this machine's addresses".into());
@@ -263,11 +223,12 @@ impl Architecture {
     }
 
     /// Angle by which each of the `rotary_dim / 2` pairs turns from one token to the next, in radians:
-    /// `theta ^ (-2 i / rotary_dim)`, divided as the scaling says.
+    /// `theta ^ (-2 i / rotary_dim)`, changed as the scaling says.
     pub fn rope_frequencies(&self) -> Vec<f64> {
-        let pairs = self.rope.rotary_dim / 2;
-        let frequencies = (0..pairs).map(|i| self.rope.theta.powf(-((2 * i) as f64) / self.rope.rotary_dim as f64));
-        frequencies.map(|f| self.rope.scaling.map_or(f, |s| f / s.divisor(f))).collect()
+        let rope = &self.rope;
+        let plain = |pair: usize| rope.theta.powf(-((2 * pair) as f64) / rope.rotary_dim as f64);
+        let scaled = |pair| rope.scaling.map_or(plain(pair), |scaling| scaling.frequency(pair, plain(pair), rope));
+        (0..rope.rotary_dim / 2).map(scaled).collect()
     }
 
     /// The tables as kernels read them, for positions `0 .. positions`.
@@ -276,11 +237,14 @@ impl Architecture {
         Rotary::new(device, self.rope_tables(positions), rotary_dim, interleaved, positions)
     }
 
-    /// Cosines and sines `[positions, rotary_dim / 2]`, row-major, computed in f64 and rounded once.
+    /// Cosines and sines `[positions, rotary_dim / 2]`, row-major, computed in f64 and rounded once. Both are multiplied by
+    /// the scaling's factor, if it has one; the way back through the rotation is then still its transpose.
     pub fn rope_tables(&self, positions: usize) -> (Vec<f32>, Vec<f32>) {
         let frequencies = self.rope_frequencies();
+        let attention = self.rope.scaling.map_or(1.0, |scaling| scaling.attention());
         let angles = || (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f64 * f));
-        (angles().map(|a| a.cos() as f32).collect(), angles().map(|a| a.sin() as f32).collect())
+        let table = |of: fn(f64) -> f64| angles().map(|a| (attention * of(a)) as f32).collect();
+        (table(f64::cos), table(f64::sin))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::architecture::{Architecture, SpecialTokens};
+use super::gguf::GgufModel;
 use super::load::{self, Hold};
 use super::{Model, open};
 use crate::data::Tokenizer;
@@ -33,7 +34,18 @@ impl ModelFiles {
     /// # Errors
     /// What is missing or malformed.
     pub fn open_gguf(bytes: Arc<dyn Bytes>, file: &str) -> Result<Self> {
-        let (opened, gguf) = open::open_gguf(bytes, file)?;
+        Self::of_gguf(open::open_gguf(bytes, file)?)
+    }
+
+    /// Opens a GGUF file of a folder; where it is one part of several, the others beside it as well.
+    ///
+    /// # Errors
+    /// What is missing or malformed, with its file.
+    pub fn open_gguf_in(folder: &dyn Folder, name: &str) -> Result<Self> {
+        Self::of_gguf(open::open_gguf_in(folder, name)?)
+    }
+
+    fn of_gguf((opened, gguf): (open::Opened, Arc<GgufModel>)) -> Result<Self> {
         Self::new(opened.architecture, Some(opened.weights), Some(gguf.tokenizer()?), opened.special)
     }
 

@@ -4,15 +4,15 @@
 //! names ([`huggingface_name`]) and, in Llama's files, permuted rows of q and k ([`unpermuted_row`]).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::architecture::{Architecture, Llama3Scaling, Rope, SpecialTokens, format_error, missing, unsupported};
+use super::architecture::{Architecture, Rope, SpecialTokens, format_error, missing, unsupported};
 use super::family::{self, Family, listed};
 use super::layout::{EMBEDDING, FINAL_NORM, HEAD, Kind, Name, Part, TensorSpec};
+use super::rope_scaling::{Llama3Scaling, RopeScaling, Yarn};
 use crate::data::tokenizer::Tokenizer;
 use crate::data::tokenizer::gguf::{GgufVocabulary, token_id};
 use crate::error::{Error, Result};
-use crate::host::{Bytes, shorten};
+use crate::host::shorten;
 use crate::weights::gguf::{Gguf, Metadata};
 use crate::weights::{RawTensor, WeightFormat, WeightSource, absent, tensor_error};
 
@@ -35,14 +35,14 @@ struct Origin {
 }
 
 impl GgufModel {
-    /// Reads and checks the file's metadata and tensor table; `file` is its name in messages.
+    /// Reads and checks the description, and finds the tensors under their names.
     ///
     /// # Errors
-    /// As [`Gguf::open`]; [`Error::Format`] for missing, mistyped or impossible values of the description,
+    /// [`Error::Format`] for missing, mistyped or impossible values of the description,
     /// [`Error::Unsupported`] for what the engine does not implement, [`Error::Tensor`] where two tensors stand for one
     /// or permuted rows are no whole heads.
-    pub fn open(bytes: Arc<dyn Bytes>, file: &str) -> Result<Self> {
-        let container = Gguf::open(bytes, file)?;
+    pub fn new(container: Gguf) -> Result<Self> {
+        let file = container.file();
         let architecture = read_architecture(&container, file)?;
         let tensors = under_huggingface_names(&container, &architecture, file)?;
         Ok(Self { container, architecture, tensors })
@@ -110,7 +110,7 @@ impl WeightSource for GgufModel {
     }
 
     fn file_of(&self, name: &str) -> String {
-        self.container.file_of(name)
+        self.container.file_of(self.tensors.get(name).map_or(name, |origin| &origin.name))
     }
 }
 
@@ -171,6 +171,8 @@ fn read_architecture(container: &Gguf, file: &str) -> Result<Architecture> {
     }
     let embedding = container.shape(EMBEDDING.gguf);
     let query_bias = format!("blk.0.{}.bias", family.block.qkv[0].gguf);
+    let context = keys.required("context_length")?;
+    let scaling = read_scaling(&keys, context)?;
     let mut architecture = Architecture {
         family,
         vocab: embedding.and_then(|shape| shape.first().copied()).unwrap_or(0),
@@ -187,18 +189,21 @@ fn read_architecture(container: &Gguf, file: &str) -> Result<Architecture> {
             theta: keys.number("rope.freq_base").unwrap_or(10_000.0),
             rotary_dim: keys.count("rope.dimension_count")?.unwrap_or(head_dim),
             interleaved: family.interleaved_rotary,
-            scaling: None,
+            scaling,
         },
         attention_bias: container.shape(&query_bias).is_some(),
         tied_head: container.shape(HEAD.gguf).is_none(),
-        context: keys.required("context_length")?,
+        context: context.max(scaling.and_then(|s| s.reach()).map_or(0, |reach| reach as usize)),
     };
     architecture.validate(file)?;
     if container.shape(ROPE_DIVISORS).is_some() {
+        if scaling.is_some() {
+            return Err(unsupported(format!("{file}: {ROPE_DIVISORS} beside another rope scaling")));
+        }
         let divisors = container.read(ROPE_DIVISORS)?.to_f32();
         let found = scaling_of_divisors(&divisors, &architecture.rope_frequencies());
-        architecture.rope.scaling =
-            Some(found.ok_or_else(|| unsupported(format!("{file}: {ROPE_DIVISORS} holds no Llama 3 scaling")))?);
+        let problem = || unsupported(format!("{file}: {ROPE_DIVISORS} holds no Llama 3 scaling"));
+        architecture.rope.scaling = Some(RopeScaling::Llama3(found.ok_or_else(problem)?));
     }
     Ok(architecture)
 }
@@ -213,12 +218,42 @@ fn refuse_other_wiring(keys: &Keys) -> Result<()> {
             return Err(unsupported(format!("{}: {} {what}", keys.file, keys.key(suffix))));
         }
     }
-    match keys.metadata.text(&keys.key("rope.scaling.type")) {
-        None | Some("none") => Ok(()),
-        Some(other) => {
-            let text = format!("{}: rope scaling \"{}\"; only none and llama3's are", keys.file, shorten(other));
-            Err(unsupported(text))
+    Ok(())
+}
+
+/// The scaling that the metadata name, as llama.cpp means them: a factor without a type is linear.
+fn read_scaling(keys: &Keys, context: usize) -> Result<Option<RopeScaling>> {
+    let number = |suffix: &str| keys.number(&format!("rope.scaling.{suffix}"));
+    let refuse = |text: String| Err(unsupported(format!("{}: {text}", keys.file)));
+    let kind = keys.metadata.text(&keys.key("rope.scaling.type"));
+    // Zero means none, as does the older key that only linear scaling had.
+    let factor = number("factor").or_else(|| keys.number("rope.scale_linear")).filter(|&factor| factor != 0.0);
+    let attention = number("attn_factor").unwrap_or(1.0);
+    let only_yarns = |found| match attention == 1.0 {
+        true => Ok(found),
+        false => refuse(format!("rope.scaling.attn_factor {attention} without yarn is not implemented")),
+    };
+    match (kind, factor) {
+        (None | Some("none"), None) | (Some("none"), Some(_)) | (Some("linear"), None) => only_yarns(None),
+        (None | Some("linear"), Some(factor)) => only_yarns(Some(RopeScaling::Linear { factor })),
+        (Some("yarn"), Some(factor)) => {
+            for (suffix, only) in [("yarn_ext_factor", 1.0), ("yarn_attn_factor", 1.0)] {
+                if let Some(other) = number(suffix).filter(|&found| found != only) {
+                    return refuse(format!("rope.scaling.{suffix} is {other}; only {only} is implemented"));
+                }
+            }
+            // What it is multiplied by is what llama.cpp calls mscale_all_dim.
+            let all = number("yarn_log_multiplier").filter(|&all| all != 0.0);
+            let usual = Yarn::attention_of(factor, 1.0);
+            Ok(Some(RopeScaling::Yarn(Yarn {
+                beta_fast: number("yarn_beta_fast").unwrap_or(Yarn::BETA_FAST),
+                beta_slow: number("yarn_beta_slow").unwrap_or(Yarn::BETA_SLOW),
+                attention: attention * all.map_or(usual, |all| usual / Yarn::attention_of(factor, all)),
+                ..Yarn::new(factor, number("original_context_length").unwrap_or(context as f64))
+            })))
         }
+        (Some("yarn"), None) => Err(keys.missing("rope.scaling.factor")),
+        (Some(other), _) => refuse(format!("rope scaling \"{}\"; none, linear, yarn and llama3's are", shorten(other))),
     }
 }
 
@@ -355,9 +390,9 @@ pub fn stored_tensors(architecture: &Architecture) -> Vec<Stored> {
     tensors
 }
 
-/// The divisors of the rotary frequencies, as `rope_freqs.weight`, where the model has a scaling.
+/// The divisors of the rotary frequencies, as `rope_freqs.weight`, where the model has Llama 3's scaling.
 pub fn rope_divisors(architecture: &Architecture) -> Option<(&'static str, Vec<f32>)> {
-    let scaling = architecture.rope.scaling?;
+    let Some(RopeScaling::Llama3(scaling)) = architecture.rope.scaling else { return None };
     let plain = Architecture { rope: Rope { scaling: None, ..architecture.rope }, ..architecture.clone() };
     let divisors = plain.rope_frequencies().into_iter().map(|f| scaling.divisor(f) as f32).collect();
     Some((ROPE_DIVISORS, divisors))

@@ -7,8 +7,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::architecture::{Architecture, Llama3Scaling, Rope, SpecialTokens, format_error, missing, unsupported};
+use super::architecture::{Architecture, Rope, SpecialTokens, format_error, missing, unsupported};
 use super::family::{self, AttentionBias, listed};
+use super::rope_scaling::{Llama3Scaling, RopeScaling, Yarn};
 use crate::error::{Error, Result};
 use crate::host::{MOST_CONFIGURATION_BYTES, shorten};
 
@@ -70,7 +71,8 @@ impl Architecture {
                 hidden / heads
             }
         };
-        let (theta, partial, scaling) = read_rope(&config)?;
+        let context = config.required("max_position_embeddings")?;
+        let (theta, partial, scaling) = read_rope(&config, context)?;
         let rotary = head_dim as f64 * partial.or(family.partial_rotary).unwrap_or(1.0);
         let architecture = Self {
             family,
@@ -90,7 +92,7 @@ impl Architecture {
                 AttentionBias::Configured { .. } => config.flag("attention_bias")?.unwrap_or(false),
             },
             tied_head: config.flag("tie_word_embeddings")?.unwrap_or(false), // false is each family's own default
-            context: config.required("max_position_embeddings")?,
+            context: context.max(scaling.and_then(|s| s.reach()).map_or(0, |reach| reach as usize)),
         };
         architecture.validate(file)?;
         refuse_window(&config, &architecture)?;
@@ -121,13 +123,7 @@ impl Architecture {
             "num_key_value_heads": self.kv_heads,
             "pad_token_id": special.pad,
             "rms_norm_eps": self.norm_epsilon,
-            "rope_scaling": self.rope.scaling.map(|s| json!({
-                "factor": s.factor,
-                "high_freq_factor": s.high_frequency_factor,
-                "low_freq_factor": s.low_frequency_factor,
-                "original_max_position_embeddings": s.original_context as u64,
-                "rope_type": "llama3",
-            })),
+            "rope_scaling": self.rope.scaling.map(|scaling| written(&scaling)),
             "rope_theta": self.rope.theta,
             "tie_word_embeddings": self.tied_head,
             "torch_dtype": dtype,
@@ -257,8 +253,9 @@ fn refuse_window(config: &Config, architecture: &Architecture) -> Result<()> {
     )))
 }
 
-/// Rope theta, rotated share of the head where given, and scaling, from either style of configuration.
-fn read_rope(config: &Config) -> Result<(f64, Option<f64>, Option<Llama3Scaling>)> {
+/// Rope theta, rotated share of the head where given, and scaling, from either style of configuration. `context` is that of
+/// the configuration, which is the original one where a scaling does not say another.
+fn read_rope(config: &Config, context: usize) -> Result<(f64, Option<f64>, Option<RopeScaling>)> {
     let parameters = config.object("rope_parameters")?;
     // Transformers 5 keeps everything in one object; 4 has theta and the partial factor beside the scaling.
     let (scaling, key) = match &parameters {
@@ -292,22 +289,71 @@ fn read_rope(config: &Config) -> Result<(f64, Option<f64>, Option<Llama3Scaling>
         None => scaling.typed("type", "a string", Value::as_str)?.unwrap_or("default"),
     };
     let need = |name: &str| scaling.number(name)?.ok_or_else(|| missing(config.file, &format!("{key}.{name}")));
-    match kind {
-        "default" => Ok((theta, partial, None)),
-        "llama3" => {
-            let scaling = Llama3Scaling {
-                factor: need("factor")?,
-                low_frequency_factor: need("low_freq_factor")?,
-                high_frequency_factor: need("high_freq_factor")?,
-                original_context: need("original_max_position_embeddings")?,
-            };
-            Ok((theta, partial, Some(scaling)))
-        }
+    let scaling = match kind {
+        "default" => None,
+        "linear" => Some(RopeScaling::Linear { factor: need("factor")? }),
+        "llama3" => Some(RopeScaling::Llama3(Llama3Scaling {
+            factor: need("factor")?,
+            low_frequency_factor: need("low_freq_factor")?,
+            high_frequency_factor: need("high_freq_factor")?,
+            original_context: need("original_max_position_embeddings")?,
+        })),
+        "yarn" => Some(RopeScaling::Yarn(read_yarn(config, scaling, context)?)),
         other => {
-            let text =
-                format!("{}: {key} of type \"{}\"; default and llama3 are implemented", config.file, shorten(other));
-            Err(unsupported(text))
+            let text = format!(
+                "{}: {key} of type \"{}\"; default, linear, llama3 and yarn are implemented",
+                config.file,
+                shorten(other)
+            );
+            return Err(unsupported(text));
         }
+    };
+    Ok((theta, partial, scaling))
+}
+
+/// YaRN as transformers 5 reads it: the explicit factor counts, and what is zero is left out.
+fn read_yarn(config: &Config, scaling: &Config, context: usize) -> Result<Yarn> {
+    let given = |name: &str| Ok(scaling.number(name)?.filter(|&x| x != 0.0));
+    // Some models say it beside the scaling, which then counts.
+    let original = match config.number("original_max_position_embeddings")? {
+        Some(outside) => outside,
+        None => scaling.number("original_max_position_embeddings")?.unwrap_or(context as f64),
+    };
+    let factor = scaling.number("factor")?.unwrap_or(context as f64 / original);
+    let attention = match (scaling.number("attention_factor")?, given("mscale")?, given("mscale_all_dim")?) {
+        (Some(attention), ..) => attention,
+        (None, Some(one), Some(all)) => Yarn::attention_of(factor, one) / Yarn::attention_of(factor, all),
+        _ => Yarn::attention_of(factor, 1.0),
+    };
+    Ok(Yarn {
+        beta_fast: given("beta_fast")?.unwrap_or(Yarn::BETA_FAST),
+        beta_slow: given("beta_slow")?.unwrap_or(Yarn::BETA_SLOW),
+        truncate: scaling.flag("truncate")?.unwrap_or(true),
+        attention,
+        ..Yarn::new(factor, original)
+    })
+}
+
+/// A scaling as configurations have it.
+fn written(scaling: &RopeScaling) -> Value {
+    match scaling {
+        RopeScaling::Linear { factor } => json!({"factor": factor, "rope_type": "linear"}),
+        RopeScaling::Llama3(s) => json!({
+            "factor": s.factor,
+            "high_freq_factor": s.high_frequency_factor,
+            "low_freq_factor": s.low_frequency_factor,
+            "original_max_position_embeddings": s.original_context as u64,
+            "rope_type": "llama3",
+        }),
+        RopeScaling::Yarn(s) => json!({
+            "attention_factor": s.attention,
+            "beta_fast": s.beta_fast,
+            "beta_slow": s.beta_slow,
+            "factor": s.factor,
+            "original_max_position_embeddings": s.original_context as u64,
+            "rope_type": "yarn",
+            "truncate": s.truncate,
+        }),
     }
 }
 
@@ -376,14 +422,35 @@ mod tests {
             ("use_sliding_window", json!(true)),
             ("layer_types", json!(["full_attention", "sliding_attention"])),
             ("hidden_act", json!("gelu")),
-            ("rope_scaling", json!({"rope_type": "yarn", "factor": 4.0})),
-            ("rope_scaling", json!({"type": "linear", "factor": 4.0})),
+            ("rope_scaling", json!({"rope_type": "dynamic", "factor": 4.0})),
+            ("rope_scaling", json!({"type": "longrope", "factor": 4.0, "short_factor": [1.0], "long_factor": [1.0]})),
             ("rope_parameters", json!({"full_attention": {"rope_type": "default"}})),
             ("partial_rotary_factor", json!(0.5)),
             ("quantization_config", json!({"bits": 4})),
         ] {
             let error = with(key, value.clone()).unwrap_err();
             assert!(matches!(error, Error::Unsupported { .. }), "{key} = {value}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_yarn_model_reaches_as_far_as_its_scaling_says() {
+        let found = |scaling: Value| with("rope_scaling", scaling).map(|found| found.context).unwrap();
+        assert_eq!(found(json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64})), 256);
+        // As Qwen2.5 says to write it: the context of the file is the original one.
+        assert_eq!(found(json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128})), 512);
+        assert_eq!(found(json!({"type": "yarn", "factor": 4.0})), 512);
+        assert_eq!(found(json!({"type": "yarn", "original_max_position_embeddings": 32})), 128);
+        assert_eq!(found(json!({"type": "linear", "factor": 4.0})), 128);
+        for wrong in [
+            json!({"type": "yarn", "factor": 0.5}),
+            json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 0}),
+            json!({"type": "yarn", "factor": 4.0, "attention_factor": -1.0}),
+            json!({"type": "yarn", "factor": "four"}),
+            json!({"type": "linear"}),
+        ] {
+            let error = with("rope_scaling", wrong.clone()).unwrap_err();
+            assert!(matches!(error, Error::Format { .. }), "{wrong}: {error}");
         }
     }
 
@@ -419,15 +486,19 @@ mod tests {
     fn a_written_configuration_reads_back_as_the_same_description() {
         let mut all = vec![read(&llama()).unwrap()];
         let mut scaled = all[0].clone();
-        scaled.rope.scaling = Some(Llama3Scaling {
+        scaled.attention_bias = true;
+        scaled.tied_head = true;
+        let llama3 = Llama3Scaling {
             factor: 8.0,
             low_frequency_factor: 1.0,
             high_frequency_factor: 4.0,
             original_context: 32.0,
-        });
-        scaled.attention_bias = true;
-        scaled.tied_head = true;
-        all.push(scaled);
+        };
+        let yarn = Yarn { beta_fast: 8.0, truncate: false, attention: 1.25, ..Yarn::new(2.5, 48.0) };
+        for scaling in [RopeScaling::Llama3(llama3), RopeScaling::Linear { factor: 4.0 }, RopeScaling::Yarn(yarn)] {
+            scaled.rope.scaling = Some(scaling);
+            all.push(scaled.clone());
+        }
         for family in family::ALL {
             let mut config = llama();
             config["model_type"] = json!(family.model_type);

@@ -15,6 +15,7 @@ pub mod linear;
 pub mod load;
 pub mod open;
 pub mod parameter;
+pub mod rope_scaling;
 pub mod settings;
 pub mod slots;
 pub mod vocabulary;

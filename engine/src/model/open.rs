@@ -8,6 +8,7 @@ use super::gguf::GgufModel;
 use super::layout::HEAD;
 use crate::error::{Error, Result};
 use crate::host::{Bytes, Folder, MOST_CONFIGURATION_BYTES, shorten};
+use crate::weights::gguf::Gguf;
 use crate::weights::{WeightSource, read_small, safetensors, tensor_error};
 
 /// A model's description and its weights, checked against each other.
@@ -40,9 +41,21 @@ pub fn open_folder(folder: &dyn Folder) -> Result<Opened> {
 /// Opens a GGUF file; also gives the file itself, which holds the tokenizer. `file` is its name in messages.
 ///
 /// # Errors
-/// As [`GgufModel::open`] and [`check`].
+/// As [`Gguf::open`], [`GgufModel::new`] and [`check`].
 pub fn open_gguf(bytes: Arc<dyn Bytes>, file: &str) -> Result<(Opened, Arc<GgufModel>)> {
-    let gguf = Arc::new(GgufModel::open(bytes, file)?);
+    of_gguf(Gguf::open(bytes, file)?)
+}
+
+/// As [`open_gguf`], with the other parts beside it where the file is one of several.
+///
+/// # Errors
+/// As [`Gguf::open_in`], [`GgufModel::new`] and [`check`].
+pub fn open_gguf_in(folder: &dyn Folder, name: &str) -> Result<(Opened, Arc<GgufModel>)> {
+    of_gguf(Gguf::open_in(folder, name)?)
+}
+
+fn of_gguf(container: Gguf) -> Result<(Opened, Arc<GgufModel>)> {
+    let gguf = Arc::new(GgufModel::new(container)?);
     let architecture = gguf.architecture().clone();
     check(gguf.as_ref(), &architecture)?;
     let special = gguf.special_tokens()?;

@@ -255,6 +255,7 @@ impl Ledger {
             run.book.take(Kind::Adapter, own.saturating_mul(learners));
         }
         run.scratch();
+        run.rotary();
         run.book.close(Moment::Loaded);
         // From the first step on; what comes before it holds less.
         run.book.take(Kind::Moments, own.saturating_mul(2 * learners));
@@ -544,6 +545,17 @@ impl Walk<'_> {
         let rectangle = if self.full { 0 } else { matmul::rectangle_elements(threads) };
         let all = (each as u64).saturating_mul(threads as u64).saturating_add(rectangle as u64);
         self.book.take(Kind::Scratch, f32s(all));
+    }
+
+    /// The rotary tables, which grow to the longest document; on a device they stay on the host as well.
+    fn rotary(&mut self) {
+        let tokens = self.load.tokens.max(self.load.evaluated).min(self.arch.context);
+        let positions = tokens.checked_next_power_of_two().unwrap_or(usize::MAX);
+        let tables = f32s(product(positions, self.arch.rope.rotary_dim));
+        self.book.take(Kind::Scratch, tables);
+        if !self.book.site.cpu {
+            self.book.take_at(Place::Host, Kind::Scratch, tables);
+        }
     }
 
     fn chunk(&self, rows: usize) -> usize {

@@ -1,7 +1,7 @@
 //! GGUF files, versions 2 and 3, as containers: metadata, tensor table and bytes, under the file's own names.
 //!
 //! A file is a magic number, counts, key-value metadata, a table of tensors and, aligned, their bytes (format: ggml's
-//! `docs/gguf.md`). The one thing undone here is the order of dimensions (GGUF has the fastest one first); what the
+//! `docs/gguf.md`). Large models come in parts, each of which is such a file ([`Gguf::open_in`]). The one thing undone here is the order of dimensions (GGUF has the fastest one first); what the
 //! metadata and names mean for a model is read by `model/gguf.rs` and `data/tokenizer/`.
 //!
 //! Files are untrusted. Every count is limited by a constant, every length by the rest of the file, before memory is
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::{RawTensor, WeightFormat, WeightSource, absent, read_range, tensor_error};
 use crate::error::{Error, Result};
-use crate::host::{Bytes, shorten};
+use crate::host::{Bytes, Folder, shorten};
 
 const MAGIC: [u8; 4] = *b"GGUF";
 /// Large models have some hundred tensors and some dozen keys; these leave room and keep tables small.
@@ -22,6 +22,7 @@ const MOST_TENSORS: u64 = 1 << 16;
 const MOST_KEYS: u64 = 1 << 14;
 const LONGEST_NAME: u64 = 1 << 10;
 const MOST_DIMENSIONS: u32 = 4;
+const MOST_PARTS: u64 = 1 << 10;
 const DEFAULT_ALIGNMENT: u64 = 32;
 
 /// A metadata value.
@@ -229,8 +230,149 @@ struct Entry {
 /// Where each key's value lies, its type first, in the order of the file.
 type Places = Vec<(String, Range<u64>)>;
 
-/// An opened GGUF file, a [`WeightSource`] under the file's own names.
+/// An opened GGUF model, a [`WeightSource`] under the files' own names: one file, or the parts of a split one.
 pub struct Gguf {
+    /// In their order; the first has the metadata.
+    parts: Vec<Part>,
+    /// Index into `parts` by tensor name.
+    place: BTreeMap<String, usize>,
+}
+
+impl Gguf {
+    /// Reads and checks metadata and tensor table of one file; `file` is its name in messages.
+    ///
+    /// # Errors
+    /// [`Error::Format`] and [`Error::Tensor`] for what is malformed or does not agree with the file's size,
+    /// [`Error::Unsupported`] for other versions and for one part of several, [`Error::Io`] where the host cannot read.
+    pub fn open(bytes: Arc<dyn Bytes>, file: &str) -> Result<Self> {
+        let part = Part::open(bytes, file)?;
+        match part.split()? {
+            None => Self::of(vec![part]),
+            Some(Split { number, count, .. }) => {
+                let problem = format!(
+                    "{file} is part {number} of {count} and was given alone; give all parts, or join them (llama-gguf-split \
+                     --merge)"
+                );
+                Err(Error::Unsupported { problem })
+            }
+        }
+    }
+
+    /// Opens a file of a folder and, where it says that it is one part of several, the others beside it, which are found by
+    /// their names: `<model>-00001-of-00003.gguf`, as llama.cpp has them.
+    ///
+    /// # Errors
+    /// As [`Gguf::open`]; [`Error::Missing`] for a part that is not there, [`Error::Format`] for one that is of another model
+    /// or another part than its name says, [`Error::Tensor`] for a tensor in two parts.
+    pub fn open_in(folder: &dyn Folder, name: &str) -> Result<Self> {
+        let open = |name: &str| match folder.open(name)? {
+            Some(bytes) => Part::open(bytes, &folder.display(name)).map(Some),
+            None => Ok(None),
+        };
+        let Some(named) = open(name)? else {
+            return Err(Error::Missing { path: folder.display(name), problem: "there is no such file".into() });
+        };
+        let Some(split) = named.split()? else { return Self::of(vec![named]) };
+        let stem = name.strip_suffix(&split.suffix()).ok_or_else(|| {
+            let problem = format!(
+                "is part {} of {} by what it says inside, and its name does not end in {}, so that the other parts cannot be \
+                 found; is it a copy of another part, or renamed?",
+                split.number,
+                split.count,
+                split.suffix()
+            );
+            Error::Format { file: named.file.clone(), problem }
+        })?;
+        let (known, mut named) = (named.file.clone(), Some(named));
+        let mut parts = Vec::new();
+        for number in 1..=split.count {
+            let expected = Split { number, ..split };
+            let sibling = format!("{stem}{}", expected.suffix());
+            let part = match named.take_if(|_| number == split.number) {
+                Some(part) => part,
+                None => open(&sibling)?.ok_or_else(|| Error::Missing {
+                    path: folder.display(&sibling),
+                    problem: format!("part {number} of {} is missing; it belongs beside {known}", split.count),
+                })?,
+            };
+            part.refuse_other(expected, &known)?;
+            parts.push(part);
+        }
+        let found: usize = parts.iter().map(|part| part.entries.len()).sum();
+        if let Some(announced) = split.tensors.filter(|&announced| announced != found as u64) {
+            let problem = format!("announces {announced} tensors in {} parts, which have {found}", split.count);
+            return Err(Error::Format { file: known, problem });
+        }
+        Self::of(parts)
+    }
+
+    fn of(parts: Vec<Part>) -> Result<Self> {
+        let mut place = BTreeMap::new();
+        for (at, part) in parts.iter().enumerate() {
+            for name in part.entries.keys() {
+                if let Some(before) = place.insert(name.clone(), at) {
+                    return Err(tensor_error(&part.file, name, format!("is in {} as well", parts[before].file)));
+                }
+            }
+        }
+        Ok(Self { parts, place })
+    }
+
+    fn entry(&self, name: &str) -> Option<(&Part, &Entry)> {
+        let part = &self.parts[*self.place.get(name)?];
+        Some((part, part.entries.get(name)?))
+    }
+
+    /// The name in messages of the file that has the metadata.
+    pub fn file(&self) -> &str {
+        &self.parts[0].file
+    }
+
+    /// The key-value part.
+    pub fn metadata(&self) -> &Metadata {
+        &self.parts[0].metadata
+    }
+
+    /// Keys in the order of the file, each with its value as the file has it: its type, then its bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the host cannot read.
+    pub fn stored_values(&self) -> impl Iterator<Item = Result<(&str, Vec<u8>)>> {
+        let Part { values, bytes, file, .. } = &self.parts[0];
+        values.iter().map(move |(key, range)| {
+            let length = range.end - range.start;
+            Ok((key.as_str(), read_range(bytes.as_ref(), range.start, length, file)?))
+        })
+    }
+}
+
+impl WeightSource for Gguf {
+    fn names(&self) -> Vec<String> {
+        self.place.keys().cloned().collect()
+    }
+
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entry(name).map(|(_, entry)| entry.shape.as_slice())
+    }
+
+    fn format(&self, name: &str) -> Option<WeightFormat> {
+        self.entry(name).map(|(_, entry)| entry.format)
+    }
+
+    fn read(&self, name: &str) -> Result<RawTensor> {
+        let (part, entry) = self.entry(name).ok_or_else(|| absent(self.file(), name))?;
+        let length = entry.format.bytes_for_shape(&entry.shape).unwrap_or(0);
+        let bytes = read_range(part.bytes.as_ref(), entry.offset, length as u64, &part.file)?;
+        Ok(RawTensor { name: name.to_owned(), shape: entry.shape.clone(), format: entry.format, bytes })
+    }
+
+    fn file_of(&self, name: &str) -> String {
+        self.entry(name).map_or_else(|| self.file(), |(part, _)| &part.file).to_owned()
+    }
+}
+
+/// One opened file.
+struct Part {
     bytes: Arc<dyn Bytes>,
     file: String,
     metadata: Metadata,
@@ -238,20 +380,11 @@ pub struct Gguf {
     entries: BTreeMap<String, Entry>,
 }
 
-impl Gguf {
-    /// Reads and checks metadata and tensor table; `file` is the file's name in messages.
-    ///
-    /// # Errors
-    /// [`Error::Format`] and [`Error::Tensor`] for what is malformed or does not agree with the file's size,
-    /// [`Error::Unsupported`] for other versions and split files, [`Error::Io`] where the host cannot read.
-    pub fn open(bytes: Arc<dyn Bytes>, file: &str) -> Result<Self> {
+impl Part {
+    fn open(bytes: Arc<dyn Bytes>, file: &str) -> Result<Self> {
         let mut cursor = Cursor::new(bytes.as_ref(), file);
         let (tensors, keys) = read_start(&mut cursor)?;
         let (metadata, values) = read_metadata(&mut cursor, keys)?;
-        if metadata.unsigned("split.count").is_some_and(|n| n > 1) {
-            let problem = format!("{file} is one part of several; join them first (llama-gguf-split --merge)");
-            return Err(Error::Unsupported { problem });
-        }
         let table = read_table(&mut cursor, tensors)?;
         let alignment = match metadata.get("general.alignment") {
             None => DEFAULT_ALIGNMENT,
@@ -265,50 +398,54 @@ impl Gguf {
         Ok(Self { bytes, file: file.to_owned(), metadata, values, entries })
     }
 
-    /// The file's name in messages.
-    pub fn file(&self) -> &str {
-        &self.file
+    /// What it says of being one part of several.
+    fn split(&self) -> Result<Option<Split>> {
+        let Some(count) = self.metadata.unsigned("split.count").filter(|&count| count > 1) else { return Ok(None) };
+        let at = self.metadata.unsigned("split.no").filter(|&at| at < count && count <= MOST_PARTS);
+        let Some(at) = at else {
+            let problem = format!("split.count is {count} and split.no no part of 0 to {} of them", MOST_PARTS - 1);
+            return Err(Error::Format { file: self.file.clone(), problem });
+        };
+        Ok(Some(Split { number: at + 1, count, tensors: self.metadata.unsigned("split.tensors.count") }))
     }
 
-    /// The key-value part.
-    pub fn metadata(&self) -> &Metadata {
-        &self.metadata
-    }
-
-    /// Keys in the order of the file, each with its value as the file has it: its type, then its bytes.
-    ///
-    /// # Errors
-    /// [`Error::Io`] where the host cannot read.
-    pub fn stored_values(&self) -> impl Iterator<Item = Result<(&str, Vec<u8>)>> {
-        self.values.iter().map(|(key, range)| {
-            let length = range.end - range.start;
-            Ok((key.as_str(), read_range(self.bytes.as_ref(), range.start, length, &self.file)?))
-        })
+    /// Fails where this is another part than `expected`, or of another model; `known` is the file that says what to expect.
+    fn refuse_other(&self, expected: Split, known: &str) -> Result<()> {
+        let Split { number, count, tensors } = expected;
+        let problem = match self.split()? {
+            None => format!("is no part of several, and {known} says that it is part {number} of {count}"),
+            Some(found) if (found.number, found.count) != (number, count) => format!(
+                "is part {} of {} by what it says inside, and part {number} of {count} by its name and {known}; is it a copy of \
+                 another part, or of another model?",
+                found.number, found.count
+            ),
+            Some(found) if found.tensors != tensors => {
+                let say = |tensors: Option<u64>| tensors.map_or("none".into(), |count| count.to_string());
+                let (found, tensors) = (say(found.tensors), say(tensors));
+                format!(
+                    "is of a model of {found} tensors, and {known} of one of {tensors}; they do not belong together"
+                )
+            }
+            Some(_) => return Ok(()),
+        };
+        Err(Error::Format { file: self.file.clone(), problem })
     }
 }
 
-impl WeightSource for Gguf {
-    fn names(&self) -> Vec<String> {
-        self.entries.keys().cloned().collect()
-    }
+/// What a file says of being one part of several.
+#[derive(Clone, Copy)]
+struct Split {
+    /// From 1 on.
+    number: u64,
+    count: u64,
+    /// Tensors of all parts together.
+    tensors: Option<u64>,
+}
 
-    fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.entries.get(name).map(|e| e.shape.as_slice())
-    }
-
-    fn format(&self, name: &str) -> Option<WeightFormat> {
-        self.entries.get(name).map(|e| e.format)
-    }
-
-    fn read(&self, name: &str) -> Result<RawTensor> {
-        let entry = self.entries.get(name).ok_or_else(|| absent(&self.file, name))?;
-        let length = entry.format.bytes_for_shape(&entry.shape).unwrap_or(0);
-        let bytes = read_range(self.bytes.as_ref(), entry.offset, length as u64, &self.file)?;
-        Ok(RawTensor { name: name.to_owned(), shape: entry.shape.clone(), format: entry.format, bytes })
-    }
-
-    fn file_of(&self, _name: &str) -> String {
-        self.file.clone()
+impl Split {
+    /// The end of the part's name.
+    fn suffix(self) -> String {
+        format!("-{:05}-of-{:05}.gguf", self.number, self.count)
     }
 }
 

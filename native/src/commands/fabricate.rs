@@ -16,23 +16,23 @@ pub fn run(args: FabricateArgs) -> Result<()> {
     };
     let shape = Shape::named(&args.like)
         .ok_or_else(|| one_of("--like", &args.like, PUBLISHED.iter().map(|shape| shape.name).collect()))?;
-    let format = FORMATS
+    let recipe = FORMATS
         .into_iter()
-        .find(|format| format.name().eq_ignore_ascii_case(&args.quant))
-        .ok_or_else(|| one_of("--quant", &args.quant, FORMATS.map(|format| format.name()).to_vec()))?;
+        .find(|recipe| recipe.name().eq_ignore_ascii_case(&args.quant))
+        .ok_or_else(|| one_of("--quant", &args.quant, FORMATS.map(|recipe| recipe.name()).to_vec()))?;
     let arch = shape.architecture(args.layers);
     arch.validate("--layers")?;
     if args.out.exists() {
         let problem = format!("--out {}: is already there; name another file", args.out.display());
         return Err(Error::Config { problems: vec![problem] }.into());
     }
-    write_atomically(&args.out, |out| fabricate(out, &arch, format, args.seed))?;
+    write_atomically(&args.out, |out| fabricate(out, &arch, recipe, args.seed))?;
     output::text(&format!(
         "wrote {}: the shape of {} with {} blocks and random weights, {} parameters in {}\n",
         args.out.display(),
         shape.source,
         arch.layers,
         grouped(arch.parameter_count()),
-        format.name()
+        recipe.name()
     ))
 }

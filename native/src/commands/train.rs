@@ -10,7 +10,6 @@ use temper_engine::configuration::{ArchitectureSource, Init};
 use temper_engine::events::{Finished, Started};
 use temper_engine::host::Clock;
 use temper_engine::models::{Architecture, SpecialTokens};
-use temper_engine::perplexity::first_tokens;
 use temper_engine::reading::{ReadOptions, hold_out, read_measured, read_set};
 use temper_engine::result::learned;
 use temper_engine::running::{About, Checkpoint, OTHER_RUN, base};
@@ -23,6 +22,7 @@ use crate::cli::{Global, TrainArgs};
 use crate::files::{OsFolder, write_new};
 use crate::inputs::{open_folder, open_model, read_configuration, read_data};
 use crate::interrupt::{self, Interrupted};
+use crate::landscape;
 use crate::memory::{self, Before, Memory, Peaks};
 use crate::output;
 use crate::plan::{Plan, Room, Subject, Time};
@@ -34,8 +34,6 @@ use crate::run_folder::{
 };
 use crate::settings::{self, Settings};
 
-/// Tokens of training documents that the entropy-by-probability map is drawn from.
-const LANDSCAPE_TOKENS: usize = 16_384;
 /// Seconds that the device is measured for before a run: enough for a rough word.
 const CALIBRATION_S: f64 = 0.1;
 
@@ -54,8 +52,8 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     plan.check(&subject, room)?;
     let time = Time::measure(&subject, &plan, CALIBRATION_S)?;
     say(&format!("plan       {}", plan.line(room, Some(&time))));
-    let Read { config, files, device, why, train, target, general } = read;
-    let landscape = first_tokens(&train, LANDSCAPE_TOKENS).to_vec();
+    let Read { config, files, device, why, train, target, general, landscape } = read;
+    say_what_is_mapped(&landscape);
     let sets = Arc::new(Sets { target, general, landscape });
     let folder = destination.folder();
     let before = Before::now();
@@ -118,12 +116,14 @@ pub struct Read {
     pub target: Vec<Document>,
     /// What is to be kept, measured.
     pub general: Vec<Document>,
+    /// What the entropy-by-probability maps are drawn from.
+    pub landscape: Vec<Document>,
 }
 
 impl Read {
     /// All that a run measures.
     pub fn measured(&self) -> [&[Document]; 3] {
-        [&self.target, &self.general, first_tokens(&self.train, LANDSCAPE_TOKENS)]
+        [&self.target, &self.general, &self.landscape]
     }
 
     /// What is planned.
@@ -178,7 +178,8 @@ impl Read {
         if let Some(line) = settings.fit_to_data(&train.documents)? {
             say(&line);
         }
-        Ok(Self { config: settings.config, files, device, why, train: train.documents, target, general })
+        let landscape = landscape::documents(&settings.config, &train.documents)?;
+        Ok(Self { config: settings.config, files, device, why, train: train.documents, target, general, landscape })
     }
 }
 
@@ -466,6 +467,14 @@ fn say_what_was_held_out(held_out: &[Document], left: usize) {
         grouped(tokens as u64),
         grouped(trained as u64)
     ));
+}
+
+fn say_what_is_mapped(landscape: &[Document]) {
+    let tokens: usize = landscape.iter().map(|document| document.tokens.len()).sum();
+    say(&match tokens {
+        0 => "landscape  none: the run is too short for it".into(),
+        _ => format!("landscape  {} tokens of train, measured before and after", grouped(tokens as u64)),
+    });
 }
 
 fn warn(problem: &str) {

@@ -95,6 +95,13 @@ pub fn push_fives(block: &[f32], bytes: &mut Vec<u8>, quant: impl Fn(f32) -> u8)
     push_nibbles(block, bytes, |x| quant(x) & 15);
 }
 
+/// The nearest whole number, even ones before odd ones; adding and subtracting 1.5 * 2^23 rounds so.
+#[inline(always)]
+pub fn nearest(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0;
+    (x + ROUND) - ROUND
+}
+
 /// `1 / d`, or 0 for a block so small that its scale vanishes.
 pub fn inverse_or_zero(d: f32) -> f32 {
     let inverse = 1.0 / d;

@@ -105,9 +105,13 @@ impl WeightFormat {
     }
 
     /// This format, or, where rows of so many elements are no whole number of its blocks, what llama.cpp takes: Q5_0 in
-    /// place of Q4_K, and F16 where blocks of 32 do not fit either.
+    /// place of Q4_K, Q8_0 in place of Q6_K, and F16 where blocks of 32 do not fit either.
     pub fn for_rows(self, elements: usize) -> Self {
-        let second = if self == Self::Q4K { Self::Q5_0 } else { self };
+        let second = match self {
+            Self::Q4K => Self::Q5_0,
+            Self::Q6K => Self::Q8_0,
+            other => other,
+        };
         let fits = |format: &Self| elements.is_multiple_of(format.block_elements());
         [self, second].into_iter().find(fits).unwrap_or(Self::F16)
     }
@@ -219,6 +223,7 @@ mod tests {
     fn rows_that_are_no_whole_blocks_fall_back_as_in_llama_cpp() {
         let found = |format: WeightFormat| [512, 576, 97].map(|row| format.for_rows(row));
         assert_eq!(found(WeightFormat::Q4K), [WeightFormat::Q4K, WeightFormat::Q5_0, WeightFormat::F16]);
+        assert_eq!(found(WeightFormat::Q6K), [WeightFormat::Q6K, WeightFormat::Q8_0, WeightFormat::F16]);
         assert_eq!(found(WeightFormat::Q8_0), [WeightFormat::Q8_0, WeightFormat::Q8_0, WeightFormat::F16]);
         assert_eq!(found(WeightFormat::F32), [WeightFormat::F32; 3]);
     }

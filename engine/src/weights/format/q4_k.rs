@@ -4,7 +4,7 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, expand_blocks, half_at, push_half, six_bit_pair};
+use super::block::{Facts, expand_blocks, half_at, nearest, push_half, six_bit_pair};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q4_K.
@@ -91,13 +91,6 @@ fn quantise(block: &[f32], bytes: &mut Vec<u8>) -> bool {
         bytes.extend(low.quants.iter().zip(&high.quants).map(|(low, high)| low | high << 4));
     }
     whole
-}
-
-/// The nearest whole number, even ones before odd ones; adding and subtracting 1.5 * 2^23 rounds so.
-#[inline(always)]
-fn nearest(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0;
-    (x + ROUND) - ROUND
 }
 
 #[inline(always)]
