@@ -8,6 +8,7 @@ use burn_dispatch::{BackendTensor, DispatchTensorKind};
 use burn_wgpu::CubeTensor;
 use temper_shaders::formats::{DequantizeBindings, DequantizeParams};
 
+use super::Words;
 use super::cpu::par;
 use super::launch::size;
 use super::tensor::{empty_gpu, flat, from_cube, from_vec, gpu_of};
@@ -98,6 +99,15 @@ impl Packed {
     ) -> Self {
         let part = |(name, rows, format)| Part { format, rows, place: Place::Source(source.clone(), name) };
         Self::of_parts(tensors.into_iter().map(part).collect(), columns)
+    }
+
+    /// A matrix of bytes that others rewrite, as they are now.
+    pub fn of_words(words: &Words, format: WeightFormat, [rows, columns]: [usize; 2]) -> Self {
+        let place = match words.on_host() {
+            Some(bytes) => Place::Host(bytes.clone()),
+            None => Place::Device(words.gpu().clone(), None),
+        };
+        Self::of_parts(vec![Part { format, rows, place }], columns)
     }
 
     fn of_parts(parts: Vec<Part>, columns: usize) -> Self {
@@ -208,7 +218,7 @@ impl Packed {
     }
 }
 
-fn upload(device: &Device, bytes: &[u8]) -> CubeTensor {
+pub(super) fn upload(device: &Device, bytes: &[u8]) -> CubeTensor {
     let word = |word: &[u8]| {
         let mut padded = [0; 4];
         padded[..word.len()].copy_from_slice(word);

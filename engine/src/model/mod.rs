@@ -295,7 +295,7 @@ impl Model {
         let mut parameters = Vec::new();
         self.visit(&mut |parameter| parameters.push(parameter));
         for parameter in parameters {
-            if let Ok(values) = parameter::to_host(&parameter.value).await
+            if let Ok(values) = parameter.value.read().await
                 && let Some((name, at)) = parameter.first_non_finite(&values)
             {
                 let tensor = format!("{tensor} (because of weight {name}, row {at})");

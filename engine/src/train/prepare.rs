@@ -4,7 +4,6 @@ use super::ledger::{Ledger, Residency, Site};
 use super::optimiser::AdamW;
 use super::schedule::Schedule;
 use super::session::Session;
-use super::settings::OptimSection;
 use crate::config::Config;
 use crate::data::Loader;
 use crate::device::Device;
@@ -48,9 +47,15 @@ pub struct Plan {
 pub fn base(config: &Config, files: &ModelFiles, device: &Device) -> Result<Model> {
     let full = config.adapter.kind == AdapterKind::None;
     let hold = config.run.storage;
-    if full && !matches!(hold, Hold::Auto | Hold::F32) {
-        let problem = format!("[run] storage: only frozen weights can be held in {hold}; use an adapter, or auto");
+    if full && hold != Hold::Auto && hold.trained() != hold {
+        let problem =
+            format!("[run] storage: only frozen weights can be held in {hold}; use an adapter, or hold them in bf16");
         return Err(Error::Config { problems: vec![problem] });
+    }
+    if !full && hold == Hold::Bf16Compensated {
+        let problem = "[run] storage: only trained weights have lower halves to keep, and an adapter trains none of the \
+                       model's; use bf16, or adapter.kind = \"none\"";
+        return Err(Error::Config { problems: vec![problem.into()] });
     }
     let site = Site::of(device);
     let Residency { bytes, least } = Ledger::residency(config, &files.architecture, files.weights.as_deref(), 1, site);
@@ -87,7 +92,7 @@ pub fn session(config: &Config, objective: &Objective, base: Model) -> Result<Se
     Ok(Session {
         model,
         objective: *objective,
-        optimiser: optimiser(&config.optim),
+        optimiser: optimiser(config),
         recompute: config.run.recompute,
         seed: mix(config.run.seed, 1),
         step: 0,
@@ -95,7 +100,8 @@ pub fn session(config: &Config, objective: &Objective, base: Model) -> Result<Se
 }
 
 /// The optimiser that a configuration asks for.
-pub fn optimiser(optim: &OptimSection) -> AdamW {
+pub fn optimiser(config: &Config) -> AdamW {
+    let optim = &config.optim;
     AdamW {
         beta1: optim.beta1,
         beta2: optim.beta2,
@@ -103,6 +109,8 @@ pub fn optimiser(optim: &OptimSection) -> AdamW {
         weight_decay: optim.weight_decay,
         decay_vectors: false,
         max_grad_norm: optim.max_grad_norm,
+        clipping: optim.clipping,
+        moments: config.run.moments,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::model::block::Activations;
 use crate::model::{Forward, Keep, Model};
 use crate::rng::mix;
 use crate::settings::choice;
-use crate::train::optimiser::{self, AdamW};
+use crate::train::optimiser::{self, AdamW, Step};
 
 choice! {
     /// Whether blocks run a second time in the backward pass (gradient checkpointing).
@@ -165,7 +165,9 @@ impl Session {
         let error = match self.pass(batches, Some(learning_rate), number, rows).await {
             Ok(mut done) if done.trained_tokens > 0 => {
                 // Clipping is off where blocks were stepped on the way, so the whole norm is the right one for the rest.
-                self.optimiser.step(&mut self.model, number, learning_rate, done.gradient_norm)?;
+                let gradient_scale = self.optimiser.clip_factor(done.gradient_norm);
+                let step = Step { number, learning_rate, gradient_scale, seed: self.seed };
+                self.optimiser.step(&mut self.model, &step)?;
                 done.step = Some(number);
                 self.step = number;
                 return Ok(done);
@@ -333,7 +335,8 @@ impl Session {
             return Err(optimiser::non_finite_gradient(&parameters, number).await);
         }
         let optimiser = &self.optimiser;
-        self.model.blocks[block].visit_mut(&mut |p| optimiser.apply(&device, p, number, learning_rate, 1.0))?;
+        let step = Step { number, learning_rate, gradient_scale: 1.0, seed: self.seed };
+        self.model.blocks[block].visit_mut(&mut |p| optimiser.apply(&device, p, &step))?;
         Ok(squares)
     }
 
