@@ -861,11 +861,19 @@ fn exact(t: i32) -> oracle::adamw::Settings {
     }
 }
 
-/// Passes where every number is one of the two around what was wanted; a number's own last bit may tip which two these are.
-fn is_around(what: &str, got: &[f32], want: &[f64], around: &dyn Fn(usize, f64) -> [f64; 2]) {
+/// Passes where every number is one of the two around what was wanted, which itself is known as well as [`close`] would ask:
+/// what f32 makes of it may tip which two these are.
+fn is_around(
+    what: &str,
+    got: &[f32],
+    want: &[f64],
+    (absolute, relative): (f64, f64),
+    around: &dyn Fn(usize, f64) -> [f64; 2],
+) {
     for (at, (&got, &want)) in got.iter().zip(want).enumerate() {
-        let near = [want * (1.0 - 3e-6), want, want * (1.0 + 3e-6)].map(|want| around(at, want));
-        let fits = near.iter().flatten().any(|&v| (f64::from(got) - v).abs() <= 2e-7 * v.abs());
+        let own = absolute + relative * want.abs();
+        let near = [want - own, want, want + own].map(|want| around(at, want));
+        let fits = near.iter().flatten().any(|&v| (f64::from(got) - v).abs() <= relative * v.abs());
         assert!(fits, "{what}: element {at} is {got:e}, wanted one around {want:e}: {near:?}");
     }
 }
@@ -910,7 +918,9 @@ fn adamw_steps_on_fewer_bits_round_what_the_definition_gives_to_a_neighbour() {
                         kernels::adamw::step_compact(&device, weights, &g, moments, &compact_params(t, 7)).unwrap();
                     let (p, [m, v]) = (stepped(&weights), wait(moments.read()).unwrap());
                     match kind.bf16 {
-                        Some(false) => is_around(&what, &p, &wanted, &|_, x| oracle::adamw::bf16_around(x)),
+                        Some(false) => {
+                            is_around(&what, &p, &wanted, (2e-6, 1e-6), &|_, x| oracle::adamw::bf16_around(x))
+                        }
                         _ => close(&what, &p, &wanted, 2e-6, 1e-6).unwrap(),
                     }
                     if !kind.coded {
@@ -921,12 +931,12 @@ fn adamw_steps_on_fewer_bits_round_what_the_definition_gives_to_a_neighbour() {
                     let largest = |of: &[f64], at: usize| {
                         of[at / 256 * 256..].iter().take(256).fold(0.0, |most: f64, x| most.max(x.abs()))
                     };
-                    is_around(&what, &m, &wanted_m, &|at, x| {
+                    is_around(&what, &m, &wanted_m, (0.0, 1e-5), &|at, x| {
                         let scale = largest(&wanted_m, at).max(f64::MIN_POSITIVE);
                         oracle::adamw::around(&first_values, x.abs() / scale).map(|share| share.copysign(x) * scale)
                     });
                     let stored: Vec<f32> = v.iter().map(|v| v.sqrt()).collect();
-                    is_around(&what, &stored, &roots, &|at, x| {
+                    is_around(&what, &stored, &roots, (0.0, 1e-4), &|at, x| {
                         let scale = largest(&roots, at).max(f64::MIN_POSITIVE);
                         oracle::adamw::around(&second_values, x / scale).map(|share| share * scale)
                     });
