@@ -57,6 +57,11 @@ impl Hold {
         Some(format.for_rows(row))
     }
 
+    /// Bytes of an element of a trained matrix.
+    pub fn trained_bytes(self) -> u64 {
+        if self.trained() == Self::Bf16 { 2 } else { 4 }
+    }
+
     /// Held so where all weights are trained: what only frozen weights can be is single precision then.
     pub fn trained(self) -> Self {
         match self {

@@ -11,6 +11,7 @@
 
 use serde::Serialize;
 
+use super::optimiser::MomentBits;
 use super::session::keeps;
 use crate::config::Config;
 use crate::data::{Document, WINDOW};
@@ -25,6 +26,7 @@ use crate::model::load::Hold;
 use crate::model::settings::AdapterKind;
 use crate::settings::ByteSize;
 use crate::weights::{WeightFormat, WeightSource};
+use temper_shaders::compact::BLOCK;
 use temper_shaders::{MAX_TOP_K, STATS_WIDTH};
 
 /// What memory is held for.
@@ -274,23 +276,26 @@ impl Ledger {
         resident: u64,
     ) -> Self {
         let full = config.adapter.kind == AdapterKind::None;
-        let hold = if full { Hold::F32 } else { config.run.storage };
+        let hold = if full { config.run.storage.trained() } else { config.run.storage };
         let mut book = Book { site, ..Book::default() };
         let trained = load_model(&mut book, arch, weights, hold, resident).saturating_mul(u64::from(full));
         book.close(Moment::Loading);
         let mut run = Walk { config, arch, full, hold, weights, load, book, first: true };
         let trained = if full { trained } else { run.adapter() };
         // Learners share the base until they are stepped, then what they train is their own.
-        let own = f32s(trained);
+        let of_blocks = (arch.layers as u64).saturating_mul(vectors_of(&arch.block(0)));
+        let vectors = if full { of_blocks.saturating_add(elements(&arch.final_norm())) } else { 0 };
         if full {
-            run.book.take(Kind::Weights, own.saturating_mul(learners - 1));
+            let matrices = trained.saturating_sub(vectors).saturating_mul(hold.trained_bytes());
+            run.book.take(Kind::Weights, matrices.saturating_add(f32s(vectors)).saturating_mul(learners - 1));
         } else {
-            run.book.take(Kind::Adapter, own.saturating_mul(learners));
+            run.book.take(Kind::Adapter, f32s(trained).saturating_mul(learners));
         }
         run.scratch();
         run.book.close(Moment::Loaded);
         // From the first step on; what comes before it holds less.
-        run.book.take(Kind::Moments, own.saturating_mul(2 * learners));
+        let moments = run.moments(trained, vectors);
+        run.book.take(Kind::Moments, moments.saturating_mul(learners));
         if load.evaluated > 0 {
             run.evaluate();
         }
@@ -461,6 +466,9 @@ fn load_model(
             };
             resident = left;
         }
+        if hold == Hold::Bf16Compensated {
+            book.take(Kind::Weights, all.saturating_mul(2));
+        }
         match stored {
             // Its bytes become the matrix; on a device they are words on the way.
             Held::Packed(bytes) if book.site.cpu => book.take(Kind::Weights, bytes),
@@ -516,6 +524,9 @@ enum Held {
 fn stored(weights: Option<&dyn WeightSource>, specs: &[TensorSpec], hold: Hold) -> Held {
     let all = specs.iter().fold(0_u64, |sum, spec| sum.saturating_add(elements(spec)));
     let Some(weights) = weights else {
+        if matches!(hold, Hold::Bf16 | Hold::Bf16Compensated) {
+            return Held::Packed(all.saturating_mul(2));
+        }
         // Random numbers are drawn, laid down as a file's bytes, and expanded.
         return Held::Dense(f32s(all));
     };
@@ -559,6 +570,19 @@ impl Walk<'_> {
             .saturating_mul(self.arch.layers as u64)
     }
 
+    /// Bytes of both moments of so many parameters, some of them of vectors, which keep single precision.
+    fn moments(&self, trained: u64, vectors: u64) -> u64 {
+        match self.config.run.moments {
+            MomentBits::F32 => f32s(trained).saturating_mul(2),
+            MomentBits::Eight => {
+                let matrices = trained.saturating_sub(vectors);
+                // A code each, and a scale each for every block; what a matrix's last block lacks is not counted.
+                let scales = f32s(matrices.div_ceil(BLOCK as u64));
+                matrices.saturating_add(scales).saturating_add(f32s(vectors)).saturating_mul(2)
+            }
+        }
+    }
+
     /// Rows and parameters of a layer's pairs.
     fn low_rank(&self, linear: &LinearSpec) -> Vec<(usize, u64)> {
         // A rank above the width of a layer is refused where the layer is known.
@@ -584,7 +608,7 @@ impl Walk<'_> {
             sides.map(|side| matmul::scratch_elements(Some(side)))
         });
         let each = transposed.map_or(matmul::scratch_elements(None), |[a, b]| a.max(b));
-        let rectangle = if self.full { 0 } else { matmul::rectangle_elements(threads) };
+        let rectangle = if self.hold == Hold::F32 { 0 } else { matmul::rectangle_elements(threads) };
         let all = (each as u64).saturating_mul(threads as u64).saturating_add(rectangle as u64);
         self.book.take(Kind::Scratch, f32s(all));
     }
@@ -655,12 +679,15 @@ impl Walk<'_> {
         self.book.forget();
     }
 
-    /// Copies of what is written, a tensor at a time; an adapter's file is put together before it is written.
+    /// Copies of what is written, a parameter at a time, but for what lies in the host's memory as it is written; an
+    /// adapter's file is put together before it is written.
     fn save(&mut self, trained: u64) {
+        let compact = self.hold != Hold::F32 && self.config.run.moments == MomentBits::Eight;
         let block = self.arch.block(0);
-        let matrices = block.tensors().into_iter().chain([self.arch.embedding()]);
+        let matrices = block.linears().map(|linear| product(linear.rows(), linear.inputs));
         let copies = match self.full {
-            true => matrices.map(|spec| elements(&spec)).max().unwrap_or(0),
+            true if compact && self.book.site.cpu => vectors_of(&block),
+            true => matrices.chain([elements(&self.arch.embedding())]).max().unwrap_or(0),
             false => trained.saturating_mul(2),
         };
         self.book.pass_on_host(Kind::Transfer, f32s(copies));

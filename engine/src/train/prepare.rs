@@ -52,11 +52,6 @@ pub fn base(config: &Config, files: &ModelFiles, device: &Device) -> Result<Mode
             format!("[run] storage: only frozen weights can be held in {hold}; use an adapter, or hold them in bf16");
         return Err(Error::Config { problems: vec![problem] });
     }
-    if !full && hold == Hold::Bf16Compensated {
-        let problem = "[run] storage: only trained weights have lower halves to keep, and an adapter trains none of the \
-                       model's; use bf16, or adapter.kind = \"none\"";
-        return Err(Error::Config { problems: vec![problem.into()] });
-    }
     let site = Site::of(device);
     let Residency { bytes, least } = Ledger::residency(config, &files.architecture, files.weights.as_deref(), 1, site);
     if let Some(budget) = config.run.device_memory
