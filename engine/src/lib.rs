@@ -98,6 +98,7 @@ pub use train::session::Session;
 pub mod configuration {
     pub use crate::config::{AdapterKind, ArchitectureSource, CHANGEABLE, Init, ObjectiveSection, schema};
     pub use crate::loss::objective::TOP_K_MIN;
+    pub use crate::settings::ByteSize;
 }
 
 /// From records to documents.
@@ -131,7 +132,9 @@ pub mod events {
 /// What a run is made of and leaves.
 pub mod running {
     pub use crate::digest::{Digest, Digester};
+    pub use crate::model::Keep;
     pub use crate::train::checkpoint::{Checkpoint, NamedFile};
+    pub use crate::train::execution::Execution;
     pub use crate::train::ledger::{Entry, Kind, Ledger, Load, Moment, Sheet, Site};
     pub use crate::train::prepare::base;
     pub use crate::train::run::{About, OTHER_RUN, Origin};
@@ -219,9 +222,6 @@ pub mod inside {
         pub use crate::train::prepare;
         pub mod optimiser {
             pub use crate::train::optimiser::{AdamW, Clipping, MomentBits, Step};
-        }
-        pub mod session {
-            pub use crate::train::session::Recompute;
         }
     }
     pub mod weights {

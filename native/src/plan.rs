@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use serde::Serialize;
-use temper_engine::configuration::AdapterKind;
+use temper_engine::configuration::{AdapterKind, ByteSize};
 use temper_engine::host::Clock;
 use temper_engine::reading::steps_per_epoch;
-use temper_engine::running::{Kind, Ledger, Load, Sheet, Site, Work, operations_per_second};
+use temper_engine::running::{Execution, Kind, Ledger, Load, Sheet, Site, Work, operations_per_second};
 use temper_engine::{Config, Device, Document, Error, ModelFiles, Result};
 
 use crate::memory::{available_bytes, described};
@@ -38,12 +38,14 @@ pub struct Room {
 }
 
 impl Room {
-    /// Of this device, which may have been said to have so much.
-    pub fn of(device: &Device, said: Option<u64>) -> Self {
-        let host = available_bytes();
+    /// Of this device under the configuration's budgets.
+    pub fn of(device: &Device, config: &Config) -> Self {
+        let said = |budget: &Option<ByteSize>| budget.map(|ByteSize(bytes)| bytes);
+        let (on_device, beside) = (said(&config.run.device_memory), said(&config.run.host_memory));
+        let less = |a: Option<u64>, b: Option<u64>| [a, b].into_iter().flatten().min();
         match device.is_cpu() {
-            true => Self { device: [said, host].into_iter().flatten().min(), host: None },
-            false => Self { device: said, host },
+            true => Self { device: less(on_device, available_bytes()), host: None },
+            false => Self { device: on_device, host: less(beside, available_bytes()) },
         }
     }
 }
@@ -55,24 +57,28 @@ pub struct Plan {
     pub ledger: Ledger,
     /// The shape of its data.
     pub load: Load,
+    /// How it goes through its model.
+    pub execution: Execution,
     /// Operations of a step; 0 without data.
     operations: f64,
 }
 
 impl Plan {
-    /// Of a run.
+    /// Of a run in this room.
     ///
     /// # Errors
     /// Data of which no step can be made.
-    pub fn of(subject: &Subject) -> Result<Self> {
+    pub fn of(subject: &Subject, room: Room) -> Result<Self> {
         let Subject { config, files, device, train, measured } = subject;
         let (arch, load) = (&files.architecture, Load::of(config, train, measured));
-        let ledger = Ledger::new(config, arch, files.weights.as_deref(), 1, load, Site::of(device));
+        let (weights, site) = (files.weights.as_deref(), Site { memory: room.device, ..Site::of(device) });
+        let execution = Execution::plan(config, arch, weights, 1, site);
+        let ledger = Ledger::new(config, arch, weights, 1, load, site, execution);
         let operations = match train.is_empty() {
             true => 0.0,
-            false => Work::of(train, pass(config, train)?).operations(config, arch, load),
+            false => Work::of(train, pass(config, train)?).operations(config, arch, execution),
         };
-        Ok(Self { ledger, load, operations })
+        Ok(Self { ledger, load, execution, operations })
     }
 
     /// False where more is needed than there is; what nobody knows is taken to suffice.
@@ -324,7 +330,7 @@ fn first_that_fits(
             document.trained.truncate(config.data.cutoff_length);
         }
         let subject = Subject { config: &config, train: &train, ..*subject };
-        let Ok(plan) = Plan::of(&subject) else { continue };
+        let Ok(plan) = Plan::of(&subject, room) else { continue };
         let peak_bytes = plan.ledger.device_bytes();
         if peak_bytes >= least.as_ref().map_or(peak, |change| change.peak_bytes) {
             continue;

@@ -11,7 +11,6 @@ use temper_engine::inside::loss::head;
 use temper_engine::inside::model::Keep;
 use temper_engine::inside::model::parameter::{Parameter, to_host};
 use temper_engine::inside::train::optimiser::AdamW;
-use temper_engine::inside::train::session::Recompute;
 use temper_engine::{Model, Objective, Session, wait};
 
 /// The goldens divide the top-K entropy by 3.0, as LLaMA-Factory does.
@@ -21,8 +20,8 @@ fn objective(method: &str) -> Objective {
         .expect("a valid objective")
 }
 
-fn session(model: Model, method: &str, optimiser: AdamW, recompute: Recompute) -> Session {
-    Session { model, objective: objective(method), optimiser, recompute, seed: 0, step: 0 }
+fn session(model: Model, method: &str, optimiser: AdamW, keep: Keep) -> Session {
+    Session { model, objective: objective(method), optimiser, keep, together: false, seed: 0, step: 0, last_norm: None }
 }
 
 #[test]
@@ -190,9 +189,9 @@ fn gradients(
     model: Model,
     method: &str,
     batches: &[temper_engine::inside::data::MicroBatch],
-    recompute: Recompute,
+    keep: Keep,
 ) -> (f64, Model) {
-    let mut session = session(model, method, models::golden_adamw(0.0), recompute);
+    let mut session = session(model, method, models::golden_adamw(0.0), keep);
     session.optimiser.max_grad_norm = f64::MAX;
     let loss = wait(session.gradients(batches)).unwrap().loss;
     (loss, session.model)
@@ -221,9 +220,9 @@ fn every_parameter_gradient_of_every_tiny_model_equals_pytorch() {
         for name in models::TINY {
             let expected = Tensors::read(&format!("tiny/{name}/expected.safetensors"));
             let batch = models::packed(&models::golden_documents(&expected));
-            for recompute in [Recompute::Never, Recompute::Always] {
+            for keep in [Keep::Everything, Keep::Inputs] {
                 let model = models::tiny(name, &device, true);
-                let (loss, model) = gradients(model, "eaft", std::slice::from_ref(&batch), recompute);
+                let (loss, model) = gradients(model, "eaft", std::slice::from_ref(&batch), keep);
                 let want = json(&format!("tiny/{name}/expected.json"))["loss_eaft"].as_f64().unwrap();
                 assert!((loss - want).abs() <= 1e-4 * want, "{name} on {}: loss {loss}, want {want}", device.name());
                 compare_gradients(&format!("{name} on {}", device.name()), &model, &expected, "");
@@ -239,9 +238,9 @@ fn micro_batches_and_packing_do_not_change_the_gradient() {
             let expected = Tensors::read("tiny/qwen3/expected.safetensors");
             let documents = models::golden_documents(&expected);
             let whole = models::packed(&documents);
-            let (one_loss, one) = gradients(models::tiny("qwen3", &device, true), method, &[whole], Recompute::Never);
+            let (one_loss, one) = gradients(models::tiny("qwen3", &device, true), method, &[whole], Keep::Everything);
             let split = models::unpacked(&documents);
-            let (two_loss, two) = gradients(models::tiny("qwen3", &device, true), method, &split, Recompute::Never);
+            let (two_loss, two) = gradients(models::tiny("qwen3", &device, true), method, &split, Keep::Everything);
             assert!((one_loss - two_loss).abs() <= 1e-5 * one_loss.abs(), "{method}: {one_loss} and {two_loss}");
             assert!(one.trained().len() == two.trained().len() && one.trained().len() > 10, "{method}");
             for (a, b) in one.trained().iter().zip(two.trained()) {
@@ -270,7 +269,7 @@ fn adamw_runs_of_every_tiny_model_follow_pytorch() {
                     models::with_golden_lora(&mut model, name);
                 }
                 let mut session =
-                    session(model, run["loss"].as_str().unwrap(), models::golden_adamw(clip), Recompute::Auto);
+                    session(model, run["loss"].as_str().unwrap(), models::golden_adamw(clip), Keep::Everything);
                 let losses: Vec<f64> = floats(&run["losses_before_each_step_then_final"]);
                 let norms: Vec<f64> = floats(&run["grad_norms_before_clipping"]);
                 for step in 0..5 {
@@ -314,12 +313,12 @@ fn adapter_logits_gradients_and_steps_equal_peft() {
             let ids: Vec<u32> = base.ints("input_ids")[..17].iter().map(|&t| t as u32).collect();
             close(&what, &wait(model.logits(&ids)).unwrap(), expected.floats("logits_row0"), 1e-4, 1e-4).unwrap();
 
-            let (_, model) = gradients(model, "eaft", std::slice::from_ref(&batch), Recompute::Always);
+            let (_, model) = gradients(model, "eaft", std::slice::from_ref(&batch), Keep::Inputs);
             compare_gradients(&what, &model, &expected, "base_model.model.");
 
             let mut model = models::tiny(name, &device, false);
             models::with_golden_lora(&mut model, name);
-            let mut session = session(model, "eaft", models::golden_adamw(1.0), Recompute::Auto);
+            let mut session = session(model, "eaft", models::golden_adamw(1.0), Keep::Everything);
             for _ in 0..5 {
                 wait(session.step(std::slice::from_ref(&batch), 1e-3)).unwrap();
             }

@@ -4,6 +4,8 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use temper_conformance::compare::close;
 use temper_conformance::golden::GoldenFolder;
@@ -16,7 +18,7 @@ use temper_engine::inside::train::prepare;
 use temper_engine::models::Architecture;
 use temper_engine::models::fabricated::{FORMATS, Shape, fabricate};
 use temper_engine::reading::Loader;
-use temper_engine::running::{About, Checkpoint, Digest, Ledger, Load, NamedFile, Site};
+use temper_engine::running::{About, Checkpoint, Digest, Execution, Keep, Ledger, Load, NamedFile, Site};
 use temper_engine::{
     Checkpoints, Config, Device, Document, Error, Event, Host, Learner, ModelFiles, Objective, Run, Sets, perplexity,
     wait,
@@ -107,7 +109,7 @@ fn documents() -> Vec<Document> {
 
 fn try_run(device: &Device, configs: Vec<Config>, documents: Vec<Document>, sets: Sets) -> Result<Run, Error> {
     let base = models::tiny("llama", device, true);
-    let learner = |config: Config| Learner::new(config.clone(), &config.objective()?, base.clone());
+    let learner = |config: Config| Learner::new(config.clone(), &config.objective()?, base.clone(), KEPT);
     let learners = configs.into_iter().map(learner).collect::<Result<_, _>>()?;
     Run::new(learners, documents, Arc::new(sets), About::default())
 }
@@ -166,7 +168,7 @@ fn each_learner_of_a_run_trains_as_if_it_were_alone() {
         let together: Vec<Vec<f64>> = (0..3).map(|_| losses(&lap(&mut run))).collect();
         for (learner, config) in pair(&[]).iter().enumerate() {
             let base = models::tiny("llama", &device, true);
-            let mut session = prepare::session(config, &config.objective().unwrap(), base).unwrap();
+            let mut session = prepare::session(config, &config.objective().unwrap(), base, KEPT).unwrap();
             let mut loader = Loader::new("t", documents(), config.run.seed).unwrap();
             let plan = prepare::plan(config, &loader).unwrap();
             for (step, together) in together.iter().enumerate() {
@@ -184,7 +186,7 @@ fn the_base_stays_what_it_was_while_its_learners_share_its_memory() {
         let mut base = models::tiny("llama", &device, true);
         let before = wait(base.logits(&[1, 2, 3])).unwrap();
         let learner =
-            |config: Config| Learner::new(config.clone(), &config.objective().unwrap(), base.clone()).unwrap();
+            |config: Config| Learner::new(config.clone(), &config.objective().unwrap(), base.clone(), KEPT).unwrap();
         let learners = pair(&[]).into_iter().map(learner).collect();
         let mut run = Run::new(learners, documents(), Arc::default(), About::default()).unwrap();
         for _ in 0..3 {
@@ -274,6 +276,9 @@ fn sets() -> Sets {
     let documents = documents();
     Sets { target: documents[..2].to_vec(), general: documents[2..4].to_vec(), landscape: documents[4..].to_vec() }
 }
+
+/// All in memory, and nothing computed twice.
+const KEPT: Execution = Execution { resident: u64::MAX, keep: Keep::Everything, together: false };
 
 const EVERY: [(&str, &str); 4] =
     [("run.steps", "5"), ("run.log_every", "2"), ("run.save_every", "3"), ("run.eval_every", "2")];
@@ -515,7 +520,7 @@ fn a_checkpoint_of_another_run_is_refused_and_says_what_is_other() {
     let set = [&EVERY[..], &[("adapter.kind", "lora"), ("adapter.rank", "4")]].concat();
     let with = |model| {
         let config = config(&set);
-        let learner = Learner::new(config.clone(), &config.objective().unwrap(), model).unwrap();
+        let learner = Learner::new(config.clone(), &config.objective().unwrap(), model, KEPT).unwrap();
         Run::new(vec![learner], documents(), Arc::new(sets()), About::default())
     };
     with(base).unwrap().resume(&folder(&files)).unwrap();
@@ -620,8 +625,10 @@ fn a_step_that_nobody_sees_stops_at_the_same_number_that_is_none() {
 fn full(device: &Device, set: &[(&str, &str)]) -> Run {
     let config = config(set);
     let opened = open::open_folder(&GoldenFolder::new("tiny/llama_tied")).unwrap();
-    let base = load::load(&opened.architecture, &opened.weights, device, config.run.storage, u64::MAX, true).unwrap();
-    let learner = Learner::new(config.clone(), &config.objective().unwrap(), base).unwrap();
+    let (arch, weights) = (&opened.architecture, &opened.weights);
+    let base = load::load(arch, weights, device, config.run.storage, u64::MAX, true).unwrap();
+    let way = Execution::plan(&config, arch, Some(weights.as_ref()), 1, Site::of(device));
+    let learner = Learner::new(config.clone(), &config.objective().unwrap(), base, way).unwrap();
     Run::new(vec![learner], documents(), Arc::default(), About::default()).unwrap()
 }
 
@@ -675,7 +682,8 @@ fn clipping_by_the_last_norm_scales_a_step_by_the_norm_of_the_one_before() {
         let config = config(&[("optim.max_grad_norm", "0.3"), ("optim.clipping", "last_norm")]);
         let session = |config: &Config| {
             let base = models::tiny("llama_tied", &device, true);
-            prepare::session(config, &config.objective().unwrap(), base).unwrap()
+            let way = Execution { together: true, ..Execution::resident(Keep::Everything) };
+            prepare::session(config, &config.objective().unwrap(), base, way).unwrap()
         };
         let (mut last, mut kept) = (session(&config), session(&config));
         kept.optimiser.clipping = Clipping::Kept;
@@ -874,7 +882,9 @@ fn a_landscape_takes_its_documents_for_the_sequences_of_its_batch() {
 /// A file that counts what is read of it.
 struct Counted {
     bytes: Vec<u8>,
-    read: std::sync::atomic::AtomicU64,
+    read: AtomicU64,
+    /// One bit of all that is read is another.
+    changed: AtomicBool,
 }
 
 impl Bytes for Counted {
@@ -883,57 +893,158 @@ impl Bytes for Counted {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-        self.read.fetch_add(out.len() as u64, std::sync::atomic::Ordering::Relaxed);
-        self.bytes.read(offset, out)
+        self.read.fetch_add(out.len() as u64, Relaxed);
+        self.bytes.read(offset, out)?;
+        if let (true, Some(first)) = (self.changed.load(Relaxed), out.first_mut()) {
+            *first ^= 1;
+        }
+        Ok(())
     }
 }
 
-#[test]
-fn a_run_under_a_memory_budget_reads_blocks_from_the_file_and_is_the_same_to_the_bit() {
-    let whole = Shape::named("qwen3-0.6b").unwrap().architecture(Some(3));
+impl Counted {
+    fn of(bytes: &[u8]) -> Arc<Self> {
+        Arc::new(Self { bytes: bytes.to_vec(), read: 0.into(), changed: false.into() })
+    }
+
+    fn bytes_read(&self) -> u64 {
+        self.read.load(Relaxed)
+    }
+}
+
+/// A model of four blocks, quantised.
+fn quantised() -> (Architecture, Vec<u8>) {
+    let whole = Shape::named("qwen3-0.6b").unwrap().architecture(Some(4));
     let arch = Architecture { vocab: 300, hidden: 256, heads: 2, kv_heads: 1, intermediate: 320, ..whole };
     let format = FORMATS.into_iter().find(|format| format.name() == "Q4_0").unwrap();
     let mut bytes = Vec::new();
     fabricate(&mut bytes, &arch, format, 1).unwrap();
+    (arch, bytes)
+}
+
+/// Bytes of a block's matrices in it.
+const BLOCK: u64 = (256 * (256 + 2 * 128 + 256) + 3 * 256 * 320) / 32 * 18;
+
+/// Three steps of an adapter on that model, of three micro-batches each: losses, and bytes read after loading.
+fn three_steps(device: &Device, execution: Execution) -> Result<(Vec<f64>, u64), Error> {
+    let file = Counted::of(&quantised().1);
+    let files = ModelFiles::open_gguf(file.clone(), "model.gguf")?;
+    let config = config(&[("adapter.kind", "lora"), ("run.steps", "3"), ("run.accumulation", "3")]);
+    let base = prepare::base(&config, &files, device, execution)?;
+    let loaded = file.bytes_read();
+    assert!(loaded < 2 * file.len(), "{loaded} of {} bytes", file.len());
+    let learner = Learner::new(config.clone(), &config.objective()?, base, execution)?;
+    let mut run = Run::new(vec![learner], documents(), Arc::default(), About::default())?;
+    let losses = (0..3).map(|_| lap(&mut run).metrics[0].loss).collect();
+    Ok((losses, file.bytes_read() - loaded))
+}
+
+#[test]
+fn blocks_that_are_left_in_their_file_give_the_same_losses_to_the_bit_and_travel_as_seldom_as_they_can() {
     for device in devices::all() {
-        let run = |set: &[(&str, &str)]| {
-            let file = Arc::new(Counted { bytes: bytes.clone(), read: 0.into() });
-            let files = ModelFiles::open_gguf(file.clone(), "model.gguf")?;
-            let config = config(&[&[("adapter.kind", "lora"), ("run.steps", "3")], set].concat());
-            let base = prepare::base(&config, &files, &device)?;
-            let learner = Learner::new(config.clone(), &config.objective()?, base)?;
-            let mut run = Run::new(vec![learner], documents(), Arc::default(), About::default())?;
-            let laps: Vec<f64> = (0..3).map(|_| lap(&mut run).metrics[0].loss).collect();
-            Ok::<_, Error>((laps, file.read.load(std::sync::atomic::Ordering::Relaxed)))
-        };
-        let (want, read) = run(&[]).unwrap();
-        let size = bytes.len() as u64;
-        assert!(read < 2 * size, "{read} of {size} bytes on {}", device.name());
-        // The devices differ in how they fetch, not in what is left in the file.
-        let both = if device.is_cpu() { &["never", "always"][..] } else { &["always"] };
-        for &recompute in both {
-            let always = [("run.recompute", recompute)];
-            let (resident, _) = run(&always).unwrap();
-            assert_eq!(resident, want, "{recompute} on {}", device.name());
-            let files = ModelFiles::open_gguf(Arc::new(bytes.clone()), "model.gguf").unwrap();
-            let lora = config(&[&[("adapter.kind", "lora")], &always[..]].concat());
-            let all = Ledger::new(&lora, &arch, files.weights.as_deref(), 1, Load::most(&lora), Site::of(&device))
-                .device_bytes();
-            // Room for all blocks (746 kB) but the last matrix, and for none of them.
-            let budgets = [(all - 600_000, 3 * size), (all - 1, read + 1)];
-            for &(budget, least) in &budgets[..both.len()] {
-                let budget = budget.to_string();
-                let (found, read) = run(&[("run.device_memory", &budget), always[0]]).unwrap();
-                assert_eq!(found, want, "{budget}, {recompute} on {}", device.name());
-                // Each of three steps reads what is left in the file at least once forwards and once backwards.
-                assert!(read >= least, "{budget}: {read} of {size} bytes on {}", device.name());
+        // The devices differ in how they hold what is read, not in when it is read.
+        let cpu = device.is_cpu();
+        let keeps = if cpu { &[Keep::Everything, Keep::Inputs][..] } else { &[Keep::Inputs] };
+        let orders = if cpu { &[true, false][..] } else { &[true] };
+        let (want, read) = three_steps(&device, KEPT).unwrap();
+        assert_eq!(read, 0, "nothing is read twice where all fits");
+        for &keep in keeps {
+            for &together in orders {
+                // A pass goes through the four blocks and back, and finds the two at each turn in their slots: 6 blocks the
+                // first time, 4 each time after it; three steps of eleven micro-batches in all make eleven passes or three.
+                let passes = if together { 3 } else { 11 };
+                let cases = [(u64::MAX, 0), (0, (4 * passes + 2) * BLOCK), (2 * BLOCK, 2 * BLOCK)];
+                for (resident, all) in cases {
+                    let execution = Execution { resident, keep, together };
+                    let (found, read) = three_steps(&device, execution).unwrap();
+                    let what = format!("{execution:?} on {}", device.name());
+                    assert_eq!(found, want, "{what}");
+                    assert!(read.abs_diff(all) <= all / 100, "{what}: {read} bytes were read, not {all}");
+                }
             }
         }
-        let (_, roomy) = run(&[("run.device_memory", "1GiB")]).unwrap();
-        assert_eq!(roomy, read, "nothing is read twice where all fits");
-        let Err(Error::Config { problems }) = run(&[("run.device_memory", "100KiB")]) else {
+    }
+}
+
+#[test]
+fn a_plan_is_the_fastest_way_through_the_model_that_fits_its_budget() {
+    let (arch, bytes) = quantised();
+    let files = ModelFiles::open_gguf(Arc::new(bytes), "model.gguf").unwrap();
+    let weights = files.weights.as_deref();
+    let configured = |set: &[(&str, &str)]| {
+        config(
+            &[
+                &[
+                    ("adapter.kind", "lora"),
+                    ("run.accumulation", "3"),
+                    ("run.batch_tokens", "64"),
+                    ("adapter.rank", "2"),
+                ],
+                set,
+            ]
+            .concat(),
+        )
+    };
+    for device in devices::all() {
+        let site = Site::of(&device);
+        let takes = |execution| {
+            let config = configured(&[]);
+            Ledger::new(&config, &arch, weights, 1, Load::most(&config), site, execution).device_bytes()
+        };
+        let plan = |budget: u64, set: &[(&str, &str)]| {
+            let config = configured(&[&[("run.device_memory", &*budget.to_string())], set].concat());
+            Execution::plan(&config, &arch, weights, 1, site)
+        };
+        let inputs = Execution { keep: Keep::Inputs, ..KEPT };
+        let [together, apart] = [true, false].map(|together| Execution { resident: 0, keep: Keep::Inputs, together });
+        let sizes = [KEPT, inputs, together, apart].map(takes);
+        assert!(sizes.is_sorted_by(|more, less| more > less), "{sizes:?} on {}", device.name());
+        let [all, inputs_bytes, together_bytes, apart_bytes] = sizes;
+        assert_eq!(plan(all, &[]), KEPT);
+        assert_eq!(plan(all - 1, &[]), inputs);
+        assert_eq!(plan(all, &[("run.recompute", "always")]), inputs);
+        let some = plan(inputs_bytes - 1, &[]);
+        assert_eq!(some, Execution { resident: inputs_bytes - 1 - together_bytes, ..together });
+        assert!(takes(some) < inputs_bytes, "{} of {inputs_bytes}", takes(some));
+        assert_eq!(plan(together_bytes, &[]), together);
+        assert_eq!(plan(together_bytes - 1, &[]), Execution { resident: together_bytes - 1 - apart_bytes, ..apart });
+        assert_eq!(plan(apart_bytes - 1, &[]), apart, "the least there is");
+        // Half of what is there is left to others, and all of what was said is taken.
+        let there =
+            |memory| Execution::plan(&configured(&[]), &arch, weights, 1, Site { memory: Some(memory), ..site });
+        assert_eq!([there(2 * all), there(2 * all - 2)], [KEPT, inputs]);
+        // What is not as the file has it cannot be left there.
+        assert_eq!(plan(apart_bytes, &[("run.storage", "q8_0")]), inputs);
+        assert_eq!(plan(apart_bytes, &[("adapter.kind", "none")]), inputs);
+
+        let config = configured(&[("run.device_memory", "100KiB")]);
+        let Err(Error::Config { problems }) = prepare::base(&config, &files, &device, plan(100 << 10, &[])) else {
             panic!("it does not fit")
         };
         assert!(problems[0].contains("device_memory: 1 MiB are less than the "), "{problems:?}");
     }
+}
+
+#[test]
+fn a_file_that_is_changed_or_cut_short_under_a_run_ends_it_with_its_name() {
+    let (arch, bytes) = quantised();
+    let file = Counted::of(&bytes);
+    let files = ModelFiles::open_gguf(file.clone(), "model.gguf").unwrap();
+    let config = config(&[("adapter.kind", "lora"), ("run.steps", "3")]);
+    let execution = Execution { resident: 0, keep: Keep::Inputs, together: false };
+    let device = Device::cpu();
+    let base = prepare::base(&config, &files, &device, execution).unwrap();
+    assert_eq!(base.arch, arch);
+    let learner = Learner::new(config.clone(), &config.objective().unwrap(), base, execution).unwrap();
+    let mut run = Run::new(vec![learner], documents(), Arc::default(), About::default()).unwrap();
+    lap(&mut run);
+    file.changed.store(true, Relaxed);
+    let error = loop {
+        match wait(run.next(&mut Watcher::default())) {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the run went on with other weights"),
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(error.contains("model.gguf") && error.contains("the file was changed under the run"), "{error}");
 }

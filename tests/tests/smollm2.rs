@@ -12,12 +12,12 @@ use temper_conformance::models::packed;
 use temper_conformance::skip;
 use temper_engine::configuration::ObjectiveSection;
 use temper_engine::inside::export::peft;
+use temper_engine::inside::model::Keep;
 use temper_engine::inside::model::gguf::GgufModel;
 use temper_engine::inside::model::open::Opened;
 use temper_engine::inside::model::parameter::to_host;
 use temper_engine::inside::model::{load, open};
 use temper_engine::inside::train::optimiser::AdamW;
-use temper_engine::inside::train::session::Recompute;
 use temper_engine::models::Hold;
 use temper_engine::{Device, Document, Model, Objective, Sampling, Session, generate, perplexity, wait};
 
@@ -103,7 +103,8 @@ fn lora_gradients_and_steps_on_a_real_sample_equal_peft() {
         ObjectiveSection::from_overrides("eaft", &[("objective.normalizer".into(), "const_3".into())]).unwrap();
     let optimiser = AdamW { max_grad_norm: 1.0, ..AdamW::default() };
     let objective = Objective::from_section(&section).unwrap();
-    let mut session = Session { model, objective, optimiser, recompute: Recompute::Auto, seed: 0, step: 0 };
+    let mut session =
+        Session { model, objective, optimiser, keep: Keep::Inputs, together: false, seed: 0, step: 0, last_norm: None };
     let outcome = wait(session.gradients(std::slice::from_ref(&batch))).unwrap();
     let want = stated["loss_eaft"].as_f64().unwrap();
     assert!((outcome.loss - want).abs() <= 1e-4 * want, "{} instead of {want}", outcome.loss);

@@ -720,10 +720,8 @@ mod tests {
             ("{% for i in range(90000) %}{% macro f() %}{% endmacro %}{% endfor %}".into(), "bytes of values made"),
         ];
         for (source, expected) in cases {
-            let started = std::time::Instant::now();
             let error = outcome(&source);
             assert!(error.contains("chat template: ") && error.contains(expected), "{source}: {error}");
-            assert!(started.elapsed().as_secs() < 15, "{source} took {:?}", started.elapsed());
         }
         let error = outcome("{{ [0] * 1000000000 }}");
         assert!(error.contains("set data.template to \"none\""), "the way out is named: {error}");

@@ -187,6 +187,18 @@ impl SumSquares {
         values.iter().copied().map(f64::from).sum()
     }
 
+    /// Several as one, added in their order.
+    pub fn joined(parts: Vec<Self>) -> Self {
+        let (mut known, mut partials) = (0.0, Vec::new());
+        for part in parts {
+            match part {
+                Self::Known(sum) => known += sum,
+                Self::Partials(of_one) => partials.push(of_one),
+            }
+        }
+        if partials.is_empty() { Self::Known(known) } else { Self::Partials(Tensor::cat(partials, 0)) }
+    }
+
     /// The sum, with a read-back of its own.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use super::cpu::par;
 use super::launch::size;
 use super::tensor::{empty_gpu, flat, from_cube, from_vec, gpu_of};
 use crate::device::Device;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 use crate::weights::{RawTensor, WeightFormat, WeightSource};
@@ -48,8 +49,41 @@ enum Place {
     Host(Arc<Vec<u8>>),
     /// As little-endian words, the last one padded; in host memory too where rows are asked for by index.
     Device(CubeTensor, Option<Arc<Vec<u8>>>),
-    /// In the file, as the tensor of this name: read each time it is used.
-    Source(Arc<dyn WeightSource>, String),
+    /// In the file, and in memory only while it is used.
+    File(InFile, Option<Box<Place>>),
+}
+
+/// A tensor that is left in its file.
+#[derive(Clone)]
+pub struct InFile {
+    /// The file, or files.
+    pub source: Arc<dyn WeightSource>,
+    /// Name of the tensor.
+    pub name: String,
+    /// Rows of it.
+    pub rows: usize,
+    /// How it is stored.
+    pub format: WeightFormat,
+    /// Its bytes when it was looked at first.
+    pub digest: Digest,
+}
+
+impl InFile {
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// What reading gives; [`Error::Tensor`] where the bytes are no longer what they were.
+    pub fn read(&self) -> Result<Vec<u8>> {
+        let bytes = self.source.read(&self.name)?.bytes;
+        if Digest::of(&bytes) == self.digest {
+            return Ok(bytes);
+        }
+        Err(Error::Tensor {
+            file: self.source.file_of(&self.name),
+            tensor: self.name.clone(),
+            problem: "it is not what it was when the run began: the file was changed under the run".into(),
+        })
+    }
 }
 
 impl Place {
@@ -61,6 +95,15 @@ impl Place {
         let words = upload(device, &bytes);
         Self::Device(words, (rows == Rows::ByIndex).then(|| Arc::new(bytes)))
     }
+
+    /// Where the bytes can be used.
+    fn held(&self) -> &Self {
+        match self {
+            Self::File(file, None) => panic!("{} was used while it was in its file", file.name),
+            Self::File(_, Some(held)) => held,
+            _ => self,
+        }
+    }
 }
 
 impl Part {
@@ -70,7 +113,7 @@ impl Part {
     }
 
     fn host(&self) -> &[u8] {
-        match &self.place {
+        match self.place.held() {
             Place::Host(bytes) | Place::Device(_, Some(bytes)) => bytes,
             _ => panic!("weights that are not in host memory used there"),
         }
@@ -90,15 +133,11 @@ impl Packed {
         Self::of_parts(raws.into_iter().map(part).collect(), columns)
     }
 
-    /// Matrices of `columns` inputs that stay in their file: each use reads them, and what was read is given back after it.
-    /// `tensors` are their names, rows and formats.
-    pub fn in_file(
-        source: &Arc<dyn WeightSource>,
-        tensors: Vec<(String, usize, WeightFormat)>,
-        columns: usize,
-    ) -> Self {
-        let part = |(name, rows, format)| Part { format, rows, place: Place::Source(source.clone(), name) };
-        Self::of_parts(tensors.into_iter().map(part).collect(), columns)
+    /// Matrices of `columns` inputs that stay in their file: they are to be read ([`Packed::missing`]), used
+    /// ([`Packed::hold`]) and given back ([`Packed::release`]).
+    pub fn in_file(files: Vec<InFile>, columns: usize) -> Self {
+        let part = |file: InFile| Part { format: file.format, rows: file.rows, place: Place::File(file, None) };
+        Self::of_parts(files.into_iter().map(part).collect(), columns)
     }
 
     /// A matrix of bytes that others rewrite, as they are now.
@@ -114,22 +153,42 @@ impl Packed {
         Self { rows: parts.iter().map(|part| part.rows).sum(), parts: parts.into(), columns }
     }
 
-    /// The same with all bytes in memory of `device`.
-    ///
-    /// # Errors
-    /// What reading the file gives.
-    pub fn fetched(&self, device: &Device) -> Result<Self> {
-        if !self.parts.iter().any(|part| matches!(part.place, Place::Source(..))) {
-            return Ok(self.clone());
-        }
+    /// True where it, or a part of it, is left in its file, held or not.
+    pub fn lies_in_file(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part.place, Place::File(..)))
+    }
+
+    /// What has to be read before it can be used, in the order of [`Packed::hold`].
+    pub fn missing(&self) -> impl Iterator<Item = &InFile> {
+        self.parts.iter().filter_map(|part| match &part.place {
+            Place::File(file, None) => Some(file),
+            _ => None,
+        })
+    }
+
+    /// Takes what was missing.
+    pub fn hold(&mut self, device: &Device, read: &mut impl Iterator<Item = Vec<u8>>) {
+        self.replace(|file, held| {
+            held.or_else(|| {
+                let bytes = read.next().unwrap_or_else(|| panic!("{} was not read", file.name));
+                Some(Box::new(Place::on(device, bytes, Rows::Whole)))
+            })
+        });
+    }
+
+    /// Gives back what can be read again.
+    pub fn release(&mut self) {
+        self.replace(|_, _| None);
+    }
+
+    fn replace(&mut self, mut change: impl FnMut(&InFile, Option<Box<Place>>) -> Option<Box<Place>>) {
         let part = |part: &Part| match &part.place {
-            Place::Source(source, name) => {
-                let place = Place::on(device, source.read(name)?.bytes, Rows::Whole);
-                Ok(Part { place, ..part.clone() })
+            Place::File(file, held) => {
+                Part { place: Place::File(file.clone(), change(file, held.clone())), ..part.clone() }
             }
-            _ => Ok(part.clone()),
+            _ => part.clone(),
         };
-        Ok(Self::of_parts(self.parts.iter().map(part).collect::<Result<_>>()?, self.columns))
+        self.parts = self.parts.iter().map(part).collect();
     }
 
     /// Inputs of the matrix.
@@ -151,16 +210,19 @@ impl Packed {
     ///
     /// # Errors
     /// Device errors.
+    ///
+    /// # Panics
+    /// Where it is left in its file and not held.
     pub fn dense(&self, device: &Device) -> Result<Tensor<2>> {
-        let (columns, here) = (self.columns, self.fetched(device)?);
+        let columns = self.columns;
         if device.is_cpu() {
             let mut out = vec![0.0; self.rows * columns];
-            here.expand(0..self.rows, 0..columns, &mut out);
+            self.expand(0..self.rows, 0..columns, &mut out);
             return Ok(from_vec(out, [self.rows, columns]));
         }
         let mut tensors = Vec::with_capacity(self.parts.len());
-        for part in here.parts.iter() {
-            let Place::Device(words, _) = &part.place else { panic!("weights made for the CPU used on a GPU") };
+        for part in self.parts.iter() {
+            let Place::Device(words, _) = part.place.held() else { panic!("weights made for the CPU used on a GPU") };
             let count = part.rows * columns;
             let out = empty_gpu(words, [part.rows, columns]);
             let kernel = &part.format.kernels().expect("f32 weights are never packed").dequantize;
@@ -176,7 +238,7 @@ impl Packed {
     /// ([`Packed::block_elements`]).
     ///
     /// # Panics
-    /// Where they are not, the rectangle lies outside, or the bytes are not in host memory ([`Packed::fetched`]).
+    /// Where they are not, the rectangle lies outside, or the bytes are not in host memory.
     pub fn expand(&self, rows: Range<usize>, columns: Range<usize>, out: &mut [f32]) {
         let width = columns.len();
         assert!(rows.end <= self.rows && columns.end <= self.columns && out.len() == rows.len() * width);

@@ -245,7 +245,6 @@ impl<const D: usize> Product<D> {
             Values::Tensor(tensor) => on_cpu(&tensor),
             Values::Packed(packed) => {
                 assert!(self.right.columns.is_none(), "columns of a frozen matrix");
-                let packed = packed.fetched(device)?;
                 let expand = |rows, columns, out: &mut [f32]| packed.expand(rows, columns, out);
                 let (rows, columns, block) = (packed.rows(), packed.columns(), packed.block_elements());
                 let right = Stored { expand: &expand, rows, columns, block, transposed: self.right.transposed };

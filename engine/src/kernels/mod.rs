@@ -20,7 +20,7 @@ macro_rules! declare {
 temper_shaders::operations!(declare);
 
 pub use compact::{Moments, Weights};
-pub use dequantize::{Packed, Rows};
+pub use dequantize::{InFile, Packed, Rows};
 pub use rotary::Rotary;
 pub use tensor::Indices;
 pub use words::Words;

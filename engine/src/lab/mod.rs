@@ -25,6 +25,7 @@ use crate::model::Model;
 use crate::model::files::ModelFiles;
 use crate::probe;
 use crate::train::event::{Event, LearnerRows, Started, StepMetrics, StepRows};
+use crate::train::execution::Execution;
 use crate::train::ledger::{Kind, Ledger, Load, Site};
 use crate::train::prepare;
 use crate::train::result::{self, learned};
@@ -294,7 +295,8 @@ impl Lab {
         let weights = model.files.weights.as_deref();
         let evaluated = evaluated_tokens(self.device.is_cpu(), self.device.is_software()).min(WINDOW);
         let load = Load { evaluated, ..Load::most(config) };
-        let ledger = Ledger::new(config, arch, weights, learners, load, Site::of(&self.device));
+        let (site, execution) = (Site::of(&self.device), self.execution(config, &model.files, learners));
+        let ledger = Ledger::new(config, arch, weights, learners, load, site, execution);
         let work = work_per_token(config, arch.parameter_count()) * (learners * config.run.batch_tokens as u64) as f64;
         Ok(fit(&ledger, model.held, learners, config.run.batch_tokens, allowed, self.pace * work))
     }
@@ -313,6 +315,10 @@ impl Lab {
         Ok(begun)
     }
 
+    fn execution(&self, config: &Config, files: &ModelFiles, learners: u64) -> Execution {
+        Execution::plan(config, &files.architecture, files.weights.as_deref(), learners, Site::of(&self.device))
+    }
+
     /// Learners at their first step, of the model and data set that were read last.
     fn make(&self, settings: Settings) -> Result<Running> {
         let configs = settings.configs()?;
@@ -326,10 +332,11 @@ impl Lab {
             general: first_tokens(&general, most).to_vec(),
             landscape: Vec::new(),
         };
-        let base = prepare::base(config, &model.files, &self.device)?;
+        let execution = self.execution(config, &model.files, configs.len() as u64);
+        let base = prepare::base(config, &model.files, &self.device, execution)?;
         let learner = |config: Config| {
             let objective = config.objective()?;
-            Learner::new(config, &objective, base.clone())
+            Learner::new(config, &objective, base.clone(), execution)
         };
         let learners = configs.into_iter().map(learner).collect::<Result<_>>()?;
         let about = About { why: String::new(), model: model.name.clone() };

@@ -24,8 +24,6 @@ pub struct HeadOutput {
     statistics: Vec<Tensor<2>>,
     /// Gradient weights, chunk by chunk, times the reciprocal token count.
     weights: Vec<Tensor<1>>,
-    /// Gradient of the loss by each hidden row, `[rows, hidden]`.
-    pub dhidden: Tensor<2>,
 }
 
 impl HeadOutput {
@@ -128,7 +126,8 @@ pub async fn statistics_until(
     statistics_of(&read_all(collected.iter().map(flat).collect()).await?).map(Some)
 }
 
-/// Statistics, gate and gradient of `objective` for rows of final-norm outputs.
+/// Statistics, gate and gradient of `objective` for rows of final-norm outputs; beside them the gradient of the loss by each
+/// hidden row, `[rows, hidden]`.
 ///
 /// `reciprocal` is one over the trained tokens of the whole accumulated batch: the only division there is. The head's
 /// own gradient is added where its weight is trained.
@@ -143,7 +142,7 @@ pub fn gradient(
     objective: &Objective,
     batch: &BatchStats,
     reciprocal: f32,
-) -> Result<HeadOutput> {
+) -> Result<(HeadOutput, Tensor<2>)> {
     let mut output = (Vec::new(), Vec::new(), Vec::new());
     let gate = objective.gate_params(batch);
     for chunk in chunks(device, head, hidden, labels)? {
@@ -172,7 +171,7 @@ pub fn gradient(
         output.2.extend(dhidden);
     }
     let (statistics, weights, dhidden) = output;
-    Ok(HeadOutput { statistics, weights, dhidden: Tensor::cat(dhidden, 0) })
+    Ok((HeadOutput { statistics, weights }, Tensor::cat(dhidden, 0)))
 }
 
 /// The K of the row statistics: the objective's own, or the method's default where its weight reads no top-K entropy, so

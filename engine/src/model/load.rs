@@ -11,9 +11,9 @@ use super::parameter::{Parameter, Part, from_host};
 use super::vocabulary::{Tile, VocabularyMatrix, columns_per_tile};
 use super::weight::Weight;
 use crate::device::Device;
-use crate::digest::Digester;
+use crate::digest::{Digest, Digester};
 use crate::error::Result;
-use crate::kernels::{Packed, Rows, Weights};
+use crate::kernels::{InFile, Packed, Rows, Weights};
 use crate::rng::{Rng, mix};
 use crate::settings::choice;
 use crate::weights::{RawTensor, WeightFormat, WeightSource};
@@ -74,8 +74,9 @@ impl Hold {
 /// Standard deviation of random weights, as the Hugging Face configurations' `initializer_range` default.
 const INITIAL_STD: f64 = 0.02;
 
-/// Loads a model. With `full` every parameter is trained, matrices as [`Hold::trained`] says; otherwise none is. Of the blocks' matrices that
-/// are held as stored, so many bytes stay in memory; those behind them are read from the file each time they are used.
+/// Loads a model. With `full` every parameter is trained, matrices as [`Hold::trained`] says; otherwise none is. Of the blocks'
+/// matrices that are held as stored, so many bytes stay in memory; those behind them are read from the file when their block
+/// is used.
 ///
 /// # Errors
 /// What the source reports of its tensors; device errors.
@@ -205,8 +206,11 @@ impl Builder<'_> {
             // What was converted is not what the file has.
             Some((source, room)) if self.hold == Hold::Auto && bytes > *room => {
                 *room = 0;
-                let tensors = raws.into_iter().map(|raw| (raw.name, raw.shape[0], raw.format));
-                Packed::in_file(source, tensors.collect(), columns)
+                let left = |raw: RawTensor| {
+                    let (rows, digest) = (raw.shape[0], Digest::of(&raw.bytes));
+                    InFile { source: source.clone(), name: raw.name, rows, format: raw.format, digest }
+                };
+                Packed::in_file(raws.into_iter().map(left).collect(), columns)
             }
             Some((_, room)) => {
                 *room = room.saturating_sub(bytes);

@@ -16,6 +16,7 @@ pub mod load;
 pub mod open;
 pub mod parameter;
 pub mod settings;
+pub mod slots;
 pub mod vocabulary;
 pub mod weight;
 
@@ -29,6 +30,7 @@ use crate::kernels::{self, Indices, Rotary};
 use architecture::Architecture;
 use block::{Activations, Block, Pass, Stream};
 use parameter::Parameter;
+use slots::Slots;
 use vocabulary::VocabularyMatrix;
 
 /// A model on a device. A clone shares the original's memory; a parameter gets memory of its own when it is stepped.
@@ -47,11 +49,13 @@ pub struct Model {
     /// What it was made of: its description and its weights as they were stored. Training does not change it.
     pub origin: Digest,
     rotary: Rotary,
+    slots: Slots,
     device: Device,
 }
 
 /// How much of the forward pass is kept for the backward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Keep {
     /// Nothing: there is no backward pass.
     Nothing,
@@ -71,7 +75,8 @@ pub struct Forward {
     seed: Option<u64>,
 }
 
-/// A backward pass under way, after the head and before the block that is next.
+/// A backward pass under way, after the head and before the block that is next. A clone pulls the same back again.
+#[derive(Clone)]
 pub struct Backward {
     /// Gradient by the output of that block, `[tokens, hidden]`.
     dy: Tensor<2>,
@@ -106,7 +111,17 @@ impl Model {
     ) -> Self {
         // Grown on demand: most runs are far shorter than a model's context.
         let rotary = arch.rotary(&device, 0);
-        Self { arch, embedding, blocks, final_norm, head, origin: Digest::default(), rotary, device }
+        Self {
+            arch,
+            embedding,
+            blocks,
+            final_norm,
+            head,
+            origin: Digest::default(),
+            rotary,
+            slots: Slots::default(),
+            device,
+        }
     }
 
     /// Where the model lives.
@@ -127,9 +142,17 @@ impl Model {
     /// Runs a packed stream through all blocks.
     ///
     /// # Errors
-    /// [`Error::Label`] on a token outside the vocabulary; device errors.
+    /// [`Error::Label`] on a token outside the vocabulary; what reading a block gives that is left in its file; device errors.
     pub fn forward(&mut self, batch: &MicroBatch, keep: Keep, seed: Option<u64>) -> Result<Forward> {
         Ok(self.forward_until(batch, keep, seed, &|| false)?.expect("nobody stops it"))
+    }
+
+    /// Runs several streams, each with its seed, through all blocks: all of them through a block before the next one.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn forward_all(&mut self, batches: &[(&MicroBatch, Option<u64>)], keep: Keep) -> Result<Vec<Forward>> {
+        Ok(self.forward_all_until(batches, keep, &|| false)?.expect("nobody stops it"))
     }
 
     /// As [`Model::forward`]; none where `stop`, which is asked before every block, says so.
@@ -143,6 +166,47 @@ impl Model {
         seed: Option<u64>,
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Forward>> {
+        Ok(self.forward_all_until(&[(batch, seed)], keep, stop)?.and_then(|mut forwards| forwards.pop()))
+    }
+
+    fn forward_all_until(
+        &mut self,
+        batches: &[(&MicroBatch, Option<u64>)],
+        keep: Keep,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Vec<Forward>>> {
+        let mut forwards = batches.iter().map(|(batch, seed)| self.enter(batch, *seed)).collect::<Result<Vec<_>>>()?;
+        for index in 0..self.blocks.len() {
+            if stop() {
+                return Ok(None);
+            }
+            let next = (index + 1 < self.blocks.len()).then_some(index + 1);
+            self.slots.enter(&mut self.blocks, index, next, &self.device)?;
+            for forward in &mut forwards {
+                if keep == Keep::Inputs {
+                    forward.inputs.push(forward.output.clone());
+                }
+                let pass = Pass {
+                    device: &self.device,
+                    arch: &self.arch,
+                    rotary: &self.rotary,
+                    stream: &forward.stream,
+                    seed: forward.seed,
+                };
+                // Moved out, so that the block finds itself the sole owner.
+                let input = std::mem::replace(&mut forward.output, Tensor::zeros([1, 1], self.device.burn()));
+                let (output, of_block) = self.blocks[index].forward(&pass, input)?;
+                forward.output = output;
+                if keep == Keep::Everything {
+                    forward.activations.push(of_block);
+                }
+            }
+        }
+        Ok(Some(forwards))
+    }
+
+    /// Embeds a stream.
+    fn enter(&mut self, batch: &MicroBatch, seed: Option<u64>) -> Result<Forward> {
         let vocab = self.arch.vocab;
         if let Some(row) = batch.tokens.iter().position(|&t| t as usize >= vocab) {
             return Err(Error::Label { row, label: batch.tokens[row] as i64, vocab });
@@ -155,23 +219,8 @@ impl Model {
             positions: Indices::new(&self.device, batch.positions.clone()),
             document_start: Indices::new(&self.device, batch.document_start.clone()),
         };
-        let mut output = self.embedding.gather(&self.device, &batch.tokens)?;
-        let (mut inputs, mut activations) = (Vec::new(), Vec::new());
-        let pass = Pass { device: &self.device, arch: &self.arch, rotary: &self.rotary, stream: &stream, seed };
-        for block in &self.blocks {
-            if stop() {
-                return Ok(None);
-            }
-            if keep == Keep::Inputs {
-                inputs.push(output.clone());
-            }
-            let (next, of_block) = block.forward(&pass, output)?;
-            if keep == Keep::Everything {
-                activations.push(of_block);
-            }
-            output = next;
-        }
-        Ok(Some(Forward { output, inputs, activations, stream, seed }))
+        let output = self.embedding.gather(&self.device, &batch.tokens)?;
+        Ok(Forward { output, inputs: Vec::new(), activations: Vec::new(), stream, seed })
     }
 
     /// Final-norm outputs of the rows whose label is not ignored; `None` where there is no such row.
@@ -198,35 +247,39 @@ impl Model {
     ///
     /// # Errors
     /// Device errors.
-    pub fn begin_backward(&mut self, forward: Forward, rows: &TrainedRows, dhidden: &Tensor<2>) -> Result<Backward> {
+    pub fn begin_backward(&mut self, forward: Forward, rows: TrainedRows, dhidden: Tensor<2>) -> Result<Backward> {
         let Forward { output, inputs, activations, stream, seed } = forward;
         let device = &self.device;
-        let drows = block::norm_backward(device, &mut self.final_norm, &rows.input, &rows.inverse, dhidden)?;
+        let drows = block::norm_backward(device, &mut self.final_norm, &rows.input, &rows.inverse, &dhidden)?;
         let zeros = Tensor::zeros(output.dims(), device.burn());
         let dy = kernels::elementwise::scatter_add_rows(device, zeros, &rows.rows, 0, &drows)?;
         Ok(Backward { dy, inputs, activations, stream, seed })
     }
 
-    /// Pulls back through the block that is next; its gradients for this micro-batch are complete then.
+    /// Pulls all of these back through the block that is next; its gradients for them are complete then.
     ///
     /// # Errors
-    /// Device errors.
-    pub fn backward_block(&mut self, index: usize, mut back: Backward) -> Result<Backward> {
-        let pass = Pass {
-            device: &self.device,
-            arch: &self.arch,
-            rotary: &self.rotary,
-            stream: &back.stream,
-            seed: back.seed,
-        };
+    /// What reading a block gives that is left in its file; device errors.
+    pub fn backward_block(&mut self, index: usize, backs: &mut [Backward]) -> Result<()> {
+        self.slots.enter(&mut self.blocks, index, index.checked_sub(1), &self.device)?;
         let block = &mut self.blocks[index];
-        let kept = match (back.activations.pop(), back.inputs.pop()) {
-            (Some(kept), _) => kept,
-            (None, Some(input)) => block.forward(&pass, input)?.1,
-            (None, None) => unreachable!("a backward pass after a forward pass that kept nothing"),
-        };
-        back.dy = block.backward(&pass, kept, back.dy)?;
-        Ok(back)
+        for back in backs {
+            let pass = Pass {
+                device: &self.device,
+                arch: &self.arch,
+                rotary: &self.rotary,
+                stream: &back.stream,
+                seed: back.seed,
+            };
+            let kept = match (back.activations.pop(), back.inputs.pop()) {
+                (Some(kept), _) => kept,
+                (None, Some(input)) => block.forward(&pass, input)?.1,
+                (None, None) => unreachable!("a backward pass after a forward pass that kept nothing"),
+            };
+            let dy = std::mem::replace(&mut back.dy, Tensor::zeros([1, 1], self.device.burn()));
+            back.dy = block.backward(&pass, kept, dy)?;
+        }
+        Ok(())
     }
 
     /// Gives the embedding what is left, where it is trained.
@@ -327,6 +380,12 @@ impl Model {
         visit(&mut self.final_norm)?;
         let head = self.head.iter_mut().flat_map(|h| h.tiles_mut());
         head.filter_map(|t| t.weight.parameter_mut()).try_for_each(visit)
+    }
+
+    /// The parameters before the blocks and those behind them, in the order of [`Model::visit`].
+    pub fn around_blocks(&self) -> (Vec<&Parameter>, Vec<&Parameter>) {
+        let head = self.head.iter().flat_map(VocabularyMatrix::parameters);
+        (self.embedding.parameters().collect(), std::iter::once(&self.final_norm).chain(head).collect())
     }
 
     /// The trained parameters, in a fixed order.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use super::optimiser::Clipping;
 use super::session::Session;
 use crate::data::Cursor;
 use crate::digest::{Digest, Digester, Digesting};
@@ -45,6 +46,9 @@ pub struct State {
     step: u64,
     /// Seed of dropout masks.
     seed: u64,
+    /// Global gradient norm of the last step, where the next one is clipped by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_norm: Option<f64>,
     /// What the run knows beyond its session.
     pub progress: Progress,
     /// Digest of the model that the run began with.
@@ -76,8 +80,9 @@ pub struct Progress {
 impl State {
     fn of(session: &Session, progress: Progress) -> Self {
         let (step, seed, model) = (session.step, session.seed, session.model.origin);
+        let last_norm = session.last_norm.filter(|_| session.optimiser.clipping == Clipping::LastNorm);
         let (files, state) = (BTreeMap::new(), Digest::default());
-        Self { version: VERSION, step, seed, progress, model, files, state }
+        Self { version: VERSION, step, seed, last_norm, progress, model, files, state }
     }
 
     /// The digest that `state` is to have.
@@ -433,6 +438,7 @@ pub fn load(session: &mut Session, folder: &dyn Folder) -> Result<State> {
         return Err(broken(extra, "is in the checkpoint but not trained by this configuration".into()));
     }
     session.step = state.step;
+    session.last_norm = state.last_norm;
     Ok(state)
 }
 

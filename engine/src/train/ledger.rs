@@ -11,8 +11,8 @@
 
 use serde::Serialize;
 
-use super::optimiser::MomentBits;
-use super::session::keeps;
+use super::execution::Execution;
+use super::optimiser::{Clipping, MomentBits};
 use crate::config::Config;
 use crate::data::{Document, WINDOW};
 use crate::device::Device;
@@ -24,7 +24,6 @@ use crate::model::architecture::Architecture;
 use crate::model::layout::{BlockSpec, LinearSpec, TensorSpec};
 use crate::model::load::Hold;
 use crate::model::settings::AdapterKind;
-use crate::settings::ByteSize;
 use crate::weights::{WeightFormat, WeightSource};
 use temper_shaders::compact::BLOCK;
 use temper_shaders::{MAX_TOP_K, STATS_WIDTH};
@@ -37,7 +36,7 @@ pub enum Kind {
     Weights,
     /// Values of an adapter.
     Adapter,
-    /// Gradients of what is trained, and the hidden gradients of a step's rows.
+    /// Gradients of what is trained, and what is known of a step's rows.
     Gradients,
     /// Both moments of what is trained.
     Moments,
@@ -167,12 +166,15 @@ pub struct Site {
     pub max_binding_bytes: u64,
     /// Threads that products are shared among; each keeps its own scratch.
     pub threads: usize,
+    /// Bytes that a run may take, where somebody tells.
+    pub memory: Option<u64>,
 }
 
 impl Site {
-    /// This device on this machine.
+    /// This device on this machine, of whose memory nothing is known.
     pub fn of(device: &Device) -> Self {
-        Self { cpu: device.is_cpu(), max_binding_bytes: device.max_binding_bytes(), threads: cpu::par::threads() }
+        let (cpu, max_binding_bytes) = (device.is_cpu(), device.max_binding_bytes());
+        Self { cpu, max_binding_bytes, threads: cpu::par::threads(), memory: None }
     }
 }
 
@@ -214,15 +216,6 @@ impl Load {
     }
 }
 
-/// What of the blocks' frozen matrices stays in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Residency {
-    /// So many bytes; [`u64::MAX`] where all do.
-    pub bytes: u64,
-    /// What the run holds at least, with every one left in the file; 0 where no budget asks.
-    pub least: u64,
-}
-
 /// What a run holds, moment by moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Ledger {
@@ -234,7 +227,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Of a run of `learners` learners of one configuration.
+    /// Of a run of `learners` learners of one configuration that goes through its model like this.
     pub fn new(
         config: &Config,
         arch: &Architecture,
@@ -242,45 +235,18 @@ impl Ledger {
         learners: u64,
         load: Load,
         site: Site,
-    ) -> Self {
-        let resident = Self::residency(config, arch, weights, learners, site).bytes;
-        Self::with(config, arch, weights, learners, load, site, resident)
-    }
-
-    /// What of the blocks' matrices stays in memory under the configuration's budget, whatever the data are.
-    pub fn residency(
-        config: &Config,
-        arch: &Architecture,
-        weights: Option<&dyn WeightSource>,
-        learners: u64,
-        site: Site,
-    ) -> Residency {
-        let Some(ByteSize(budget)) = config.run.device_memory else { return Residency { bytes: u64::MAX, least: 0 } };
-        let all = Self::with(config, arch, weights, learners, Load::most(config), site, u64::MAX).device_bytes();
-        let (blocks, largest) = match config.adapter.kind {
-            AdapterKind::Lora => blocks_in_file(arch, weights, config.run.storage),
-            AdapterKind::None => (0, 0),
-        };
-        // One matrix is in memory while it is used.
-        let least = all.saturating_sub(blocks).saturating_add(largest);
-        Residency { bytes: if all > budget { budget.saturating_sub(least) } else { u64::MAX }, least }
-    }
-
-    fn with(
-        config: &Config,
-        arch: &Architecture,
-        weights: Option<&dyn WeightSource>,
-        learners: u64,
-        load: Load,
-        site: Site,
-        resident: u64,
+        execution: Execution,
     ) -> Self {
         let full = config.adapter.kind == AdapterKind::None;
         let hold = if full { config.run.storage.trained() } else { config.run.storage };
         let mut book = Book { site, ..Book::default() };
-        let trained = load_model(&mut book, arch, weights, hold, resident).saturating_mul(u64::from(full));
+        let (count, slots) = load_model(&mut book, arch, weights, hold, execution.resident);
+        let trained = count.saturating_mul(u64::from(full));
         book.close(Moment::Loading);
-        let mut run = Walk { config, arch, full, hold, weights, load, book, first: true };
+        // From the first use on.
+        book.take(Kind::Weights, slots);
+        book.take_at(Place::Host, Kind::Transfer, if site.cpu { 0 } else { slots });
+        let mut run = Walk { config, arch, full, hold, weights, load, execution, book, first: true };
         let trained = if full { trained } else { run.adapter() };
         // Learners share the base until they are stepped, then what they train is their own.
         let of_blocks = (arch.layers as u64).saturating_mul(vectors_of(&arch.block(0)));
@@ -361,7 +327,7 @@ struct Book {
 
 impl Default for Site {
     fn default() -> Self {
-        Self { cpu: true, max_binding_bytes: u64::MAX, threads: 1 }
+        Self { cpu: true, max_binding_bytes: u64::MAX, threads: 1, memory: None }
     }
 }
 
@@ -428,32 +394,17 @@ fn elements(spec: &TensorSpec) -> u64 {
     spec.shape.iter().fold(1, |count, &dim| count.saturating_mul(dim as u64))
 }
 
-/// Bytes of the blocks' frozen matrices that can stay in their file, every block as the first, and of the largest that one
-/// product reads: of a model that is held as stored, but for what is stored in f32.
-fn blocks_in_file(arch: &Architecture, weights: Option<&dyn WeightSource>, hold: Hold) -> (u64, u64) {
-    let block = arch.block(0);
-    let sizes = block.linears().filter_map(|linear| {
-        let specs: Vec<TensorSpec> = linear.modules.iter().map(|module| linear.weight(module)).collect();
-        match stored(weights, &specs, hold) {
-            Held::Packed(bytes) if hold == Hold::Auto => Some(bytes),
-            _ => None,
-        }
-    });
-    let sizes: Vec<u64> = sizes.collect();
-    let all = sizes.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
-    (all.saturating_mul(arch.layers as u64), sizes.into_iter().max().unwrap_or(0))
-}
-
-/// Goes through `model/load.rs`; gives the number of parameters. So many bytes of the blocks' matrices stay in memory.
+/// Goes through `model/load.rs`; gives the number of parameters, and what the slots take in which blocks are held that are left
+/// in their file. So many bytes of the blocks' matrices stay in memory.
 fn load_model(
     book: &mut Book,
     arch: &Architecture,
     weights: Option<&dyn WeightSource>,
     hold: Hold,
     mut resident: u64,
-) -> u64 {
+) -> (u64, u64) {
     let mut count = 0_u64;
-    let mut left_in_file = 0_u64;
+    // Gives what is left in the file.
     let mut matrix = |book: &mut Book, specs: &[TensorSpec], by_index: bool, of_block: bool| {
         let all = specs.iter().fold(0_u64, |sum, spec| sum.saturating_add(elements(spec)));
         count = count.saturating_add(all);
@@ -461,8 +412,9 @@ fn load_model(
         if let (Held::Packed(bytes), true) = (&stored, of_block && hold == Hold::Auto) {
             let Some(left) = resident.checked_sub(*bytes) else {
                 resident = 0;
-                left_in_file = left_in_file.max(*bytes);
-                return;
+                // It is read once, to be digested.
+                book.pass_on_host(Kind::Transfer, *bytes);
+                return *bytes;
             };
             resident = left;
         }
@@ -488,25 +440,28 @@ fn load_model(
                 book.take(Kind::Weights, f32s(all));
             }
         }
+        0
     };
     matrix(book, &[arch.embedding()], true, false);
     if let Some(head) = arch.head() {
         matrix(book, &[head], false, false);
     }
-    let block = arch.block(0);
     let mut vectors = elements(&arch.final_norm());
-    for _ in 0..arch.layers {
+    let (mut slots, mut before) = (0_u64, 0);
+    for index in 0..arch.layers {
+        let block = arch.block(index);
+        let mut left = 0_u64;
         for linear in block.linears() {
             let specs: Vec<TensorSpec> = linear.modules.iter().map(|module| linear.weight(module)).collect();
-            matrix(book, &specs, false, true);
+            left = left.saturating_add(matrix(book, &specs, false, true));
         }
+        slots = slots.max(left.saturating_add(before));
+        before = left;
         vectors = vectors.saturating_add(vectors_of(&block));
         book.take(Kind::Weights, f32s(vectors_of(&block)));
     }
     book.take(Kind::Weights, f32s(elements(&arch.final_norm())));
-    // The one that is used, and while loading the one that is digested.
-    book.take(Kind::Scratch, left_in_file);
-    count.saturating_add(vectors)
+    (count.saturating_add(vectors), slots)
 }
 
 fn vectors_of(block: &BlockSpec) -> u64 {
@@ -555,6 +510,7 @@ struct Walk<'a> {
     hold: Hold,
     full: bool,
     load: Load,
+    execution: Execution,
     book: Book,
     /// No gradient is there yet.
     first: bool,
@@ -632,47 +588,76 @@ impl Walk<'_> {
         self.book.close(Moment::Evaluation);
     }
 
-    /// A step in which gradients accumulate: its first micro-batch, and one that stands for all that follow.
+    /// A step in which gradients accumulate: its first group of micro-batches that pass a block together, and one that stands
+    /// for all that follow.
     fn step(&mut self) {
         let (arch, Load { tokens, rows, micro_batches, .. }) = (self.arch, self.load);
-        let (block, keep) = (arch.block(0), keeps(self.config.run.recompute, arch, tokens));
+        let (block, keep) = (arch.block(0), self.execution.keep);
+        let (groups, together) = if self.execution.together { (1, micro_batches) } else { (micro_batches, 1) };
         let stream = over(tokens, arch.hidden);
-        for nth in 0..micro_batches.min(2) {
-            self.first = nth == 0;
+        let of_all = |bytes: u64| bytes.saturating_mul(together as u64);
+        let of_others = |bytes: u64| bytes.saturating_mul(together as u64 - 1);
+        for nth in 0..groups.min(2) {
             if nth == 1 {
                 // What the others left of their rows.
-                self.book.take(Kind::Gradients, self.head_output(rows).saturating_mul(micro_batches as u64 - 2));
+                self.book.take(Kind::Gradients, head_output(rows).saturating_mul(groups as u64 - 2));
             }
-            self.book.take(Kind::Activations, stream);
+            self.book.take(Kind::Activations, of_all(stream));
             let mut of_block = 0;
             for _ in 0..arch.layers {
                 let made = self.forward_block(&block, tokens);
                 // The output takes the place of the input, which is kept.
                 self.book.give(Kind::Activations, made.saturating_add(stream));
                 of_block = if keep == Keep::Everything { made.saturating_add(stream) } else { stream };
-                self.book.take(Kind::Kept, of_block);
+                self.book.take(Kind::Kept, of_all(of_block));
             }
             self.book.close(Moment::Forward);
-            self.head(rows, true);
-            self.book.close(Moment::Head);
-            // The last output gives way to its gradient.
-            self.book.pass(Kind::Activations, stream.saturating_add(over(rows, arch.hidden)));
-            for _ in 0..arch.layers {
-                self.book.give(Kind::Kept, of_block);
-                self.book.take(Kind::Activations, of_block);
-                if keep != Keep::Everything {
-                    self.forward_block(&block, tokens);
-                    self.book.give(Kind::Activations, stream);
-                }
-                self.backward_block(&block, tokens);
+            for first in [true, false].into_iter().take(together) {
+                self.first = nth == 0 && first;
+                self.head(rows, true);
+                // The last output gives way to its gradient.
+                self.book.pass(Kind::Activations, stream.saturating_add(over(rows, arch.hidden)));
+                self.book.give(Kind::Activations, over(rows, 2 * arch.hidden + 1));
+                self.book.give(Kind::Gradients, over(rows, arch.hidden));
             }
+            self.book.take(Kind::Gradients, head_output(rows).saturating_mul(together.saturating_sub(2) as u64));
+            self.book.close(Moment::Head);
+            // The first of two pull-backs writes over copies of what the second one reads.
+            let copied =
+                match (keep, self.config.optim.clipping, self.execution.steps_in_turn(self.config, micro_batches)) {
+                    (Keep::Everything, Clipping::Twice | Clipping::LastNorm, true) => {
+                        over(tokens, block.gate_up.rows())
+                    }
+                    _ => 0,
+                };
+            self.book.take(Kind::Activations, copied);
+            for _ in 0..arch.layers {
+                let gradients = self.book.live[0].of(Kind::Gradients);
+                for first in [true, false].into_iter().take(together) {
+                    self.first = nth == 0 && first;
+                    self.book.give(Kind::Kept, of_block);
+                    self.book.take(Kind::Activations, of_block);
+                    if keep != Keep::Everything {
+                        self.forward_block(&block, tokens);
+                        self.book.give(Kind::Activations, stream);
+                    }
+                    self.backward_block(&block, tokens);
+                }
+                self.book.give(Kind::Kept, of_others(of_block).saturating_sub(if together > 1 { of_block } else { 0 }));
+                if self.execution.steps_in_turn(self.config, micro_batches) {
+                    // Stepped at once.
+                    let own = self.book.live[0].of(Kind::Gradients).saturating_sub(gradients);
+                    self.book.give(Kind::Gradients, own);
+                }
+            }
+            self.book.give(Kind::Activations, copied);
             if self.full && !arch.tied_head {
                 self.gradient(elements(&arch.embedding()));
             }
-            self.book.give(Kind::Activations, stream.saturating_add(over(rows, 2 * arch.hidden + 1)));
+            self.book.give(Kind::Activations, of_all(stream));
             self.book.close(Moment::Backward);
         }
-        self.book.give(Kind::Gradients, self.head_output(rows).saturating_mul(micro_batches as u64));
+        self.book.give(Kind::Gradients, head_output(rows).saturating_mul(micro_batches as u64));
         self.book.forget();
         self.book.close(Moment::Step);
         self.book.give(Kind::Gradients, u64::MAX);
@@ -706,7 +691,7 @@ impl Walk<'_> {
         let spec = arch.head().unwrap_or_else(|| arch.embedding());
         self.expand(&[spec], vocabulary.min(self.book.site.max_binding_bytes / 4));
         if back {
-            self.book.take(Kind::Gradients, self.head_output(rows));
+            self.book.take(Kind::Gradients, head_output(rows).saturating_add(over(rows, arch.hidden)));
             if self.full {
                 self.gradient(vocabulary);
             }
@@ -718,11 +703,6 @@ impl Walk<'_> {
         } else {
             self.book.give(Kind::Activations, normed);
         }
-    }
-
-    /// What stays of the head's rows until the end of the step: their gradients, statistics and weights.
-    fn head_output(&self, rows: usize) -> u64 {
-        over(rows, self.arch.hidden + STATS_WIDTH + 1)
     }
 
     /// `Block::forward`, whose input is held already. Holds its output and what is made for the way back, which it gives.
@@ -764,7 +744,6 @@ impl Walk<'_> {
         let of = |width| over(tokens, width);
         let (hidden, query, key) = (of(arch.hidden), of(arch.query_width()), of(arch.key_value_width()));
         let (qkv, gate_up, active) = (of(block.qkv.rows()), of(block.gate_up.rows()), of(block.down.inputs));
-        let gradients = self.book.live[0].of(Kind::Gradients);
 
         let dmlp = if block.mlp_output_norm.is_some() { hidden } else { 0 };
         self.hold(dmlp.saturating_add(active));
@@ -797,11 +776,6 @@ impl Walk<'_> {
 
         if self.full {
             self.gradient(vectors_of(block));
-        }
-        if self.config.optim.max_grad_norm <= 0.0 && self.load.micro_batches == 1 {
-            // Stepped at once.
-            let own = self.book.live[0].of(Kind::Gradients).saturating_sub(gradients);
-            self.book.give(Kind::Gradients, own);
         }
     }
 
@@ -902,6 +876,11 @@ impl Walk<'_> {
     }
 }
 
+/// What stays of the head's rows until the end of the step: their statistics and weights.
+fn head_output(rows: usize) -> u64 {
+    over(rows, STATS_WIDTH + 1)
+}
+
 fn shape_of(arch: &Architecture) -> attention::Shape {
     attention::Shape { heads: arch.heads, kv_heads: arch.kv_heads, head_dim: arch.head_dim }
 }
@@ -924,7 +903,8 @@ mod tests {
         );
         let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let config = Config::parse("[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n", "run.toml", &set);
-        Ledger::new(&config.unwrap(), &arch.unwrap(), None, learners, load, site)
+        let (config, arch) = (config.unwrap(), arch.unwrap());
+        Ledger::new(&config, &arch, None, learners, load, site, Execution::plan(&config, &arch, None, learners, site))
     }
 
     const LOAD: Load = Load { tokens: 512, rows: 512, micro_batches: 2, evaluated: 0 };
@@ -962,7 +942,7 @@ mod tests {
             [("run.recompute", "never"), ("adapter.kind", "lora")],
         ] {
             for cpu in [true, false] {
-                let site = Site { cpu, max_binding_bytes: 1 << 27, threads: 2 };
+                let site = Site { cpu, max_binding_bytes: 1 << 27, threads: 2, memory: None };
                 let ledger = ledger(&set, 1, Load { evaluated: 700, ..LOAD }, site);
                 let (step, loaded) = (of(&ledger, Moment::Step), of(&ledger, Moment::Loaded));
                 for kind in [Kind::Kept, Kind::Activations, Kind::Logits] {
@@ -985,7 +965,7 @@ mod tests {
 
     #[test]
     fn a_device_with_its_own_memory_holds_scores_and_the_host_only_what_passes() {
-        let gpu = Site { cpu: false, max_binding_bytes: 1 << 27, threads: 2 };
+        let gpu = Site { cpu: false, max_binding_bytes: 1 << 27, threads: 2, memory: None };
         let ledger = ledger(&[], 1, LOAD, gpu);
         assert!(of(&ledger, Moment::Backward).of(Kind::Scores) >= 2 * 4 * 4 * 512 * 512);
         assert!(ledger.host_bytes() > 0 && ledger.host_bytes() < ledger.device_bytes());

@@ -3,6 +3,7 @@
 pub mod checkpoint;
 mod divergence;
 pub mod event;
+pub mod execution;
 pub mod ledger;
 pub mod optimiser;
 pub mod prepare;

@@ -1,6 +1,7 @@
 //! What a configuration asks for, built: the session, its adapter, the shape of its run.
 
-use super::ledger::{Ledger, Residency, Site};
+use super::execution::Execution;
+use super::ledger::{Ledger, Load, Site};
 use super::optimiser::AdamW;
 use super::schedule::Schedule;
 use super::session::Session;
@@ -40,11 +41,11 @@ pub struct Plan {
     pub eval_every: u64,
 }
 
-/// The model that a run starts from, on the device, without an adapter.
+/// The model that a run starts from, on the device, without an adapter, to be gone through like this.
 ///
 /// # Errors
 /// What the weights lack, storage that full fine-tuning cannot use, device errors.
-pub fn base(config: &Config, files: &ModelFiles, device: &Device) -> Result<Model> {
+pub fn base(config: &Config, files: &ModelFiles, device: &Device, execution: Execution) -> Result<Model> {
     let full = config.adapter.kind == AdapterKind::None;
     let hold = config.run.storage;
     if full && hold != Hold::Auto && hold.trained() != hold {
@@ -52,10 +53,10 @@ pub fn base(config: &Config, files: &ModelFiles, device: &Device) -> Result<Mode
             format!("[run] storage: only frozen weights can be held in {hold}; use an adapter, or hold them in bf16");
         return Err(Error::Config { problems: vec![problem] });
     }
-    let site = Site::of(device);
-    let Residency { bytes, least } = Ledger::residency(config, &files.architecture, files.weights.as_deref(), 1, site);
-    if let Some(budget) = config.run.device_memory
-        && bytes == 0
+    let (arch, weights, site) = (&files.architecture, files.weights.as_deref(), Site::of(device));
+    let least = || Ledger::new(config, arch, weights, 1, Load::most(config), site, execution).device_bytes();
+    if let (Some(budget), 0) = (config.run.device_memory, execution.resident)
+        && let least = least()
         && least > budget.0
     {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
@@ -67,14 +68,14 @@ pub fn base(config: &Config, files: &ModelFiles, device: &Device) -> Result<Mode
         );
         return Err(Error::Config { problems: vec![problem] });
     }
-    files.load_within(device, hold, bytes, full, config.run.seed)
+    files.load_within(device, hold, execution.resident, full, config.run.seed)
 }
 
 /// A session at its first step. Sessions made from clones of one base share its memory until they are stepped.
 ///
 /// # Errors
 /// An adapter that does not fit the model, device errors.
-pub fn session(config: &Config, objective: &Objective, base: Model) -> Result<Session> {
+pub fn session(config: &Config, objective: &Objective, base: Model, execution: Execution) -> Result<Session> {
     let mut model = base;
     if config.adapter.kind == AdapterKind::Lora {
         // A random model trains everything by default; with an adapter only that.
@@ -88,9 +89,11 @@ pub fn session(config: &Config, objective: &Objective, base: Model) -> Result<Se
         model,
         objective: *objective,
         optimiser: optimiser(config),
-        recompute: config.run.recompute,
+        keep: execution.keep,
+        together: execution.together,
         seed: mix(config.run.seed, 1),
         step: 0,
+        last_norm: None,
     })
 }
 

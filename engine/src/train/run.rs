@@ -19,6 +19,7 @@ use super::divergence::{self, Divergence, Moment, On};
 use super::event::{
     Evaluated, Event, Finished, Landscape, LearnerRows, Phase, Started, StepMetrics, StepRows, TokenPlace,
 };
+use super::execution::Execution;
 use super::prepare::{self, Plan};
 use super::session::{Session, StepOutcome};
 use crate::config::{CHANGEABLE, Config};
@@ -100,8 +101,8 @@ impl Learner {
     ///
     /// # Errors
     /// As [`prepare::session`].
-    pub fn new(config: Config, objective: &Objective, base: Model) -> Result<Self> {
-        let session = prepare::session(&config, objective, base)?;
+    pub fn new(config: Config, objective: &Objective, base: Model, execution: Execution) -> Result<Self> {
+        let session = prepare::session(&config, objective, base, execution)?;
         Ok(Self { config, session, batch: None, divergence: Divergence::default() })
     }
 

@@ -1,46 +1,22 @@
 //! One optimiser step: the only place where data, model, objective and optimiser meet.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 
 use crate::data::MicroBatch;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::kernels;
 use crate::kernels::adamw::SumSquares;
 use crate::kernels::row_stats::RowStats;
 use crate::kernels::tensor::read_all;
 use crate::loss::head::{self, HeadOutput};
 use crate::loss::objective::{BatchStats, Objective};
-use crate::model::architecture::Architecture;
-use crate::model::block::Activations;
-use crate::model::{Forward, Keep, Model};
+use crate::model::parameter::Parameter;
+use crate::model::{Backward, Keep, Model};
 use crate::rng::mix;
-use crate::settings::choice;
-use crate::train::optimiser::{self, AdamW, Step};
-
-choice! {
-    /// Whether blocks run a second time in the backward pass (gradient checkpointing).
-    pub enum Recompute {
-        /// Only where keeping everything would take more than 512 MiB a micro-batch.
-        Auto = "auto",
-        /// In every step: least memory.
-        Always = "always",
-        /// In no step: a third fewer operations.
-        Never = "never",
-    }
-}
-
-/// With [`Recompute::Auto`], what a micro-batch's kept activations may take: 512 MiB.
-const KEEP_BYTES: usize = 512 << 20;
-
-/// What is kept of a micro-batch of so many tokens.
-pub(super) fn keeps(recompute: Recompute, arch: &Architecture, tokens: usize) -> Keep {
-    let bytes = Activations::bytes_per_token(arch).saturating_mul(arch.layers).saturating_mul(tokens);
-    match recompute {
-        Recompute::Always => Keep::Inputs,
-        Recompute::Auto if bytes > KEEP_BYTES => Keep::Inputs,
-        _ => Keep::Everything,
-    }
-}
+use crate::train::optimiser::{self, AdamW, Clipping, Step};
 
 /// A model being trained.
 pub struct Session {
@@ -50,12 +26,17 @@ pub struct Session {
     pub objective: Objective,
     /// How parameters are stepped.
     pub optimiser: AdamW,
-    /// When blocks run again.
-    pub recompute: Recompute,
+    /// What is kept of a forward pass.
+    pub keep: Keep,
+    /// All micro-batches of a step pass a block before the next one, instead of all blocks before the next micro-batch. Costs
+    /// what is kept of each; saves the way of a block that lies in its file.
+    pub together: bool,
     /// Seed of dropout masks.
     pub seed: u64,
     /// Steps applied so far.
     pub step: u64,
+    /// Global gradient norm of the step before, which [`Clipping::LastNorm`] goes by.
+    pub last_norm: Option<f64>,
 }
 
 /// What a step did.
@@ -138,8 +119,9 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::NonFinite`], naming the step; device errors. The model is unchanged then (its gradients are dropped),
-    /// with one exception: where blocks are stepped one by one (no clipping, one micro-batch), those above the first
-    /// gradient that is not finite have been stepped, and the session is to be loaded from a checkpoint again.
+    /// with one exception: where blocks are stepped one by one before the norm is known (no clipping, or by the last norm),
+    /// those above the first gradient that is not finite have been stepped, and the session is to be loaded from a checkpoint
+    /// again.
     pub async fn step(&mut self, batches: &[MicroBatch], learning_rate: f64) -> Result<StepOutcome> {
         let mut rows = Rows::default();
         let done = self.try_step(batches, learning_rate, Some(&mut rows)).await?;
@@ -162,14 +144,16 @@ impl Session {
         rows: Option<&mut Rows>,
     ) -> Result<StepDone> {
         let number = self.step + 1;
+        let known = self.known_scale();
         let error = match self.pass(batches, Some(learning_rate), number, rows).await {
             Ok(mut done) if done.trained_tokens > 0 => {
-                // Clipping is off where blocks were stepped on the way, so the whole norm is the right one for the rest.
-                let gradient_scale = self.optimiser.clip_factor(done.gradient_norm);
+                // What was not stepped on the way, by the same factor.
+                let gradient_scale = known.unwrap_or_else(|| self.optimiser.clip_factor(done.gradient_norm));
                 let step = Step { number, learning_rate, gradient_scale, seed: self.seed };
                 self.optimiser.step(&mut self.model, &step)?;
                 done.step = Some(number);
                 self.step = number;
+                self.last_norm = Some(done.gradient_norm);
                 return Ok(done);
             }
             Ok(done) => return Ok(done),
@@ -186,6 +170,16 @@ impl Session {
             }
             other => other,
         })
+    }
+
+    /// The factor on a step's gradients, where it does not depend on them.
+    fn known_scale(&self) -> Option<f64> {
+        let AdamW { max_grad_norm, clipping, .. } = self.optimiser;
+        match (max_grad_norm > 0.0, clipping) {
+            (false, _) => Some(1.0),
+            (true, Clipping::LastNorm) => self.last_norm.map(|norm| self.optimiser.clip_factor(norm)),
+            (true, Clipping::Kept | Clipping::Twice) => None,
+        }
     }
 
     /// Gradients of the objective on a batch, left in the model's parameters, without stepping anything.
@@ -221,65 +215,99 @@ impl Session {
         let reciprocal = 1.0 / trained_tokens as f32;
         let device = self.model.device().clone();
         let seed = self.seed;
-        let batch_seed = |index: usize| mix(mix(seed, number), index as u64);
+        let groups: Vec<Range<usize>> = match self.together {
+            true => std::iter::once(0..batches.len()).collect(),
+            false => (0..batches.len()).map(|index| index..index + 1).collect(),
+        };
+        let alone = groups.len() == 1;
+        let of_group = |group: &Range<usize>| -> Vec<(&MicroBatch, Option<u64>)> {
+            group.clone().map(|index| (&batches[index], Some(mix(mix(seed, number), index as u64)))).collect()
+        };
 
-        let mut forwards: Vec<Option<Forward>> = Vec::new();
+        let mut ready = None;
         if self.objective.needs_batch() {
             let mut rows = Vec::new();
             let mut sequences = Vec::new();
-            for (index, batch) in batches.iter().enumerate() {
-                let keep = if batches.len() == 1 { self.keep(batch) } else { Keep::Nothing };
-                let forward = self.model.forward(batch, keep, Some(batch_seed(index)))?;
-                if let Some(trained) = self.model.trained_rows(batch, &forward)? {
-                    let head = self.model.head();
-                    let top_k = head::top_k(&self.objective);
-                    rows.extend(head::statistics(&device, head, &trained.hidden, &trained.labels, top_k).await?);
-                    sequences.extend(trained.rows.iter().map(|&row| batch.document[row as usize]));
+            for group in &groups {
+                let streams = of_group(group);
+                let keep = if alone { self.keep } else { Keep::Nothing };
+                let forwards = self.model.forward_all(&streams, keep)?;
+                for ((batch, _), forward) in streams.iter().zip(&forwards) {
+                    if let Some(trained) = self.model.trained_rows(batch, forward)? {
+                        let head = self.model.head();
+                        let top_k = head::top_k(&self.objective);
+                        rows.extend(head::statistics(&device, head, &trained.hidden, &trained.labels, top_k).await?);
+                        sequences.extend(trained.rows.iter().map(|&row| batch.document[row as usize]));
+                    }
                 }
-                if batches.len() == 1 {
-                    forwards.push(Some(forward));
-                }
+                ready = alone.then_some(forwards);
             }
             done.batch = self.objective.batch(&rows, &sequences, self.model.arch.vocab)?;
         }
 
-        // A block may be stepped at once only where neither clipping nor another micro-batch can still change its step.
-        let immediate = learning_rate.filter(|_| self.optimiser.max_grad_norm <= 0.0 && batches.len() == 1);
+        // Blocks can be stepped in turn where no other micro-batch can still change their gradients; at once where the
+        // factor on these is known, else after a first pull-back that only measures them.
+        let step = |gradient_scale, learning_rate| Step { number, learning_rate, gradient_scale, seed };
+        let in_turn = learning_rate.filter(|_| alone);
+        let at_once = in_turn.and_then(|rate| Some(step(self.known_scale()?, rate)));
+        let twice = in_turn.filter(|_| at_once.is_none() && self.optimiser.clipping != Clipping::Kept);
         let mut sum_squares = 0.0;
         let mut outputs = Vec::new();
-        for (index, batch) in batches.iter().enumerate() {
-            let forward = match forwards.get_mut(index).and_then(Option::take) {
-                Some(forward) => forward,
-                None => self.model.forward(batch, self.keep(batch), Some(batch_seed(index)))?,
+        for group in &groups {
+            let streams = of_group(group);
+            let forwards = match ready.take() {
+                Some(forwards) => forwards,
+                None => self.model.forward_all(&streams, self.keep)?,
             };
-            let Some(trained) = self.model.trained_rows(batch, &forward)? else { continue };
-            let output = head::gradient(
-                &device,
-                self.model.head_mut(),
-                &trained.hidden,
-                &trained.labels,
-                &self.objective,
-                &done.batch,
-                reciprocal,
-            )?;
-            if immediate.is_some() {
-                // What follows changes weights, so the check for NaN cannot wait for the end of the step.
-                output.check(&device).await?;
+            let (mut backs, mut trained_batches) = (Vec::new(), Vec::new());
+            for ((batch, _), forward) in streams.iter().zip(forwards) {
+                let Some(trained) = self.model.trained_rows(batch, &forward)? else { continue };
+                let (output, dhidden) = head::gradient(
+                    &device,
+                    self.model.head_mut(),
+                    &trained.hidden,
+                    &trained.labels,
+                    &self.objective,
+                    &done.batch,
+                    reciprocal,
+                )?;
+                if at_once.is_some() || twice.is_some() {
+                    // What follows changes weights, so the check for NaN cannot wait for the end of the step.
+                    output.check(&device).await?;
+                }
+                outputs.push(output);
+                backs.push(self.model.begin_backward(forward, trained, dhidden)?);
+                trained_batches.push(*batch);
             }
-            let mut back = self.model.begin_backward(forward, &trained, &output.dhidden)?;
+            if let Some(learning_rate) = twice {
+                sum_squares = self.measure(&backs, &trained_batches, number).await?;
+                let norm = sum_squares.sqrt();
+                let stepping = step(self.optimiser.clip_factor(norm), learning_rate);
+                for block in (0..self.model.blocks.len()).rev() {
+                    self.model.backward_block(block, &mut backs)?;
+                    self.step_block(block, &stepping)?;
+                }
+                continue;
+            }
             for block in (0..self.model.blocks.len()).rev() {
-                back = self.model.backward_block(block, back)?;
-                if let Some(learning_rate) = immediate {
-                    sum_squares += self.step_block(block, number, learning_rate).await?;
+                self.model.backward_block(block, &mut backs)?;
+                if let Some(stepping) = &at_once {
+                    sum_squares += self.checked_squares(block, number).await?;
+                    self.step_block(block, stepping)?;
                 }
             }
-            self.model.end_backward(batch, back)?;
-            outputs.push(output);
+            for (batch, back) in trained_batches.into_iter().zip(backs) {
+                self.model.end_backward(batch, back)?;
+            }
         }
 
         // One wait for everything that the host wants to know.
         let trained = self.model.trained();
-        let squares = optimiser::sum_squares(&device, &trained)?;
+        let squares = match twice {
+            // What is left of them was measured with the others.
+            Some(_) => SumSquares::Known(0.0),
+            None => optimiser::sum_squares(&device, &trained)?,
+        };
         let mut wanted: Vec<Tensor<1>> = match &rows {
             Some(_) => outputs.iter().flat_map(HeadOutput::on_device).collect(),
             None => Vec::new(),
@@ -325,23 +353,61 @@ impl Session {
         Ok(done)
     }
 
-    /// Steps one block whose gradients are complete; returns their sum of squares.
-    async fn step_block(&mut self, block: usize, number: u64, learning_rate: f64) -> Result<f64> {
+    /// Pulls copies of these back, block by block, and drops the blocks' gradients once they are measured; those of the
+    /// vocabulary and of the last norm are complete then, and stay. The sum of squares is that of all gradients together, to the
+    /// bit.
+    async fn measure(&mut self, backs: &[Backward], batches: &[&MicroBatch], number: u64) -> Result<f64> {
         let device = self.model.device().clone();
-        let mut parameters = Vec::new();
-        self.model.blocks[block].visit(&mut |p| parameters.push(p));
-        let squares = optimiser::sum_squares(&device, &parameters)?.read().await?;
-        if !squares.is_finite() {
-            return Err(optimiser::non_finite_gradient(&parameters, number).await);
+        let mut copies = backs.to_vec();
+        let mut of_blocks: Vec<Vec<SumSquares>> = Vec::new();
+        for block in (0..self.model.blocks.len()).rev() {
+            self.model.backward_block(block, &mut copies)?;
+            let mut squares = Vec::new();
+            self.model.blocks[block].visit_mut(&mut |p| {
+                if let Some(gradient) = p.gradient.take() {
+                    squares.push(kernels::adamw::sum_squares(&device, &[&gradient])?);
+                }
+                Ok(())
+            })?;
+            of_blocks.push(squares);
         }
-        let optimiser = &self.optimiser;
-        let step = Step { number, learning_rate, gradient_scale: 1.0, seed: self.seed };
-        self.model.blocks[block].visit_mut(&mut |p| optimiser.apply(&device, p, &step))?;
-        Ok(squares)
+        for (batch, back) in batches.iter().zip(copies) {
+            self.model.end_backward(batch, back)?;
+        }
+        // In the order in which a visit comes to them.
+        let (before, after) = self.model.around_blocks();
+        let of = |parameters: Vec<&Parameter>| {
+            parameters.into_iter().map(|p| optimiser::sum_squares(&device, &[p])).collect::<Result<Vec<_>>>()
+        };
+        let squares = of(before)?.into_iter().chain(of_blocks.into_iter().rev().flatten()).chain(of(after)?).collect();
+        let sum = SumSquares::joined(squares).read().await?;
+        if sum.is_finite() {
+            return Ok(sum);
+        }
+        // Which one it is was forgotten with the gradients.
+        let mut again = backs.to_vec();
+        for block in (0..self.model.blocks.len()).rev() {
+            self.model.backward_block(block, &mut again)?;
+            self.checked_squares(block, number).await?;
+        }
+        Err(optimiser::non_finite_gradient(&self.model.trained(), number).await)
     }
 
-    fn keep(&self, batch: &MicroBatch) -> Keep {
-        keeps(self.recompute, &self.model.arch, batch.tokens.len())
+    /// Sum of squares of a block's gradients, which are complete; refused where one is not finite.
+    async fn checked_squares(&self, block: usize, number: u64) -> Result<f64> {
+        let mut parameters = Vec::new();
+        self.model.blocks[block].visit(&mut |p| parameters.push(p));
+        let squares = optimiser::sum_squares(self.model.device(), &parameters)?.read().await?;
+        match squares.is_finite() {
+            true => Ok(squares),
+            false => Err(optimiser::non_finite_gradient(&parameters, number).await),
+        }
+    }
+
+    /// Steps one block whose gradients are complete.
+    fn step_block(&mut self, block: usize, step: &Step) -> Result<()> {
+        let (device, optimiser) = (self.model.device().clone(), &self.optimiser);
+        self.model.blocks[block].visit_mut(&mut |p| optimiser.apply(&device, p, step))
     }
 
     /// The device of the session.

@@ -1,8 +1,8 @@
 //! `[optim]` and `[run]`: how parameters are stepped, for how long, on what, and what is kept.
 
+use super::execution::Recompute;
 use super::optimiser::{Clipping, MomentBits};
 use super::schedule::ScheduleKind;
-use super::session::Recompute;
 use crate::loss::objective::Method;
 use crate::model::load::Hold;
 use crate::settings::{ByteSize, Range, settings};
@@ -65,8 +65,10 @@ settings! {
         /// How the optimiser's moments lie in device memory.
         moments: MomentBits = MomentBits::F32;
         /// Most device memory that the run may take; frozen blocks that do not fit into it stay in the model's file and are
-        /// read each time they are used.
-        device_memory: Option<ByteSize> = None, derived = "as much as it takes";
+        /// read whenever they are used.
+        device_memory: Option<ByteSize> = None, derived = "what there is, where the system tells";
+        /// Most memory that the run may take on the host beside a device that has its own; on the CPU device_memory says it.
+        host_memory: Option<ByteSize> = None, derived = "what there is, where the system tells";
         /// Whether blocks run a second time in the backward pass, for less memory and the same results to the bit.
         recompute: Recompute = Recompute::Auto, aliases = &["gradient_checkpointing"];
     }

@@ -2,8 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::ledger::Load;
-use super::session::keeps;
+use super::execution::Execution;
 use crate::config::Config;
 use crate::data::Document;
 use crate::device::Device;
@@ -61,7 +60,7 @@ impl Work {
     /// | head: logits, back by the hidden states; by the head where it is trained | 4 v n; 2 v n |
     ///
     /// Everything else reads and writes what these make, and takes far less time.
-    pub fn operations(&self, config: &Config, arch: &Architecture, load: Load) -> f64 {
+    pub fn operations(&self, config: &Config, arch: &Architecture, execution: Execution) -> f64 {
         let block = arch.block(0);
         let layers = arch.layers as f64;
         let matrices = layers * block.linears().map(|l| l.rows() as f64 * l.inputs as f64).sum::<f64>();
@@ -74,7 +73,7 @@ impl Work {
             config.adapter.rank as f64 * sizes.sum::<usize>() as f64
         };
         let pairs = if full { 0.0 } else { layers * block.linears().map(pairs).sum::<f64>() };
-        let again = match keeps(config.run.recompute, arch, load.tokens) {
+        let again = match execution.keep {
             Keep::Everything => 0.0,
             _ => 2.0 * (matrices + pairs) + 2.0 / 7.0 * attention,
         };
@@ -137,6 +136,7 @@ pub fn operations_per_second(
 
 #[cfg(test)]
 mod tests {
+    use super::super::ledger::Site;
     use super::*;
 
     fn operations(set: &[(&str, &str)]) -> f64 {
@@ -149,7 +149,9 @@ mod tests {
         let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let config = Config::parse("[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n", "run.toml", &set).unwrap();
         let work = Work { tokens: 1000.0, rows: 100.0, context: 50.0 };
-        work.operations(&config, &arch.unwrap(), Load::most(&config))
+        let arch = arch.unwrap();
+        let execution = Execution::plan(&config, &arch, None, 1, Site::default());
+        work.operations(&config, &arch, execution)
     }
 
     #[test]

@@ -19,12 +19,12 @@ use temper_engine::inside::data::{IGNORE, MicroBatch};
 use temper_engine::inside::kernels;
 use temper_engine::inside::kernels::{Indices, tensor};
 use temper_engine::inside::loss::{head, ready};
+use temper_engine::inside::model::Keep;
 use temper_engine::inside::model::adapter::LoraSettings;
 use temper_engine::inside::model::parameter::{Parameter, from_host};
 use temper_engine::inside::model::vocabulary::{Tile, VocabularyMatrix};
 use temper_engine::inside::rng::Rng;
 use temper_engine::inside::train::optimiser::AdamW;
-use temper_engine::inside::train::session::Recompute;
 use temper_engine::models::Hold;
 use temper_engine::{Device, Error, ModelFiles, Objective, Session, wait};
 
@@ -212,9 +212,9 @@ fn bench_head(device: &Device, args: &BenchHeadArgs) -> Result<Vec<Measurement>>
     );
     let mut ours = |objective: &Objective| -> Result<Vec<f32>> {
         let batch = objective.without_batch(vocab);
-        let output = head::gradient(device, &mut matrix, &x, &labels, objective, &batch, 1.0 / rows as f32)?;
+        let (output, dhidden) = head::gradient(device, &mut matrix, &x, &labels, objective, &batch, 1.0 / rows as f32)?;
         wait(output.rows())?;
-        Ok(wait(tensor::read(&output.dhidden))?)
+        Ok(wait(tensor::read(&dhidden))?)
     };
     let mut checked = Vec::new();
     for (name, method) in [("temper eaft", "eaft"), ("temper sft", "sft")] {
@@ -315,7 +315,16 @@ fn step_session(files: &ModelFiles, device: &Device, rank: usize, method: &str) 
         Ok(())
     })?;
     let optimiser = AdamW { max_grad_norm: 1.0, ..AdamW::default() };
-    Ok(Session { model, objective: objective(method)?, optimiser, recompute: Recompute::Auto, seed: 0, step: 0 })
+    Ok(Session {
+        model,
+        objective: objective(method)?,
+        optimiser,
+        keep: Keep::Everything,
+        together: false,
+        seed: 0,
+        step: 0,
+        last_norm: None,
+    })
 }
 
 /// The gradients of a step: with every block run twice against the same with everything kept, which takes another path
@@ -328,14 +337,14 @@ fn check_step(
     batch: &MicroBatch,
 ) -> Result<(f64, f64)> {
     let mut session = step_session(files, device, rank, method)?;
-    let once = Gradients::of(&mut session, batch, Recompute::Never)?;
-    let again = Gradients::of(&mut session, batch, Recompute::Always)?;
+    let once = Gradients::of(&mut session, batch, Keep::Everything)?;
+    let again = Gradients::of(&mut session, batch, Keep::Inputs)?;
     drop(session);
     let mut error = again.difference(&once);
     refuse(&format!("a step of {method} that runs every block twice"), error)?;
     if !device.is_cpu() {
         let mut reference = step_session(files, &Device::cpu(), rank, method)?;
-        let difference = once.difference(&Gradients::of(&mut reference, batch, Recompute::Auto)?);
+        let difference = once.difference(&Gradients::of(&mut reference, batch, Keep::Everything)?);
         refuse(&format!("a step of {method} against the CPU backend"), difference)?;
         error = error.max(difference);
     }
@@ -352,8 +361,8 @@ struct Gradients {
 
 impl Gradients {
     /// Takes the gradients of a batch; the session is as before.
-    fn of(session: &mut Session, batch: &MicroBatch, recompute: Recompute) -> Result<Self> {
-        session.recompute = recompute;
+    fn of(session: &mut Session, batch: &MicroBatch, keep: Keep) -> Result<Self> {
+        session.keep = keep;
         let outcome = wait(session.gradients(std::slice::from_ref(batch)))?;
         let mut tensors = Vec::new();
         session.model.visit_mut(&mut |p| {
@@ -524,7 +533,7 @@ mod tests {
         let batch = scored(&(0..24).map(|n| n * 37 % 2000).collect::<Vec<_>>());
         let gradients = |method| {
             let mut session = step_session(&files, &device, 2, method).unwrap();
-            Gradients::of(&mut session, &batch, Recompute::Auto).unwrap()
+            Gradients::of(&mut session, &batch, Keep::Everything).unwrap()
         };
         let (eaft, sft) = (gradients("eaft"), gradients("sft"));
         assert!(difference(&[eaft.cross_entropy as f32], &[sft.cross_entropy as f32]) < TOLERANCE, "one loss");

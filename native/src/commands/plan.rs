@@ -15,14 +15,15 @@ const CALIBRATION_S: f64 = 2.0;
 /// Runs the command.
 pub fn run(args: PlanArgs, global: &Global) -> Result<()> {
     let device = global.device.as_ref().map(|device| ("run.device".to_string(), device.clone()));
-    let settings = Settings::of(&args.run, device.into_iter().collect())?;
+    let memory = args.device_memory.map(|bytes| ("run.device_memory".to_string(), bytes.to_string()));
+    let settings = Settings::of(&args.run, device.into_iter().chain(memory).collect())?;
     let read = Read::of(settings, &|_| Ok(()))?;
     let measured = read.measured();
     let subject = read.subject(&measured);
     let Read { device, why, .. } = &read;
-    let plan = Plan::of(&subject)?;
+    let room = Room::of(device, &read.config);
+    let plan = Plan::of(&subject, room)?;
     let time = Time::measure(&subject, &plan, CALIBRATION_S)?;
-    let room = Room::of(device, args.device_memory);
     let fits = plan.fits(room);
     let advice: Vec<Change> = match fits {
         true => Vec::new(),
@@ -50,6 +51,7 @@ pub fn run(args: PlanArgs, global: &Global) -> Result<()> {
             "tokens": plan.load.tokens,
             "rows": plan.load.rows,
             "micro_batches": plan.load.micro_batches,
+            "execution": plan.execution,
             "steps": time.steps,
             "seconds_per_step": time.seconds_per_step,
             "seconds": time.seconds,

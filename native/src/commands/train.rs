@@ -43,11 +43,14 @@ const CALIBRATION_S: f64 = 0.1;
 pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     let (destination, settings) = open(&args, global)?;
     // What no data would make fit is refused before any is read.
-    let read = Read::of(settings, &|subject| Plan::of(subject)?.check(subject, Room::of(subject.device, None)))?;
+    let read = Read::of(settings, &|subject| {
+        let room = Room::of(subject.device, subject.config);
+        Plan::of(subject, room)?.check(subject, room)
+    })?;
     let measured = read.measured();
     let subject = read.subject(&measured);
-    let plan = Plan::of(&subject)?;
-    let room = Room::of(&read.device, None);
+    let room = Room::of(&read.device, &read.config);
+    let plan = Plan::of(&subject, room)?;
     plan.check(&subject, room)?;
     let time = Time::measure(&subject, &plan, CALIBRATION_S)?;
     say(&format!("plan       {}", plan.line(room, Some(&time))));
@@ -288,8 +291,9 @@ struct Job<'a> {
 impl Job<'_> {
     /// Everything up to the first step. Writes nothing.
     fn prepare(&self, objective: &Objective, documents: Vec<Document>) -> Result<Run> {
-        let base = base(self.config, self.files, self.device)?;
-        let learner = Learner::new(self.config.clone(), objective, base)?;
+        let execution = self.plan.execution;
+        let base = base(self.config, self.files, self.device, execution)?;
+        let learner = Learner::new(self.config.clone(), objective, base, execution)?;
         let about = About { why: self.why.into(), model: model_name(self.config, self.files) };
         Ok(Run::new(vec![learner], documents, self.sets.clone(), about)?)
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use temper_conformance::golden;
 use temper_engine::host::{Clock, MemoryFolder};
 use temper_engine::models::{Architecture, SpecialTokens};
-use temper_engine::running::{About, base};
+use temper_engine::running::{About, Execution, Keep, base};
 use temper_engine::{Checkpoints, Config, Device, Document, Host, Learner, ModelFiles, Run, Sets, running, wait};
 
 use super::mutate::Input;
@@ -176,8 +176,10 @@ pub fn run() -> Run {
     let config = Config::parse(text, "example", &[]).expect("a configuration");
     let tokens: Vec<u32> = (0..30).map(|i| i % 7).collect();
     let documents = vec![Document { trained: vec![true; tokens.len()], tokens, line: 1 }];
-    let base = base(&config, &files, &Device::cpu()).expect("a base");
-    let learner = Learner::new(config.clone(), &config.objective().expect("an objective"), base).expect("a learner");
+    let execution = Execution::resident(Keep::Everything);
+    let base = base(&config, &files, &Device::cpu(), execution).expect("a base");
+    let learner =
+        Learner::new(config.clone(), &config.objective().expect("an objective"), base, execution).expect("a learner");
     Run::new(vec![learner], documents, Arc::new(Sets::default()), About::default()).expect("a run")
 }
 
