@@ -418,6 +418,16 @@ fn load_model(
             };
             resident = left;
         }
+        if hold.trained() == hold && hold != Hold::F32 {
+            // What is rounded to bf16 is there as it was meanwhile; random numbers are drawn and laid down as a file's bytes.
+            let format = |spec: &TensorSpec| weights.and_then(|weights| weights.format(&spec.name));
+            let source = specs.iter().fold(0_u64, |sum, spec| {
+                let bytes = format(spec).and_then(|format| format.bytes_for_shape(&spec.shape));
+                sum.saturating_add(bytes.map_or(f32s(elements(spec)).saturating_mul(2), |bytes| bytes as u64))
+            });
+            let moved = specs.len() == 1 && hold == Hold::Bf16 && format(&specs[0]) == Some(WeightFormat::Bf16);
+            book.pass_on_host(Kind::Transfer, if moved { 0 } else { source });
+        }
         if hold == Hold::Bf16Compensated {
             book.take(Kind::Weights, all.saturating_mul(2));
         }
@@ -923,6 +933,26 @@ mod tests {
         // The norm before the head is a vector of 128.
         assert_eq!(step.of(Kind::Gradients), parameters - 4 * 128);
         assert_eq!(step.of(Kind::Activations) + step.of(Kind::Kept) + step.of(Kind::Logits), 0);
+    }
+
+    #[test]
+    fn of_fewer_bits_weights_and_moments_take_2_bytes_each_and_gradients_those_of_a_block_and_the_vocabulary() {
+        let set =
+            [("adapter.kind", "none"), ("run.storage", "bf16"), ("run.moments", "8bit"), ("optim.clipping", "twice")];
+        let ledger = ledger(&set, 1, LOAD, Site::default());
+        let (vectors, vocabulary, block) = (4 * 256 + 128, 2048 * 128, 128 * 256 + 128 * 128 + 3 * 128 * 384 + 256);
+        let matrices = ledger.trained - vectors;
+        let step = of(&ledger, Moment::Step);
+        assert_eq!(step.of(Kind::Weights), 2 * matrices + 4 * vectors);
+        assert_eq!(step.of(Kind::Moments), 2 * (matrices + 4 * matrices.div_ceil(256) + 4 * vectors));
+        // The head's statistics are held as well.
+        let gradients = |moment| of(&ledger, moment).of(Kind::Gradients) - 2 * 512 * 4 * 9;
+        assert_eq!(step.of(Kind::Gradients), 4 * vocabulary);
+        assert_eq!(gradients(Moment::Backward), 4 * (vocabulary + block));
+        // A second learner shares nothing once it is stepped.
+        let two = self::ledger(&set, 2, LOAD, Site::default());
+        let more = of(&two, Moment::Step).total() - step.total();
+        assert_eq!(more, step.of(Kind::Weights) + step.of(Kind::Moments));
     }
 
     #[test]
