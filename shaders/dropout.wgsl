@@ -2,10 +2,8 @@
 // pass is the same kernel on the gradient and a resumed run drops the same elements.
 //
 //   y[i] = x[i] / keep_probability if uniform(seed, i) < keep_probability, else 0
-//   uniform = (h >> 8) / 2^24, h = mix(mix(i ^ mix(seed_low)) + mix(seed_high ^ 0x9e3779b9)), all modulo 2^32
-//   mix(v): v ^= v >> 16; v *= 0x7feb352d; v ^= v >> 15; v *= 0x846ca68b; v ^= v >> 16
-// mix is a bijection of u32 with low bias (two multiply-xorshift rounds). The Rust twin is
-// temper_shaders::dropout_uniform. Where an element is dropped x is not used, so what it holds cannot matter.
+//   uniform(seed, i) = (random_bits(seed, i) >> 8) / 2^24; its Rust twin is temper_shaders::dropout_uniform.
+// Where an element is dropped x is not used, so what it holds cannot matter.
 //
 // Bindings
 //   1 x [count]  in
@@ -26,16 +24,6 @@ struct Params {
 
 const WORKGROUP_SIZE: u32 = 256u;
 
-fn mix_bits(value: u32) -> u32 {
-    var v = value;
-    v ^= v >> 16u;
-    v *= 0x7feb352du;
-    v ^= v >> 15u;
-    v *= 0x846ca68bu;
-    v ^= v >> 16u;
-    return v;
-}
-
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
     @builtin(workgroup_id) workgroup_id: vec3<u32>,
@@ -46,7 +34,7 @@ fn main(
     if (index >= params.count) {
         return;
     }
-    let h = mix_bits(mix_bits(index ^ mix_bits(params.seed_low)) + mix_bits(params.seed_high ^ 0x9e3779b9u));
+    let h = random_bits(params.seed_low, params.seed_high, index);
     // 24 bits fit f32 exactly, so the comparison is the same on every device.
     let uniform_value = f32(h >> 8u) * 5.9604644775390625e-8;
     var kept = 0.0;

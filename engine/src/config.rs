@@ -13,6 +13,7 @@ use toml::Value;
 use crate::error::Result;
 use crate::kernels::row_stats::{CONFLICT_ENTROPY, CONFLICT_PROBABILITY};
 use crate::loss::objective::Objective;
+use crate::model::load::Hold;
 use crate::settings::{Key, Origin, Reader, Settings};
 
 pub use crate::data::DataSection;
@@ -119,6 +120,14 @@ impl Config {
         let adapter = adapter(&mut reader, &model);
         let optim = optim(&mut reader, &model, &adapter);
         let (data, run) = data_and_run(&mut reader);
+        if adapter.kind == AdapterKind::Lora && run.storage == Hold::Bf16Compensated {
+            reader.problem(
+                RunSection::SECTION,
+                "storage",
+                "only trained weights have lower halves to keep, and an adapter trains none of the model's: use \"bf16\", \
+                 or kind = \"none\" in [adapter]",
+            );
+        }
         reader.finish()?;
         Ok(Self { model, data, objective, adapter, optim, run })
     }

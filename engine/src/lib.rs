@@ -231,7 +231,7 @@ pub mod inside {
     pub mod train {
         pub use crate::train::prepare;
         pub mod optimiser {
-            pub use crate::train::optimiser::AdamW;
+            pub use crate::train::optimiser::{AdamW, Clipping, MomentBits, Step};
         }
     }
     pub mod weights {

@@ -300,7 +300,7 @@ pub fn changes(subject: &Subject, plan: &Plan, room: Room) -> Vec<Change> {
 }
 
 /// Ways to need less, each from little to much.
-fn ladders(config: &Config, train: &[Document]) -> [Vec<Settings>; 5] {
+fn ladders(config: &Config, train: &[Document]) -> [Vec<Settings>; 7] {
     let set = |pairs: &[(&str, String)]| pairs.iter().map(|(key, value)| (key.to_string(), value.clone())).collect();
     let longest = train.iter().map(|document| document.tokens.len()).max().unwrap_or(0);
     let halves = |from: usize, least: usize| {
@@ -317,6 +317,10 @@ fn ladders(config: &Config, train: &[Document]) -> [Vec<Settings>; 5] {
     let cutoff = longest.min(config.data.cutoff_length);
     [
         vec![set(&[("run.recompute", "always".into())])],
+        match config.optim.max_grad_norm > 0.0 {
+            true => vec![set(&[("optim.clipping", "twice".into())])],
+            false => Vec::new(),
+        },
         if train.is_empty() {
             Vec::new()
         } else {
@@ -324,9 +328,10 @@ fn ladders(config: &Config, train: &[Document]) -> [Vec<Settings>; 5] {
         },
         // A format that this program does not know is refused as a setting, and left out.
         match full {
-            true => Vec::new(),
+            true => vec![set(&[("run.storage", "bf16".into())])],
             false => ["f16", "q8_0", "q4_0"].map(|format| set(&[("run.storage", format.into())])).into(),
         },
+        vec![set(&[("run.moments", "8bit".into())])],
         if full { vec![set(&[("adapter.kind", "lora".into())])] } else { Vec::new() },
         halves(cutoff, SHORTEST_CUTOFF)
             .into_iter()

@@ -669,8 +669,9 @@ fn init_writes_a_commented_configuration_that_trains_and_overwrites_nothing() {
 fn a_run_folder_stands_for_the_model_that_it_trained() {
     let place = Place::new();
     let target = place.text("target.jsonl");
-    for (out, kind) in [("adapted", "lora"), ("whole", "none")] {
-        place.train(out, &[&format!("adapter.kind={kind}"), "run.steps=4"]).ok();
+    let fewer = ["run.storage=bf16", "run.moments=8bit", "optim.clipping=twice"];
+    for (out, kind, set) in [("adapted", "lora", &[][..]), ("whole", "none", &[]), ("fewer", "none", &fewer)] {
+        place.train(out, &[&[&*format!("adapter.kind={kind}"), "run.steps=4"], set].concat()).ok();
         let found = line(&format!("eval --json --run {} --data {target}", place.text(out))).ok().json();
         let after = &place.json(&format!("{out}/summary.json"))["retention"]["after"]["target"];
         let (got, want) = (found["perplexity"].as_f64().unwrap(), after["perplexity"].as_f64().unwrap());
@@ -767,6 +768,11 @@ fn what_was_planned_is_what_a_run_holds_within_six_percent() {
     run("accumulated", "deep.toml", &["run.accumulation=3"]);
     run("untied", "wide.toml", &[]);
     run("unclipped", "wide.toml", &["optim.max_grad_norm=0"]);
+    let twice = ["run.storage=bf16", "run.moments=8bit", "optim.clipping=twice"];
+    let compact = run("compact", "deep.toml", &twice);
+    assert!(compact < 0.5 * kept, "{compact} of {kept}");
+    run("compact-untied", "wide.toml", &[&twice[..], &["run.recompute=always", "run.accumulation=2"]].concat());
+    run("compensated", "deep.toml", &["run.storage=bf16_compensated", "optim.clipping=last_norm"]);
     let text = format!(
         "[model]\npath = {:?}\n[data]\ntrain = {:?}\ncutoff_length = 256\n[run]\nsteps = 3\nbatch_tokens = 256\naccumulation = 1\n",
         place.text("full/model"),
@@ -816,6 +822,29 @@ fn a_plan_says_what_a_run_would_hold_and_take_and_loads_nothing() {
     assert_eq!(plan("--device-memory 8").code, Some(2));
 }
 
+/// What the description of these settings promises: 1.7 billion parameters, trained whole, in 10 GiB.
+#[test]
+fn a_model_of_1_7_billion_parameters_is_planned_to_be_trained_whole_in_ten_gib() {
+    let place = Place::new();
+    let architecture = "architecture = { model_type = \"qwen3\", vocab_size = 151936, hidden_size = 2048, \
+                        intermediate_size = 6144, num_hidden_layers = 28, num_attention_heads = 16, \
+                        num_key_value_heads = 8, head_dim = 128, max_position_embeddings = 4096, \
+                        tie_word_embeddings = true }";
+    let text = format!(
+        "[model]\npath = \"embedded:base\"\ninit = \"random\"\n{architecture}\n[data]\ntrain = {:?}\n\
+         cutoff_length = 512\n[run]\nsteps = 3\nbatch_tokens = 512\naccumulation = 1\n",
+        place.text("train.jsonl"),
+    );
+    place.write("large.toml", &text);
+    let peak = |set: &str| {
+        let plan = line(&format!("plan {} --json --device cpu {set}", place.text("large.toml"))).ok().json();
+        plan["peak_bytes"].as_u64().unwrap() as f64 / f64::from(1 << 30)
+    };
+    let small =
+        peak("--set run.storage=bf16 --set run.moments=8bit --set optim.clipping=twice --set run.recompute=always");
+    assert!(peak("") > 25.0 && small < 9.5, "{small} GiB");
+}
+
 #[test]
 fn a_plan_that_does_not_fit_names_changes_that_do_with_their_peaks() {
     let place = Place::new();
@@ -841,6 +870,10 @@ fn a_plan_that_does_not_fit_names_changes_that_do_with_their_peaks() {
         assert_eq!(again["peak_bytes"], change["peak_bytes"], "{change}");
         assert_eq!(again["fits"], change["fits"], "{change}");
         assert!(change["peak_bytes"].as_u64().unwrap() < peak);
+    }
+    // Each way of full fine-tuning to need less is among them.
+    for setting in ["optim.clipping=twice", "run.storage=bf16", "run.moments=8bit"] {
+        assert!(advice.iter().any(|change| change["set"] == json!([setting])), "{setting} in {found}");
     }
     let found = plan(full, "1KiB");
     assert!(found["advice"].as_array().unwrap().iter().all(|change| change["fits"] == false), "{found}");

@@ -54,6 +54,26 @@ pub mod stat {
     pub const ENTROPY_TOP_K: usize = 7;
 }
 
+/// What [`ADAMW_COMPACT`] and its twin share: how weights and moments are held.
+pub mod compact {
+    /// Weights in single precision.
+    pub const WEIGHTS_F32: u32 = 0;
+    /// Weights in bf16, rounded up or down by chance so that the mean is right.
+    pub const WEIGHTS_BF16: u32 = 1;
+    /// Weights in bf16 with the lower halves of single precision beside them.
+    pub const WEIGHTS_SPLIT: u32 = 2;
+    /// Elements whose moments share a scale.
+    pub const BLOCK: usize = 256;
+    /// What is taken from the upper 12 bits of an f32 for the code of a first moment, which keeps 7 of them beside the sign.
+    pub const FIRST_BASE: u32 = 889;
+    /// What is taken from the upper 13 bits of an f32 for the code of a second moment's root, which keeps 8 of them.
+    pub const SECOND_BASE: u32 = 1777;
+    /// Smallest number that a code of a first moment stands for, as a share of its block's largest: code 1.
+    pub const FIRST_LEAST: f32 = f32::from_bits((FIRST_BASE + 1) << 20);
+    /// The same of a second moment's root.
+    pub const SECOND_LEAST: f32 = f32::from_bits((SECOND_BASE + 1) << 19);
+}
+
 /// Type of one field of a kernel's uniform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scalar {
@@ -195,11 +215,18 @@ pub const fn fold_workgroups(workgroups: u64) -> Option<[u32; 3]> {
 
 /// The uniform number in [0, 1) that [`DROPOUT`] compares with the keep probability: its Rust twin.
 pub const fn dropout_uniform(seed_low: u32, seed_high: u32, index: u32) -> f32 {
-    let h = mix_bits(mix_bits(index ^ mix_bits(seed_low)).wrapping_add(mix_bits(seed_high ^ 0x9e37_79b9)));
-    (h >> 8) as f32 * (1.0 / 16_777_216.0)
+    (random_bits(seed_low, seed_high, index) >> 8) as f32 * (1.0 / 16_777_216.0)
 }
 
-const fn mix_bits(mut v: u32) -> u32 {
+/// Number `index` of a seed: the Rust twin of the function in `shared/random.wgsl`.
+#[inline(always)]
+pub const fn random_bits(seed_low: u32, seed_high: u32, index: u32) -> u32 {
+    mix_bits(mix_bits(index ^ mix_bits(seed_low)).wrapping_add(mix_bits(seed_high ^ 0x9e37_79b9)))
+}
+
+/// A bijection in which every bit that goes in reaches every bit that comes out, as in `shared/random.wgsl`.
+#[inline(always)]
+pub const fn mix_bits(mut v: u32) -> u32 {
     v ^= v >> 16;
     v = v.wrapping_mul(0x7feb_352d);
     v ^= v >> 15;
@@ -462,8 +489,42 @@ kernels! {
     },
     bindings AdamwBindings { parameter, gradient, first_moment, second_moment };
 
+    /// The step of [`ADAMW`] on weights in bf16, on moments in 8 bits, or on both.
+    ADAMW_COMPACT = "adamw_compact", shared ["rows", "random"], Grid::RowTile(1024),
+    params AdamwCompactParams {
+        /// Elements of the parameter; the launch fills it in.
+        count: u32,
+        /// Learning rate of this step.
+        learning_rate: f32,
+        /// Decay of the first moment.
+        beta1: f32,
+        /// Decay of the second moment.
+        beta2: f32,
+        /// Added to the denominator.
+        epsilon: f32,
+        /// Decoupled weight decay.
+        weight_decay: f32,
+        /// `1 - beta1^t`, step t counted from 1.
+        bias1: f32,
+        /// `1 - beta2^t`.
+        bias2: f32,
+        /// Factor on the gradient before anything else: clipping.
+        gradient_scale: f32,
+        /// How weights are held: a constant of [`compact`].
+        weights: u32,
+        /// 1 where moments take 8 bits.
+        coded: u32,
+        /// Lower half of the seed of what is rounded by chance.
+        seed_low: u32,
+        /// Upper half of it.
+        seed_high: u32,
+    },
+    bindings AdamwCompactBindings {
+        parameter, low_halves, gradient, first_moment, second_moment, first_scale, second_scale
+    };
+
     /// Inverted dropout from a counter.
-    DROPOUT = "dropout", shared ["rows"], Grid::Elements,
+    DROPOUT = "dropout", shared ["rows", "random"], Grid::Elements,
     params DropoutParams {
         /// Elements.
         count: u32,

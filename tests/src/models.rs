@@ -34,7 +34,7 @@ pub fn with_golden_lora(model: &mut Model, name: &str) -> LoraSettings {
 
 /// The optimiser of the golden runs: decay on every parameter.
 pub fn golden_adamw(max_grad_norm: f64) -> AdamW {
-    AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, decay_vectors: true, max_grad_norm }
+    AdamW { weight_decay: 0.01, decay_vectors: true, max_grad_norm, ..AdamW::default() }
 }
 
 /// Rows of the golden batch as documents without their padding: `(tokens, trained)`.

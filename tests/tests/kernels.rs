@@ -13,12 +13,14 @@ use temper_conformance::golden::GoldenFolder;
 use temper_conformance::oracle::{self, matmul::matmul, wide};
 use temper_conformance::{devices, models};
 use temper_engine::inside::kernels;
+use temper_engine::inside::kernels::adamw::AdamwCompactParams;
+use temper_engine::inside::kernels::compact::Bf16;
 use temper_engine::inside::kernels::cpu::gate::kind;
 use temper_engine::inside::kernels::gate::GateParams;
 use temper_engine::inside::kernels::matmul::{self, AsOperand, Product};
 use temper_engine::inside::kernels::row_stats::Statistics;
 use temper_engine::inside::kernels::tensor::{empty_gpu, from_cube, on_gpu};
-use temper_engine::inside::kernels::{Columns, Indices, Packed, Rows, elementwise};
+use temper_engine::inside::kernels::{Columns, Indices, Moments, Packed, Rows, Weights, elementwise};
 use temper_engine::inside::model::open;
 use temper_engine::inside::weights::{RawTensor, WeightFormat};
 use temper_engine::{Device, Result, wait};
@@ -783,6 +785,273 @@ fn five_adamw_steps_equal_the_definition() {
             close(device.name(), &read(m).unwrap(), &column(|x| x.1), 1e-8, 1e-5).unwrap();
             close(device.name(), &read(v).unwrap(), &column(|x| x.2), 1e-12, 2e-4).unwrap();
         }
+    }
+}
+
+// The optimiser on fewer bits.
+
+/// Weights and moments as they are held: all kinds but the one that `step` is for.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    /// None: f32; else whether the lower halves are kept.
+    bf16: Option<bool>,
+    coded: bool,
+}
+
+const KINDS: [Kind; 5] = [
+    Kind { bf16: None, coded: true },
+    Kind { bf16: Some(false), coded: false },
+    Kind { bf16: Some(false), coded: true },
+    Kind { bf16: Some(true), coded: false },
+    Kind { bf16: Some(true), coded: true },
+];
+
+impl Kind {
+    fn weights(self, device: &Device, values: &[f32], shape: [usize; 2]) -> Weights {
+        match self.bf16 {
+            None => matrix(device, values, shape).into(),
+            Some(split) => {
+                let raw = RawTensor::from_f32("w", shape.to_vec(), values);
+                Weights::bf16(device, vec![raw], shape[1], split).unwrap()
+            }
+        }
+    }
+}
+
+/// What a step is made of: with the lower halves in single precision.
+fn stepped(weights: &Weights) -> Vec<f32> {
+    match weights {
+        Weights::Bf16(Bf16 { upper, lower: Some(lower), .. }) => {
+            let (upper, lower) = (wait(upper.read()).unwrap(), wait(lower.read()).unwrap());
+            let mut values = vec![0.0; upper.len() / 2];
+            kernels::cpu::read_split(&upper, &lower, &mut values);
+            values
+        }
+        weights => wait(weights.read()).unwrap(),
+    }
+}
+
+fn compact_params(t: i32, seed: u64) -> AdamwCompactParams {
+    AdamwCompactParams {
+        count: 0,
+        learning_rate: 1e-3,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.01,
+        bias1: (1.0 - 0.9f64.powi(t)) as f32,
+        bias2: (1.0 - 0.999f64.powi(t)) as f32,
+        gradient_scale: 0.5,
+        weights: 0,
+        coded: 0,
+        seed_low: seed as u32,
+        seed_high: (seed >> 32) as u32,
+    }
+}
+
+fn exact(t: i32) -> oracle::adamw::Settings {
+    oracle::adamw::Settings {
+        learning_rate: 1e-3,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.01,
+        gradient_scale: 0.5,
+        step: t,
+    }
+}
+
+/// Passes where every number is one of the two around what was wanted, which itself is known as well as [`close`] would ask:
+/// what f32 makes of it may tip which two these are.
+fn is_around(
+    what: &str,
+    got: &[f32],
+    want: &[f64],
+    (absolute, relative): (f64, f64),
+    around: &dyn Fn(usize, f64) -> [f64; 2],
+) {
+    for (at, (&got, &want)) in got.iter().zip(want).enumerate() {
+        let own = absolute + relative * want.abs();
+        let near = [want - own, want, want + own].map(|want| around(at, want));
+        let fits = near.iter().flatten().any(|&v| (f64::from(got) - v).abs() <= relative * v.abs());
+        assert!(fits, "{what}: element {at} is {got:e}, wanted one around {want:e}: {near:?}");
+    }
+}
+
+#[test]
+fn adamw_steps_on_fewer_bits_round_what_the_definition_gives_to_a_neighbour() {
+    let (first_values, second_values) = (oracle::adamw::code_values(3, 128), oracle::adamw::code_values(4, 256));
+    let mut random = Random::new(31);
+    for shape in [[1, 1], [1, 3], [1, 257], [5, 1025]] {
+        let count = shape[0] * shape[1];
+        let start = random.vec(count, 1.0);
+        // Blocks whose gradients differ by a million from one element to another, and one of zeros.
+        let gradients: Vec<Vec<f32>> = (0..4)
+            .map(|_| {
+                let values = random.vec(count, 0.1);
+                let scaled = values.iter().enumerate().map(|(i, v)| match i {
+                    512..768 => 0.0,
+                    i => v * 10f32.powi(-((i % 7) as i32)),
+                });
+                scaled.collect()
+            })
+            .collect();
+        for device in devices::all() {
+            for kind in KINDS {
+                let what = format!("{kind:?} on {}", device.name());
+                let mut weights = kind.weights(&device, &start, shape);
+                let mut moments = Moments::zeros(&device, shape, kind.coded);
+                for (gradient, t) in gradients.iter().zip(1..) {
+                    // From what is stored, so that one step's rounding is seen alone.
+                    let (p, [m, v]) = (stepped(&weights), wait(moments.read()).unwrap());
+                    let want: Vec<(f64, f64, f64)> = (0..count)
+                        .map(|i| {
+                            let [p, g, m, v] = [p[i], gradient[i], m[i], v[i]].map(f64::from);
+                            oracle::adamw::adamw(p, g, m, v, &exact(t))
+                        })
+                        .collect();
+                    let column = |pick: fn(&(f64, f64, f64)) -> f64| want.iter().map(pick).collect::<Vec<_>>();
+                    let (wanted, wanted_m) = (column(|x| x.0), column(|x| x.1));
+                    let roots = column(|x| x.2.sqrt());
+                    let g = matrix(&device, gradient, shape);
+                    (weights, moments) =
+                        kernels::adamw::step_compact(&device, weights, &g, moments, &compact_params(t, 7)).unwrap();
+                    let (p, [m, v]) = (stepped(&weights), wait(moments.read()).unwrap());
+                    match kind.bf16 {
+                        Some(false) => {
+                            is_around(&what, &p, &wanted, (2e-6, 1e-6), &|_, x| oracle::adamw::bf16_around(x))
+                        }
+                        _ => close(&what, &p, &wanted, 2e-6, 1e-6).unwrap(),
+                    }
+                    if !kind.coded {
+                        close(&what, &m, &wanted_m, 1e-8, 1e-5).unwrap();
+                        close(&what, &v, &column(|x| x.2), 1e-12, 2e-4).unwrap();
+                        continue;
+                    }
+                    let largest = |of: &[f64], at: usize| {
+                        of[at / 256 * 256..].iter().take(256).fold(0.0, |most: f64, x| most.max(x.abs()))
+                    };
+                    is_around(&what, &m, &wanted_m, (0.0, 1e-5), &|at, x| {
+                        let scale = largest(&wanted_m, at).max(f64::MIN_POSITIVE);
+                        oracle::adamw::around(&first_values, x.abs() / scale).map(|share| share.copysign(x) * scale)
+                    });
+                    let stored: Vec<f32> = v.iter().map(|v| v.sqrt()).collect();
+                    is_around(&what, &stored, &roots, (0.0, 1e-4), &|at, x| {
+                        let scale = largest(&roots, at).max(f64::MIN_POSITIVE);
+                        oracle::adamw::around(&second_values, x / scale).map(|share| share * scale)
+                    });
+                    assert!(
+                        stored.iter().zip(&roots).all(|(s, want)| (*s > 0.0) == (*want > 0.0)),
+                        "{what}: 0 divides"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_chance_rounds_is_the_same_on_every_device_and_for_every_seed_another() {
+    let (shape, mut random) = ([4, 1000], Random::new(32));
+    let (start, gradient) = (random.vec(4000, 1.0), random.vec(4000, 0.1));
+    for kind in KINDS {
+        let step = |device: &Device, seed| {
+            let (weights, zeros) = (kind.weights(device, &start, shape), Moments::zeros(device, shape, kind.coded));
+            let g = matrix(device, &gradient, shape);
+            let (weights, moments) =
+                kernels::adamw::step_compact(device, weights, &g, zeros, &compact_params(1, seed)).unwrap();
+            let [m, v] = wait(moments.read()).unwrap();
+            [wait(weights.read()).unwrap(), m, v]
+        };
+        let want = step(&Device::cpu(), 1);
+        let others = [step(&Device::cpu(), 2), step(&Device::cpu(), 1 << 32 | 1)];
+        for device in devices::all() {
+            let got = step(&device, 1);
+            for (which, (got, want)) in got.iter().zip(&want).enumerate() {
+                // A device's own last bit tips a number in thousands.
+                let other = got.iter().zip(want).filter(|(a, b)| (**a - **b).abs() > 1e-5 * b.abs()).count();
+                assert!(other <= 4, "{kind:?} on {}: {other} of 4000 of number {which}", device.name());
+            }
+        }
+        let by_chance = [kind.bf16 == Some(false), kind.coded, kind.coded];
+        for other in &others {
+            for (which, chance) in by_chance.into_iter().enumerate() {
+                let differ = other[which].iter().zip(&want[which]).filter(|(a, b)| a != b).count();
+                assert_eq!(differ > 500, chance, "{kind:?}: {differ} of number {which}");
+            }
+        }
+    }
+}
+
+/// Steps of a thousandth of the distance between two bf16.
+#[test]
+fn steps_that_are_too_small_for_bf16_add_up_all_the_same() {
+    let count = 4096;
+    let gradient = vec![1.0; count];
+    let moved = |split: bool, device: &Device| {
+        let mut weights = Kind { bf16: Some(split), coded: false }.weights(device, &vec![1.0; count], [1, count]);
+        let mut moments = Moments::zeros(device, [1, count], false);
+        let g = matrix(device, &gradient, [1, count]);
+        for t in 1..=200 {
+            let params = AdamwCompactParams {
+                learning_rate: 2f32.powi(-8) / 1000.0,
+                weight_decay: 0.0,
+                ..compact_params(t, 100 + t as u64)
+            };
+            (weights, moments) = kernels::adamw::step_compact(device, weights, &g, moments, &params).unwrap();
+        }
+        1.0 - stepped(&weights).iter().map(|&w| f64::from(w)).sum::<f64>() / count as f64
+    };
+    let want = 200.0 * 2f64.powi(-8) / 1000.0;
+    for device in devices::all() {
+        let (stochastic, split) = (moved(false, &device), moved(true, &device));
+        // The mean of 4096 numbers, each of which moved by 0.2 of a distance on average: its deviation is 3 %.
+        assert!((stochastic / want - 1.0).abs() < 0.12, "{stochastic} instead of {want} on {}", device.name());
+        assert!((split / want - 1.0).abs() < 1e-2, "{split} instead of {want} on {}", device.name());
+    }
+}
+
+/// A second moment changes by a thousandth in a step, and two codes are 3 to 6 % apart: rounded to nearest it would stay.
+#[test]
+fn a_second_moment_in_8_bits_follows_gradients_that_become_smaller_beside_others_that_do_not() {
+    let count = 256;
+    let steps = 3000;
+    let run = |coded: bool| {
+        let device = Device::cpu();
+        let (mut weights, mut moments): (Weights, _) =
+            (matrix(&device, &vec![0.0; count], [1, count]).into(), Moments::zeros(&device, [1, count], coded));
+        for t in 1..=steps {
+            // Signs alternate, so that first moments stay small.
+            let of = |i: usize| if i.is_multiple_of(2) || t < steps / 3 { 1.0 } else { 0.1 };
+            let gradient: Vec<f32> = (0..count).map(|i| if t % 2 == 0 { of(i) } else { -of(i) }).collect();
+            let g = matrix(&device, &gradient, [1, count]);
+            let params = compact_params(t, t as u64);
+            (weights, moments) = match (weights, moments) {
+                (Weights::F32(p), Moments::F32(m, v)) => {
+                    let params = kernels::adamw::AdamwParams {
+                        count: 0,
+                        learning_rate: params.learning_rate,
+                        beta1: params.beta1,
+                        beta2: params.beta2,
+                        epsilon: params.epsilon,
+                        weight_decay: params.weight_decay,
+                        bias1: params.bias1,
+                        bias2: params.bias2,
+                        gradient_scale: params.gradient_scale,
+                    };
+                    let (p, m, v) = kernels::adamw::step(&device, p, &g, m, v, &params).unwrap();
+                    (Weights::F32(p), Moments::F32(m, v))
+                }
+                (weights, moments) => kernels::adamw::step_compact(&device, weights, &g, moments, &params).unwrap(),
+            };
+        }
+        let [_, v] = wait(moments.read()).unwrap();
+        let mean = |odd: usize| v.iter().skip(odd).step_by(2).map(|&v| f64::from(v)).sum::<f64>() / (count / 2) as f64;
+        [mean(0), mean(1)]
+    };
+    let (want, got) = (run(false), run(true));
+    for (got, want) in got.into_iter().zip(want) {
+        assert!((got / want - 1.0).abs() < 0.1, "{got} instead of {want}");
     }
 }
 

@@ -7,9 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use temper_conformance::compare::close;
+use temper_conformance::golden::GoldenFolder;
 use temper_conformance::{devices, models};
 use temper_engine::events::{Phase, StepMetrics, StepRows};
 use temper_engine::host::{Bytes, Clock, MemoryFolder};
+use temper_engine::inside::model::{load, open};
+use temper_engine::inside::train::optimiser::Clipping;
 use temper_engine::inside::train::prepare;
 use temper_engine::models::fabricated::{FORMATS, Shape, fabricate};
 use temper_engine::models::{Architecture, Recipe};
@@ -615,6 +619,190 @@ fn a_step_that_nobody_sees_stops_at_the_same_number_that_is_none() {
         assert!(seen.0.contains("not a finite number at row") && seen.0.contains("in step 2"), "{}", seen.0);
         assert_eq!(seen, unseen);
     }
+}
+
+/// A run of one learner on a tied model, all of whose weights are trained, held as the configuration says.
+fn full(device: &Device, set: &[(&str, &str)]) -> Run {
+    let config = config(set);
+    let opened = open::open_folder(&GoldenFolder::new("tiny/llama_tied")).unwrap();
+    let (arch, weights) = (&opened.architecture, &opened.weights);
+    let base = load::load(arch, weights, device, config.run.storage, u64::MAX, true).unwrap();
+    let way = Execution::plan(&config, arch, Some(weights.as_ref()), 1, Site::of(device));
+    assert_eq!(way.together, config.optim.clipping != Clipping::Kept);
+    // A tied matrix sums the head's and the embedding's gradients of all micro-batches in an order that depends on it.
+    let way = Execution { together: true, ..way };
+    let learner = Learner::new(config.clone(), &config.objective().unwrap(), base, way).unwrap();
+    Run::new(vec![learner], documents(), Arc::default(), About::default()).unwrap()
+}
+
+/// Every step's loss and norm as bits, and what the model says at the end.
+fn course(mut run: Run) -> (Vec<[u64; 2]>, Vec<f32>) {
+    let steps = (0..run.steps().0 - run.steps().1)
+        .map(|_| {
+            let metrics = &lap(&mut run).metrics[0];
+            [metrics.loss.to_bits(), metrics.gradient_norm.to_bits()]
+        })
+        .collect();
+    (steps, logits(&mut run, 0))
+}
+
+const HELD: [[(&str, &str); 2]; 6] = [
+    [("run.storage", "f32"), ("run.moments", "f32")],
+    [("run.storage", "f32"), ("run.moments", "8bit")],
+    [("run.storage", "bf16"), ("run.moments", "f32")],
+    [("run.storage", "bf16"), ("run.moments", "8bit")],
+    [("run.storage", "bf16_compensated"), ("run.moments", "f32")],
+    [("run.storage", "bf16_compensated"), ("run.moments", "8bit")],
+];
+
+#[test]
+fn gradients_pulled_back_twice_make_the_steps_of_kept_ones_to_the_bit() {
+    for device in devices::all() {
+        for recompute in ["always", "never"] {
+            for accumulation in ["1", "3"] {
+                for held in [HELD[0], HELD[3]] {
+                    let run = |clipping| {
+                        let set = [
+                            ("optim.max_grad_norm", "0.3"),
+                            ("optim.clipping", clipping),
+                            ("run.recompute", recompute),
+                            ("run.accumulation", accumulation),
+                        ];
+                        course(full(&device, &[&set[..], &held].concat()))
+                    };
+                    let (kept, twice) = (run("kept"), run("twice"));
+                    assert!(kept.0.iter().any(|[_, norm]| f64::from_bits(*norm) > 0.3), "nothing to clip");
+                    assert_eq!(kept, twice, "{recompute}, {accumulation}, {held:?} on {}", device.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn clipping_by_the_last_norm_scales_a_step_by_the_norm_of_the_one_before() {
+    for device in devices::all() {
+        let config = config(&[("optim.max_grad_norm", "0.3"), ("optim.clipping", "last_norm")]);
+        let session = |config: &Config| {
+            let base = models::tiny("llama_tied", &device, true);
+            let way = Execution { together: true, ..Execution::resident(Keep::Everything) };
+            prepare::session(config, &config.objective().unwrap(), base, way).unwrap()
+        };
+        let (mut last, mut kept) = (session(&config), session(&config));
+        kept.optimiser.clipping = Clipping::Kept;
+        let mut loader = Loader::new("t", documents(), 1).unwrap();
+        let mut before = None;
+        for step in 0..3 {
+            let batches = loader.next_step(48, 2, true).unwrap();
+            // What the step before says, and of the first step its own norm, is made the limit of the other's own.
+            let norm = {
+                let mut look = session(&config);
+                look.model = kept.model.clone();
+                look.step = kept.step;
+                wait(look.gradients(&batches)).unwrap().gradient_norm
+            };
+            let limit = 0.3 / (before.unwrap_or(norm) + 1e-6);
+            kept.optimiser.max_grad_norm = limit.min(1.0) * (norm + 1e-6);
+            let [found, want] = [&mut last, &mut kept].map(|s| wait(s.step(&batches, 1e-3)).unwrap().gradient_norm);
+            assert!((found / want - 1.0).abs() < 1e-5, "{found} and {want}");
+            before = Some(found);
+            let [found, want] = [&mut last, &mut kept].map(|s| wait(s.model.logits(&[1, 2, 3])).unwrap());
+            let wide: Vec<f64> = want.iter().map(|&x| x.into()).collect();
+            close(&format!("step {step} on {}", device.name()), &found, &wide, 2e-5, 2e-5).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_run_of_fewer_bits_goes_on_from_its_checkpoint_to_the_bit() {
+    for device in devices::all() {
+        for held in HELD {
+            for clipping in ["kept", "twice", "last_norm"] {
+                let set = [
+                    ("optim.max_grad_norm", "0.3"),
+                    ("optim.clipping", clipping),
+                    ("run.save_every", "2"),
+                    ("run.accumulation", "2"),
+                    ("run.steps", "4"),
+                ];
+                let set = [&set[..], &held].concat();
+                let mut host = Watcher::keeping();
+                let mut whole = full(&device, &set);
+                told(&mut whole, &mut host);
+                let files = host.checkpoint(2);
+                let mut resumed = full(&device, &set);
+                resumed.resume(&folder(&files)).unwrap();
+                told(&mut resumed, &mut Watcher::default());
+                let what = format!("{held:?}, {clipping} on {}", device.name());
+                assert_eq!(logits(&mut resumed, 0), logits(&mut whole, 0), "{what}");
+                // What is written is what is held, and no byte more.
+                let size = |name: &str| files.iter().find(|(file, _)| file == name).map_or(0, |(_, bytes)| bytes.len());
+                let parameters = whole.learners_mut()[0].model().arch.parameter_count() as usize;
+                let each = [("trained.safetensors", if held[0].1 == "bf16" { 2 } else { 4 })];
+                let moments = ("optimiser.safetensors", if held[1].1 == "8bit" { 2 } else { 8 });
+                for (name, bytes) in each.into_iter().chain([moments]) {
+                    let (found, want) = (size(name), bytes * parameters);
+                    // Vectors stay in single precision; the header names every tensor.
+                    assert!(found >= want && found < want + want / 8 + 20_000, "{what}: {name} {found} for {want}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_base_of_fewer_bits_stays_what_it_was_while_its_learner_is_stepped() {
+    for device in devices::all() {
+        for held in &HELD[3..] {
+            let config = config(held);
+            let opened = open::open_folder(&GoldenFolder::new("tiny/qwen2")).unwrap();
+            let (arch, weights) = (&opened.architecture, &opened.weights);
+            let mut base = load::load(arch, weights, &device, config.run.storage, u64::MAX, true).unwrap();
+            let before = wait(base.logits(&[1, 2, 3])).unwrap();
+            let learner = Learner::new(config.clone(), &config.objective().unwrap(), base.clone(), KEPT).unwrap();
+            let mut run = Run::new(vec![learner], documents(), Arc::default(), About::default()).unwrap();
+            lap(&mut run);
+            lap(&mut run);
+            assert_eq!(wait(base.logits(&[1, 2, 3])).unwrap(), before, "{held:?} on {}", device.name());
+            assert_ne!(logits(&mut run, 0), before, "{held:?} on {}", device.name());
+        }
+    }
+}
+
+/// A tiny model learns its few documents by heart in 60 steps, however its weights and moments are held.
+#[test]
+fn a_run_of_fewer_bits_learns_what_one_of_single_precision_learns() {
+    let last = |held: &[(&str, &str)]| {
+        let set = [("run.steps", "60"), ("run.batch_tokens", "200"), ("optim.learning_rate", "3e-3")];
+        let mut run = full(&Device::cpu(), &[&set[..], held].concat());
+        (0..60).map(|_| losses(&lap(&mut run))[0]).collect::<Vec<f64>>()
+    };
+    let want = last(&HELD[0]);
+    assert!(want[59] < 0.7 * want[0], "{} and then {}", want[0], want[59]);
+    for held in &HELD[1..] {
+        let found = last(held);
+        // Of what was learned, not of what is left.
+        let learned = (found[0] - found[59]) / (want[0] - want[59]);
+        assert!((learned - 1.0).abs() < 0.05, "{held:?}: {learned} of what single precision learned");
+    }
+}
+
+#[test]
+fn a_checkpoint_of_other_storage_is_refused_and_impossible_storage_too() {
+    let set = [("run.save_every", "2"), ("run.steps", "2")];
+    let mut host = Watcher::keeping();
+    told(&mut full(&Device::cpu(), &[&set[..], &HELD[3]].concat()), &mut host);
+    for held in [HELD[0], HELD[2], HELD[5]] {
+        let error = full(&Device::cpu(), &[&set[..], &held].concat()).resume(&folder(&host.checkpoint(2))).unwrap_err();
+        assert!(error.is_bad_input() && error.to_string().contains("run."), "{error}");
+    }
+    let refused = Config::parse(
+        "[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n[run]\nstorage = \"bf16_compensated\"\n",
+        "run.toml",
+        &[],
+    );
+    let problem = refused.unwrap_err().to_string();
+    assert!(problem.contains("an adapter trains none") && problem.contains("line 6"), "{problem}");
 }
 
 #[test]

@@ -566,7 +566,7 @@ fn an_exported_model_opens_as_the_model_that_it_was() {
         let opened = open::open_folder(&GoldenFolder::new(&format!("tiny/{name}"))).unwrap();
         let mut file = Vec::new();
         let loaded = models::from_folder(&GoldenFolder::new(&format!("tiny/{name}")), &Device::cpu(), true);
-        wait(model::write(&mut file, &loaded, WeightFormat::F32)).unwrap();
+        wait(model::write(&mut file, &loaded)).unwrap();
         assert!(safetensors::SafeTensors::deserialize(&file).is_ok(), "{name}");
         let config = model::config_json(&opened.architecture, &opened.special, WeightFormat::F32);
         let mut folder = MemoryFolder::new();

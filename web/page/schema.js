@@ -742,6 +742,31 @@ export default {
           "default": 1.0
         },
         {
+          "name": "clipping",
+          "label": "Clipping",
+          "help": "How the norm is known that gradients are clipped by.",
+          "type": "choice",
+          "allowed": "one of kept, twice, last_norm",
+          "choices": [
+            {
+              "name": "kept",
+              "label": "all gradients kept",
+              "help": "All gradients are kept until their norm is known: the most memory."
+            },
+            {
+              "name": "twice",
+              "label": "two backward passes",
+              "help": "A first backward pass adds up squares and keeps nothing, a second one steps block after block: the same result in the time of one more backward pass."
+            },
+            {
+              "name": "last_norm",
+              "label": "the norm of the step before",
+              "help": "By the norm of the step before, block after block: no more time, but a step that is larger than the one before is not held back by itself. The first step is clipped by its own norm, with two backward passes."
+            }
+          ],
+          "default": "kept"
+        },
+        {
           "name": "beta1",
           "label": "Beta1",
           "help": "Decay of the first moment.",
@@ -920,9 +945,9 @@ export default {
         {
           "name": "storage",
           "label": "Storage",
-          "help": "How weights that are not trained lie in device memory.",
+          "help": "How the model's matrices lie in device memory.",
           "type": "choice",
-          "allowed": "one of auto, f32, f16, q8_0, q4_0, q4_k",
+          "allowed": "one of auto, f32, bf16, bf16_compensated, f16, q8_0, q4_0, q4_k",
           "choices": [
             {
               "name": "auto",
@@ -933,6 +958,16 @@ export default {
               "name": "f32",
               "label": "f32",
               "help": "Everything in single precision."
+            },
+            {
+              "name": "bf16",
+              "label": "bf16",
+              "help": "Matrices in bf16, 2 bytes a parameter, frozen or trained. A step rounds what it trains up or down by chance, so that steps smaller than the distance between two bf16 are not lost; the seed decides, so that runs repeat."
+            },
+            {
+              "name": "bf16_compensated",
+              "label": "bf16_compensated",
+              "help": "Trained matrices in bf16, and beside it what is missing to single precision: 4 bytes a parameter. Products read bf16, steps lose nothing."
             },
             {
               "name": "f16",
@@ -956,6 +991,26 @@ export default {
             }
           ],
           "default": "auto"
+        },
+        {
+          "name": "moments",
+          "label": "Moments",
+          "help": "How the optimiser's moments lie in device memory.",
+          "type": "choice",
+          "allowed": "one of f32, 8bit",
+          "choices": [
+            {
+              "name": "f32",
+              "label": "f32",
+              "help": "In single precision: 8 bytes a parameter."
+            },
+            {
+              "name": "8bit",
+              "label": "8bit",
+              "help": "In 8 bits, in blocks of 256 with a scale each: 2 bytes a parameter. Vectors stay in single precision."
+            }
+          ],
+          "default": "f32"
         },
         {
           "name": "device_memory",
@@ -1040,6 +1095,7 @@ export default {
       "optim.warmup_ratio": 0.03,
       "optim.weight_decay": 0.0,
       "optim.max_grad_norm": 1.0,
+      "optim.clipping": "kept",
       "optim.beta1": 0.9,
       "optim.beta2": 0.999,
       "optim.epsilon": 1e-8,
@@ -1055,6 +1111,7 @@ export default {
       "run.baseline": null,
       "run.device": "auto",
       "run.storage": "auto",
+      "run.moments": "f32",
       "run.device_memory": null,
       "run.host_memory": null,
       "run.recompute": "auto"

@@ -5,11 +5,19 @@
 
 use std::io::{self, Write};
 
-use super::stream::{Stream, wrong};
+use super::stream::{Store, Stream, wrong};
+use crate::kernels::Weights;
 use crate::model::Model;
 use crate::model::architecture::{Architecture, SpecialTokens};
-use crate::model::parameter::to_host;
+use crate::model::layout::TensorSpec;
+use crate::model::parameter::{Parameter, to_host};
 use crate::weights::{WeightFormat, tensor_error};
+
+/// What a model that was trained whole is stored as: bf16 where its matrices are held so, f32 else.
+pub fn format(model: &Model) -> WeightFormat {
+    let compact = model.trained().iter().any(|parameter| matches!(parameter.value, Weights::Bf16(_)));
+    if compact { WeightFormat::Bf16 } else { WeightFormat::F32 }
+}
 
 /// Contents of `config.json` for weights stored as `format` (F32, F16 or BF16).
 pub fn config_json(architecture: &Architecture, special: &SpecialTokens, format: WeightFormat) -> String {
@@ -21,27 +29,46 @@ pub fn config_json(architecture: &Architecture, special: &SpecialTokens, format:
     architecture.to_config_json(special, dtype)
 }
 
-/// Writes `model.safetensors` of a model that was trained whole. Each tensor is read back from the device when its turn
-/// comes, so that the weights do not exist a second time.
+/// Writes `model.safetensors` of a model that was trained whole, each tensor as it is held: matrices in bf16 as bf16, the rest
+/// as f32. Each is read back from the device when its turn comes, so that the weights do not exist a second time.
 ///
 /// # Errors
 /// The writer's; device errors; [`crate::Error::Tensor`] for a tensor that was not trained. See
 /// [`super::stream::into_error`].
-pub async fn write(out: &mut dyn Write, model: &Model, format: WeightFormat) -> io::Result<()> {
-    let specs = model.arch.tensor_specs();
+pub async fn write(out: &mut dyn Write, model: &Model) -> io::Result<()> {
     let trained = model.trained();
-    let mut stream = Stream::begin(out, specs.clone(), format)?;
-    for spec in &specs {
-        let mut values = Vec::with_capacity(spec.shape.iter().product());
-        // Tiles of one vocabulary matrix follow one another under one name.
-        for parameter in trained.iter().filter(|p| p.parts.iter().any(|part| part.name == spec.name)) {
-            let host = to_host(&parameter.value).await.map_err(wrong)?;
-            parameter.split(&host).filter(|(name, ..)| *name == spec.name).for_each(|(.., v)| values.extend(v));
+    // Tiles of one vocabulary matrix follow one another under one name.
+    let of = |name: &str| -> Vec<&Parameter> {
+        trained.iter().copied().filter(|p| p.parts.iter().any(|part| part.name == name)).collect()
+    };
+    let mut specs = Vec::new();
+    for spec in model.arch.tensor_specs() {
+        let store = match of(&spec.name).first().map(|parameter| &parameter.value) {
+            Some(Weights::F32(_)) => WeightFormat::F32,
+            Some(Weights::Bf16(_)) => WeightFormat::Bf16,
+            None => return Err(wrong(tensor_error("model.safetensors", &spec.name, "was not trained".into()))),
+        };
+        specs.push((spec, Store::Float(store)));
+    }
+    let mut stream = Stream::begin_mixed(out, specs.clone())?;
+    for (TensorSpec { name, .. }, _) in &specs {
+        for parameter in of(name) {
+            let own = parameter.ranges().filter(|(part, ..)| part == name).map(|(.., elements)| elements);
+            match &parameter.value {
+                Weights::F32(values) => {
+                    let values = to_host(values).await.map_err(wrong)?;
+                    for elements in own {
+                        stream.append(name, &values[elements])?;
+                    }
+                }
+                Weights::Bf16(matrix) => {
+                    let bytes = matrix.upper.read().await.map_err(wrong)?;
+                    for elements in own {
+                        stream.append_bytes(name, &bytes[2 * elements.start..2 * elements.end])?;
+                    }
+                }
+            }
         }
-        if values.is_empty() {
-            return Err(wrong(tensor_error("model.safetensors", &spec.name, "was not trained".into())));
-        }
-        stream.tensor(&spec.name, &values)?;
     }
     stream.finish()
 }

@@ -15,7 +15,6 @@ use crate::host::{Folder, MOST_CONFIGURATION_BYTES, shorten};
 use crate::model::Model;
 use crate::model::adapter::{AdapterValues, LoraSettings};
 use crate::model::layout::TensorSpec;
-use crate::model::parameter::to_host;
 use crate::weights::safetensors::SafetensorsFile;
 use crate::weights::{WeightFormat, WeightSource, read_small, tensor_error};
 
@@ -39,9 +38,9 @@ pub async fn values(model: &Model) -> Result<AdapterValues> {
     for parameter in model.trained() {
         let name = &parameter.parts[0].name;
         if let Some(module) = name.strip_suffix(A) {
-            values.entry(module.into()).or_default().0 = to_host(&parameter.value).await?;
+            values.entry(module.into()).or_default().0 = parameter.value.read().await?;
         } else if let Some(module) = name.strip_suffix(B) {
-            values.entry(module.into()).or_default().1 = to_host(&parameter.value).await?;
+            values.entry(module.into()).or_default().1 = parameter.value.read().await?;
         }
     }
     Ok(values)

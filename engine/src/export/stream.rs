@@ -17,12 +17,48 @@ use crate::weights::{RawTensor, WeightFormat, tensor_error};
 /// Values converted at a time.
 const CHUNK: usize = 1 << 16;
 
+/// How a tensor's elements are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// Floats: F32, F16 or BF16.
+    Float(WeightFormat),
+    /// Whole bytes.
+    U8,
+    /// Whole numbers of 16 bits.
+    U16,
+}
+
+impl Store {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Float(format) => format.name(),
+            Self::U8 => "U8",
+            Self::U16 => "U16",
+        }
+    }
+
+    fn element_bytes(self) -> Option<usize> {
+        match self {
+            Self::Float(WeightFormat::F32) => Some(4),
+            Self::Float(WeightFormat::F16 | WeightFormat::Bf16) | Self::U16 => Some(2),
+            Self::Float(_) => None,
+            Self::U8 => Some(1),
+        }
+    }
+
+    fn bytes_for_shape(self, shape: &[usize]) -> Option<u64> {
+        let element = self.element_bytes()? as u64;
+        shape.iter().try_fold(element, |bytes, &dim| bytes.checked_mul(dim as u64))
+    }
+}
+
 /// A file being written.
 pub struct Stream<'a> {
     out: &'a mut dyn Write,
-    specs: Vec<TensorSpec>,
-    format: WeightFormat,
+    specs: Vec<(TensorSpec, Store)>,
     next: usize,
+    /// Bytes of the next tensor that are written already.
+    written: u64,
 }
 
 impl<'a> Stream<'a> {
@@ -31,20 +67,28 @@ impl<'a> Stream<'a> {
     /// # Errors
     /// The writer's; [`Error::Tensor`] for another format, a name that comes twice, and sizes that cannot be counted.
     pub fn begin(out: &'a mut dyn Write, specs: Vec<TensorSpec>, format: WeightFormat) -> io::Result<Self> {
+        Self::begin_mixed(out, specs.into_iter().map(|spec| (spec, Store::Float(format))).collect())
+    }
+
+    /// As [`Stream::begin`], each tensor stored in its own way.
+    ///
+    /// # Errors
+    /// As [`Stream::begin`].
+    pub fn begin_mixed(out: &'a mut dyn Write, specs: Vec<(TensorSpec, Store)>) -> io::Result<Self> {
         let mut header = Map::new();
         header.insert("__metadata__".into(), json!({"format": "pt"}));
         let mut end = 0_u64;
-        for spec in &specs {
+        for (spec, store) in &specs {
             let refuse = |problem: &str| Err(wrong(tensor_error("output", &spec.name, problem.into())));
-            if !matches!(format, WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16) {
+            if store.element_bytes().is_none() {
                 return refuse("safetensors files hold F32, F16 or BF16");
             }
-            let length = format.bytes_for_shape(&spec.shape).map(|n| n as u64);
+            let length = store.bytes_for_shape(&spec.shape);
             let (start, Some(next)) = (end, length.and_then(|n| end.checked_add(n))) else {
                 return refuse("is too large");
             };
             end = next;
-            let entry = json!({"dtype": format.name(), "shape": spec.shape, "data_offsets": [start, end]});
+            let entry = json!({"dtype": store.name(), "shape": spec.shape, "data_offsets": [start, end]});
             if header.insert(spec.name.clone(), entry).is_some() {
                 return refuse("comes twice");
             }
@@ -54,12 +98,12 @@ impl<'a> Stream<'a> {
         header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(header.as_bytes())?;
-        Ok(Self { out, specs, format, next: 0 })
+        Ok(Self { out, specs, next: 0, written: 0 })
     }
 
     /// The tensor that must come next, or `None` when all are written.
     pub fn next(&self) -> Option<&TensorSpec> {
-        self.specs.get(self.next)
+        self.specs.get(self.next).map(|(spec, _)| spec)
     }
 
     /// Writes the next tensor's values, row-major.
@@ -76,10 +120,46 @@ impl<'a> Stream<'a> {
         if spec.shape.iter().product::<usize>() != values.len() {
             return refuse(format!("expected shape {:?}, got {} values", spec.shape, values.len()));
         }
-        for chunk in values.chunks(CHUNK) {
-            self.out.write_all(&RawTensor::quantise(name, &[chunk.len()], chunk, self.format).map_err(wrong)?.bytes)?;
+        self.append(name, values)
+    }
+
+    /// Writes some of the next tensor's values; when all of them are there, the next one's turn comes.
+    ///
+    /// # Errors
+    /// As [`Stream::tensor`].
+    pub fn append(&mut self, name: &str, values: &[f32]) -> io::Result<()> {
+        let refuse = |problem: &str| Err(wrong(tensor_error("output", name, problem.into())));
+        let Some(&(_, Store::Float(format))) = self.specs.get(self.next) else {
+            return refuse("comes as values where none were announced");
+        };
+        if values.is_empty() {
+            return self.append_bytes(name, &[]);
         }
-        self.next += 1;
+        for chunk in values.chunks(CHUNK) {
+            self.append_bytes(name, &RawTensor::quantise(name, &[chunk.len()], chunk, format).map_err(wrong)?.bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Writes some of the next tensor's bytes as they are stored.
+    ///
+    /// # Errors
+    /// As [`Stream::tensor`].
+    pub fn append_bytes(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let refuse = |problem: String| Err(wrong(tensor_error("output", name, problem)));
+        let Some((spec, store)) = self.specs.get(self.next) else {
+            return refuse("comes after the last announced tensor".into());
+        };
+        if spec.name != name {
+            return refuse(format!("comes where {} was announced", spec.name));
+        }
+        let all = store.bytes_for_shape(&spec.shape).unwrap_or(0);
+        let written = self.written.saturating_add(bytes.len() as u64);
+        if written > all {
+            return refuse(format!("expected {all} bytes, got {written}"));
+        }
+        self.out.write_all(bytes)?;
+        (self.next, self.written) = if written == all { (self.next + 1, 0) } else { (self.next, written) };
         Ok(())
     }
 
@@ -89,7 +169,7 @@ impl<'a> Stream<'a> {
     /// The writer's; [`Error::Tensor`] for the first tensor that is missing.
     pub fn finish(self) -> io::Result<()> {
         match self.specs.get(self.next) {
-            Some(spec) => Err(wrong(tensor_error("output", &spec.name, "was announced but not written".into()))),
+            Some((spec, _)) => Err(wrong(tensor_error("output", &spec.name, "was announced but not written".into()))),
             None => self.out.flush(),
         }
     }

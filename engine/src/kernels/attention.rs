@@ -22,6 +22,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 
 /// What the backward pass needs besides q, k, v and the output.
+#[derive(Clone)]
 pub enum AttentionState {
     /// Log-sum-exp of each head's scores, `[heads, tokens]`; probabilities are made again from it.
     LogSumExp(Tensor<2>),

@@ -4,8 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
+use burn_wgpu::CubeTensor;
 use temper_shaders::formats::{DequantizeBindings, DequantizeParams};
 
+use super::Words;
 use super::cpu::par;
 use super::launch::{Binding, size};
 use super::own::Own;
@@ -47,6 +49,8 @@ enum Place {
     Host(Arc<Vec<u8>>),
     /// In a buffer of its own; in host memory too where rows are asked for by index.
     Device(Arc<Own>, Option<Arc<Vec<u8>>>),
+    /// On a GPU, where it is trained: in burn's pool, like all that is rewritten.
+    Trained(CubeTensor),
     /// In the file, and in memory only while it is used, in one or several parts.
     File(InFile, Option<Arc<[Part]>>),
 }
@@ -138,6 +142,15 @@ impl Packed {
     pub fn in_file(files: Vec<InFile>, columns: usize) -> Self {
         let part = |file: InFile| Part { format: file.format, rows: file.rows, place: Place::File(file, None) };
         Self::of_parts(files.into_iter().map(part).collect(), columns)
+    }
+
+    /// A matrix of bytes that others rewrite, as they are now.
+    pub fn of_words(words: &Words, format: WeightFormat, [rows, columns]: [usize; 2]) -> Self {
+        let place = match words.on_host() {
+            Some(bytes) => Place::Host(bytes.clone()),
+            None => Place::Trained(words.gpu().clone()),
+        };
+        Self::of_parts(vec![Part { format, rows, place }], columns)
     }
 
     fn of_parts(parts: Vec<Part>, columns: usize) -> Self {
@@ -244,17 +257,21 @@ impl Packed {
         let mut at = rows.start;
         while at < rows.end {
             let (part, first) = self.part_of(at);
-            let Place::Device(words, _) = &part.place else { panic!("weights that are not on the GPU used there") };
             let here = (part.rows - first).min(rows.end - at);
             let (count, first, start) = (here * self.columns, first * self.columns, (at - rows.start) * self.columns);
             at += here;
-            let Some(kernels) = part.format.kernels() else {
-                let bytes = |elements: usize| elements as u64 * 4;
-                gpu.copy(words, bytes(first), &target, bytes(start), bytes(count))?;
-                continue;
+            let (words, kernels) = match (&part.place, part.format.kernels()) {
+                (Place::Device(words, _), Some(kernels)) => (Binding::from(&**words), kernels),
+                (Place::Trained(words), Some(kernels)) => (Binding::from(words), kernels),
+                (Place::Device(words, _), None) => {
+                    let bytes = |elements: usize| elements as u64 * 4;
+                    gpu.copy(words, bytes(first), &target, bytes(start), bytes(count))?;
+                    continue;
+                }
+                _ => panic!("weights that are not on the GPU used there"),
             };
             let params = DequantizeParams { count: size(count), first: size(first), start: size(start) };
-            let bound = DequantizeBindings { packed_words: Binding::from(&**words), out: Binding::from(&target) };
+            let bound = DequantizeBindings { packed_words: words, out: Binding::from(&target) };
             gpu.run(&kernels.dequantize, params, bound, kernels.dequantize.workgroups(1, count as u64))?;
         }
         Ok(out)

@@ -1,12 +1,14 @@
 //! The operations that are ours: each has WGSL shaders, CPU twins in [`cpu`] and functions here that run whichever the
 //! tensors' device calls for. Their list is the shader table's ([`temper_shaders::operations`]). Matrix products choose between several kernels: see [`matmul`].
 
+pub mod compact;
 pub mod cpu;
 pub mod dequantize;
 pub mod launch;
 mod own;
 mod sample;
 pub mod tensor;
+pub mod words;
 
 macro_rules! declare {
     ($($operation:ident)*) => {
@@ -18,9 +20,11 @@ macro_rules! declare {
 }
 temper_shaders::operations!(declare);
 
+pub use compact::{Moments, Weights};
 pub use dequantize::{InFile, Packed, Rows};
 pub use rotary::Rotary;
 pub use tensor::Indices;
+pub use words::Words;
 
 /// A range of columns of a matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

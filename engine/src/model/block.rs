@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{self, Columns, Indices, Rotary};
 
 /// The parts of a packed token stream that attention needs.
+#[derive(Clone)]
 pub struct Stream {
     /// Position of each token within its document.
     pub positions: Indices,
@@ -26,6 +27,7 @@ pub struct Stream {
 pub type Block = BlockOf<Parameter, Linear>;
 
 /// What a block's backward pass reads. Cheap elementwise results are made again instead of kept.
+#[derive(Clone)]
 pub struct Activations {
     input: Tensor<2>,
     /// q and k before their norms, where there are such norms.

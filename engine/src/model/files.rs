@@ -113,7 +113,7 @@ impl ModelFiles {
     pub fn load_within(&self, device: &Device, hold: Hold, resident: u64, full: bool, seed: u64) -> Result<Model> {
         match &self.weights {
             Some(weights) => load::load(&self.architecture, weights, device, hold, resident, full),
-            None => load::random(&self.architecture, seed, device),
+            None => load::random(&self.architecture, seed, device, hold),
         }
     }
 }

@@ -13,18 +13,24 @@ use super::weight::Weight;
 use crate::device::Device;
 use crate::digest::{Digest, Digester};
 use crate::error::{Error, Result};
-use crate::kernels::{InFile, Packed, Rows};
+use crate::kernels::{InFile, Packed, Rows, Weights};
 use crate::rng::{Rng, mix};
 use crate::settings::choice;
 use crate::weights::{RawTensor, WeightFormat, WeightSource};
 
 choice! {
-    /// How frozen matrices are held on the device.
+    /// How matrices are held on the device.
     pub enum Hold {
         /// Frozen matrices as the file has them, until they are used; single precision where all weights are trained.
         Auto = "auto",
         /// Everything in single precision.
         F32 = "f32",
+        /// Matrices in bf16, 2 bytes a parameter, frozen or trained. A step rounds what it trains up or down by chance, so
+        /// that steps smaller than the distance between two bf16 are not lost; the seed decides, so that runs repeat.
+        Bf16 = "bf16",
+        /// Trained matrices in bf16, and beside it what is missing to single precision: 4 bytes a parameter. Products read
+        /// bf16, steps lose nothing.
+        Bf16Compensated = "bf16_compensated",
         /// Frozen matrices in half precision; products are in single precision.
         F16 = "f16",
         /// Frozen matrices in 8 bits, in blocks of 32.
@@ -42,6 +48,7 @@ impl Hold {
     pub fn format(self, row: usize) -> Option<WeightFormat> {
         let format = match self {
             Self::Auto | Self::F32 => return None,
+            Self::Bf16 | Self::Bf16Compensated => WeightFormat::Bf16,
             Self::F16 => WeightFormat::F16,
             Self::Q8_0 => WeightFormat::Q8_0,
             Self::Q4_0 => WeightFormat::Q4_0,
@@ -49,13 +56,27 @@ impl Hold {
         };
         Some(format.for_rows(row))
     }
+
+    /// Bytes of an element of a trained matrix.
+    pub fn trained_bytes(self) -> u64 {
+        if self.trained() == Self::Bf16 { 2 } else { 4 }
+    }
+
+    /// Held so where all weights are trained: what only frozen weights can be is single precision then.
+    pub fn trained(self) -> Self {
+        match self {
+            Self::Bf16 | Self::Bf16Compensated => self,
+            _ => Self::F32,
+        }
+    }
 }
 
 /// Standard deviation of random weights, as the Hugging Face configurations' `initializer_range` default.
 const INITIAL_STD: f64 = 0.02;
 
-/// Loads a model. With `full` every parameter is trained (and held in f32); otherwise none is. Of the blocks' matrices that
-/// are held as stored, so many bytes stay in memory; those behind them are read from the file when their block is used.
+/// Loads a model. With `full` every parameter is trained, matrices as [`Hold::trained`] says; otherwise none is. Of the blocks'
+/// matrices that are held as stored, so many bytes stay in memory; those behind them are read from the file when their block
+/// is used.
 ///
 /// # Errors
 /// What the source reports of its tensors; device errors.
@@ -75,7 +96,7 @@ pub fn load(
         read.add(&raw.bytes);
         Ok(raw)
     };
-    let hold = if full { Hold::F32 } else { hold };
+    let hold = if full { hold.trained() } else { hold };
     let mut model = build(arch, &mut maker, device, hold, Some((source, resident)), full)?;
     model.origin = read.digest();
     Ok(model)
@@ -89,11 +110,12 @@ fn described(arch: &Architecture) -> Digester {
 }
 
 /// A model with random weights: normal with standard deviation 0.02, residual projections scaled down by
-/// `sqrt(2 layers)` (Radford et al. 2019), norms one, biases zero. All parameters are trained.
+/// `sqrt(2 layers)` (Radford et al. 2019), norms one, biases zero. All parameters are trained, matrices as [`Hold::trained`]
+/// says.
 ///
 /// # Errors
 /// Device errors.
-pub fn random(arch: &Architecture, seed: u64, device: &Device) -> Result<Model> {
+pub fn random(arch: &Architecture, seed: u64, device: &Device, hold: Hold) -> Result<Model> {
     let mut maker = |spec: &TensorSpec, kind| {
         let count: usize = spec.shape.iter().product();
         let mut rng = Rng::new(mix(seed, name_hash(&spec.name)));
@@ -105,7 +127,7 @@ pub fn random(arch: &Architecture, seed: u64, device: &Device) -> Result<Model> 
         };
         Ok(RawTensor::from_f32(&spec.name, spec.shape.clone(), &values))
     };
-    let mut model = build(arch, &mut maker, device, Hold::F32, None, true)?;
+    let mut model = build(arch, &mut maker, device, hold.trained(), None, true)?;
     let mut made = described(arch);
     made.add(&seed.to_le_bytes());
     model.origin = made.digest();
@@ -156,13 +178,13 @@ impl Builder<'_> {
         let raw = self.matrix(spec, Kind::Matrix)?;
         let (vocab, hidden) = (spec.shape[0], spec.shape[1]);
         let rows = columns_per_tile(hidden, vocab, self.device.max_binding_bytes())?;
-        let tile = |(start, raw): (usize, RawTensor)| {
+        let tile = |(start, raw): (usize, RawTensor)| -> Result<Tile> {
             let count = raw.shape[0];
             let weight = if self.packs(std::slice::from_ref(&raw)) {
                 let part = Part { name: spec.name.clone(), rows: count };
                 Weight::Packed(Packed::new(self.device, vec![raw], hidden, lookup)?, vec![part])
             } else {
-                let value = from_host(raw.to_f32(), [count, hidden], self.device);
+                let value = self.dense(vec![raw], [count, hidden])?;
                 Parameter { tile_start: start, ..Parameter::new(&spec.name, value, self.full) }.into()
             };
             Ok(Tile { start, weight })
@@ -174,6 +196,8 @@ impl Builder<'_> {
     fn matrix(&mut self, spec: &TensorSpec, kind: Kind) -> Result<RawTensor> {
         let raw = (self.maker)(spec, kind)?;
         match self.hold.format(spec.shape[1]) {
+            // Trained, it becomes what it is held in, as a whole.
+            _ if self.full => Ok(raw),
             Some(format) if format != raw.format => raw.stored_as(format),
             _ => Ok(raw),
         }
@@ -200,20 +224,13 @@ impl Builder<'_> {
         }
     }
 
-    /// A frozen matrix of a block that is held in single precision: as one tensor where a binding holds it, else like stored
-    /// ones, in buffers of its own.
-    fn dense(&self, raws: Vec<RawTensor>, spec: &LinearSpec, parts: Vec<Part>) -> Result<Weight> {
-        let bytes = spec.rows() as u64 * spec.inputs as u64 * 4;
+    /// Matrices of a block that are trained, or held in single precision: as one tensor where a binding holds it, else like
+    /// stored ones, in buffers of their own.
+    fn unpacked(&self, raws: Vec<RawTensor>, spec: &LinearSpec, parts: Vec<Part>) -> Result<Weight> {
+        let each = if self.full { self.hold.trained_bytes() } else { 4 };
+        let bytes = spec.rows() as u64 * spec.inputs as u64 * each;
         if bytes <= self.device.max_binding_bytes() {
-            // Each straight into its rows of the whole.
-            let mut values = vec![0.0; spec.rows() * spec.inputs];
-            let mut rest = values.as_mut_slice();
-            for raw in raws {
-                let (own, others) = rest.split_at_mut(raw.elements());
-                raw.format.expand(&raw.bytes, own);
-                rest = others;
-            }
-            let value = from_host(values, [spec.rows(), spec.inputs], self.device);
+            let value = self.dense(raws, [spec.rows(), spec.inputs])?;
             return Ok(Weight::Dense(Parameter::fused(parts, value, self.full)));
         }
         if self.full {
@@ -231,7 +248,26 @@ impl Builder<'_> {
 
     /// True where matrices stay as they are stored. What one product reads is packed as a whole or not at all.
     fn packs(&self, raws: &[RawTensor]) -> bool {
-        self.hold != Hold::F32 && raws.iter().all(|raw| raw.format != WeightFormat::F32)
+        !self.full && self.hold != Hold::F32 && raws.iter().all(|raw| raw.format != WeightFormat::F32)
+    }
+
+    /// Matrices below each other as a parameter holds them.
+    fn dense(&self, raws: Vec<RawTensor>, shape: [usize; 2]) -> Result<Weights> {
+        match self.hold {
+            Hold::Bf16 if self.full => Weights::bf16(self.device, raws, shape[1], false),
+            Hold::Bf16Compensated if self.full => Weights::bf16(self.device, raws, shape[1], true),
+            _ => {
+                // Each straight into its rows of the whole.
+                let mut values = vec![0.0; shape[0] * shape[1]];
+                let mut rest = values.as_mut_slice();
+                for raw in raws {
+                    let (own, others) = rest.split_at_mut(raw.elements());
+                    raw.format.expand(&raw.bytes, own);
+                    rest = others;
+                }
+                Ok(from_host(values, shape, self.device).into())
+            }
+        }
     }
 
     fn norm(&mut self, spec: &TensorSpec) -> Result<Parameter> {
@@ -247,7 +283,7 @@ impl Builder<'_> {
         let weight = if self.packs(&raws) {
             Weight::Packed(self.packed(raws, spec.inputs)?, parts(&weights))
         } else {
-            self.dense(raws, spec, parts(&weights))?
+            self.unpacked(raws, spec, parts(&weights))?
         };
         let bias = match biases.is_empty() {
             true => None,

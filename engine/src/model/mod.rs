@@ -76,7 +76,8 @@ pub struct Forward {
     seed: Option<u64>,
 }
 
-/// A backward pass under way, after the head and before the block that is next.
+/// A backward pass under way, after the head and before the block that is next. A clone pulls the same back again.
+#[derive(Clone)]
 pub struct Backward {
     /// Gradient by the output of that block, `[tokens, hidden]`.
     dy: Tensor<2>,
@@ -349,7 +350,7 @@ impl Model {
         let mut parameters = Vec::new();
         self.visit(&mut |parameter| parameters.push(parameter));
         for parameter in parameters {
-            if let Ok(values) = parameter::to_host(&parameter.value).await
+            if let Ok(values) = parameter.value.read().await
                 && let Some((name, at)) = parameter.first_non_finite(&values)
             {
                 let tensor = format!("{tensor} (because of weight {name}, row {at})");
@@ -381,6 +382,12 @@ impl Model {
         visit(&mut self.final_norm)?;
         let head = self.head.iter_mut().flat_map(|h| h.tiles_mut());
         head.filter_map(|t| t.weight.parameter_mut()).try_for_each(visit)
+    }
+
+    /// The parameters before the blocks and those behind them, in the order of [`Model::visit`].
+    pub fn around_blocks(&self) -> (Vec<&Parameter>, Vec<&Parameter>) {
+        let head = self.head.iter().flat_map(VocabularyMatrix::parameters);
+        (self.embedding.parameters().collect(), std::iter::once(&self.final_norm).chain(head).collect())
     }
 
     /// The trained parameters, in a fixed order.

@@ -4,6 +4,7 @@
 
 use burn::tensor::Tensor;
 
+use super::parameter::Parameter;
 use super::weight::Weight;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -46,6 +47,11 @@ impl VocabularyMatrix {
     /// The tiles, in order.
     pub fn tiles_mut(&mut self) -> &mut [Tile] {
         &mut self.tiles
+    }
+
+    /// The tiles that are parameters, in order.
+    pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
+        self.tiles.iter().filter_map(|tile| tile.weight.parameter())
     }
 
     /// Rows of `tokens`, `[tokens, hidden]`.

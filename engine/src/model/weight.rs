@@ -1,17 +1,17 @@
-//! A matrix of the model: a parameter in f32, or frozen as its file stores it.
+//! A matrix of the model: a parameter, or frozen as its file stores it.
 
 use burn::tensor::Tensor;
 
 use super::parameter::{Parameter, Part};
 use crate::device::Device;
 use crate::error::Result;
+use crate::kernels::Packed;
 use crate::kernels::matmul::Operand;
-use crate::kernels::{Packed, elementwise};
 
 /// `[rows, columns]`, trained or frozen.
 #[derive(Clone)]
 pub enum Weight {
-    /// f32 on the device.
+    /// In single precision, or in bf16 where it is trained so.
     Dense(Parameter),
     /// As the file stores it, with the names and rows of its parts; expanded each time it is used.
     Packed(Packed, Vec<Part>),
@@ -75,7 +75,7 @@ impl Weight {
     /// Device errors.
     pub fn gather(&self, device: &Device, indices: &[u32], start: usize) -> Result<Tensor<2>> {
         match self {
-            Self::Dense(parameter) => elementwise::gather_rows(device, &parameter.value, indices, start),
+            Self::Dense(parameter) => parameter.value.gather(device, indices, start),
             Self::Packed(packed, _) => Ok(packed.gather(device, indices, start)),
         }
     }

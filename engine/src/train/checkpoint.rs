@@ -2,29 +2,33 @@
 //!
 //! `state.json` holds counters, seeds, the resolved configuration, and digests: of the other files, of the training data, of
 //! the model that the run began with, and of itself. `trained.safetensors` holds the trained parameters,
-//! `optimiser.safetensors` both moments. All in f32, so that a resumed run gives the same losses to the bit on the same
-//! device. The host writes and reads the files; see [`crate::host::Folder`].
+//! `optimiser.safetensors` both moments. All as they are held (f32, halves of 16 bits, codes with their scales), so that a
+//! resumed run gives the same losses to the bit on the same device. They are written and read one tensor at a time. The host writes and reads the files; see [`crate::host::Folder`].
 //!
 //! Whoever reads a checkpoint trusts nothing in it that its digests do not vouch for, so that an accident (a file of another
 //! checkpoint, an edit, a flipped bit) is an error and never another result.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::Arc;
 
-use burn::tensor::Tensor;
-use safetensors::tensor::{Dtype, SafeTensors};
+use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use super::optimiser::Clipping;
 use super::session::Session;
 use crate::data::Cursor;
-use crate::digest::{Digest, Digesting};
+use crate::digest::{Digest, Digester, Digesting};
 use crate::error::{Error, Result};
-use crate::export::stream::{Stream, into_error, wrong};
-use crate::host::Folder;
+use crate::export::stream::{Store, Stream, into_error, wrong};
+use crate::host::{Bytes, Folder};
+use crate::kernels::compact::{Bf16, Coded};
+use crate::kernels::{Moments, Weights, Words};
 use crate::model::layout::TensorSpec;
 use crate::model::parameter::{Parameter, from_host, to_host};
 use crate::weights::WeightFormat;
+use temper_shaders::compact::BLOCK;
 
 /// Version of the format; a reader refuses any other. Version 1 had no digests.
 pub const VERSION: u32 = 2;
@@ -42,6 +46,9 @@ pub struct State {
     step: u64,
     /// Seed of dropout masks.
     seed: u64,
+    /// Global gradient norm of the last step, where the next one is clipped by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_norm: Option<f64>,
     /// What the run knows beyond its session.
     pub progress: Progress,
     /// Digest of the model that the run began with.
@@ -73,8 +80,9 @@ pub struct Progress {
 impl State {
     fn of(session: &Session, progress: Progress) -> Self {
         let (step, seed, model) = (session.step, session.seed, session.model.origin);
+        let last_norm = session.last_norm.filter(|_| session.optimiser.clipping == Clipping::LastNorm);
         let (files, state) = (BTreeMap::new(), Digest::default());
-        Self { version: VERSION, step, seed, progress, model, files, state }
+        Self { version: VERSION, step, seed, last_norm, progress, model, files, state }
     }
 
     /// The digest that `state` is to have.
@@ -195,30 +203,16 @@ impl<'a> Checkpoint<'a> {
             Some(Contents::Bytes(bytes)) => return out.write_all(bytes),
             Some(Contents::State(state)) => return out.write_all(&state.to_file(self.written_beside(file)?)?),
             Some(Contents::Trained(session)) => {
-                let trained = session.model.trained().into_iter();
-                (session, trained.map(|p| Kept::new(p, "", "", &p.value)).collect())
+                (session, session.model.trained().into_iter().flat_map(Kept::of_weights).collect())
             }
             Some(Contents::Moments(session)) => {
-                let both = |p: &'a Parameter| {
-                    let (first, second) = p.moments.as_ref()?;
-                    Some([
-                        Kept::new(p, ".first", "first moment of ", first),
-                        Kept::new(p, ".second", "second moment of ", second),
-                    ])
-                };
-                (session, session.model.trained().into_iter().filter_map(both).flatten().collect())
+                (session, session.model.trained().into_iter().flat_map(Kept::of_moments).collect())
             }
             None => return Err(wrong(broken(file, "is no file of a checkpoint".into()))),
         };
-        let specs = tensors.iter().map(|t| TensorSpec { name: t.name.clone(), shape: t.tensor.dims().to_vec() });
-        let mut stream = Stream::begin(out, specs.collect(), WeightFormat::F32)?;
-        for Kept { parameter, name, what, tensor } in &tensors {
-            let values = to_host(tensor).await.map_err(wrong)?;
-            if let Some((name, row)) = parameter.first_non_finite(&values) {
-                let step = Some(session.step);
-                return Err(wrong(Error::NonFinite { tensor: format!("{what}{name}"), row, step }));
-            }
-            stream.tensor(name, &values)?;
+        let mut stream = Stream::begin_mixed(out, tensors.iter().map(|t| (t.spec.clone(), t.store())).collect())?;
+        for tensor in &tensors {
+            tensor.write(&mut stream, session.step).await?;
         }
         stream.finish()
     }
@@ -251,15 +245,113 @@ impl<'a> Checkpoint<'a> {
 /// A tensor of a checkpoint.
 struct Kept<'a> {
     parameter: &'a Parameter,
-    name: String,
+    spec: TensorSpec,
     /// What it is of the parameter, for messages.
     what: &'static str,
-    tensor: &'a Tensor<2>,
+    contents: Numbers<'a>,
 }
 
+/// Where a tensor's numbers lie.
+enum Numbers<'a> {
+    /// In single precision.
+    Single(&'a Tensor<2>),
+    /// Scales of blocks.
+    Scales(&'a Tensor<1>),
+    /// bf16.
+    Bf16(&'a Words),
+    /// Lower halves of single precision.
+    Lower(&'a Words),
+    /// Codes of moments.
+    Codes(&'a Words),
+}
+
+/// What is behind a parameter's name in the name of a tensor that is not its value in single precision or bf16.
+const LOWER: &str = ".lower";
+const FIRST: &str = ".first";
+const SECOND: &str = ".second";
+const SCALES: &str = ".scales";
+
 impl<'a> Kept<'a> {
-    fn new(parameter: &'a Parameter, end: &str, what: &'static str, tensor: &'a Tensor<2>) -> Self {
-        Self { parameter, name: format!("{}{end}", key(parameter)), what, tensor }
+    fn new(parameter: &'a Parameter, end: &str, what: &'static str, contents: Numbers<'a>) -> Self {
+        let shape = match &contents {
+            Numbers::Scales(scales) => scales.dims().to_vec(),
+            _ => parameter.value.dims().to_vec(),
+        };
+        let spec = TensorSpec { name: format!("{}{end}", key(parameter)), shape };
+        Self { parameter, spec, what, contents }
+    }
+
+    fn of_weights(parameter: &'a Parameter) -> Vec<Self> {
+        match &parameter.value {
+            Weights::F32(values) => vec![Self::new(parameter, "", "", Numbers::Single(values))],
+            Weights::Bf16(matrix) => {
+                let lower = matrix.lower.iter().map(|lower| Self::new(parameter, LOWER, "", Numbers::Lower(lower)));
+                std::iter::once(Self::new(parameter, "", "", Numbers::Bf16(&matrix.upper))).chain(lower).collect()
+            }
+        }
+    }
+
+    fn of_moments(parameter: &'a Parameter) -> Vec<Self> {
+        const WHAT: [(&str, &str); 2] = [(FIRST, "first moment of "), (SECOND, "second moment of ")];
+        match &parameter.moments {
+            None => Vec::new(),
+            Some(Moments::F32(first, second)) => {
+                let both = WHAT.into_iter().zip([first, second]);
+                both.map(|((end, what), moment)| Self::new(parameter, end, what, Numbers::Single(moment))).collect()
+            }
+            Some(Moments::Coded(both)) => {
+                let of = |((end, what), coded): ((&str, &'static str), &'a Coded)| {
+                    let scales = Self::new(parameter, &format!("{end}{SCALES}"), what, Numbers::Scales(&coded.scales));
+                    [Self::new(parameter, end, what, Numbers::Codes(&coded.codes)), scales]
+                };
+                WHAT.into_iter().zip(both).flat_map(of).collect()
+            }
+        }
+    }
+
+    fn store(&self) -> Store {
+        match self.contents {
+            Numbers::Single(_) | Numbers::Scales(_) => Store::Float(WeightFormat::F32),
+            Numbers::Bf16(_) => Store::Float(WeightFormat::Bf16),
+            Numbers::Lower(_) => Store::U16,
+            Numbers::Codes(_) => Store::U8,
+        }
+    }
+
+    /// Writes it, unless one of its numbers is none.
+    async fn write(&self, stream: &mut Stream<'_>, step: u64) -> io::Result<()> {
+        let refuse = |element: usize| {
+            let (name, row) = self.parameter.locate(element);
+            wrong(Error::NonFinite { tensor: format!("{}{name}", self.what), row, step: Some(step) })
+        };
+        let name = &self.spec.name;
+        match self.contents {
+            Numbers::Single(tensor) => {
+                let values = to_host(tensor).await.map_err(wrong)?;
+                match values.iter().position(|value| !value.is_finite()) {
+                    Some(element) => Err(refuse(element)),
+                    None => stream.tensor(name, &values),
+                }
+            }
+            Numbers::Scales(tensor) => {
+                let values = to_host(tensor).await.map_err(wrong)?;
+                match values.iter().position(|value| !value.is_finite()) {
+                    Some(block) => Err(refuse(block * BLOCK)),
+                    None => stream.tensor(name, &values),
+                }
+            }
+            Numbers::Bf16(words) => {
+                let bytes = words.read().await.map_err(wrong)?;
+                let infinite = |half: &[u8; 2]| u16::from_le_bytes(*half) & 0x7f80 == 0x7f80;
+                match bytes.as_chunks::<2>().0.iter().position(infinite) {
+                    Some(element) => Err(refuse(element)),
+                    None => stream.append_bytes(name, &bytes),
+                }
+            }
+            Numbers::Lower(words) | Numbers::Codes(words) => {
+                stream.append_bytes(name, &words.read().await.map_err(wrong)?)
+            }
+        }
     }
 }
 
@@ -281,49 +373,72 @@ pub fn load(session: &mut Session, folder: &dyn Folder) -> Result<State> {
         let problem = format!("dropout has seed {}, and that of the configuration gives {}", state.seed, session.seed);
         return Err(broken("seed", problem));
     }
-    let vouched = |name: &str| -> Result<Vec<u8>> {
-        let bytes = read(folder, name)?;
-        let found = Digest::of(&bytes);
+    let vouched = |name: &str| -> Result<Tensors> {
+        let file = open(folder, name)?;
+        let found = digest_of(file.as_ref())?;
         match state.files.get(name) {
-            Some(written) if *written == found => Ok(bytes),
+            Some(written) if *written == found => Tensors::of(name, file),
             Some(written) => Err(altered(name, *written, found)),
             None => Err(broken(name, format!("{STATE} does not vouch for it"))),
         }
     };
-    let mut trained = unpack(TRAINED, &vouched(TRAINED)?)?;
-    let mut moments = unpack(OPTIMISER, &vouched(OPTIMISER)?)?;
+    let (mut trained, mut moments) = (vouched(TRAINED)?, vouched(OPTIMISER)?);
     let device = session.device().clone();
+    let eight = session.optimiser.moments;
     session.model.visit_mut(&mut |parameter| {
         if !parameter.trained {
             return Ok(());
         }
         let (key, shape) = (key(parameter), parameter.value.dims());
-        let take = |from: &mut Tensors, name: &str| -> Result<Option<_>> {
-            match from.remove(name) {
-                None => Ok(None),
-                Some((found, _)) if found != shape => Err(broken(
-                    name,
-                    format!("expected shape {shape:?}, got {found:?}; is this another model or rank?"),
-                )),
-                Some((_, values)) => Ok(Some(from_host(values, shape, &device))),
+        let missing = |name: &str| broken(name, "is not in the checkpoint; is this another model or adapter?".into());
+        parameter.value = match &parameter.value {
+            Weights::F32(_) => {
+                let values = trained.floats(&key, &shape)?.ok_or_else(|| missing(&key))?;
+                from_host(values, shape, &device).into()
+            }
+            Weights::Bf16(matrix) => {
+                let mut take = |name: &str, dtype| -> Result<Words> {
+                    let bytes = trained.bytes(name, dtype, &shape)?.ok_or_else(|| missing(name))?;
+                    Ok(Words::new(&device, bytes))
+                };
+                let upper = take(&key, "BF16")?;
+                let lower = match matrix.lower {
+                    Some(_) => Some(take(&format!("{key}{LOWER}"), "U16")?),
+                    None => None,
+                };
+                Weights::Bf16(Bf16::new(upper, lower, shape))
             }
         };
-        let missing = |name: &str| broken(name, "is not in the checkpoint; is this another model or adapter?".into());
-        parameter.value = take(&mut trained, &key)?.ok_or_else(|| missing(&key))?;
-        let names = [".first", ".second"].map(|end| format!("{key}{end}"));
-        parameter.moments = match (take(&mut moments, &names[0])?, take(&mut moments, &names[1])?) {
-            (Some(first), Some(second)) => Some((first, second)),
-            // Before the first step there are none.
-            (None, None) if state.step == 0 => None,
-            (None, _) => return Err(missing(&names[0])),
-            (_, None) => return Err(missing(&names[1])),
+        let names = [FIRST, SECOND].map(|end| format!("{key}{end}"));
+        // Before the first step there are none.
+        let there = names.iter().any(|name| moments.has(name));
+        parameter.moments = match (there, eight.coded(parameter.vector)) {
+            (false, _) if state.step == 0 => None,
+            (_, false) => {
+                let mut take = |name: &str| -> Result<Tensor<2>> {
+                    let values = moments.floats(name, &shape)?.ok_or_else(|| missing(name))?;
+                    Ok(from_host(values, shape, &device))
+                };
+                Some(Moments::F32(take(&names[0])?, take(&names[1])?))
+            }
+            (_, true) => {
+                let mut take = |name: &str| -> Result<Coded> {
+                    let codes = moments.bytes(name, "U8", &shape)?.ok_or_else(|| missing(name))?;
+                    let (scales, blocks) = (format!("{name}{SCALES}"), [Coded::blocks(codes.len())]);
+                    let values = moments.floats(&scales, &blocks)?.ok_or_else(|| missing(&scales))?;
+                    let scales = Tensor::from_data(TensorData::new(values, blocks), device.burn());
+                    Ok(Coded { codes: Words::new(&device, codes), scales })
+                };
+                Some(Moments::Coded([take(&names[0])?, take(&names[1])?]))
+            }
         };
         Ok(())
     })?;
-    if let Some(extra) = trained.keys().chain(moments.keys()).next() {
+    if let Some(extra) = trained.rest().or(moments.rest()) {
         return Err(broken(extra, "is in the checkpoint but not trained by this configuration".into()));
     }
     session.step = state.step;
+    session.last_norm = state.last_norm;
     Ok(state)
 }
 
@@ -339,27 +454,108 @@ pub(super) fn broken(field: &str, problem: String) -> Error {
     Error::Checkpoint { field: field.into(), problem }
 }
 
+fn open(folder: &dyn Folder, name: &str) -> Result<Arc<dyn Bytes>> {
+    folder.open(name)?.ok_or_else(|| broken(name, "is missing from the checkpoint".into()))
+}
+
 fn read(folder: &dyn Folder, name: &str) -> Result<Vec<u8>> {
-    let file = folder.open(name)?.ok_or_else(|| broken(name, "is missing from the checkpoint".into()))?;
+    let file = open(folder, name)?;
     let mut bytes = vec![0; file.len() as usize];
     file.read(0, &mut bytes)?;
     Ok(bytes)
 }
 
-type Tensors = HashMap<String, (Vec<usize>, Vec<f32>)>;
+/// The digest of a file, read piece by piece.
+fn digest_of(file: &dyn Bytes) -> Result<Digest> {
+    let mut digester = Digester::default();
+    let mut piece = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < file.len() {
+        let length = (file.len() - at).min(piece.len() as u64) as usize;
+        file.read(at, &mut piece[..length])?;
+        digester.add(&piece[..length]);
+        at += length as u64;
+    }
+    Ok(digester.digest())
+}
 
-fn unpack(file: &str, bytes: &[u8]) -> Result<Tensors> {
-    let tensors = SafeTensors::deserialize(bytes).map_err(|e| broken(file, format!("not readable: {e}")))?;
-    tensors
-        .tensors()
-        .into_iter()
-        .map(|(name, view)| {
-            if view.dtype() != Dtype::F32 {
-                return Err(broken(&name, format!("expected F32, got {:?}", view.dtype())));
-            }
-            // The file's bytes need not be aligned for f32.
-            let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-            Ok((name, (view.shape().to_vec(), values)))
-        })
-        .collect()
+/// The tensors of a file that nobody has taken yet. Each is read when it is asked for, so that a model and its moments are
+/// never held twice.
+struct Tensors {
+    name: String,
+    file: Arc<dyn Bytes>,
+    /// Where the first tensor begins.
+    start: u64,
+    entries: BTreeMap<String, Entry>,
+}
+
+/// What a file's header says of a tensor.
+#[derive(Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: [u64; 2],
+}
+
+impl Tensors {
+    fn of(name: &str, file: Arc<dyn Bytes>) -> Result<Self> {
+        let unreadable = |problem: String| broken(name, format!("not readable: {problem}"));
+        let mut length = [0; 8];
+        file.read(0, &mut length)?;
+        let length = u64::from_le_bytes(length);
+        let start = length.checked_add(8).filter(|start| *start <= file.len());
+        let start = start.ok_or_else(|| unreadable(format!("its header of {length} bytes is longer than it is")))?;
+        let mut header = vec![0; length as usize];
+        file.read(8, &mut header)?;
+        let mut entries: BTreeMap<String, serde_json::Value> =
+            serde_json::from_slice(&header).map_err(|e| unreadable(e.to_string()))?;
+        entries.remove("__metadata__");
+        let entry = |(key, value)| serde_json::from_value(value).map(|entry| (key, entry));
+        let entries = entries.into_iter().map(entry).collect::<Result<_, _>>();
+        Ok(Self { name: name.into(), file, start, entries: entries.map_err(|e| unreadable(e.to_string()))? })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// A tensor that was not asked for.
+    fn rest(&self) -> Option<&str> {
+        self.entries.keys().next().map(String::as_str)
+    }
+
+    /// Takes a tensor's bytes.
+    fn bytes(&mut self, name: &str, dtype: &str, shape: &[usize]) -> Result<Option<Vec<u8>>> {
+        let Some(entry) = self.entries.remove(name) else { return Ok(None) };
+        if entry.shape != shape {
+            let problem = format!("expected shape {shape:?}, got {:?}; is this another model or rank?", entry.shape);
+            return Err(broken(name, problem));
+        }
+        if entry.dtype != dtype {
+            let problem = format!(
+                "expected {dtype}, got {}: run.storage or run.moments is another than that of the run",
+                entry.dtype
+            );
+            return Err(broken(name, problem));
+        }
+        let width = match dtype {
+            "F32" => 4,
+            "U8" => 1,
+            _ => 2,
+        };
+        let length = shape.iter().product::<usize>().saturating_mul(width);
+        let [from, to] = entry.data_offsets;
+        if to.checked_sub(from) != Some(length as u64) {
+            return Err(broken(&self.name, format!("not readable: {name} is not {length} bytes")));
+        }
+        let mut bytes = vec![0; length];
+        self.file.read(self.start.saturating_add(from), &mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// Takes a tensor in single precision.
+    fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+        let bytes = self.bytes(name, "F32", shape)?;
+        Ok(bytes.map(|bytes| bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()))
+    }
 }

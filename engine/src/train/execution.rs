@@ -4,6 +4,8 @@
 use serde::Serialize;
 
 use super::ledger::{Ledger, Load, Site};
+use super::optimiser::Clipping;
+use super::settings::OptimSection;
 use crate::config::Config;
 use crate::model::Keep;
 use crate::model::architecture::Architecture;
@@ -46,6 +48,13 @@ impl Execution {
         Self { resident: u64::MAX, keep, together: false }
     }
 
+    /// True where no other group of micro-batches can change a block's gradients once it was passed, so that it is stepped
+    /// then, as clipping allows.
+    pub fn steps_in_turn(self, config: &Config, micro_batches: usize) -> bool {
+        let OptimSection { max_grad_norm, clipping, .. } = config.optim;
+        (self.together || micro_batches == 1) && (max_grad_norm <= 0.0 || clipping != Clipping::Kept)
+    }
+
     /// The fastest that fits run.device_memory, or what memory there is; where none fits, what takes least. The data are not
     /// known yet: a step is taken to be as large as the configuration allows.
     pub fn plan(
@@ -56,6 +65,9 @@ impl Execution {
         site: Site,
     ) -> Self {
         let (recompute, load) = (config.run.recompute, Load::most(config));
+        // Blocks that are to be stepped in turn want all micro-batches to have passed them.
+        let together = config.optim.max_grad_norm > 0.0 && config.optim.clipping != Clipping::Kept;
+        let resident = |keep| Self { together, ..Self::resident(keep) };
         let said = config.run.device_memory.map(|ByteSize(bytes)| bytes);
         let Some(most) = [said, site.memory].into_iter().flatten().min() else {
             let kept = Activations::bytes_per_token(arch).saturating_mul(arch.layers).saturating_mul(load.tokens);
@@ -64,23 +76,27 @@ impl Execution {
                 Recompute::Always => false,
                 Recompute::Never => true,
             };
-            return Self::resident(if everything { Keep::Everything } else { Keep::Inputs });
+            return resident(if everything { Keep::Everything } else { Keep::Inputs });
         };
         let takes = |execution| Ledger::new(config, arch, weights, learners, load, site, execution).device_bytes();
         let ample = if recompute == Recompute::Auto && said.is_none() { most / 2 } else { most };
-        if recompute != Recompute::Always && takes(Self::resident(Keep::Everything)) <= ample {
-            return Self::resident(Keep::Everything);
+        if recompute != Recompute::Always && takes(resident(Keep::Everything)) <= ample {
+            return resident(Keep::Everything);
         }
         let keep = if recompute == Recompute::Never { Keep::Everything } else { Keep::Inputs };
-        let whole = Self::resident(keep);
+        let whole = resident(keep);
         let can_be_left = config.adapter.kind == AdapterKind::Lora && config.run.storage == Hold::Auto;
         if !can_be_left || takes(whole) <= most {
             return whole;
         }
         // A block travels once for all micro-batches where what is kept of them all fits.
-        let ways = if config.run.accumulation > 1 { &[true, false][..] } else { &[false] };
+        let ways = match (together, config.run.accumulation > 1) {
+            (true, _) => &[true][..],
+            (false, true) => &[true, false],
+            (false, false) => &[false],
+        };
         let ways = ways.iter().map(|&together| Self { resident: 0, keep, together });
         let left = |way: Self| Some(Self { resident: most.checked_sub(takes(way))?, ..way });
-        ways.clone().find_map(left).unwrap_or(Self { resident: 0, keep, together: false })
+        ways.clone().find_map(left).unwrap_or(Self { resident: 0, keep, together })
     }
 }

@@ -12,6 +12,7 @@
 use serde::Serialize;
 
 use super::execution::Execution;
+use super::optimiser::{Clipping, MomentBits};
 use crate::config::Config;
 use crate::data::{Document, WINDOW};
 use crate::device::Device;
@@ -25,6 +26,7 @@ use crate::model::layout::{BlockSpec, LinearSpec, TensorSpec};
 use crate::model::load::Hold;
 use crate::model::settings::AdapterKind;
 use crate::weights::{WeightFormat, WeightSource};
+use temper_shaders::compact::BLOCK;
 use temper_shaders::{MAX_TOP_K, STATS_WIDTH};
 
 /// What memory is held for.
@@ -237,7 +239,7 @@ impl Ledger {
         execution: Execution,
     ) -> Self {
         let full = config.adapter.kind == AdapterKind::None;
-        let hold = if full { Hold::F32 } else { config.run.storage };
+        let hold = if full { config.run.storage.trained() } else { config.run.storage };
         let mut book = Book { site, ..Book::default() };
         let (count, slots) = load_model(&mut book, arch, weights, hold, execution.resident);
         let trained = count.saturating_mul(u64::from(full));
@@ -248,17 +250,20 @@ impl Ledger {
         let mut run = Walk { config, arch, full, hold, weights, load, execution, book, first: true };
         let trained = if full { trained } else { run.adapter() };
         // Learners share the base until they are stepped, then what they train is their own.
-        let own = f32s(trained);
+        let of_blocks = (arch.layers as u64).saturating_mul(vectors_of(&arch.block(0)));
+        let vectors = if full { of_blocks.saturating_add(elements(&arch.final_norm())) } else { 0 };
         if full {
-            run.book.take(Kind::Weights, own.saturating_mul(learners - 1));
+            let matrices = trained.saturating_sub(vectors).saturating_mul(hold.trained_bytes());
+            run.book.take(Kind::Weights, matrices.saturating_add(f32s(vectors)).saturating_mul(learners - 1));
         } else {
-            run.book.take(Kind::Adapter, own.saturating_mul(learners));
+            run.book.take(Kind::Adapter, f32s(trained).saturating_mul(learners));
         }
         run.scratch();
         run.rotary();
         run.book.close(Moment::Loaded);
         // From the first step on; what comes before it holds less.
-        run.book.take(Kind::Moments, own.saturating_mul(2 * learners));
+        let moments = run.moments(trained, vectors);
+        run.book.take(Kind::Moments, moments.saturating_mul(learners));
         if load.evaluated > 0 {
             run.evaluate();
         }
@@ -415,6 +420,19 @@ fn load_model(
             };
             resident = left;
         }
+        if hold.trained() == hold && hold != Hold::F32 {
+            // What is rounded to bf16 is there as it was meanwhile; random numbers are drawn and laid down as a file's bytes.
+            let format = |spec: &TensorSpec| weights.and_then(|weights| weights.format(&spec.name));
+            let source = specs.iter().fold(0_u64, |sum, spec| {
+                let bytes = format(spec).and_then(|format| format.bytes_for_shape(&spec.shape));
+                sum.saturating_add(bytes.map_or(f32s(elements(spec)).saturating_mul(2), |bytes| bytes as u64))
+            });
+            let moved = specs.len() == 1 && hold == Hold::Bf16 && format(&specs[0]) == Some(WeightFormat::Bf16);
+            book.pass_on_host(Kind::Transfer, if moved { 0 } else { source });
+        }
+        if hold == Hold::Bf16Compensated {
+            book.take(Kind::Weights, all.saturating_mul(2));
+        }
         match stored {
             // Its bytes become the matrix; on a device they are words on the way.
             Held::Packed(bytes) if book.site.cpu => book.take(Kind::Weights, bytes),
@@ -473,6 +491,9 @@ enum Held {
 fn stored(weights: Option<&dyn WeightSource>, specs: &[TensorSpec], hold: Hold) -> Held {
     let all = specs.iter().fold(0_u64, |sum, spec| sum.saturating_add(elements(spec)));
     let Some(weights) = weights else {
+        if matches!(hold, Hold::Bf16 | Hold::Bf16Compensated) {
+            return Held::Packed(all.saturating_mul(2));
+        }
         // Random numbers are drawn, laid down as a file's bytes, and expanded.
         return Held::Dense(f32s(all));
     };
@@ -517,6 +538,19 @@ impl Walk<'_> {
             .saturating_mul(self.arch.layers as u64)
     }
 
+    /// Bytes of both moments of so many parameters, some of them of vectors, which keep single precision.
+    fn moments(&self, trained: u64, vectors: u64) -> u64 {
+        match self.config.run.moments {
+            MomentBits::F32 => f32s(trained).saturating_mul(2),
+            MomentBits::Eight => {
+                let matrices = trained.saturating_sub(vectors);
+                // A code each, and a scale each for every block; what a matrix's last block lacks is not counted.
+                let scales = f32s(matrices.div_ceil(BLOCK as u64));
+                matrices.saturating_add(scales).saturating_add(f32s(vectors)).saturating_mul(2)
+            }
+        }
+    }
+
     /// Rows and parameters of a layer's pairs.
     fn low_rank(&self, linear: &LinearSpec) -> Vec<(usize, u64)> {
         // A rank above the width of a layer is refused where the layer is known.
@@ -542,7 +576,7 @@ impl Walk<'_> {
             sides.map(|side| matmul::scratch_elements(Some(side)))
         });
         let each = transposed.map_or(matmul::scratch_elements(None), |[a, b]| a.max(b));
-        let rectangle = if self.full { 0 } else { matmul::rectangle_elements(threads) };
+        let rectangle = if self.hold == Hold::F32 { 0 } else { matmul::rectangle_elements(threads) };
         let all = (each as u64).saturating_mul(threads as u64).saturating_add(rectangle as u64);
         self.book.take(Kind::Scratch, f32s(all));
     }
@@ -611,6 +645,15 @@ impl Walk<'_> {
             }
             self.book.take(Kind::Gradients, head_output(rows).saturating_mul(together.saturating_sub(2) as u64));
             self.book.close(Moment::Head);
+            // The first of two pull-backs writes over copies of what the second one reads.
+            let copied =
+                match (keep, self.config.optim.clipping, self.execution.steps_in_turn(self.config, micro_batches)) {
+                    (Keep::Everything, Clipping::Twice | Clipping::LastNorm, true) => {
+                        over(tokens, block.gate_up.rows())
+                    }
+                    _ => 0,
+                };
+            self.book.take(Kind::Activations, copied);
             for _ in 0..arch.layers {
                 let gradients = self.book.live[0].of(Kind::Gradients);
                 for first in [true, false].into_iter().take(together) {
@@ -624,12 +667,13 @@ impl Walk<'_> {
                     self.backward_block(&block, tokens);
                 }
                 self.book.give(Kind::Kept, of_others(of_block).saturating_sub(if together > 1 { of_block } else { 0 }));
-                if self.config.optim.max_grad_norm <= 0.0 && groups == 1 {
+                if self.execution.steps_in_turn(self.config, micro_batches) {
                     // Stepped at once.
                     let own = self.book.live[0].of(Kind::Gradients).saturating_sub(gradients);
                     self.book.give(Kind::Gradients, own);
                 }
             }
+            self.book.give(Kind::Activations, copied);
             if self.full && !arch.tied_head {
                 self.gradient(elements(&arch.embedding()));
             }
@@ -643,12 +687,15 @@ impl Walk<'_> {
         self.book.forget();
     }
 
-    /// Copies of what is written, a tensor at a time; an adapter's file is put together before it is written.
+    /// Copies of what is written, a parameter at a time, but for what lies in the host's memory as it is written; an
+    /// adapter's file is put together before it is written.
     fn save(&mut self, trained: u64) {
+        let compact = self.hold != Hold::F32 && self.config.run.moments == MomentBits::Eight;
         let block = self.arch.block(0);
-        let matrices = block.tensors().into_iter().chain([self.arch.embedding()]);
+        let matrices = block.linears().map(|linear| product(linear.rows(), linear.inputs));
         let copies = match self.full {
-            true => matrices.map(|spec| elements(&spec)).max().unwrap_or(0),
+            true if compact && self.book.site.cpu => vectors_of(&block),
+            true => matrices.chain([elements(&self.arch.embedding())]).max().unwrap_or(0),
             false => trained.saturating_mul(2),
         };
         self.book.pass_on_host(Kind::Transfer, f32s(copies));
@@ -917,6 +964,26 @@ mod tests {
         // The norm before the head is a vector of 128.
         assert_eq!(step.of(Kind::Gradients), parameters - 4 * 128);
         assert_eq!(step.of(Kind::Activations) + step.of(Kind::Kept) + step.of(Kind::Logits), 0);
+    }
+
+    #[test]
+    fn of_fewer_bits_weights_and_moments_take_2_bytes_each_and_gradients_those_of_a_block_and_the_vocabulary() {
+        let set =
+            [("adapter.kind", "none"), ("run.storage", "bf16"), ("run.moments", "8bit"), ("optim.clipping", "twice")];
+        let ledger = ledger(&set, 1, LOAD, Site::default());
+        let (vectors, vocabulary, block) = (4 * 256 + 128, 2048 * 128, 128 * 256 + 128 * 128 + 3 * 128 * 384 + 256);
+        let matrices = ledger.trained - vectors;
+        let step = of(&ledger, Moment::Step);
+        assert_eq!(step.of(Kind::Weights), 2 * matrices + 4 * vectors);
+        assert_eq!(step.of(Kind::Moments), 2 * (matrices + 4 * matrices.div_ceil(256) + 4 * vectors));
+        // The head's statistics are held as well.
+        let gradients = |moment| of(&ledger, moment).of(Kind::Gradients) - 2 * 512 * 4 * 9;
+        assert_eq!(step.of(Kind::Gradients), 4 * vocabulary);
+        assert_eq!(gradients(Moment::Backward), 4 * (vocabulary + block));
+        // A second learner shares nothing once it is stepped.
+        let two = self::ledger(&set, 2, LOAD, Site::default());
+        let more = of(&two, Moment::Step).total() - step.total();
+        assert_eq!(more, step.of(Kind::Weights) + step.of(Kind::Moments));
     }
 
     #[test]

@@ -1,17 +1,52 @@
 //! AdamW with decoupled weight decay (Loshchilov and Hutter 2019), clipped by the global gradient norm.
 //!
-//! Clipping stays exact because no parameter is stepped before the norm over all of them is known: gradients of every
-//! trained parameter are kept until then. Where clipping is off and nothing accumulates, a block is stepped as soon as
-//! its gradients are complete, so that only one block's gradients exist at a time.
+//! What a clipped step needs to know before it steps anything is the norm of all gradients; [`Clipping`] says how it is known
+//! and what is held meanwhile. Without clipping a block is stepped as soon as its gradients are complete, so that only
+//! one block's gradients exist at a time.
 
 use burn::tensor::Tensor;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels;
-use crate::kernels::adamw::SumSquares;
+use crate::kernels::adamw::{AdamwCompactParams, AdamwParams, SumSquares};
+use crate::kernels::{Moments, Weights};
 use crate::model::Model;
+use crate::model::load::name_hash;
 use crate::model::parameter::{Parameter, to_host};
+use crate::rng::mix;
+use crate::settings::choice;
+
+choice! {
+    /// How the norm is known that gradients are clipped by.
+    pub enum Clipping {
+        /// All gradients are kept until their norm is known: the most memory.
+        Kept = "kept" as "all gradients kept",
+        /// A first backward pass adds up squares and keeps nothing, a second one steps block after block: the same result in
+        /// the time of one more backward pass.
+        Twice = "twice" as "two backward passes",
+        /// By the norm of the step before, block after block: no more time, but a step that is larger than the one before
+        /// is not held back by itself. The first step is clipped by its own norm, with two backward passes.
+        LastNorm = "last_norm" as "the norm of the step before",
+    }
+}
+
+choice! {
+    /// How the moments of what is trained are held.
+    pub enum MomentBits {
+        /// In single precision: 8 bytes a parameter.
+        F32 = "f32",
+        /// In 8 bits, in blocks of 256 with a scale each: 2 bytes a parameter. Vectors stay in single precision.
+        Eight = "8bit",
+    }
+}
+
+impl MomentBits {
+    /// True where this parameter's moments take 8 bits.
+    pub fn coded(self, vector: bool) -> bool {
+        self == Self::Eight && !vector
+    }
+}
 
 /// Hyperparameters of AdamW.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +63,39 @@ pub struct AdamW {
     pub decay_vectors: bool,
     /// Global gradient norm above which gradients are scaled down; 0 turns clipping off.
     pub max_grad_norm: f64,
+    /// How that norm is known.
+    pub clipping: Clipping,
+    /// How moments are held.
+    pub moments: MomentBits,
+}
+
+/// Of one step, what all parameters share.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Its number, from 1.
+    pub number: u64,
+    /// Its learning rate.
+    pub learning_rate: f64,
+    /// Factor on every gradient.
+    pub gradient_scale: f64,
+    /// Of the run: decides with the step's number, a parameter's name and an element's place how it is rounded.
+    pub seed: u64,
+}
+
+impl Default for AdamW {
+    /// PyTorch's constants, without decay and without clipping, all in single precision.
+    fn default() -> Self {
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            decay_vectors: false,
+            max_grad_norm: 0.0,
+            clipping: Clipping::Kept,
+            moments: MomentBits::F32,
+        }
+    }
 }
 
 impl AdamW {
@@ -36,50 +104,73 @@ impl AdamW {
         if self.max_grad_norm <= 0.0 { 1.0 } else { (self.max_grad_norm / (norm + 1e-6)).min(1.0) }
     }
 
-    /// Applies step number `step` (from 1) to one parameter and drops its gradient.
+    /// Applies a step to one parameter and drops its gradient.
     ///
     /// # Errors
     /// Device errors.
-    pub fn apply(
-        &self,
-        device: &Device,
-        parameter: &mut Parameter,
-        step: u64,
-        learning_rate: f64,
-        gradient_scale: f64,
-    ) -> Result<()> {
+    pub fn apply(&self, device: &Device, parameter: &mut Parameter, step: &Step) -> Result<()> {
         let Some(gradient) = parameter.gradient.take() else { return Ok(()) };
-        let shape = parameter.value.dims();
-        let zeros = || Tensor::<2>::zeros(shape, device.burn());
-        let (first, second) = parameter.moments.take().unwrap_or_else(|| (zeros(), zeros()));
+        let coded = self.moments.coded(parameter.vector);
+        let moments = parameter.moments.take();
+        let moments = moments.unwrap_or_else(|| Moments::zeros(device, parameter.value.dims(), coded));
         let decays = !parameter.vector || self.decay_vectors;
-        let params = kernels::adamw::AdamwParams {
+        let exponent = step.number.min(i32::MAX as u64) as i32;
+        let params = AdamwParams {
             count: 0, // the launch fills it in
-            learning_rate: learning_rate as f32,
+            learning_rate: step.learning_rate as f32,
             beta1: self.beta1 as f32,
             beta2: self.beta2 as f32,
             epsilon: self.epsilon as f32,
             weight_decay: if decays { self.weight_decay as f32 } else { 0.0 },
-            bias1: (1.0 - self.beta1.powi(step.min(i32::MAX as u64) as i32)) as f32,
-            bias2: (1.0 - self.beta2.powi(step.min(i32::MAX as u64) as i32)) as f32,
-            gradient_scale: gradient_scale as f32,
+            bias1: (1.0 - self.beta1.powi(exponent)) as f32,
+            bias2: (1.0 - self.beta2.powi(exponent)) as f32,
+            gradient_scale: step.gradient_scale as f32,
         };
         // Moved out so that the kernel finds itself the sole owner and writes in place.
-        let value = std::mem::replace(&mut parameter.value, Tensor::zeros([1, 1], device.burn()));
-        let (value, first, second) = kernels::adamw::step(device, value, &gradient, first, second, &params)?;
-        parameter.value = value;
-        parameter.moments = Some((first, second));
+        let value = std::mem::replace(&mut parameter.value, Tensor::zeros([1, 1], device.burn()).into());
+        let (value, moments) = match (value, moments) {
+            (Weights::F32(value), Moments::F32(first, second)) => {
+                let (value, first, second) = kernels::adamw::step(device, value, &gradient, first, second, &params)?;
+                (Weights::F32(value), Moments::F32(first, second))
+            }
+            (value, moments) => {
+                let seed = mix(mix(step.seed, step.number), name_hash(&parameter.parts[0].name));
+                let params = compact(params, mix(seed, parameter.tile_start as u64));
+                kernels::adamw::step_compact(device, value, &gradient, moments, &params)?
+            }
+        };
+        (parameter.value, parameter.moments) = (value, Some(moments));
         Ok(())
     }
 
-    /// Steps every trained parameter that has a gradient, scaled down where their global `norm` asks for it.
+    /// Steps every trained parameter that has a gradient.
     ///
     /// # Errors
     /// Device errors.
-    pub fn step(&self, model: &mut Model, step: u64, learning_rate: f64, norm: f64) -> Result<()> {
+    pub fn step(&self, model: &mut Model, step: &Step) -> Result<()> {
         let device = model.device().clone();
-        let factor = self.clip_factor(norm);
-        model.visit_mut(&mut |p| self.apply(&device, p, step, learning_rate, factor))
+        model.visit_mut(&mut |p| self.apply(&device, p, step))
+    }
+}
+
+/// The launch says how weights and moments are held.
+fn compact(params: AdamwParams, seed: u64) -> AdamwCompactParams {
+    let AdamwParams { count, learning_rate, beta1, beta2, epsilon, weight_decay, bias1, bias2, gradient_scale } =
+        params;
+    AdamwCompactParams {
+        count,
+        learning_rate,
+        beta1,
+        beta2,
+        epsilon,
+        weight_decay,
+        bias1,
+        bias2,
+        gradient_scale,
+        weights: 0,
+        coded: 0,
+        seed_low: seed as u32,
+        seed_high: (seed >> 32) as u32,
     }
 }
 
@@ -113,14 +204,7 @@ mod tests {
 
     #[test]
     fn gradients_within_the_norm_are_left_alone_and_larger_ones_are_scaled_to_it() {
-        let adamw = AdamW {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-            decay_vectors: false,
-            max_grad_norm: 1.0,
-        };
+        let adamw = AdamW { max_grad_norm: 1.0, ..AdamW::default() };
         assert_eq!(adamw.clip_factor(0.5), 1.0);
         assert!((adamw.clip_factor(4.0) * 4.0 - 1.0).abs() < 1e-6);
         assert_eq!(AdamW { max_grad_norm: 0.0, ..adamw }.clip_factor(1e9), 1.0);

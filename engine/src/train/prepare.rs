@@ -5,7 +5,6 @@ use super::ledger::{Ledger, Load, Site};
 use super::optimiser::AdamW;
 use super::schedule::Schedule;
 use super::session::Session;
-use super::settings::OptimSection;
 use crate::config::Config;
 use crate::data::Loader;
 use crate::device::Device;
@@ -51,8 +50,9 @@ pub struct Plan {
 pub fn base(config: &Config, files: &ModelFiles, device: &Device, execution: Execution) -> Result<Model> {
     let full = config.adapter.kind == AdapterKind::None;
     let hold = config.run.storage;
-    if full && !matches!(hold, Hold::Auto | Hold::F32) {
-        let problem = format!("[run] storage: only frozen weights can be held in {hold}; use an adapter, or auto");
+    if full && hold != Hold::Auto && hold.trained() != hold {
+        let problem =
+            format!("[run] storage: only frozen weights can be held in {hold}; use an adapter, or hold them in bf16");
         return Err(Error::Config { problems: vec![problem] });
     }
     let (arch, weights, site) = (&files.architecture, files.weights.as_deref(), Site::of(device));
@@ -98,16 +98,18 @@ pub fn session(config: &Config, objective: &Objective, base: Model, execution: E
     Ok(Session {
         model,
         objective: *objective,
-        optimiser: optimiser(&config.optim),
+        optimiser: optimiser(config),
         keep: execution.keep,
         together: execution.together,
         seed: mix(config.run.seed, 1),
         step: 0,
+        last_norm: None,
     })
 }
 
 /// The optimiser that a configuration asks for.
-pub fn optimiser(optim: &OptimSection) -> AdamW {
+pub fn optimiser(config: &Config) -> AdamW {
+    let optim = &config.optim;
     AdamW {
         beta1: optim.beta1,
         beta2: optim.beta2,
@@ -115,6 +117,8 @@ pub fn optimiser(optim: &OptimSection) -> AdamW {
         weight_decay: optim.weight_decay,
         decay_vectors: false,
         max_grad_norm: optim.max_grad_norm,
+        clipping: optim.clipping,
+        moments: config.run.moments,
     }
 }
 

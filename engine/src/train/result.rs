@@ -9,7 +9,6 @@ use crate::error::Result;
 use crate::export::{model, peft};
 use crate::model::Model;
 use crate::model::files::ModelFiles;
-use crate::weights::WeightFormat;
 
 /// Folder of a trained adapter.
 pub const ADAPTER: &str = "adapter";
@@ -45,7 +44,7 @@ impl Weights<'_> {
     /// # Errors
     /// As [`model::write`].
     pub async fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        model::write(out, self.0, WeightFormat::F32).await
+        model::write(out, self.0).await
     }
 }
 
@@ -66,7 +65,8 @@ pub async fn learned<'a>(
         let files = peft::write(&prepare::lora_settings(config), Some(name), &values)?;
         return Ok(Learned { folder: ADAPTER, files, weights: None });
     }
-    let config = model::config_json(&files.architecture, &files.special, WeightFormat::F32);
+    let model_format = model::format(model);
+    let config = model::config_json(&files.architecture, &files.special, model_format);
     let mut small = vec![("config.json".to_string(), config.into_bytes())];
     small.extend(TOKENIZER_FILES.iter().filter_map(|name| Some((name.to_string(), beside(name)?))));
     if let (1, Some(tokenizer)) = (small.len(), &files.tokenizer) {

@@ -561,7 +561,7 @@ impl Run {
                 learner.batch = None;
             }
             learner.session.objective = objective;
-            learner.session.optimiser = prepare::optimiser(&config.optim);
+            learner.session.optimiser = prepare::optimiser(&config);
             learner.config = config;
         }
         Ok(())

@@ -7,14 +7,16 @@ use burn::tensor::Tensor;
 use crate::data::MicroBatch;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::kernels;
 use crate::kernels::adamw::SumSquares;
 use crate::kernels::row_stats::RowStats;
 use crate::kernels::tensor::read_all;
 use crate::loss::head::{self, HeadOutput};
 use crate::loss::objective::{BatchStats, Objective};
-use crate::model::{Keep, Model};
+use crate::model::parameter::Parameter;
+use crate::model::{Backward, Keep, Model};
 use crate::rng::mix;
-use crate::train::optimiser::{self, AdamW};
+use crate::train::optimiser::{self, AdamW, Clipping, Step};
 
 /// A model being trained.
 pub struct Session {
@@ -33,6 +35,8 @@ pub struct Session {
     pub seed: u64,
     /// Steps applied so far.
     pub step: u64,
+    /// Global gradient norm of the step before, which [`Clipping::LastNorm`] goes by.
+    pub last_norm: Option<f64>,
 }
 
 /// What a step did.
@@ -120,8 +124,9 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::NonFinite`], naming the step; device errors. The model is unchanged then (its gradients are dropped),
-    /// with one exception: where blocks are stepped one by one (no clipping, one micro-batch), those above the first
-    /// gradient that is not finite have been stepped, and the session is to be loaded from a checkpoint again.
+    /// with one exception: where blocks are stepped one by one before the norm is known (no clipping, or by the last norm),
+    /// those above the first gradient that is not finite have been stepped, and the session is to be loaded from a checkpoint
+    /// again.
     pub async fn step(&mut self, batches: &[MicroBatch], learning_rate: f64) -> Result<StepOutcome> {
         let mut rows = Rows::default();
         let done = self.try_step(batches, learning_rate, Some(&mut rows)).await?;
@@ -144,6 +149,7 @@ impl Session {
         mut rows: Option<&mut Rows>,
     ) -> Result<StepDone> {
         let number = self.step + 1;
+        let known = self.known_scale();
         let mut tried = self.pass(batches, Some(learning_rate), number, rows.as_deref_mut()).await;
         if let Err(error) = tried {
             let error = self.device().explain(error);
@@ -162,11 +168,14 @@ impl Session {
         }
         let error = match tried {
             Ok(mut done) if done.trained_tokens > 0 => {
-                // Clipping is off where blocks were stepped on the way, so the whole norm is the right one for the rest.
-                let stepped = self.optimiser.step(&mut self.model, number, learning_rate, done.gradient_norm);
+                // What was not stepped on the way, by the same factor.
+                let gradient_scale = known.unwrap_or_else(|| self.optimiser.clip_factor(done.gradient_norm));
+                let step = Step { number, learning_rate, gradient_scale, seed: self.seed };
+                let stepped = self.optimiser.step(&mut self.model, &step);
                 stepped.map_err(|error| self.device().explain(error))?;
                 done.step = Some(number);
                 self.step = number;
+                self.last_norm = Some(done.gradient_norm);
                 return Ok(done);
             }
             Ok(done) => return Ok(done),
@@ -181,10 +190,11 @@ impl Session {
         })
     }
 
-    /// True where blocks are stepped before the pass is over: only where neither clipping nor another micro-batch can still
-    /// change a block's step.
+    /// True where blocks are stepped before the pass is over: where no other micro-batch can still change their gradients, and
+    /// the factor on these is known by then.
     fn steps_on_the_way(&self, batches: &[MicroBatch]) -> bool {
-        self.optimiser.max_grad_norm <= 0.0 && batches.len() == 1
+        let alone = self.together || batches.len() == 1;
+        alone && (self.known_scale().is_some() || self.optimiser.clipping != Clipping::Kept)
     }
 
     /// Half-summed gradients must not leak into a step that is tried next.
@@ -202,6 +212,16 @@ impl Session {
         self.keep = Keep::Inputs;
         self.together = false;
         Ok(self.device().make_room())
+    }
+
+    /// The factor on a step's gradients, where it does not depend on them.
+    fn known_scale(&self) -> Option<f64> {
+        let AdamW { max_grad_norm, clipping, .. } = self.optimiser;
+        match (max_grad_norm > 0.0, clipping) {
+            (false, _) => Some(1.0),
+            (true, Clipping::LastNorm) => self.last_norm.map(|norm| self.optimiser.clip_factor(norm)),
+            (true, Clipping::Kept | Clipping::Twice) => None,
+        }
     }
 
     /// Gradients of the objective on a batch, left in the model's parameters, without stepping anything.
@@ -268,7 +288,11 @@ impl Session {
             done.batch = self.objective.batch(&rows, &sequences, self.model.arch.vocab)?;
         }
 
-        let immediate = learning_rate.filter(|_| self.steps_on_the_way(batches));
+        // At once where the factor on gradients is known, else after a first pull-back that only measures them.
+        let step = |gradient_scale, learning_rate| Step { number, learning_rate, gradient_scale, seed };
+        let in_turn = learning_rate.filter(|_| self.steps_on_the_way(batches));
+        let at_once = in_turn.and_then(|rate| Some(step(self.known_scale()?, rate)));
+        let twice = in_turn.filter(|_| at_once.is_none());
         let mut sum_squares = 0.0;
         let mut outputs = Vec::new();
         for group in &groups {
@@ -289,7 +313,7 @@ impl Session {
                     &done.batch,
                     reciprocal,
                 )?;
-                if immediate.is_some() {
+                if at_once.is_some() || twice.is_some() {
                     // What follows changes weights, so the check for NaN cannot wait for the end of the step.
                     output.check(&device).await?;
                 }
@@ -297,10 +321,21 @@ impl Session {
                 backs.push(self.model.begin_backward(forward, trained, dhidden)?);
                 trained_batches.push(*batch);
             }
+            if let Some(learning_rate) = twice {
+                sum_squares = self.measure(&backs, &trained_batches, number).await?;
+                let norm = sum_squares.sqrt();
+                let stepping = step(self.optimiser.clip_factor(norm), learning_rate);
+                for block in (0..self.model.blocks.len()).rev() {
+                    self.model.backward_block(block, &mut backs)?;
+                    self.step_block(block, &stepping)?;
+                }
+                continue;
+            }
             for block in (0..self.model.blocks.len()).rev() {
                 self.model.backward_block(block, &mut backs)?;
-                if let Some(learning_rate) = immediate {
-                    sum_squares += self.step_block(block, number, learning_rate).await?;
+                if let Some(stepping) = &at_once {
+                    sum_squares += self.checked_squares(block, number).await?;
+                    self.step_block(block, stepping)?;
                 }
             }
             for (batch, back) in trained_batches.into_iter().zip(backs) {
@@ -310,7 +345,11 @@ impl Session {
 
         // One wait for everything that the host wants to know.
         let trained = self.model.trained();
-        let squares = optimiser::sum_squares(&device, &trained)?;
+        let squares = match twice {
+            // What is left of them was measured with the others.
+            Some(_) => SumSquares::Known(0.0),
+            None => optimiser::sum_squares(&device, &trained)?,
+        };
         let mut wanted: Vec<Tensor<1>> = match &rows {
             Some(_) => outputs.iter().flat_map(HeadOutput::on_device).collect(),
             None => Vec::new(),
@@ -356,18 +395,61 @@ impl Session {
         Ok(done)
     }
 
-    /// Steps one block whose gradients are complete; returns their sum of squares.
-    async fn step_block(&mut self, block: usize, number: u64, learning_rate: f64) -> Result<f64> {
+    /// Pulls copies of these back, block by block, and drops the blocks' gradients once they are measured; those of the
+    /// vocabulary and of the last norm are complete then, and stay. The sum of squares is that of all gradients together, to the
+    /// bit.
+    async fn measure(&mut self, backs: &[Backward], batches: &[&MicroBatch], number: u64) -> Result<f64> {
         let device = self.model.device().clone();
+        let mut copies = backs.to_vec();
+        let mut of_blocks: Vec<Vec<SumSquares>> = Vec::new();
+        for block in (0..self.model.blocks.len()).rev() {
+            self.model.backward_block(block, &mut copies)?;
+            let mut squares = Vec::new();
+            self.model.blocks[block].visit_mut(&mut |p| {
+                if let Some(gradient) = p.gradient.take() {
+                    squares.push(kernels::adamw::sum_squares(&device, &[&gradient])?);
+                }
+                Ok(())
+            })?;
+            of_blocks.push(squares);
+        }
+        for (batch, back) in batches.iter().zip(copies) {
+            self.model.end_backward(batch, back)?;
+        }
+        // In the order in which a visit comes to them.
+        let (before, after) = self.model.around_blocks();
+        let of = |parameters: Vec<&Parameter>| {
+            parameters.into_iter().map(|p| optimiser::sum_squares(&device, &[p])).collect::<Result<Vec<_>>>()
+        };
+        let squares = of(before)?.into_iter().chain(of_blocks.into_iter().rev().flatten()).chain(of(after)?).collect();
+        let sum = SumSquares::joined(squares).read().await?;
+        if sum.is_finite() {
+            return Ok(sum);
+        }
+        // Which one it is was forgotten with the gradients.
+        let mut again = backs.to_vec();
+        for block in (0..self.model.blocks.len()).rev() {
+            self.model.backward_block(block, &mut again)?;
+            self.checked_squares(block, number).await?;
+        }
+        Err(optimiser::non_finite_gradient(&self.model.trained(), number).await)
+    }
+
+    /// Sum of squares of a block's gradients, which are complete; refused where one is not finite.
+    async fn checked_squares(&self, block: usize, number: u64) -> Result<f64> {
         let mut parameters = Vec::new();
         self.model.blocks[block].visit(&mut |p| parameters.push(p));
-        let squares = optimiser::sum_squares(&device, &parameters)?.read().await?;
-        if !squares.is_finite() {
-            return Err(optimiser::non_finite_gradient(&parameters, number).await);
+        let squares = optimiser::sum_squares(self.model.device(), &parameters)?.read().await?;
+        match squares.is_finite() {
+            true => Ok(squares),
+            false => Err(optimiser::non_finite_gradient(&parameters, number).await),
         }
-        let optimiser = &self.optimiser;
-        self.model.blocks[block].visit_mut(&mut |p| optimiser.apply(&device, p, number, learning_rate, 1.0))?;
-        Ok(squares)
+    }
+
+    /// Steps one block whose gradients are complete.
+    fn step_block(&mut self, block: usize, step: &Step) -> Result<()> {
+        let (device, optimiser) = (self.model.device().clone(), &self.optimiser);
+        self.model.blocks[block].visit_mut(&mut |p| optimiser.apply(&device, p, step))
     }
 
     /// The device of the session.

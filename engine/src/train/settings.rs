@@ -1,6 +1,7 @@
 //! `[optim]` and `[run]`: how parameters are stepped, for how long, on what, and what is kept.
 
 use super::execution::Recompute;
+use super::optimiser::{Clipping, MomentBits};
 use super::schedule::ScheduleKind;
 use crate::loss::objective::Method;
 use crate::model::load::Hold;
@@ -21,6 +22,8 @@ settings! {
         /// Global norm to which gradients are clipped; 0 turns clipping off.
         max_grad_norm: f64 = 1.0, range = Range::at_least(0.0), hint = " (0: no clipping)",
             aliases = &["max_norm", "clip"];
+        /// How the norm is known that gradients are clipped by.
+        clipping: Clipping = Clipping::Kept;
         /// Decay of the first moment.
         beta1: f64 = 0.9, range = Range::until(0.0, 1.0);
         /// Decay of the second moment.
@@ -57,8 +60,10 @@ settings! {
         baseline: Option<Method> = None;
         /// Where to compute: auto, cpu, vulkan, metal, dx12, or part of an adapter's name.
         device: String = "auto".into();
-        /// How weights that are not trained lie in device memory.
+        /// How the model's matrices lie in device memory.
         storage: Hold = Hold::Auto;
+        /// How the optimiser's moments lie in device memory.
+        moments: MomentBits = MomentBits::F32;
         /// Most device memory that the run may take; frozen blocks that do not fit into it stay in the model's file and are
         /// read whenever they are used.
         device_memory: Option<ByteSize> = None, derived = "what there is, where the system tells";

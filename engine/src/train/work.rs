@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::execution::Execution;
+use super::optimiser::Clipping;
 use crate::config::Config;
 use crate::data::Document;
 use crate::device::Device;
@@ -55,6 +56,7 @@ impl Work {
     /// | blocks, forward and back by the inputs | 4 m t |
     /// | back by the matrices, where they are trained | 2 m t |
     /// | forward once more, where activations are not kept | 2 m t |
+    /// | by the inputs and the matrices once more, where gradients are measured first, with what these need again | as above |
     /// | pairs: forward, once more, back by inputs and pairs | about 8 r t |
     /// | attention: 2 products of half a square forward, 5 back | 14 q c t / 2 |
     /// | head: logits, back by the hidden states; by the head where it is trained | 4 v n; 2 v n |
@@ -78,7 +80,12 @@ impl Work {
             _ => 2.0 * (matrices + pairs) + 2.0 / 7.0 * attention,
         };
         let trained = if full { 2.0 } else { 0.0 };
-        let of_token = (4.0 + trained) * matrices + 8.0 * pairs + attention + again;
+        // A first pull-back that only measures: all of the way back, and what is computed again for it.
+        let measured = match config.optim.max_grad_norm > 0.0 && config.optim.clipping == Clipping::Twice {
+            true => (2.0 + trained) * matrices + 4.0 * pairs + 5.0 / 7.0 * attention + again,
+            false => 0.0,
+        };
+        let of_token = (4.0 + trained) * matrices + 8.0 * pairs + attention + again + measured;
         self.tokens * of_token + self.rows * (4.0 + trained) * head
     }
 }
@@ -103,7 +110,8 @@ pub fn operations_per_second(
     let module = &block.gate_up.modules[0];
     let stored = weights.and_then(|weights| weights.format(&block.gate_up.weight(module).name));
     let format = match (config.adapter.kind, config.run.storage, stored) {
-        (AdapterKind::None, ..) | (_, Hold::F32, _) | (_, _, None) => WeightFormat::F32,
+        (AdapterKind::None, hold, _) => hold.trained().format(columns).unwrap_or(WeightFormat::F32),
+        (_, Hold::F32, _) | (_, _, None) => WeightFormat::F32,
         (_, hold, Some(format)) => hold.format(columns).unwrap_or(format),
     };
     let zeros = |rows: usize, columns: usize| from_host(vec![0.0; rows * columns], [rows, columns], device);

@@ -207,7 +207,7 @@ fn bench_head(device: &Device, args: &BenchHeadArgs) -> Result<Vec<Measurement>>
     let mut matrix = VocabularyMatrix::new(tiles.collect());
     drop(weight);
     let tiles: Vec<Tensor<2>> =
-        matrix.tiles().iter().filter_map(|t| t.weight.parameter()).map(|p| p.value.clone()).collect();
+        matrix.tiles().iter().filter_map(|t| t.weight.parameter()).map(|p| p.value.single().clone()).collect();
     let label = Tensor::<1, Int>::from_data(
         TensorData::new(labels.iter().map(|&l| l as i32).collect::<Vec<_>>(), [rows]),
         device.burn(),
@@ -312,12 +312,11 @@ fn step_session(files: &ModelFiles, device: &Device, rank: usize, method: &str) 
     let mut rng = Rng::new(11);
     model.visit_mut(&mut |p| {
         if p.trained && p.parts[0].name.ends_with("lora_B.weight") {
-            p.value = from_host(normal(&mut rng, p.count(), 0.02), p.value.dims(), device);
+            p.value = from_host(normal(&mut rng, p.count(), 0.02), p.value.dims(), device).into();
         }
         Ok(())
     })?;
-    let optimiser =
-        AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, decay_vectors: false, max_grad_norm: 1.0 };
+    let optimiser = AdamW { max_grad_norm: 1.0, ..AdamW::default() };
     Ok(Session {
         model,
         objective: objective(method)?,
@@ -326,6 +325,7 @@ fn step_session(files: &ModelFiles, device: &Device, rank: usize, method: &str) 
         together: false,
         seed: 0,
         step: 0,
+        last_norm: None,
     })
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use naga::{AddressSpace, TypeInner};
-use temper_shaders::{Grid, KERNELS, Kernel, LOWEST, MAX_TOP_K, NO_LABEL, STATS_WIDTH, Scalar, WORKGROUP_SIZE, stat};
+use temper_shaders::{
+    Grid, KERNELS, Kernel, LOWEST, MAX_TOP_K, NO_LABEL, STATS_WIDTH, Scalar, WORKGROUP_SIZE, compact, stat,
+};
 
 use crate::house::{constant, literal};
 use crate::joined::{Joined, Valid, all_valid, root, stems};
@@ -78,6 +80,11 @@ fn differences(kernel: &Kernel, joined: &Joined, valid: &Valid) -> Vec<String> {
         ("STAT_LSE", stat::LSE as u32),
         ("STAT_ENTROPY_TOP_K", stat::ENTROPY_TOP_K as u32),
         ("NO_LABEL", NO_LABEL),
+        ("WEIGHTS_F32", compact::WEIGHTS_F32),
+        ("WEIGHTS_SPLIT", compact::WEIGHTS_SPLIT),
+        ("BLOCK_INVOCATIONS", compact::BLOCK as u32 / 4),
+        ("FIRST_BASE", compact::FIRST_BASE),
+        ("SECOND_BASE", compact::SECOND_BASE),
     ] {
         if let Some(text) = constant(valid, name) {
             compare(name, value.to_string(), text.to_string());
