@@ -98,7 +98,7 @@ fn trained(device: &Device, arch: &Architecture, source: &Arc<dyn WeightSource>,
             if parameter.trained {
                 let [rows, columns] = parameter.value.dims();
                 let values = numbers(seed, rows * columns).iter().map(|x| x * 0.1).collect();
-                parameter.value = from_host(values, [rows, columns], device);
+                parameter.value = from_host(values, [rows, columns], device).into();
                 seed += 1;
             }
             Ok(())
@@ -118,6 +118,7 @@ fn trained(device: &Device, arch: &Architecture, source: &Arc<dyn WeightSource>,
         together: false,
         seed: 3,
         step: 0,
+        last_norm: None,
     };
     let outcome = wait(session.gradients(std::slice::from_ref(&batch))).unwrap();
     let mut gradients: BTreeMap<String, Vec<f32>> = BTreeMap::new();
@@ -234,7 +235,16 @@ fn lora_session(device: &Device) -> (Session, MicroBatch) {
     let section = ObjectiveSection::from_overrides("eaft", &[]).unwrap();
     let objective = Objective::from_section(&section).unwrap();
     let optimiser = models::golden_adamw(1.0);
-    let session = Session { model, objective, optimiser, keep: Keep::Everything, together: true, seed: 3, step: 0 };
+    let session = Session {
+        model,
+        objective,
+        optimiser,
+        keep: Keep::Everything,
+        together: true,
+        seed: 3,
+        step: 0,
+        last_norm: None,
+    };
     (session, models::packed(&[((0..12).map(|i| i * 300 + 1).collect(), vec![true; 12])]))
 }
 
