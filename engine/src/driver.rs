@@ -1,11 +1,19 @@
 //! What a graphics driver tells of its memory.
 
-/// Bytes that a GPU's driver would still give to this process. `None` where it does not tell.
+/// Bytes that a GPU's driver would still give to this process. `None` where it does not tell, and where a processor plays the
+/// GPU: its memory is the host's, whatever it says (Mesa's has a heap of 2 GiB, and gives more).
 ///
 /// Vulkan: of the largest heap on the device, the budget of `VK_EXT_memory_budget` less what this process has of it, or the
 /// heap's size without that extension. Metal: `recommendedMaxWorkingSetSize` less what is allocated. DX12: the adapter's
 /// dedicated video memory.
 pub fn free_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
+    if adapter.get_info().device_type == wgpu::DeviceType::Cpu {
+        return None;
+    }
+    told(adapter)
+}
+
+fn told(adapter: &wgpu::Adapter) -> Option<u64> {
     #[cfg(any(target_os = "linux", windows))]
     if let Some(bytes) = vulkan(adapter) {
         return Some(bytes);
@@ -72,4 +80,22 @@ fn metal(adapter: &wgpu::Adapter) -> Option<u64> {
     let device = adapter.raw_device();
     let free = device.recommendedMaxWorkingSetSize().saturating_sub(device.currentAllocatedSize() as u64);
     Some(free).filter(|bytes| *bytes > 0)
+}
+
+#[cfg(all(test, any(target_os = "linux", windows)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vulkan_driver_tells_of_its_largest_heap_and_software_has_none_of_its_own() {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::VULKAN;
+        let found = pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(wgpu::Backends::VULKAN));
+        for adapter in found {
+            let bytes = told(&adapter).expect("Vulkan tells");
+            assert!((1 << 20..1 << 50).contains(&bytes), "{bytes}");
+            let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
+            assert_eq!(free_bytes(&adapter).is_none(), software);
+        }
+    }
 }

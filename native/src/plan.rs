@@ -47,7 +47,7 @@ impl Room {
             true => Self { device: less(on_device, available_bytes()), host: None },
             false => {
                 let shared = if device.shares_memory() { available_bytes() } else { None };
-                let there = less(device.free_bytes(), shared.filter(|_| device.free_bytes().is_some()));
+                let there = less(device.free_bytes(), shared);
                 Self { device: less(on_device, there), host: less(beside, available_bytes()) }
             }
         }

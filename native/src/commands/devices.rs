@@ -21,7 +21,11 @@ pub fn run(args: DevicesArgs, global: &Global) -> Result<()> {
             "{:<10} {:<11} {:<11} {:<11} {:<11} {:<10} {:<4} {} ({})\n",
             a.id,
             a.kind,
-            a.free_bytes.map_or("unknown".into(), bytes),
+            match (a.free_bytes, a.kind.as_str()) {
+                (Some(free), _) => bytes(free),
+                (None, "software") => "the host's".into(),
+                (None, _) => "unknown".into(),
+            },
             bytes(a.max_binding_bytes),
             bytes(a.max_buffer_bytes),
             bytes(a.workgroup_bytes.into()),
