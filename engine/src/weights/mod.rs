@@ -352,6 +352,6 @@ mod tests {
         assert!(RawTensor::quantise("t", &[31], &one(1.0)[..31], WeightFormat::Q8_0).is_err());
         assert!(RawTensor::quantise("t", &[64], &one(1.0), WeightFormat::F32).is_err());
         assert!(RawTensor::quantise("t", &[256], &[1e9; 256], WeightFormat::Q4K).is_err());
-        assert!(RawTensor::quantise("t", &[256], &wave(256), WeightFormat::Q6K).is_err());
+        assert!(RawTensor::quantise("t", &[256], &wave(256), WeightFormat::Q5K).is_err());
     }
 }
