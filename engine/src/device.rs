@@ -5,7 +5,10 @@
 
 use burn::tensor::Device as BurnDevice;
 #[cfg(not(target_family = "wasm"))]
-use burn::tensor::{DeviceKind, wgpu::WgpuBackend};
+use burn::tensor::{
+    DeviceKind,
+    wgpu::{MemoryConfiguration, WgpuBackend, WgpuSetup},
+};
 
 use crate::error::{Error, Result};
 use crate::kernels::launch::Gpu;
@@ -43,6 +46,27 @@ pub struct AdapterReport {
     pub f16: bool,
     #[serde(skip)]
     selector: (DeviceKind, WgpuBackend),
+    /// Where the graphics API lists it.
+    #[serde(skip)]
+    place: (wgpu::Backends, usize),
+}
+
+/// What a logical device may use of its adapter; everything the adapter has where a field is `None`.
+#[cfg(not(target_family = "wasm"))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Bytes of one storage binding.
+    pub binding_bytes: Option<u64>,
+    /// Bytes of one buffer.
+    pub buffer_bytes: Option<u64>,
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl Limits {
+    /// The same bytes for bindings and buffers.
+    pub fn of(bytes: u64) -> Self {
+        Self { binding_bytes: Some(bytes), buffer_bytes: Some(bytes) }
+    }
 }
 
 #[cfg(not(target_family = "wasm"))]
@@ -125,6 +149,54 @@ impl Device {
         Ok(device)
     }
 
+    /// A further device of its own on the adapter with this id, with its own queue and memory pools, which wgpu itself holds to
+    /// `limits`. Each call opens another one.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where there is no such adapter, or the driver refuses.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn logical(id: &str, limits: Limits) -> Result<Self> {
+        let refused = |problem: String| Error::Device { problem };
+        let reports = adapters();
+        let report = reports.iter().find(|report| report.id == id);
+        let report = report.ok_or_else(|| refused(format!("there is no adapter {id:?}")))?;
+        let (backends, index) = report.place;
+        let instance = instance(backends);
+        let adapter = pollster::block_on(instance.enumerate_adapters(backends)).into_iter().nth(index);
+        let adapter = adapter.ok_or_else(|| refused(format!("the adapter {id:?} is gone")))?;
+        let most = adapter.limits();
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("a logical device"),
+            // As burn asks for, without what is experimental.
+            required_features: adapter
+                .features()
+                .difference(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS | wgpu::Features::all_experimental_mask()),
+            required_limits: wgpu::Limits {
+                max_storage_buffer_binding_size: limits.binding_bytes.unwrap_or(most.max_storage_buffer_binding_size),
+                max_buffer_size: limits.buffer_bytes.unwrap_or(most.max_buffer_size),
+                ..most
+            },
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|e| refused(format!("{} could not be opened once more: {e}", report.name)))?;
+        let backend = adapter.get_info().backend;
+        let setup = WgpuSetup { instance, adapter, device, queue, backend };
+        // burn's pool of small tensors has pages of 8 MiB, unless each page is one allocation's.
+        let memory = match limits.buffer_bytes {
+            Some(bytes) if bytes < 8 << 20 => MemoryConfiguration::ExclusivePages,
+            _ => MemoryConfiguration::default(),
+        };
+        let burn = BurnDevice::wgpu_options()
+            .setup(setup.clone())
+            .memory_config(memory)
+            .init()
+            .map_err(|e| refused(format!("{} could not be opened once more: {e}", report.name)))?;
+        let gpu = Gpu::new(setup, !report.is_hardware());
+        Ok(Self { burn, gpu: Some(gpu), name: format!("{} ({id})", report.name) })
+    }
+
     /// The browser's WebGPU device. `software` where the page knows that it is no hardware (`isFallbackAdapter`).
     ///
     /// # Errors
@@ -197,6 +269,13 @@ impl Device {
     }
 }
 
+#[cfg(not(target_family = "wasm"))]
+fn instance(backends: wgpu::Backends) -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = backends;
+    wgpu::Instance::new(descriptor)
+}
+
 /// Every wgpu adapter of the machine, hardware first in the order in which they would be chosen.
 #[cfg(not(target_family = "wasm"))]
 pub fn adapters() -> Vec<AdapterReport> {
@@ -207,9 +286,7 @@ pub fn adapters() -> Vec<AdapterReport> {
     ];
     let mut reports = Vec::new();
     for (backends, api, label) in apis {
-        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-        descriptor.backends = backends;
-        let instance = wgpu::Instance::new(descriptor);
+        let instance = instance(backends);
         let mut counts = [0usize; 3];
         // A future only for the browser's sake: it is ready at once on native targets.
         let found = pollster::block_on(instance.enumerate_adapters(backends));
@@ -239,6 +316,7 @@ pub fn adapters() -> Vec<AdapterReport> {
                 workgroup_bytes: limits.max_compute_workgroup_storage_size,
                 f16: adapter.features().contains(wgpu::Features::SHADER_F16),
                 selector: (kind, api),
+                place: (backends, index),
             });
         }
     }

@@ -176,6 +176,10 @@ pub mod inside {
     pub mod config {
         pub use crate::config::Choice;
     }
+    #[cfg(not(target_family = "wasm"))]
+    pub mod device {
+        pub use crate::device::Limits;
+    }
     pub mod data {
         pub use crate::data::{
             Conversation, Cursor, EncodeOptions, GgufVocabulary, IGNORE, Kind, MicroBatch, RenderOptions, encode, pack,
