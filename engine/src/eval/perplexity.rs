@@ -97,7 +97,7 @@ pub async fn rows_until(
         if let Some(trained) = model.trained_rows(batch, &forward)? {
             let (hidden, labels) = (&trained.hidden, &trained.labels);
             let stop = || watch.stop();
-            match head::statistics_until(model.device(), model.head(), hidden, labels, top_k, &stop).await {
+            match head::statistics_until(model.placement().last(), model.head(), hidden, labels, top_k, &stop).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(rows)) => {
                     all.rows.extend(rows);

@@ -292,8 +292,7 @@ pub fn load(session: &mut Session, folder: &dyn Folder) -> Result<State> {
     };
     let mut trained = unpack(TRAINED, &vouched(TRAINED)?)?;
     let mut moments = unpack(OPTIMISER, &vouched(OPTIMISER)?)?;
-    let device = session.device().clone();
-    session.model.visit_mut(&mut |parameter| {
+    session.model.visit_placed_mut(&mut |device, parameter| {
         if !parameter.trained {
             return Ok(());
         }
@@ -305,7 +304,7 @@ pub fn load(session: &mut Session, folder: &dyn Folder) -> Result<State> {
                     name,
                     format!("expected shape {shape:?}, got {found:?}; is this another model or rank?"),
                 )),
-                Some((_, values)) => Ok(Some(from_host(values, shape, &device))),
+                Some((_, values)) => Ok(Some(from_host(values, shape, device))),
             }
         };
         let missing = |name: &str| broken(name, "is not in the checkpoint; is this another model or adapter?".into());

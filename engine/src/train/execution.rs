@@ -10,7 +10,7 @@ use crate::model::architecture::Architecture;
 use crate::model::block::Activations;
 use crate::model::load::Hold;
 use crate::model::settings::AdapterKind;
-use crate::settings::{ByteSize, choice};
+use crate::settings::choice;
 use crate::weights::WeightSource;
 
 choice! {
@@ -56,8 +56,9 @@ impl Execution {
         site: Site,
     ) -> Self {
         let (recompute, load) = (config.run.recompute, Load::most(config));
-        let said = config.run.device_memory.map(|ByteSize(bytes)| bytes);
-        let Some(most) = [said, site.memory].into_iter().flatten().min() else {
+        let (said, most) = budget(config, site);
+        let Some(most) = most else {
+            // Of the whole model, so that several devices decide alike.
             let kept = Activations::bytes_per_token(arch).saturating_mul(arch.layers).saturating_mul(load.tokens);
             let everything = match recompute {
                 Recompute::Auto => kept <= KEPT_IN_UNKNOWN_MEMORY,
@@ -73,8 +74,7 @@ impl Execution {
         }
         let keep = if recompute == Recompute::Never { Keep::Everything } else { Keep::Inputs };
         let whole = Self::resident(keep);
-        let can_be_left = config.adapter.kind == AdapterKind::Lora && config.run.storage == Hold::Auto;
-        if !can_be_left || takes(whole) <= most {
+        if !can_be_left(config) || takes(whole) <= most {
             return whole;
         }
         // A block travels once for all micro-batches where what is kept of them all fits.
@@ -83,4 +83,52 @@ impl Execution {
         let left = |way: Self| Some(Self { resident: most.checked_sub(takes(way))?, ..way });
         ways.clone().find_map(left).unwrap_or(Self { resident: 0, keep, together: false })
     }
+
+    /// As [`Execution::plan`], for each of several devices. What is kept and in which order is one decision for all of them: the
+    /// one that suits whichever has least room.
+    pub fn plan_each(
+        config: &Config,
+        arch: &Architecture,
+        weights: Option<&dyn WeightSource>,
+        learners: u64,
+        sites: &[Site],
+    ) -> Vec<Self> {
+        let alone: Vec<Self> = sites.iter().map(|site| Self::plan(config, arch, weights, learners, *site)).collect();
+        let alike = |a: &Self, b: &Self| a.keep == b.keep && a.together == b.together;
+        if alone.windows(2).all(|two| alike(&two[0], &two[1])) {
+            return alone;
+        }
+        let everything = alone.iter().all(|one| one.keep == Keep::Everything);
+        let keep = if everything { Keep::Everything } else { Keep::Inputs };
+        let within = |site: &Site, together: bool| {
+            let whole = Self { resident: u64::MAX, keep, together };
+            let Some(most) = budget(config, *site).1 else { return Some(whole) };
+            let load = Load::most(config);
+            let takes = |way| Ledger::new(config, arch, weights, learners, load, *site, way).device_bytes();
+            if takes(whole) <= most {
+                return Some(whole);
+            }
+            let left = Self { resident: 0, ..whole };
+            let resident = if can_be_left(config) { most.checked_sub(takes(left))? } else { return None };
+            Some(Self { resident, ..left })
+        };
+        let each = |together| sites.iter().map(|site| within(site, together)).collect::<Option<Vec<Self>>>();
+        let together = if alone.iter().any(|one| one.together) { each(true) } else { None };
+        together.or_else(|| each(false)).unwrap_or_else(|| {
+            let least = if can_be_left(config) { 0 } else { u64::MAX };
+            let least = Self { resident: least, keep, together: false };
+            sites.iter().map(|site| within(site, false).unwrap_or(least)).collect()
+        })
+    }
+}
+
+/// Bytes that a device was said to have, and that a run may take there.
+fn budget(config: &Config, site: Site) -> (Option<u64>, Option<u64>) {
+    let said = config.run.device_memory.as_ref().and_then(|sizes| sizes.bytes().get(site.share.stage).copied());
+    (said, [said, site.memory].into_iter().flatten().min())
+}
+
+/// Whether blocks can be read from their file while the run goes on.
+fn can_be_left(config: &Config) -> bool {
+    config.adapter.kind == AdapterKind::Lora && config.run.storage == Hold::Auto
 }

@@ -77,9 +77,8 @@ impl AdamW {
     /// # Errors
     /// Device errors.
     pub fn step(&self, model: &mut Model, step: u64, learning_rate: f64, norm: f64) -> Result<()> {
-        let device = model.device().clone();
         let factor = self.clip_factor(norm);
-        model.visit_mut(&mut |p| self.apply(&device, p, step, learning_rate, factor))
+        model.visit_placed_mut(&mut |device, p| self.apply(device, p, step, learning_rate, factor))
     }
 }
 

@@ -5,7 +5,6 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 
 use crate::data::MicroBatch;
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::adamw::SumSquares;
 use crate::kernels::row_stats::RowStats;
@@ -194,7 +193,8 @@ impl Session {
             return Ok(done);
         }
         let reciprocal = 1.0 / trained_tokens as f32;
-        let device = self.model.device().clone();
+        // Where the head lies.
+        let device = self.model.placement().last().clone();
         let seed = self.seed;
         let groups: Vec<Range<usize>> = match self.together {
             true => std::iter::once(0..batches.len()).collect(),
@@ -268,8 +268,9 @@ impl Session {
         }
 
         // One wait for everything that the host wants to know.
-        let trained = self.model.trained();
-        let squares = optimiser::sum_squares(&device, &trained)?;
+        let trained = self.model.trained_on_each();
+        let squares = trained.iter().map(|(device, trained)| optimiser::sum_squares(device, trained));
+        let squares = squares.collect::<Result<Vec<_>>>()?;
         let mut wanted: Vec<Tensor<1>> = match &rows {
             Some(_) => outputs.iter().flat_map(HeadOutput::on_device).collect(),
             None => Vec::new(),
@@ -280,7 +281,7 @@ impl Session {
             Some(_) => [SumSquares::Known(0.0), SumSquares::Known(0.0)],
             None => head::sums(&device, &outputs)?,
         };
-        for sum in [&squares, &counts, &sizes] {
+        for sum in squares.iter().chain([&counts, &sizes]) {
             if let SumSquares::Partials(partials) = sum {
                 wanted.push(partials.clone());
             }
@@ -288,11 +289,13 @@ impl Session {
         let read = read_all(wanted).await?;
         let (mut of_outputs, of_sums) = read.split_at(of_rows);
         let mut of_sums = of_sums.iter();
-        let mut value = |sum| match sum {
-            SumSquares::Known(sum) => sum,
-            SumSquares::Partials(_) => SumSquares::of_partials(of_sums.next().map_or(&[], Vec::as_slice)),
+        let mut terms = |sum| match sum {
+            SumSquares::Known(sum) => vec![sum],
+            SumSquares::Partials(_) => of_sums.next().into_iter().flatten().copied().map(f64::from).collect::<Vec<_>>(),
         };
-        sum_squares += value(squares);
+        // One after the other, so that the sum over several devices is that over one.
+        sum_squares += squares.into_iter().flat_map(&mut terms).sum::<f64>();
+        let mut value = |sum| terms(sum).into_iter().sum::<f64>();
         if head::is_suspect([value(counts), value(sizes)]) {
             // Named as where rows are read: the first bad one of the first micro-batch that has one.
             for output in &outputs {
@@ -309,7 +312,7 @@ impl Session {
             }
         }
         if !sum_squares.is_finite() {
-            return Err(optimiser::non_finite_gradient(&trained, number).await);
+            return Err(optimiser::non_finite_gradient(&self.model.trained(), number).await);
         }
         done.gradient_norm = sum_squares.sqrt();
         Ok(done)
@@ -317,7 +320,7 @@ impl Session {
 
     /// Steps one block whose gradients are complete; returns their sum of squares.
     async fn step_block(&mut self, block: usize, number: u64, learning_rate: f64) -> Result<f64> {
-        let device = self.model.device().clone();
+        let device = self.model.placement().of_block(block).clone();
         let mut parameters = Vec::new();
         self.model.blocks[block].visit(&mut |p| parameters.push(p));
         let squares = optimiser::sum_squares(&device, &parameters)?.read().await?;
@@ -327,10 +330,5 @@ impl Session {
         let optimiser = &self.optimiser;
         self.model.blocks[block].visit_mut(&mut |p| optimiser.apply(&device, p, number, learning_rate, 1.0))?;
         Ok(squares)
-    }
-
-    /// The device of the session.
-    pub fn device(&self) -> &Device {
-        self.model.device()
     }
 }
