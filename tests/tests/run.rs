@@ -811,7 +811,7 @@ fn a_plan_is_the_fastest_way_through_the_model_that_fits_its_budget() {
                 &[
                     ("adapter.kind", "lora"),
                     ("run.accumulation", "3"),
-                    ("run.batch_tokens", "64"),
+                    ("run.batch_tokens", "40"),
                     ("adapter.rank", "2"),
                 ],
                 set,

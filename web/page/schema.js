@@ -960,10 +960,18 @@ export default {
         {
           "name": "device_memory",
           "label": "Device memory",
-          "help": "Most device memory that the run may take; frozen blocks that do not fit into it stay in the model's file and are read each time they are used.",
+          "help": "Most device memory that the run may take; frozen blocks that do not fit into it stay in the model's file and are read whenever they are used.",
           "type": "other",
           "allowed": "an amount of memory such as \"6GiB\", \"512MiB\" or a number of bytes",
-          "derived": "as much as it takes"
+          "derived": "what there is, where the system tells"
+        },
+        {
+          "name": "host_memory",
+          "label": "Host memory",
+          "help": "Most memory that the run may take on the host beside a device that has its own; on the CPU device_memory says it.",
+          "type": "other",
+          "allowed": "an amount of memory such as \"6GiB\", \"512MiB\" or a number of bytes",
+          "derived": "what there is, where the system tells"
         },
         {
           "name": "recompute",
@@ -975,7 +983,7 @@ export default {
             {
               "name": "auto",
               "label": "auto",
-              "help": "Only where keeping everything would take more than 512 MiB a micro-batch."
+              "help": "Where keeping everything would take more than run.device_memory, or more than half of the memory that there is."
             },
             {
               "name": "always",
@@ -1048,6 +1056,7 @@ export default {
       "run.device": "auto",
       "run.storage": "auto",
       "run.device_memory": null,
+      "run.host_memory": null,
       "run.recompute": "auto"
     },
     "methods": [
