@@ -137,7 +137,8 @@ impl TryFrom<String> for ByteSizes {
     }
 }
 
-const SEVERAL: &str = "an amount of memory such as \"6GiB\", \"512MiB\" or a number of bytes, or one for each device, such as \"8GiB,16GiB\"";
+const SEVERAL: &str = "an amount of memory such as \"6GiB\", \"512MiB\" or a number of bytes, or one for each device, such as \
+                       \"8GiB,16GiB\"";
 
 impl Setting for Option<ByteSizes> {
     const KIND: Kind = Kind::Other {

@@ -60,8 +60,8 @@ settings! {
         device: String = "auto".into();
         /// How weights that are not trained lie in device memory.
         storage: Hold = Hold::Auto;
-        /// Most device memory that the run may take, of several devices one for each with commas between them; frozen blocks that do not fit into it stay in the model's file and are
-        /// read whenever they are used.
+        /// Most device memory that the run may take, of several devices one for each with commas between them; frozen blocks
+        /// that do not fit into it stay in the model's file and are read whenever they are used.
         device_memory: Option<ByteSizes> = None, derived = "what there is, where the system tells";
         /// Most memory that the run may take on the host beside a device that has its own; on the CPU device_memory says it.
         host_memory: Option<ByteSize> = None, derived = "what there is, where the system tells";
