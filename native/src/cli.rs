@@ -268,6 +268,8 @@ pub enum Bench {
     Product(BenchProductArgs),
     /// Reading a data set: from bytes to tokens.
     Data(BenchDataArgs),
+    /// Large models on this machine's CPU, each trained for a step or a few: what they hold, how long they take.
+    Capacity(BenchCapacityArgs),
     /// The page in Chromium, on WebGPU and on the CPU, against TensorFlow.js; needs the source tree and Node.js.
     Web(BenchWebArgs),
 }
@@ -385,6 +387,26 @@ pub struct BenchWebArgs {
     pub tokens: usize,
     #[command(flatten)]
     pub timing: Timing,
+}
+
+/// Arguments of `temper bench capacity`.
+#[derive(Debug, Args)]
+pub struct BenchCapacityArgs {
+    /// Only these proofs.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub only: Vec<String>,
+    /// Where model files are made; the largest takes 19 GB.
+    #[arg(long, value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+    /// A small model with real weights, for the proofs that need them.
+    #[arg(long, value_name = "DIR_OR_GGUF")]
+    pub model: Option<String>,
+    /// File to add one JSON line a proof to; proofs that are in it are not made again.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Print one JSON line a proof.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How a benchmark repeats and reports.

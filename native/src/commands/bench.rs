@@ -3,6 +3,7 @@
 //! Every variant of one benchmark runs in one process on one device, so that their ratio means something. A variant whose
 //! result is wrong is reported as an error and not timed.
 
+mod capacity;
 mod data;
 mod product;
 
@@ -64,6 +65,7 @@ pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
         Bench::Step(args) => (args.timing.clone(), bench_step(&device()?, &args)?),
         Bench::Loss(args) => (args.timing.clone(), bench_loss(&device()?, &args)?),
         Bench::Data(args) => return data::run(&args),
+        Bench::Capacity(args) => return capacity::run(&args),
         Bench::Product(args) => return product::run(&device()?, &args),
         // The browser chooses the device, and the script prints.
         Bench::Web(args) => return bench_web(&args),
