@@ -63,6 +63,7 @@
 mod config;
 mod data;
 mod device;
+mod devices;
 mod digest;
 #[cfg(not(target_family = "wasm"))]
 mod driver;
@@ -86,6 +87,7 @@ pub use data::{Document, Tokenizer};
 pub use device::Device;
 #[cfg(not(target_family = "wasm"))]
 pub use device::adapters;
+pub use devices::Devices;
 pub use error::{Error, Result};
 pub use eval::generate::{Sampling, generate};
 pub use lab::Lab;
@@ -136,10 +138,11 @@ pub mod events {
 pub mod running {
     pub use crate::digest::{Digest, Digester};
     pub use crate::model::Keep;
+    pub use crate::model::placement::{Placement, Stage};
     pub use crate::train::checkpoint::{Checkpoint, NamedFile};
     pub use crate::train::execution::Execution;
     pub use crate::train::ledger::{Entry, Kind, Ledger, Load, Moment, Sheet, Site};
-    pub use crate::train::prepare::{base, check_tokens};
+    pub use crate::train::prepare::{base, base_on, check_tokens, placement, placement_of_model};
     pub use crate::train::run::{About, OTHER_RUN, Origin};
     pub use crate::train::work::{Work, operations_per_second};
 }

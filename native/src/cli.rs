@@ -21,8 +21,9 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// Where to compute: cpu, vulkan, metal, dx12, or part of an adapter's name (`temper devices` lists them). Without
-    /// it: a hardware GPU if there is one, else the CPU.
+    /// Where to compute: cpu, vulkan, metal, dx12, or part of an adapter's name (`temper devices` lists them); with commas
+    /// between them several, which share the model's blocks in this order. Without it: a hardware GPU if there is one, else
+    /// the CPU.
     #[arg(long, global = true, value_name = "DEVICE")]
     pub device: Option<String>,
     /// Log more to stderr; twice for every detail. The variable TEMPER_LOG selects finer (for example
@@ -90,7 +91,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Go on with the interrupted run in --out, from its last checkpoint. A configuration given again must be the run's
-    /// own, but for what can change: more steps, how often something is logged, saved and measured, and the device.
+    /// own, but for what can change: more steps, how often something is logged, saved and measured, and the devices.
     #[arg(long, requires = "out")]
     pub resume: bool,
 }
@@ -101,9 +102,9 @@ pub struct PlanArgs {
     #[command(flatten)]
     pub run: RunArgs,
     /// Memory of the device, for example 8GiB or 24GB: GPUs do not say how much they have, and on the CPU it may be less than
-    /// there is.
-    #[arg(long, value_name = "SIZE", value_parser = memory_size)]
-    pub device_memory: Option<u64>,
+    /// there is. Of several devices, one for each, with commas between them.
+    #[arg(long, value_name = "SIZE", value_parser = memory_size, value_delimiter = ',')]
+    pub device_memory: Vec<u64>,
     /// Print one JSON object, with `peak_bytes`, `device_bytes`, `host_bytes`, `moments`, `seconds_per_step`, `fits` and
     /// `advice`. The exit code is 0 whether it fits or not.
     #[arg(long)]

@@ -11,11 +11,13 @@ use temper_engine::configuration::AdapterKind;
 use temper_engine::host::{Bytes, Folder, MOST_CONFIGURATION_BYTES, MemoryFolder};
 use temper_engine::models::Hold;
 use temper_engine::result::{self, ADAPTER, MODEL};
-use temper_engine::{Device, Error, Model, ModelFiles, Result};
+use temper_engine::running::placement_of_model;
+use temper_engine::{Devices, Error, Model, ModelFiles, Result};
 
 use crate::cli::ModelArgs;
 use crate::files::{Beside, OpenFile, OsFolder, io_error};
 use crate::memory;
+use crate::plan::memory_of;
 use crate::run_folder::RunFolder;
 
 /// Paths that begin with this name files inside the program.
@@ -126,13 +128,14 @@ impl ModelInUse {
         }
     }
 
-    /// Puts the model on a device, with its adapter. `more` are the bytes that its use will take beside it.
+    /// Puts the model on its devices, with its adapter. `more` are the bytes that its use will take beside it.
     ///
     /// # Errors
-    /// As [`ModelFiles::load`] and [`memory::check_model`], and an adapter that does not fit.
-    pub fn load(&self, device: &Device, more: u64) -> Result<Model> {
-        memory::check_model(&self.files, device, self.storage, more)?;
-        let mut model = self.files.load(device, self.storage, false, 0)?;
+    /// As [`ModelFiles::load_onto`] and [`memory::check_model`], and an adapter that does not fit.
+    pub fn load(&self, devices: &Devices, more: u64) -> Result<Model> {
+        let placement = placement_of_model(&self.files, self.storage, devices, &memory_of(devices))?;
+        memory::check_model(&self.files, &placement, self.storage, more)?;
+        let mut model = self.files.load_onto(&placement, self.storage, false, 0)?;
         if let Some(path) = &self.adapter {
             let (settings, values) = result::read(&OsFolder::open(path)?)?;
             model.load_lora(&settings, values, &path.display().to_string())?;

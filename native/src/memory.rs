@@ -4,18 +4,18 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use temper_engine::models::Hold;
-use temper_engine::running::{Kind, Ledger, Site};
-use temper_engine::{Device, Error, ModelFiles, Result};
+use temper_engine::running::{Kind, Ledger, Placement, Site};
+use temper_engine::{Error, ModelFiles, Result};
 
 /// `memory` of `summary.json`. What was planned comes from the run's shape, the rest is measured.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
-    /// Most that the run was planned to hold on its device.
+    /// Most that the run was planned to hold on its device; of several, on each, together.
     pub planned_peak_bytes: u64,
     /// The same, measured: on the CPU what the process held beyond what it held before the model was loaded, without the pages
     /// of its own files; on a GPU what its memory pools reserved. `None` where nobody tells.
     pub peak_bytes: Option<u64>,
-    /// What the plan is made of, at its peak.
+    /// What the plan is made of, at its peak; of several devices, at each one's own.
     pub planned_bytes: Planned,
     /// Highest resident set of the process by the end of each stage.
     pub measured_peak_resident_bytes: Peaks,
@@ -44,10 +44,10 @@ pub struct Planned {
 }
 
 impl Planned {
-    /// The peak of a ledger.
-    pub fn of(ledger: &Ledger) -> Self {
-        let peak = &ledger.peak().device;
-        let of = |kinds: &[Kind]| kinds.iter().fold(0_u64, |sum, kind| sum.saturating_add(peak.of(*kind)));
+    /// The peaks of each device's ledger.
+    pub fn of(ledgers: &[Ledger]) -> Self {
+        let kind = |kind| ledgers.iter().map(|ledger| ledger.peak().device.of(kind)).fold(0, u64::saturating_add);
+        let of = |kinds: &[Kind]| kinds.iter().fold(0_u64, |sum, of| sum.saturating_add(kind(*of)));
         Self {
             weights: of(&[Kind::Weights, Kind::Adapter]),
             gradients: of(&[Kind::Gradients]),
@@ -55,7 +55,7 @@ impl Planned {
             activations: of(&[Kind::Kept, Kind::Activations, Kind::Scores]),
             head_logits: of(&[Kind::Logits]),
             scratch: of(&[Kind::Scratch, Kind::Transfer]),
-            total: peak.total(),
+            total: of(&Kind::ALL),
         }
     }
 }
@@ -78,8 +78,8 @@ pub struct Peaks {
 
 impl Memory {
     /// What was planned beside what was measured. `held` is the device's own peak where it has its memory to itself.
-    pub fn new(ledger: &Ledger, measured: Peaks, own: Option<u64>, on_cpu: bool) -> Self {
-        let planned_bytes = Planned::of(ledger);
+    pub fn new(ledgers: &[Ledger], measured: Peaks, own: Option<u64>, on_cpu: bool) -> Self {
+        let planned_bytes = Planned::of(ledgers);
         let other = (on_cpu && measured.at_end > 0).then(|| measured.at_end.saturating_sub(planned_bytes.total));
         Self {
             planned_peak_bytes: planned_bytes.total,
@@ -128,10 +128,13 @@ pub fn check(what: &str, needed: u64, advice: &str) -> Result<()> {
 ///
 /// # Errors
 /// As [`check`].
-pub fn check_model(files: &ModelFiles, device: &Device, hold: Hold, more: u64) -> Result<()> {
+pub fn check_model(files: &ModelFiles, placement: &Placement, hold: Hold, more: u64) -> Result<()> {
     let (arch, source) = (&files.architecture, files.weights.as_deref());
-    let ledger = Ledger::of_model(arch, source, hold, Site::of(device));
-    let needed = if device.is_cpu() { ledger.device_bytes() } else { ledger.host_bytes() };
+    let in_host = |site: Site| {
+        let ledger = Ledger::of_model(arch, source, hold, site);
+        if site.cpu { ledger.device_bytes() } else { ledger.host_bytes() }
+    };
+    let needed = Site::of_each(placement).into_iter().map(in_host).fold(0, u64::saturating_add);
     let advice = "take a smaller one, or hold it in fewer bits with --storage";
     check(&described("the model", files), needed.saturating_add(more), advice)
 }
@@ -156,15 +159,30 @@ pub fn available_bytes() -> Option<u64> {
     Some(free.min(left_in_control_group().unwrap_or(u64::MAX)))
 }
 
-/// What a container or a service may still take (control groups, version 2).
+/// Bytes that this process could get if nobody else held any. `None` where the system does not tell.
+pub fn total_bytes() -> Option<u64> {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok()?;
+    Some(kib(&machine, "MemTotal:")?.min(most_in_control_group().unwrap_or(u64::MAX)))
+}
+
+/// What a container or a service may still take.
 fn left_in_control_group() -> Option<u64> {
+    // Pages of files are given back on demand and do not count.
+    let anonymous = |line: &str| line.strip_prefix("anon ")?.trim().parse::<u64>().ok();
+    let held = control_group("memory.stat")?.lines().find_map(anonymous)?;
+    Some(most_in_control_group()?.saturating_sub(held))
+}
+
+/// What a container or a service may take in all.
+fn most_in_control_group() -> Option<u64> {
+    control_group("memory.max")?.trim().parse().ok()
+}
+
+/// A file of this process's control group (version 2).
+fn control_group(file: &str) -> Option<String> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?.trim_matches('/');
-    let file = |name: &str| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(own).join(name)).ok();
-    let most: u64 = file("memory.max")?.trim().parse().ok()?;
-    // Pages of files are given back on demand and do not count.
-    let held = file("memory.stat")?.lines().find_map(|line| line.strip_prefix("anon ")?.trim().parse::<u64>().ok())?;
-    Some(most.saturating_sub(held))
+    std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(own).join(file)).ok()
 }
 
 /// Highest resident set so far, in bytes; 0 where unknown.

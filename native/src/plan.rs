@@ -3,13 +3,15 @@
 use std::time::Instant;
 
 use serde::Serialize;
-use temper_engine::configuration::{AdapterKind, ByteSize};
+use temper_engine::configuration::AdapterKind;
 use temper_engine::host::Clock;
 use temper_engine::reading::steps_per_epoch;
-use temper_engine::running::{Execution, Kind, Ledger, Load, Sheet, Site, Work, check_tokens, operations_per_second};
-use temper_engine::{Config, Device, Document, Error, ModelFiles, Result};
+use temper_engine::running::{
+    Execution, Kind, Ledger, Load, Placement, Sheet, Site, Stage, Work, check_tokens, operations_per_second, placement,
+};
+use temper_engine::{Config, Device, Devices, Document, Error, ModelFiles, Result};
 
-use crate::memory::{available_bytes, described};
+use crate::memory::{available_bytes, described, total_bytes};
 
 /// Documents shorter than this are not proposed.
 const SHORTEST_CUTOFF: usize = 64;
@@ -21,7 +23,7 @@ pub struct Subject<'a> {
     /// Its model.
     pub files: &'a ModelFiles,
     /// Where it computes.
-    pub device: &'a Device,
+    pub devices: &'a Devices,
     /// What it trains on; nothing where that was not read yet.
     pub train: &'a [Document],
     /// What it measures.
@@ -29,90 +31,141 @@ pub struct Subject<'a> {
 }
 
 /// How much memory there is.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Room {
-    /// On the device; `None` where nobody knows.
-    pub device: Option<u64>,
-    /// In the host's memory beside a device; `None` where nobody knows, and on the CPU.
+    /// On each device; `None` where nobody knows.
+    pub devices: Vec<Option<u64>>,
+    /// In the host's memory, for all that is held there; `None` where nobody knows, and where the CPU is the only device.
     pub host: Option<u64>,
 }
 
 impl Room {
-    /// Of this device under the configuration's budgets.
-    pub fn of(device: &Device, config: &Config) -> Self {
-        let said = |budget: &Option<ByteSize>| budget.map(|ByteSize(bytes)| bytes);
-        let (on_device, beside) = (said(&config.run.device_memory), said(&config.run.host_memory));
+    /// Of these devices under the configuration's budgets.
+    pub fn of(devices: &Devices, config: &Config) -> Self {
+        let host = available_bytes();
+        let said = config.run.device_memory.as_ref().map_or(Vec::new(), |sizes| sizes.bytes());
         let less = |a: Option<u64>, b: Option<u64>| [a, b].into_iter().flatten().min();
-        match device.is_cpu() {
-            true => Self { device: less(on_device, available_bytes()), host: None },
-            false => {
-                let shared = if device.shares_memory() { available_bytes() } else { None };
-                let there = less(device.free_bytes(), shared);
-                Self { device: less(on_device, there), host: less(beside, available_bytes()) }
-            }
-        }
+        let room = |(index, device): (usize, &Device)| {
+            let shared = if device.is_cpu() || device.shares_memory() { host } else { None };
+            less(said.get(index).copied(), less(device.free_bytes(), shared))
+        };
+        let alone = devices.all().len() == 1 && devices.have_cpu();
+        let beside = less(config.run.host_memory.map(|size| size.0), host);
+        let devices = devices.all().iter().enumerate().map(room).collect();
+        Self { devices, host: if alone { None } else { beside } }
     }
 }
 
+/// Memory that each device has, whoever holds it, so that blocks are shared in the same way each time: of the CPU what the
+/// machine has; `None` where nobody knows.
+pub fn memory_of(devices: &Devices) -> Vec<Option<u64>> {
+    devices.all().iter().map(|device| if device.is_cpu() { total_bytes() } else { None }).collect()
+}
+
 /// A run's memory, and its arithmetic.
-#[derive(Clone, Debug)]
 pub struct Plan {
-    /// What it holds.
-    pub ledger: Ledger,
+    /// Where its model lies.
+    pub placement: Placement,
+    /// What each device holds.
+    pub ledgers: Vec<Ledger>,
     /// The shape of its data.
     pub load: Load,
-    /// How it goes through its model.
-    pub execution: Execution,
-    /// Operations of a step; 0 without data.
-    operations: f64,
+    /// How it goes through its model on each device.
+    pub executions: Vec<Execution>,
+    /// Operations of a step on each device; 0 without data.
+    operations: Vec<f64>,
 }
 
 impl Plan {
     /// Of a run in this room.
     ///
     /// # Errors
-    /// Data of which no step can be made.
-    pub fn of(subject: &Subject, room: Room) -> Result<Self> {
-        let Subject { config, files, device, train, measured } = subject;
-        let (arch, load) = (&files.architecture, Load::of(config, train, measured));
-        let (weights, site) = (files.weights.as_deref(), Site { memory: room.device, ..Site::of(device) });
-        let execution = Execution::plan(config, arch, weights, 1, site);
-        let ledger = Ledger::new(config, arch, weights, 1, load, site, execution);
+    /// Data of which no step can be made; devices on which the model cannot lie.
+    pub fn of(subject: &Subject, room: &Room) -> Result<Self> {
+        let Subject { config, files, devices, train, measured } = subject;
+        let (arch, weights, load) = (&files.architecture, files.weights.as_deref(), Load::of(config, train, measured));
+        let placement = placement(config, files, devices, &memory_of(devices))?;
+        let sites = Site::of_each(&placement).into_iter().zip(&room.devices);
+        let sites: Vec<Site> = sites.map(|(site, &memory)| Site { memory, ..site }).collect();
+        let executions = Execution::plan_each(config, arch, weights, 1, &sites);
+        let each = || sites.iter().zip(&executions);
+        let ledgers = each().map(|(site, way)| Ledger::new(config, arch, weights, 1, load, *site, *way)).collect();
         let operations = match train.is_empty() {
-            true => 0.0,
-            false => Work::of(train, steps(config, train)?.1).operations(config, arch, execution),
+            true => vec![0.0; sites.len()],
+            false => {
+                let work = Work::of(train, steps(config, train)?.1);
+                each().map(|(site, way)| work.operations(config, arch, *way, site.share)).collect()
+            }
         };
-        Ok(Self { ledger, load, execution, operations })
+        Ok(Self { placement, ledgers, load, executions, operations })
+    }
+
+    /// Each device's part with what it holds.
+    pub fn stages(&self) -> impl Iterator<Item = (&Stage, &Ledger)> {
+        self.placement.stages().iter().zip(&self.ledgers)
+    }
+
+    /// Most that the device holds; of several, that each holds, together.
+    pub fn device_bytes(&self) -> u64 {
+        self.ledgers.iter().map(Ledger::device_bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Most that the host holds beside devices with their own memory.
+    pub fn host_bytes(&self) -> u64 {
+        self.ledgers.iter().map(Ledger::host_bytes).fold(0, u64::saturating_add)
+    }
+
+    /// What the device holds that holds most.
+    pub fn fullest(&self) -> &Ledger {
+        self.ledgers.iter().max_by_key(|ledger| ledger.device_bytes()).expect("a run has a device")
     }
 
     /// False where more is needed than there is; what nobody knows is taken to suffice.
-    pub fn fits(&self, room: Room) -> bool {
+    pub fn fits(&self, room: &Room) -> bool {
         self.lacks(room).is_none()
     }
 
-    /// What is needed and what there is, where that is less.
-    fn lacks(&self, room: Room) -> Option<(u64, u64)> {
-        let both = [(self.ledger.device_bytes(), room.device), (self.ledger.host_bytes(), room.host)];
-        both.into_iter().find_map(|(needed, there)| there.filter(|there| needed > *there).map(|there| (needed, there)))
+    /// What is needed and what there is, where that is less, with where that is.
+    fn lacks(&self, room: &Room) -> Option<(u64, u64, String)> {
+        // The CPU's part is in the host's memory, beside what other devices have there.
+        let in_host = |(stage, ledger): (&Stage, &Ledger)| {
+            if stage.device.is_cpu() { ledger.device_bytes() } else { ledger.host_bytes() }
+        };
+        let host = (self.stages().map(in_host).fold(0, u64::saturating_add), room.host, String::new());
+        let each = self.stages().zip(&room.devices);
+        let each = each.map(|((stage, ledger), there)| (ledger.device_bytes(), *there, self.on(stage)));
+        let lacks = |(needed, there, on): (u64, Option<u64>, String)| {
+            there.filter(|there| needed > *there).map(|there| (needed, there, on))
+        };
+        each.chain([host]).find_map(lacks)
+    }
+
+    /// Where something is, where that is not clear.
+    fn on(&self, stage: &Stage) -> String {
+        if self.placement.is_split() { format!(" on {}", stage.device.name()) } else { String::new() }
     }
 
     /// Refuses what does not fit, with what would.
     ///
     /// # Errors
-    /// [`Error::Memory`] with both numbers; [`Error::Limit`] where so many tokens at once are more than the device binds.
-    pub fn check(&self, subject: &Subject, room: Room) -> Result<()> {
+    /// [`Error::Memory`] with both numbers; [`Error::Limit`] where so many tokens at once are more than a device binds.
+    pub fn check(&self, subject: &Subject, room: &Room) -> Result<()> {
         if !subject.train.is_empty() {
             let most = self.load.tokens.max(self.load.evaluated);
-            check_tokens(&subject.files.architecture, most, subject.device)?;
+            subject
+                .devices
+                .all()
+                .iter()
+                .try_for_each(|device| check_tokens(&subject.files.architecture, most, device))?;
         }
-        let Some((needed, available)) = self.lacks(room) else { return Ok(()) };
+        let Some((needed, available, on)) = self.lacks(room) else { return Ok(()) };
         let tokens = self.load.tokens.max(1);
-        let what = described(&format!("training on {tokens} tokens at once"), subject.files);
+        let what = described(&format!("training on {tokens} tokens at once{on}"), subject.files);
         Err(Error::Memory { what, needed, available, advice: self.advice(subject, room) })
     }
 
     /// In words, what would fit.
-    fn advice(&self, subject: &Subject, room: Room) -> String {
+    fn advice(&self, subject: &Subject, room: &Room) -> String {
         let advice = changes(subject, self, room);
         let of = |change: &&Change| format!("{} ({})", change.arguments(), bytes(change.peak_bytes));
         let fitting: Vec<String> = advice.iter().filter(|change| change.fits).map(|change| of(&change)).collect();
@@ -123,62 +176,41 @@ impl Plan {
         }
     }
 
-    /// An error of the run: where the device ran out of memory in the middle, with what would need less. What was planned was
+    /// An error of the run: where a device ran out of memory in the middle, with what would need less. What was planned was
     /// too much for it, whatever it told, so it is taken to have three quarters of that.
-    pub fn explained(&self, error: Error, subject: &Subject, room: Room) -> Error {
+    pub fn explained(&self, error: Error, subject: &Subject, room: &Room) -> Error {
         let Error::OutOfMemory { device, what, asked, own, .. } = error else { return error };
-        let planned = self.ledger.device_bytes();
-        let there = room.device.map_or(u64::MAX, |there| there).min(planned / 4 * 3);
-        let advice = format!(
-            "{} were planned; the last checkpoint is intact; {}",
-            bytes(planned),
-            self.advice(subject, Room { device: Some(there), ..room })
-        );
+        let planned = self.device_bytes();
+        let there = |(there, ledger): (&Option<u64>, &Ledger)| {
+            Some(there.unwrap_or(u64::MAX).min(ledger.device_bytes() / 4 * 3))
+        };
+        let room = Room { devices: room.devices.iter().zip(&self.ledgers).map(there).collect(), ..*room };
+        let advice =
+            format!("{} were planned; the last checkpoint is intact; {}", bytes(planned), self.advice(subject, &room));
         Error::OutOfMemory { device, what, asked, own, advice }
     }
 
-    /// The moments as a table, kinds that nobody holds left out.
-    pub fn table(&self, on_cpu: bool) -> String {
-        let entries = &self.ledger.moments;
-        let kinds: Vec<Kind> = Kind::ALL
-            .into_iter()
-            .filter(|kind| entries.iter().any(|e| e.device.of(*kind) > 0 || e.host.of(*kind) > 0))
-            .collect();
-        let mut rows = vec![
-            std::iter::once("MiB")
-                .chain(kinds.iter().map(|k| k.words()))
-                .chain(["all"])
-                .map(str::to_string)
-                .collect::<Vec<_>>(),
-        ];
-        let mut row = |name: String, sheet: &Sheet| {
-            let cells = kinds.iter().map(|kind| mib(sheet.of(*kind)));
-            rows.push(std::iter::once(name).chain(cells).chain([mib(sheet.total())]).collect());
+    /// The moments of each device as a table, kinds that nobody holds left out.
+    pub fn table(&self) -> String {
+        let of = |(index, (stage, ledger)): (usize, (&Stage, &Ledger))| {
+            let title = match self.placement.is_split() {
+                true => format!("{}: {}\n", stage.device.name(), self.placement.held_by(index)),
+                false => String::new(),
+            };
+            title + &table_of(ledger, stage.device.is_cpu())
         };
-        for entry in entries {
-            row(entry.moment.words().into(), &entry.device);
-            if !on_cpu && entry.host.total() > 0 {
-                row("  beside it".into(), &entry.host);
-            }
-        }
-        let widths: Vec<usize> =
-            (0..rows[0].len()).map(|c| rows.iter().map(|row| row[c].len()).max().unwrap_or(0)).collect();
-        let line = |row: &Vec<String>| {
-            let cells = row.iter().zip(&widths).enumerate();
-            let cells = cells
-                .map(|(c, (cell, &width))| if c == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") });
-            cells.collect::<Vec<_>>().join("  ") + "\n"
-        };
-        rows.iter().map(line).collect()
+        self.stages().enumerate().map(of).collect::<Vec<_>>().join("\n")
     }
 
     /// In one line, with how long it takes where that is known.
-    pub fn line(&self, room: Room, time: Option<&Time>) -> String {
-        let peak = bytes(self.ledger.device_bytes());
-        let of = match room.device {
-            Some(there) => format!(" of {} available", bytes(there)),
-            None => ", memory unknown".into(),
-        };
+    pub fn line(&self, room: &Room, time: Option<&Time>) -> String {
+        let each = self.stages().zip(&room.devices).map(|((stage, ledger), there)| {
+            let of = match there {
+                Some(there) => format!(" of {} available", bytes(*there)),
+                None => ", memory unknown".into(),
+            };
+            format!("{}{of}{}", bytes(ledger.device_bytes()), self.on(stage))
+        });
         let time = time.map_or(String::new(), |t| {
             format!(
                 ", about {} a step, {}",
@@ -186,12 +218,47 @@ impl Plan {
                 crate::progress::duration(t.seconds)
             )
         });
-        format!("peak {peak}{of}{time}")
+        format!("peak {}{time}", each.collect::<Vec<_>>().join(", "))
     }
 }
 
+/// One device's moments.
+fn table_of(ledger: &Ledger, on_cpu: bool) -> String {
+    let entries = &ledger.moments;
+    let kinds: Vec<Kind> = Kind::ALL
+        .into_iter()
+        .filter(|kind| entries.iter().any(|e| e.device.of(*kind) > 0 || e.host.of(*kind) > 0))
+        .collect();
+    let mut rows = vec![
+        std::iter::once("MiB")
+            .chain(kinds.iter().map(|k| k.words()))
+            .chain(["all"])
+            .map(str::to_string)
+            .collect::<Vec<_>>(),
+    ];
+    let mut row = |name: String, sheet: &Sheet| {
+        let cells = kinds.iter().map(|kind| mib(sheet.of(*kind)));
+        rows.push(std::iter::once(name).chain(cells).chain([mib(sheet.total())]).collect());
+    };
+    for entry in entries {
+        row(entry.moment.words().into(), &entry.device);
+        if !on_cpu && entry.host.total() > 0 {
+            row("  beside it".into(), &entry.host);
+        }
+    }
+    let widths: Vec<usize> =
+        (0..rows[0].len()).map(|c| rows.iter().map(|row| row[c].len()).max().unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate();
+        let cells =
+            cells.map(|(c, (cell, &width))| if c == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") });
+        cells.collect::<Vec<_>>().join("  ") + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
 /// How long a run takes.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Time {
     /// Steps of the run.
     pub steps: u64,
@@ -201,12 +268,15 @@ pub struct Time {
     pub seconds: f64,
     /// Floating point operations of a step.
     pub operations_per_step: f64,
-    /// What the device did of them in a second.
+    /// What the device did of them in a second; of several, what they do one after the other.
     pub operations_per_second: f64,
+    /// What each device did.
+    #[serde(skip)]
+    paces: Vec<f64>,
 }
 
 impl Time {
-    /// Measures the device for so many seconds.
+    /// Measures each device for so many seconds.
     ///
     /// # Errors
     /// Device errors; data of which no step can be made.
@@ -217,20 +287,28 @@ impl Time {
                 self.0.elapsed().as_secs_f64()
             }
         }
-        let Subject { config, files, device, train, .. } = subject;
+        let Subject { config, files, devices, train, .. } = subject;
         let (weights, clock) = (files.weights.as_deref(), Since(Instant::now()));
         let arch = &files.architecture;
-        let pace = operations_per_second(config, arch, weights, plan.load.tokens, device, seconds, &clock)?;
+        let pace = |device| operations_per_second(config, arch, weights, plan.load.tokens, device, seconds, &clock);
+        let paces = devices.all().iter().map(pace).collect::<Result<Vec<f64>>>()?;
         let (steps, _) = steps(config, train)?;
-        let seconds_per_step = plan.operations / pace;
+        let operations: f64 = plan.operations.iter().sum();
+        let seconds_per_step = seconds_of(&plan.operations, &paces);
         Ok(Self {
             steps,
             seconds_per_step,
             seconds: seconds_per_step * steps as f64,
-            operations_per_step: plan.operations,
-            operations_per_second: pace,
+            operations_per_step: operations,
+            operations_per_second: operations / seconds_per_step,
+            paces,
         })
     }
+}
+
+/// One device waits for the other.
+fn seconds_of(operations: &[f64], paces: &[f64]) -> f64 {
+    operations.iter().zip(paces).map(|(operations, pace)| operations / pace).sum()
 }
 
 /// Steps of a run, and those of one pass over its data.
@@ -248,7 +326,7 @@ pub fn steps(config: &Config, train: &[Document]) -> Result<(u64, u64)> {
 pub struct Change {
     /// `section.key=value`, as `--set` takes them.
     pub set: Vec<String>,
-    /// The peak with them, on the device.
+    /// The peak with them, on the device; of several, of each, together.
     pub peak_bytes: u64,
     /// Whether that is enough.
     pub fits: bool,
@@ -257,7 +335,7 @@ pub struct Change {
     #[serde(skip)]
     settings: Settings,
     #[serde(skip)]
-    operations: f64,
+    operations: Vec<f64>,
 }
 
 impl Change {
@@ -268,7 +346,7 @@ impl Change {
 
     /// With the time of a step at this speed.
     pub fn timed(self, time: &Time) -> Self {
-        Self { seconds_per_step: Some(self.operations / time.operations_per_second), ..self }
+        Self { seconds_per_step: Some(seconds_of(&self.operations, &time.paces)), ..self }
     }
 }
 
@@ -276,8 +354,8 @@ type Settings = Vec<(String, String)>;
 
 /// What would need less: first what gives the same result in more time, then what stores or trains something else, last what
 /// sees less of the data. Each alone; where none alone is enough, also all together, as far as they are needed.
-pub fn changes(subject: &Subject, plan: &Plan, room: Room) -> Vec<Change> {
-    let peak = plan.ledger.device_bytes();
+pub fn changes(subject: &Subject, plan: &Plan, room: &Room) -> Vec<Change> {
+    let peak = plan.device_bytes();
     let ladders = ladders(subject.config, subject.train);
     let mut found: Vec<Change> =
         ladders.iter().filter_map(|rungs| first_that_fits(subject, peak, rungs, &[], room)).collect();
@@ -349,7 +427,7 @@ fn first_that_fits(
     peak: u64,
     rungs: &[Settings],
     on: &[(String, String)],
-    room: Room,
+    room: &Room,
 ) -> Option<Change> {
     let mut least: Option<Change> = None;
     for rung in rungs {
@@ -363,7 +441,7 @@ fn first_that_fits(
         }
         let subject = Subject { config: &config, train: &train, ..*subject };
         let Ok(plan) = Plan::of(&subject, room) else { continue };
-        let peak_bytes = plan.ledger.device_bytes();
+        let peak_bytes = plan.device_bytes();
         if peak_bytes >= least.as_ref().map_or(peak, |change| change.peak_bytes) {
             continue;
         }

@@ -1382,6 +1382,119 @@ fn devices_and_benchmarks_speak_json() {
     }
 }
 
+/// The program on these devices, which the others of these tests leave to the CPU.
+fn temper_on(devices: &str, args: &[String]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_temper"));
+    command.env("RUST_BACKTRACE", "1").env_remove("TEMPER_LOG").env_remove("XDG_RUNTIME_DIR").stdin(Stdio::null());
+    Ran::of(command.args(args).args(["--device", devices]).output().expect("the program starts"))
+}
+
+/// Words as arguments.
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+/// A graphics adapter's name for `--device`.
+fn adapter() -> String {
+    let devices = line("devices --json").ok().json();
+    devices["adapters"][0]["id"].as_str().expect("no adapter: `cargo xtask test` installs a software one").to_owned()
+}
+
+#[test]
+fn a_run_on_two_devices_says_what_each_holds_and_goes_on_with_another_split() {
+    let place = Place::new();
+    let gpu = adapter();
+    let (both, turned) = (format!("{gpu},cpu"), format!("cpu,{gpu}"));
+    let set = ["run.steps=4"];
+    place.train("one", &set).ok();
+    let two = temper_on(&both, &place.arguments("two", &set)).ok();
+    for part in ["): embedding, block 0; CPU: block 1, head (", "as asked for; CPU, as asked for)", " on CPU, about "] {
+        assert!(two.stderr.contains(part), "{part} in\n{}", two.stderr);
+    }
+    let losses = |out: &str| place.metrics(out).iter().map(|m| m["loss"].as_f64().unwrap()).collect::<Vec<_>>();
+    assert_close("losses", losses("two"), losses("one"), 1e-4);
+    let started = place.json("two/summary.json")["started"]["device"].clone();
+    assert!(started.as_str().unwrap().ends_with("CPU: block 1, head"), "{started}");
+
+    // The rest of a longer run, with the devices the other way round.
+    place.train("one", &["run.steps=6"]).fails(2, &["--resume"]);
+    line(&format!("train --resume --out {} --set run.steps=6", place.text("one"))).ok();
+    let resume = format!("train --resume --out {} --set run.steps=6", place.text("two"));
+    let resumed = temper_on(&turned, &words(&resume)).ok();
+    assert!(resumed.stderr.contains("CPU: embedding, block 0; "), "{}", resumed.stderr);
+    assert_close("losses", losses("two"), losses("one"), 1e-4);
+    assert_eq!(losses("two").len(), 6);
+
+    let measured = |devices: &str| {
+        let eval = format!("eval --json --run {} --text {}", place.text("two"), place.text("general.txt"));
+        temper_on(devices, &words(&eval)).ok().json()["loss"].as_f64().unwrap()
+    };
+    assert_close("loss", [measured(&both)], [measured("cpu")], 1e-5);
+    let generate = format!("generate --run {} --prompt What --max-tokens 8 --raw", place.text("two"));
+    let texts = [&both, "cpu"].map(|devices| temper_on(devices, &words(&generate)).ok().stdout);
+    assert_eq!(texts[0], texts[1]);
+}
+
+#[test]
+fn a_plan_for_two_devices_has_a_table_for_each_and_counts_the_hosts_memory() {
+    let place = Place::new();
+    let both = format!("{},cpu", adapter());
+    let plan = |more: &str| temper_on(&both, &words(&format!("plan {} {more}", place.text("run.toml"))));
+    let found = plan("--json").ok().json();
+    let devices = found["devices"].as_array().unwrap();
+    assert_eq!(devices.len(), 2, "{found}");
+    assert_eq!([&devices[0]["blocks"], &devices[1]["blocks"]], [1, 1]);
+    assert_eq!(devices[1]["holds"], "block 1, head");
+    let of = |value: &Value| value.as_u64().unwrap();
+    let bytes: Vec<u64> = devices.iter().map(|device| of(&device["device_bytes"])).collect();
+    assert_eq!(of(&found["peak_bytes"]), bytes[0] + bytes[1]);
+    // The host holds the CPU's part and what the other device leaves there.
+    assert!(
+        of(&devices[0]["host_bytes"]) > 0
+            && found["available_host_bytes"].is_u64()
+            && devices[0]["available_bytes"].is_null()
+    );
+    assert_eq!(found["moments"].as_array().unwrap().len(), 16);
+    let text = plan("").ok().stdout;
+    for part in
+        ["): embedding, block 0\nMiB ", "\nCPU: block 1, head\nMiB ", " on CPU, about ", "--device-memory 8GiB,8GiB)"]
+    {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    assert!(plan("--device-memory 1GiB,1GiB").ok().stdout.contains("fits       yes"));
+    let tight = plan("--json --device-memory 1GiB,4KiB").ok().json();
+    assert_eq!(tight["fits"], false, "{tight}");
+    plan("--device-memory 8GiB").fails(2, &["1 amounts of memory for 2 devices", "8GiB,8GiB"]);
+    // What the host cannot hold fits nowhere, however much was promised for each device.
+    let beside = plan("--json --device-memory 1GiB,1GiB --set run.host_memory=1MiB").ok().json();
+    assert_eq!(beside["fits"], false, "{beside}");
+}
+
+#[test]
+fn devices_that_cannot_be_had_together_are_refused_by_name() {
+    let place = Place::new();
+    let gpu = adapter();
+    for (devices, parts) in [
+        ("cpu,cpu".to_string(), &["\"cpu,cpu\" names CPU twice"][..]),
+        (format!("{gpu}, CPU,{gpu}"), &["twice"]),
+        ("cpu,gpu9".to_string(), &["there is no device \"gpu9\"", "choose one of"]),
+        ("cpu,".to_string(), &["an empty name"]),
+    ] {
+        temper_on(&devices, &place.arguments("out", &[])).fails(2, parts);
+        assert!(!place.path("out").exists(), "{devices} left a folder behind");
+    }
+    let both = format!("{gpu},cpu");
+    let one_block = "model.architecture={ model_type = \"llama\", vocab_size = 260, hidden_size = 32, intermediate_size = 64, \
+                     num_hidden_layers = 1, num_attention_heads = 2, max_position_embeddings = 128 }";
+    let random = ["model.init=random", one_block, "adapter.kind=none"];
+    temper_on(&both, &place.arguments("out", &random)).fails(2, &["fewer blocks (1) than there are devices (2"]);
+    place.model("llama_tied");
+    let full = ["adapter.kind=none", "data.target="];
+    temper_on(&both, &place.arguments("out", &full)).fails(2, &["[run] device", "head is its embedding", "lora"]);
+    assert!(!place.path("out").exists());
+    temper_on(&both, &place.arguments("out", &["run.steps=1"])).ok();
+}
+
 #[test]
 fn help_is_success_and_wrong_usage_is_exit_code_2() {
     for help in ["--help", "--version", "train --help", "bench head --help"] {

@@ -937,7 +937,7 @@ export default {
         {
           "name": "device",
           "label": "Device",
-          "help": "Where to compute: auto, cpu, vulkan, metal, dx12, or part of an adapter's name.",
+          "help": "Where to compute: auto, cpu, vulkan, metal, dx12, or part of an adapter's name; with commas between them several devices, which share the blocks in proportion to their memory.",
           "type": "text",
           "allowed": "a string",
           "default": "auto"
@@ -1015,9 +1015,9 @@ export default {
         {
           "name": "device_memory",
           "label": "Device memory",
-          "help": "Most device memory that the run may take; frozen blocks that do not fit into it stay in the model's file and are read whenever they are used.",
+          "help": "Most device memory that the run may take, of several devices one for each with commas between them; frozen blocks that do not fit into it stay in the model's file and are read whenever they are used.",
           "type": "other",
-          "allowed": "an amount of memory such as \"6GiB\", \"512MiB\" or a number of bytes",
+          "allowed": "an amount of memory such as \"6GiB\", \"512MiB\" or a number of bytes, or one for each device, such as \"8GiB,16GiB\"",
           "derived": "what there is, where the system tells"
         },
         {

@@ -89,7 +89,7 @@ pub async fn rows_until(
     watch: &mut dyn Watch,
 ) -> Result<Option<Scored>> {
     let scored = scored_until(model, documents, top_k, watch).await;
-    scored.map_err(|error| model.device().explain(error))
+    scored.map_err(|error| model.placement().explain(error))
 }
 
 async fn scored_until(
@@ -107,7 +107,7 @@ async fn scored_until(
         if let Some(trained) = model.trained_rows(batch, &forward)? {
             let (hidden, labels) = (&trained.hidden, &trained.labels);
             let stop = || watch.stop();
-            match head::statistics_until(model.device(), model.head(), hidden, labels, top_k, &stop).await {
+            match head::statistics_until(model.placement().last(), model.head(), hidden, labels, top_k, &stop).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(rows)) => {
                     all.rows.extend(rows);

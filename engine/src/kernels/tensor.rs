@@ -130,17 +130,44 @@ pub async fn read<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
     data.try_into_vec::<f32>().map_err(|e| lost(format!("{e:?}")))
 }
 
-/// Host copies of several tensors' values, with one wait for all of them.
+/// Host copies of several tensors' values, with one wait for all of a device.
 ///
 /// # Errors
 /// [`Error::Lost`].
 pub async fn read_all(tensors: Vec<Tensor<1>>) -> Result<Vec<Vec<f32>>> {
-    if tensors.is_empty() {
-        return Ok(Vec::new());
+    let mut all = vec![Vec::new(); tensors.len()];
+    let mut left: Vec<(usize, Tensor<1>)> = tensors.into_iter().enumerate().collect();
+    while let Some(device) = left.first().map(|(_, tensor)| tensor.device()) {
+        let (here, elsewhere): (Vec<_>, Vec<_>) = left.into_iter().partition(|(_, tensor)| tensor.device() == device);
+        let (places, own): (Vec<usize>, Vec<Tensor<1>>) = here.into_iter().unzip();
+        let transaction = own.into_iter().fold(Transaction::default(), Transaction::register);
+        let read = transaction.execute_async().await.map_err(|e| lost(format!("{e:?}")))?;
+        for (place, data) in places.into_iter().zip(read) {
+            all[place] = data.try_into_vec::<f32>().map_err(|e| lost(format!("{e:?}")))?;
+        }
+        left = elsewhere;
     }
-    let transaction = tensors.into_iter().fold(Transaction::default(), Transaction::register);
-    let all = transaction.execute_async().await.map_err(|e| lost(format!("{e:?}")))?;
-    all.into_iter().map(|data| data.try_into_vec::<f32>().map_err(|e| lost(format!("{e:?}")))).collect()
+    Ok(all)
+}
+
+/// A matrix of one device on another one, by way of the host.
+///
+/// # Errors
+/// [`Error::Lost`].
+#[cfg(not(target_family = "wasm"))]
+pub fn moved(tensor: Tensor<2>, to: &Device) -> Result<Tensor<2>> {
+    let shape = tensor.dims();
+    let values = pollster::block_on(read(&tensor))?;
+    Ok(Tensor::from_data(TensorData::new(values, shape), to.burn()))
+}
+
+/// A browser has one device.
+///
+/// # Errors
+/// Always.
+#[cfg(target_family = "wasm")]
+pub fn moved(_tensor: Tensor<2>, to: &Device) -> Result<Tensor<2>> {
+    Err(Error::Device { problem: format!("nothing can be moved to {}: a browser has one device", to.name()) })
 }
 
 /// A tensor's elements in order, for [`read_all`].

@@ -43,13 +43,14 @@ pub async fn position(
     let batch = pack(&[&document], end, true)?.remove(0);
     let forward = model.forward(&batch, Keep::Nothing, None)?;
     let trained = model.trained_rows(&batch, &forward)?.expect("the position itself is trained");
-    let rows = match head::statistics(model.device(), model.head(), &trained.hidden, &trained.labels, top_k).await {
-        Ok(rows) => rows,
-        Err(error) => return Err(model.blame(error).await),
-    };
+    let rows =
+        match head::statistics(model.placement().last(), model.head(), &trained.hidden, &trained.labels, top_k).await {
+            Ok(rows) => rows,
+            Err(error) => return Err(model.blame(error).await),
+        };
     let row = trained.rows.iter().position(|&row| row as usize + 1 == position).expect("it is among the rows");
     let mut logits = Vec::with_capacity(model.arch.vocab);
-    for tile in model.head().logits(model.device(), &trained.hidden.slice(row..row + 1))? {
+    for tile in model.head().logits(model.placement().last(), &trained.hidden.slice(row..row + 1))? {
         logits.extend(read(&tile).await?);
     }
     Ok(Position { scored: Scored { documents: vec![0; rows.len()], rows }, row, logits })

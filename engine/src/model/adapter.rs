@@ -83,11 +83,11 @@ impl Model {
         settings: &LoraSettings,
         values: &mut dyn FnMut(&str, usize, usize, usize) -> Result<(Vec<f32>, Vec<f32>)>,
     ) -> Result<()> {
-        let device = self.device().clone();
         let rank = settings.rank;
         let mut unused: Vec<&String> = settings.targets.iter().collect();
         let mut modules = Vec::new();
         for block in &mut self.blocks {
+            let device = self.placement.of_block(block.index);
             for part in block.parts_mut() {
                 let Part::Linear(linear) = part else { continue };
                 linear.lora_scale =
@@ -107,8 +107,8 @@ impl Model {
                     }
                     unused.retain(|t| *t != module);
                     let (a, b) = values(stem, inputs, part.rows, rank)?;
-                    let a: Tensor<2> = from_host(a, [rank, inputs], &device);
-                    let b: Tensor<2> = from_host(b, [part.rows, rank], &device);
+                    let a: Tensor<2> = from_host(a, [rank, inputs], device);
+                    let b: Tensor<2> = from_host(b, [part.rows, rank], device);
                     linear.lora.push(Lora {
                         a: Parameter::new(format!("{stem}.lora_A.weight"), a, true),
                         b: Parameter::new(format!("{stem}.lora_B.weight"), b, true),

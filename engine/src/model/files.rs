@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::architecture::{Architecture, SpecialTokens};
 use super::gguf::GgufModel;
 use super::load::{self, Hold};
+use super::placement::Placement;
 use super::{Model, open};
 use crate::data::Tokenizer;
 use crate::device::Device;
@@ -103,17 +104,17 @@ impl ModelFiles {
     /// # Errors
     /// What the weights lack; device errors.
     pub fn load(&self, device: &Device, hold: Hold, full: bool, seed: u64) -> Result<Model> {
-        self.load_within(device, hold, u64::MAX, full, seed)
+        self.load_onto(&Placement::whole(device, self.architecture.layers), hold, full, seed)
     }
 
-    /// As [`ModelFiles::load`], with so many bytes of the blocks' matrices in memory; see [`load::load`].
+    /// As [`ModelFiles::load`], on several devices; see [`load::load_onto`].
     ///
     /// # Errors
-    /// As [`ModelFiles::load`].
-    pub fn load_within(&self, device: &Device, hold: Hold, resident: u64, full: bool, seed: u64) -> Result<Model> {
+    /// As [`ModelFiles::load`] and [`Placement::check_trained`].
+    pub fn load_onto(&self, placement: &Placement, hold: Hold, full: bool, seed: u64) -> Result<Model> {
         match &self.weights {
-            Some(weights) => load::load(&self.architecture, weights, device, hold, resident, full),
-            None => load::random(&self.architecture, seed, device, hold),
+            Some(weights) => load::load_onto(&self.architecture, weights, placement, hold, full),
+            None => load::random(&self.architecture, seed, placement, hold),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::layout::{Kind, LinearSpec, TensorSpec};
 use super::linear::{Linear, LoraScale};
 use super::open::check;
 use super::parameter::{Parameter, Part, from_host};
+use super::placement::Placement;
 use super::vocabulary::{Tile, VocabularyMatrix, columns_per_tile};
 use super::weight::Weight;
 use crate::device::Device;
@@ -74,18 +75,34 @@ impl Hold {
 /// Standard deviation of random weights, as the Hugging Face configurations' `initializer_range` default.
 const INITIAL_STD: f64 = 0.02;
 
-/// Loads a model. With `full` every parameter is trained, matrices as [`Hold::trained`] says; otherwise none is. Of the blocks'
-/// matrices that are held as stored, so many bytes stay in memory; those behind them are read from the file when their block
-/// is used.
+/// Loads a model onto one device. With `full` every parameter is trained, matrices as [`Hold::trained`] says; otherwise none
+/// is. Of the blocks' matrices that are held as stored, so many bytes stay in memory; those behind them are read from the file
+/// when their block is used.
 ///
 /// # Errors
-/// What the source reports of its tensors; device errors.
+/// As [`load_onto`].
 pub fn load(
     arch: &Architecture,
     source: &Arc<dyn WeightSource>,
     device: &Device,
     hold: Hold,
     resident: u64,
+    full: bool,
+) -> Result<Model> {
+    let mut placement = Placement::whole(device, arch.layers);
+    placement.stages_mut()[0].resident = resident;
+    load_onto(arch, source, &placement, hold, full)
+}
+
+/// As [`load`], onto one or several devices.
+///
+/// # Errors
+/// What the source reports of its tensors; device errors; as [`Placement::check_trained`].
+pub fn load_onto(
+    arch: &Architecture,
+    source: &Arc<dyn WeightSource>,
+    placement: &Placement,
+    hold: Hold,
     full: bool,
 ) -> Result<Model> {
     check(source.as_ref(), arch)?;
@@ -97,7 +114,7 @@ pub fn load(
         Ok(raw)
     };
     let hold = if full { hold.trained() } else { hold };
-    let mut model = build(arch, &mut maker, device, hold, Some((source, resident)), full)?;
+    let mut model = build(arch, &mut maker, placement, hold, Some(source), full)?;
     model.origin = read.digest();
     Ok(model)
 }
@@ -114,8 +131,8 @@ fn described(arch: &Architecture) -> Digester {
 /// says.
 ///
 /// # Errors
-/// Device errors.
-pub fn random(arch: &Architecture, seed: u64, device: &Device, hold: Hold) -> Result<Model> {
+/// Device errors; as [`Placement::check_trained`].
+pub fn random(arch: &Architecture, seed: u64, placement: &Placement, hold: Hold) -> Result<Model> {
     let mut maker = |spec: &TensorSpec, kind| {
         let count: usize = spec.shape.iter().product();
         let mut rng = Rng::new(mix(seed, name_hash(&spec.name)));
@@ -127,7 +144,7 @@ pub fn random(arch: &Architecture, seed: u64, device: &Device, hold: Hold) -> Re
         };
         Ok(RawTensor::from_f32(&spec.name, spec.shape.clone(), &values))
     };
-    let mut model = build(arch, &mut maker, device, hold.trained(), None, true)?;
+    let mut model = build(arch, &mut maker, placement, hold.trained(), None, true)?;
     let mut made = described(arch);
     made.add(&seed.to_le_bytes());
     model.origin = made.digest();
@@ -145,37 +162,53 @@ type Maker<'a> = &'a mut dyn FnMut(&TensorSpec, Kind) -> Result<RawTensor>;
 fn build(
     arch: &Architecture,
     maker: Maker,
-    device: &Device,
+    placement: &Placement,
     hold: Hold,
-    source: Option<(&Arc<dyn WeightSource>, u64)>,
+    source: Option<&Arc<dyn WeightSource>>,
     full: bool,
 ) -> Result<Model> {
-    built(arch, Builder { maker, device, hold, source, full }).map_err(|error| device.explain(error))
+    placement.check_trained(arch, full)?;
+    let builder = Builder { maker, device: placement.first(), hold, source, room: 0, full };
+    built(arch, builder, placement).map_err(|error| placement.explain(error))
 }
 
-fn built(arch: &Architecture, mut builder: Builder) -> Result<Model> {
-    let device = builder.device;
-    let embedding = builder.vocabulary(&arch.embedding(), Rows::ByIndex)?;
-    let head = arch.head().map(|head| builder.vocabulary(&head, Rows::Whole)).transpose()?;
-    let blocks = (0..arch.layers)
-        .map(|index| arch.block(index).try_map(&mut builder, Builder::norm, Builder::linear))
-        .collect::<Result<_>>()?;
+fn built<'a>(arch: &Architecture, mut builder: Builder<'a>, placement: &'a Placement) -> Result<Model> {
+    let spec = arch.embedding();
+    let matrix = builder.matrix(&spec, Kind::Matrix)?;
+    // Of a head that is the embedding, and lies on another device.
+    let second = (arch.tied_head && placement.is_split()).then(|| matrix.clone());
+    let embedding = builder.vocabulary(&spec, matrix, Rows::ByIndex)?;
+    builder.device = placement.last();
+    let head = match arch.head() {
+        Some(spec) => Some((builder.matrix(&spec, Kind::Matrix)?, spec)),
+        None => second.map(|matrix| (matrix, spec)),
+    };
+    let head = head.map(|(matrix, spec)| builder.vocabulary(&spec, matrix, Rows::Whole)).transpose()?;
+    let mut blocks = Vec::with_capacity(arch.layers);
+    for stage in placement.stages() {
+        (builder.device, builder.room) = (&stage.device, stage.resident);
+        for index in stage.blocks.clone() {
+            blocks.push(arch.block(index).try_map(&mut builder, Builder::norm, Builder::linear)?);
+        }
+    }
     let final_norm = builder.norm(&arch.final_norm())?;
-    Ok(Model::new(arch.clone(), embedding, blocks, final_norm, head, device.clone()))
+    Ok(Model::new(arch.clone(), embedding, blocks, final_norm, head, placement.clone()))
 }
 
 struct Builder<'a> {
     maker: Maker<'a>,
+    /// Where what is built next lies.
     device: &'a Device,
     hold: Hold,
-    /// Where matrices could be left, and how many bytes of them may still be kept in memory.
-    source: Option<(&'a Arc<dyn WeightSource>, u64)>,
+    /// Where matrices could be left.
+    source: Option<&'a Arc<dyn WeightSource>>,
+    /// How many bytes of the blocks' matrices the device may still keep in memory.
+    room: u64,
     full: bool,
 }
 
 impl Builder<'_> {
-    fn vocabulary(&mut self, spec: &TensorSpec, lookup: Rows) -> Result<VocabularyMatrix> {
-        let raw = self.matrix(spec, Kind::Matrix)?;
+    fn vocabulary(&self, spec: &TensorSpec, raw: RawTensor, lookup: Rows) -> Result<VocabularyMatrix> {
         let (vocab, hidden) = (spec.shape[0], spec.shape[1]);
         let rows = columns_per_tile(hidden, vocab, self.device.max_binding_bytes())?;
         let tile = |(start, raw): (usize, RawTensor)| -> Result<Tile> {
@@ -206,21 +239,20 @@ impl Builder<'_> {
     /// Matrices of a block: in memory as long as there is room, else left in their file.
     fn packed(&mut self, raws: Vec<RawTensor>, columns: usize) -> Result<Packed> {
         let bytes: u64 = raws.iter().map(|raw| raw.bytes.len() as u64).sum();
-        match &mut self.source {
+        match self.source {
             // What was converted is not what the file has.
-            Some((source, room)) if self.hold == Hold::Auto && bytes > *room => {
-                *room = 0;
+            Some(source) if self.hold == Hold::Auto && bytes > self.room => {
+                self.room = 0;
                 let left = |raw: RawTensor| {
                     let (rows, digest) = (raw.shape[0], Digest::of(&raw.bytes));
                     InFile { source: source.clone(), name: raw.name, rows, format: raw.format, digest }
                 };
                 Ok(Packed::in_file(raws.into_iter().map(left).collect(), columns))
             }
-            Some((_, room)) => {
-                *room = room.saturating_sub(bytes);
+            _ => {
+                self.room = self.room.saturating_sub(bytes);
                 Packed::new(self.device, raws, columns, Rows::Whole)
             }
-            None => Packed::new(self.device, raws, columns, Rows::Whole),
         }
     }
 

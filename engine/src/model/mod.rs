@@ -15,6 +15,7 @@ pub mod linear;
 pub mod load;
 pub mod open;
 pub mod parameter;
+pub mod placement;
 pub mod rope_scaling;
 pub mod settings;
 pub mod slots;
@@ -27,14 +28,16 @@ use crate::data::MicroBatch;
 use crate::device::Device;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::kernels::tensor::moved;
 use crate::kernels::{self, Indices, Rotary};
 use architecture::Architecture;
 use block::{Activations, Block, Pass, Stream};
 use parameter::Parameter;
+use placement::{Placement, Stage};
 use slots::Slots;
 use vocabulary::VocabularyMatrix;
 
-/// A model on a device. A clone shares the original's memory; a parameter gets memory of its own when it is stepped.
+/// A model on its devices. A clone shares the original's memory; a parameter gets memory of its own when it is stepped.
 #[derive(Clone)]
 pub struct Model {
     /// Its description.
@@ -49,9 +52,10 @@ pub struct Model {
     pub head: Option<VocabularyMatrix>,
     /// What it was made of: its description and its weights as they were stored. Training does not change it.
     pub origin: Digest,
-    rotary: Rotary,
+    placement: Placement,
+    /// One for each stage.
+    rotary: Vec<Rotary>,
     slots: Slots,
-    device: Device,
 }
 
 /// How much of the forward pass is kept for the backward pass.
@@ -72,7 +76,8 @@ pub struct Forward {
     pub output: Tensor<2>,
     inputs: Vec<Tensor<2>>,
     activations: Vec<Activations>,
-    stream: Stream,
+    /// One for each stage.
+    streams: Vec<Stream>,
     seed: Option<u64>,
 }
 
@@ -83,7 +88,7 @@ pub struct Backward {
     dy: Tensor<2>,
     inputs: Vec<Tensor<2>>,
     activations: Vec<Activations>,
-    stream: Stream,
+    streams: Vec<Stream>,
     seed: Option<u64>,
 }
 
@@ -108,10 +113,10 @@ impl Model {
         blocks: Vec<Block>,
         final_norm: Parameter,
         head: Option<VocabularyMatrix>,
-        device: Device,
+        placement: Placement,
     ) -> Self {
         // Grown on demand: most runs are far shorter than a model's context.
-        let rotary = arch.rotary(&device, 0);
+        let rotary = placement.stages().iter().map(|stage| arch.rotary(&stage.device, 0)).collect();
         Self {
             arch,
             embedding,
@@ -119,15 +124,15 @@ impl Model {
             final_norm,
             head,
             origin: Digest::default(),
+            placement,
             rotary,
             slots: Slots::default(),
-            device,
         }
     }
 
-    /// Where the model lives.
-    pub fn device(&self) -> &Device {
-        &self.device
+    /// Where its parts lie.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     /// The matrix that makes logits.
@@ -182,20 +187,25 @@ impl Model {
                 return Ok(None);
             }
             let next = (index + 1 < self.blocks.len()).then_some(index + 1);
-            self.slots.enter(&mut self.blocks, index, next, &self.device)?;
+            let stage = self.placement.stage_of(index);
+            let device = &self.placement.stages()[stage].device;
+            self.slots.enter(&mut self.blocks, index, next, device)?;
             for forward in &mut forwards {
+                // Moved out, so that the block finds itself the sole owner.
+                let mut input = std::mem::replace(&mut forward.output, Tensor::zeros([1, 1], device.burn()));
+                if index > 0 && self.placement.stage_of(index - 1) != stage {
+                    input = moved(input, device)?;
+                }
                 if keep == Keep::Inputs {
-                    forward.inputs.push(forward.output.clone());
+                    forward.inputs.push(input.clone());
                 }
                 let pass = Pass {
-                    device: &self.device,
+                    device,
                     arch: &self.arch,
-                    rotary: &self.rotary,
-                    stream: &forward.stream,
+                    rotary: &self.rotary[stage],
+                    stream: &forward.streams[stage],
                     seed: forward.seed,
                 };
-                // Moved out, so that the block finds itself the sole owner.
-                let input = std::mem::replace(&mut forward.output, Tensor::zeros([1, 1], self.device.burn()));
                 let (output, of_block) = self.blocks[index].forward(&pass, input)?;
                 forward.output = output;
                 if keep == Keep::Everything {
@@ -212,17 +222,23 @@ impl Model {
         if let Some(row) = batch.tokens.iter().position(|&t| t as usize >= vocab) {
             return Err(Error::Label { row, label: batch.tokens[row] as i64, vocab });
         }
-        Activations::check(&self.arch, batch.tokens.len(), &self.device)?;
-        let longest = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
-        if longest > self.rotary.positions() {
-            self.rotary = self.arch.rotary(&self.device, longest.next_power_of_two());
+        for stage in self.placement.stages() {
+            Activations::check(&self.arch, batch.tokens.len(), &stage.device)?;
         }
-        let stream = Stream {
-            positions: Indices::new(&self.device, batch.positions.clone()),
-            document_start: Indices::new(&self.device, batch.document_start.clone()),
-        };
-        let output = self.embedding.gather(&self.device, &batch.tokens)?;
-        Ok(Forward { output, inputs: Vec::new(), activations: Vec::new(), stream, seed })
+        let longest = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
+        let mut streams = Vec::with_capacity(self.rotary.len());
+        for (stage, rotary) in self.placement.stages().iter().zip(&mut self.rotary) {
+            let device = &stage.device;
+            if longest > rotary.positions() {
+                *rotary = self.arch.rotary(device, longest.next_power_of_two());
+            }
+            streams.push(Stream {
+                positions: Indices::new(device, batch.positions.clone()),
+                document_start: Indices::new(device, batch.document_start.clone()),
+            });
+        }
+        let output = self.embedding.gather(self.placement.first(), &batch.tokens)?;
+        Ok(Forward { output, inputs: Vec::new(), activations: Vec::new(), streams, seed })
     }
 
     /// Final-norm outputs of the rows whose label is not ignored; `None` where there is no such row.
@@ -235,13 +251,14 @@ impl Model {
             return Ok(None);
         }
         let labels = rows.iter().map(|&t| batch.labels[t as usize] as u32).collect();
-        let input = kernels::elementwise::gather_rows(&self.device, &forward.output, &rows, 0)?;
+        let input = kernels::elementwise::gather_rows(self.placement.last(), &forward.output, &rows, 0)?;
         let (hidden, inverse) = self.norm(&input)?;
         Ok(Some(TrainedRows { rows, labels, input, inverse, hidden }))
     }
 
     fn norm(&self, x: &Tensor<2>) -> Result<(Tensor<2>, Tensor<1>)> {
-        kernels::rms_norm::forward(&self.device, x, &self.final_norm.as_vector(), self.arch.norm_epsilon as f32)
+        let scale = self.final_norm.as_vector();
+        kernels::rms_norm::forward(self.placement.last(), x, &scale, self.arch.norm_epsilon as f32)
     }
 
     /// Begins to pull the gradient of the final-norm outputs back. What follows is [`Model::backward_block`] for each block
@@ -250,12 +267,12 @@ impl Model {
     /// # Errors
     /// Device errors.
     pub fn begin_backward(&mut self, forward: Forward, rows: TrainedRows, dhidden: Tensor<2>) -> Result<Backward> {
-        let Forward { output, inputs, activations, stream, seed } = forward;
-        let device = &self.device;
+        let Forward { output, inputs, activations, streams, seed } = forward;
+        let device = self.placement.last();
         let drows = block::norm_backward(device, &mut self.final_norm, &rows.input, &rows.inverse, &dhidden)?;
         let zeros = Tensor::zeros(output.dims(), device.burn());
         let dy = kernels::elementwise::scatter_add_rows(device, zeros, &rows.rows, 0, &drows)?;
-        Ok(Backward { dy, inputs, activations, stream, seed })
+        Ok(Backward { dy, inputs, activations, streams, seed })
     }
 
     /// Pulls all of these back through the block that is next; its gradients for them are complete then.
@@ -263,14 +280,17 @@ impl Model {
     /// # Errors
     /// What reading a block gives that is left in its file; device errors.
     pub fn backward_block(&mut self, index: usize, backs: &mut [Backward]) -> Result<()> {
-        self.slots.enter(&mut self.blocks, index, index.checked_sub(1), &self.device)?;
+        let stage = self.placement.stage_of(index);
+        let device = &self.placement.stages()[stage].device;
+        let crosses = index + 1 < self.blocks.len() && self.placement.stage_of(index + 1) != stage;
+        self.slots.enter(&mut self.blocks, index, index.checked_sub(1), device)?;
         let block = &mut self.blocks[index];
         for back in backs {
             let pass = Pass {
-                device: &self.device,
+                device,
                 arch: &self.arch,
-                rotary: &self.rotary,
-                stream: &back.stream,
+                rotary: &self.rotary[stage],
+                stream: &back.streams[stage],
                 seed: back.seed,
             };
             let kept = match (back.activations.pop(), back.inputs.pop()) {
@@ -278,7 +298,10 @@ impl Model {
                 (None, Some(input)) => block.forward(&pass, input)?.1,
                 (None, None) => unreachable!("a backward pass after a forward pass that kept nothing"),
             };
-            let dy = std::mem::replace(&mut back.dy, Tensor::zeros([1, 1], self.device.burn()));
+            let mut dy = std::mem::replace(&mut back.dy, Tensor::zeros([1, 1], device.burn()));
+            if crosses {
+                dy = moved(dy, device)?;
+            }
             back.dy = block.backward(&pass, kept, dy)?;
         }
         Ok(())
@@ -289,7 +312,7 @@ impl Model {
     /// # Errors
     /// Device errors.
     pub fn end_backward(&mut self, batch: &MicroBatch, back: Backward) -> Result<()> {
-        self.embedding.add_row_gradients(&self.device, &batch.tokens, &back.dy)
+        self.embedding.add_row_gradients(self.placement.first(), &batch.tokens, &back.dy)
     }
 
     /// Logits of every position of `tokens`, `[tokens, vocab]` on the host.
@@ -300,7 +323,7 @@ impl Model {
         let batch = MicroBatch::whole(tokens);
         let forward = self.forward(&batch, Keep::Nothing, None)?;
         let (hidden, _) = self.norm(&forward.output)?;
-        let tiles = self.head().logits(&self.device, &hidden)?;
+        let tiles = self.head().logits(self.placement.last(), &hidden)?;
         let (rows, vocab) = (tokens.len(), self.arch.vocab);
         let mut out = vec![0.0; rows * vocab];
         let mut start = 0;
@@ -325,7 +348,7 @@ impl Model {
         let last = forward.output.slice(tokens.len() - 1..tokens.len());
         let (hidden, _) = self.norm(&last)?;
         let mut out = Vec::with_capacity(self.arch.vocab);
-        for tile in self.head().logits(&self.device, &hidden)? {
+        for tile in self.head().logits(self.placement.last(), &hidden)? {
             out.extend(kernels::tensor::read(&tile).await?);
         }
         let vocab = self.arch.vocab;
@@ -362,12 +385,22 @@ impl Model {
 
     /// Calls `visit` on every parameter, in a fixed order.
     pub fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Parameter)) {
-        self.embedding.tiles().iter().filter_map(|t| t.weight.parameter()).for_each(&mut *visit);
-        for block in &self.blocks {
+        (0..self.placement.stages().len()).for_each(|stage| self.visit_stage(stage, visit));
+    }
+
+    /// Calls `visit` on every parameter of a stage, in the order of [`Model::visit`].
+    pub fn visit_stage<'a>(&'a self, stage: usize, visit: &mut dyn FnMut(&'a Parameter)) {
+        let stages = self.placement.stages();
+        if stage == 0 {
+            self.embedding.tiles().iter().filter_map(|t| t.weight.parameter()).for_each(&mut *visit);
+        }
+        for block in &self.blocks[stages[stage].blocks.clone()] {
             block.visit(visit);
         }
-        visit(&self.final_norm);
-        self.head.iter().flat_map(|h| h.tiles()).filter_map(|t| t.weight.parameter()).for_each(visit);
+        if stage + 1 == stages.len() {
+            visit(&self.final_norm);
+            self.head.iter().flat_map(|h| h.tiles()).filter_map(|t| t.weight.parameter()).for_each(visit);
+        }
     }
 
     /// Calls `visit` on every parameter, in the order of [`Model::visit`].
@@ -375,13 +408,25 @@ impl Model {
     /// # Errors
     /// The first error of `visit`.
     pub fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Parameter) -> Result<()>) -> Result<()> {
-        self.embedding.tiles_mut().iter_mut().filter_map(|t| t.weight.parameter_mut()).try_for_each(&mut *visit)?;
-        for block in &mut self.blocks {
-            block.visit_mut(visit)?;
+        self.visit_placed_mut(&mut |_, parameter| visit(parameter))
+    }
+
+    /// Calls `visit` on every parameter and the device that it lies on, in the order of [`Model::visit`].
+    ///
+    /// # Errors
+    /// The first error of `visit`.
+    pub fn visit_placed_mut(&mut self, visit: &mut dyn FnMut(&Device, &mut Parameter) -> Result<()>) -> Result<()> {
+        let (first, last) = (self.placement.first(), self.placement.last());
+        let embedding = self.embedding.tiles_mut().iter_mut();
+        embedding.filter_map(|t| t.weight.parameter_mut()).try_for_each(|parameter| visit(first, parameter))?;
+        for stage in self.placement.stages() {
+            for block in &mut self.blocks[stage.blocks.clone()] {
+                block.visit_mut(&mut |parameter| visit(&stage.device, parameter))?;
+            }
         }
-        visit(&mut self.final_norm)?;
+        visit(last, &mut self.final_norm)?;
         let head = self.head.iter_mut().flat_map(|h| h.tiles_mut());
-        head.filter_map(|t| t.weight.parameter_mut()).try_for_each(visit)
+        head.filter_map(|t| t.weight.parameter_mut()).try_for_each(|parameter| visit(last, parameter))
     }
 
     /// The parameters before the blocks and those behind them, in the order of [`Model::visit`].
@@ -392,12 +437,20 @@ impl Model {
 
     /// The trained parameters, in a fixed order.
     pub fn trained(&self) -> Vec<&Parameter> {
-        let mut trained = Vec::new();
-        self.visit(&mut |p| {
-            if p.trained {
-                trained.push(p);
-            }
-        });
-        trained
+        self.trained_on_each().into_iter().flat_map(|(_, trained)| trained).collect()
+    }
+
+    /// The trained parameters of each device, in the order of [`Model::trained`].
+    pub fn trained_on_each<'a>(&'a self) -> Vec<(&'a Device, Vec<&'a Parameter>)> {
+        let of_stage = |(index, stage): (usize, &'a Stage)| {
+            let mut trained = Vec::new();
+            self.visit_stage(index, &mut |p| {
+                if p.trained {
+                    trained.push(p);
+                }
+            });
+            (&stage.device, trained)
+        };
+        self.placement.stages().iter().enumerate().map(of_stage).collect()
     }
 }

@@ -68,24 +68,93 @@ impl TryFrom<String> for ByteSize {
 
 const WORDS: &str = "an amount of memory such as \"6GiB\", \"512MiB\" or a number of bytes";
 
+/// What a key that may be left empty holds; none where the value is no such thing.
+fn optional<T>(value: &Value, of: impl Fn(&Value) -> Option<T>) -> Option<Option<T>> {
+    match value {
+        Value::String(text) if text.is_empty() => Some(None),
+        value => of(value).map(Some),
+    }
+}
+
 impl Setting for Option<ByteSize> {
     const KIND: Kind = Kind::Other {
         words: WORDS,
-        check: |value| match value {
-            Value::String(text) if text.is_empty() => Ok(()),
-            value => ByteSize::of(value).map(|_| ()).ok_or_else(|| format!("{value} is not {WORDS}")),
+        check: |value| match Self::from_value(value) {
+            Some(_) => Ok(()),
+            None => Err(format!("{value} is not {WORDS}")),
         },
     };
 
     fn from_value(value: &Value) -> Option<Self> {
-        match value {
-            Value::String(text) if text.is_empty() => Some(None),
-            value => ByteSize::of(value).map(Some),
-        }
+        optional(value, ByteSize::of)
     }
 
     fn to_value(&self) -> Option<Value> {
         self.map(|size| Value::String(size.to_string()))
+    }
+}
+
+/// Amounts of memory, one for each device of a run: as [`ByteSize`], or a text of several with commas between them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct ByteSizes(Vec<ByteSize>);
+
+impl ByteSizes {
+    /// Bytes for each device, in order.
+    pub fn bytes(&self) -> Vec<u64> {
+        self.0.iter().map(|ByteSize(bytes)| *bytes).collect()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        text.split(',').map(ByteSize::parse).collect::<Option<_>>().map(Self)
+    }
+
+    fn of(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(text) => Self::parse(text),
+            value => ByteSize::of(value).map(|size| Self(vec![size])),
+        }
+    }
+}
+
+impl fmt::Display for ByteSizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.iter().map(ByteSize::to_string).collect::<Vec<_>>().join(","))
+    }
+}
+
+impl From<ByteSizes> for String {
+    fn from(sizes: ByteSizes) -> Self {
+        sizes.to_string()
+    }
+}
+
+impl TryFrom<String> for ByteSizes {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("\"{text}\" is not {SEVERAL}"))
+    }
+}
+
+const SEVERAL: &str = "an amount of memory such as \"6GiB\", \"512MiB\" or a number of bytes, or one for each device, such as \
+                       \"8GiB,16GiB\"";
+
+impl Setting for Option<ByteSizes> {
+    const KIND: Kind = Kind::Other {
+        words: SEVERAL,
+        check: |value| match Self::from_value(value) {
+            Some(_) => Ok(()),
+            None => Err(format!("{value} is not {SEVERAL}")),
+        },
+    };
+
+    fn from_value(value: &Value) -> Option<Self> {
+        optional(value, ByteSizes::of)
+    }
+
+    fn to_value(&self) -> Option<Value> {
+        self.as_ref().map(|sizes| Value::String(sizes.to_string()))
     }
 }
 
@@ -110,6 +179,16 @@ mod tests {
         }
         for wrong in ["", "GiB", "-1GiB", "nan", "inf", "6 gibibytes", "1e30", "99999999TiB"] {
             assert_eq!(ByteSize::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn several_amounts_are_read_and_written_with_commas_between_them() {
+        let sizes = ByteSizes::parse("8GiB, 512 MiB").unwrap();
+        assert_eq!((sizes.bytes(), sizes.to_string().as_str()), (vec![8 << 30, 512 << 20], "8GiB,512MiB"));
+        assert_eq!(ByteSizes::of(&Value::Integer(17)), Some(ByteSizes(vec![ByteSize(17)])));
+        for wrong in ["", "8GiB,", ",", "8GiB;6GiB"] {
+            assert_eq!(ByteSizes::parse(wrong), None, "{wrong}");
         }
     }
 }

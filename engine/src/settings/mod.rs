@@ -10,7 +10,7 @@ mod reader;
 mod section;
 mod spelling;
 
-pub use bytes::ByteSize;
+pub use bytes::{ByteSize, ByteSizes};
 pub(crate) use key::choice;
 pub use key::{Choice, Key, Kind, Named, Range, Setting, Used};
 pub use reader::{Origin, Reader};

@@ -383,9 +383,8 @@ pub fn load(session: &mut Session, folder: &dyn Folder) -> Result<State> {
         }
     };
     let (mut trained, mut moments) = (vouched(TRAINED)?, vouched(OPTIMISER)?);
-    let device = session.device().clone();
     let eight = session.optimiser.moments;
-    session.model.visit_mut(&mut |parameter| {
+    session.model.visit_placed_mut(&mut |device, parameter| {
         if !parameter.trained {
             return Ok(());
         }
@@ -394,12 +393,12 @@ pub fn load(session: &mut Session, folder: &dyn Folder) -> Result<State> {
         parameter.value = match &parameter.value {
             Weights::F32(_) => {
                 let values = trained.floats(&key, &shape)?.ok_or_else(|| missing(&key))?;
-                from_host(values, shape, &device).into()
+                from_host(values, shape, device).into()
             }
             Weights::Bf16(matrix) => {
                 let mut take = |name: &str, dtype| -> Result<Words> {
                     let bytes = trained.bytes(name, dtype, &shape)?.ok_or_else(|| missing(name))?;
-                    Ok(Words::new(&device, bytes))
+                    Ok(Words::new(device, bytes))
                 };
                 let upper = take(&key, "BF16")?;
                 let lower = match matrix.lower {
@@ -417,7 +416,7 @@ pub fn load(session: &mut Session, folder: &dyn Folder) -> Result<State> {
             (_, false) => {
                 let mut take = |name: &str| -> Result<Tensor<2>> {
                     let values = moments.floats(name, &shape)?.ok_or_else(|| missing(name))?;
-                    Ok(from_host(values, shape, &device))
+                    Ok(from_host(values, shape, device))
                 };
                 Some(Moments::F32(take(&names[0])?, take(&names[1])?))
             }
@@ -427,7 +426,7 @@ pub fn load(session: &mut Session, folder: &dyn Folder) -> Result<State> {
                     let (scales, blocks) = (format!("{name}{SCALES}"), [Coded::blocks(codes.len())]);
                     let values = moments.floats(&scales, &blocks)?.ok_or_else(|| missing(&scales))?;
                     let scales = Tensor::from_data(TensorData::new(values, blocks), device.burn());
-                    Ok(Coded { codes: Words::new(&device, codes), scales })
+                    Ok(Coded { codes: Words::new(device, codes), scales })
                 };
                 Some(Moments::Coded([take(&names[0])?, take(&names[1])?]))
             }

@@ -9,6 +9,8 @@
 //! Not counted is what the program holds without a model: its own code, the data, the driver, and what an allocator rounds up.
 //! Sums saturate, since the numbers come out of untrusted files.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
 use super::execution::Execution;
@@ -24,6 +26,7 @@ use crate::model::Keep;
 use crate::model::architecture::Architecture;
 use crate::model::layout::{BlockSpec, LinearSpec, TensorSpec};
 use crate::model::load::Hold;
+use crate::model::placement::{Placement, Stage};
 use crate::model::settings::AdapterKind;
 use crate::weights::{WeightFormat, WeightSource};
 use temper_shaders::compact::BLOCK;
@@ -169,13 +172,61 @@ pub struct Site {
     pub threads: usize,
     /// Bytes that a run may take, where somebody tells.
     pub memory: Option<u64>,
+    /// What of the model it holds.
+    pub share: Share,
 }
 
 impl Site {
-    /// This device on this machine, of whose memory nothing is known.
+    /// This device on this machine, with a whole model, of whose memory nothing is known.
     pub fn of(device: &Device) -> Self {
         let (cpu, max_binding_bytes) = (device.is_cpu(), device.max_binding_bytes());
-        Self { cpu, max_binding_bytes, threads: cpu::par::threads(), memory: None }
+        Self { cpu, max_binding_bytes, threads: cpu::par::threads(), memory: None, share: Share::default() }
+    }
+
+    /// Each device of a model with what it holds.
+    pub fn of_each(placement: &Placement) -> Vec<Self> {
+        let of = placement.stages().len();
+        let share =
+            |(stage, own): (usize, &Stage)| Share { stage, of, start: own.blocks.start, blocks: own.blocks.len() };
+        let stages = placement.stages().iter().enumerate();
+        stages.map(|stage| Self { share: share(stage), ..Self::of(&stage.1.device) }).collect()
+    }
+}
+
+/// What of a model one of several devices holds: so many blocks from one on, the first device also the embedding, the last one
+/// final norm and head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Which of them it is, from 0.
+    pub stage: usize,
+    /// Number of devices.
+    pub of: usize,
+    /// The first block.
+    pub start: usize,
+    /// Blocks; all behind the first one where there are fewer.
+    pub blocks: usize,
+}
+
+impl Default for Share {
+    /// A whole model.
+    fn default() -> Self {
+        Self { stage: 0, of: 1, start: 0, blocks: usize::MAX }
+    }
+}
+
+impl Share {
+    fn is_first(self) -> bool {
+        self.stage == 0
+    }
+
+    /// True where it has the head.
+    pub fn is_last(self) -> bool {
+        self.stage + 1 == self.of
+    }
+
+    /// The blocks of a model.
+    pub fn blocks(self, arch: &Architecture) -> Range<usize> {
+        self.start.min(arch.layers)..self.start.saturating_add(self.blocks).min(arch.layers)
     }
 }
 
@@ -329,7 +380,7 @@ struct Book {
 
 impl Default for Site {
     fn default() -> Self {
-        Self { cpu: true, max_binding_bytes: u64::MAX, threads: 1, memory: None }
+        Self { cpu: true, max_binding_bytes: u64::MAX, threads: 1, memory: None, share: Share::default() }
     }
 }
 
@@ -454,13 +505,19 @@ fn load_model(
         }
         0
     };
-    matrix(book, &[arch.embedding()], true, false);
-    if let Some(head) = arch.head() {
+    let share = book.site.share;
+    if share.is_first() {
+        matrix(book, &[arch.embedding()], true, false);
+    }
+    // A head that is the embedding is held once more where it lies elsewhere.
+    let head = arch.head().or_else(|| (!share.is_first()).then(|| arch.embedding()));
+    if let (true, Some(head)) = (share.is_last(), head) {
         matrix(book, &[head], false, false);
     }
-    let mut vectors = elements(&arch.final_norm());
+    let final_norm = if share.is_last() { elements(&arch.final_norm()) } else { 0 };
+    let mut vectors = final_norm;
     let (mut slots, mut before) = (0_u64, 0);
-    for index in 0..arch.layers {
+    for index in share.blocks(arch) {
         let block = arch.block(index);
         let mut left = 0_u64;
         for linear in block.linears() {
@@ -472,7 +529,7 @@ fn load_model(
         vectors = vectors.saturating_add(vectors_of(&block));
         book.take(Kind::Weights, f32s(vectors_of(&block)));
     }
-    book.take(Kind::Weights, f32s(elements(&arch.final_norm())));
+    book.take(Kind::Weights, f32s(final_norm));
     (count.saturating_add(vectors), slots)
 }
 
@@ -535,7 +592,12 @@ impl Walk<'_> {
         block
             .linears()
             .fold(0, |sum, linear| self.low_rank(linear).iter().fold(sum, |sum, pair| pair.1.saturating_add(sum)))
-            .saturating_mul(self.arch.layers as u64)
+            .saturating_mul(self.blocks() as u64)
+    }
+
+    /// Blocks that the device holds.
+    fn blocks(&self) -> usize {
+        self.book.site.share.blocks(self.arch).len()
     }
 
     /// Bytes of both moments of so many parameters, some of them of vectors, which keep single precision.
@@ -572,7 +634,8 @@ impl Walk<'_> {
         // The gradients by weights are products whose left side is transposed, and packed whole.
         let transposed = self.full.then(|| {
             let of_blocks = arch.block(0).linears().map(LinearSpec::rows).max().unwrap_or(0);
-            let sides = [[of_blocks, self.load.tokens], [arch.vocab, self.chunk(self.load.rows)]];
+            let of_head = if self.book.site.share.is_last() { arch.vocab } else { 0 };
+            let sides = [[of_blocks, self.load.tokens], [of_head, self.chunk(self.load.rows)]];
             sides.map(|side| matmul::scratch_elements(Some(side)))
         });
         let each = transposed.map_or(matmul::scratch_elements(None), |[a, b]| a.max(b));
@@ -602,11 +665,14 @@ impl Walk<'_> {
         let output = over(tokens, self.arch.hidden);
         let block = self.arch.block(0);
         self.book.take(Kind::Activations, output);
-        for _ in 0..self.arch.layers.min(2) {
+        for _ in 0..self.blocks().min(2) {
             let kept = self.forward_block(&block, tokens);
             self.book.give(Kind::Activations, kept.saturating_add(output));
         }
-        self.head(tokens, false);
+        if self.book.site.share.is_last() {
+            self.head(tokens, false);
+        }
+        self.cross(output);
         self.book.give(Kind::Activations, output);
         self.book.close(Moment::Evaluation);
     }
@@ -614,8 +680,10 @@ impl Walk<'_> {
     /// A step in which gradients accumulate: its first group of micro-batches that pass a block together, and one that stands
     /// for all that follow.
     fn step(&mut self) {
-        let (arch, Load { tokens, rows, micro_batches, .. }) = (self.arch, self.load);
-        let (block, keep) = (arch.block(0), self.execution.keep);
+        let (arch, Load { tokens, micro_batches, .. }) = (self.arch, self.load);
+        let (block, blocks, keep, share) = (arch.block(0), self.blocks(), self.execution.keep, self.book.site.share);
+        // Only the last device sees the head's rows.
+        let rows = if share.is_last() { self.load.rows } else { 0 };
         let (groups, together) = if self.execution.together { (1, micro_batches) } else { (micro_batches, 1) };
         let stream = over(tokens, arch.hidden);
         let of_all = |bytes: u64| bytes.saturating_mul(together as u64);
@@ -627,17 +695,20 @@ impl Walk<'_> {
             }
             self.book.take(Kind::Activations, of_all(stream));
             let mut of_block = 0;
-            for _ in 0..arch.layers {
+            for _ in 0..blocks {
                 let made = self.forward_block(&block, tokens);
                 // The output takes the place of the input, which is kept.
                 self.book.give(Kind::Activations, made.saturating_add(stream));
                 of_block = if keep == Keep::Everything { made.saturating_add(stream) } else { stream };
                 self.book.take(Kind::Kept, of_all(of_block));
             }
+            self.cross(stream);
             self.book.close(Moment::Forward);
             for first in [true, false].into_iter().take(together) {
                 self.first = nth == 0 && first;
-                self.head(rows, true);
+                if share.is_last() {
+                    self.head(rows, true);
+                }
                 // The last output gives way to its gradient.
                 self.book.pass(Kind::Activations, stream.saturating_add(over(rows, arch.hidden)));
                 self.book.give(Kind::Activations, over(rows, 2 * arch.hidden + 1));
@@ -654,7 +725,7 @@ impl Walk<'_> {
                     _ => 0,
                 };
             self.book.take(Kind::Activations, copied);
-            for _ in 0..arch.layers {
+            for _ in 0..blocks {
                 let gradients = self.book.live[0].of(Kind::Gradients);
                 for first in [true, false].into_iter().take(together) {
                     self.first = nth == 0 && first;
@@ -674,9 +745,10 @@ impl Walk<'_> {
                 }
             }
             self.book.give(Kind::Activations, copied);
-            if self.full && !arch.tied_head {
+            if self.full && !arch.tied_head && share.is_first() {
                 self.gradient(elements(&arch.embedding()));
             }
+            self.cross(stream);
             self.book.give(Kind::Activations, of_all(stream));
             self.book.close(Moment::Backward);
         }
@@ -685,6 +757,13 @@ impl Walk<'_> {
         self.book.close(Moment::Step);
         self.book.give(Kind::Gradients, u64::MAX);
         self.book.forget();
+    }
+
+    /// A stream on its way from or to another device, through the host.
+    fn cross(&mut self, stream: u64) {
+        if self.book.site.share.of > 1 {
+            self.book.pass_on_host(Kind::Transfer, stream);
+        }
     }
 
     /// Copies of what is written, a parameter at a time, but for what lies in the host's memory as it is written; an
@@ -1003,7 +1082,7 @@ mod tests {
             [("run.recompute", "never"), ("adapter.kind", "lora")],
         ] {
             for cpu in [true, false] {
-                let site = Site { cpu, max_binding_bytes: 1 << 27, threads: 2, memory: None };
+                let site = Site { cpu, max_binding_bytes: 1 << 27, threads: 2, ..Site::default() };
                 let ledger = ledger(&set, 1, Load { evaluated: 700, ..LOAD }, site);
                 let (step, loaded) = (of(&ledger, Moment::Step), of(&ledger, Moment::Loaded));
                 for kind in [Kind::Kept, Kind::Activations, Kind::Logits] {
@@ -1026,7 +1105,7 @@ mod tests {
 
     #[test]
     fn a_device_with_its_own_memory_holds_scores_and_the_host_only_what_passes() {
-        let gpu = Site { cpu: false, max_binding_bytes: 1 << 27, threads: 2, memory: None };
+        let gpu = Site { cpu: false, max_binding_bytes: 1 << 27, threads: 2, ..Site::default() };
         let ledger = ledger(&[], 1, LOAD, gpu);
         assert!(of(&ledger, Moment::Backward).of(Kind::Scores) >= 2 * 4 * 4 * 512 * 512);
         assert!(ledger.host_bytes() > 0 && ledger.host_bytes() < ledger.device_bytes());

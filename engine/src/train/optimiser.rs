@@ -148,8 +148,7 @@ impl AdamW {
     /// # Errors
     /// Device errors.
     pub fn step(&self, model: &mut Model, step: &Step) -> Result<()> {
-        let device = model.device().clone();
-        model.visit_mut(&mut |p| self.apply(&device, p, step))
+        model.visit_placed_mut(&mut |device, p| self.apply(device, p, step))
     }
 }
 

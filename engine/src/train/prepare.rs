@@ -1,22 +1,24 @@
 //! What a configuration asks for, built: the session, its adapter, the shape of its run.
 
-use super::execution::Execution;
-use super::ledger::{Ledger, Load, Site};
+use super::execution::{Execution, Recompute};
+use super::ledger::{Ledger, Load, Share, Site};
 use super::optimiser::AdamW;
 use super::schedule::Schedule;
 use super::session::Session;
 use crate::config::Config;
 use crate::data::Loader;
 use crate::device::Device;
+use crate::devices::Devices;
 use crate::error::{Error, Result};
 use crate::loss::objective::Objective;
-use crate::model::Model;
 use crate::model::adapter::LoraSettings;
 use crate::model::architecture::Architecture;
 use crate::model::block::Activations;
 use crate::model::files::ModelFiles;
 use crate::model::load::Hold;
+use crate::model::placement::{self, Placement};
 use crate::model::settings::{AdapterKind, Targets};
+use crate::model::{Keep, Model};
 use crate::rng::mix;
 
 /// Up to so many epochs, their steps are counted exactly and not estimated from the first.
@@ -43,11 +45,87 @@ pub struct Plan {
     pub eval_every: u64,
 }
 
-/// The model that a run starts from, on the device, without an adapter, to be gone through like this.
+/// Where the model of a run lies: its blocks are shared so that what the run holds on each device is in proportion to the
+/// device's memory, as run.device_memory says, or as all devices tell; where not all are known, equally.
+///
+/// # Errors
+/// [`Error::Device`] with more devices than blocks; [`Error::Config`] where run.device_memory is not one amount for each device;
+/// as [`Placement::check_trained`].
+pub fn placement(config: &Config, files: &ModelFiles, devices: &Devices, memory: &[Option<u64>]) -> Result<Placement> {
+    let (arch, weights) = (&files.architecture, files.weights.as_deref());
+    let count = devices.all().len();
+    let said = config.run.device_memory.as_ref().map(|sizes| sizes.bytes());
+    if let Some(said) = &said
+        && said.len() != count
+    {
+        let found = said.len();
+        let example = vec!["8GiB"; count].join(",");
+        let problem =
+            format!("[run] device_memory: {found} amounts of memory for {count} devices; give one each: {example}");
+        return Err(Error::Config { problems: vec![problem] });
+    }
+    let whole =
+        Execution::resident(if config.run.recompute == Recompute::Always { Keep::Inputs } else { Keep::Everything });
+    let held = |site| Ledger::new(config, arch, weights, 1, Load::most(config), site, whole).device_bytes();
+    let memory = said.map_or(memory.to_vec(), |said| said.into_iter().map(Some).collect());
+    let placement = shared(arch, devices, &memory, &held)?;
+    placement.check_trained(arch, config.adapter.kind == AdapterKind::None)?;
+    Ok(placement)
+}
+
+/// Where a model lies that is only used, in the same way.
+///
+/// # Errors
+/// [`Error::Device`] with more devices than blocks.
+pub fn placement_of_model(
+    files: &ModelFiles,
+    hold: Hold,
+    devices: &Devices,
+    memory: &[Option<u64>],
+) -> Result<Placement> {
+    let (arch, weights) = (&files.architecture, files.weights.as_deref());
+    shared(arch, devices, memory, &|site| Ledger::of_model(arch, weights, hold, site).device_bytes())
+}
+
+/// The blocks in proportion to memory; `held` are the bytes that a site holds.
+fn shared(
+    arch: &Architecture,
+    devices: &Devices,
+    memory: &[Option<u64>],
+    held: &dyn Fn(Site) -> u64,
+) -> Result<Placement> {
+    let (all, of) = (devices.all(), devices.all().len());
+    if let [device] = all {
+        return Ok(Placement::whole(device, arch.layers));
+    }
+    let bytes = |stage: usize, blocks: usize| {
+        held(Site { share: Share { stage, of, start: 0, blocks }, ..Site::of(&all[stage]) })
+    };
+    let each = bytes(0, arch.layers).saturating_sub(bytes(0, 1)) / (arch.layers as u64).saturating_sub(1).max(1);
+    let fixed: Vec<u64> = (0..of).map(|stage| bytes(stage, 1).saturating_sub(each)).collect();
+    let known: Option<Vec<u64>> = memory.iter().copied().collect();
+    let memory = known.filter(|known| known.len() == of).unwrap_or(vec![1; of]);
+    Placement::new(devices, &placement::shares(devices, arch.layers, &fixed, each, &memory)?)
+}
+
+/// The model that a run starts from, on one device, without an adapter, to be gone through like this.
+///
+/// # Errors
+/// As [`base_on`].
+pub fn base(config: &Config, files: &ModelFiles, device: &Device, execution: Execution) -> Result<Model> {
+    base_on(config, files, Placement::whole(device, files.architecture.layers), &[execution])
+}
+
+/// The model that a run starts from, on its devices, without an adapter, to be gone through like this on each.
 ///
 /// # Errors
 /// What the weights lack, storage that full fine-tuning cannot use, device errors.
-pub fn base(config: &Config, files: &ModelFiles, device: &Device, execution: Execution) -> Result<Model> {
+pub fn base_on(
+    config: &Config,
+    files: &ModelFiles,
+    mut placement: Placement,
+    executions: &[Execution],
+) -> Result<Model> {
     let full = config.adapter.kind == AdapterKind::None;
     let hold = config.run.storage;
     if full && hold != Hold::Auto && hold.trained() != hold {
@@ -55,22 +133,29 @@ pub fn base(config: &Config, files: &ModelFiles, device: &Device, execution: Exe
             format!("[run] storage: only frozen weights can be held in {hold}; use an adapter, or hold them in bf16");
         return Err(Error::Config { problems: vec![problem] });
     }
-    let (arch, weights, site) = (&files.architecture, files.weights.as_deref(), Site::of(device));
-    let least = || Ledger::new(config, arch, weights, 1, Load::most(config), site, execution).device_bytes();
-    if let (Some(budget), 0) = (config.run.device_memory, execution.resident)
-        && let least = least()
-        && least > budget.0
-    {
-        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        let problem = format!(
-            "[run] device_memory: {} MiB are less than the {} MiB that this run needs with every frozen block left in its \
-             file; lower run.batch_tokens or data.cutoff_length, or set run.recompute to \"always\"",
-            mib(budget.0),
-            mib(least)
-        );
-        return Err(Error::Config { problems: vec![problem] });
+    let (arch, weights) = (&files.architecture, files.weights.as_deref());
+    let budgets = config.run.device_memory.as_ref().map_or(Vec::new(), |sizes| sizes.bytes());
+    let sites = Site::of_each(&placement);
+    for (index, (stage, execution)) in placement.stages_mut().iter_mut().zip(executions).enumerate() {
+        stage.resident = execution.resident;
+        let least =
+            || Ledger::new(config, arch, weights, 1, Load::most(config), sites[index], *execution).device_bytes();
+        if let (Some(&budget), 0) = (budgets.get(index), execution.resident)
+            && let least = least()
+            && least > budget
+        {
+            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+            let problem = format!(
+                "[run] device_memory: {} MiB are less than the {} MiB that this run needs on {} with every frozen block left \
+                 in its file; lower run.batch_tokens or data.cutoff_length, or set run.recompute to \"always\"",
+                mib(budget),
+                mib(least),
+                stage.device.name()
+            );
+            return Err(Error::Config { problems: vec![problem] });
+        }
     }
-    files.load_within(device, hold, execution.resident, full, config.run.seed)
+    files.load_onto(&placement, hold, full, config.run.seed)
 }
 
 /// Refuses more tokens at once than the bindings of a device hold, before anything is loaded.

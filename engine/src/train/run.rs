@@ -373,7 +373,7 @@ impl Run {
         Started {
             step: *step,
             steps: self.plan.steps,
-            device: model.device().name().into(),
+            device: model.placement().to_string(),
             why: self.about.why.clone(),
             model: self.about.model.clone(),
             parameters: model.arch.parameter_count(),

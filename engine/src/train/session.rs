@@ -152,7 +152,7 @@ impl Session {
         let known = self.known_scale();
         let mut tried = self.pass(batches, Some(learning_rate), number, rows.as_deref_mut()).await;
         if let Err(error) = tried {
-            let error = self.device().explain(error);
+            let error = self.model.placement().explain(error);
             // Nothing is stepped before a pass is over, but where blocks are stepped on the way.
             let again =
                 matches!(error, Error::OutOfMemory { .. }) && !self.steps_on_the_way(batches) && self.make_room()?;
@@ -163,7 +163,9 @@ impl Session {
                     **rows = Rows::default();
                 }
                 let second = self.pass(batches, Some(learning_rate), number, rows).await;
-                tried = second.map(|done| StepDone { retried, ..done }).map_err(|error| self.device().explain(error));
+                tried = second
+                    .map(|done| StepDone { retried, ..done })
+                    .map_err(|error| self.model.placement().explain(error));
             }
         }
         let error = match tried {
@@ -172,7 +174,7 @@ impl Session {
                 let gradient_scale = known.unwrap_or_else(|| self.optimiser.clip_factor(done.gradient_norm));
                 let step = Step { number, learning_rate, gradient_scale, seed: self.seed };
                 let stepped = self.optimiser.step(&mut self.model, &step);
-                stepped.map_err(|error| self.device().explain(error))?;
+                stepped.map_err(|error| self.model.placement().explain(error))?;
                 done.step = Some(number);
                 self.step = number;
                 self.last_norm = Some(done.gradient_norm);
@@ -211,7 +213,7 @@ impl Session {
         self.drop_gradients()?;
         self.keep = Keep::Inputs;
         self.together = false;
-        Ok(self.device().make_room())
+        Ok(self.model.placement().make_room())
     }
 
     /// The factor on a step's gradients, where it does not depend on them.
@@ -256,7 +258,8 @@ impl Session {
             return Ok(done);
         }
         let reciprocal = 1.0 / trained_tokens as f32;
-        let device = self.model.device().clone();
+        // Where the head lies.
+        let device = self.model.placement().last().clone();
         let seed = self.seed;
         let groups: Vec<Range<usize>> = match self.together {
             true => std::iter::once(0..batches.len()).collect(),
@@ -344,11 +347,14 @@ impl Session {
         }
 
         // One wait for everything that the host wants to know.
-        let trained = self.model.trained();
+        let trained = self.model.trained_on_each();
         let squares = match twice {
             // What is left of them was measured with the others.
-            Some(_) => SumSquares::Known(0.0),
-            None => optimiser::sum_squares(&device, &trained)?,
+            Some(_) => Vec::new(),
+            None => {
+                let squares = trained.iter().map(|(device, trained)| optimiser::sum_squares(device, trained));
+                squares.collect::<Result<Vec<_>>>()?
+            }
         };
         let mut wanted: Vec<Tensor<1>> = match &rows {
             Some(_) => outputs.iter().flat_map(HeadOutput::on_device).collect(),
@@ -360,7 +366,7 @@ impl Session {
             Some(_) => [SumSquares::Known(0.0), SumSquares::Known(0.0)],
             None => head::sums(&device, &outputs)?,
         };
-        for sum in [&squares, &counts, &sizes] {
+        for sum in squares.iter().chain([&counts, &sizes]) {
             if let SumSquares::Partials(partials) = sum {
                 wanted.push(partials.clone());
             }
@@ -368,11 +374,13 @@ impl Session {
         let read = read_all(wanted).await?;
         let (mut of_outputs, of_sums) = read.split_at(of_rows);
         let mut of_sums = of_sums.iter();
-        let mut value = |sum| match sum {
-            SumSquares::Known(sum) => sum,
-            SumSquares::Partials(_) => SumSquares::of_partials(of_sums.next().map_or(&[], Vec::as_slice)),
+        let mut terms = |sum| match sum {
+            SumSquares::Known(sum) => vec![sum],
+            SumSquares::Partials(_) => of_sums.next().into_iter().flatten().copied().map(f64::from).collect::<Vec<_>>(),
         };
-        sum_squares += value(squares);
+        // One after the other, so that the sum over several devices is that over one.
+        sum_squares += squares.into_iter().flat_map(&mut terms).sum::<f64>();
+        let mut value = |sum| terms(sum).into_iter().sum::<f64>();
         if head::is_suspect([value(counts), value(sizes)]) {
             // Named as where rows are read: the first bad one of the first micro-batch that has one.
             for output in &outputs {
@@ -389,7 +397,7 @@ impl Session {
             }
         }
         if !sum_squares.is_finite() {
-            return Err(optimiser::non_finite_gradient(&trained, number).await);
+            return Err(optimiser::non_finite_gradient(&self.model.trained(), number).await);
         }
         done.gradient_norm = sum_squares.sqrt();
         Ok(done)
@@ -399,12 +407,11 @@ impl Session {
     /// vocabulary and of the last norm are complete then, and stay. The sum of squares is that of all gradients together, to the
     /// bit.
     async fn measure(&mut self, backs: &[Backward], batches: &[&MicroBatch], number: u64) -> Result<f64> {
-        let device = self.model.device().clone();
         let mut copies = backs.to_vec();
         let mut of_blocks: Vec<Vec<SumSquares>> = Vec::new();
         for block in (0..self.model.blocks.len()).rev() {
             self.model.backward_block(block, &mut copies)?;
-            let mut squares = Vec::new();
+            let (mut squares, device) = (Vec::new(), self.model.placement().of_block(block).clone());
             self.model.blocks[block].visit_mut(&mut |p| {
                 if let Some(gradient) = p.gradient.take() {
                     squares.push(kernels::adamw::sum_squares(&device, &[&gradient])?);
@@ -418,10 +425,12 @@ impl Session {
         }
         // In the order in which a visit comes to them.
         let (before, after) = self.model.around_blocks();
-        let of = |parameters: Vec<&Parameter>| {
-            parameters.into_iter().map(|p| optimiser::sum_squares(&device, &[p])).collect::<Result<Vec<_>>>()
+        let of = |device: &Device, parameters: Vec<&Parameter>| {
+            parameters.into_iter().map(|p| optimiser::sum_squares(device, &[p])).collect::<Result<Vec<_>>>()
         };
-        let squares = of(before)?.into_iter().chain(of_blocks.into_iter().rev().flatten()).chain(of(after)?).collect();
+        let placement = self.model.placement();
+        let (before, after) = (of(placement.first(), before)?, of(placement.last(), after)?);
+        let squares = before.into_iter().chain(of_blocks.into_iter().rev().flatten()).chain(after).collect();
         let sum = SumSquares::joined(squares).read().await?;
         if sum.is_finite() {
             return Ok(sum);
@@ -439,7 +448,7 @@ impl Session {
     async fn checked_squares(&self, block: usize, number: u64) -> Result<f64> {
         let mut parameters = Vec::new();
         self.model.blocks[block].visit(&mut |p| parameters.push(p));
-        let squares = optimiser::sum_squares(self.model.device(), &parameters)?.read().await?;
+        let squares = optimiser::sum_squares(self.model.placement().of_block(block), &parameters)?.read().await?;
         match squares.is_finite() {
             true => Ok(squares),
             false => Err(optimiser::non_finite_gradient(&parameters, number).await),
@@ -448,12 +457,7 @@ impl Session {
 
     /// Steps one block whose gradients are complete.
     fn step_block(&mut self, block: usize, step: &Step) -> Result<()> {
-        let (device, optimiser) = (self.model.device().clone(), &self.optimiser);
+        let (device, optimiser) = (self.model.placement().of_block(block).clone(), &self.optimiser);
         self.model.blocks[block].visit_mut(&mut |p| optimiser.apply(&device, p, step))
-    }
-
-    /// The device of the session.
-    pub fn device(&self) -> &Device {
-        self.model.device()
     }
 }

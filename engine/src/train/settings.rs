@@ -5,7 +5,7 @@ use super::optimiser::{Clipping, MomentBits};
 use super::schedule::ScheduleKind;
 use crate::loss::objective::Method;
 use crate::model::load::Hold;
-use crate::settings::{ByteSize, Range, settings};
+use crate::settings::{ByteSize, ByteSizes, Range, settings};
 
 settings! {
     /// AdamW and its schedule.
@@ -58,15 +58,16 @@ settings! {
         eval_every: u64 = 0, range = Range::at_least(0.0);
         /// Objective that is also trained from the same start, for comparison.
         baseline: Option<Method> = None;
-        /// Where to compute: auto, cpu, vulkan, metal, dx12, or part of an adapter's name.
+        /// Where to compute: auto, cpu, vulkan, metal, dx12, or part of an adapter's name; with commas between them several
+        /// devices, which share the blocks in proportion to their memory.
         device: String = "auto".into();
         /// How the model's matrices lie in device memory.
         storage: Hold = Hold::Auto;
         /// How the optimiser's moments lie in device memory.
         moments: MomentBits = MomentBits::F32;
-        /// Most device memory that the run may take; frozen blocks that do not fit into it stay in the model's file and are
-        /// read whenever they are used.
-        device_memory: Option<ByteSize> = None, derived = "what there is, where the system tells";
+        /// Most device memory that the run may take, of several devices one for each with commas between them; frozen blocks
+        /// that do not fit into it stay in the model's file and are read whenever they are used.
+        device_memory: Option<ByteSizes> = None, derived = "what there is, where the system tells";
         /// Most memory that the run may take on the host beside a device that has its own; on the CPU device_memory says it.
         host_memory: Option<ByteSize> = None, derived = "what there is, where the system tells";
         /// Whether blocks run a second time in the backward pass, for less memory and the same results to the bit.

@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::execution::Execution;
+use super::ledger::Share;
 use super::optimiser::Clipping;
 use crate::config::Config;
 use crate::data::Document;
@@ -46,7 +47,8 @@ impl Work {
         }
     }
 
-    /// Floating point operations of a step's products, two for each multiplication with its addition.
+    /// Floating point operations of a step's products on a device that holds this share of the model, two for each
+    /// multiplication with its addition.
     ///
     /// With m the elements of all blocks' matrices, v those of the head, r those of an adapter's pairs, q the width of all
     /// query heads in all layers, t tokens of which n are trained rows, in documents of c tokens on average:
@@ -62,11 +64,11 @@ impl Work {
     /// | head: logits, back by the hidden states; by the head where it is trained | 4 v n; 2 v n |
     ///
     /// Everything else reads and writes what these make, and takes far less time.
-    pub fn operations(&self, config: &Config, arch: &Architecture, execution: Execution) -> f64 {
+    pub fn operations(&self, config: &Config, arch: &Architecture, execution: Execution, share: Share) -> f64 {
         let block = arch.block(0);
-        let layers = arch.layers as f64;
+        let layers = share.blocks(arch).len() as f64;
         let matrices = layers * block.linears().map(|l| l.rows() as f64 * l.inputs as f64).sum::<f64>();
-        let head = arch.vocab as f64 * arch.hidden as f64;
+        let head = if share.is_last() { arch.vocab as f64 * arch.hidden as f64 } else { 0.0 };
         let attention = 7.0 * layers * arch.query_width() as f64 * self.context;
         let full = config.adapter.kind == AdapterKind::None;
         let pairs = |linear: &crate::model::layout::LinearSpec| {
@@ -159,7 +161,7 @@ mod tests {
         let work = Work { tokens: 1000.0, rows: 100.0, context: 50.0 };
         let arch = arch.unwrap();
         let execution = Execution::plan(&config, &arch, None, 1, Site::default());
-        work.operations(&config, &arch, execution)
+        work.operations(&config, &arch, execution, Share::default())
     }
 
     #[test]

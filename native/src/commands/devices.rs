@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::json;
-use temper_engine::{Device, adapters};
+use temper_engine::{Devices, adapters};
 
 use crate::cli::{DevicesArgs, Global};
 use crate::output;
@@ -10,9 +10,9 @@ use crate::output;
 /// Runs the command.
 pub fn run(args: DevicesArgs, global: &Global) -> Result<()> {
     let adapters = adapters();
-    let (chosen, why) = Device::choose(global.device.as_deref())?;
+    let (chosen, why) = Devices::choose(global.device.as_deref())?;
     if args.json {
-        return output::json(&json!({ "chosen": chosen.name(), "why": why, "adapters": adapters }));
+        return output::json(&json!({ "chosen": chosen.names(), "why": why, "adapters": adapters }));
     }
     let mut text = String::from("id         kind        memory      binding     buffer      workgroup  f16  name\n");
     text += "cpu        cpu         -           -           -           -          -    CPU backend\n";

@@ -6,7 +6,7 @@ use anyhow::Result;
 use temper_engine::configuration::TOP_K_MIN;
 use temper_engine::perplexity::WINDOW;
 use temper_engine::reading::{OnError, ReadOptions, RecordFormat, Templating, read_measured};
-use temper_engine::{Device, Document, Error, Event, Tokenizer, perplexity, wait};
+use temper_engine::{Devices, Document, Error, Event, Tokenizer, perplexity, wait};
 
 use crate::cli::{EvalArgs, Global};
 use crate::inputs::{ModelInUse, read_data};
@@ -15,7 +15,7 @@ use crate::{output, progress};
 
 /// Runs the command.
 pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
-    let (device, why) = Device::choose(global.device.as_deref())?;
+    let (devices, why) = Devices::choose(global.device.as_deref())?;
     let chosen = ModelInUse::open(&args.model)?;
     let files = &chosen.files;
     let tokenizer = files.tokenizer()?;
@@ -36,7 +36,7 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
         }
         (None, None) => unreachable!("clap demands one of --text and --data"),
     };
-    let mut model = chosen.load(&device, 0)?;
+    let mut model = chosen.load(&devices, 0)?;
     let mut shown = Progress::new();
     let rows = wait(perplexity::rows(&mut model, &documents, TOP_K_MIN, &mut |done, of| {
         shown.evaluating("loss", done, of);
@@ -59,7 +59,7 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
         score.loss,
         progress::perplexity(score.perplexity, 4),
         score.tokens,
-        device.name()
+        model.placement()
     ))
 }
 

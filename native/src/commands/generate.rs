@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use temper_engine::reading::{ChatTemplate, Message};
-use temper_engine::{Device, Error, Sampling, generate, wait};
+use temper_engine::{Devices, Error, Sampling, generate, wait};
 
 use crate::cli::{GenerateArgs, Global};
 use crate::inputs::ModelInUse;
@@ -10,7 +10,7 @@ use crate::output;
 
 /// Runs the command. Text appears as it is made.
 pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
-    let (device, _) = Device::choose(global.device.as_deref())?;
+    let (devices, _) = Devices::choose(global.device.as_deref())?;
     let chosen = ModelInUse::open(&args.model)?;
     let files = &chosen.files;
     let tokenizer = files.tokenizer()?;
@@ -35,7 +35,7 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
         let problem = format!("--prompt has {} tokens, and the model's context is {context}", prompt.len());
         return Err(Error::Config { problems: vec![problem] }.into());
     };
-    let mut model = chosen.load(&device, 0)?;
+    let mut model = chosen.load(&devices, 0)?;
     let sampling = Sampling { temperature: args.temperature.into(), top_p: 1.0, seed: args.seed };
     let mut shown = String::new();
     let mut tokens = Vec::new();

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use safetensors::tensor::{Dtype, TensorView};
-use temper_engine::{Device, Error, wait};
+use temper_engine::{Devices, Error, wait};
 
 use crate::cli::{Global, LogitsArgs};
 use crate::files::write_atomically;
@@ -10,7 +10,7 @@ use crate::inputs::ModelInUse;
 
 /// Runs the command.
 pub fn run(args: LogitsArgs, global: &Global) -> Result<()> {
-    let (device, _) = Device::choose(global.device.as_deref())?;
+    let (devices, _) = Devices::choose(global.device.as_deref())?;
     let chosen = ModelInUse::open(&args.model)?;
     let (count, arch) = (args.tokens.len(), &chosen.files.architecture);
     let context = arch.context;
@@ -20,7 +20,7 @@ pub fn run(args: LogitsArgs, global: &Global) -> Result<()> {
     }
     // On the device, read back, as bytes, and as a file.
     let more = (arch.vocab as u64).saturating_mul(count as u64).saturating_mul(4 * 4);
-    let mut model = chosen.load(&device, more)?;
+    let mut model = chosen.load(&devices, more)?;
     let logits = wait(model.logits(&args.tokens))?;
     let bytes = little_endian(&logits);
     let view = TensorView::new(Dtype::F32, vec![count, arch.vocab], &bytes)?;

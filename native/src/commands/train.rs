@@ -12,9 +12,9 @@ use temper_engine::host::Clock;
 use temper_engine::models::{Architecture, SpecialTokens};
 use temper_engine::reading::{ReadOptions, hold_out, read_measured, read_set};
 use temper_engine::result::learned;
-use temper_engine::running::{About, Checkpoint, OTHER_RUN, base};
+use temper_engine::running::{About, Checkpoint, OTHER_RUN, base_on};
 use temper_engine::{
-    Checkpoints, Config, Device, Document, Error, Event, Host, Learner, ModelFiles, Objective, Run, Session, Sets,
+    Checkpoints, Config, Devices, Document, Error, Event, Host, Learner, ModelFiles, Objective, Run, Session, Sets,
     result, wait,
 };
 
@@ -42,25 +42,25 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     let (destination, settings) = open(&args, global)?;
     // What no data would make fit is refused before any is read.
     let read = Read::of(settings, &|subject| {
-        let room = Room::of(subject.device, subject.config);
-        Plan::of(subject, room)?.check(subject, room)
+        let room = Room::of(subject.devices, subject.config);
+        Plan::of(subject, &room)?.check(subject, &room)
     })?;
     let measured = read.measured();
     let subject = read.subject(&measured);
-    let room = Room::of(&read.device, &read.config);
-    let plan = Plan::of(&subject, room)?;
-    plan.check(&subject, room)?;
+    let room = Room::of(&read.devices, &read.config);
+    let plan = Plan::of(&subject, &room)?;
+    plan.check(&subject, &room)?;
     let time = Time::measure(&subject, &plan, CALIBRATION_S)?;
-    say(&format!("plan       {}", plan.line(room, Some(&time))));
-    let Read { config, files, device, why, train, target, general, landscape } = read;
+    say(&format!("plan       {}", plan.line(&room, Some(&time))));
+    let Read { config, files, devices, why, train, target, general, landscape } = read;
     say_what_is_mapped(&landscape);
     let sets = Arc::new(Sets { target, general, landscape });
     let folder = destination.folder();
     let before = Before::now();
-    let job = Job { folder, config: &config, device: &device, why: &why, files: &files, sets, plan, before };
+    let job = Job { folder, config: &config, devices: &devices, why: &why, files: &files, sets, plan, before };
 
-    let explained = |error: anyhow::Error| match error.downcast_ref() {
-        Some(Error::OutOfMemory { .. }) => job.explained(error, &train, room),
+    let explained = &|error: anyhow::Error| match error.downcast_ref() {
+        Some(Error::OutOfMemory { .. }) => job.explained(error, &train, &room),
         _ => error,
     };
 
@@ -107,7 +107,7 @@ pub struct Read {
     /// Its model's files.
     pub files: ModelFiles,
     /// Where it computes.
-    pub device: Device,
+    pub devices: Devices,
     /// Why there.
     pub why: String,
     /// What it trains on.
@@ -128,8 +128,8 @@ impl Read {
 
     /// What is planned.
     pub fn subject<'a>(&'a self, measured: &'a [&'a [Document]]) -> Subject<'a> {
-        let Self { config, files, device, train, .. } = self;
-        Subject { config, files, device, train, measured }
+        let Self { config, files, devices, train, .. } = self;
+        Subject { config, files, devices, train, measured }
     }
 
     /// Opens the model, asks `check` what it thinks of it without data, reads the data and says what was read.
@@ -137,14 +137,14 @@ impl Read {
     /// # Errors
     /// What is missing or malformed, with its file; as `check`.
     pub fn of(mut settings: Settings, check: &dyn Fn(&Subject) -> temper_engine::Result<()>) -> Result<Self> {
-        let (device, why) = Device::choose(Some(&settings.config.run.device))?;
+        let (devices, why) = Devices::choose(Some(&settings.config.run.device))?;
         let path = &settings.config.model.path;
         let files = model_files(&settings.config).with_context(|| format!("while opening the model {path}"))?;
         let tokenizer = files.tokenizer()?;
         let context = files.architecture.context;
         settings.fit_to_model(context);
         let config = &settings.config;
-        check(&Subject { config, files: &files, device: &device, train: &[], measured: &[] })?;
+        check(&Subject { config, files: &files, devices: &devices, train: &[], measured: &[] })?;
         let read = ReadOptions::of(&config.data);
         let mut train = read_data(&config.data.train)
             .and_then(|bytes| read_set(&config.data.train, &bytes, tokenizer, read))
@@ -179,7 +179,7 @@ impl Read {
             say(&line);
         }
         let landscape = landscape::documents(&settings.config, &train.documents)?;
-        Ok(Self { config: settings.config, files, device, why, train: train.documents, target, general, landscape })
+        Ok(Self { config: settings.config, files, devices, why, train: train.documents, target, general, landscape })
     }
 }
 
@@ -285,7 +285,7 @@ struct Trained {
 struct Job<'a> {
     folder: &'a RunFolder,
     config: &'a Config,
-    device: &'a Device,
+    devices: &'a Devices,
     why: &'a str,
     files: &'a ModelFiles,
     sets: Arc<Sets>,
@@ -297,18 +297,19 @@ struct Job<'a> {
 impl Job<'_> {
     /// Everything up to the first step. Writes nothing.
     fn prepare(&self, objective: &Objective, documents: Vec<Document>) -> Result<Run> {
-        let execution = self.plan.execution;
-        let base = base(self.config, self.files, self.device, execution)?;
-        let learner = Learner::new(self.config.clone(), objective, base, execution)?;
+        let Plan { placement, executions, .. } = &self.plan;
+        let base = base_on(self.config, self.files, placement.clone(), executions)?;
+        // What is kept and in which order is the same on all devices.
+        let learner = Learner::new(self.config.clone(), objective, base, executions[0])?;
         let about = About { why: self.why.into(), model: model_name(self.config, self.files) };
         Ok(Run::new(vec![learner], documents, self.sets.clone(), about)?)
     }
 
     /// Out of memory in the middle, with what would need less.
-    fn explained(&self, error: anyhow::Error, train: &[Document], room: Room) -> anyhow::Error {
-        let Self { config, files, device, sets, .. } = self;
+    fn explained(&self, error: anyhow::Error, train: &[Document], room: &Room) -> anyhow::Error {
+        let Self { config, files, devices, sets, .. } = self;
         let measured: [&[Document]; 3] = [&sets.target, &sets.general, &sets.landscape];
-        let subject = Subject { config, files, device, train, measured: &measured };
+        let subject = Subject { config, files, devices, train, measured: &measured };
         match error.downcast() {
             Ok(error) => self.plan.explained(error, &subject, room).into(),
             Err(other) => other,
@@ -329,7 +330,7 @@ impl Job<'_> {
         };
         let keep = (part == Part::Main).then_some(self.config.run.keep);
         let mut host =
-            NativeHost { device: self.device, written, keep, progress: Progress::new(), begin: Instant::now() };
+            NativeHost { devices: self.devices, written, keep, progress: Progress::new(), begin: Instant::now() };
         let (mut started, mut finished) = (None, None);
         let mut peaks = Peaks::default();
         while let Some(event) = wait(run.next(&mut host))? {
@@ -352,7 +353,9 @@ impl Job<'_> {
             self.save_result(run.learners()[0].session())?;
         }
         peaks.after_saving = memory::peak_resident_bytes();
-        let own_peak = if self.device.is_cpu() { self.before.peak_since() } else { self.device.peak_bytes() };
+        // The CPU's is the host's memory, that of the others their own.
+        let in_host = if self.devices.have_cpu() { self.before.peak_since() } else { None };
+        let own_peak = [in_host, self.devices.peak_bytes()].into_iter().flatten().reduce(u64::saturating_add);
         let Written { evaluations, landscapes, .. } = host.written;
         Ok(Trained { started, finished, evaluations, landscapes, peaks, own_peak })
     }
@@ -388,7 +391,7 @@ impl Job<'_> {
             seed: self.config.run.seed,
             tokens_per_second: speeds.iter().sum::<f64>() / speeds.len().max(1) as f64,
             peak_device_bytes: metrics.iter().map(|m| m.peak_device_bytes).max().unwrap_or(0),
-            memory: Memory::new(&self.plan.ledger, peaks, main.own_peak, self.device.is_cpu()),
+            memory: Memory::new(&self.plan.ledgers, peaks, main.own_peak, self.devices.have_cpu()),
             retention: retention.clone(),
             warnings: [Some(&main), baseline.as_ref().map(|(_, trained)| trained)]
                 .into_iter()
@@ -527,7 +530,7 @@ impl Written<'_> {
 }
 
 struct NativeHost<'a> {
-    device: &'a Device,
+    devices: &'a Devices,
     written: Written<'a>,
     /// How many of the newest checkpoints are kept; none where no checkpoint is made.
     keep: Option<usize>,
@@ -557,7 +560,7 @@ impl Host for NativeHost<'_> {
     }
 
     fn peak_bytes(&self) -> u64 {
-        self.device.reserved_bytes().unwrap_or_else(memory::peak_resident_bytes)
+        self.devices.reserved_bytes().unwrap_or_else(memory::peak_resident_bytes)
     }
 
     fn stop_requested(&self) -> bool {
