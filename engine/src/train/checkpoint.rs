@@ -403,6 +403,11 @@ pub fn load(session: &mut Session, folder: &dyn Folder) -> Result<State> {
                 };
                 let upper = take(&key, "BF16")?;
                 let lower = match matrix.lower {
+                    Some(_) if !trained.has(&format!("{key}{LOWER}")) => {
+                        let problem =
+                            "has no lower halves in the checkpoint: run.storage is another than that of the run";
+                        return Err(broken(&key, problem.into()));
+                    }
                     Some(_) => Some(take(&format!("{key}{LOWER}"), "U16")?),
                     None => None,
                 };
