@@ -810,7 +810,7 @@ fn a_checkpoint_of_other_storage_is_refused_and_impossible_storage_too() {
         &[],
     );
     let problem = refused.unwrap_err().to_string();
-    assert!(problem.contains("an adapter trains none") && problem.contains("line 6"), "{problem}");
+    assert!(problem.contains("an adapter trains none") && problem.contains("run.toml:6"), "{problem}");
 }
 
 #[test]
