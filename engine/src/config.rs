@@ -603,7 +603,7 @@ learning_rate = -1
 warmup_ratio = nan
 [run]
 steps = 2.5
-storage = \"bf16\"
+storage = \"bf15\"
 [optin]
 x = 1
 ";
@@ -618,7 +618,7 @@ x = 1
             "run.toml:12: [optim] learning_rate: -1 is not a finite number above 0",
             "run.toml:13: [optim] warmup_ratio: nan is not within 0 to 1",
             "run.toml:15: [run] steps: 2.5 is not a whole number of at least 1",
-            "run.toml:16: [run] storage: \"bf16\" is not one of auto, f32, f16, q8_0, q4_0, q4_k",
+            "run.toml:16: [run] storage: \"bf15\" is not one of auto, f32, bf16, bf16_compensated, f16, q8_0, q4_0, q4_k",
             "run.toml:17: unknown section [optin]; did you mean optim?",
             "--set run.kep: [run] kep: unknown key; did you mean keep?",
             "--set adapter.rank: [adapter] rank: \"many\" is not a whole number of at least 1",

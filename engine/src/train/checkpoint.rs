@@ -396,12 +396,18 @@ pub fn load(session: &mut Session, folder: &dyn Folder) -> Result<State> {
                 from_host(values, shape, device).into()
             }
             Weights::Bf16(matrix) => {
+                let halved = trained.has(&format!("{key}{LOWER}"));
                 let mut take = |name: &str, dtype| -> Result<Words> {
                     let bytes = trained.bytes(name, dtype, &shape)?.ok_or_else(|| missing(name))?;
                     Ok(Words::new(device, bytes))
                 };
                 let upper = take(&key, "BF16")?;
                 let lower = match matrix.lower {
+                    Some(_) if !halved => {
+                        let problem =
+                            "has no lower halves in the checkpoint: run.storage is another than that of the run";
+                        return Err(broken(&key, problem.into()));
+                    }
                     Some(_) => Some(take(&format!("{key}{LOWER}"), "U16")?),
                     None => None,
                 };

@@ -1058,7 +1058,9 @@ mod tests {
         // The head's statistics are held as well.
         let gradients = |moment| of(&ledger, moment).of(Kind::Gradients) - 2 * 512 * 4 * 9;
         assert_eq!(step.of(Kind::Gradients), 4 * vocabulary);
-        assert_eq!(gradients(Moment::Backward), 4 * (vocabulary + block));
+        // The most is held somewhere within a block, with some of its gradients.
+        let most = gradients(Moment::Backward);
+        assert!(most > 4 * vocabulary && most <= 4 * (vocabulary + block), "{most}");
         // A second learner shares nothing once it is stepped.
         let two = self::ledger(&set, 2, LOAD, Site::default());
         let more = of(&two, Moment::Step).total() - step.total();
