@@ -6,12 +6,12 @@ use temper_shaders::{
     ADAMW, ADAMW_COMPACT, AdamwBindings, AdamwCompactBindings, SUM_SQUARES, SumSquaresBindings, SumSquaresParams,
 };
 
+use super::Words;
 use super::compact::{Bf16, Coded, Moments, Weights};
 use super::cpu;
 use super::cpu::adamw::{MomentsMut, WeightsMut};
 use super::launch::size;
 use super::sample::{Case, matrix};
-use super::Words;
 use super::tensor::{
     empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, read, slice, slice_mut,
 };
