@@ -16,6 +16,7 @@ use temper_engine::{Config, Document, Error, Result as EngineResult};
 
 use crate::cli::RunArgs;
 use crate::inputs::{DEMO_CONFIG, EMBEDDED, read_configuration};
+use crate::plan::steps;
 use crate::progress::grouped;
 
 /// Most steps of a run of which only model and data were given: about a million tokens, so that a large file does not mean
@@ -27,6 +28,12 @@ const FEW_STEPS: u64 = 20;
 const MODEL: &str = "model.path";
 const DATA: &str = "data.train";
 
+/// What is measured of a set, before and after, of what is trained: each token that is measured takes at most half of what a
+/// trained one takes.
+const MEASURED_SHARE: f64 = 0.1;
+/// Fewer tokens say little about a set.
+const LEAST_MEASURED: u64 = 2048;
+
 /// A configuration, and what it leaves to be fitted once model and data are known.
 pub struct Settings {
     /// The configuration.
@@ -37,6 +44,8 @@ pub struct Settings {
     fit_cutoff: bool,
     /// The number of steps is bounded.
     fit_steps: bool,
+    /// What is measured follows what is trained.
+    fit_measured: bool,
 }
 
 impl Settings {
@@ -58,7 +67,8 @@ impl Settings {
                 let name = format!("{}-{}", model_stem(&config.model.path), data_stem(&config.data.train));
                 let fit_cutoff = !given("data.cutoff_length");
                 let fit_steps = !given("run.steps") && !given("run.epochs");
-                Ok(Self { config, name, fit_cutoff, fit_steps })
+                let fit_measured = !given("data.measured_tokens");
+                Ok(Self { config, name, fit_cutoff, fit_steps, fit_measured })
             }
             (true, false) => Err(one_of_two("a model is given but no data to train it on: add --data FILE").into()),
             (false, true) => Err(one_of_two("data is given but no model to train: add --model DIR_OR_GGUF").into()),
@@ -67,7 +77,7 @@ impl Settings {
 
     /// A configuration that says all there is to say.
     pub fn fixed(config: Config, name: String) -> Self {
-        Self { config, name, fit_cutoff: false, fit_steps: false }
+        Self { config, name, fit_cutoff: false, fit_steps: false, fit_measured: false }
     }
 
     /// Cuts documents where the model's context ends, unless a length was asked for.
@@ -77,11 +87,23 @@ impl Settings {
         }
     }
 
-    /// Bounds the number of steps, unless a number was asked for, and says what will be done; `None` where the user knows.
+    /// Bounds the number of steps and of tokens that are measured, unless numbers were asked for, and says what will be done;
+    /// `None` where the user knows.
     ///
     /// # Errors
     /// As [`steps_per_epoch`].
     pub fn fit_to_data(&mut self, documents: &[Document]) -> EngineResult<Option<String>> {
+        let said = self.fit_steps_to(documents)?;
+        if self.fit_measured {
+            let (steps, pass) = steps(&self.config, documents)?;
+            let all: usize = documents.iter().map(|document| document.tokens.len()).sum();
+            let trained = all as f64 * steps as f64 / pass.max(1) as f64;
+            self.config.data.measured_tokens = Some(((trained * MEASURED_SHARE) as u64).max(LEAST_MEASURED));
+        }
+        Ok(said)
+    }
+
+    fn fit_steps_to(&mut self, documents: &[Document]) -> EngineResult<Option<String>> {
         if !self.fit_steps {
             return Ok(None);
         }
@@ -282,6 +304,8 @@ mod tests {
         assert_eq!(own.config.data.cutoff_length, 1024);
         let said = own.fit_to_data(&documents(2_000, 1_000)).unwrap().unwrap();
         assert_eq!((own.config.run.steps, own.config.run.epochs), (Some(500), None));
+        // A tenth of a million.
+        assert_eq!(own.config.data.measured_tokens, Some(100_000));
         assert!(said.contains("500 steps") && said.contains("2,000,000 tokens takes 1,000 steps"), "{said}");
 
         let mut own = Settings::of(&args(None, Some("m"), Some("d"), &[]), vec![]).unwrap();
@@ -290,12 +314,14 @@ mod tests {
         assert!(said.ends_with("50 steps of up to 2,048 tokens: one pass over 100,000 tokens"), "{said}");
         let said = own.fit_to_data(&documents(2, 1_000)).unwrap().unwrap();
         assert!(said.contains(" 1 step of") && said.contains("run.epochs=20"), "{said}");
+        assert_eq!(own.config.data.measured_tokens, Some(2048));
 
-        let set = [("run.epochs", "1"), ("data.cutoff_length", "2000")];
+        let set = [("run.epochs", "1"), ("data.cutoff_length", "2000"), ("data.measured_tokens", "7")];
         let mut own = Settings::of(&args(None, Some("m"), Some("d"), &set), vec![]).unwrap();
         own.fit_to_model(1024);
         assert_eq!(own.fit_to_data(&documents(2_000, 1_000)).unwrap(), None);
         assert_eq!((own.config.data.cutoff_length, own.config.run.epochs), (2000, Some(1.0)), "as asked for");
+        assert_eq!(own.config.data.measured_tokens, Some(7), "as asked for");
     }
 
     #[test]

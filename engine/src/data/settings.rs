@@ -34,6 +34,8 @@ settings! {
         hold_out: Option<f64> = None, range = Range::above(0.0).below(1.0);
         /// JSONL or text on which forgetting is measured before and after.
         general: Option<String> = None;
+        /// Most tokens that are measured of the target and of the general set, each: its first documents.
+        measured_tokens: Option<u64> = None, range = Range::at_least(2.0), derived = "all of them";
         /// What the records of the training set look like.
         format: RecordFormat = RecordFormat::Auto;
         /// Longest document in tokens; longer ones are cut.

@@ -10,6 +10,7 @@ use temper_engine::configuration::{ArchitectureSource, Init};
 use temper_engine::events::{Finished, Started};
 use temper_engine::host::Clock;
 use temper_engine::models::{Architecture, SpecialTokens};
+use temper_engine::perplexity::first_tokens;
 use temper_engine::reading::{ReadOptions, hold_out, read_measured, read_set};
 use temper_engine::result::learned;
 use temper_engine::running::{About, Checkpoint, OTHER_RUN, base_on};
@@ -174,10 +175,20 @@ impl Read {
                 say_what_was_held_out(set, train.documents.len());
             }
         }
-        let [target, general] = sets;
         if let Some(line) = settings.fit_to_data(&train.documents)? {
             say(&line);
         }
+        let most = settings.config.data.measured_tokens.map_or(usize::MAX, |most| most as usize);
+        let mut names = ["target", "general"].into_iter();
+        let [target, general] = sets.map(|set| {
+            let (name, first) = (names.next().unwrap_or_default(), first_tokens(&set, most));
+            if first.len() < set.len() {
+                let tokens = |documents: &[Document]| documents.iter().map(|d| d.tokens.len()).sum::<usize>() as u64;
+                let (some, all) = (grouped(tokens(first)), grouped(tokens(&set)));
+                say(&format!("{name:<10} measured on its first {some} of {all} tokens (data.measured_tokens)"));
+            }
+            first.to_vec()
+        });
         let landscape = landscape::documents(&settings.config, &train.documents)?;
         Ok(Self { config: settings.config, files, devices, why, train: train.documents, target, general, landscape })
     }

@@ -340,6 +340,9 @@ fn arguments(model: &Path, tokens: usize, steps: usize, set: &[(&str, &str)]) ->
         ("run.accumulation", "1".into()),
         ("run.steps", steps.to_string()),
         ("adapter.rank", "16".into()),
+        // Nothing is measured before and after.
+        ("data.general", String::new()),
+        ("data.target", String::new()),
     ];
     let own = own.iter().map(|(key, value)| format!("{key}={value}"));
     let set = set.iter().map(|(key, value)| format!("{key}={value}"));
