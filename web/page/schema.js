@@ -91,6 +91,15 @@ export default {
           "default": null
         },
         {
+          "name": "measured_tokens",
+          "label": "Measured tokens",
+          "help": "Most tokens that are measured of the target and of the general set, each: its first documents.",
+          "type": "whole",
+          "allowed": "a whole number of at least 2",
+          "least": 2.0,
+          "derived": "all of them"
+        },
+        {
           "name": "format",
           "label": "Format",
           "help": "What the records of the training set look like.",
@@ -1064,6 +1073,7 @@ export default {
       "data.target": null,
       "data.hold_out": null,
       "data.general": null,
+      "data.measured_tokens": null,
       "data.format": "auto",
       "data.cutoff_length": 512,
       "data.packing": true,
