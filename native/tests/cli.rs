@@ -599,7 +599,10 @@ fn a_model_and_data_are_all_that_a_first_run_needs() {
     let before = &place.json("runs/model-train/summary.json")["retention"]["before"];
     let held_out: usize = fs::read_to_string(place.path("train.jsonl")).unwrap().lines().skip(43).map(answer).sum();
     assert_eq!(before["target"]["tokens"], held_out, "the answers of the last five records");
-    assert!(before["general"]["tokens"].as_u64().unwrap() > 10_000);
+    // A short run does not measure for longer than it trains.
+    let general = before["general"]["tokens"].as_u64().unwrap();
+    assert!(general > 1000 && general <= 2048, "{general}");
+    assert!(ran.stderr.contains("general    measured on its first "), "{}", ran.stderr);
     assert!(place.path("runs/model-train/adapter").exists());
 
     // The same by --set, and never over an earlier run.
@@ -1459,9 +1462,7 @@ fn a_plan_for_two_devices_has_a_table_for_each_and_counts_the_hosts_memory() {
     );
     assert_eq!(found["moments"].as_array().unwrap().len(), 16);
     let text = plan("").ok().stdout;
-    for part in
-        ["): embedding, block 0\nMiB ", "\nCPU: block 1, head\nMiB ", " on CPU, about ", "--device-memory 8GiB,8GiB)"]
-    {
+    for part in ["): embedding, block 0\nMiB ", "\nCPU: block 1, head\nMiB ", " on CPU, about "] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
     assert!(plan("--device-memory 1GiB,1GiB").ok().stdout.contains("fits       yes"));
