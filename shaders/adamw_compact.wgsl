@@ -18,7 +18,8 @@
 //   5 second_moment u32 in/out  the same
 //   6 first_scale   [blocks] in/out  with coded 1
 //   7 second_scale  [blocks] in/out  with coded 1
-// Launch: one invocation four elements. Before: the block's backward pass and sum_squares. After: the next forward pass.
+// Launch: one invocation four elements. Before: the block's backward pass and sum_squares. After: the next
+// forward pass.
 
 struct Params {
     count: u32,
