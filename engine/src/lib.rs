@@ -20,7 +20,7 @@
 //! use std::sync::Arc;
 //! use temper_engine::host::{Clock, MemoryFolder};
 //! use temper_engine::models::{Architecture, SpecialTokens};
-//! use temper_engine::running::{About, base};
+//! use temper_engine::running::{About, Execution, Keep, base};
 //! use temper_engine::{Config, Device, Document, Event, Host, Learner, ModelFiles, Run, Sets, wait};
 //!
 //! struct Quiet;
@@ -47,8 +47,10 @@
 //! let tokens: Vec<u32> = (0..30).map(|i| i % 7).collect();
 //! let documents = vec![Document { trained: vec![true; tokens.len()], tokens, line: 1 }];
 //!
-//! let base = base(&config, &files, &Device::cpu())?;
-//! let learner = Learner::new(config.clone(), &config.objective()?, base)?;
+//! // How the run goes through its model: all of it in memory, and nothing computed twice.
+//! let execution = Execution::resident(Keep::Everything);
+//! let base = base(&config, &files, &Device::cpu(), execution)?;
+//! let learner = Learner::new(config.clone(), &config.objective()?, base, execution)?;
 //! let mut run = Run::new(vec![learner], documents, Arc::new(Sets::default()), About::default())?;
 //! let mut losses = Vec::new();
 //! while let Some(event) = wait(run.next(&mut Quiet))? {
