@@ -335,7 +335,7 @@ mod tests {
     use crate::loss::objective::Method;
     use crate::loss::objective::eaft::GateShape;
     use crate::loss::objective::sft::Sft;
-    use crate::train::execution::Recompute;
+    use crate::train::settings::Recompute;
 
     const SMALL: &str = "[model]\npath = \"m\"\n[data]\ntrain = \"t.jsonl\"\n";
 

@@ -220,8 +220,8 @@ pub mod inside {
         pub mod gguf {
             pub use crate::model::gguf::{GgufModel, unpermuted_row};
         }
-        pub mod rope_scaling {
-            pub use crate::model::rope_scaling::{RopeScaling, Yarn};
+        pub mod rope {
+            pub use crate::model::rope::{RopeScaling, Yarn};
         }
         pub mod parameter {
             pub use crate::model::parameter::{Parameter, from_host, to_host};

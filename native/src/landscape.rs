@@ -6,7 +6,7 @@
 
 use temper_engine::{Config, Document, Result};
 
-use crate::plan::steps;
+use crate::plan::trained_tokens;
 
 /// More tokens make no better picture.
 const MOST: u64 = 16_384;
@@ -26,12 +26,9 @@ fn tokens(trained: u64) -> u64 {
 /// them, a part of it; nothing where no scored token would be in it.
 ///
 /// # Errors
-/// As [`steps`].
+/// As [`trained_tokens`].
 pub fn documents(config: &Config, train: &[Document]) -> Result<Vec<Document>> {
-    let (steps, pass) = steps(config, train)?;
-    let all: usize = train.iter().map(|document| document.tokens.len()).sum();
-    let trained = all as f64 * steps as f64 / pass.max(1) as f64;
-    Ok(beginning(train, tokens(trained as u64) as usize))
+    Ok(beginning(train, tokens(trained_tokens(config, train)?) as usize))
 }
 
 /// Whole documents of at most `most` tokens together, or a part of the first one.

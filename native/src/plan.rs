@@ -311,11 +311,21 @@ fn seconds_of(operations: &[f64], paces: &[f64]) -> f64 {
     operations.iter().zip(paces).map(|(operations, pace)| operations / pace).sum()
 }
 
+/// Tokens that a run trains on, over all its steps.
+///
+/// # Errors
+/// As [`steps`].
+pub fn trained_tokens(config: &Config, train: &[Document]) -> Result<u64> {
+    let (steps, pass) = steps(config, train)?;
+    let all: usize = train.iter().map(|document| document.tokens.len()).sum();
+    Ok((all as f64 * steps as f64 / pass.max(1) as f64) as u64)
+}
+
 /// Steps of a run, and those of one pass over its data.
 ///
 /// # Errors
 /// Data of which no step can be made.
-pub fn steps(config: &Config, train: &[Document]) -> Result<(u64, u64)> {
+fn steps(config: &Config, train: &[Document]) -> Result<(u64, u64)> {
     let run = &config.run;
     let pass = steps_per_epoch(&config.data.train, train, run.seed, run.batch_tokens, run.accumulation)?;
     Ok((run.steps.unwrap_or_else(|| (run.epochs.unwrap_or(1.0) * pass as f64).ceil() as u64).max(1), pass))

@@ -16,7 +16,7 @@ use temper_engine::{Config, Document, Error, Result as EngineResult};
 
 use crate::cli::RunArgs;
 use crate::inputs::{DEMO_CONFIG, EMBEDDED, read_configuration};
-use crate::plan::steps;
+use crate::plan::trained_tokens;
 use crate::progress::grouped;
 
 /// Most steps of a run of which only model and data were given: about a million tokens, so that a large file does not mean
@@ -28,9 +28,9 @@ const FEW_STEPS: u64 = 20;
 const MODEL: &str = "model.path";
 const DATA: &str = "data.train";
 
-/// What is measured of a set, before and after, of what is trained: each token that is measured takes at most half of what a
-/// trained one takes.
-const MEASURED_SHARE: f64 = 0.1;
+/// A token in so many of those that are trained is measured of a set, before and after: each takes at most half of what a trained
+/// one takes.
+const MEASURED_SHARE: u64 = 10;
 /// Fewer tokens say little about a set.
 const LEAST_MEASURED: u64 = 2048;
 
@@ -95,10 +95,8 @@ impl Settings {
     pub fn fit_to_data(&mut self, documents: &[Document]) -> EngineResult<Option<String>> {
         let said = self.fit_steps_to(documents)?;
         if self.fit_measured {
-            let (steps, pass) = steps(&self.config, documents)?;
-            let all: usize = documents.iter().map(|document| document.tokens.len()).sum();
-            let trained = all as f64 * steps as f64 / pass.max(1) as f64;
-            self.config.data.measured_tokens = Some(((trained * MEASURED_SHARE) as u64).max(LEAST_MEASURED));
+            let trained = trained_tokens(&self.config, documents)?;
+            self.config.data.measured_tokens = Some((trained / MEASURED_SHARE).max(LEAST_MEASURED));
         }
         Ok(said)
     }

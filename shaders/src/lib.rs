@@ -54,6 +54,36 @@ pub mod stat {
     pub const ENTROPY_TOP_K: usize = 7;
 }
 
+impl AdamwParams {
+    /// The same step on what is held in fewer bits; the launch says how. The seed is that of what is rounded by chance.
+    pub fn compact(self, seed: u64) -> AdamwCompactParams {
+        let Self { count, learning_rate, beta1, beta2, epsilon, weight_decay, bias1, bias2, gradient_scale } = self;
+        AdamwCompactParams {
+            count,
+            learning_rate,
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+            bias1,
+            bias2,
+            gradient_scale,
+            weights: 0,
+            coded: 0,
+            seed_low: seed as u32,
+            seed_high: (seed >> 32) as u32,
+        }
+    }
+}
+
+impl AdamwCompactParams {
+    /// The same step in single precision.
+    pub fn plain(self) -> AdamwParams {
+        let Self { count, learning_rate, beta1, beta2, epsilon, weight_decay, bias1, bias2, gradient_scale, .. } = self;
+        AdamwParams { count, learning_rate, beta1, beta2, epsilon, weight_decay, bias1, bias2, gradient_scale }
+    }
+}
+
 /// What [`ADAMW_COMPACT`] and its twin share: how weights and moments are held.
 pub mod compact {
     /// Weights in single precision.

@@ -6,4 +6,5 @@ pub mod devices;
 pub mod golden;
 pub mod models;
 pub mod oracle;
+pub mod runs;
 pub mod skip;

@@ -13,7 +13,7 @@ use temper_conformance::golden::GoldenFolder;
 use temper_conformance::oracle::{self, matmul::matmul, wide};
 use temper_conformance::{devices, models};
 use temper_engine::inside::kernels;
-use temper_engine::inside::kernels::adamw::AdamwCompactParams;
+use temper_engine::inside::kernels::adamw::{AdamwCompactParams, AdamwParams};
 use temper_engine::inside::kernels::compact::Bf16;
 use temper_engine::inside::kernels::cpu::gate::kind;
 use temper_engine::inside::kernels::gate::GateParams;
@@ -740,7 +740,7 @@ fn a_product_with_a_frozen_matrix_is_the_product_with_what_it_holds_to_the_bit()
 
 #[test]
 fn five_adamw_steps_equal_the_definition() {
-    use kernels::adamw::{AdamwParams, step};
+    use kernels::adamw::step;
     let mut random = Random::new(17);
     for shape in [[1, 1], [1, 255], [1, 257], [5, 1025]] {
         let count = shape[0] * shape[1];
@@ -751,29 +751,10 @@ fn five_adamw_steps_equal_the_definition() {
         let zeros = |device: &Device| matrix(device, &vec![0.0; count], shape);
         let mut states: Vec<_> = on.iter().map(|d| (matrix(d, &start, shape), zeros(d), zeros(d))).collect();
         for (gradient, t) in gradients.iter().zip(1..) {
-            let exact = oracle::adamw::Settings {
-                learning_rate: 1e-3,
-                beta1: 0.9,
-                beta2: 0.999,
-                epsilon: 1e-8,
-                weight_decay: 0.01,
-                gradient_scale: 0.5,
-                step: t,
-            };
             for ((p, m, v), &g) in want.iter_mut().zip(gradient) {
-                (*p, *m, *v) = oracle::adamw::adamw(*p, f64::from(g), *m, *v, &exact);
+                (*p, *m, *v) = oracle::adamw::adamw(*p, f64::from(g), *m, *v, &exact(t));
             }
-            let params = AdamwParams {
-                count: 0,
-                learning_rate: 1e-3,
-                beta1: 0.9,
-                beta2: 0.999,
-                epsilon: 1e-8,
-                weight_decay: 0.01,
-                bias1: (1.0 - 0.9f64.powi(t)) as f32,
-                bias2: (1.0 - 0.999f64.powi(t)) as f32,
-                gradient_scale: 0.5,
-            };
+            let params = params(t);
             for (device, state) in on.iter().zip(&mut states) {
                 let (p, m, v) = state.clone();
                 *state = step(device, p, &matrix(device, gradient, shape), m, v, &params).unwrap();
@@ -831,8 +812,9 @@ fn stepped(weights: &Weights) -> Vec<f32> {
     }
 }
 
-fn compact_params(t: i32, seed: u64) -> AdamwCompactParams {
-    AdamwCompactParams {
+/// The parameters of step `t`.
+fn params(t: i32) -> AdamwParams {
+    AdamwParams {
         count: 0,
         learning_rate: 1e-3,
         beta1: 0.9,
@@ -842,13 +824,10 @@ fn compact_params(t: i32, seed: u64) -> AdamwCompactParams {
         bias1: (1.0 - 0.9f64.powi(t)) as f32,
         bias2: (1.0 - 0.999f64.powi(t)) as f32,
         gradient_scale: 0.5,
-        weights: 0,
-        coded: 0,
-        seed_low: seed as u32,
-        seed_high: (seed >> 32) as u32,
     }
 }
 
+/// The same for the oracle.
 fn exact(t: i32) -> oracle::adamw::Settings {
     oracle::adamw::Settings {
         learning_rate: 1e-3,
@@ -915,7 +894,7 @@ fn adamw_steps_on_fewer_bits_round_what_the_definition_gives_to_a_neighbour() {
                     let roots = column(|x| x.2.sqrt());
                     let g = matrix(&device, gradient, shape);
                     (weights, moments) =
-                        kernels::adamw::step_compact(&device, weights, &g, moments, &compact_params(t, 7)).unwrap();
+                        kernels::adamw::step_compact(&device, weights, &g, moments, &params(t).compact(7)).unwrap();
                     let (p, [m, v]) = (stepped(&weights), wait(moments.read()).unwrap());
                     match kind.bf16 {
                         Some(false) => {
@@ -959,7 +938,7 @@ fn what_chance_rounds_is_the_same_on_every_device_and_for_every_seed_another() {
             let (weights, zeros) = (kind.weights(device, &start, shape), Moments::zeros(device, shape, kind.coded));
             let g = matrix(device, &gradient, shape);
             let (weights, moments) =
-                kernels::adamw::step_compact(device, weights, &g, zeros, &compact_params(1, seed)).unwrap();
+                kernels::adamw::step_compact(device, weights, &g, zeros, &params(1).compact(seed)).unwrap();
             let [m, v] = wait(moments.read()).unwrap();
             [wait(weights.read()).unwrap(), m, v]
         };
@@ -996,7 +975,7 @@ fn steps_that_are_too_small_for_bf16_add_up_all_the_same() {
             let params = AdamwCompactParams {
                 learning_rate: 2f32.powi(-8) / 1000.0,
                 weight_decay: 0.0,
-                ..compact_params(t, 100 + t as u64)
+                ..params(t).compact(100 + t as u64)
             };
             (weights, moments) = kernels::adamw::step_compact(device, weights, &g, moments, &params).unwrap();
         }
@@ -1025,21 +1004,10 @@ fn a_second_moment_in_8_bits_follows_gradients_that_become_smaller_beside_others
             let of = |i: usize| if i.is_multiple_of(2) || t < steps / 3 { 1.0 } else { 0.1 };
             let gradient: Vec<f32> = (0..count).map(|i| if t % 2 == 0 { of(i) } else { -of(i) }).collect();
             let g = matrix(&device, &gradient, [1, count]);
-            let params = compact_params(t, t as u64);
+            let params = params(t).compact(t as u64);
             (weights, moments) = match (weights, moments) {
                 (Weights::F32(p), Moments::F32(m, v)) => {
-                    let params = kernels::adamw::AdamwParams {
-                        count: 0,
-                        learning_rate: params.learning_rate,
-                        beta1: params.beta1,
-                        beta2: params.beta2,
-                        epsilon: params.epsilon,
-                        weight_decay: params.weight_decay,
-                        bias1: params.bias1,
-                        bias2: params.bias2,
-                        gradient_scale: params.gradient_scale,
-                    };
-                    let (p, m, v) = kernels::adamw::step(&device, p, &g, m, v, &params).unwrap();
+                    let (p, m, v) = kernels::adamw::step(&device, p, &g, m, v, &params.plain()).unwrap();
                     (Weights::F32(p), Moments::F32(m, v))
                 }
                 (weights, moments) => kernels::adamw::step_compact(&device, weights, &g, moments, &params).unwrap(),

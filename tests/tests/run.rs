@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use temper_conformance::compare::close;
 use temper_conformance::golden::GoldenFolder;
+use temper_conformance::runs::documents;
 use temper_conformance::{devices, models};
 use temper_engine::events::{Phase, StepMetrics, StepRows};
 use temper_engine::host::{Bytes, Clock, MemoryFolder};
@@ -94,17 +95,6 @@ fn config(set: &[(&str, &str)]) -> Config {
 
 fn pair(more: &[(&str, &str)]) -> Vec<Config> {
     ["sft", "eaft"].map(|method| config(&[&[("objective.method", method)], more].concat())).to_vec()
-}
-
-/// Eight documents of 9 to 23 tokens, every third token untrained.
-fn documents() -> Vec<Document> {
-    (0..8_u32)
-        .map(|i| {
-            let length = 9 + 2 * i;
-            let tokens = (0..length).map(|t| (i * 37 + t * 11 + t * t) % 200).collect();
-            Document { tokens, trained: (0..length).map(|t| t % 3 != 1).collect(), line: i as usize + 1 }
-        })
-        .collect()
 }
 
 fn try_run(device: &Device, configs: Vec<Config>, documents: Vec<Document>, sets: Sets) -> Result<Run, Error> {

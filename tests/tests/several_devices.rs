@@ -3,47 +3,19 @@
 use std::sync::Arc;
 
 use temper_conformance::compare::close;
+use temper_conformance::runs::{Keeper, documents};
 use temper_conformance::{devices, models};
 use temper_engine::events::StepMetrics;
-use temper_engine::host::{Clock, MemoryFolder};
+use temper_engine::host::MemoryFolder;
 use temper_engine::inside::device::Limits;
 use temper_engine::models::Architecture;
 use temper_engine::models::fabricated::{FORMATS, Shape, fabricate};
 use temper_engine::running::{
-    About, Checkpoint, Execution, Keep, Ledger, Load, NamedFile, Placement, Site, base_on, placement,
-    placement_of_model,
+    About, Execution, Keep, Ledger, Load, NamedFile, Placement, Site, base_on, placement, placement_of_model,
 };
 use temper_engine::{
-    Checkpoints, Config, Device, Devices, Document, Error, Event, Host, Learner, ModelFiles, Run, Sampling, Sets,
-    generate, perplexity, wait,
+    Config, Device, Devices, Error, Event, Learner, ModelFiles, Run, Sampling, Sets, generate, perplexity, wait,
 };
-
-/// A face that keeps the newest checkpoint.
-#[derive(Default)]
-struct Keeper(Vec<NamedFile>);
-
-impl Checkpoints for Keeper {
-    fn save(&mut self, step: u64, checkpoint: &Checkpoint) -> temper_engine::Result<String> {
-        self.0 = wait(checkpoint.in_memory())?;
-        Ok(step.to_string())
-    }
-}
-
-impl Clock for Keeper {
-    fn seconds(&self) -> f64 {
-        0.0
-    }
-}
-
-impl Host for Keeper {
-    fn checkpoints(&mut self) -> Option<&mut dyn Checkpoints> {
-        Some(self)
-    }
-
-    fn peak_bytes(&self) -> u64 {
-        0
-    }
-}
 
 /// Two logical devices on one adapter, of which neither can see what the other holds.
 fn twins() -> [Device; 2] {
@@ -68,17 +40,6 @@ fn config(set: &[(&str, &str)]) -> Config {
                 batch_tokens = 48\naccumulation = 2\n";
     let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     Config::parse(text, "run", &set).unwrap()
-}
-
-/// Eight documents of 9 to 23 tokens, every third token untrained.
-fn documents() -> Vec<Document> {
-    (0..8_u32)
-        .map(|i| {
-            let length = 9 + 2 * i;
-            let tokens = (0..length).map(|t| (i * 37 + t * 11 + t * t) % 200).collect();
-            Document { tokens, trained: (0..length).map(|t| t % 3 != 1).collect(), line: i as usize + 1 }
-        })
-        .collect()
 }
 
 fn on(all: &[&Device], counts: &[usize]) -> Placement {

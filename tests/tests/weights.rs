@@ -13,7 +13,7 @@ use temper_engine::host::{Folder, MemoryFolder};
 use temper_engine::inside::export::{model, peft};
 use temper_engine::inside::model::family::{glm4, llama};
 use temper_engine::inside::model::gguf::{GgufModel, unpermuted_row};
-use temper_engine::inside::model::rope_scaling::{RopeScaling, Yarn};
+use temper_engine::inside::model::rope::{RopeScaling, Yarn};
 use temper_engine::inside::model::{load, open};
 use temper_engine::inside::weights::gguf::Gguf;
 use temper_engine::inside::weights::safetensors::SafetensorsFile;

@@ -10,11 +10,11 @@ use super::gguf::{Announced, Field, write};
 use super::quantised::description;
 use super::recipe::{Matrix, Recipe};
 use super::stream::wrong;
-use crate::model::architecture::{Architecture, Rope};
+use crate::model::architecture::Architecture;
 use crate::model::family::{Family, glm4, llama, qwen2, qwen3};
 use crate::model::gguf::{Stored, rope_divisors, stored_tensors};
 use crate::model::layout::Kind;
-use crate::model::rope_scaling::{Llama3Scaling, RopeScaling};
+use crate::model::rope::{Llama3Scaling, Rope, RopeScaling};
 use crate::rng::{Rng, mix};
 use crate::weights::WeightFormat;
 

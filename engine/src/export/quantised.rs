@@ -19,7 +19,7 @@ use crate::model::files::ModelFiles;
 use crate::model::gguf::{permute, rope_divisors, stored_tensors, written_as};
 use crate::model::layout::HEAD;
 use crate::model::open;
-use crate::model::rope_scaling::{RopeScaling, Yarn};
+use crate::model::rope::{RopeScaling, Yarn};
 use crate::weights::gguf::Gguf;
 use crate::weights::{RawTensor, WeightFormat, WeightSource};
 

@@ -235,46 +235,33 @@ pub fn sum_squares(device: &Device, tensors: &[&Tensor<2>]) -> Result<SumSquares
     Ok(SumSquares::Partials(Tensor::cat(partials, 0)))
 }
 
+/// The step of the self-test.
+const SAMPLE: AdamwParams = AdamwParams {
+    count: 0,
+    learning_rate: 0.1,
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-8,
+    weight_decay: 0.1,
+    bias1: 0.1,
+    bias2: 0.001,
+    gradient_scale: 0.5,
+};
+
 /// The self-test.
 pub(crate) const SELF_TEST: &[Case] = &[
     ("adamw", |d| {
-        let params = AdamwParams {
-            count: 0,
-            learning_rate: 0.1,
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.1,
-            bias1: 0.1,
-            bias2: 0.001,
-            gradient_scale: 0.5,
-        };
         let second = matrix(d, 12, 3, 100).powf_scalar(2.0);
-        let (p, m, v) = step(d, matrix(d, 9, 3, 100), &matrix(d, 10, 3, 100), matrix(d, 11, 3, 100), second, &params)?;
+        let (p, m, v) = step(d, matrix(d, 9, 3, 100), &matrix(d, 10, 3, 100), matrix(d, 11, 3, 100), second, &SAMPLE)?;
         Ok(vec![flat(&p), flat(&m), flat(&v)])
     }),
     ("adamw_compact", |d| {
-        let params = AdamwCompactParams {
-            count: 0,
-            learning_rate: 0.1,
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.1,
-            bias1: 0.1,
-            bias2: 0.001,
-            gradient_scale: 0.5,
-            weights: 0,
-            coded: 0,
-            seed_low: 1,
-            seed_high: 2,
-        };
         // Equal numbers, each its block's largest: no device's own rounding tips what chance decides.
         let ones = Tensor::<2>::ones([3, 100], d.burn());
         let halves = |half: u16| Words::new(d, half.to_le_bytes().repeat(300));
         let weights = Bf16::new(halves(0x3f80), Some(halves(0)), [3, 100]);
         let zeros = Moments::zeros(d, [3, 100], true);
-        let (weights, moments) = step_compact(d, Weights::Bf16(weights), &ones, zeros, &params)?;
+        let (weights, moments) = step_compact(d, Weights::Bf16(weights), &ones, zeros, &SAMPLE.compact(1 | 2 << 32))?;
         match (weights, moments) {
             (Weights::Bf16(matrix), Moments::Coded([first, second])) => {
                 Ok(vec![flat(&matrix.packed().dense(d)?), first.scales, second.scales])

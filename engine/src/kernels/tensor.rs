@@ -180,6 +180,19 @@ fn lost(problem: String) -> Error {
     Error::Lost { problem: format!("reading results back failed: {problem}") }
 }
 
+/// Words in burn's pool on a GPU.
+///
+/// # Panics
+/// On the CPU: a bug, since callers branch on the device.
+pub(super) fn upload(device: &Device, words: Vec<i32>) -> CubeTensor {
+    let shape = [words.len()];
+    let tensor = Tensor::<1, Int>::from_data(TensorData::new(words, shape), (device.burn(), DType::I32));
+    match tensor.into_dispatch().kind {
+        DispatchTensorKind::Cube(BackendTensor::Int(tensor)) => tensor,
+        _ => panic!("a GPU device made a tensor elsewhere"),
+    }
+}
+
 /// Unsigned indices (labels, positions) that kernels read: kept on the host, and on the device where there is one.
 #[derive(Clone)]
 pub struct Indices {
@@ -190,15 +203,7 @@ pub struct Indices {
 impl Indices {
     /// Uploads `values` where `device` is a GPU.
     pub fn new(device: &Device, values: Vec<u32>) -> Self {
-        let uploaded = device.gpu().map(|_| {
-            let bits: Vec<i32> = values.iter().map(|&v| v as i32).collect();
-            let shape = [bits.len()];
-            let tensor = Tensor::<1, Int>::from_data(TensorData::new(bits, shape), (device.burn(), DType::I32));
-            match tensor.into_dispatch().kind {
-                DispatchTensorKind::Cube(BackendTensor::Int(t)) => t,
-                _ => panic!("a GPU device made a tensor elsewhere"),
-            }
-        });
+        let uploaded = device.gpu().map(|_| upload(device, values.iter().map(|&v| v as i32).collect()));
         Self { host: values, device: uploaded }
     }
 

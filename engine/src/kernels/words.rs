@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
-use burn_dispatch::{BackendTensor, DispatchTensorKind};
+use burn::tensor::{Int, Tensor};
 use burn_wgpu::{CubeBackend, CubeTensor};
 
+use super::tensor::upload;
 use crate::device::Device;
 use crate::error::{Error, Result};
 
@@ -30,7 +30,7 @@ impl Words {
         let length = bytes.len();
         let place = match device.is_cpu() {
             true => Place::Host(Arc::new(bytes)),
-            false => Place::Device(upload(device, &bytes)),
+            false => Place::Device(upload(device, words(&bytes))),
         };
         Self { place, length }
     }
@@ -110,17 +110,12 @@ impl Words {
         Ok(Cow::Owned(bytes))
     }
 }
-fn upload(device: &Device, bytes: &[u8]) -> CubeTensor {
+/// Little-endian words, the last one padded with zeros.
+fn words(bytes: &[u8]) -> Vec<i32> {
     let word = |word: &[u8]| {
         let mut padded = [0; 4];
         padded[..word.len()].copy_from_slice(word);
         i32::from_le_bytes(padded)
     };
-    let words: Vec<i32> = bytes.chunks(4).map(word).collect();
-    let shape = [words.len()];
-    let tensor = Tensor::<1, Int>::from_data(TensorData::new(words, shape), (device.burn(), DType::I32));
-    match tensor.into_dispatch().kind {
-        DispatchTensorKind::Cube(BackendTensor::Int(tensor)) => tensor,
-        _ => panic!("a GPU device made a tensor elsewhere"),
-    }
+    bytes.chunks(4).map(word).collect()
 }

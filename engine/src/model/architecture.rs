@@ -6,23 +6,10 @@
 
 use super::family::{AttentionBias, Family};
 use super::layout::{BlockSpec, EMBEDDING, FINAL_NORM, HEAD, Kind, LinearSpec, Module, Name, TensorSpec};
-use super::rope_scaling::RopeScaling;
+use super::rope::{LONGEST_CONTEXT, Rope};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::Rotary;
-
-/// Rotary position embedding.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rope {
-    /// Base of the frequencies.
-    pub theta: f64,
-    /// How many leading elements of each head are rotated; the rest pass through.
-    pub rotary_dim: usize,
-    /// True: pairs are neighbours `(2i, 2i+1)`. False: pairs are halves `(i, i + rotary_dim/2)`.
-    pub interleaved: bool,
-    /// How the frequencies are scaled, where they are.
-    pub scaling: Option<RopeScaling>,
-}
 
 /// Shape and wiring of a decoder-only transformer. All counts are in elements.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,7 +59,6 @@ const MOST_HEADS: usize = 1 << 12;
 const WIDEST_HEAD: usize = 1 << 12;
 const WIDEST_LAYER: usize = 1 << 20;
 const LARGEST_VOCABULARY: usize = 1 << 24;
-pub(super) const LONGEST_CONTEXT: usize = 1 << 28;
 
 impl Architecture {
     /// Checks every number; `file` is where they came from.

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::architecture::{Architecture, Rope, SpecialTokens, format_error, missing, unsupported};
+use super::architecture::{Architecture, SpecialTokens, format_error, missing, unsupported};
 use super::family::{self, Family, listed};
 use super::layout::{EMBEDDING, FINAL_NORM, HEAD, Kind, Name, Part, TensorSpec};
-use super::rope_scaling::{Llama3Scaling, RopeScaling, Yarn};
+use super::rope::{Llama3Scaling, Rope, RopeScaling, Yarn};
 use crate::data::tokenizer::Tokenizer;
 use crate::data::tokenizer::gguf::{GgufVocabulary, token_id};
 use crate::error::{Error, Result};

@@ -7,9 +7,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::architecture::{Architecture, Rope, SpecialTokens, format_error, missing, unsupported};
+use super::architecture::{Architecture, SpecialTokens, format_error, missing, unsupported};
 use super::family::{self, AttentionBias, listed};
-use super::rope_scaling::{Llama3Scaling, RopeScaling, Yarn};
+use super::rope::{Llama3Scaling, Rope, RopeScaling, Yarn};
 use crate::error::{Error, Result};
 use crate::host::{MOST_CONFIGURATION_BYTES, shorten};
 

@@ -16,7 +16,7 @@ pub mod load;
 pub mod open;
 pub mod parameter;
 pub mod placement;
-pub mod rope_scaling;
+pub mod rope;
 pub mod settings;
 pub mod slots;
 pub mod vocabulary;
@@ -191,8 +191,7 @@ impl Model {
             let device = &self.placement.stages()[stage].device;
             self.slots.enter(&mut self.blocks, index, next, device)?;
             for forward in &mut forwards {
-                // Moved out, so that the block finds itself the sole owner.
-                let mut input = std::mem::replace(&mut forward.output, Tensor::zeros([1, 1], device.burn()));
+                let mut input = forward.output.clone();
                 if index > 0 && self.placement.stage_of(index - 1) != stage {
                     input = moved(input, device)?;
                 }
@@ -279,13 +278,13 @@ impl Model {
     ///
     /// # Errors
     /// What reading a block gives that is left in its file; device errors.
-    pub fn backward_block(&mut self, index: usize, backs: &mut [Backward]) -> Result<()> {
+    pub fn backward_block(&mut self, index: usize, backs: Vec<Backward>) -> Result<Vec<Backward>> {
         let stage = self.placement.stage_of(index);
         let device = &self.placement.stages()[stage].device;
         let crosses = index + 1 < self.blocks.len() && self.placement.stage_of(index + 1) != stage;
         self.slots.enter(&mut self.blocks, index, index.checked_sub(1), device)?;
         let block = &mut self.blocks[index];
-        for back in backs {
+        let pull = |mut back: Backward| {
             let pass = Pass {
                 device,
                 arch: &self.arch,
@@ -298,13 +297,12 @@ impl Model {
                 (None, Some(input)) => block.forward(&pass, input)?.1,
                 (None, None) => unreachable!("a backward pass after a forward pass that kept nothing"),
             };
-            let mut dy = std::mem::replace(&mut back.dy, Tensor::zeros([1, 1], device.burn()));
-            if crosses {
-                dy = moved(dy, device)?;
-            }
+            // Moved out, so that the block finds itself the sole owner.
+            let dy = if crosses { moved(back.dy, device)? } else { back.dy };
             back.dy = block.backward(&pass, kept, dy)?;
-        }
-        Ok(())
+            Ok(back)
+        };
+        backs.into_iter().map(pull).collect()
     }
 
     /// Gives the embedding what is left, where it is trained.

@@ -4,6 +4,7 @@ pub mod checkpoint;
 mod divergence;
 pub mod event;
 pub mod execution;
+mod fit;
 pub mod ledger;
 pub mod optimiser;
 pub mod prepare;

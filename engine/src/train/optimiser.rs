@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels;
-use crate::kernels::adamw::{AdamwCompactParams, AdamwParams, SumSquares};
+use crate::kernels::adamw::{AdamwParams, SumSquares};
 use crate::kernels::{Moments, Weights};
 use crate::model::Model;
 use crate::model::load::name_hash;
@@ -28,6 +28,13 @@ choice! {
         /// By the norm of the step before, block after block: no more time, but a step that is larger than the one before
         /// is not held back by itself. The first step is clipped by its own norm, with two backward passes.
         LastNorm = "last_norm" as "the norm of the step before",
+    }
+}
+
+impl Clipping {
+    /// True where a step waits until all gradients are there: they are clipped, and were all kept for their norm.
+    pub fn keeps_gradients(self, max_grad_norm: f64) -> bool {
+        max_grad_norm > 0.0 && self == Self::Kept
     }
 }
 
@@ -135,7 +142,7 @@ impl AdamW {
             }
             (value, moments) => {
                 let seed = mix(mix(step.seed, step.number), name_hash(&parameter.parts[0].name));
-                let params = compact(params, mix(seed, parameter.tile_start as u64));
+                let params = params.compact(mix(seed, parameter.tile_start as u64));
                 kernels::adamw::step_compact(device, value, &gradient, moments, &params)?
             }
         };
@@ -149,27 +156,6 @@ impl AdamW {
     /// Device errors.
     pub fn step(&self, model: &mut Model, step: &Step) -> Result<()> {
         model.visit_placed_mut(&mut |device, p| self.apply(device, p, step))
-    }
-}
-
-/// The launch says how weights and moments are held.
-fn compact(params: AdamwParams, seed: u64) -> AdamwCompactParams {
-    let AdamwParams { count, learning_rate, beta1, beta2, epsilon, weight_decay, bias1, bias2, gradient_scale } =
-        params;
-    AdamwCompactParams {
-        count,
-        learning_rate,
-        beta1,
-        beta2,
-        epsilon,
-        weight_decay,
-        bias1,
-        bias2,
-        gradient_scale,
-        weights: 0,
-        coded: 0,
-        seed_low: seed as u32,
-        seed_high: (seed >> 32) as u32,
     }
 }
 

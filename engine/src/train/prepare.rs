@@ -1,10 +1,11 @@
 //! What a configuration asks for, built: the session, its adapter, the shape of its run.
 
-use super::execution::{Execution, Recompute};
+use super::execution::Execution;
 use super::ledger::{Ledger, Load, Share, Site};
 use super::optimiser::AdamW;
 use super::schedule::Schedule;
 use super::session::Session;
+use super::settings::Recompute;
 use crate::config::Config;
 use crate::data::Loader;
 use crate::device::Device;

@@ -196,7 +196,7 @@ impl Session {
     /// the factor on these is known by then.
     fn steps_on_the_way(&self, batches: &[MicroBatch]) -> bool {
         let alone = self.together || batches.len() == 1;
-        alone && (self.known_scale().is_some() || self.optimiser.clipping != Clipping::Kept)
+        alone && !self.optimiser.clipping.keeps_gradients(self.optimiser.max_grad_norm)
     }
 
     /// Half-summed gradients must not leak into a step that is tried next.
@@ -329,13 +329,13 @@ impl Session {
                 let norm = sum_squares.sqrt();
                 let stepping = step(self.optimiser.clip_factor(norm), learning_rate);
                 for block in (0..self.model.blocks.len()).rev() {
-                    self.model.backward_block(block, &mut backs)?;
+                    backs = self.model.backward_block(block, backs)?;
                     self.step_block(block, &stepping)?;
                 }
                 continue;
             }
             for block in (0..self.model.blocks.len()).rev() {
-                self.model.backward_block(block, &mut backs)?;
+                backs = self.model.backward_block(block, backs)?;
                 if let Some(stepping) = &at_once {
                     sum_squares += self.checked_squares(block, number).await?;
                     self.step_block(block, stepping)?;
@@ -410,7 +410,7 @@ impl Session {
         let mut copies = backs.to_vec();
         let mut of_blocks: Vec<Vec<SumSquares>> = Vec::new();
         for block in (0..self.model.blocks.len()).rev() {
-            self.model.backward_block(block, &mut copies)?;
+            copies = self.model.backward_block(block, copies)?;
             let (mut squares, device) = (Vec::new(), self.model.placement().of_block(block).clone());
             self.model.blocks[block].visit_mut(&mut |p| {
                 if let Some(gradient) = p.gradient.take() {
@@ -438,7 +438,7 @@ impl Session {
         // Which one it is was forgotten with the gradients.
         let mut again = backs.to_vec();
         for block in (0..self.model.blocks.len()).rev() {
-            self.model.backward_block(block, &mut again)?;
+            again = self.model.backward_block(block, again)?;
             self.checked_squares(block, number).await?;
         }
         Err(optimiser::non_finite_gradient(&self.model.trained(), number).await)

@@ -1,11 +1,22 @@
 //! `[optim]` and `[run]`: how parameters are stepped, for how long, on what, and what is kept.
 
-use super::execution::Recompute;
 use super::optimiser::{Clipping, MomentBits};
 use super::schedule::ScheduleKind;
 use crate::loss::objective::Method;
 use crate::model::load::Hold;
-use crate::settings::{ByteSize, ByteSizes, Range, settings};
+use crate::settings::{ByteSize, ByteSizes, Range, choice, settings};
+
+choice! {
+    /// Whether blocks run a second time in the backward pass (gradient checkpointing).
+    pub enum Recompute {
+        /// Where keeping everything would take more than run.device_memory, or more than half of the memory that there is.
+        Auto = "auto",
+        /// In every step: least memory.
+        Always = "always",
+        /// In no step: a third fewer operations.
+        Never = "never",
+    }
+}
 
 settings! {
     /// AdamW and its schedule.

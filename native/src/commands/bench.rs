@@ -89,6 +89,13 @@ pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
     Ok(())
 }
 
+/// The smallest of these numbers, the one in their middle, and the largest; NaN of none.
+fn spread(mut numbers: Vec<f64>) -> [f64; 3] {
+    numbers.sort_by(f64::total_cmp);
+    let at = |index: usize| numbers.get(index).copied().unwrap_or(f64::NAN);
+    [at(0), at(numbers.len() / 2), at(numbers.len().saturating_sub(1))]
+}
+
 fn objective(method: &str) -> Result<Objective, Error> {
     Objective::from_section(&ObjectiveSection::from_overrides(method, &[])?)
 }
@@ -132,16 +139,15 @@ fn measure_prepared(
         body()?;
         seconds.push(start.elapsed().as_secs_f64());
     }
-    seconds.sort_by(f64::total_cmp);
-    let median_s = seconds[seconds.len() / 2];
+    let [min_s, median_s, max_s] = spread(seconds);
     Ok(Measurement {
         bench,
         variant: variant.into(),
         shape: shape.into(),
         device: device.name().into(),
         median_s,
-        min_s: seconds[0],
-        max_s: seconds[seconds.len() - 1],
+        min_s,
+        max_s,
         tokens_per_second: tokens as f64 / median_s,
         peak_bytes: match device.is_cpu() {
             true => memory::peak_resident_bytes().saturating_sub(before),
@@ -528,6 +534,12 @@ fn starts(program: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_spread_is_the_smallest_the_middle_and_the_largest() {
+        assert_eq!(spread(vec![3.0, 1.0, 2.0]), [1.0, 2.0, 3.0]);
+        assert!(spread(Vec::new()).iter().all(|number| number.is_nan()));
+    }
 
     #[test]
     fn a_step_with_the_right_loss_and_wrong_gradients_is_refused() {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use temper_conformance::golden;
-use temper_engine::host::{Clock, MemoryFolder};
+use temper_conformance::runs::Keeper;
+use temper_engine::host::MemoryFolder;
 use temper_engine::models::{Architecture, SpecialTokens};
 use temper_engine::running::{About, Execution, Keep, base};
-use temper_engine::{Checkpoints, Config, Device, Document, Host, Learner, ModelFiles, Run, Sets, running, wait};
+use temper_engine::{Config, Device, Document, Learner, ModelFiles, Run, Sets, wait};
 
 use super::mutate::Input;
 
@@ -192,31 +193,4 @@ pub fn checkpoints() -> Vec<Input> {
     while wait(run.next(&mut keeper)).expect("an event").is_some() {}
     let file = |name: &str| keeper.0.iter().find(|(file, _)| file == name).expect("a file").1.clone();
     vec![CHECKPOINT.map(file).to_vec()]
-}
-
-/// Keeps the last checkpoint.
-#[derive(Default)]
-struct Keeper(Vec<running::NamedFile>);
-
-impl Checkpoints for Keeper {
-    fn save(&mut self, step: u64, checkpoint: &running::Checkpoint) -> temper_engine::Result<String> {
-        self.0 = wait(checkpoint.in_memory())?;
-        Ok(format!("step-{step}"))
-    }
-}
-
-impl Clock for Keeper {
-    fn seconds(&self) -> f64 {
-        0.0
-    }
-}
-
-impl Host for Keeper {
-    fn checkpoints(&mut self) -> Option<&mut dyn Checkpoints> {
-        Some(self)
-    }
-
-    fn peak_bytes(&self) -> u64 {
-        0
-    }
 }

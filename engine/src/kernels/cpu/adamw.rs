@@ -54,17 +54,7 @@ pub fn adamw_compact(params: &AdamwCompactParams, weights: WeightsMut, gradient:
             scales.map(|scales| shared(scales, count.div_ceil(BLOCK))),
         ),
     };
-    let plain = AdamwParams {
-        count: params.count,
-        learning_rate: params.learning_rate,
-        beta1: params.beta1,
-        beta2: params.beta2,
-        epsilon: params.epsilon,
-        weight_decay: params.weight_decay,
-        bias1: params.bias1,
-        bias2: params.bias2,
-        gradient_scale: params.gradient_scale,
-    };
+    let plain = params.plain();
     const TOGETHER: usize = par::ELEMENTS / BLOCK;
     let blocks = count.div_ceil(BLOCK);
     par::tasks(blocks.div_ceil(TOGETHER), |task| {

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use temper_engine::Error;
 
+use super::spread;
 use crate::cli::BenchCapacityArgs;
 use crate::output;
 use crate::plan::bytes;
@@ -62,7 +63,8 @@ struct Trained {
 impl Trained {
     fn step_s(&self) -> f64 {
         // The first step also makes scratch.
-        median(if self.seconds.len() > 1 { &self.seconds[1..] } else { &self.seconds })
+        let later = if self.seconds.len() > 1 { &self.seconds[1..] } else { &self.seconds };
+        spread(later.to_vec())[1]
     }
 
     fn report(&self, found: &mut Found) {
@@ -363,12 +365,6 @@ fn forget(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,7 +376,5 @@ mod tests {
             found.at_most("time", value, 1.01);
             assert_eq!(found.musts.last().map(|(_, holds)| *holds), Some(holds), "{value}");
         }
-        assert!(median(&[]).is_nan());
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use temper_engine::reading::{OnError, ReadOptions, RecordFormat, Templating, read_set};
 use temper_engine::{Document, Tokenizer};
 
+use super::spread;
 use crate::cli::BenchDataArgs;
 use crate::inputs::{open_model, read_data};
 use crate::memory;
@@ -113,8 +114,7 @@ fn measure(
             _ => seconds.push(start.elapsed().as_secs_f64()),
         }
     }
-    seconds.sort_by(f64::total_cmp);
-    let median_s = seconds[seconds.len() / 2];
+    let [min_s, median_s, max_s] = spread(seconds);
     let peak_bytes = if above == 0 { 0 } else { above + contents.len() as u64 };
     Ok(Measurement {
         bench: "data",
@@ -123,8 +123,8 @@ fn measure(
         turns,
         tokens,
         median_s,
-        min_s: seconds[0],
-        max_s: seconds[seconds.len() - 1],
+        min_s,
+        max_s,
         tokens_per_second: tokens as f64 / median_s,
         peak_bytes,
         bytes_per_byte: peak_bytes as f64 / contents.len() as f64,

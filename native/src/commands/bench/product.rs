@@ -12,7 +12,7 @@ use temper_engine::inside::model::parameter::from_host;
 use temper_engine::inside::rng::Rng;
 use temper_engine::{Device, wait};
 
-use super::{check_shape, normal, refuse};
+use super::{check_shape, normal, refuse, spread};
 use crate::cli::{BenchProductArgs, ProductLayout};
 use crate::output;
 
@@ -143,10 +143,9 @@ pub fn run(device: &Device, args: &BenchProductArgs) -> Result<()> {
             contender.seconds.push(seconds);
         }
     }
-    for Contender { kernel, error, mut seconds, .. } in contenders {
-        seconds.sort_by(f64::total_cmp);
+    for Contender { kernel, error, seconds, .. } in contenders {
+        let [min_s, median_s, max_s] = spread(seconds);
         let Sizes { m, n, k } = problem.sizes;
-        let median_s = seconds[seconds.len() / 2];
         let line = Measurement {
             bench: "product",
             kernel,
@@ -155,8 +154,8 @@ pub fn run(device: &Device, args: &BenchProductArgs) -> Result<()> {
             device: device.name().into(),
             error,
             median_s,
-            min_s: seconds[0],
-            max_s: seconds[seconds.len() - 1],
+            min_s,
+            max_s,
             gflops: 2.0 * m as f64 * n as f64 * k as f64 / median_s / 1e9,
         };
         if args.timing.json {

@@ -1,11 +1,26 @@
-//! How a model's rotary frequencies were changed so that it reaches further than the context it was first trained with.
+//! Rotary position embedding, and how a model's frequencies were changed so that it reaches further than the context it was
+//! first trained with.
 //!
 //! What the files say of it is read by [`super::hugging_face`] and [`super::gguf`]; what comes of it is asked by
 //! [`super::architecture::Architecture::rope_frequencies`].
 
 use std::f64::consts::PI;
 
-use super::architecture::{LONGEST_CONTEXT, Rope};
+/// Larger than any published model's by an order of magnitude.
+pub(super) const LONGEST_CONTEXT: usize = 1 << 28;
+
+/// Rotary position embedding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rope {
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// How many leading elements of each head are rotated; the rest pass through.
+    pub rotary_dim: usize,
+    /// True: pairs are neighbours `(2i, 2i+1)`. False: pairs are halves `(i, i + rotary_dim/2)`.
+    pub interleaved: bool,
+    /// How the frequencies are scaled, where they are.
+    pub scaling: Option<RopeScaling>,
+}
 
 /// A scaling of rotary frequencies.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,0 +1,146 @@
+//! Which way through its model a run takes so that it fits the memory, decided before anything is loaded.
+
+use super::execution::Execution;
+use super::ledger::{Ledger, Load, Site};
+use super::optimiser::Clipping;
+use super::settings::Recompute;
+use crate::config::Config;
+use crate::model::Keep;
+use crate::model::architecture::Architecture;
+use crate::model::block::Activations;
+use crate::model::load::Hold;
+use crate::model::settings::AdapterKind;
+use crate::weights::WeightSource;
+
+/// What may be kept of a micro-batch where nobody tells how much memory there is.
+const KEPT_IN_UNKNOWN_MEMORY: usize = 512 << 20;
+
+/// A run whose data are not known yet: a step is taken to be as large as the configuration allows.
+#[derive(Clone, Copy)]
+struct Planned<'a> {
+    config: &'a Config,
+    arch: &'a Architecture,
+    weights: Option<&'a dyn WeightSource>,
+    learners: u64,
+}
+
+impl Execution {
+    /// The fastest that fits run.device_memory, or what memory there is; where none fits, what takes least. The data are not
+    /// known yet: a step is taken to be as large as the configuration allows.
+    pub fn plan(
+        config: &Config,
+        arch: &Architecture,
+        weights: Option<&dyn WeightSource>,
+        learners: u64,
+        site: Site,
+    ) -> Self {
+        Planned { config, arch, weights, learners }.alone(site)
+    }
+
+    /// As [`Execution::plan`], for each of several devices. What is kept and in which order is one decision for all of them: the
+    /// one that suits whichever has least room.
+    pub fn plan_each(
+        config: &Config,
+        arch: &Architecture,
+        weights: Option<&dyn WeightSource>,
+        learners: u64,
+        sites: &[Site],
+    ) -> Vec<Self> {
+        Planned { config, arch, weights, learners }.alike(sites)
+    }
+}
+
+impl Planned<'_> {
+    /// On one device, whatever others do.
+    fn alone(&self, site: Site) -> Execution {
+        let (config, recompute) = (self.config, self.config.run.recompute);
+        // Blocks that are to be stepped in turn want all micro-batches to have passed them.
+        let together = in_turn(config);
+        let resident = |keep| Execution { together, ..Execution::resident(keep) };
+        let (said, most) = budget(config, site);
+        let Some(most) = most else {
+            // Of the whole model, so that several devices decide alike.
+            let tokens = Load::most(config).tokens;
+            let kept = Activations::bytes_per_token(self.arch).saturating_mul(self.arch.layers).saturating_mul(tokens);
+            let everything = match recompute {
+                Recompute::Auto => kept <= KEPT_IN_UNKNOWN_MEMORY,
+                Recompute::Always => false,
+                Recompute::Never => true,
+            };
+            return resident(if everything { Keep::Everything } else { Keep::Inputs });
+        };
+        let ample = if recompute == Recompute::Auto && said.is_none() { most / 2 } else { most };
+        if recompute != Recompute::Always && self.takes(site, resident(Keep::Everything)) <= ample {
+            return resident(Keep::Everything);
+        }
+        let keep = if recompute == Recompute::Never { Keep::Everything } else { Keep::Inputs };
+        let whole = resident(keep);
+        if !can_be_left(config) || self.takes(site, whole) <= most {
+            return whole;
+        }
+        // A block travels once for all micro-batches where what is kept of them all fits.
+        let ways = match (together, config.run.accumulation > 1) {
+            (true, _) => &[true][..],
+            (false, true) => &[true, false],
+            (false, false) => &[false],
+        };
+        let streamed = ways.iter().find_map(|&together| self.streamed(site, most, keep, together));
+        streamed.unwrap_or(Execution { resident: 0, keep, together })
+    }
+
+    /// On each of several devices.
+    fn alike(&self, sites: &[Site]) -> Vec<Execution> {
+        let config = self.config;
+        let alone: Vec<Execution> = sites.iter().map(|site| self.alone(*site)).collect();
+        let alike = |a: &Execution, b: &Execution| a.keep == b.keep && a.together == b.together;
+        if alone.windows(2).all(|two| alike(&two[0], &two[1])) {
+            return alone;
+        }
+        let everything = alone.iter().all(|one| one.keep == Keep::Everything);
+        let keep = if everything { Keep::Everything } else { Keep::Inputs };
+        let within = |site: &Site, together: bool| {
+            let whole = Execution { together, ..Execution::resident(keep) };
+            match budget(config, *site).1 {
+                Some(most) if self.takes(*site, whole) > most => self.streamed(*site, most, keep, together),
+                _ => Some(whole),
+            }
+        };
+        let each = |together| sites.iter().map(|site| within(site, together)).collect::<Option<Vec<Execution>>>();
+        let together = if alone.iter().any(|one| one.together) { each(true) } else { None };
+        let apart = || if in_turn(config) { None } else { each(false) };
+        together.or_else(apart).unwrap_or_else(|| {
+            let least = if can_be_left(config) { 0 } else { u64::MAX };
+            let least = Execution { resident: least, keep, together: in_turn(config) };
+            sites.iter().map(|site| within(site, least.together).unwrap_or(least)).collect()
+        })
+    }
+
+    /// Most that the device holds.
+    fn takes(&self, site: Site, execution: Execution) -> u64 {
+        let Self { config, arch, weights, learners } = *self;
+        Ledger::new(config, arch, weights, learners, Load::most(config), site, execution).device_bytes()
+    }
+
+    /// With as many blocks left in their file as it takes to need no more than `most` bytes; none where that cannot be.
+    fn streamed(&self, site: Site, most: u64, keep: Keep, together: bool) -> Option<Execution> {
+        let left = Execution { resident: 0, keep, together };
+        let resident = if can_be_left(self.config) { most.checked_sub(self.takes(site, left))? } else { return None };
+        Some(Execution { resident, ..left })
+    }
+}
+
+/// Whether blocks are to be stepped one after the other although gradients are clipped.
+fn in_turn(config: &Config) -> bool {
+    config.optim.max_grad_norm > 0.0 && config.optim.clipping != Clipping::Kept
+}
+
+/// Bytes that a device was said to have, and that a run may take there.
+fn budget(config: &Config, site: Site) -> (Option<u64>, Option<u64>) {
+    let said = config.run.device_memory.as_ref().and_then(|sizes| sizes.bytes().get(site.share.stage).copied());
+    (said, [said, site.memory].into_iter().flatten().min())
+}
+
+/// Whether blocks can be read from their file while the run goes on.
+fn can_be_left(config: &Config) -> bool {
+    config.adapter.kind == AdapterKind::Lora && config.run.storage == Hold::Auto
+}
