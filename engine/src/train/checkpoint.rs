@@ -3,7 +3,8 @@
 //! `state.json` holds counters, seeds, the resolved configuration, and digests: of the other files, of the training data, of
 //! the model that the run began with, and of itself. `trained.safetensors` holds the trained parameters,
 //! `optimiser.safetensors` both moments. All as they are held (f32, halves of 16 bits, codes with their scales), so that a
-//! resumed run gives the same losses to the bit on the same device. They are written and read one tensor at a time. The host writes and reads the files; see [`crate::host::Folder`].
+//! resumed run gives the same losses to the bit on the same device. They are written and read one tensor at a time. The host
+//! writes and reads the files; see [`crate::host::Folder`].
 //!
 //! Whoever reads a checkpoint trusts nothing in it that its digests do not vouch for, so that an accident (a file of another
 //! checkpoint, an edit, a flipped bit) is an error and never another result.
@@ -28,6 +29,7 @@ use crate::kernels::{Moments, Weights, Words};
 use crate::model::layout::TensorSpec;
 use crate::model::parameter::{Parameter, from_host, to_host};
 use crate::weights::WeightFormat;
+use crate::weights::safetensors::{Stored, stored};
 use temper_shaders::compact::BLOCK;
 
 /// Version of the format; a reader refuses any other. Version 1 had no digests.
@@ -489,35 +491,13 @@ fn digest_of(file: &dyn Bytes) -> Result<Digest> {
 struct Tensors {
     name: String,
     file: Arc<dyn Bytes>,
-    /// Where the first tensor begins.
-    start: u64,
-    entries: BTreeMap<String, Entry>,
-}
-
-/// What a file's header says of a tensor.
-#[derive(Deserialize)]
-struct Entry {
-    dtype: String,
-    shape: Vec<usize>,
-    data_offsets: [u64; 2],
+    entries: BTreeMap<String, Stored>,
 }
 
 impl Tensors {
     fn of(name: &str, file: Arc<dyn Bytes>) -> Result<Self> {
-        let unreadable = |problem: String| broken(name, format!("not readable: {problem}"));
-        let mut length = [0; 8];
-        file.read(0, &mut length)?;
-        let length = u64::from_le_bytes(length);
-        let start = length.checked_add(8).filter(|start| *start <= file.len());
-        let start = start.ok_or_else(|| unreadable(format!("its header of {length} bytes is longer than it is")))?;
-        let mut header = vec![0; length as usize];
-        file.read(8, &mut header)?;
-        let mut entries: BTreeMap<String, serde_json::Value> =
-            serde_json::from_slice(&header).map_err(|e| unreadable(e.to_string()))?;
-        entries.remove("__metadata__");
-        let entry = |(key, value)| serde_json::from_value(value).map(|entry| (key, entry));
-        let entries = entries.into_iter().map(entry).collect::<Result<_, _>>();
-        Ok(Self { name: name.into(), file, start, entries: entries.map_err(|e| unreadable(e.to_string()))? })
+        let entries = stored(file.as_ref(), name).map_err(|e| broken(name, format!("not readable: {e}")))?;
+        Ok(Self { name: name.into(), file, entries })
     }
 
     fn has(&self, name: &str) -> bool {
@@ -549,12 +529,11 @@ impl Tensors {
             _ => 2,
         };
         let length = shape.iter().product::<usize>().saturating_mul(width);
-        let [from, to] = entry.data_offsets;
-        if to.checked_sub(from) != Some(length as u64) {
+        if entry.length != length as u64 {
             return Err(broken(&self.name, format!("not readable: {name} is not {length} bytes")));
         }
         let mut bytes = vec![0; length];
-        self.file.read(self.start.saturating_add(from), &mut bytes)?;
+        self.file.read(entry.offset, &mut bytes)?;
         Ok(Some(bytes))
     }
 

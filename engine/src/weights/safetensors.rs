@@ -51,30 +51,66 @@ impl SafetensorsFile {
     /// Reads and checks the header; `file` is the file's name in messages.
     ///
     /// # Errors
-    /// [`Error::Format`] for a malformed header and sizes that do not agree with the file, [`Error::Tensor`] for a
-    /// tensor of a type other than F32, F16 and BF16, [`Error::Io`] where the host cannot read.
+    /// As [`stored`]; [`Error::Tensor`] for a tensor of a type other than F32, F16 and BF16.
     pub fn open(bytes: Arc<dyn Bytes>, file: &str) -> Result<Self> {
-        let wrong = |problem: String| Error::Format { file: file.to_owned(), problem };
-        let total = bytes.len();
-        if total < LENGTH_FIELD {
-            return Err(wrong(format!("{total} bytes are no safetensors file; is the download complete?")));
-        }
-        let mut length = [0; LENGTH_FIELD as usize];
-        bytes.read(0, &mut length)?;
-        let length = u64::from_le_bytes(length);
-        if length > LONGEST_HEADER || length > total - LENGTH_FIELD {
-            return Err(wrong(format!("a header of {length} bytes is announced, but the file has {total} bytes")));
-        }
-        let text = read_range(bytes.as_ref(), LENGTH_FIELD, length, file)?;
-        let header: Header = serde_json::from_slice(&text).map_err(|e| wrong(format!("header: {e}")))?;
-        let start = LENGTH_FIELD + length;
-        let entries = lay_out(header, start, total, file)?;
+        let entry = |(name, tensor): (String, Stored)| {
+            let Stored { dtype, shape, offset, length } = tensor;
+            let format = match dtype.as_str() {
+                "F32" => WeightFormat::F32,
+                "F16" => WeightFormat::F16,
+                "BF16" => WeightFormat::Bf16,
+                other => {
+                    let problem = format!("type {} is not supported; F32, F16 and BF16 are", shorten(other));
+                    return Err(tensor_error(file, &name, problem));
+                }
+            };
+            if format.bytes_for_shape(&shape).map(|n| n as u64) != Some(length) {
+                let problem = format!("{length} bytes are no {} tensor of shape {shape:?}", format.name());
+                return Err(tensor_error(file, &name, problem));
+            }
+            Ok((name, Entry { format, shape, offset, length }))
+        };
+        let entries = stored(bytes.as_ref(), file)?.into_iter().map(entry).collect::<Result<_>>()?;
         Ok(Self { bytes, file: file.to_owned(), entries })
     }
 }
 
+/// A tensor as the header of its file describes it. Whether shape and type make so many bytes is for whoever knows the type.
+pub(crate) struct Stored {
+    /// Type, as it is written.
+    pub dtype: String,
+    /// Row-major shape.
+    pub shape: Vec<usize>,
+    /// From the start of the file.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// The tensors of a file, of which the header is read and checked; `file` is the file's name in messages.
+///
+/// # Errors
+/// [`Error::Format`] for a malformed header and sizes that do not agree with the file, [`Error::Tensor`] for tensors that leave
+/// holes or overlap, [`Error::Io`] where the host cannot read.
+pub(crate) fn stored(bytes: &dyn Bytes, file: &str) -> Result<BTreeMap<String, Stored>> {
+    let wrong = |problem: String| Error::Format { file: file.to_owned(), problem };
+    let total = bytes.len();
+    if total < LENGTH_FIELD {
+        return Err(wrong(format!("{total} bytes are no safetensors file; is the download complete?")));
+    }
+    let mut length = [0; LENGTH_FIELD as usize];
+    bytes.read(0, &mut length)?;
+    let length = u64::from_le_bytes(length);
+    if length > LONGEST_HEADER || length > total - LENGTH_FIELD {
+        return Err(wrong(format!("a header of {length} bytes is announced, but the file has {total} bytes")));
+    }
+    let text = read_range(bytes, LENGTH_FIELD, length, file)?;
+    let header: Header = serde_json::from_slice(&text).map_err(|e| wrong(format!("header: {e}")))?;
+    lay_out(header, LENGTH_FIELD + length, total, file)
+}
+
 /// Checks that the tensors cover the data without holes or overlaps, and turns their offsets into file offsets.
-fn lay_out(header: Header, start: u64, total: u64, file: &str) -> Result<BTreeMap<String, Entry>> {
+fn lay_out(header: Header, start: u64, total: u64, file: &str) -> Result<BTreeMap<String, Stored>> {
     let mut order: Vec<(u64, u64, &str)> =
         header.0.iter().map(|(name, t)| (t.data_offsets.0, t.data_offsets.1, name.as_str())).collect();
     order.sort_unstable();
@@ -90,25 +126,11 @@ fn lay_out(header: Header, start: u64, total: u64, file: &str) -> Result<BTreeMa
         let problem = format!("{end} bytes of tensors are announced, but {} follow the header", total - start);
         return Err(Error::Format { file: file.to_owned(), problem });
     }
-    let mut entries = BTreeMap::new();
-    for (name, tensor) in header.0 {
-        let format = match tensor.dtype.as_str() {
-            "F32" => WeightFormat::F32,
-            "F16" => WeightFormat::F16,
-            "BF16" => WeightFormat::Bf16,
-            other => {
-                let problem = format!("type {} is not supported; F32, F16 and BF16 are", shorten(other));
-                return Err(tensor_error(file, &name, problem));
-            }
-        };
-        let (from, to) = tensor.data_offsets;
-        if format.bytes_for_shape(&tensor.shape.0).map(|n| n as u64) != Some(to - from) {
-            let problem = format!("{} bytes are no {} tensor of shape {:?}", to - from, format.name(), tensor.shape.0);
-            return Err(tensor_error(file, &name, problem));
-        }
-        entries.insert(name, Entry { format, shape: tensor.shape.0, offset: start + from, length: to - from });
-    }
-    Ok(entries)
+    let stored = |(name, tensor): (String, Info)| {
+        let Info { dtype, shape, data_offsets: (from, to) } = tensor;
+        (name, Stored { dtype, shape: shape.0, offset: start + from, length: to - from })
+    };
+    Ok(header.0.into_iter().map(stored).collect())
 }
 
 impl WeightSource for SafetensorsFile {
