@@ -12,6 +12,8 @@ use burn::tensor::{
 
 use crate::error::{Error, Result};
 use crate::kernels::launch::Gpu;
+#[cfg(not(target_family = "wasm"))]
+use crate::kernels::profile::KernelTime;
 
 /// A device on which tensors live and kernels run. Cheap to clone.
 #[derive(Clone)]
@@ -144,7 +146,7 @@ impl Device {
             .graphics_api(api)
             .init_with_setup()
             .map_err(|e| Error::Device { problem: format!("{} could not be opened: {e}", adapter.name) })?;
-        let gpu = Gpu::new(setup, !adapter.is_hardware());
+        let gpu = Gpu::new(&burn, setup, !adapter.is_hardware());
         let name = format!("{} ({})", adapter.name, adapter.id);
         let device = Self { burn, gpu: Some(gpu), name };
         opened.push((adapter.id.clone(), device.clone()));
@@ -195,7 +197,7 @@ impl Device {
             .memory_config(memory)
             .init()
             .map_err(|e| refused(format!("{} could not be opened once more: {e}", report.name)))?;
-        let gpu = Gpu::new(setup, !report.is_hardware());
+        let gpu = Gpu::new(&burn, setup, !report.is_hardware());
         Ok(Self { burn, gpu: Some(gpu), name: format!("{} ({id})", report.name) })
     }
 
@@ -213,7 +215,8 @@ impl Device {
         let words = [info.name.as_str(), info.driver.as_str(), info.driver_info.as_str()];
         let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
         let name = if words.is_empty() { "WebGPU".into() } else { format!("WebGPU ({})", words.join(", ")) };
-        Ok(Self { burn, gpu: Some(Gpu::new(setup, software)), name })
+        let gpu = Gpu::new(&burn, setup, software);
+        Ok(Self { burn, gpu: Some(gpu), name })
     }
 
     /// The same device, with kernels launched as suits software or hardware: for tests and comparisons.
@@ -242,9 +245,35 @@ impl Device {
         self.gpu.as_ref()
     }
 
-    /// burn's handle, for tensors made outside the engine.
+    /// burn's handle, for what burn makes or computes itself: what is recorded is submitted before.
     pub fn burn(&self) -> &BurnDevice {
+        self.submit();
         &self.burn
+    }
+
+    /// As [`Device::burn`], for memory that nobody writes before our kernels do.
+    pub(crate) fn burn_for_memory(&self) -> &BurnDevice {
+        &self.burn
+    }
+
+    /// Submits what is recorded, on a GPU: before burn computes with tensors that kernels of ours wrote.
+    pub fn submit(&self) {
+        if let Some(gpu) = &self.gpu {
+            gpu.submit();
+        }
+    }
+
+    /// Submits every kernel by itself, as if nothing were recorded, or many together again: for comparisons.
+    #[doc(hidden)]
+    pub fn submit_each(&self, each: bool) {
+        if let Some(gpu) = &self.gpu {
+            gpu.submit_each(each);
+        }
+    }
+
+    /// Submissions of ours to a GPU so far.
+    pub fn submissions(&self) -> u64 {
+        self.gpu.as_ref().map_or(0, Gpu::submissions)
     }
 
     /// True on the CPU backend.
@@ -262,7 +291,7 @@ impl Device {
     /// # Errors
     /// [`Error::Lost`].
     pub fn sync(&self) -> Result<()> {
-        self.burn.sync().map_err(|e| Error::Lost { problem: format!("{} was lost: {e:?}", self.name) })
+        self.burn().sync().map_err(|e| Error::Lost { problem: format!("{} was lost: {e:?}", self.name) })
     }
 
     /// Bytes that scratch of one product or one part of attention may hold ([`Gpu::tile_bytes`]).
@@ -299,6 +328,26 @@ impl Device {
         !matches!(kind, Some(wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other))
     }
 
+    /// Takes the time of each kernel that `work` launches, in order, but for burn's.
+    ///
+    /// # Errors
+    /// [`Error::Device`] on the CPU and on a GPU without timestamps; what `work` gives; [`Error::Lost`].
+    #[cfg(not(target_family = "wasm"))]
+    pub fn profile<E: From<Error>>(
+        &self,
+        work: impl FnOnce() -> std::result::Result<(), E>,
+    ) -> std::result::Result<Vec<KernelTime>, E> {
+        let Some(gpu) = &self.gpu else {
+            let problem = "kernels are timed on GPUs; choose one with --device".into();
+            return Err(Error::Device { problem }.into());
+        };
+        gpu.begin_profile()?;
+        let done = work();
+        let times = gpu.end_profile();
+        done?;
+        Ok(times?)
+    }
+
     /// The cause of an error where that is memory that the device did not have; the error itself elsewhere.
     pub(crate) fn explain(&self, error: Error) -> Error {
         self.gpu.as_ref().and_then(Gpu::take_refusal).unwrap_or(error)
@@ -308,7 +357,7 @@ impl Device {
     /// now on. False where that was done as often as it helps.
     pub(crate) fn make_room(&self) -> bool {
         let Some(gpu) = &self.gpu else { return false };
-        self.burn.memory_cleanup();
+        self.burn().memory_cleanup();
         gpu.take_refusal();
         gpu.halve_tiles()
     }

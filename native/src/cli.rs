@@ -222,7 +222,10 @@ pub struct EvalInput {
 /// Arguments of `temper devices`.
 #[derive(Debug, Args)]
 pub struct DevicesArgs {
-    /// Print one JSON object: `chosen`, `why` and the list `adapters`.
+    /// Run every kernel on the device and compare with the CPU.
+    #[arg(long)]
+    pub self_test: bool,
+    /// Print JSON: one object with `chosen`, `why` and the list `adapters`; with --self-test one line a kernel.
     #[arg(long)]
     pub json: bool,
 }
@@ -271,6 +274,8 @@ pub enum Bench {
     Data(BenchDataArgs),
     /// Large models on this machine's CPU, each trained for a step or a few: what they hold, how long they take.
     Capacity(BenchCapacityArgs),
+    /// A tour of one device: are its kernels right, how fast are products, loss and whole steps.
+    Hardware(BenchHardwareArgs),
     /// The page in Chromium, on WebGPU and on the CPU, against TensorFlow.js; needs the source tree and Node.js.
     Web(BenchWebArgs),
 }
@@ -306,6 +311,16 @@ pub struct BenchStepArgs {
     /// Objective, measured beside `sft`.
     #[arg(long, default_value = "eaft")]
     pub objective: String,
+    /// Tokens of the sequence that are checked before anything is timed: all of them, unless it says fewer. A GPU is checked
+    /// against the CPU, which takes long for large models.
+    #[arg(long, value_parser = at_least_two, value_name = "N")]
+    pub check_tokens: Option<usize>,
+    /// Also tell in which kernels a GPU spends one more step.
+    #[arg(long)]
+    pub profile: bool,
+    /// With --profile: write every kernel's begin and end to this file, for ui.perfetto.dev or chrome://tracing.
+    #[arg(long, value_name = "FILE", requires = "profile")]
+    pub trace: Option<PathBuf>,
     #[command(flatten)]
     pub timing: Timing,
 }
@@ -410,6 +425,20 @@ pub struct BenchCapacityArgs {
     pub json: bool,
 }
 
+/// Arguments of `temper bench hardware`.
+#[derive(Debug, Args)]
+pub struct BenchHardwareArgs {
+    /// When to stop at the latest.
+    #[arg(long, default_value_t = 8.0, value_parser = minutes)]
+    pub minutes: f64,
+    /// File to add one JSON line a part to, as it is done.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Where model files are made; the largest takes 5 GB.
+    #[arg(long, value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+}
+
 /// How a benchmark repeats and reports.
 #[derive(Debug, Clone, Args)]
 pub struct Timing {
@@ -484,6 +513,12 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 fn at_least_two(text: &str) -> Result<usize, String> {
     // The first token of a sequence is never trained.
     text.parse().ok().filter(|n| *n >= 2).ok_or_else(|| "expected a whole number of at least 2".into())
+}
+
+/// A time above 0, in minutes.
+fn minutes(text: &str) -> Result<f64, String> {
+    let fits = |minutes: &f64| *minutes > 0.0 && *minutes <= 1e6;
+    text.parse().ok().filter(fits).ok_or_else(|| "expected a number of minutes above 0".into())
 }
 
 /// A number with a unit: B, KB, MB, GB, TB in thousands, KiB, MiB, GiB, TiB in 1024s.

@@ -10,9 +10,10 @@ use temper_engine::configuration::ObjectiveSection;
 use temper_engine::host::{Bytes, Folder};
 use temper_engine::inside::loss::head;
 use temper_engine::inside::model::Keep;
+use temper_engine::inside::model::adapter::LoraSettings;
 use temper_engine::inside::model::parameter::{Parameter, to_host};
-use temper_engine::inside::train::optimiser::AdamW;
-use temper_engine::{Model, Objective, Session, wait};
+use temper_engine::inside::train::optimiser::{AdamW, Clipping, MomentBits};
+use temper_engine::{Device, Model, Objective, Session, wait};
 
 /// The goldens divide the top-K entropy by 3.0, as LLaMA-Factory does.
 fn objective(method: &str) -> Objective {
@@ -79,7 +80,7 @@ fn linear_and_yarn_scalings_give_the_frequencies_logits_and_gradients_of_transfo
         let of = |what: &str| expected.floats(&format!("{name}.{what}"));
         for key in ["rope_scaling", "rope_parameters"] {
             let folder = Rescaled { folder: GoldenFolder::new("tiny/llama"), key, scaling: &case[key] };
-            let arch = models::from_folder(&folder, &temper_engine::Device::cpu(), false).arch;
+            let arch = models::from_folder(&folder, &Device::cpu(), false).arch;
             let what = format!("{name} as {key}");
             for ((&found, &f32s), &oracle) in arch.rope_frequencies().iter().zip(of("inv_freq")).zip(of("frequencies"))
             {
@@ -109,7 +110,7 @@ fn linear_and_yarn_scalings_give_the_frequencies_logits_and_gradients_of_transfo
 #[test]
 fn a_models_parameters_are_the_tensors_of_its_description_in_the_same_order() {
     for name in models::TINY {
-        let mut model = models::tiny(name, &temper_engine::Device::cpu(), true);
+        let mut model = models::tiny(name, &Device::cpu(), true);
         let mut found = Vec::new();
         model.visit(&mut |parameter| {
             let shape = |rows| match parameter.vector {
@@ -214,7 +215,7 @@ fn greedy_continuations_of_every_tiny_model_equal_transformers() {
     for name in models::TINY {
         let expected = Tensors::read(&format!("tiny/{name}/expected.safetensors"));
         let ids: Vec<u32> = expected.ints("greedy_ids").iter().map(|&t| t as u32).collect();
-        let mut model = models::tiny(name, &temper_engine::Device::cpu(), false);
+        let mut model = models::tiny(name, &Device::cpu(), false);
         let greedy = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
         let new = wait(generate(&mut model, &ids[..5], 16, greedy, &[], &mut |_| {})).unwrap();
         assert_eq!(new, ids[5..], "{name}");
@@ -311,6 +312,48 @@ fn micro_batches_and_packing_do_not_change_the_gradient() {
                     wait(to_host(b.gradient.as_ref().unwrap())).unwrap().iter().map(|&v| v as f64).collect();
                 let largest = b.iter().fold(0.0f64, |m, v| m.max(v.abs()));
                 close(method, &a, &b, 1e-5 * largest + 1e-7, 1e-3).unwrap();
+            }
+        }
+    }
+}
+
+/// Losses of three steps and all trained values after them.
+fn trained_bits(device: &Device, name: &str, full: bool, optimiser: AdamW, keep: Keep) -> (Vec<u64>, Vec<u32>) {
+    let mut model = models::tiny(name, device, full);
+    if !full {
+        let settings = LoraSettings { rank: 3, alpha: 6.0, dropout: 0.2, targets: Vec::new() };
+        model.add_lora(&settings, 5).unwrap();
+    }
+    let expected = Tensors::read(&format!("tiny/{name}/expected.safetensors"));
+    let batches = models::unpacked(&models::golden_documents(&expected));
+    let mut session = session(model, "eaft", optimiser, keep);
+    let losses = (0..3).map(|_| wait(session.step(&batches, 1e-2)).unwrap().loss.to_bits()).collect();
+    let values = session.model.trained().into_iter().flat_map(|p| wait(to_host(p.value.single())).unwrap());
+    (losses, values.map(f32::to_bits).collect())
+}
+
+#[test]
+fn kernels_submitted_together_leave_the_bits_of_kernels_submitted_one_by_one() {
+    let clipped = models::golden_adamw(1.0);
+    let ways = [
+        (false, clipped.clone(), Keep::Everything),
+        (false, clipped.clone(), Keep::Inputs),
+        (true, clipped.clone(), Keep::Inputs),
+        (true, AdamW { clipping: Clipping::Twice, ..clipped }, Keep::Inputs),
+        (true, AdamW { moments: MomentBits::Eight, ..models::golden_adamw(0.0) }, Keep::Everything),
+    ];
+    for device in devices::all().into_iter().filter(|device| !device.is_cpu()) {
+        for name in ["qwen2", "qwen3", "glm4"] {
+            for (full, optimiser, keep) in &ways {
+                let before = device.submissions();
+                let together = trained_bits(&device, name, *full, optimiser.clone(), *keep);
+                let few = device.submissions() - before;
+                device.submit_each(true);
+                let alone = trained_bits(&device, name, *full, optimiser.clone(), *keep);
+                device.submit_each(false);
+                let many = device.submissions() - before - few;
+                assert!(together == alone, "{name}, full: {full}, {keep:?}, on {}", device.name());
+                assert!(few < many, "{few} submissions, and {many} of one kernel each");
             }
         }
     }

@@ -11,9 +11,11 @@ use super::compact::{Bf16, Coded, Moments, Weights};
 use super::cpu;
 use super::cpu::adamw::{MomentsMut, WeightsMut};
 use super::launch::size;
+use super::record::submit_all;
 use super::sample::{Case, matrix};
 use super::tensor::{
-    empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, read, slice, slice_mut,
+    empty, empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, read, slice,
+    slice_mut,
 };
 use crate::device::Device;
 use crate::error::Result;
@@ -131,7 +133,7 @@ fn compact_on_gpu(
     let nothing = || empty_gpu(&gradient, [1]);
     let (kind, parameter, low_halves) = match &mut weights {
         Weights::F32(value) => {
-            let own = into_gpu(std::mem::replace(value, Tensor::zeros([1, 1], device.burn())));
+            let own = into_gpu(std::mem::replace(value, empty(device, [1, 1])));
             *value = from_cube(own.clone());
             (WEIGHTS_F32, own, nothing())
         }
@@ -143,7 +145,7 @@ fn compact_on_gpu(
     let (coded, [first, second], [first_scale, second_scale]) = match &mut moments {
         Moments::F32(first, second) => {
             let both = [first, second].map(|moment| {
-                let own = into_gpu(std::mem::replace(moment, Tensor::zeros([1, 1], device.burn())));
+                let own = into_gpu(std::mem::replace(moment, empty(device, [1, 1])));
                 *moment = from_cube(own.clone());
                 own
             });
@@ -152,7 +154,7 @@ fn compact_on_gpu(
         Moments::Coded(both) => {
             let codes = both.each_mut().map(|coded| coded.codes.gpu_mut().clone());
             let scales = both.each_mut().map(|coded| {
-                let own = into_gpu(std::mem::replace(&mut coded.scales, Tensor::zeros([1], device.burn())));
+                let own = into_gpu(std::mem::replace(&mut coded.scales, empty(device, [1])));
                 coded.scales = from_cube(own.clone());
                 own
             });
@@ -196,7 +198,11 @@ impl SumSquares {
                 Self::Partials(of_one) => partials.push(of_one),
             }
         }
-        if partials.is_empty() { Self::Known(known) } else { Self::Partials(Tensor::cat(partials, 0)) }
+        if partials.is_empty() {
+            return Self::Known(known);
+        }
+        submit_all();
+        Self::Partials(Tensor::cat(partials, 0))
     }
 
     /// The sum, with a read-back of its own.
@@ -232,6 +238,7 @@ pub fn sum_squares(device: &Device, tensors: &[&Tensor<2>]) -> Result<SumSquares
         gpu_of(device).run(&SUM_SQUARES, params, tensors, PARTIALS as u64)?;
         partials.push(from_cube(partial));
     }
+    device.submit();
     Ok(SumSquares::Partials(Tensor::cat(partials, 0)))
 }
 
@@ -274,7 +281,10 @@ pub(crate) const SELF_TEST: &[Case] = &[
         // On a GPU partial sums; their sum is what counts.
         match sum_squares(d, &[&x])? {
             SumSquares::Known(sum) => Ok(vec![from_vec(vec![sum as f32], [1])]),
-            SumSquares::Partials(partials) => Ok(vec![partials.sum()]),
+            SumSquares::Partials(partials) => {
+                d.submit();
+                Ok(vec![partials.sum()])
+            }
         }
     }),
 ];

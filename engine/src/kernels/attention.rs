@@ -50,15 +50,18 @@ pub fn forward(
         let state = AttentionState::LogSumExp(from_vec(lse, [shape.heads, tokens]));
         return Ok((from_vec(out, [tokens, shape.heads * shape.head_dim]), state));
     }
+    device.submit();
     let (q, k, v) = heads_first(qkv, shape);
     let mut heads = Vec::new();
     for of_heads in tiles(device, shape, document_start.host())? {
         let mut outs = Vec::new();
         for tile in &of_heads {
+            device.submit();
             let (q, k, v) = (tile.of_queries(&q), tile.of_keys(&k), tile.of_keys(&v));
             let p = probabilities(device, tile, &q, &k, shape, document_start)?;
             outs.push(tile.unstacked(Product::of(&p, &v).run(device)?));
         }
+        device.submit();
         heads.push(joined(outs, 1));
     }
     Ok((tokens_first(joined(heads, 0)), AttentionState::Nothing))
@@ -85,6 +88,7 @@ pub fn backward(
         cpu::attention_backward(shape, slice(&qkv), starts, slice(&out), slice(&lse), slice(&dout), &mut dqkv);
         return Ok(from_vec(dqkv, [tokens, width]));
     }
+    device.submit();
     let (q, k, v) = heads_first(qkv, shape);
     let dout = dout.clone().reshape([tokens, shape.heads, shape.head_dim]).swap_dims(0, 1);
     let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());
@@ -92,6 +96,7 @@ pub fn backward(
         let mut dqs = Vec::new();
         let (mut dks, mut dvs) = (None, None);
         for tile in &of_heads {
+            device.submit();
             let (q, k, v, dout) = (tile.of_queries(&q), tile.of_keys(&k), tile.of_keys(&v), tile.of_queries(&dout));
             let p = probabilities(device, tile, &q, &k, shape, document_start)?;
             tile.add_keys(&mut dvs, Product::of(p.transposed(), &dout).run(device)?, tokens, device);
@@ -101,6 +106,7 @@ pub fn backward(
             dqs.push(tile.unstacked(Product::of(&ds, &k).run(device)?));
             tile.add_keys(&mut dks, Product::of(ds.transposed(), &q).run(device)?, tokens, device);
         }
+        device.submit();
         dq.push(joined(dqs, 1));
         dk.extend(dks);
         dv.extend(dvs);
@@ -164,6 +170,7 @@ impl Tile {
     /// Adds `[key heads, keys, head_dim]` to the keys' rows of `[key heads, tokens, head_dim]`.
     fn add_keys(&self, sum: &mut Option<Tensor<3>>, part: Tensor<3>, tokens: usize, device: &Device) {
         let [key_heads, keys, head_dim] = part.dims();
+        device.submit();
         if sum.is_none() && keys == tokens {
             *sum = Some(part);
             return;

@@ -11,7 +11,7 @@ use super::Words;
 use super::cpu::par;
 use super::launch::{Binding, size};
 use super::own::Own;
-use super::tensor::{flat, from_vec, gpu_of, on_gpu};
+use super::tensor::{empty, flat, from_vec, gpu_of, on_gpu};
 use crate::device::Device;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -237,7 +237,9 @@ impl Packed {
             return Ok(from_vec(out, [self.rows, columns]));
         }
         let tiles = self.tiles(device).into_iter().map(|rows| self.dense_rows(device, rows));
-        Ok(Tensor::cat(tiles.collect::<Result<_>>()?, 0))
+        let tiles = tiles.collect::<Result<_>>()?;
+        device.submit();
+        Ok(Tensor::cat(tiles, 0))
     }
 
     /// Ranges of rows that fit in f32 into one tile of a GPU, as even as they get.
@@ -252,7 +254,7 @@ impl Packed {
     /// # Errors
     /// Device errors.
     pub(super) fn dense_rows(&self, device: &Device, rows: Range<usize>) -> Result<Tensor<2>> {
-        let out = Tensor::empty([rows.len(), self.columns], device.burn());
+        let out = empty(device, [rows.len(), self.columns]);
         let (target, gpu) = (on_gpu(&out), gpu_of(device));
         let mut at = rows.start;
         while at < rows.end {

@@ -33,6 +33,18 @@ pub fn add_bias(device: &Device, x: Tensor<2>, bias: &Tensor<1>) -> Result<Tenso
     Ok(from_cube(x))
 }
 
+/// `x + y`, of one shape.
+///
+/// # Errors
+/// Device errors.
+pub fn add(device: &Device, x: &Tensor<2>, y: Tensor<2>) -> Result<Tensor<2>> {
+    if device.is_cpu() {
+        return Ok(x.clone() + y);
+    }
+    let whole = Columns { offset: 0, width: x.dims()[1] };
+    add_columns(device, y, whole, x)
+}
+
 /// Inverted dropout: each value is kept with probability `keep` and divided by it, else 0. The mask is a function of
 /// `seed` and the position alone, so the backward pass makes it again.
 ///

@@ -1,20 +1,20 @@
 //! Runs a WGSL kernel as our own compute pass on burn's wgpu device and queue.
 //!
 //! burn's own kernels may be compiled to WGSL, SPIR-V or MSL; ours are WGSL always and go through wgpu itself, so both
-//! live on one queue and queue order is all the synchronisation there is: what burn has recorded is flushed, our pass is
-//! submitted, burn goes on with the output tensor.
+//! live on one queue. What is launched is recorded first ([`super::record`]).
 
 use std::collections::HashMap;
-use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use burn::tensor::Device as BurnDevice;
 use burn::tensor::wgpu::WgpuSetup;
 use burn_wgpu::{AutoCompiler, CubeTensor};
 use cubecl::wgpu::WgpuServer;
 use temper_shaders::{InOrder, Kernel, Storage, TypedKernel, Uniform, WORKGROUP_SIZE};
 
 use super::own::Own;
+use super::record::{Launch, Pipeline, Recorder};
 use crate::error::{Error, Result};
 
 /// What one product or one part of attention may take for itself, where a binding could be larger: an expanded matrix, scores.
@@ -32,10 +32,11 @@ pub struct Gpu {
     software: bool,
     max_binding_bytes: u64,
     books: Arc<Books>,
+    recorder: Arc<Recorder>,
 }
 
 /// By stem and whether they are for software.
-type Pipelines = Arc<Mutex<HashMap<(&'static str, bool), Arc<wgpu::ComputePipeline>>>>;
+type Pipelines = Arc<Mutex<HashMap<(&'static str, bool), Arc<Pipeline>>>>;
 
 /// What is known of a device's memory; all clones share it.
 #[derive(Default)]
@@ -48,7 +49,7 @@ struct Books {
     halvings: AtomicU32,
     /// The most that was held, of what was told to it.
     most: AtomicU64,
-    /// For tests: so many allocations of ours succeed, and so many after them fail.
+    /// For tests: so many allocations and launches of ours succeed, and so many after them fail.
     failing: Mutex<(u32, u32)>,
 }
 
@@ -81,20 +82,21 @@ impl<'a> From<&'a Own> for Binding<'a> {
 }
 
 /// Where bytes that are bound lie.
-struct Range {
-    buffer: wgpu::Buffer,
-    offset: u64,
-    size: u64,
+pub(super) struct Range {
+    pub buffer: wgpu::Buffer,
+    pub offset: u64,
+    pub size: u64,
 }
 
 impl Gpu {
     /// Takes the handles that burn's runtime was initialised with. `software` where a processor plays the GPU.
-    pub fn new(setup: WgpuSetup, software: bool) -> Self {
+    pub fn new(burn: &BurnDevice, setup: WgpuSetup, software: bool) -> Self {
         let limits = setup.device.limits();
         let books = Arc::new(Books::default());
         #[cfg(not(target_family = "wasm"))]
         watch(&setup.device, &books);
         Self {
+            recorder: Recorder::of(burn, &setup.device, &setup.queue),
             setup: Arc::new(setup),
             pipelines: Pipelines::default(),
             software,
@@ -152,7 +154,7 @@ impl Gpu {
         self.books.most.fetch_max(held, Ordering::Relaxed).max(held)
     }
 
-    /// Lets so many allocations of ours fail after so many that succeed: for tests.
+    /// Lets so many allocations and launches of ours fail after so many that succeed: for tests.
     pub fn fail_after(&self, succeed: u32, fail: u32) {
         *self.books.failing.lock().unwrap_or_else(PoisonError::into_inner) = (succeed, fail);
     }
@@ -212,6 +214,8 @@ impl Gpu {
     pub fn upload(&self, what: &str, bytes: &[u8]) -> Result<Own> {
         /// What the driver holds of it on its way at once.
         const PIECE: usize = 16 << 20;
+        // What is recorded may be all that keeps weights on the device whose place these take.
+        self.submit();
         let size = (bytes.len() as u64).next_multiple_of(4).max(4);
         if size > self.max_binding_bytes {
             return Err(self.too_large(what.into(), size));
@@ -231,6 +235,7 @@ impl Gpu {
                 self.setup.queue.write_buffer(&buffer, at + whole as u64, &last);
             }
             self.setup.queue.submit([]);
+            self.recorder.count_submission();
             // What is on its way lies in memory of the driver until it has arrived.
             #[cfg(not(target_family = "wasm"))]
             if piece.len() == PIECE {
@@ -247,12 +252,42 @@ impl Gpu {
     /// [`Error::Kernel`] where burn's queue fails.
     pub fn copy(&self, source: &Own, offset: u64, target: &CubeTensor, start: u64, bytes: u64) -> Result<()> {
         let range = self.range("copy", "target", target.into())?;
-        self.flush("copy", target)?;
-        let descriptor = wgpu::CommandEncoderDescriptor { label: Some("copy") };
-        let mut encoder = self.setup.device.create_command_encoder(&descriptor);
-        encoder.copy_buffer_to_buffer(source.buffer(), offset, &range.buffer, range.offset + start, bytes);
-        self.setup.queue.submit([encoder.finish()]);
-        Ok(())
+        self.recorder.follow(target);
+        let copied = self.recorder.copy(source.buffer(), offset, &range, start, bytes);
+        copied.map_err(|problem| self.failed("copy", problem))
+    }
+
+    /// Submits what is recorded: before burn computes with it or writes where it reads.
+    pub fn submit(&self) {
+        self.recorder.submit();
+    }
+
+    /// Takes the time of each kernel until [`Gpu::end_profile`].
+    ///
+    /// # Errors
+    /// [`Error::Device`] for a device without timestamps.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn begin_profile(&self) -> Result<()> {
+        self.recorder.begin_profile(&self.setup.adapter.get_info().name)
+    }
+
+    /// Times of all kernels since [`Gpu::begin_profile`], in order.
+    ///
+    /// # Errors
+    /// [`Error::Lost`].
+    #[cfg(not(target_family = "wasm"))]
+    pub fn end_profile(&self) -> Result<Vec<super::profile::KernelTime>> {
+        self.recorder.end_profile()
+    }
+
+    /// Submits every kernel by itself, as if nothing were recorded, or many together again: for comparisons.
+    pub fn submit_each(&self, each: bool) {
+        self.recorder.submit_each(each);
+    }
+
+    /// Submissions of ours so far.
+    pub fn submissions(&self) -> u64 {
+        self.recorder.submissions()
     }
 
     /// Runs `kernel` over `groups` workgroups, spread over two axes where one is too short.
@@ -269,14 +304,43 @@ impl Gpu {
         tensors: B::Of<T>,
         groups: u64,
     ) -> Result<()> {
+        self.run_counted(kernel, params, tensors, groups, 0.0)
+    }
+
+    /// As [`Gpu::run`], for a kernel of so many floating-point operations: large ones are not submitted together, and a profile
+    /// tells how many a second there were.
+    ///
+    /// # Errors
+    /// As [`Gpu::run`].
+    pub fn run_counted<'a, P: Uniform, B: Storage, T: Into<Binding<'a>>>(
+        &self,
+        kernel: &TypedKernel<P, B>,
+        params: P,
+        tensors: B::Of<T>,
+        groups: u64,
+        operations: f64,
+    ) -> Result<()> {
         let bindings: Vec<Binding> = tensors.in_order().into_iter().map(Into::into).collect();
-        self.dispatch(kernel, bytemuck::bytes_of(&params), &bindings, groups)
+        self.dispatch(kernel, bytemuck::bytes_of(&params), &bindings, groups, operations)
     }
 
     /// The bytes are those of the uniform's struct, the tensors in the order of the kernel's bindings.
-    fn dispatch(&self, kernel: &Kernel, params: &[u8], bindings: &[Binding], groups: u64) -> Result<()> {
+    fn dispatch(
+        &self,
+        kernel: &Kernel,
+        params: &[u8],
+        bindings: &[Binding],
+        groups: u64,
+        operations: f64,
+    ) -> Result<()> {
         if groups == 0 {
             return Ok(());
+        }
+        if self.fails() {
+            return Err(self.out_of_memory(&Refused {
+                what: format!("the parameters of kernel {}", kernel.stem),
+                asked: Some(kernel.params_size() as u64),
+            }));
         }
         let mut ranges = Vec::with_capacity(bindings.len());
         for (binding, name) in bindings.iter().zip(kernel.bindings) {
@@ -285,59 +349,17 @@ impl Gpu {
                 return Err(self.too_large(format!("binding {name} of kernel {}", kernel.stem), range.size));
             }
             ranges.push(range);
+            if let Binding::Pool(tensor) = binding {
+                self.recorder.follow(tensor);
+            }
         }
-        let pooled = bindings.iter().find_map(|binding| match binding {
-            Binding::Pool(tensor) => Some(tensor),
-            Binding::Own(_) => None,
-        });
-        if let Some(tensor) = pooled {
-            self.flush(kernel.stem, tensor)?;
-        }
-
-        let device = &self.setup.device;
-        let pipeline = self.pipeline(kernel);
-        let mut bytes = params.to_vec();
-        bytes.resize(kernel.params_size(), 0);
-        let descriptor = wgpu::BufferDescriptor {
-            label: Some(kernel.stem),
-            size: bytes.len() as u64,
-            usage: wgpu::BufferUsages::UNIFORM,
-            mapped_at_creation: true,
-        };
-        let uniform = self.buffer(&format!("the parameters of kernel {}", kernel.stem), &descriptor)?;
-        uniform.slice(..).get_mapped_range_mut().expect("mapped at creation").copy_from_slice(&bytes);
-        uniform.unmap();
-
-        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() }];
-        for (index, range) in ranges.iter().enumerate() {
-            entries.push(wgpu::BindGroupEntry {
-                binding: index as u32 + 1,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &range.buffer,
-                    offset: range.offset,
-                    size: NonZeroU64::new(range.size.next_multiple_of(4)),
-                }),
-            });
-        }
-        let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(kernel.stem),
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &entries,
-        });
-        let [x, y, z] = temper_shaders::fold_workgroups(groups).ok_or_else(|| Error::Kernel {
+        let workgroups = temper_shaders::fold_workgroups(groups).ok_or_else(|| Error::Kernel {
             name: kernel.stem.into(),
             message: format!("{groups} workgroups are more than a dispatch can hold"),
         })?;
-        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(kernel.stem) });
-        {
-            let mut pass = encoder
-                .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(kernel.stem), timestamp_writes: None });
-            pass.set_pipeline(&pipeline);
-            pass.set_bind_group(0, &bind_group, &[]);
-            pass.dispatch_workgroups(x, y, z);
-        }
-        self.setup.queue.submit([encoder.finish()]);
-        Ok(())
+        let pipeline = &self.pipeline(kernel);
+        let launch = Launch { stem: kernel.stem, pipeline, params, ranges: &ranges, workgroups, operations };
+        self.recorder.launch(&launch).map_err(|problem| self.failed(kernel.stem, problem))
     }
 
     fn range(&self, stem: &str, name: &str, binding: Binding) -> Result<Range> {
@@ -350,11 +372,6 @@ impl Gpu {
                 Ok(Range { buffer: resource.buffer.clone(), offset: resource.offset, size: resource.size })
             }
         }
-    }
-
-    /// Submits what burn has recorded.
-    fn flush(&self, stem: &str, tensor: &CubeTensor) -> Result<()> {
-        tensor.client.flush().map_err(|e| self.failed(stem, e.to_string()))
     }
 
     /// What burn's queue says of a kernel; out of memory where that is the cause.
@@ -372,24 +389,32 @@ impl Gpu {
         }
     }
 
-    fn pipeline(&self, kernel: &Kernel) -> Arc<wgpu::ComputePipeline> {
+    fn pipeline(&self, kernel: &Kernel) -> Arc<Pipeline> {
         let mut pipelines = self.pipelines.lock().unwrap_or_else(|e| e.into_inner());
         let compile = || {
             let narrow = if self.software { kernel.narrow_size() } else { None };
             let constants: Vec<(&str, f64)> =
                 narrow.iter().map(|&invocations| (WORKGROUP_SIZE, f64::from(invocations))).collect();
-            let module = self.setup.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            let device = &self.setup.device;
+            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(kernel.stem),
                 source: wgpu::ShaderSource::Wgsl(kernel.source.into()),
             });
-            Arc::new(self.setup.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            let bindings = self.recorder.layout(kernel.bindings.len());
+            let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label: Some(kernel.stem),
-                layout: None,
+                bind_group_layouts: &[Some(&bindings)],
+                immediate_size: 0,
+            });
+            let compute = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(kernel.stem),
+                layout: Some(&layout),
                 module: &module,
                 entry_point: Some("main"),
                 compilation_options: wgpu::PipelineCompilationOptions { constants: &constants, ..Default::default() },
                 cache: None,
-            }))
+            });
+            Arc::new(Pipeline { compute, bindings })
         };
         pipelines.entry((kernel.stem, self.software)).or_insert_with(compile).clone()
     }

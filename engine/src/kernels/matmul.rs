@@ -13,7 +13,8 @@ use super::cpu::matmul::{Layout, Sizes, Stored, matmul, matmul_stored};
 use super::launch::size;
 use super::sample::{Case, matrix};
 use super::tensor::{
-    empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
+    empty, empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice,
+    slice_mut,
 };
 use super::{Columns, Packed, elementwise};
 use crate::device::Device;
@@ -265,7 +266,7 @@ impl<const D: usize> Product<D> {
             Target::New => {
                 let mut dims = left.values.dims();
                 (dims[D - 2], dims[D - 1]) = (left.view().shape[0], packed.rows());
-                (Tensor::empty(dims, device.burn()), 0, false)
+                (empty(device, dims), 0, false)
             }
             Target::Sum(sum) => (sum, 0, true),
             Target::Columns(whole, columns) => (whole, columns.offset, true),
@@ -367,7 +368,8 @@ impl<const D: usize> Product<D> {
         };
         let tensors = MatmulBindings { left_values: &a, right_values: &b, target_values: &target };
         let groups = batches as u64 * MATMUL.workgroups(sizes.m as u64, sizes.n as u64);
-        gpu_of(device).run(&MATMUL, params, tensors, groups)?;
+        let operations = 2.0 * batches as f64 * sizes.m as f64 * sizes.n as f64 * sizes.k as f64;
+        gpu_of(device).run_counted(&MATMUL, params, tensors, groups, operations)?;
         Ok(from_cube(target))
     }
 
@@ -376,6 +378,7 @@ impl<const D: usize> Product<D> {
         let (mut left, right) = (self.left.into_tensor(device)?, self.right.into_tensor(device)?);
         // The factor goes where there are fewer numbers.
         let (first, last) = if k < n { (self.alpha, 1.0) } else { (1.0, self.alpha) };
+        device.submit();
         if first != 1.0 {
             left = left * first;
         }

@@ -6,6 +6,9 @@ pub mod cpu;
 pub mod dequantize;
 pub mod launch;
 mod own;
+#[cfg(not(target_family = "wasm"))]
+pub mod profile;
+mod record;
 mod sample;
 pub mod tensor;
 pub mod words;

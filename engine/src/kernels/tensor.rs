@@ -6,6 +6,7 @@ use burn_flex::{Flex, FlexTensor};
 use burn_wgpu::{CubeBackend, CubeTensor};
 
 use super::launch::Gpu;
+use super::record::submit_all;
 use crate::device::Device;
 use crate::error::{Error, Result};
 
@@ -21,7 +22,11 @@ pub enum Primitive {
 pub fn primitive<const D: usize>(tensor: Tensor<D>) -> Primitive {
     match tensor.into_dispatch().kind {
         DispatchTensorKind::Flex(BackendTensor::Float(t)) => Primitive::Cpu(contiguous_cpu(t)),
-        DispatchTensorKind::Cube(BackendTensor::Float(t)) => Primitive::Gpu(burn_cubecl::kernel::into_contiguous(t)),
+        DispatchTensorKind::Cube(BackendTensor::Float(t)) if t.is_contiguous() => Primitive::Gpu(t),
+        DispatchTensorKind::Cube(BackendTensor::Float(t)) => {
+            submit_all();
+            Primitive::Gpu(burn_cubecl::kernel::into_contiguous(t))
+        }
         other => panic!("a kernel was given a tensor that is not a plain float tensor: {}", other_name(&other)),
     }
 }
@@ -73,7 +78,10 @@ pub fn on_gpu<const D: usize>(tensor: &Tensor<D>) -> CubeTensor {
 pub fn into_gpu<const D: usize>(tensor: Tensor<D>) -> CubeTensor {
     match primitive(tensor) {
         Primitive::Gpu(t) if t.handle.can_mut() => t,
-        Primitive::Gpu(t) => t.copy(),
+        Primitive::Gpu(t) => {
+            submit_all();
+            t.copy()
+        }
         Primitive::Cpu(_) => panic!("a GPU kernel was given a CPU tensor"),
     }
 }
@@ -116,6 +124,15 @@ pub fn empty_gpu<const D: usize>(like: &CubeTensor, shape: [usize; D]) -> CubeTe
     CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), Shape::from(shape), handle, DType::F32)
 }
 
+/// Memory of a device, to be written: zeros on the CPU, anything on a GPU.
+pub fn empty<const D: usize>(device: &Device, shape: [usize; D]) -> Tensor<D> {
+    match device.is_cpu() {
+        true => from_vec(vec![0.0; shape.iter().product()], shape),
+        // Nothing is computed or written for it, so nothing has to be submitted before.
+        false => Tensor::empty(shape, device.burn_for_memory()),
+    }
+}
+
 /// The launch layer of a device that is known to be a GPU.
 pub fn gpu_of(device: &Device) -> &Gpu {
     device.gpu().expect("a GPU tensor on the CPU device")
@@ -126,6 +143,7 @@ pub fn gpu_of(device: &Device) -> &Gpu {
 /// # Errors
 /// [`Error::Lost`].
 pub async fn read<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
+    submit_all();
     let data = tensor.clone().into_data_async().await.map_err(|e| lost(format!("{e:?}")))?;
     data.try_into_vec::<f32>().map_err(|e| lost(format!("{e:?}")))
 }
@@ -135,6 +153,7 @@ pub async fn read<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
 /// # Errors
 /// [`Error::Lost`].
 pub async fn read_all(tensors: Vec<Tensor<1>>) -> Result<Vec<Vec<f32>>> {
+    submit_all();
     let mut all = vec![Vec::new(); tensors.len()];
     let mut left: Vec<(usize, Tensor<1>)> = tensors.into_iter().enumerate().collect();
     while let Some(device) = left.first().map(|(_, tensor)| tensor.device()) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{Int, Tensor};
 use burn_wgpu::{CubeBackend, CubeTensor};
 
+use super::record::submit_all;
 use super::tensor::upload;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -88,6 +89,7 @@ impl Words {
         if let Place::Device(words) = &mut self.place
             && !words.handle.can_mut()
         {
+            submit_all();
             *words = words.copy();
         }
         self.gpu()
@@ -102,6 +104,7 @@ impl Words {
             Place::Host(bytes) => return Ok(Cow::Borrowed(bytes)),
             Place::Device(words) => Tensor::<1, Int>::from_primitive::<CubeBackend>(words.clone()),
         };
+        submit_all();
         let lost = |problem: String| Error::Lost { problem: format!("reading bytes back failed: {problem}") };
         let data = words.into_data_async().await.map_err(|e| lost(format!("{e:?}")))?;
         let words = data.try_into_vec::<i32>().map_err(|e| lost(format!("{e:?}")))?;

@@ -50,7 +50,9 @@ pub async fn position(
         };
     let row = trained.rows.iter().position(|&row| row as usize + 1 == position).expect("it is among the rows");
     let mut logits = Vec::with_capacity(model.arch.vocab);
-    for tile in model.head().logits(model.placement().last(), &trained.hidden.slice(row..row + 1))? {
+    let device = model.placement().last();
+    device.submit();
+    for tile in model.head().logits(device, &trained.hidden.slice(row..row + 1))? {
         logits.extend(read(&tile).await?);
     }
     Ok(Position { scored: Scored { documents: vec![0; rows.len()], rows }, row, logits })

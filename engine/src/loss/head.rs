@@ -171,6 +171,7 @@ pub fn gradient(
         output.2.extend(dhidden);
     }
     let (statistics, weights, dhidden) = output;
+    device.submit();
     Ok((HeadOutput { statistics, weights }, Tensor::cat(dhidden, 0)))
 }
 
@@ -198,6 +199,7 @@ fn chunks(device: &Device, head: &VocabularyMatrix, hidden: &Tensor<2>, labels: 
         return Err(Error::Label { row, label: labels[row] as i32 as i64, vocab: head.rows() });
     }
     let plan = head_plan(rows, width, head.rows(), HeadLimits::new(device.max_binding_bytes(), device.tile_bytes()))?;
+    device.submit();
     Ok((0..rows)
         .step_by(plan.rows_per_chunk)
         .map(|start| {

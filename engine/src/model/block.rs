@@ -161,7 +161,7 @@ impl Block {
         let (mixed, attention) = kernels::attention::forward(device, &qkv, shape, &pass.stream.document_start)?;
         let projected = self.output.forward(device, &mixed, pass.seed_of(self.index, Layer::Output))?;
         let (branch, projected) = output_norm(pass, &self.attention_norm, projected)?;
-        let middle = input.clone() + branch;
+        let middle = kernels::elementwise::add(device, &input, branch)?;
 
         let (normed, _) = kernels::rms_norm::forward(device, &middle, &self.mlp_norm.as_vector(), pass.eps())?;
         let gate_up = self.gate_up.forward(device, &normed, pass.seed_of(self.index, Layer::GateUp))?;
@@ -169,7 +169,7 @@ impl Block {
         let active = kernels::gated_mlp::forward(device, &gate_up)?;
         let mlp = self.down.forward(device, &active, pass.seed_of(self.index, Layer::Down))?;
         let (branch, mlp) = output_norm(pass, &self.mlp_output_norm, mlp)?;
-        let output = middle.clone() + branch;
+        let output = kernels::elementwise::add(device, &middle, branch)?;
         Ok((output, Activations { input, raw_qk, qkv, attention, mixed, projected, middle, gate_up, mlp }))
     }
 
@@ -190,7 +190,9 @@ impl Block {
         let (normed, inverse) = kernels::rms_norm::forward(device, &middle, &self.mlp_norm.as_vector(), pass.eps())?;
         let dnormed = self.gate_up.backward(device, &normed, &dgate_up, pass.seed_of(self.index, Layer::GateUp))?;
         drop((normed, dgate_up));
-        let dmiddle = dy + norm_backward(device, &mut self.mlp_norm, &middle, &inverse, &dnormed)?;
+        let of_norm = norm_backward(device, &mut self.mlp_norm, &middle, &inverse, &dnormed)?;
+        let dmiddle = kernels::elementwise::add(device, &dy, of_norm)?;
+        drop(dy);
         drop((dnormed, middle));
 
         let dprojected = output_norm_backward(pass, &mut self.attention_norm, projected, &dmiddle)?;
@@ -213,7 +215,8 @@ impl Block {
         let (normed, inverse) = kernels::rms_norm::forward(device, &input, &self.input_norm.as_vector(), pass.eps())?;
         let dnormed = self.qkv.backward(device, &normed, &dqkv, pass.seed_of(self.index, Layer::Qkv))?;
         drop((normed, dqkv));
-        Ok(dmiddle + norm_backward(device, &mut self.input_norm, &input, &inverse, &dnormed)?)
+        let of_norm = norm_backward(device, &mut self.input_norm, &input, &inverse, &dnormed)?;
+        kernels::elementwise::add(device, &dmiddle, of_norm)
     }
 
     /// Rotates the q and k columns by each token's position, or back.
@@ -302,7 +305,7 @@ pub(super) fn norm_backward(
     if norm.trained {
         let gradient = kernels::rms_norm::scale_gradient(device, x, inverse, dy)?;
         let n = gradient.dims()[0];
-        norm.add_gradient(gradient.reshape([1, n]));
+        norm.add_gradient(device, gradient.reshape([1, n]))?;
     }
     kernels::rms_norm::backward(device, x, &norm.as_vector(), inverse, dy)
 }

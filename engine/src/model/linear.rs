@@ -80,7 +80,8 @@ impl Linear {
             weight.gradient = Some(Product::of(dy.transposed(), x).added_to(weight.gradient.take()).run(device)?);
         }
         if let Some(bias) = self.bias.as_mut().filter(|b| b.trained) {
-            bias.add_gradient(dy.clone().sum_dim(0));
+            device.submit();
+            bias.add_gradient(device, dy.clone().sum_dim(0))?;
         }
         if self.lora.is_empty() {
             return Ok(dx);
@@ -92,7 +93,7 @@ impl Linear {
             let low = Product::of(&dropped, lora.a.value.transposed()).run(device)?;
             let dy = dy.columns(lora.columns);
             let dlow = Product::of(dy.clone(), &lora.b.value).times(scale).run(device)?;
-            lora.b.add_gradient(Product::of(dy.transposed(), &low).times(scale).run(device)?);
+            lora.b.add_gradient(device, Product::of(dy.transposed(), &low).times(scale).run(device)?)?;
             let da = Product::of(dlow.transposed(), &dropped).added_to(lora.a.gradient.take());
             lora.a.gradient = Some(da.run(device)?);
             if self.lora_scale.dropout > 0.0 && seed.is_some() {
@@ -103,7 +104,7 @@ impl Linear {
             }
         }
         if let Some(dx_low) = dx_low {
-            dx = dx + self.dropped(device, &dx_low, seed)?;
+            dx = kernels::elementwise::add(device, &dx, self.dropped(device, &dx_low, seed)?)?;
         }
         Ok(dx)
     }

@@ -343,6 +343,7 @@ impl Model {
     pub async fn last_logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         let batch = MicroBatch::whole(tokens);
         let forward = self.forward(&batch, Keep::Nothing, None)?;
+        self.placement.last().submit();
         let last = forward.output.slice(tokens.len() - 1..tokens.len());
         let (hidden, _) = self.norm(&last)?;
         let mut out = Vec::with_capacity(self.arch.vocab);

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::device::Device;
 use crate::error::Result;
-use crate::kernels::{self, Moments, Weights};
+use crate::kernels::{self, Moments, Weights, elementwise};
 
 /// A named trainable (or frozen) matrix; vectors are stored as `[1, n]`. A clone shares memory until one of them is stepped.
 #[derive(Clone)]
@@ -68,11 +68,15 @@ impl Parameter {
     }
 
     /// Adds to the gradient.
-    pub fn add_gradient(&mut self, gradient: Tensor<2>) {
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn add_gradient(&mut self, device: &Device, gradient: Tensor<2>) -> Result<()> {
         self.gradient = Some(match self.gradient.take() {
-            Some(sum) => sum + gradient,
+            Some(sum) => elementwise::add(device, &sum, gradient)?,
             None => gradient,
         });
+        Ok(())
     }
 
     /// The named parts, in order: name, shape, elements.

@@ -63,7 +63,7 @@ impl VocabularyMatrix {
         for tile in &self.tiles {
             let rows = tile.weight.gather(device, tokens, tile.start)?;
             sum = Some(match sum {
-                Some(sum) => sum + rows,
+                Some(sum) => kernels::elementwise::add(device, &sum, rows)?,
                 None => rows,
             });
         }

@@ -10,6 +10,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::kernels::adamw::{AdamwParams, SumSquares};
+use crate::kernels::tensor::empty;
 use crate::kernels::{Moments, Weights};
 use crate::model::Model;
 use crate::model::load::name_hash;
@@ -134,7 +135,7 @@ impl AdamW {
             gradient_scale: step.gradient_scale as f32,
         };
         // Moved out so that the kernel finds itself the sole owner and writes in place.
-        let value = std::mem::replace(&mut parameter.value, Tensor::zeros([1, 1], device.burn()).into());
+        let value = std::mem::replace(&mut parameter.value, empty(device, [1, 1]).into());
         let (value, moments) = match (value, moments) {
             (Weights::F32(value), Moments::F32(first, second)) => {
                 let (value, first, second) = kernels::adamw::step(device, value, &gradient, first, second, &params)?;

@@ -5,7 +5,9 @@
 
 mod capacity;
 mod data;
+mod hardware;
 mod product;
+mod profile;
 
 use std::cell::RefCell;
 use std::process::{Command, Stdio};
@@ -18,7 +20,7 @@ use temper_engine::configuration::ObjectiveSection;
 use temper_engine::events::RowStats;
 use temper_engine::inside::data::{IGNORE, MicroBatch};
 use temper_engine::inside::kernels;
-use temper_engine::inside::kernels::{Indices, tensor};
+use temper_engine::inside::kernels::{Columns, Indices, tensor};
 use temper_engine::inside::loss::{head, ready};
 use temper_engine::inside::model::Keep;
 use temper_engine::inside::model::adapter::LoraSettings;
@@ -55,6 +57,9 @@ struct Measurement {
     peak_bytes: u64,
     /// Largest difference from the reference before timing, relative to the reference's largest element.
     error: f64,
+    /// Submissions to a GPU in one repetition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    submissions: Option<u64>,
 }
 
 /// Runs the command.
@@ -66,6 +71,7 @@ pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
         Bench::Loss(args) => (args.timing.clone(), bench_loss(&device()?, &args)?),
         Bench::Data(args) => return data::run(&args),
         Bench::Capacity(args) => return capacity::run(&args),
+        Bench::Hardware(args) => return hardware::run(&args, global.device.as_deref()),
         Bench::Product(args) => return product::run(&device()?, &args),
         // The browser chooses the device, and the script prints.
         Bench::Web(args) => return bench_web(&args),
@@ -131,7 +137,9 @@ fn measure_prepared(
     device.burn().memory_cleanup();
     memory::reset_peak();
     let before = memory::resident_bytes();
+    let submitted = device.submissions();
     body()?;
+    let submissions = (!device.is_cpu()).then(|| device.submissions() - submitted);
     let mut seconds = Vec::new();
     for _ in 0..timing.repeat {
         prepare()?;
@@ -154,6 +162,7 @@ fn measure_prepared(
             false => device.reserved_bytes().unwrap_or(0),
         },
         error,
+        submissions,
     })
 }
 
@@ -276,6 +285,7 @@ fn bench_step(device: &Device, args: &BenchStepArgs) -> Result<Vec<Measurement>>
         return Err(Error::Config { problems: vec![problem] }.into());
     }
     let batch = scored(&ids[..args.tokens]);
+    let checked_batch = scored(&ids[..args.check_tokens.unwrap_or(args.tokens).min(args.tokens)]);
     let shape = format!("1 x {} tokens, LoRA rank {}", args.tokens, args.rank);
     let mut methods = vec![args.objective.as_str()];
     if args.objective != "sft" {
@@ -284,7 +294,7 @@ fn bench_step(device: &Device, args: &BenchStepArgs) -> Result<Vec<Measurement>>
     let mut checked = Vec::new();
     let mut losses: Vec<f32> = Vec::new();
     for method in methods {
-        let (error, loss) = check_step(&files, device, args.rank, method, &batch)?;
+        let (error, loss) = check_step(&files, device, args.rank, method, &checked_batch)?;
         losses.push(loss as f32);
         checked.push((method, error));
     }
@@ -298,6 +308,25 @@ fn bench_step(device: &Device, args: &BenchStepArgs) -> Result<Vec<Measurement>>
             wait(session.step(std::slice::from_ref(&batch), 1e-4))?;
             Ok(device.sync()?)
         })?);
+    }
+    if args.profile {
+        let mut session = step_session(&files, device, args.rank, &args.objective)?;
+        let mut step = || -> Result<()> {
+            wait(session.step(std::slice::from_ref(&batch), 1e-4))?;
+            Ok(device.sync()?)
+        };
+        // Pipelines are compiled in the first one.
+        step()?;
+        let times = device.profile(step)?;
+        let shares = profile::shares(&times);
+        if args.timing.json {
+            shares.iter().try_for_each(output::json)?;
+        } else {
+            output::text(&profile::table(&shares))?;
+        }
+        if let Some(file) = &args.trace {
+            profile::write_trace(&times, device.name(), file)?;
+        }
     }
     Ok(measured)
 }
@@ -451,6 +480,14 @@ fn bench_loss(device: &Device, args: &BenchLossArgs) -> Result<Vec<Measurement>>
             &mut body,
         )?);
     }
+    // What the memory allows: the logits read once and written once, where a loss reads them twice and writes them once.
+    let z = from_host(logits, [rows, vocab], device);
+    let all = Columns { offset: 0, width: vocab };
+    let mut copy = || -> Result<()> {
+        drop(kernels::elementwise::columns(device, &z, all)?);
+        Ok(device.sync()?)
+    };
+    measured.push(measure(device, &args.timing, "loss", "copy of the logits", &shape, rows, 0.0, &mut copy)?);
     Ok(measured)
 }
 

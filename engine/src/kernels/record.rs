@@ -1,0 +1,325 @@
+//! Kernels are recorded and submitted many at a time: a submission costs the driver far more than a kernel's record does.
+//!
+//! burn records and submits on its own, on the same queue, and queue order is all the synchronisation there is. Two rules keep
+//! it: what burn has recorded is submitted before what is recorded here, and whatever burn computes, uploads or reads after
+//! that finds it submitted. The second is kept where burn is handed something: [`Device::burn`](crate::device::Device::burn),
+//! [`Device::submit`](crate::device::Device::submit) and the functions of [`tensor`](super::tensor) that read or copy.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use burn::tensor::Device as BurnDevice;
+use burn_wgpu::CubeTensor;
+use cubecl::client::Client;
+
+use super::launch::Range;
+#[cfg(not(target_family = "wasm"))]
+use super::profile::{KernelTime, Profile, Recorded};
+#[cfg(not(target_family = "wasm"))]
+use crate::error::{Error, Result as EngineResult};
+
+/// Bytes of the uniform buffer that each kernel has: no kernel's parameters are longer, and any device binds at multiples of it.
+const SLOT: usize = 256;
+
+/// Most kernels of one submission.
+const KERNELS: usize = 128;
+
+/// Most floating-point operations of one submission, as far as they are told: a card of half a TFLOP/s is done with it in a second,
+/// before a driver takes it for hung.
+const OPERATIONS: f64 = 0.5e12;
+
+/// A pipeline and the layout of what it binds.
+pub(super) struct Pipeline {
+    pub compute: wgpu::ComputePipeline,
+    pub bindings: wgpu::BindGroupLayout,
+}
+
+/// A kernel's place in a recording.
+pub(super) struct Launch<'a> {
+    pub stem: &'static str,
+    pub pipeline: &'a Pipeline,
+    /// Bytes of the uniform's struct.
+    pub params: &'a [u8],
+    pub ranges: &'a [Range],
+    pub workgroups: [u32; 3],
+    /// Floating-point operations, where they are known.
+    pub operations: f64,
+}
+
+/// What is recorded for one device.
+pub(super) struct Recorder {
+    /// burn's name of the device, which tells devices apart.
+    burn: BurnDevice,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    uniforms: wgpu::Buffer,
+    layouts: Mutex<HashMap<usize, wgpu::BindGroupLayout>>,
+    pending: Mutex<Pending>,
+    submissions: AtomicU64,
+    /// Most kernels of a submission: [`KERNELS`], but 1 where nothing is to be recorded together.
+    together: AtomicUsize,
+}
+
+/// Recorded and not yet submitted.
+#[derive(Default)]
+struct Pending {
+    encoder: Option<wgpu::CommandEncoder>,
+    /// Open as long as kernel follows kernel.
+    pass: Option<wgpu::ComputePass<'static>>,
+    params: Vec<u8>,
+    operations: f64,
+    /// burn's queue, once a tensor of its pool is bound.
+    burn: Option<Client>,
+    /// What burn's queue said where nobody could be told.
+    failed: Option<String>,
+    #[cfg(not(target_family = "wasm"))]
+    profile: Option<Profile>,
+}
+
+/// The recorders of all devices, for whoever has a tensor and not its device.
+static ALL: Mutex<Vec<Weak<Recorder>>> = Mutex::new(Vec::new());
+
+/// Submits what is recorded on any device.
+pub fn submit_all() {
+    let recorders: Vec<Arc<Recorder>> = lock(&ALL).iter().filter_map(Weak::upgrade).collect();
+    recorders.iter().for_each(|recorder| recorder.submit());
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Recorder {
+    /// The recorder of a device: one, however often the device is opened, since its work has one order.
+    pub fn of(burn: &BurnDevice, device: &wgpu::Device, queue: &wgpu::Queue) -> Arc<Self> {
+        let mut all = lock(&ALL);
+        all.retain(|known| known.strong_count() > 0);
+        let known = all.iter().filter_map(Weak::upgrade).find(|known| known.burn == *burn);
+        known.unwrap_or_else(|| {
+            let recorder = Arc::new(Self::new(burn.clone(), device.clone(), queue.clone()));
+            all.push(Arc::downgrade(&recorder));
+            recorder
+        })
+    }
+
+    fn new(burn: BurnDevice, device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        let uniforms = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("parameters of kernels"),
+            size: (SLOT * KERNELS) as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        Self {
+            burn,
+            device,
+            queue,
+            uniforms,
+            layouts: Mutex::default(),
+            pending: Mutex::default(),
+            submissions: AtomicU64::new(0),
+            together: AtomicUsize::new(KERNELS),
+        }
+    }
+
+    /// Submissions so far.
+    pub fn submissions(&self) -> u64 {
+        self.submissions.load(Ordering::Relaxed)
+    }
+
+    /// One more, made by others.
+    pub fn count_submission(&self) {
+        self.submissions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Submits every kernel by itself, or many together again.
+    pub fn submit_each(&self, each: bool) {
+        self.together.store(if each { 1 } else { KERNELS }, Ordering::Relaxed);
+    }
+
+    /// Layout of a uniform at a moving place and so many storage buffers.
+    pub fn layout(&self, buffers: usize) -> wgpu::BindGroupLayout {
+        let make = || {
+            let entry = |binding: usize| wgpu::BindGroupLayoutEntry {
+                binding: binding as u32,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: match binding {
+                        0 => wgpu::BufferBindingType::Uniform,
+                        _ => wgpu::BufferBindingType::Storage { read_only: false },
+                    },
+                    has_dynamic_offset: binding == 0,
+                    min_binding_size: None,
+                },
+                count: None,
+            };
+            let entries: Vec<_> = (0..=buffers).map(entry).collect();
+            self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries })
+        };
+        lock(&self.layouts).entry(buffers).or_insert_with(make).clone()
+    }
+
+    /// Notes that a tensor of burn's pool is used, so that what burn has recorded goes first.
+    pub fn follow(&self, tensor: &CubeTensor) {
+        lock(&self.pending).burn.get_or_insert_with(|| tensor.client.clone());
+    }
+
+    /// Records a kernel.
+    ///
+    /// # Errors
+    /// What burn's queue said.
+    pub fn launch(&self, launch: &Launch) -> Result<(), String> {
+        let mut pending = self.room(launch.operations)?;
+        let offset = pending.params.len();
+        debug_assert!(launch.params.len() <= SLOT, "{}: {} bytes of parameters", launch.stem, launch.params.len());
+        pending.params.extend_from_slice(launch.params);
+        pending.params.resize(offset + SLOT, 0);
+        pending.operations += launch.operations;
+
+        let buffer = |buffer, offset, size| wgpu::BufferBinding { buffer, offset, size: NonZeroU64::new(size) };
+        let mut entries = vec![wgpu::BindGroupEntry {
+            binding: 0,
+            resource: wgpu::BindingResource::Buffer(buffer(&self.uniforms, 0, SLOT as u64)),
+        }];
+        for (index, range) in launch.ranges.iter().enumerate() {
+            let bound = buffer(&range.buffer, range.offset, range.size.next_multiple_of(4));
+            entries.push(wgpu::BindGroupEntry {
+                binding: index as u32 + 1,
+                resource: wgpu::BindingResource::Buffer(bound),
+            });
+        }
+        let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(launch.stem),
+            layout: &launch.pipeline.bindings,
+            entries: &entries,
+        });
+        #[cfg(not(target_family = "wasm"))]
+        pending.time(&self.device, launch);
+        let pass = pending.pass(&self.device);
+        pass.set_pipeline(&launch.pipeline.compute);
+        pass.set_bind_group(0, &bind_group, &[offset as u32]);
+        let [x, y, z] = launch.workgroups;
+        pass.dispatch_workgroups(x, y, z);
+        if self.together.load(Ordering::Relaxed) == 1 {
+            self.submit_pending(&mut pending);
+        }
+        Ok(())
+    }
+
+    /// Records a copy of bytes.
+    ///
+    /// # Errors
+    /// What burn's queue said.
+    pub fn copy(
+        &self,
+        source: &wgpu::Buffer,
+        offset: u64,
+        target: &Range,
+        start: u64,
+        bytes: u64,
+    ) -> Result<(), String> {
+        let mut pending = self.room(0.0)?;
+        pending.encoder(&self.device).copy_buffer_to_buffer(
+            source,
+            offset,
+            &target.buffer,
+            target.offset + start,
+            bytes,
+        );
+        Ok(())
+    }
+
+    /// Submits what is recorded.
+    pub fn submit(&self) {
+        self.submit_pending(&mut lock(&self.pending));
+    }
+
+    /// Takes the time of each kernel from now on.
+    ///
+    /// # Errors
+    /// [`Error::Device`] for a device without timestamps.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn begin_profile(&self, name: &str) -> EngineResult<()> {
+        let mut pending = lock(&self.pending);
+        self.submit_pending(&mut pending);
+        pending.profile = Profile::new(&self.device, KERNELS);
+        let problem = || Error::Device { problem: format!("{name} takes no timestamps, so it cannot be profiled") };
+        pending.profile.is_some().then_some(()).ok_or_else(problem)
+    }
+
+    /// Times of all kernels since [`Recorder::begin_profile`].
+    ///
+    /// # Errors
+    /// [`Error::Lost`].
+    #[cfg(not(target_family = "wasm"))]
+    pub fn end_profile(&self) -> EngineResult<Vec<KernelTime>> {
+        let mut pending = lock(&self.pending);
+        self.submit_pending(&mut pending);
+        pending.profile.take().map_or_else(|| Ok(Vec::new()), |profile| profile.read(&self.device, &self.queue))
+    }
+
+    /// What is pending, with room for one more kernel of so many operations.
+    fn room(&self, operations: f64) -> Result<MutexGuard<'_, Pending>, String> {
+        let mut pending = lock(&self.pending);
+        let full = pending.params.len() >= SLOT * self.together.load(Ordering::Relaxed);
+        if full || pending.operations > 0.0 && pending.operations + operations > OPERATIONS {
+            self.submit_pending(&mut pending);
+        }
+        match pending.failed.take() {
+            Some(problem) => Err(problem),
+            None => Ok(pending),
+        }
+    }
+
+    fn submit_pending(&self, pending: &mut Pending) {
+        pending.pass = None;
+        let Some(mut encoder) = pending.encoder.take() else { return };
+        #[cfg(not(target_family = "wasm"))]
+        if let Some(profile) = &mut pending.profile {
+            profile.close(&self.device, &mut encoder);
+        }
+        if let Some(burn) = pending.burn.take()
+            && let Err(error) = burn.flush()
+        {
+            pending.failed = Some(error.to_string());
+        }
+        if !pending.params.is_empty() {
+            // Written before anything of this submission runs, and after everything of those before.
+            self.queue.write_buffer(&self.uniforms, 0, &pending.params);
+        }
+        self.queue.submit([encoder.finish()]);
+        self.count_submission();
+        pending.params.clear();
+        pending.operations = 0.0;
+    }
+}
+
+impl Pending {
+    /// For commands between passes.
+    fn encoder(&mut self, device: &wgpu::Device) -> &mut wgpu::CommandEncoder {
+        self.pass = None;
+        let descriptor = wgpu::CommandEncoderDescriptor { label: Some("kernels") };
+        self.encoder.get_or_insert_with(|| device.create_command_encoder(&descriptor))
+    }
+
+    /// Opens a pass of its own for a kernel whose time is taken.
+    #[cfg(not(target_family = "wasm"))]
+    fn time(&mut self, device: &wgpu::Device, launch: &Launch) {
+        let Some(mut profile) = self.profile.take() else { return };
+        let bytes = launch.ranges.iter().map(|range| range.size).sum();
+        let timestamp_writes =
+            Some(profile.writes(Recorded { kernel: launch.stem, operations: launch.operations, bytes }));
+        let descriptor = wgpu::ComputePassDescriptor { label: Some(launch.stem), timestamp_writes };
+        self.pass = Some(self.encoder(device).begin_compute_pass(&descriptor).forget_lifetime());
+        self.profile = Some(profile);
+    }
+
+    fn pass(&mut self, device: &wgpu::Device) -> &mut wgpu::ComputePass<'static> {
+        if self.pass.is_none() {
+            let descriptor = wgpu::ComputePassDescriptor { label: Some("kernels"), timestamp_writes: None };
+            self.pass = Some(self.encoder(device).begin_compute_pass(&descriptor).forget_lifetime());
+        }
+        self.pass.as_mut().expect("just opened")
+    }
+}
