@@ -1,8 +1,9 @@
 //! `temper devices`: what there is, and which one a run would use.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::json;
-use temper_engine::{Devices, adapters};
+use temper_engine::inside::probe;
+use temper_engine::{Device, Devices, adapters, wait};
 
 use crate::cli::{DevicesArgs, Global};
 use crate::output;
@@ -11,6 +12,9 @@ use crate::output;
 pub fn run(args: DevicesArgs, global: &Global) -> Result<()> {
     let adapters = adapters();
     let (chosen, why) = Devices::choose(global.device.as_deref())?;
+    if args.self_test {
+        return self_test(global, args.json);
+    }
     if args.json {
         return output::json(&json!({ "chosen": chosen.names(), "why": why, "adapters": adapters }));
     }
@@ -36,6 +40,29 @@ pub fn run(args: DevicesArgs, global: &Global) -> Result<()> {
     }
     text += &format!("\nwould use  {why}\n");
     output::text(&text)
+}
+
+/// Every kernel on the chosen device, against the CPU's result.
+fn self_test(global: &Global, json: bool) -> Result<()> {
+    let (device, why) = Device::choose(global.device.as_deref())?;
+    let answers = wait(probe::answers(&Device::cpu()))?;
+    let report = wait(probe::run(&device, &answers))?;
+    for check in &report.checks {
+        if json {
+            output::json(check)?;
+        } else {
+            let result = if check.passed { format!("right, to {:.1e}", check.error) } else { check.message.clone() };
+            output::text(&format!("{:<28} {result}\n", check.kernel))?;
+        }
+    }
+    if !json {
+        output::text(&format!("\ndevice  {why}\n"))?;
+    }
+    let wrong: Vec<&str> = report.checks.iter().filter(|check| !check.passed).map(|check| check.kernel).collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    bail!("{} computes wrong: {}; a newer driver may not", device.name(), wrong.join(", "))
 }
 
 fn bytes(n: u64) -> String {
