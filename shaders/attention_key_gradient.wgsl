@@ -1,7 +1,7 @@
 // Gradient of attention by its keys and values.
 //
 //   dv[g, j] = Σ p[h, i, j] dout[i, h];   dk[g, j] = scale Σ p[h, i, j] (dp[h, i, j] - mean[h, i]) q[i, h]
-// over the query heads h of key head g and the queries i that see j; p, dp and mean as in attention_query_gradient.wgsl.
+// over the query heads h of key head g and the queries i that see j; p, dp, mean as in attention_query_gradient.wgsl.
 // A workgroup goes through all of them in order, so that nothing is added by two.
 //
 // Bindings
