@@ -294,7 +294,7 @@ impl Device {
         self.burn().sync().map_err(|e| Error::Lost { problem: format!("{} was lost: {e:?}", self.name) })
     }
 
-    /// Bytes that scratch of one product or one part of attention may hold ([`Gpu::tile_bytes`]).
+    /// Bytes that scratch of one product may hold ([`Gpu::tile_bytes`]).
     pub(crate) fn tile_bytes(&self) -> u64 {
         self.gpu.as_ref().map_or(u64::MAX, Gpu::tile_bytes)
     }

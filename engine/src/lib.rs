@@ -214,6 +214,9 @@ pub mod inside {
         pub mod adapter {
             pub use crate::model::adapter::LoraSettings;
         }
+        pub mod block {
+            pub use crate::model::block::Activations;
+        }
         pub mod family {
             pub use crate::model::family::{glm4, llama, pre_tokenizers};
         }

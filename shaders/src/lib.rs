@@ -472,28 +472,31 @@ kernels! {
     params GatedMlpParams,
     bindings GatedMlpBackwardBindings { gate_up, dy };
 
-    /// Softmax of attention scores under the causal mask of packed documents, in place.
-    ATTENTION_SOFTMAX = "attention_softmax", shared ["rows", "finite", "reduce"], Grid::Row(4),
-    params AttentionSoftmaxParams {
+    /// Causal grouped-query attention within documents; times the number of heads.
+    ATTENTION = "attention", shared ["rows", "finite", "attention"], Grid::Tile(64, 128),
+    params AttentionParams {
+        /// Tokens of the packed stream.
+        tokens: u32,
         /// Query heads.
         heads: u32,
-        /// Rows of a head's scores.
-        queries: u32,
-        /// Columns of a head's scores.
-        keys: u32,
-        /// Token of the stream that the first row asks for.
-        first_query: u32,
-        /// Token of the stream that the first column stands for.
-        first_key: u32,
+        /// Key and value heads; divides `heads`.
+        kv_heads: u32,
+        /// Width of a head.
+        head_dim: u32,
         /// Factor on the scores.
         scale: f32,
     },
-    bindings AttentionSoftmaxBindings { scores, document_start };
+    bindings AttentionBindings { document_start, qkv, out, lse };
 
-    /// Backward pass of [`ATTENTION_SOFTMAX`] to the unscaled scores.
-    ATTENTION_SOFTMAX_BACKWARD = "attention_softmax_backward", shared ["rows", "reduce"], Grid::Row(4),
-    params AttentionSoftmaxParams,
-    bindings AttentionSoftmaxBackwardBindings { probabilities, dprobabilities };
+    /// Gradient of [`ATTENTION`] by its queries; times the number of heads.
+    ATTENTION_QUERY_GRADIENT = "attention_query_gradient", shared ["rows", "finite", "attention"], Grid::Tile(64, 128),
+    params AttentionParams,
+    bindings AttentionQueryGradientBindings { document_start, qkv, out, lse, dout, mean, dqkv };
+
+    /// Gradient of [`ATTENTION`] by its keys and values; times the number of their heads.
+    ATTENTION_KEY_GRADIENT = "attention_key_gradient", shared ["rows", "finite", "attention"], Grid::Tile(64, 128),
+    params AttentionParams,
+    bindings AttentionKeyGradientBindings { document_start, qkv, lse, dout, mean, dqkv };
 
     /// One AdamW step with decoupled decay.
     ADAMW = "adamw", shared ["rows"], Grid::Elements,

@@ -580,12 +580,23 @@ fn documents(lengths: &[usize]) -> Vec<u32> {
 #[test]
 fn attention_and_its_gradient_equal_the_full_softmax_of_every_packed_document() {
     let mut random = Random::new(14);
-    let cases: [(usize, usize, usize, &[usize]); 5] = [
+    // Heads as wide as real ones, and others; documents that begin and end within tiles of 64 tokens and at their edges.
+    let cases: [(usize, usize, usize, &[usize]); 15] = [
         (1, 1, 4, &[1]),
         (4, 2, 16, &[30, 1, 33]),
         (6, 2, 8, &[63, 1, 1, 64]),
         (3, 1, 16, &[257, 2]),
         (4, 4, 16, &[17, 100, 7]),
+        (2, 1, 64, &[63]),
+        (2, 2, 64, &[64]),
+        (4, 1, 64, &[65]),
+        (9, 3, 64, &[31, 1, 32, 63, 1, 33]),
+        (2, 1, 20, &[32, 1]),
+        (2, 2, 80, &[31, 97]),
+        (2, 1, 96, &[127, 2]),
+        (4, 2, 128, &[129, 64]),
+        (2, 1, 256, &[64, 65]),
+        (1, 1, 300, &[40, 33]),
     ];
     for (heads, kv_heads, head_dim, lengths) in cases {
         let starts = documents(lengths);
@@ -595,40 +606,128 @@ fn attention_and_its_gradient_equal_the_full_softmax_of_every_packed_document() 
         let (qkv, dout) = (random.vec(tokens * width, 2.0), random.vec(tokens * out_width, 1.0));
         let scale = 1.0 / (head_dim as f64).sqrt();
         let exact = oracle::attention::Shape { tokens, heads, kv_heads, head_dim, scale };
-        let (want, _) = oracle::attention::attention(&exact, &wide(&qkv), &starts);
+        let (want, want_lse) = oracle::attention::attention(&exact, &wide(&qkv), &starts);
         let want_gradient = oracle::attention::attention_backward(&exact, &wide(&qkv), &starts, &wide(&dout));
         for device in devices::all() {
-            let what = format!("{heads} heads over {kv_heads}, {lengths:?}, {}", device.name());
+            let what = format!("{heads} heads over {kv_heads} of {head_dim}, {lengths:?}, {}", device.name());
             let (x, dy) = (matrix(&device, &qkv, [tokens, width]), matrix(&device, &dout, [tokens, out_width]));
             let starts = Indices::new(&device, starts.clone());
-            let (out, state) = kernels::attention::forward(&device, &x, shape, &starts).unwrap();
+            soil(&device, &[tokens * out_width, heads * tokens]);
+            let (out, lse) = kernels::attention::forward(&device, &x, shape, &starts).unwrap();
             close(&what, &read(&out).unwrap(), &want, 3e-6, 3e-5).unwrap();
-            let gradient = kernels::attention::backward(&device, &x, &out, state, &dy, shape, &starts).unwrap();
+            close(&format!("log-sum-exp, {what}"), &read(&lse).unwrap(), &want_lse, 1e-5, 1e-5).unwrap();
+            soil(&device, &[tokens * width, heads * tokens]);
+            let gradient = kernels::attention::backward(&device, &x, &out, &lse, &dy, shape, &starts).unwrap();
             close(&format!("gradient, {what}"), &read(&gradient).unwrap(), &want_gradient, 2e-5, 1e-4).unwrap();
         }
     }
 }
 
 #[test]
-fn no_token_sees_another_document_or_its_own_future() {
+fn the_gradient_of_attention_is_the_slope_of_its_output() {
+    let (heads, kv_heads, head_dim, step) = (4, 2, 16, 1.0 / 64.0);
+    let starts = documents(&[41, 1, 30]);
+    let tokens = starts.len();
+    let (width, out_width) = ((heads + 2 * kv_heads) * head_dim, heads * head_dim);
+    let shape = kernels::attention::Shape { heads, kv_heads, head_dim };
+    let mut random = Random::new(17);
+    let [qkv, along] = [1.0, 1.0].map(|size| random.vec(tokens * width, size));
+    let dout = random.vec(tokens * out_width, 1.0);
+    for device in devices::all() {
+        let starts = Indices::new(&device, starts.clone());
+        let forward = |by: f32| {
+            let moved: Vec<f32> = qkv.iter().zip(&along).map(|(x, along)| x + by * along).collect();
+            let x = matrix(&device, &moved, [tokens, width]);
+            let (out, lse) = kernels::attention::forward(&device, &x, shape, &starts).unwrap();
+            (x, out, lse)
+        };
+        let loss = |by: f32| {
+            let out = read(&forward(by).1).unwrap();
+            out.iter().zip(&dout).map(|(out, d)| f64::from(*out) * f64::from(*d)).sum::<f64>()
+        };
+        // Of third order in the step, by Richardson's extrapolation.
+        let slope = |by: f32| (loss(by) - loss(-by)) / (2.0 * f64::from(by));
+        let want = (4.0 * slope(step / 2.0) - slope(step)) / 3.0;
+        let (x, out, lse) = forward(0.0);
+        let dy = matrix(&device, &dout, [tokens, out_width]);
+        let gradient = kernels::attention::backward(&device, &x, &out, &lse, &dy, shape, &starts).unwrap();
+        let gradient = read(&gradient).unwrap();
+        let got: f64 = gradient.iter().zip(&along).map(|(g, along)| f64::from(*g) * f64::from(*along)).sum();
+        assert!(want.abs() > 1.0, "a slope to compare with: {want}");
+        assert!((got - want).abs() <= 1e-4 * want.abs() + 1e-3, "{got} and {want} on {}", device.name());
+    }
+}
+
+#[test]
+fn scores_beyond_the_range_of_the_exponential_give_exact_attention() {
+    // Scores are whole multiples of 2^38: each query looks at the last key of its document alone, or at the first.
+    let (heads, head_dim, tokens) = (1, 16, 70);
+    let shape = kernels::attention::Shape { heads, kv_heads: 1, head_dim };
+    let starts = documents(&[50, 20]);
+    for (sign, of_last) in [(1.0, true), (-1.0, false)] {
+        let mut qkv = vec![0.0; tokens * 3 * head_dim];
+        for t in 0..tokens {
+            let row = &mut qkv[t * 3 * head_dim..][..3 * head_dim];
+            row[0] = 2.0_f32.powi(40);
+            row[head_dim] = sign * (t + 1) as f32;
+            row[2 * head_dim..].fill(t as f32);
+        }
+        let seen = |t: usize| if of_last { t } else { starts[t] as usize };
+        for device in devices::all() {
+            let x = matrix(&device, &qkv, [tokens, 3 * head_dim]);
+            let indices = Indices::new(&device, starts.clone());
+            let (out, lse) = kernels::attention::forward(&device, &x, shape, &indices).unwrap();
+            let dy = matrix(&device, &vec![1.0; tokens * head_dim], [tokens, head_dim]);
+            let gradient = kernels::attention::backward(&device, &x, &out, &lse, &dy, shape, &indices).unwrap();
+            let (out, lse, gradient) = (read(&out).unwrap(), read(&lse).unwrap(), read(&gradient).unwrap());
+            let mut looked_at = vec![0.0; tokens];
+            for t in 0..tokens {
+                assert_eq!(out[t * head_dim..][..head_dim], [seen(t) as f32; 16], "token {t} on {}", device.name());
+                assert_eq!(lse[t], sign * 2.0_f32.powi(38) * (seen(t) + 1) as f32, "token {t} on {}", device.name());
+                looked_at[seen(t)] += 1.0;
+            }
+            for t in 0..tokens {
+                let want = [[0.0; 16], [0.0; 16], [looked_at[t]; 16]].concat();
+                assert_eq!(gradient[t * 3 * head_dim..][..3 * head_dim], want, "token {t} on {}", device.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn no_token_sees_another_document_or_its_own_future_not_even_their_nan() {
     let (heads, kv_heads, head_dim) = (4, 2, 16);
     let (width, out_width) = ((heads + 2 * kv_heads) * head_dim, heads * head_dim);
     let shape = kernels::attention::Shape { heads, kv_heads, head_dim };
-    let starts = documents(&[20, 30, 14]);
-    let clean = Random::new(15).vec(64 * width, 1.0);
-    // The second half of the middle document.
-    let mut changed = clean.clone();
-    changed[35 * width..50 * width].iter_mut().for_each(|x| *x = 50.0 - 3.0 * *x);
+    let starts = documents(&[20, 30, 50]);
+    let tokens = starts.len();
+    let clean = Random::new(15).vec(tokens * width, 1.0);
+    let changed = |tokens: std::ops::Range<usize>, change: &dyn Fn(f32) -> f32| {
+        let mut qkv = clean.clone();
+        qkv[tokens.start * width..tokens.end * width].iter_mut().for_each(|x| *x = change(*x));
+        qkv
+    };
     for device in devices::all() {
         let starts = Indices::new(&device, starts.clone());
         let run = |qkv: &[f32]| {
-            let qkv = matrix(&device, qkv, [64, width]);
+            let qkv = matrix(&device, qkv, [tokens, width]);
             read(&kernels::attention::forward(&device, &qkv, shape, &starts).unwrap().0).unwrap()
         };
-        let (a, b) = (run(&clean), run(&changed));
+        // The second half of the middle document.
+        let (a, b) = (run(&clean), run(&changed(35..50, &|x| 50.0 - 3.0 * x)));
         same_bits("before", &a[..35 * out_width], &b[..35 * out_width]).unwrap();
         same_bits("after", &a[50 * out_width..], &b[50 * out_width..]).unwrap();
         assert_ne!(a[35 * out_width..50 * out_width], b[35 * out_width..50 * out_width]);
+        // Nor does a number that is none get anywhere else, so that an error names its row.
+        for bad in [f32::NAN, f32::INFINITY] {
+            let b = run(&changed(40..41, &|_| bad));
+            for part in [0..40 * out_width, 50 * out_width..tokens * out_width] {
+                let what = format!("beside {bad} on {}", device.name());
+                close(&what, &b[part.clone()], &wide(&a[part]), 1e-6, 1e-5).unwrap();
+            }
+            let has_it = b[40 * out_width..50 * out_width].iter().all(|value| value.is_nan());
+            assert!(has_it, "the rest of its document has {bad} on {}", device.name());
+        }
     }
 }
 

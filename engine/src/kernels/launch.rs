@@ -17,7 +17,7 @@ use super::own::Own;
 use super::record::{Launch, Pipeline, Recorder};
 use crate::error::{Error, Result};
 
-/// What one product or one part of attention may take for itself, where a binding could be larger: an expanded matrix, scores.
+/// What one product may take for itself, where a binding could be larger: an expanded matrix, logits.
 /// Tiles of this size keep any card busy; more of them cost one launch each.
 const TILE_BYTES: u64 = 256 << 20;
 
@@ -126,8 +126,8 @@ impl Gpu {
         self.max_binding_bytes
     }
 
-    /// Bytes that scratch of one product or one part of attention may hold: at most a binding, and less once the device ran
-    /// out of memory ([`Gpu::halve_tiles`]).
+    /// Bytes that scratch of one product may hold: at most a binding, and less once the device ran out of memory
+    /// ([`Gpu::halve_tiles`]).
     pub fn tile_bytes(&self) -> u64 {
         tile_bytes(self.max_binding_bytes, self.books.halvings.load(Ordering::Relaxed))
     }

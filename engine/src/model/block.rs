@@ -34,7 +34,8 @@ pub struct Activations {
     raw_qk: Option<(Tensor<2>, Tensor<2>)>,
     /// q, k and v as attention reads them.
     qkv: Tensor<2>,
-    attention: kernels::attention::AttentionState,
+    /// Log-sum-exp of each query's scores, `[heads, tokens]`.
+    lse: Tensor<2>,
     /// Attention's output before its projection.
     mixed: Tensor<2>,
     /// Attention's projected output, where a norm follows it.
@@ -158,7 +159,7 @@ impl Block {
         }
         qkv = self.rotate(pass, qkv, false)?;
         let shape = attention_shape(pass.arch);
-        let (mixed, attention) = kernels::attention::forward(device, &qkv, shape, &pass.stream.document_start)?;
+        let (mixed, lse) = kernels::attention::forward(device, &qkv, shape, &pass.stream.document_start)?;
         let projected = self.output.forward(device, &mixed, pass.seed_of(self.index, Layer::Output))?;
         let (branch, projected) = output_norm(pass, &self.attention_norm, projected)?;
         let middle = kernels::elementwise::add(device, &input, branch)?;
@@ -170,7 +171,7 @@ impl Block {
         let mlp = self.down.forward(device, &active, pass.seed_of(self.index, Layer::Down))?;
         let (branch, mlp) = output_norm(pass, &self.mlp_output_norm, mlp)?;
         let output = kernels::elementwise::add(device, &middle, branch)?;
-        Ok((output, Activations { input, raw_qk, qkv, attention, mixed, projected, middle, gate_up, mlp }))
+        Ok((output, Activations { input, raw_qk, qkv, lse, mixed, projected, middle, gate_up, mlp }))
     }
 
     /// Pulls `dy [tokens, hidden]` back to the gradient of the block's input, adding to its parameters' gradients.
@@ -179,7 +180,7 @@ impl Block {
     /// Device errors.
     pub fn backward(&mut self, pass: &Pass, saved: Activations, dy: Tensor<2>) -> Result<Tensor<2>> {
         let device = pass.device;
-        let Activations { input, raw_qk, qkv, attention, mixed, projected, middle, gate_up, mlp } = saved;
+        let Activations { input, raw_qk, qkv, lse, mixed, projected, middle, gate_up, mlp } = saved;
 
         let dmlp = output_norm_backward(pass, &mut self.mlp_output_norm, mlp, &dy)?;
         let active = kernels::gated_mlp::forward(device, &gate_up)?;
@@ -199,8 +200,8 @@ impl Block {
         let dmixed = self.output.backward(device, &mixed, &dprojected, pass.seed_of(self.index, Layer::Output))?;
         let shape = attention_shape(pass.arch);
         let mut dqkv =
-            kernels::attention::backward(device, &qkv, &mixed, attention, &dmixed, shape, &pass.stream.document_start)?;
-        drop((qkv, mixed, dmixed));
+            kernels::attention::backward(device, &qkv, &mixed, &lse, &dmixed, shape, &pass.stream.document_start)?;
+        drop((qkv, mixed, lse, dmixed));
         dqkv = self.rotate(pass, dqkv, true)?;
         if let (Some(q_norm), Some(k_norm), Some((q, k))) = (&mut self.q_norm, &mut self.k_norm, raw_qk) {
             for (raw, norm, columns) in [(q, q_norm, pass.q_columns()), (k, k_norm, pass.k_columns())] {

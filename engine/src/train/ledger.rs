@@ -48,7 +48,7 @@ pub enum Kind {
     Kept,
     /// The block that is computed, and the streams between blocks.
     Activations,
-    /// Attention's scores, and what it makes on its way.
+    /// What attention makes on its way: on the CPU the scores of a block of queries.
     Scores,
     /// Logits of a chunk of the head, and its statistics.
     Logits,
@@ -821,7 +821,6 @@ impl Walk<'_> {
             self.book.pass(Kind::Activations, query);
         }
         self.hold(query.saturating_add(of(arch.heads)));
-        self.attend(tokens, false);
         self.forward_linear(&block.output, tokens);
         if block.attention_norm.is_some() {
             self.hold(hidden);
@@ -864,7 +863,7 @@ impl Walk<'_> {
         self.free(dprojected);
         self.backward_linear(&block.output, tokens);
         self.hold(qkv);
-        self.attend(tokens, true);
+        self.attend_backward(tokens);
         self.free(qkv.saturating_add(query.saturating_mul(2)).saturating_add(of(arch.heads)));
         if block.q_norm.is_some() {
             self.book.pass(Kind::Activations, query.saturating_mul(2));
@@ -921,28 +920,17 @@ impl Walk<'_> {
         if self.config.adapter.dropout > 0.0 { over(tokens, linear.inputs) } else { 0 }
     }
 
-    /// Attention beside its result: on the CPU copies of the keys' and values' gradients, on a device the scores of as many
-    /// heads as fit a binding, and everything once more in another order.
-    fn attend(&mut self, tokens: usize, back: bool) {
-        let shape = shape_of(self.arch);
-        if self.book.site.cpu {
-            let copies = if back { cpu::attention::stripes_elements(shape, tokens) } else { 0 };
-            self.book.pass(Kind::Scores, f32s(copies as u64));
-            return;
-        }
-        let scores = attention::tile_score_bytes(self.tile_bytes(), shape, tokens);
-        let all = over(tokens, shape.width());
-        let query = over(tokens, self.arch.query_width());
-        self.book.pass(
-            Kind::Scores,
-            match back {
-                false => scores.saturating_add(all).saturating_add(query),
-                true => scores.saturating_mul(2).saturating_add(all.saturating_mul(2)).saturating_add(query),
-            },
-        );
+    /// Attention's backward pass beside its result: on the CPU copies of the keys' and values' gradients, on a device a
+    /// number for each query and head.
+    fn attend_backward(&mut self, tokens: usize) {
+        let copies = match self.book.site.cpu {
+            true => f32s(cpu::attention::stripes_elements(shape_of(self.arch), tokens) as u64),
+            false => over(tokens, self.arch.heads),
+        };
+        self.book.pass(Kind::Scores, copies);
     }
 
-    /// What one product or one part of attention may take for itself.
+    /// What one product may take for itself.
     fn tile_bytes(&self) -> u64 {
         match self.book.site.cpu {
             true => u64::MAX,
@@ -1106,10 +1094,11 @@ mod tests {
     }
 
     #[test]
-    fn a_device_with_its_own_memory_holds_scores_and_the_host_only_what_passes() {
+    fn a_device_with_its_own_memory_holds_no_scores_and_the_host_only_what_passes() {
         let gpu = Site { cpu: false, max_binding_bytes: 1 << 27, threads: 2, ..Site::default() };
         let ledger = ledger(&[], 1, LOAD, gpu);
-        assert!(of(&ledger, Moment::Backward).of(Kind::Scores) >= 2 * 4 * 4 * 512 * 512);
+        assert_eq!(of(&ledger, Moment::Backward).of(Kind::Scores), 4 * 4 * 512);
+        assert_eq!(of(&ledger, Moment::Forward).of(Kind::Scores), 0);
         assert!(ledger.host_bytes() > 0 && ledger.host_bytes() < ledger.device_bytes());
         assert_eq!(self::ledger(&[], 1, LOAD, Site::default()).host_bytes(), 0);
     }

@@ -1,0 +1,330 @@
+// What the attention kernels share: tiles of 64 rows by 64 columns and sums over their columns. Memory is linear in the
+// number of tokens, since no tile leaves its workgroup.
+//
+// Rows and columns are tokens of one head: queries and keys, or in the pass to keys and values keys and queries. Of 256
+// invocations, 16 down and 16 across, each holds
+//   of a tile, rows 4 down .. 4 down + 3 (the components of a vec4) of columns across, across + 16, + 32 and + 48;
+//   of sums, the same rows of every 16th number of a head from `across` on.
+// A workgroup sums 128 numbers of a head; a wider head has several workgroups, each of which makes all tiles.
+//
+// A kernel declares `read_number(which, at)` and `put_number(which, at, value)` for the arrays that it binds.
+
+struct Params {
+    tokens: u32,
+    heads: u32,
+    kv_heads: u32,
+    head_dim: u32,
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+const WORKGROUP_SIZE: u32 = 256u;
+const ROWS_PER_WORKGROUP: u32 = 64u;
+const COLUMNS_PER_WORKGROUP: u32 = 128u;
+// Columns of a tile, and numbers that one Quad sums.
+const WIDTH: u32 = 64u;
+const ACROSS: u32 = 16u;
+// Vectors between two numbers, or columns, in workgroup memory: one more than there are, so that neighbours lie in
+// different banks.
+const PITCH: u32 = 17u;
+// Arrays that a kernel reads or writes.
+const QKV: u32 = 0u;
+const OUT: u32 = 1u;
+const LSE: u32 = 2u;
+const DOUT: u32 = 3u;
+const MEAN: u32 = 4u;
+const DQKV: u32 = 5u;
+
+// Sixteen numbers of all rows and, from COLUMN_NUMBERS on, of all columns, while these are multiplied; then half a
+// tile.
+var<workgroup> numbers: array<vec4<f32>, 544>;
+const COLUMN_NUMBERS: u32 = 272u;
+var<workgroup> agreed: u32;
+
+// Tokens of a head, `first .. end`.
+struct View {
+    which: u32,
+    // Numbers from one token to the next, and the head's first among them.
+    stride: u32,
+    start: u32,
+    first: u32,
+    end: u32,
+}
+
+// Four rows of columns, or of numbers, across, across + 16, + 32 and + 48.
+struct Quad {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+}
+
+// Sums of 128 numbers.
+struct Sums {
+    low: Quad,
+    high: Quad,
+}
+
+// What one workgroup makes: numbers `offset` on of the rows `first .. end` of a head.
+struct Work {
+    head: u32,
+    offset: u32,
+    first: u32,
+    end: u32,
+}
+
+fn tiles_of(count: u32, size: u32) -> u32 {
+    return (count + size - 1u) / size;
+}
+
+// The work of a workgroup, all heads of a tile one after the other; past the last workgroup it ends before it begins.
+// The tiles are counted down where `downwards`, so that those with the most to do come first.
+fn work_of(group: u32, heads: u32, downwards: bool) -> Work {
+    let parts = tiles_of(params.head_dim, COLUMNS_PER_WORKGROUP);
+    let tiles = tiles_of(params.tokens, ROWS_PER_WORKGROUP);
+    let tile = group / (heads * parts);
+    if (tile >= tiles) {
+        return Work(0u, 0u, 1u, 0u);
+    }
+    let first = ROWS_PER_WORKGROUP * select(tile, tiles - 1u - tile, downwards);
+    let offset = (group / heads % parts) * COLUMNS_PER_WORKGROUP;
+    return Work(group % heads, offset, first, min(first + ROWS_PER_WORKGROUP, params.tokens));
+}
+
+// What the first invocation says, for all and, as compilers see it, the same for all.
+fn agree(value: u32, lane: u32) -> u32 {
+    if (lane == 0u) {
+        agreed = value;
+    }
+    return workgroupUniformLoad(&agreed);
+}
+
+// First token of a token's document; past the last token one that no key reaches.
+fn start_of(token: u32) -> u32 {
+    if (token >= params.tokens) {
+        return 0xffffffffu;
+    }
+    return document_start[token];
+}
+
+// The `head`-th head of qkv or its gradient: query heads, then key heads, then value heads.
+fn qkv_view(which: u32, head: u32, first: u32, end: u32) -> View {
+    let stride = (params.heads + 2u * params.kv_heads) * params.head_dim;
+    return View(which, stride, head * params.head_dim, first, end);
+}
+
+// A query head of the output or its gradient.
+fn out_view(which: u32, head: u32, first: u32, end: u32) -> View {
+    return View(which, params.heads * params.head_dim, head * params.head_dim, first, end);
+}
+
+// A number for each query of a head.
+fn query_view(which: u32, head: u32, first: u32, end: u32) -> View {
+    return View(which, 1u, head * params.tokens, first, end);
+}
+
+// Past the end there are zeros.
+fn read_view(view: View, index: u32, number: u32) -> f32 {
+    let token = view.first + index;
+    if (token >= view.end) {
+        return 0.0;
+    }
+    return read_number(view.which, view.start + token * view.stride + number);
+}
+
+fn read_four(view: View, index: u32, step: u32, number: u32) -> vec4<f32> {
+    return vec4<f32>(
+        read_view(view, index, number),
+        read_view(view, index + step, number),
+        read_view(view, index + 2u * step, number),
+        read_view(view, index + 3u * step, number),
+    );
+}
+
+// Tokens of an invocation's four rows and the first ones of their documents.
+struct Queries {
+    token: vec4<u32>,
+    start: vec4<u32>,
+}
+
+fn own_tokens(work: Work, lane: u32) -> vec4<u32> {
+    return vec4<u32>(work.first + 4u * (lane / ACROSS)) + vec4<u32>(0u, 1u, 2u, 3u);
+}
+
+fn own_queries(work: Work, lane: u32) -> Queries {
+    let token = own_tokens(work, lane);
+    return Queries(token, vec4<u32>(start_of(token.x), start_of(token.y), start_of(token.z), start_of(token.w)));
+}
+
+fn sees(queries: Queries, key: u32) -> vec4<bool> {
+    return (vec4<u32>(key) >= queries.start) & (vec4<u32>(key) <= queries.token);
+}
+
+fn seen_by(keys: vec4<u32>, query: u32) -> vec4<bool> {
+    return (keys >= vec4<u32>(start_of(query))) & (keys <= vec4<u32>(query));
+}
+
+// The dot products of rows and columns over all numbers of the head.
+fn tile_products(rows: View, columns: View, lane: u32) -> Quad {
+    let down = lane / ACROSS;
+    let across = lane % ACROSS;
+    var products = Quad();
+    for (var number = 0u; number < params.head_dim; number += ACROSS) {
+        // Without this barrier a fast invocation overwrites what a slow one still reads.
+        workgroupBarrier();
+        if (number + across < params.head_dim) {
+            numbers[across * PITCH + down] = read_four(rows, 4u * down, 1u, number + across);
+            numbers[COLUMN_NUMBERS + across * PITCH + down] = read_four(columns, down, ACROSS, number + across);
+        }
+        // Without this barrier numbers are read before they were written.
+        workgroupBarrier();
+        let past = min(ACROSS, params.head_dim - number) * PITCH;
+        for (var at = 0u; at < past; at += PITCH) {
+            let row = numbers[at + down];
+            let column = numbers[COLUMN_NUMBERS + at + across];
+            products.a += row * column.x;
+            products.b += row * column.y;
+            products.c += row * column.z;
+            products.d += row * column.w;
+        }
+    }
+    return products;
+}
+
+// Adds each of the columns' tokens times its weight in the tile, numbers `offset` on. Where `guarded`, a weight of zero
+// hides whatever its token holds, NaN too.
+fn add_columns(sums: ptr<function, Sums>, tile: Quad, columns: View, offset: u32, guarded: bool, lane: u32) {
+    var half = columns;
+    for (var first = columns.first; first < columns.end; first += 2u * ACROSS) {
+        let second = first > columns.first;
+        tell(select(tile.a, tile.c, second), select(tile.b, tile.d, second), lane);
+        half.first = first;
+        half.end = min(columns.end, first + 2u * ACROSS);
+        (*sums).low = with_columns((*sums).low, half, offset, guarded, lane);
+        if (offset + WIDTH < params.head_dim) {
+            (*sums).high = with_columns((*sums).high, half, offset + WIDTH, guarded, lane);
+        }
+    }
+}
+
+// Lets all invocations read 32 columns: column c of rows 4 down .. 4 down + 3 is numbers[c * PITCH + down].
+fn tell(one: vec4<f32>, other: vec4<f32>, lane: u32) {
+    let to = (lane % ACROSS) * PITCH + lane / ACROSS;
+    // Without this barrier a fast invocation overwrites what a slow one still reads.
+    workgroupBarrier();
+    numbers[to] = one;
+    numbers[to + ACROSS * PITCH] = other;
+    // Without this barrier the columns of others are read before they were written.
+    workgroupBarrier();
+}
+
+// The sums of numbers `offset` on, with the columns of which the invocations were told.
+fn with_columns(before: Quad, columns: View, offset: u32, guarded: bool, lane: u32) -> Quad {
+    var sums = before;
+    // Numbers past the head's last read that one, and are never put anywhere.
+    let last = params.head_dim - 1u;
+    let a = min(offset + lane % ACROSS, last);
+    let b = min(a + ACROSS, last);
+    let c = min(b + ACROSS, last);
+    let d = min(c + ACROSS, last);
+    let down = lane / ACROSS;
+    let past = (columns.end - columns.first) * PITCH;
+    var at = columns.start + columns.first * columns.stride;
+    if (guarded) {
+        for (var column = 0u; column < past; column += PITCH) {
+            let weight = numbers[column + down];
+            let hidden = weight == vec4<f32>(0.0);
+            sums.a = select(sums.a + weight * read_number(columns.which, at + a), sums.a, hidden);
+            sums.b = select(sums.b + weight * read_number(columns.which, at + b), sums.b, hidden);
+            sums.c = select(sums.c + weight * read_number(columns.which, at + c), sums.c, hidden);
+            sums.d = select(sums.d + weight * read_number(columns.which, at + d), sums.d, hidden);
+            at += columns.stride;
+        }
+    } else if (offset + ACROSS >= params.head_dim) {
+        for (var column = 0u; column < past; column += PITCH) {
+            sums.a += numbers[column + down] * read_number(columns.which, at + a);
+            at += columns.stride;
+        }
+    } else {
+        for (var column = 0u; column < past; column += PITCH) {
+            let weight = numbers[column + down];
+            sums.a += weight * read_number(columns.which, at + a);
+            sums.b += weight * read_number(columns.which, at + b);
+            sums.c += weight * read_number(columns.which, at + c);
+            sums.d += weight * read_number(columns.which, at + d);
+            at += columns.stride;
+        }
+    }
+    return sums;
+}
+
+fn multiplied(quad: Quad, factor: vec4<f32>) -> Quad {
+    return Quad(factor * quad.a, factor * quad.b, factor * quad.c, factor * quad.d);
+}
+
+fn multiply(sums: ptr<function, Sums>, factor: vec4<f32>) {
+    (*sums).low = multiplied((*sums).low, factor);
+    (*sums).high = multiplied((*sums).high, factor);
+}
+
+// Sum over the 16 invocations that have the same rows.
+fn sum_across(value: vec4<f32>, lane: u32) -> vec4<f32> {
+    let down = lane / ACROSS;
+    tell(value, vec4<f32>(0.0), lane);
+    var sum = numbers[down];
+    for (var at = PITCH; at < ACROSS * PITCH; at += PITCH) {
+        sum += numbers[at + down];
+    }
+    return sum;
+}
+
+// Maximum over the same.
+fn max_across(value: vec4<f32>, lane: u32) -> vec4<f32> {
+    let down = lane / ACROSS;
+    tell(value, value, lane);
+    var most = numbers[down];
+    for (var at = PITCH; at < ACROSS * PITCH; at += PITCH) {
+        most = max(most, numbers[at + down]);
+    }
+    return most;
+}
+
+// e^x, but NaN and infinity stay what they are: a driver's own may make finite numbers of them.
+fn exponential(x: vec4<f32>) -> vec4<f32> {
+    let exponent = vec4<u32>(EXPONENT_BITS);
+    return select(exp(x), x, (bitcast<vec4<u32>>(x) & exponent) == exponent);
+}
+
+// Of scores whose log-sum-exp is known; exactly 0 where they are hidden.
+fn probability(product: vec4<f32>, lse: vec4<f32>, seen: vec4<bool>) -> vec4<f32> {
+    return select(vec4<f32>(0.0), exponential(params.scale * product - lse), seen);
+}
+
+// By the scores, from the gradient by their probabilities; exactly 0 where they are hidden.
+fn score_gradient(p: vec4<f32>, dp: vec4<f32>, mean: vec4<f32>, seen: vec4<bool>) -> vec4<f32> {
+    return select(vec4<f32>(0.0), p * (dp - mean), seen);
+}
+
+// Puts sums of numbers `offset` on where the rows have them.
+fn put_sums(sums: Sums, rows: View, offset: u32, lane: u32) {
+    let number = offset + lane % ACROSS;
+    put_rows(sums.low.a, rows, number, lane);
+    put_rows(sums.low.b, rows, number + ACROSS, lane);
+    put_rows(sums.low.c, rows, number + 2u * ACROSS, lane);
+    put_rows(sums.low.d, rows, number + 3u * ACROSS, lane);
+    put_rows(sums.high.a, rows, number + WIDTH, lane);
+    put_rows(sums.high.b, rows, number + WIDTH + ACROSS, lane);
+    put_rows(sums.high.c, rows, number + WIDTH + 2u * ACROSS, lane);
+    put_rows(sums.high.d, rows, number + WIDTH + 3u * ACROSS, lane);
+}
+
+fn put_rows(values: vec4<f32>, rows: View, number: u32, lane: u32) {
+    if (number >= params.head_dim) {
+        return;
+    }
+    let token = rows.first + 4u * (lane / ACROSS);
+    for (var row = 0u; row < min(4u, rows.end - min(token, rows.end)); row++) {
+        put_number(rows.which, rows.start + (token + row) * rows.stride + number, values[row]);
+    }
+}
