@@ -6,7 +6,7 @@ use temper_conformance::oracle::{self, wide};
 use temper_conformance::skip::skip;
 use temper_engine::inside::kernels::attention::Shape;
 use temper_engine::inside::kernels::cpu;
-use temper_engine::inside::kernels::cpu::matmul::{Layout, Sizes, matmul};
+use temper_engine::inside::kernels::cpu::matmul::{Layout, RowsOf, Segment, Sizes, matmul, matmul_few_rows};
 use temper_engine::inside::kernels::cpu::simd::{Level, level, limit_level};
 use temper_engine::inside::weights::WeightFormat;
 use temper_shaders::{LossGradientParams, MAX_TOP_K, RowStatsParams, STATS_WIDTH};
@@ -54,6 +54,15 @@ fn every_level_computes_what_the_oracle_says() {
                 let want = oracle::matmul::matmul(&a, a_transposed, &b, b_transposed, m, n, k);
                 close(&name("matmul"), &c, &want, 2e-6 * k as f64, 1e-5).unwrap();
             }
+        }
+
+        for (m, n, k) in [(1, 40, 64), (5, 7, 33), (9, 20, 2100)] {
+            let (a, b) = (numbers(m * k, 1), numbers(n * k, 2));
+            let mut c = vec![f32::NAN; m * n];
+            let rows = Segment { rows: n, stored: RowsOf::Plain(&b) };
+            matmul_few_rows(&a, k, &[rows], m, k, 1.0, false, &mut c, n);
+            let want = oracle::matmul::matmul(&a, false, &b, true, m, n, k);
+            close(&name("a product of few rows"), &c, &want, 2e-6 * k as f64, 1e-5).unwrap();
         }
 
         let columns = 1111;

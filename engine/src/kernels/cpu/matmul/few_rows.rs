@@ -1,0 +1,223 @@
+//! Products of a few rows, such as one token of each sequence, with a matrix as it is stored: bound by how fast the matrix
+//! comes out of memory, so that it is read once, in order, and nothing of it is written but a piece of a row that stays in
+//! the first cache.
+//!
+//! An element of the result is a sum over lanes, and then over the lanes. It does not depend on how many rows there are, on
+//! which are beside its own, nor on the number of threads; but its bits are not those of [`super::matmul`], which forms one
+//! chain.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::super::par::{self, Shared};
+#[cfg(target_arch = "x86_64")]
+use super::super::simd::{Level, level};
+
+/// Elements of a row that are expanded at once: a multiple of every format's block.
+pub const PIECE: usize = 2048;
+/// Elements of the matrix below which handing work to another thread costs more than it saves.
+const SERIAL: usize = 65_536;
+/// Elements of the matrix for each task, at least.
+const TASK: usize = 32_768;
+/// Tasks for each thread, so that a late thread holds up nobody for long.
+const TASKS: usize = 4;
+
+thread_local! {
+    /// A piece of a row, expanded.
+    static EXPANDED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Rows of a matrix that are stored in one way.
+pub struct Segment<'a> {
+    /// Number of rows.
+    pub rows: usize,
+    /// The rows, one after the other.
+    pub stored: RowsOf<'a>,
+}
+
+/// How they are stored.
+pub enum RowsOf<'a> {
+    /// As numbers.
+    Plain(&'a [f32]),
+    /// In blocks.
+    Blocks {
+        /// Bytes of all rows.
+        bytes: &'a [u8],
+        /// Expands whole blocks.
+        expand: fn(&[u8], &mut [f32]),
+        /// Bytes of [`PIECE`] elements.
+        piece_bytes: usize,
+    },
+}
+
+/// `c [m, n] = alpha * a [m, k] bᵀ`, plus `c` with `accumulate`, `b [n, k]` in segments one below the other; rows of `a` and
+/// of `c` are so many elements apart.
+///
+/// # Panics
+/// Where a slice is shorter than its sizes say.
+pub fn matmul_few_rows(
+    a: &[f32],
+    a_stride: usize,
+    b: &[Segment],
+    m: usize,
+    k: usize,
+    alpha: f32,
+    accumulate: bool,
+    c: &mut [f32],
+    c_stride: usize,
+) {
+    let n: usize = b.iter().map(|segment| segment.rows).sum();
+    assert!(m > 0 && n > 0 && k > 0 && k <= a_stride && n <= c_stride, "a product of {m} x {k} by {k} x {n}");
+    assert!((m - 1) * a_stride + k <= a.len(), "a is shorter than {m} x {k}");
+    assert!((m - 1) * c_stride + n <= c.len(), "c is shorter than {m} x {n}");
+    let c = Shared::new(c);
+    let task = |rows: Range<usize>| {
+        EXPANDED.with_borrow_mut(|expanded| {
+            expanded.resize(PIECE, 0.0);
+            let mut sums = vec![0.0_f32; m];
+            let mut start = 0;
+            for segment in b {
+                let end = start + segment.rows;
+                for row in rows.start.max(start)..rows.end.min(end) {
+                    sums.fill(0.0);
+                    segment.dots(row - start, a, a_stride, k, expanded, &mut sums);
+                    for (r, &sum) in sums.iter().enumerate() {
+                        // SAFETY: this task alone writes this column.
+                        let to = unsafe { &mut c.slice(r * c_stride + row, 1)[0] };
+                        *to = if accumulate { alpha * sum + *to } else { alpha * sum };
+                    }
+                }
+                start = end;
+            }
+        });
+    };
+    let elements = n.saturating_mul(k);
+    let tasks = (elements / TASK).min(par::threads() * TASKS).min(n);
+    if tasks <= 1 || elements.saturating_mul(m) < SERIAL {
+        return task(0..n);
+    }
+    par::tasks(tasks, |index| task(index * n / tasks..(index + 1) * n / tasks));
+}
+
+impl Segment<'_> {
+    /// Adds to `sums` what a row gives with each row of `a`.
+    fn dots(&self, row: usize, a: &[f32], a_stride: usize, k: usize, expanded: &mut [f32], sums: &mut [f32]) {
+        match &self.stored {
+            RowsOf::Plain(values) => dots(&values[row * k..(row + 1) * k], a, a_stride, sums),
+            RowsOf::Blocks { bytes, expand, piece_bytes } => {
+                let row_bytes = bytes.len() / self.rows;
+                let mut stored = &bytes[row * row_bytes..(row + 1) * row_bytes];
+                for first in (0..k).step_by(PIECE) {
+                    let count = PIECE.min(k - first);
+                    let (piece, rest) = stored.split_at(stored.len().min(*piece_bytes));
+                    let out = &mut expanded[..count];
+                    expand(piece, out);
+                    dots(out, &a[first..], a_stride, sums);
+                    stored = rest;
+                }
+            }
+        }
+    }
+}
+
+/// Adds `w . a[r]` to each `sums[r]`, rows of `a` being so many elements apart.
+fn dots(w: &[f32], a: &[f32], a_stride: usize, sums: &mut [f32]) {
+    let (rows, k) = (sums.len(), w.len());
+    assert!((rows - 1) * a_stride + k <= a.len());
+    #[cfg(target_arch = "x86_64")]
+    {
+        let kernel: Option<(usize, unsafe fn(&[f32], *const f32, usize, &mut [f32]))> = match level() {
+            Level::Avx512 => Some((8, wide::avx512)),
+            Level::Avx2 => Some((4, wide::avx2)),
+            Level::Baseline => None,
+        };
+        if let Some((most, kernel)) = kernel {
+            for (index, sums) in sums.chunks_mut(most).enumerate() {
+                // SAFETY: the rows lie inside `a`, checked above; the instructions are this machine's.
+                unsafe { kernel(w, a.as_ptr().add(index * most * a_stride), a_stride, sums) };
+            }
+            return;
+        }
+    }
+    for (r, sum) in sums.iter_mut().enumerate() {
+        let row = &a[r * a_stride..][..k];
+        let mut lanes = [[0.0_f32; 8]; 2];
+        let ((w, w_rest), (x, x_rest)) = (w.as_chunks::<16>(), row.as_chunks::<16>());
+        for (w, x) in w.iter().zip(x) {
+            for l in 0..16 {
+                lanes[l / 8][l % 8] += w[l] * x[l];
+            }
+        }
+        let mut total = 0.0;
+        for l in 0..8 {
+            total += lanes[0][l] + lanes[1][l];
+        }
+        for (w, x) in w_rest.iter().zip(x_rest) {
+            total += w * x;
+        }
+        *sum += total;
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod wide {
+    use std::arch::x86_64::{__m256, __m512};
+
+    use super::super::super::simd::sum_lanes;
+    use super::super::tile::Vector;
+
+    /// `M` rows of `a` by `w`, two vectors of each at a time.
+    ///
+    /// # Safety
+    /// The rows are as long as `w`, and the vector's instructions exist on this machine.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // indices keep rows and vectors visible, and the loops unrolled
+    unsafe fn rows<V: Vector, const M: usize>(w: &[f32], a: *const f32, a_stride: usize, to: &mut [f32]) {
+        unsafe {
+            let pair = 2 * V::LANES;
+            let whole = w.len() / pair * pair;
+            let mut sums = [[V::zero(); 2]; M];
+            let mut p = 0;
+            while p < whole {
+                for half in 0..2 {
+                    let at = p + half * V::LANES;
+                    let weight = V::load(w.as_ptr().add(at));
+                    for r in 0..M {
+                        sums[r][half] = V::load(a.add(r * a_stride + at)).mul_add(weight, sums[r][half]);
+                    }
+                }
+                p += pair;
+            }
+            for r in 0..M {
+                let mut lanes = [[0.0_f32; 16]; 2];
+                for half in 0..2 {
+                    sums[r][half].store(lanes[half].as_mut_ptr());
+                }
+                let mut sum = sum_lanes(&lanes[0]) + sum_lanes(&lanes[1]);
+                for q in whole..w.len() {
+                    sum = w[q].mul_add(*a.add(r * a_stride + q), sum);
+                }
+                to[r] += sum;
+            }
+        }
+    }
+
+    macro_rules! kernel {
+        ($name:ident, $features:literal, $vector:ty; $($count:literal)*) => {
+            /// # Safety
+            /// As [`rows`].
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn $name(w: &[f32], a: *const f32, a_stride: usize, sums: &mut [f32]) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    match sums.len() {
+                        $($count => rows::<$vector, $count>(w, a, a_stride, sums),)*
+                        other => unreachable!("no kernel of {other} rows"),
+                    }
+                }
+            }
+        };
+    }
+    kernel!(avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", __m512; 1 2 3 4 5 6 7 8);
+    kernel!(avx2, "avx2,fma", __m256; 1 2 3 4);
+}
