@@ -8,7 +8,7 @@ use burn_wgpu::CubeTensor;
 use temper_shaders::formats::{DequantizeBindings, DequantizeParams};
 
 use super::Words;
-use super::cpu::matmul::{PIECE, RowsOf, Segment};
+use super::cpu::matmul::{Blocks, PIECE, RowsOf, Segment};
 use super::cpu::par;
 use super::launch::{Binding, size};
 use super::own::Own;
@@ -324,7 +324,13 @@ impl Packed {
             };
             segments.extend(held.iter().filter(|part| part.rows > 0).map(|part| {
                 let piece_bytes = part.row_bytes(PIECE);
-                let stored = RowsOf::Blocks { bytes: part.host(), expand: part.format.expander(), piece_bytes };
+                let kind = match part.format {
+                    WeightFormat::Q4_0 => Blocks::Q4_0,
+                    WeightFormat::Q4_1 => Blocks::Q4_1,
+                    WeightFormat::Q8_0 => Blocks::Q8_0,
+                    _ => Blocks::Other,
+                };
+                let stored = RowsOf::Blocks { kind, bytes: part.host(), expand: part.format.expander(), piece_bytes };
                 Segment { rows: part.rows, stored }
             }));
         }

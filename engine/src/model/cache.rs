@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::kernels;
 use crate::kernels::attention::Shape;
 use crate::kernels::cached_attention::{KeyValues, Places, Precision};
+use crate::kernels::cpu::par;
 use crate::kernels::launch::size;
 use crate::model::architecture::Architecture;
 use crate::model::block::Activations;
@@ -155,7 +156,10 @@ impl Model {
             cache,
         };
         let forwards = std::slice::from_mut(&mut forward);
-        self.through_blocks(forwards, Keep::Nothing, Some(&mut step), &|| false)?;
+        let on_cpu = self.placement.stages().iter().all(|stage| stage.device.is_cpu());
+        let mut pass = || self.through_blocks(forwards, Keep::Nothing, Some(&mut step), &|| false);
+        // A GPU's queue belongs to the thread that it is used from.
+        if on_cpu { par::inside(pass) } else { pass() }?;
         for (sequence, tokens) in new {
             step.cache.lengths[*sequence] += tokens.len();
         }

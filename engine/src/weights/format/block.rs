@@ -4,6 +4,7 @@ use half::f16;
 use temper_shaders::formats::FormatKernels;
 
 use crate::kernels::cpu::par;
+use crate::kernels::cpu::simd::of_half;
 
 /// Appends one block of elements to stored bytes; false where one, or the block's scale, overflows.
 pub type QuantiseBlock = fn(&[f32], &mut Vec<u8>) -> bool;
@@ -48,22 +49,6 @@ pub fn expand_blocks<const BYTES: usize, const ELEMENTS: usize>(
 #[inline(always)]
 pub fn half_at(block: &[u8], at: usize) -> f32 {
     of_half(u16::from_le_bytes([block[at], block[at + 1]]))
-}
-
-/// The number that half-precision bits mean. `half` asks the machine each time what it can, which costs more than this where
-/// one number is wanted.
-#[inline(always)]
-fn of_half(bits: u16) -> f32 {
-    /// 2^-14, the least normal number of half precision.
-    const LEAST: u32 = (127 - 14) << 23;
-    let (sign, rest) = (u32::from(bits & 0x8000) << 16, u32::from(bits & 0x7fff) << 13);
-    let magnitude = match rest >> 23 {
-        // Subnormal numbers are what is above 2^-14 in one that has the same fraction.
-        0 => (f32::from_bits(rest | LEAST) - f32::from_bits(LEAST)).to_bits(),
-        31 => rest + ((255 - 31) << 23),
-        _ => rest + ((127 - 15) << 23),
-    };
-    f32::from_bits(magnitude | sign)
 }
 
 /// Appends a half-precision number; false where it overflows.
@@ -122,17 +107,4 @@ pub fn nearest(x: f32) -> f32 {
 pub fn inverse_or_zero(d: f32) -> f32 {
     let inverse = 1.0 / d;
     if inverse.is_finite() { inverse } else { 0.0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_half_precision_number_is_what_the_half_crate_makes_of_it() {
-        for bits in 0..=u16::MAX {
-            let (found, expected) = (of_half(bits), f16::from_bits(bits).to_f32());
-            assert!(found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(), "{bits:#x}");
-        }
-    }
 }

@@ -35,12 +35,40 @@ pub struct Segment<'a> {
     pub stored: RowsOf<'a>,
 }
 
+/// Blocks that are multiplied as they come, without an expanded piece. All of them are of 32 elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocks {
+    /// f16 `d`, 16 bytes of nibbles: `d (q - 8)`.
+    Q4_0,
+    /// f16 `d`, f16 `m`, 16 bytes of nibbles: `d q + m`.
+    Q4_1,
+    /// f16 `d`, 32 signed bytes: `d q`.
+    Q8_0,
+    /// Any others.
+    Other,
+}
+
+impl Blocks {
+    /// Bytes of whole blocks of so many elements; none where they are no whole blocks, or of another kind.
+    fn bytes_of(self, elements: usize) -> usize {
+        let bytes = match self {
+            Self::Q4_0 => 18,
+            Self::Q4_1 => 20,
+            Self::Q8_0 => 34,
+            Self::Other => 0,
+        };
+        if elements.is_multiple_of(32) { elements / 32 * bytes } else { 0 }
+    }
+}
+
 /// How they are stored.
 pub enum RowsOf<'a> {
     /// As numbers.
     Plain(&'a [f32]),
     /// In blocks.
     Blocks {
+        /// What is known of them here.
+        kind: Blocks,
         /// Bytes of all rows.
         bytes: &'a [u8],
         /// Expands whole blocks.
@@ -104,19 +132,49 @@ impl Segment<'_> {
     fn dots(&self, row: usize, a: &[f32], a_stride: usize, k: usize, expanded: &mut [f32], sums: &mut [f32]) {
         match &self.stored {
             RowsOf::Plain(values) => dots(&values[row * k..(row + 1) * k], a, a_stride, sums),
-            RowsOf::Blocks { bytes, expand, piece_bytes } => {
+            RowsOf::Blocks { kind, bytes, expand, piece_bytes } => {
                 let row_bytes = bytes.len() / self.rows;
                 let mut stored = &bytes[row * row_bytes..(row + 1) * row_bytes];
                 for first in (0..k).step_by(PIECE) {
                     let count = PIECE.min(k - first);
                     let (piece, rest) = stored.split_at(stored.len().min(*piece_bytes));
-                    let out = &mut expanded[..count];
-                    expand(piece, out);
-                    dots(out, &a[first..], a_stride, sums);
+                    if !block_dots(*kind, piece, &a[first..], a_stride, count, sums) {
+                        let out = &mut expanded[..count];
+                        expand(piece, out);
+                        dots(out, &a[first..], a_stride, sums);
+                    }
                     stored = rest;
                 }
             }
         }
+    }
+}
+
+/// As [`dots`] of a piece as it is stored: with the same bits, and without anything in f32. False where there is no way.
+fn block_dots(kind: Blocks, stored: &[u8], a: &[f32], a_stride: usize, k: usize, sums: &mut [f32]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if level() == Level::Baseline || kind == Blocks::Other {
+            return false;
+        }
+        assert!((sums.len() - 1) * a_stride + k <= a.len() && stored.len() == kind.bytes_of(k));
+        let most = if level() == Level::Avx512 { 8 } else { 4 };
+        for (index, sums) in sums.chunks_mut(most).enumerate() {
+            // SAFETY: rows and blocks lie inside `a` and `stored`, checked above; the instructions are this machine's.
+            unsafe {
+                let a = a.as_ptr().add(index * most * a_stride);
+                match level() {
+                    Level::Avx512 => wide::blocks_avx512(kind, stored, k, a, a_stride, sums),
+                    _ => wide::blocks_avx2(kind, stored, k, a, a_stride, sums),
+                }
+            }
+        }
+        return true;
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (kind, stored, a, a_stride, k, sums);
+        false
     }
 }
 
@@ -161,10 +219,14 @@ fn dots(w: &[f32], a: &[f32], a_stride: usize, sums: &mut [f32]) {
 
 #[cfg(target_arch = "x86_64")]
 mod wide {
-    use std::arch::x86_64::{__m256, __m512};
+    use std::arch::x86_64::*;
 
-    use super::super::super::simd::sum_lanes;
+    use super::super::super::simd::{of_half, sum_lanes};
     use super::super::tile::Vector;
+    use super::Blocks;
+
+    /// What a sum begins with: two vectors for each of `M` rows.
+    type Sums<V, const M: usize> = [[V; 2]; M];
 
     /// `M` rows of `a` by `w`, two vectors of each at a time.
     ///
@@ -189,11 +251,7 @@ mod wide {
                 p += pair;
             }
             for r in 0..M {
-                let mut lanes = [[0.0_f32; 16]; 2];
-                for half in 0..2 {
-                    sums[r][half].store(lanes[half].as_mut_ptr());
-                }
-                let mut sum = sum_lanes(&lanes[0]) + sum_lanes(&lanes[1]);
+                let mut sum = total(&sums[r]);
                 for q in whole..w.len() {
                     sum = w[q].mul_add(*a.add(r * a_stride + q), sum);
                 }
@@ -202,8 +260,164 @@ mod wide {
         }
     }
 
+    /// The sum of all lanes, in a fixed order.
+    ///
+    /// # Safety
+    /// The vector's instructions exist on this machine.
+    #[inline(always)]
+    unsafe fn total<V: Vector>(sums: &[V; 2]) -> f32 {
+        let mut lanes = [[0.0_f32; 16]; 2];
+        // SAFETY: a vector has at most 16 lanes.
+        unsafe {
+            sums[0].store(lanes[0].as_mut_ptr());
+            sums[1].store(lanes[1].as_mut_ptr());
+        }
+        sum_lanes(&lanes[0]) + sum_lanes(&lanes[1])
+    }
+
+    /// Numbers out of bytes, as many as a vector has lanes.
+    trait Bytes: Vector {
+        unsafe fn signed(from: *const u8) -> Self;
+        unsafe fn low_nibbles(from: *const u8) -> Self;
+        unsafe fn high_nibbles(from: *const u8) -> Self;
+        unsafe fn add(self, b: Self) -> Self;
+    }
+
+    impl Bytes for __m512 {
+        #[inline(always)]
+        unsafe fn signed(from: *const u8) -> Self {
+            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn low_nibbles(from: *const u8) -> Self {
+            unsafe {
+                let bytes = _mm_and_si128(_mm_loadu_si128(from.cast()), _mm_set1_epi8(15));
+                _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))
+            }
+        }
+        #[inline(always)]
+        unsafe fn high_nibbles(from: *const u8) -> Self {
+            unsafe {
+                let bytes = _mm_and_si128(_mm_srli_epi16::<4>(_mm_loadu_si128(from.cast())), _mm_set1_epi8(15));
+                _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))
+            }
+        }
+        #[inline(always)]
+        unsafe fn add(self, b: Self) -> Self {
+            unsafe { _mm512_add_ps(self, b) }
+        }
+    }
+
+    impl Bytes for __m256 {
+        #[inline(always)]
+        unsafe fn signed(from: *const u8) -> Self {
+            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn low_nibbles(from: *const u8) -> Self {
+            unsafe {
+                let bytes = _mm_and_si128(_mm_loadl_epi64(from.cast()), _mm_set1_epi8(15));
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))
+            }
+        }
+        #[inline(always)]
+        unsafe fn high_nibbles(from: *const u8) -> Self {
+            unsafe {
+                let bytes = _mm_and_si128(_mm_srli_epi16::<4>(_mm_loadl_epi64(from.cast())), _mm_set1_epi8(15));
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))
+            }
+        }
+        #[inline(always)]
+        unsafe fn add(self, b: Self) -> Self {
+            unsafe { _mm256_add_ps(self, b) }
+        }
+    }
+
+    /// The half-precision number there.
+    ///
+    /// # Safety
+    /// Two bytes can be read.
+    #[inline(always)]
+    unsafe fn half_at(from: *const u8) -> f32 {
+        // SAFETY: the caller's promise.
+        of_half(unsafe { u16::from_le_bytes([*from, *from.add(1)]) })
+    }
+
+    /// `M` rows of `a` by blocks of `bytes` bytes and 32 elements. `weight` gives vector `v` of a block.
+    ///
+    /// # Safety
+    /// As [`rows`], with as many elements as the blocks hold.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // as in `rows`
+    unsafe fn of_blocks<V: Bytes, const M: usize, S: Copy>(
+        stored: &[u8],
+        (bytes, k): (usize, usize),
+        a: *const f32,
+        a_stride: usize,
+        to: &mut [f32],
+        scale: impl Fn(*const u8) -> S,
+        weight: impl Fn(*const u8, S, usize) -> V,
+    ) {
+        unsafe {
+            let mut sums: Sums<V, M> = [[V::zero(); 2]; M];
+            for index in 0..k / 32 {
+                let block = stored.as_ptr().add(index * bytes);
+                let scale = scale(block);
+                for v in 0..32 / V::LANES {
+                    let at = index * 32 + v * V::LANES;
+                    let weight = weight(block, scale, v);
+                    for r in 0..M {
+                        sums[r][v % 2] = V::load(a.add(r * a_stride + at)).mul_add(weight, sums[r][v % 2]);
+                    }
+                }
+            }
+            for r in 0..M {
+                to[r] += total(&sums[r]);
+            }
+        }
+    }
+
+    /// As [`of_blocks`], for each kind. Products are rounded before anything is added, as where blocks are expanded.
+    ///
+    /// # Safety
+    /// As [`of_blocks`].
+    #[inline(always)]
+    unsafe fn of_kind<V: Bytes, const M: usize>(
+        kind: Blocks,
+        stored: &[u8],
+        k: usize,
+        a: *const f32,
+        a_stride: usize,
+        to: &mut [f32],
+    ) {
+        unsafe {
+            let nibbles = |from: *const u8, v: usize| {
+                let at = v * V::LANES;
+                if at < 16 { V::low_nibbles(from.add(at)) } else { V::high_nibbles(from.add(at - 16)) }
+            };
+            let of = |block: *const u8, at: usize| V::splat(half_at(block.add(at)));
+            match kind {
+                Blocks::Q4_0 => {
+                    let eight = V::splat(-8.0);
+                    let weight = |block: *const u8, d: V, v| d.mul(nibbles(block.add(2), v).add(eight));
+                    of_blocks::<V, M, _>(stored, (Blocks::Q4_0.bytes_of(32), k), a, a_stride, to, |block| of(block, 0), weight);
+                }
+                Blocks::Q4_1 => {
+                    let scale = |block| (of(block, 0), of(block, 2));
+                    let weight = |block: *const u8, (d, m): (V, V), v| d.mul(nibbles(block.add(4), v)).add(m);
+                    of_blocks::<V, M, _>(stored, (Blocks::Q4_1.bytes_of(32), k), a, a_stride, to, scale, weight);
+                }
+                Blocks::Q8_0 => {
+                    let weight = |block: *const u8, d: V, v: usize| d.mul(V::signed(block.add(2 + v * V::LANES)));
+                    of_blocks::<V, M, _>(stored, (Blocks::Q8_0.bytes_of(32), k), a, a_stride, to, |block| of(block, 0), weight);
+                }
+                Blocks::Other => unreachable!("these are expanded"),
+            }
+        }
+    }
+
     macro_rules! kernel {
-        ($name:ident, $features:literal, $vector:ty; $($count:literal)*) => {
+        ($name:ident, $blocks:ident, $features:literal, $vector:ty; $($count:literal)*) => {
             /// # Safety
             /// As [`rows`].
             #[target_feature(enable = $features)]
@@ -216,8 +430,28 @@ mod wide {
                     }
                 }
             }
+
+            /// # Safety
+            /// As [`of_blocks`].
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn $blocks(
+                kind: Blocks,
+                stored: &[u8],
+                k: usize,
+                a: *const f32,
+                a_stride: usize,
+                sums: &mut [f32],
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    match sums.len() {
+                        $($count => of_kind::<$vector, $count>(kind, stored, k, a, a_stride, sums),)*
+                        other => unreachable!("no kernel of {other} rows"),
+                    }
+                }
+            }
         };
     }
-    kernel!(avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", __m512; 1 2 3 4 5 6 7 8);
-    kernel!(avx2, "avx2,fma", __m256; 1 2 3 4);
+    kernel!(avx512, blocks_avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", __m512; 1 2 3 4 5 6 7 8);
+    kernel!(avx2, blocks_avx2, "avx2,fma", __m256; 1 2 3 4);
 }

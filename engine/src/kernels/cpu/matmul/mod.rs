@@ -31,7 +31,7 @@ mod stored;
 #[cfg(target_arch = "x86_64")]
 mod tile;
 
-pub use few_rows::{PIECE, RowsOf, Segment, matmul_few_rows};
+pub use few_rows::{Blocks, PIECE, RowsOf, Segment, matmul_few_rows};
 pub(crate) use stored::rectangle_elements;
 pub use stored::{Stored, matmul_stored};
 
