@@ -26,7 +26,6 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> key_values: array<u32>;
 
 const WORKGROUP_SIZE: u32 = 256u;
-const LARGEST_HALF: f32 = 65504.0;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
@@ -46,7 +45,8 @@ fn main(
     if (params.halves == 0u) {
         key_values[to] = bitcast<u32>(source_values[source + word]);
     } else {
-        let pair = vec2<f32>(source_values[source + 2u * word], source_values[source + 2u * word + 1u]);
-        key_values[to] = pack2x16float(clamp(pair, vec2<f32>(-LARGEST_HALF), vec2<f32>(LARGEST_HALF)));
+        let low = half_of(source_values[source + 2u * word]);
+        let high = half_of(source_values[source + 2u * word + 1u]);
+        key_values[to] = low | (high << 16u);
     }
 }

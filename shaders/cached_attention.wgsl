@@ -39,8 +39,7 @@ fn cached(index: u32) -> f32 {
     if (params.halves == 0u) {
         return bitcast<f32>(key_values[index]);
     }
-    let pair = unpack2x16float(key_values[index / 2u]);
-    return select(pair.x, pair.y, index % 2u == 1u);
+    return value_of_half((key_values[index / 2u] >> (16u * (index % 2u))) & 0xffffu);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)

@@ -510,7 +510,7 @@ kernels! {
     bindings AttentionSoftmaxBackwardBindings { probabilities, dprobabilities };
 
     /// Puts keys and values of new tokens into a cache.
-    APPEND_KEYS = "append_keys", shared ["rows"], Grid::Elements,
+    APPEND_KEYS = "append_keys", shared ["rows", "halves"], Grid::Elements,
     params AppendKeysParams {
         /// New tokens.
         rows: u32,
@@ -526,7 +526,7 @@ kernels! {
     bindings AppendKeysBindings { source_values, places, key_values };
 
     /// Attention of new tokens over what a cache holds.
-    CACHED_ATTENTION = "cached_attention", shared ["rows", "finite", "reduce"], Grid::Row(4),
+    CACHED_ATTENTION = "cached_attention", shared ["rows", "finite", "halves", "reduce"], Grid::Row(4),
     params CachedAttentionParams {
         /// New tokens.
         rows: u32,
