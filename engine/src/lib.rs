@@ -155,6 +155,15 @@ pub mod result {
     pub use crate::train::result::{ADAPTER, MODEL, WEIGHTS, learned};
 }
 
+/// Texts that a model continues: several at once, one again and again, and as text.
+pub mod continuing {
+    pub use crate::eval::generate::{Request, Talk, generate_all};
+    #[cfg(not(target_family = "wasm"))]
+    pub use crate::eval::text::Writer;
+    pub use crate::kernels::cached_attention::Precision;
+    pub use crate::model::cache::Cache;
+}
+
 /// Loss of a model on text.
 pub mod perplexity {
     pub use crate::data::{WINDOW, windows};

@@ -47,8 +47,10 @@ pub enum Command {
     Eval(EvalArgs),
     /// List the adapters of this machine, their limits, and which one would be chosen and why.
     Devices(DevicesArgs),
-    /// Let a model answer a prompt.
+    /// Let a model answer a prompt, or many of them.
     Generate(GenerateArgs),
+    /// Talk with a model: it answers line by line, with its chat template, and remembers what was said.
+    Chat(ChatArgs),
     /// Measure time and memory, after checking that the results are right.
     Bench(BenchArgs),
     /// Write a model as a GGUF file whose matrices take fewer bits.
@@ -232,24 +234,70 @@ pub struct DevicesArgs {
 
 /// Arguments of `temper generate`.
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("asked").args(["prompt", "prompts"]).required(true))]
 pub struct GenerateArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// What to answer.
     #[arg(long)]
-    pub prompt: String,
+    pub prompt: Option<String>,
+    /// File with a prompt a line, `-` for standard input. Prints one JSON object a prompt, in their order, with `prompt`,
+    /// `answer`, `tokens` and `ended` (`token`, `string` or `length`). Each draws with a seed of its own, --seed and the
+    /// number of its line before it.
+    #[arg(long, value_name = "FILE")]
+    pub prompts: Option<String>,
+    /// How many of --prompts are answered at once. Answers do not depend on it, but memory and time do.
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = at_least_one)]
+    pub batch: usize,
     /// Continue the prompt as it is, without the model's chat template.
     #[arg(long)]
     pub raw: bool,
     /// Longest answer, in tokens.
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub max_tokens: usize,
+    #[command(flatten)]
+    pub drawing: DrawingArgs,
     /// 0 always takes the most likely token.
     #[arg(long, default_value_t = 0.0, value_parser = temperature)]
     pub temperature: f32,
+}
+
+/// How tokens are drawn, and where an answer ends.
+#[derive(Debug, Args)]
+pub struct DrawingArgs {
+    /// Draw from so many of the most likely tokens; 0 is all.
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    pub top_k: usize,
+    /// Draw from the most likely tokens that together have this probability.
+    #[arg(long, default_value_t = 1.0, value_name = "P", value_parser = share)]
+    pub top_p: f64,
     /// Seed of the drawing, with a temperature above 0.
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
+    /// End an answer before this text. May be repeated.
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub stop: Vec<String>,
+}
+
+/// Arguments of `temper chat`.
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// What the model is told before the conversation.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Longest answer, in tokens.
+    #[arg(long, default_value_t = 1024, value_name = "N", value_parser = at_least_one)]
+    pub max_tokens: usize,
+    /// Most tokens of the whole conversation. Without it, what the model was made for, at most 8192.
+    #[arg(long, value_name = "N", value_parser = at_least_two)]
+    pub context: Option<usize>,
+    #[command(flatten)]
+    pub drawing: DrawingArgs,
+    /// 0 always takes the most likely token.
+    #[arg(long, default_value_t = 0.7, value_parser = temperature)]
+    pub temperature: f32,
 }
 
 /// Arguments of `temper bench`.
@@ -270,6 +318,9 @@ pub enum Bench {
     Loss(BenchLossArgs),
     /// A matrix product: on the CPU ours against the `gemm` crate's, on a GPU ours against burn's.
     Product(BenchProductArgs),
+    /// Continuing texts: reading prompts and writing tokens, one text and several at once, against reading the whole text for
+    /// each token.
+    Generate(BenchGenerateArgs),
     /// Reading a data set: from bytes to tokens.
     Data(BenchDataArgs),
     /// Large models on this machine's CPU, each trained for a step or a few: what they hold, how long they take.
@@ -350,6 +401,28 @@ pub struct BenchProductArgs {
     /// Which operand is stored transposed.
     #[arg(long, value_enum, default_value_t = ProductLayout::Nt)]
     pub layout: ProductLayout,
+    #[command(flatten)]
+    pub timing: Timing,
+}
+
+/// Arguments of `temper bench generate`.
+#[derive(Debug, Args)]
+pub struct BenchGenerateArgs {
+    /// Hugging Face folder or GGUF file.
+    #[arg(long, value_name = "DIR_OR_GGUF")]
+    pub model: String,
+    /// How matrices lie in memory: auto (as the file has them), f32, f16, q8_0, q4_0 or q4_k.
+    #[arg(long, value_name = "FORMAT", value_parser = storage, default_value = "auto")]
+    pub storage: Hold,
+    /// Tokens of a prompt.
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = at_least_two)]
+    pub prompt: usize,
+    /// Tokens that are written.
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = at_least_two)]
+    pub tokens: usize,
+    /// Texts at once, beside one alone.
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = at_least_one)]
+    pub batch: usize,
     #[command(flatten)]
     pub timing: Timing,
 }
@@ -555,6 +628,13 @@ fn whole_documents(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| "expected 2 to 128, or a multiple of 128".into())
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        _ => Err("a number above 0 and at most 1 is needed".into()),
+    }
+}
+
 fn temperature(text: &str) -> Result<f32, String> {
     let number = text.parse::<f32>().ok();
     number.filter(|t| t.is_finite() && *t >= 0.0).ok_or_else(|| "expected a number of at least 0".into())
@@ -601,6 +681,9 @@ mod tests {
             "temper eval --model m --data d.jsonl",
             "temper devices",
             "temper generate --model m --prompt hello",
+            "temper generate --model m --prompts p.txt --batch 4 --top-k 20 --top-p 0.9 --stop x --stop y",
+            "temper chat --model m --adapter a --system x --context 512 --max-tokens 7 --temperature 0",
+            "temper bench generate --model m --storage f32 --prompt 8 --tokens 16 --batch 2 --json",
             "temper bench head --hidden 576 --vocab 49152 --rows 1024 --device cpu --json",
             "temper bench step --model m --tokens 512 --rank 16 --objective eaft --json",
             "temper bench loss --json",
@@ -656,6 +739,14 @@ mod tests {
             "temper bench product --shape 64x0x8",
             "temper logits --model m --tokens 1,x --out y",
             "temper generate --model m --prompt x --temperature nan",
+            "temper generate --model m",
+            "temper generate --model m --prompt x --prompts y",
+            "temper generate --model m --prompt x --top-p 0",
+            "temper generate --model m --prompt x --top-p nan",
+            "temper generate --model m --prompts x --batch 0",
+            "temper generate --model m --prompt x --stop=",
+            "temper chat",
+            "temper chat --model m --run r",
             "temper web --port 65536",
         ] {
             assert_eq!(parse(line).map(|_| ()).map_err(|error| error.exit_code()), Err(2), "{line}");

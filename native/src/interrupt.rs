@@ -61,6 +61,26 @@ mod signals {
         }
     }
 
+    /// Lets Ctrl-C stop what begins now; the next one ends the process.
+    pub fn listen_once() {
+        REQUESTED.store(false, Ordering::Relaxed);
+        set(stop as extern "C" fn(c_int) as sighandler_t);
+    }
+
+    /// Lets Ctrl-C end the process again.
+    pub fn listen_no_more() {
+        set(SIG_DFL);
+    }
+
+    fn set(handler: sighandler_t) {
+        // SAFETY: as in `listen`.
+        unsafe {
+            if signal(SIGINT, handler) == SIG_IGN {
+                signal(SIGINT, SIG_IGN);
+            }
+        }
+    }
+
     /// Lets a write beyond `ulimit -f` fail with an error, like one to a full disk, instead of ending the process.
     pub fn ignore_file_size_signal() {
         // SAFETY: ignoring a signal runs no code.
@@ -77,10 +97,16 @@ mod signals {
     pub fn listen() {}
 
     /// No signals here.
+    pub fn listen_once() {}
+
+    /// No signals here.
+    pub fn listen_no_more() {}
+
+    /// No signals here.
     pub fn ignore_file_size_signal() {}
 }
 
-pub use signals::{ignore_file_size_signal, listen};
+pub use signals::{ignore_file_size_signal, listen, listen_no_more, listen_once};
 
 #[cfg(test)]
 mod tests {

@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(args, &global),
         Command::Devices(args) => commands::devices::run(args, &global),
         Command::Generate(args) => commands::generate::run(args, &global),
+        Command::Chat(args) => commands::chat::run(args, &global),
         Command::Bench(args) => commands::bench::run(args, &global),
         Command::Quantize(args) => commands::quantize::run(args),
         Command::Fabricate(args) => commands::fabricate::run(args),

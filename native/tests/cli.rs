@@ -1329,6 +1329,91 @@ fn a_text_is_measured_in_windows_and_an_answer_is_generated() {
     generate(&format!("--prompt {}", "a".repeat(128))).fails(2, &["128 tokens", "context is 128"]);
 }
 
+/// A template in which a conversation is a few bytes.
+const TEMPLATE: &str =
+    "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}";
+
+#[test]
+fn many_prompts_are_answered_as_each_alone_and_an_answer_ends_at_a_string() {
+    let place = Place::new();
+    let model = place.text("model");
+    let prompts = ["Rain", "a longer prompt than the others", "", "x"];
+    place.write("prompts.txt", &(prompts.join("\n") + "\n"));
+    place.write("model/chat_template.jinja", TEMPLATE);
+    for drawing in ["", "--temperature 0.9 --top-k 40 --top-p 0.95"] {
+        let alone = |nth: usize, more: &str| -> String {
+            let seed = format!("{}", 5 + nth);
+            let base = ["generate", "--model", &model, "--max-tokens", "12", "--prompt", prompts[nth], "--seed", &seed];
+            temper(base.into_iter().chain(drawing.split_whitespace()).chain(more.split_whitespace())).ok().stdout
+        };
+        let all = |batch: usize| -> Vec<Value> {
+            let path = place.text("prompts.txt");
+            let asked = format!("generate --model {model} --prompts {path} --max-tokens 12 --seed 5 --batch {batch}");
+            let ran = line(&format!("{asked} {drawing}")).ok();
+            ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        let found = all(3);
+        assert_eq!(found.len(), prompts.len());
+        for (nth, answer) in found.iter().enumerate() {
+            assert_eq!(answer["prompt"], prompts[nth]);
+            assert_eq!(answer["answer"].as_str().unwrap().to_owned() + "\n", alone(nth, ""), "{drawing}");
+            let (tokens, ended) = (answer["tokens"].as_u64().unwrap(), answer["ended"].as_str().unwrap());
+            assert!(ended == "length" && tokens == 12 || ended == "token" && tokens <= 12, "{answer}");
+        }
+        assert_eq!([all(1), all(100)], [found.clone(), found.clone()]);
+
+        let whole = found[0]["answer"].as_str().unwrap();
+        let (at, stop) = whole.char_indices().skip(2).find(|(_, c)| c.is_ascii_graphic()).expect("a printable byte");
+        let at = whole[..at].find(stop).unwrap_or(at);
+        assert_eq!(alone(0, &format!("--stop {stop}")), whole[..at].to_owned() + "\n");
+    }
+    line(&format!("generate --model {model} --prompts {}", place.text("none.txt"))).fails(2, &["none.txt"]);
+    place.write("empty.txt", "");
+    line(&format!("generate --model {model} --prompts {}", place.text("empty.txt"))).fails(2, &["has no line"]);
+    place.write("long.txt", &format!("short\n{}\n", "a".repeat(128)));
+    line(&format!("generate --model {model} --prompts {}", place.text("long.txt"))).fails(2, &["line 2", "128"]);
+}
+
+/// A conversation from a pipe.
+fn chat(args: &str, said: &[u8]) -> Ran {
+    let mut command = program();
+    command.args(args.split_whitespace()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // One that has ended already does not read what is said.
+    let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), said);
+    Ran::of(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn a_chat_answers_each_line_with_what_was_said_before_it() {
+    let place = Place::new();
+    let model = place.text("model");
+    let talk = format!("chat --model {model} --temperature 0 --max-tokens 6");
+    chat(&talk, b"Hi\n").fails(2, &["no chat template", "generate --raw"]);
+    place.write("model/chat_template.jinja", TEMPLATE);
+    // What the model says to a text as it is.
+    let raw = |prompt: &str| {
+        let ran = temper(["generate", "--model", &model, "--max-tokens", "6", "--raw", "--prompt", prompt]).ok();
+        ran.stdout.strip_suffix('\n').unwrap().to_owned()
+    };
+    let first = raw("u:Hi\na:");
+    let second = raw(&format!("u:Hi\na:{first}\nu:Ho\na:"));
+    let told = raw("s:Be\nu:Hi\na:");
+    assert_eq!(chat(&talk, b"Hi\n\n  Ho \n").ok().stdout, format!("{first}\n{second}\n"));
+    let said = b"Hi\n/reset\nHi\n/system Be\nHi\n/system\nHi\n/quit\nnot heard\n";
+    assert_eq!(chat(&talk, said).ok().stdout, format!("{first}\n{first}\n{told}\n{first}\n"));
+    assert_eq!(chat(&format!("{talk} --system Be"), b"Hi").ok().stdout, format!("{told}\n"));
+    let unknown = chat(&talk, b"/what\nHi\n").ok();
+    assert!(unknown.stdout == format!("{first}\n") && unknown.stderr.contains("/what"), "{}", unknown.stderr);
+    assert_eq!(chat(&talk, b"").ok().stdout, "");
+
+    let long = "a".repeat(200);
+    chat(&talk, format!("Hi\n{long}\n").as_bytes()).fails(2, &["tokens", "possible with an answer"]);
+    chat(&format!("{talk} --context 16"), b"a longer line\n").fails(2, &["the conversation has"]);
+    chat(&format!("{talk} --context 129"), b"Hi\n").fails(2, &["--context 129", "128"]);
+    chat(&talk, b"\xff\n").fails(2, &["UTF-8"]);
+}
+
 /// What follows a prompt if the most likely token is taken each time, from the logits of `temper logits`.
 fn most_likely(place: &Place, prompt: &str, count: usize) -> String {
     let (model, out) = (place.text("model"), place.text("y.safetensors"));
@@ -1379,6 +1464,7 @@ fn devices_and_benchmarks_speak_json() {
     lines("bench loss --vocab 300 --rows 24 --repeat 2 --json", 2);
     let model = place.text("model");
     lines(&format!("bench step --model {model} --tokens 48 --rank 2 --objective eaft --repeat 2 --json"), 2);
+    lines(&format!("bench generate --model {model} --prompt 5 --tokens 9 --batch 3 --repeat 2 --json"), 4);
     let ran = line("bench product --shape 9x20x33 --layout tn --repeat 2 --json").ok();
     let products: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(products.iter().map(|line| line["kernel"].as_str().unwrap()).collect::<Vec<_>>(), ["temper", "gemm"]);

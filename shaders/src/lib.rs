@@ -19,7 +19,7 @@ use std::ops::Deref;
 #[macro_export]
 macro_rules! operations {
     ($with:ident) => {
-        $with! { adamw attention elementwise gate gated_mlp loss_gradient matmul rms_norm rotary row_stats }
+        $with! { adamw attention cached_attention elementwise gate gated_mlp loss_gradient matmul rms_norm rotary row_stats top_tokens }
     };
 }
 
@@ -376,6 +376,20 @@ kernels! {
     },
     bindings RowStatsBindings { logits, labels, top, stats };
 
+    /// Tokens of the largest logits of each row.
+    TOP_TOKENS = "top_tokens", shared ["rows", "finite"], Grid::Row(64),
+    params TopTokensParams {
+        /// Rows of logits.
+        rows: u32,
+        /// Columns of this tile of the vocabulary.
+        cols: u32,
+        /// Vocabulary entry of the tile's first column.
+        column_start: u32,
+        /// How many of the largest, at most [`MAX_TOP_K`].
+        top_k: u32,
+    },
+    bindings TopTokensBindings { logits, top, tokens };
+
     /// Weight of each row's cross entropy.
     GATE = "gate", shared ["rows", "logarithm", "sigmoid", "stats"], Grid::Elements,
     params GateParams {
@@ -497,6 +511,42 @@ kernels! {
     ATTENTION_KEY_GRADIENT = "attention_key_gradient", shared ["rows", "finite", "attention"], Grid::Tile(64, 128),
     params AttentionParams,
     bindings AttentionKeyGradientBindings { document_start, qkv, lse, dout, mean, dqkv };
+
+    /// Puts keys and values of new tokens into a cache.
+    APPEND_KEYS = "append_keys", shared ["rows", "halves"], Grid::Elements,
+    params AppendKeysParams {
+        /// New tokens.
+        rows: u32,
+        /// Numbers of a token's keys and values.
+        width: u32,
+        /// Elements between the starts of two rows of the source.
+        source_stride: u32,
+        /// First column of the keys, which the values follow.
+        source_offset: u32,
+        /// 1 where the cache holds f16.
+        halves: u32,
+    },
+    bindings AppendKeysBindings { source_values, places, key_values };
+
+    /// Attention of new tokens over what a cache holds.
+    CACHED_ATTENTION = "cached_attention", shared ["rows", "finite", "halves", "reduce"], Grid::Row(4),
+    params CachedAttentionParams {
+        /// New tokens.
+        rows: u32,
+        /// Query heads.
+        heads: u32,
+        /// Key and value heads; divides `heads`.
+        kv_heads: u32,
+        /// Width of a head.
+        head_dim: u32,
+        /// Elements between the starts of two rows of `qkv`.
+        stride: u32,
+        /// 1 where the cache holds f16.
+        halves: u32,
+        /// Factor on the scores.
+        scale: f32,
+    },
+    bindings CachedAttentionBindings { qkv, places, key_values, out };
 
     /// One AdamW step with decoupled decay.
     ADAMW = "adamw", shared ["rows"], Grid::Elements,

@@ -6,7 +6,9 @@ use temper_conformance::oracle::{self, wide};
 use temper_conformance::skip::skip;
 use temper_engine::inside::kernels::attention::Shape;
 use temper_engine::inside::kernels::cpu;
-use temper_engine::inside::kernels::cpu::matmul::{Layout, Sizes, matmul};
+use temper_engine::inside::kernels::cpu::matmul::{
+    Blocks, Layout, PIECE, RowsOf, Segment, Sizes, matmul, matmul_few_rows,
+};
 use temper_engine::inside::kernels::cpu::simd::{Level, level, limit_level};
 use temper_engine::inside::weights::WeightFormat;
 use temper_shaders::{LossGradientParams, MAX_TOP_K, RowStatsParams, STATS_WIDTH};
@@ -53,6 +55,39 @@ fn every_level_computes_what_the_oracle_says() {
                 }
                 let want = oracle::matmul::matmul(&a, a_transposed, &b, b_transposed, m, n, k);
                 close(&name("matmul"), &c, &want, 2e-6 * k as f64, 1e-5).unwrap();
+            }
+        }
+
+        for (m, n, k) in [(1, 40, 64), (5, 7, 33), (9, 20, 2100)] {
+            let (a, b) = (numbers(m * k, 1), numbers(n * k, 2));
+            let mut c = vec![f32::NAN; m * n];
+            let rows = Segment { rows: n, stored: RowsOf::Plain(&b) };
+            matmul_few_rows(&a, k, &[rows], m, k, 1.0, false, &mut c, n);
+            let want = oracle::matmul::matmul(&a, false, &b, true, m, n, k);
+            close(&name("a product of few rows"), &c, &want, 2e-6 * k as f64, 1e-5).unwrap();
+        }
+
+        // As blocks come, and expanded before.
+        for (format, kind) in
+            [(WeightFormat::Q4_0, Blocks::Q4_0), (WeightFormat::Q4_1, Blocks::Q4_1), (WeightFormat::Q8_0, Blocks::Q8_0)]
+        {
+            for (m, n, k) in [(1, 9, 32), (3, 33, 576), (8, 7, 2048), (11, 5, 2080)] {
+                let length = format.bytes_for(n * k).unwrap();
+                let bytes = (0..length).map(|i| (i * 7919 % 251) as u8).collect();
+                let bytes = oracle::dequantize::moderate(format, bytes);
+                let (a, plain) = (numbers(m * k, 5), format.to_f32(&bytes));
+                let product = |stored| {
+                    let mut c = vec![f32::NAN; m * n];
+                    matmul_few_rows(&a, k, &[Segment { rows: n, stored }], m, k, 1.0, false, &mut c, n);
+                    c
+                };
+                let piece_bytes = format.bytes_for(PIECE).unwrap();
+                let blocks = |kind| RowsOf::Blocks { kind, bytes: &bytes, expand: format.expander(), piece_bytes };
+                let (found, expanded) = (product(blocks(kind)), product(blocks(Blocks::Other)));
+                same_bits(&name(format.name()), &found, &expanded).unwrap();
+                let want = oracle::matmul::matmul(&a, false, &plain, true, m, n, k);
+                let largest = want.iter().fold(1.0f64, |most, z| most.max(z.abs()));
+                close(&name(format.name()), &found, &want, 1e-5 * largest, 1e-5).unwrap();
             }
         }
 

@@ -14,13 +14,14 @@ use temper_conformance::oracle::{self, matmul::matmul, wide};
 use temper_conformance::{devices, models};
 use temper_engine::inside::kernels;
 use temper_engine::inside::kernels::adamw::{AdamwCompactParams, AdamwParams};
+use temper_engine::inside::kernels::cached_attention::{KeyValues, Places, Precision};
 use temper_engine::inside::kernels::compact::Bf16;
 use temper_engine::inside::kernels::cpu::gate::kind;
 use temper_engine::inside::kernels::gate::GateParams;
 use temper_engine::inside::kernels::matmul::{self, AsOperand, Product};
 use temper_engine::inside::kernels::row_stats::Statistics;
 use temper_engine::inside::kernels::tensor::{empty_gpu, from_cube, on_gpu};
-use temper_engine::inside::kernels::{Columns, Indices, Moments, Packed, Rows, Weights, elementwise};
+use temper_engine::inside::kernels::{Columns, Indices, Moments, Packed, Rows, Weights, elementwise, top_tokens};
 use temper_engine::inside::model::open;
 use temper_engine::inside::weights::{RawTensor, WeightFormat};
 use temper_engine::{Device, Result, wait};
@@ -731,6 +732,155 @@ fn no_token_sees_another_document_or_its_own_future_not_even_their_nan() {
     }
 }
 
+#[test]
+fn attention_over_a_cache_equals_the_full_softmax_of_what_each_token_sees() {
+    let mut random = Random::new(31);
+    // Heads, key heads, head size, and for each sequence what the cache holds already and how many tokens are new.
+    type Sequences = &'static [(usize, usize)];
+    let cases: [(usize, usize, usize, Sequences); 4] = [
+        (1, 1, 4, &[(0, 1)]),
+        (4, 2, 16, &[(3, 1), (0, 5), (254, 3)]),
+        (6, 2, 64, &[(255, 1), (256, 1), (511, 2)]),
+        (3, 3, 10, &[(600, 1), (7, 9)]),
+    ];
+    for (heads, kv_heads, head_dim, sequences) in cases {
+        let shape = kernels::attention::Shape { heads, kv_heads, head_dim };
+        let (width, scale) = ((heads + 2 * kv_heads) * head_dim, 1.0 / (head_dim as f64).sqrt());
+        let rows = sequences.iter().map(|(before, new)| before + new).max().unwrap();
+        let texts: Vec<Vec<f32>> =
+            sequences.iter().map(|(before, new)| random.vec((before + new) * width, 2.0)).collect();
+        for device in devices::all() {
+            for precision in [Precision::F32, Precision::F16] {
+                if precision == Precision::F16 && device.is_cpu() {
+                    continue;
+                }
+                let mut cache = KeyValues::new(sequences.len(), shape, precision);
+                // Grown under what it holds: rows of another sequence move.
+                let smaller = sequences.iter().map(|(before, _)| *before).max().unwrap();
+                let take = |cache: &mut KeyValues, rows: usize, from: &dyn Fn(usize) -> (usize, usize)| {
+                    let (mut qkv, mut places) = (Vec::new(), Vec::new());
+                    for (at, text) in texts.iter().enumerate() {
+                        let (start, end) = from(at);
+                        qkv.extend_from_slice(&text[start * width..end * width]);
+                        places.extend((start..end).map(|t| [(at * rows) as u32, t as u32 + 1]));
+                    }
+                    if places.is_empty() {
+                        return None;
+                    }
+                    let qkv = matrix(&device, &qkv, [places.len(), width]);
+                    let places = Places::new(&device, places);
+                    cache.grow(&device, rows).unwrap();
+                    cache.append(&device, &qkv, &places).unwrap();
+                    Some((qkv, places))
+                };
+                take(&mut cache, smaller, &|at| (0, sequences[at].0));
+                let all = |at: usize| (sequences[at].0, sequences[at].0 + sequences[at].1);
+                let (qkv, places) = take(&mut cache, rows, &all).expect("new tokens");
+                soil(&device, &[qkv.dims()[0] * heads * head_dim]);
+                let found = read(&cache.attend(&device, &qkv, &places).unwrap()).unwrap();
+                let mut want = Vec::new();
+                for (text, (before, new)) in texts.iter().zip(sequences) {
+                    let half = |x: f32| match precision {
+                        Precision::F32 => f64::from(x),
+                        Precision::F16 => oracle::cached_attention::through_half(x),
+                    };
+                    let head = |t: usize, n: usize| &text[t * width + n * head_dim..][..head_dim];
+                    for t in *before..before + new {
+                        for h in 0..heads {
+                            let kv = h / (heads / kv_heads);
+                            let of = |n: usize| -> Vec<Vec<f64>> {
+                                (0..=t).map(|s| head(s, n).iter().map(|&x| half(x)).collect()).collect()
+                            };
+                            let (keys, values) = (of(heads + kv), of(heads + kv_heads + kv));
+                            want.extend(oracle::cached_attention::attend(&wide(head(t, h)), &keys, &values, scale));
+                        }
+                    }
+                }
+                let what = format!("{heads} heads over {kv_heads}, {sequences:?}, {precision:?}, {}", device.name());
+                close(&what, &found, &want, 3e-6, 3e-5).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_a_cache_that_nobody_sees_may_hold_anything() {
+    let shape = kernels::attention::Shape { heads: 4, kv_heads: 2, head_dim: 16 };
+    let mut random = Random::new(32);
+    let text = random.vec(10 * 128, 1.0);
+    for device in devices::all() {
+        let attended = |poison: bool| {
+            let mut cache = KeyValues::new(3, shape, Precision::F32);
+            cache.grow(&device, 12).unwrap();
+            if poison {
+                // The other sequences, and the rows behind the one that is looked at.
+                let everywhere = (0..36).map(|row| [row, 1]).collect::<Vec<_>>();
+                let nan = matrix(&device, &vec![f32::NAN; 36 * 128], [36, 128]);
+                cache.append(&device, &nan, &Places::new(&device, everywhere)).unwrap();
+            }
+            let places = Places::new(&device, (1..=10).map(|keys| [12, keys]));
+            let qkv = matrix(&device, &text, [10, 128]);
+            cache.append(&device, &qkv, &places).unwrap();
+            read(&cache.attend(&device, &qkv, &places).unwrap()).unwrap()
+        };
+        same_bits(device.name(), &attended(true), &attended(false)).unwrap();
+    }
+}
+
+#[test]
+fn the_most_likely_tokens_of_each_row_are_found_in_order_over_several_tiles() {
+    let mut random = Random::new(34);
+    for columns in [1, 63, 257, 3000] {
+        let columns = columns.max(2);
+        // As many equal logits as these have are not counted on a GPU.
+        let counted = |(name, _): &(&str, _)| columns < 3000 || !["flat", "one-hot", "one lane"].contains(name);
+        let (names, rows): (Vec<_>, Vec<_>) = poisoned_rows(columns, &mut random).into_iter().filter(counted).unzip();
+        for device in devices::all() {
+            for cuts in [vec![columns], vec![1, columns - 1]] {
+                let mut start = 0;
+                let tiles: Vec<Tensor<2>> = cuts
+                    .iter()
+                    .map(|&width| {
+                        let part: Vec<f32> = rows.iter().flat_map(|row| row[start..start + width].to_vec()).collect();
+                        start += width;
+                        matrix(&device, &part, [rows.len(), width])
+                    })
+                    .collect();
+                for top_k in [1, 20, 64] {
+                    let what = format!("{columns} columns in {cuts:?}, top {top_k} on {}", device.name());
+                    soil(&device, &[rows.len() * 64]);
+                    let top_tokens::Found::Top(found) = wait(top_tokens::top_tokens(&device, &tiles, top_k)).unwrap()
+                    else {
+                        panic!("{what}");
+                    };
+                    assert_eq!(found.len(), rows.len(), "{what}");
+                    for ((name, row), found) in names.iter().zip(&rows).zip(found) {
+                        let want = oracle::top_tokens::top_tokens(&wide(row), top_k);
+                        let tokens: Vec<usize> = found.iter().map(|&(token, _)| token as usize).collect();
+                        assert_eq!(tokens, want, "{name}: {what}");
+                        assert!(found.iter().all(|&(token, value)| value == row[token as usize]), "{name}: {what}");
+                    }
+                }
+            }
+        }
+    }
+    for device in devices::all() {
+        let mut logits = random.vec(3 * 500, 1.0);
+        logits[2 * 500 + 7] = f32::NAN;
+        let found = wait(top_tokens::top_tokens(&device, &[matrix(&device, &logits, [3, 500])], 5)).unwrap();
+        assert!(matches!(found, top_tokens::Found::NonFinite(2)), "on {}", device.name());
+        let flat = matrix(&device, &[0.5; 3000], [1, 3000]);
+        let found = wait(top_tokens::top_tokens(&device, &[flat], 5)).unwrap();
+        match found {
+            top_tokens::Found::Top(found) => {
+                assert!(device.is_cpu());
+                assert_eq!(found, [(0..5).map(|token| (token, 0.5)).collect::<Vec<_>>()]);
+            }
+            ties => assert!(!device.is_cpu() && matches!(ties, top_tokens::Found::Ties), "on {}", device.name()),
+        }
+    }
+}
+
 // Stored weights.
 
 #[test]
@@ -833,6 +983,70 @@ fn a_product_with_a_frozen_matrix_is_the_product_with_what_it_holds_to_the_bit()
             same_bits(&what, &dx(frozen), &dx(matmul::Operand::from(&dense))).unwrap();
         }
     }
+}
+
+#[test]
+fn products_of_few_rows_equal_the_oracle_and_do_not_depend_on_the_rows_beside_them() {
+    let mut random = Random::new(33);
+    let mut packed_formats = BTreeSet::new();
+    for device in devices::all() {
+        let formats: &[WeightFormat] = if device.is_cpu() { &WeightFormat::ALL } else { &[WeightFormat::Q4_1] };
+        for &format in formats {
+            // Rows of a single block, and of more than one piece.
+            let block = format.block_elements();
+            for (outputs, columns) in [(5, block), (150, block * 256usize.div_ceil(block)), (33, 2048 + block.max(32))]
+            {
+                let length = format.bytes_for(outputs * columns).unwrap();
+                let bytes = (0..length).map(|_| random.below(256) as u8).collect();
+                let bytes = match format {
+                    WeightFormat::F32 => {
+                        random.vec(outputs * columns, 1.0).iter().flat_map(|x| x.to_le_bytes()).collect()
+                    }
+                    _ => oracle::dequantize::moderate(format, bytes),
+                };
+                let raw = RawTensor { name: String::new(), shape: vec![outputs, columns], format, bytes };
+                let dense = raw.to_f32();
+                let packed = Packed::new(&device, vec![raw], columns, Rows::Whole).unwrap();
+                let x = random.vec(17 * columns, 1.0);
+                let alone = |row: usize, right: matmul::Operand<2>| {
+                    let x = matrix(&device, &x[row * columns..][..columns], [1, columns]);
+                    read(&Product::of(&x, right).times(0.5).run_in_few_rows(&device).unwrap()).unwrap()
+                };
+                for m in if device.is_cpu() { vec![1, 2, 4, 5, 8, 9, 17] } else { vec![3] } {
+                    let what = format!("{m} x {columns} by {outputs} in {format:?} on {}", device.name());
+                    let left = matrix(&device, &x[..m * columns], [m, columns]);
+                    let product = |right| Product::of(&left, right).times(0.5);
+                    let frozen = || matmul::Operand::from(&packed).transposed();
+                    let plain = matrix(&device, &dense, [outputs, columns]);
+                    let want: Vec<f64> = matmul(&x[..m * columns], false, &dense, true, m, outputs, columns)
+                        .iter()
+                        .map(|z| 0.5 * z)
+                        .collect();
+                    let largest = want.iter().fold(1.0f64, |most, z| most.max(z.abs()));
+                    for right in [frozen(), plain.transposed()] {
+                        let found = read(&product(right.clone()).run_in_few_rows(&device).unwrap()).unwrap();
+                        close(&what, &found, &want, 4e-6 * largest, 1e-5).unwrap();
+                        if device.is_cpu() {
+                            same_bits(&what, &found[(m - 1) * outputs..], &alone(m - 1, right)).unwrap();
+                        }
+                    }
+                    let wider = matrix(&device, &vec![1.0; m * (outputs + 7)], [m, outputs + 7]);
+                    let columns = Columns { offset: 4, width: outputs };
+                    let added = product(frozen()).added_to_columns(wider, columns).run_in_few_rows(&device).unwrap();
+                    let added = read(&added).unwrap();
+                    let want: Vec<f64> = (0..m)
+                        .flat_map(|row| {
+                            let part = want[row * outputs..][..outputs].iter().map(|z| 1.0 + z);
+                            [1.0; 4].into_iter().chain(part).chain([1.0; 3]).collect::<Vec<f64>>()
+                        })
+                        .collect();
+                    close(&format!("added, {what}"), &added, &want, 4e-6 * largest, 1e-5).unwrap();
+                }
+                packed_formats.insert(format.name());
+            }
+        }
+    }
+    assert_eq!(packed_formats.len(), WeightFormat::ALL.len());
 }
 
 // Optimiser.

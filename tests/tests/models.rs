@@ -216,7 +216,7 @@ fn greedy_continuations_of_every_tiny_model_equal_transformers() {
         let expected = Tensors::read(&format!("tiny/{name}/expected.safetensors"));
         let ids: Vec<u32> = expected.ints("greedy_ids").iter().map(|&t| t as u32).collect();
         let mut model = models::tiny(name, &Device::cpu(), false);
-        let greedy = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
+        let greedy = Sampling::greedy();
         let new = wait(generate(&mut model, &ids[..5], 16, greedy, &[], &mut |_| {})).unwrap();
         assert_eq!(new, ids[5..], "{name}");
     }

@@ -179,7 +179,7 @@ fn a_checkpoint_knows_no_devices_and_goes_on_with_another_split_or_on_one() {
 fn a_split_model_is_measured_and_writes_as_on_one_device() {
     let (gpu, cpu) = (devices::gpu(), Device::cpu());
     for name in ["llama_tied", "qwen3"] {
-        let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
+        let sampling = Sampling::greedy();
         let of = |placement: &Placement| {
             let folder = temper_conformance::golden::GoldenFolder::new(&format!("tiny/{name}"));
             let files = ModelFiles::open_folder(&folder).unwrap();

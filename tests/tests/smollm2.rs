@@ -79,7 +79,7 @@ fn greedy_chat_answers_equal_transformers() {
         };
         let answer = ids("answer_ids");
         assert!(!answer.is_empty());
-        let greedy = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
+        let greedy = Sampling::greedy();
         let got = wait(generate(&mut model, &ids("prompt_ids"), answer.len(), greedy, &[2], &mut |_| {})).unwrap();
         assert_eq!(got, answer, "{}", chat["question"]);
     }

@@ -2,3 +2,5 @@
 
 pub mod generate;
 pub mod perplexity;
+#[cfg(not(target_family = "wasm"))]
+pub mod text;

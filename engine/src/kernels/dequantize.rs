@@ -8,6 +8,7 @@ use burn_wgpu::CubeTensor;
 use temper_shaders::formats::{DequantizeBindings, DequantizeParams};
 
 use super::Words;
+use super::cpu::matmul::{Blocks, PIECE, RowsOf, Segment};
 use super::cpu::par;
 use super::launch::{Binding, size};
 use super::own::Own;
@@ -308,6 +309,34 @@ impl Packed {
         let (of, bytes) = (part.format, part.row_bytes(self.columns));
         let at = |column: usize| of.bytes_for(column).expect("columns are whole blocks");
         of.expand(&part.host()[row * bytes..][at(columns.start)..at(columns.end)], out);
+    }
+
+    /// Its bytes in host memory, for products of a few rows.
+    ///
+    /// # Panics
+    /// Where they are not there.
+    pub(super) fn segments(&self) -> Vec<Segment<'_>> {
+        let mut segments = Vec::with_capacity(self.parts.len());
+        for part in self.parts.iter() {
+            let held = match &part.place {
+                Place::File(file, held) => {
+                    held.as_deref().unwrap_or_else(|| panic!("{} was used while it was in its file", file.name))
+                }
+                _ => std::slice::from_ref(part),
+            };
+            segments.extend(held.iter().filter(|part| part.rows > 0).map(|part| {
+                let piece_bytes = part.row_bytes(PIECE);
+                let kind = match part.format {
+                    WeightFormat::Q4_0 => Blocks::Q4_0,
+                    WeightFormat::Q4_1 => Blocks::Q4_1,
+                    WeightFormat::Q8_0 => Blocks::Q8_0,
+                    _ => Blocks::Other,
+                };
+                let stored = RowsOf::Blocks { kind, bytes: part.host(), expand: part.format.expander(), piece_bytes };
+                Segment { rows: part.rows, stored }
+            }));
+        }
+        segments
     }
 
     /// Rows `indices - start` in f32, `[indices, columns]`; zero rows where an index lies outside.

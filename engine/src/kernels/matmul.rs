@@ -9,7 +9,7 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 use temper_shaders::{MATMUL, MatmulBindings, MatmulParams};
 
-use super::cpu::matmul::{Layout, Sizes, Stored, matmul, matmul_stored};
+use super::cpu::matmul::{Layout, RowsOf, Segment, Sizes, Stored, matmul, matmul_few_rows, matmul_stored};
 use super::launch::size;
 use super::sample::{Case, matrix};
 use super::tensor::{
@@ -406,6 +406,51 @@ fn stacked<const D: usize>(tensor: Tensor<D>) -> Tensor<2> {
     let dims = tensor.dims();
     let rows = dims[..D - 1].iter().product();
     tensor.reshape([rows, dims[D - 1]])
+}
+
+impl Product<2> {
+    /// As [`Product::run`], where the left side has a few rows and the right one is a transposed matrix, as where texts are
+    /// continued. On the CPU the matrix is then read once, in order, and a row's result does not depend on the rows beside
+    /// it, but its bits are not those of [`Product::run`].
+    ///
+    /// # Errors
+    /// Device errors.
+    ///
+    /// # Panics
+    /// As [`Product::run`]; on the CPU where the left side is transposed or the right one is not, or has only some columns.
+    pub fn run_in_few_rows(self, device: &Device) -> Result<Tensor<2>> {
+        if !device.is_cpu() {
+            return self.run(device);
+        }
+        let (left, right) = (self.left.view(), self.right.view());
+        let (sizes, _) = Self::sizes(&left, &right);
+        let dims = self.dims(sizes);
+        assert!(!self.left.transposed && self.right.transposed && self.right.columns.is_none());
+        if sizes.m == 0 || sizes.n == 0 || sizes.k == 0 {
+            return self.run(device);
+        }
+        let (target, offset, accumulate) = match self.into {
+            Target::New => (from_vec(vec![0.0; dims[0] * dims[1]], dims), 0, false),
+            Target::Sum(sum) => (sum, 0, true),
+            Target::Columns(whole, columns) => (whole, columns.offset, true),
+            Target::Place(whole, columns) => (whole, columns.offset, false),
+        };
+        let stride = target.dims()[1];
+        let (a, mut c) = (on_cpu(&self.left.values.into_tensor()), into_cpu(target));
+        let a = &slice(&a)[left.offset..];
+        let mut multiply = |segments: &[Segment]| {
+            let into = &mut slice_mut(&mut c)[offset..];
+            matmul_few_rows(a, left.layout.row_stride, segments, sizes.m, sizes.k, self.alpha, accumulate, into, stride);
+        };
+        match self.right.values {
+            Values::Tensor(tensor) => {
+                let b = on_cpu(&tensor);
+                multiply(&[Segment { rows: sizes.n, stored: RowsOf::Plain(slice(&b)) }]);
+            }
+            Values::Packed(packed) => multiply(&packed.segments()),
+        }
+        Ok(from_flex(c))
+    }
 }
 
 /// The self-test.

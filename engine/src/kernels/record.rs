@@ -2,13 +2,15 @@
 //!
 //! burn records and submits on its own, on the same queue, and queue order is all the synchronisation there is. Two rules keep
 //! it: what burn has recorded is submitted before what is recorded here, and whatever burn computes, uploads or reads after
-//! that finds it submitted. The second is kept where burn is handed something: [`Device::burn`](crate::device::Device::burn),
+//! that finds it submitted. Both hold within a thread, since burn has a stream for each; a tensor that goes to another thread has to be
+//! submitted before. The second is kept where burn is handed something: [`Device::burn`](crate::device::Device::burn),
 //! [`Device::submit`](crate::device::Device::submit) and the functions of [`tensor`](super::tensor) that read or copy.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, ThreadId};
 
 use burn::tensor::Device as BurnDevice;
 use burn_wgpu::CubeTensor;
@@ -56,13 +58,14 @@ pub(super) struct Recorder {
     queue: wgpu::Queue,
     uniforms: wgpu::Buffer,
     layouts: Mutex<HashMap<usize, wgpu::BindGroupLayout>>,
-    pending: Mutex<Pending>,
+    /// Of each thread.
+    pending: Mutex<HashMap<ThreadId, Pending>>,
     submissions: AtomicU64,
     /// Most kernels of a submission: [`KERNELS`], but 1 where nothing is to be recorded together.
     together: AtomicUsize,
 }
 
-/// Recorded and not yet submitted.
+/// Recorded by one thread and not yet submitted.
 #[derive(Default)]
 struct Pending {
     encoder: Option<wgpu::CommandEncoder>,
@@ -81,7 +84,7 @@ struct Pending {
 /// The recorders of all devices, for whoever has a tensor and not its device.
 static ALL: Mutex<Vec<Weak<Recorder>>> = Mutex::new(Vec::new());
 
-/// Submits what is recorded on any device.
+/// Submits what this thread has recorded on any device.
 pub fn submit_all() {
     let recorders: Vec<Arc<Recorder>> = lock(&ALL).iter().filter_map(Weak::upgrade).collect();
     recorders.iter().for_each(|recorder| recorder.submit());
@@ -162,7 +165,9 @@ impl Recorder {
 
     /// Notes that a tensor of burn's pool is used, so that what burn has recorded goes first.
     pub fn follow(&self, tensor: &CubeTensor) {
-        lock(&self.pending).burn.get_or_insert_with(|| tensor.client.clone());
+        self.pending(|pending| {
+            pending.burn.get_or_insert_with(|| tensor.client.clone());
+        });
     }
 
     /// Records a kernel.
@@ -170,7 +175,17 @@ impl Recorder {
     /// # Errors
     /// What burn's queue said.
     pub fn launch(&self, launch: &Launch) -> Result<(), String> {
-        let mut pending = self.room(launch.operations)?;
+        self.pending(|pending| {
+            self.make_room(pending, launch.operations)?;
+            self.record(pending, launch);
+            if self.together.load(Ordering::Relaxed) == 1 {
+                self.submit_pending(pending);
+            }
+            Ok(())
+        })
+    }
+
+    fn record(&self, pending: &mut Pending, launch: &Launch) {
         let offset = pending.params.len();
         debug_assert!(launch.params.len() <= SLOT, "{}: {} bytes of parameters", launch.stem, launch.params.len());
         pending.params.extend_from_slice(launch.params);
@@ -201,10 +216,6 @@ impl Recorder {
         pass.set_bind_group(0, &bind_group, &[offset as u32]);
         let [x, y, z] = launch.workgroups;
         pass.dispatch_workgroups(x, y, z);
-        if self.together.load(Ordering::Relaxed) == 1 {
-            self.submit_pending(&mut pending);
-        }
-        Ok(())
     }
 
     /// Records a copy of bytes.
@@ -219,20 +230,17 @@ impl Recorder {
         start: u64,
         bytes: u64,
     ) -> Result<(), String> {
-        let mut pending = self.room(0.0)?;
-        pending.encoder(&self.device).copy_buffer_to_buffer(
-            source,
-            offset,
-            &target.buffer,
-            target.offset + start,
-            bytes,
-        );
-        Ok(())
+        self.pending(|pending| {
+            self.make_room(pending, 0.0)?;
+            let encoder = pending.encoder(&self.device);
+            encoder.copy_buffer_to_buffer(source, offset, &target.buffer, target.offset + start, bytes);
+            Ok(())
+        })
     }
 
-    /// Submits what is recorded.
+    /// Submits what this thread has recorded.
     pub fn submit(&self) {
-        self.submit_pending(&mut lock(&self.pending));
+        self.pending(|pending| self.submit_pending(pending));
     }
 
     /// Takes the time of each kernel from now on.
@@ -241,11 +249,12 @@ impl Recorder {
     /// [`Error::Device`] for a device without timestamps.
     #[cfg(not(target_family = "wasm"))]
     pub fn begin_profile(&self, name: &str) -> EngineResult<()> {
-        let mut pending = lock(&self.pending);
-        self.submit_pending(&mut pending);
-        pending.profile = Profile::new(&self.device, KERNELS);
         let problem = || Error::Device { problem: format!("{name} takes no timestamps, so it cannot be profiled") };
-        pending.profile.is_some().then_some(()).ok_or_else(problem)
+        self.pending(|pending| {
+            self.submit_pending(pending);
+            pending.profile = Profile::new(&self.device, KERNELS);
+            pending.profile.is_some().then_some(()).ok_or_else(problem)
+        })
     }
 
     /// Times of all kernels since [`Recorder::begin_profile`].
@@ -254,22 +263,29 @@ impl Recorder {
     /// [`Error::Lost`].
     #[cfg(not(target_family = "wasm"))]
     pub fn end_profile(&self) -> EngineResult<Vec<KernelTime>> {
-        let mut pending = lock(&self.pending);
-        self.submit_pending(&mut pending);
-        pending.profile.take().map_or_else(|| Ok(Vec::new()), |profile| profile.read(&self.device, &self.queue))
+        let profile = self.pending(|pending| {
+            self.submit_pending(pending);
+            pending.profile.take()
+        });
+        profile.map_or_else(|| Ok(Vec::new()), |profile| profile.read(&self.device, &self.queue))
     }
 
-    /// What is pending, with room for one more kernel of so many operations.
-    fn room(&self, operations: f64) -> Result<MutexGuard<'_, Pending>, String> {
-        let mut pending = lock(&self.pending);
+    /// What this thread has recorded.
+    fn pending<T>(&self, work: impl FnOnce(&mut Pending) -> T) -> T {
+        let (mut all, own) = (lock(&self.pending), thread::current().id());
+        let done = work(all.entry(own).or_default());
+        // Threads come and go.
+        all.retain(|thread, pending| *thread == own || pending.holds_something());
+        done
+    }
+
+    /// Submits what is pending where one more kernel of so many operations is too much for one submission.
+    fn make_room(&self, pending: &mut Pending, operations: f64) -> Result<(), String> {
         let full = pending.params.len() >= SLOT * self.together.load(Ordering::Relaxed);
         if full || pending.operations > 0.0 && pending.operations + operations > OPERATIONS {
-            self.submit_pending(&mut pending);
+            self.submit_pending(pending);
         }
-        match pending.failed.take() {
-            Some(problem) => Err(problem),
-            None => Ok(pending),
-        }
+        pending.failed.take().map_or(Ok(()), Err)
     }
 
     fn submit_pending(&self, pending: &mut Pending) {
@@ -296,6 +312,14 @@ impl Recorder {
 }
 
 impl Pending {
+    fn holds_something(&self) -> bool {
+        #[cfg(not(target_family = "wasm"))]
+        if self.profile.is_some() {
+            return true;
+        }
+        self.encoder.is_some() || self.failed.is_some()
+    }
+
     /// For commands between passes.
     fn encoder(&mut self, device: &wgpu::Device) -> &mut wgpu::CommandEncoder {
         self.pass = None;

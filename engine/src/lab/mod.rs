@@ -666,7 +666,7 @@ impl Running {
         if room == 0 {
             return Err(bad(&format!("the prompt has {} tokens, which fills the model's context", tokens.len())));
         }
-        let greedy = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
+        let greedy = Sampling::greedy();
         let stop = tokenizer.eos_ids();
         let new = generate(self.model_of(who), &tokens, count.min(room), greedy, stop, &mut |_| {}).await?;
         tokenizer.decode(&new, true)

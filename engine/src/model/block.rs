@@ -4,6 +4,8 @@
 //! norms and partial interleaved rotary embedding (GLM-4). A block's backward pass needs what [`Activations`] hold; they
 //! are either kept from the forward pass or made again from the block's input (gradient checkpointing). Both give the same bits.
 
+use std::cell::RefCell;
+
 use burn::tensor::Tensor;
 
 use super::architecture::Architecture;
@@ -12,6 +14,8 @@ use super::linear::Linear;
 use super::parameter::Parameter;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::kernels::cached_attention::{KeyValues, Places};
+use crate::kernels::tensor::empty;
 use crate::kernels::{self, Columns, Indices, Rotary};
 
 /// The parts of a packed token stream that attention needs.
@@ -71,12 +75,19 @@ impl Activations {
             * size_of::<f32>()
     }
 
+    /// Most tokens at once that the bindings of a device hold.
+    pub fn most_tokens(arch: &Architecture, device: &Device) -> usize {
+        let each = Self::widest_bytes_per_token(arch).max(1) as u64;
+        (device.max_binding_bytes() / each).min(usize::MAX as u64) as usize
+    }
+
     /// Refuses more tokens at once than the bindings of a device hold: activations are bound whole.
     ///
     /// # Errors
     /// [`Error::Limit`], with how many tokens there may be.
     pub fn check(arch: &Architecture, tokens: usize, device: &Device) -> Result<()> {
         let (each, allowed) = (Self::widest_bytes_per_token(arch) as u64, device.max_binding_bytes());
+        let most = Self::most_tokens(arch, device);
         let needed = each.saturating_mul(tokens as u64);
         if needed <= allowed {
             return Ok(());
@@ -87,9 +98,8 @@ impl Activations {
             allowed,
             adapter: device.name().into(),
             advice: format!(
-                "at most {} tokens go through this model at once there; lower [run] batch_tokens, and [data] cutoff_length \
-                 where a document is longer",
-                allowed / each.max(1)
+                "at most {most} tokens go through this model at once there; lower [run] batch_tokens, and [data] \
+                 cutoff_length where a document is longer"
             ),
         })
     }
@@ -107,6 +117,28 @@ pub struct Pass<'a> {
     pub stream: &'a Stream,
     /// Dropout seed of this micro-batch, `None` outside training.
     pub seed: Option<u64>,
+    /// Where the keys are that its tokens see.
+    pub attention: Attention<'a>,
+}
+
+/// Where the keys are that the tokens of a pass see.
+pub enum Attention<'a> {
+    /// In the stream itself.
+    Stream,
+    /// In a cache, which takes those of the stream in.
+    Cache(CachedBlock<'a>),
+}
+
+/// A block's keys and values and the tokens that go through it.
+pub struct CachedBlock<'a> {
+    /// What is held of the sequences.
+    pub key_values: RefCell<&'a mut KeyValues>,
+    /// Where the stream's tokens stand there.
+    pub places: &'a Places,
+    /// All sequences begin with this stream, so that nobody sees a key that is not in it.
+    pub fresh: bool,
+    /// The tokens are a few ([`Linear::forward`]).
+    pub few: bool,
 }
 
 /// Linear layers of a block, as dropout seeds tell them apart.
@@ -121,6 +153,28 @@ enum Layer {
 impl Pass<'_> {
     fn seed_of(&self, block: usize, layer: Layer) -> Option<u64> {
         self.seed.map(|seed| crate::rng::mix(seed, (block as u64) << 8 | layer as u64))
+    }
+
+    fn few(&self) -> bool {
+        matches!(&self.attention, Attention::Cache(cached) if cached.few)
+    }
+
+    /// Attention over `qkv`: its result and the log-sum-exp that the backward pass needs.
+    fn attend(&self, qkv: &Tensor<2>) -> Result<(Tensor<2>, Tensor<2>)> {
+        let over_stream =
+            || kernels::attention::forward(self.device, qkv, attention_shape(self.arch), &self.stream.document_start);
+        match &self.attention {
+            Attention::Stream => over_stream(),
+            Attention::Cache(cached) => {
+                let mut key_values = cached.key_values.borrow_mut();
+                key_values.append(self.device, qkv, cached.places)?;
+                match cached.fresh {
+                    true => over_stream(),
+                    // Nothing is pulled back through a cache.
+                    false => Ok((key_values.attend(self.device, qkv, cached.places)?, empty(self.device, [1, 1]))),
+                }
+            }
+        }
     }
 
     fn eps(&self) -> f32 {
@@ -144,7 +198,7 @@ impl Block {
     pub fn forward(&self, pass: &Pass, input: Tensor<2>) -> Result<(Tensor<2>, Activations)> {
         let device = pass.device;
         let (normed, _) = kernels::rms_norm::forward(device, &input, &self.input_norm.as_vector(), pass.eps())?;
-        let mut qkv = self.qkv.forward(device, &normed, pass.seed_of(self.index, Layer::Qkv))?;
+        let mut qkv = self.qkv.forward(device, &normed, pass.seed_of(self.index, Layer::Qkv), pass.few())?;
         drop(normed);
         let mut raw_qk = None;
         if let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) {
@@ -158,17 +212,16 @@ impl Block {
             raw_qk = Some((q, k));
         }
         qkv = self.rotate(pass, qkv, false)?;
-        let shape = attention_shape(pass.arch);
-        let (mixed, lse) = kernels::attention::forward(device, &qkv, shape, &pass.stream.document_start)?;
-        let projected = self.output.forward(device, &mixed, pass.seed_of(self.index, Layer::Output))?;
+        let (mixed, lse) = pass.attend(&qkv)?;
+        let projected = self.output.forward(device, &mixed, pass.seed_of(self.index, Layer::Output), pass.few())?;
         let (branch, projected) = output_norm(pass, &self.attention_norm, projected)?;
         let middle = kernels::elementwise::add(device, &input, branch)?;
 
         let (normed, _) = kernels::rms_norm::forward(device, &middle, &self.mlp_norm.as_vector(), pass.eps())?;
-        let gate_up = self.gate_up.forward(device, &normed, pass.seed_of(self.index, Layer::GateUp))?;
+        let gate_up = self.gate_up.forward(device, &normed, pass.seed_of(self.index, Layer::GateUp), pass.few())?;
         drop(normed);
         let active = kernels::gated_mlp::forward(device, &gate_up)?;
-        let mlp = self.down.forward(device, &active, pass.seed_of(self.index, Layer::Down))?;
+        let mlp = self.down.forward(device, &active, pass.seed_of(self.index, Layer::Down), pass.few())?;
         let (branch, mlp) = output_norm(pass, &self.mlp_output_norm, mlp)?;
         let output = kernels::elementwise::add(device, &middle, branch)?;
         Ok((output, Activations { input, raw_qk, qkv, lse, mixed, projected, middle, gate_up, mlp }))
@@ -259,7 +312,7 @@ impl Block {
     }
 }
 
-fn attention_shape(arch: &Architecture) -> kernels::attention::Shape {
+pub(super) fn attention_shape(arch: &Architecture) -> kernels::attention::Shape {
     kernels::attention::Shape { heads: arch.heads, kv_heads: arch.kv_heads, head_dim: arch.head_dim }
 }
 

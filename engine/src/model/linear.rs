@@ -46,23 +46,23 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// `[tokens, in] -> [tokens, out]`. `seed` is the step's dropout seed for this layer, `None` outside training.
+    /// `[tokens, in] -> [tokens, out]`. `seed` is the step's dropout seed for this layer, `None` outside training; `few` where
+    /// texts are continued by a token or a few ([`Product::run_in_few_rows`]).
     ///
     /// # Errors
     /// Device errors.
-    pub fn forward(&self, device: &Device, x: &Tensor<2>, seed: Option<u64>) -> Result<Tensor<2>> {
-        let mut y = Product::of(x, self.weight.operand().transposed()).run(device)?;
+    pub fn forward(&self, device: &Device, x: &Tensor<2>, seed: Option<u64>, few: bool) -> Result<Tensor<2>> {
+        let run = |product: Product<2>| if few { product.run_in_few_rows(device) } else { product.run(device) };
+        let mut y = run(Product::of(x, self.weight.operand().transposed()))?;
         if let Some(bias) = &self.bias {
             y = kernels::elementwise::add_bias(device, y, &bias.as_vector())?;
         }
         if !self.lora.is_empty() {
             let x = self.dropped(device, x, seed)?;
             for lora in &self.lora {
-                let low = Product::of(&x, lora.a.value.transposed()).run(device)?;
-                y = Product::of(&low, lora.b.value.transposed())
-                    .times(self.lora_scale.scale)
-                    .added_to_columns(y, lora.columns)
-                    .run(device)?;
+                let low = run(Product::of(&x, lora.a.value.transposed()))?;
+                let high = Product::of(&low, lora.b.value.transposed()).times(self.lora_scale.scale);
+                y = run(high.added_to_columns(y, lora.columns))?;
             }
         }
         Ok(y)

@@ -6,6 +6,7 @@
 pub mod adapter;
 pub mod architecture;
 pub mod block;
+pub mod cache;
 pub mod family;
 pub mod files;
 pub mod gguf;
@@ -31,7 +32,8 @@ use crate::error::{Error, Result};
 use crate::kernels::tensor::moved;
 use crate::kernels::{self, Indices, Rotary};
 use architecture::Architecture;
-use block::{Activations, Block, Pass, Stream};
+use block::{Activations, Attention, Block, Pass, Stream};
+use cache::Step;
 use parameter::Parameter;
 use placement::{Placement, Stage};
 use slots::Slots;
@@ -182,15 +184,27 @@ impl Model {
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Vec<Forward>>> {
         let mut forwards = batches.iter().map(|(batch, seed)| self.enter(batch, *seed)).collect::<Result<Vec<_>>>()?;
+        Ok(self.through_blocks(&mut forwards, keep, None, stop)?.then_some(forwards))
+    }
+
+    /// Runs what was embedded through all blocks; with `step` it is one stream, whose keys and values go into a cache. False
+    /// where `stop` said so.
+    fn through_blocks(
+        &mut self,
+        forwards: &mut [Forward],
+        keep: Keep,
+        mut step: Option<&mut Step>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<bool> {
         for index in 0..self.blocks.len() {
             if stop() {
-                return Ok(None);
+                return Ok(false);
             }
             let next = (index + 1 < self.blocks.len()).then_some(index + 1);
             let stage = self.placement.stage_of(index);
             let device = &self.placement.stages()[stage].device;
             self.slots.enter(&mut self.blocks, index, next, device)?;
-            for forward in &mut forwards {
+            for forward in &mut *forwards {
                 let mut input = forward.output.clone();
                 if index > 0 && self.placement.stage_of(index - 1) != stage {
                     input = moved(input, device)?;
@@ -204,6 +218,10 @@ impl Model {
                     rotary: &self.rotary[stage],
                     stream: &forward.streams[stage],
                     seed: forward.seed,
+                    attention: match &mut step {
+                        Some(step) => Attention::Cache(step.of_block(index, stage)),
+                        None => Attention::Stream,
+                    },
                 };
                 let (output, of_block) = self.blocks[index].forward(&pass, input)?;
                 forward.output = output;
@@ -212,7 +230,7 @@ impl Model {
                 }
             }
         }
-        Ok(Some(forwards))
+        Ok(true)
     }
 
     /// Embeds a stream.
@@ -291,6 +309,7 @@ impl Model {
                 rotary: &self.rotary[stage],
                 stream: &back.streams[stage],
                 seed: back.seed,
+                attention: Attention::Stream,
             };
             let kept = match (back.activations.pop(), back.inputs.pop()) {
                 (Some(kept), _) => kept,
@@ -336,26 +355,8 @@ impl Model {
         self.finite(out, vocab).await
     }
 
-    /// Logits of the last position alone.
-    ///
-    /// # Errors
-    /// As [`Model::logits`].
-    pub async fn last_logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
-        let batch = MicroBatch::whole(tokens);
-        let forward = self.forward(&batch, Keep::Nothing, None)?;
-        self.placement.last().submit();
-        let last = forward.output.slice(tokens.len() - 1..tokens.len());
-        let (hidden, _) = self.norm(&last)?;
-        let mut out = Vec::with_capacity(self.arch.vocab);
-        for tile in self.head().logits(self.placement.last(), &hidden)? {
-            out.extend(kernels::tensor::read(&tile).await?);
-        }
-        let vocab = self.arch.vocab;
-        self.finite(out, vocab).await
-    }
-
     /// Refuses logits, `[rows, vocab]`, that are not all finite: nothing can be read out of them.
-    async fn finite(&self, logits: Vec<f32>, vocab: usize) -> Result<Vec<f32>> {
+    pub(crate) async fn finite(&self, logits: Vec<f32>, vocab: usize) -> Result<Vec<f32>> {
         match logits.iter().position(|z| !z.is_finite()) {
             None => Ok(logits),
             Some(at) => {

@@ -94,6 +94,15 @@ impl VocabularyMatrix {
         let logits = |tile: &Tile| Product::of(hidden, tile.weight.operand().transposed()).run(device);
         self.tiles.iter().map(logits).collect()
     }
+
+    /// As [`VocabularyMatrix::logits`] of the few rows with which texts are continued ([`Product::run_in_few_rows`]).
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn logits_of_few(&self, device: &Device, hidden: &Tensor<2>) -> Result<Vec<Tensor<2>>> {
+        let logits = |tile: &Tile| Product::of(hidden, tile.weight.operand().transposed()).run_in_few_rows(device);
+        self.tiles.iter().map(logits).collect()
+    }
 }
 
 /// Vocabulary entries per tile so that a tile of the head weight `[columns, hidden]` fits one binding.

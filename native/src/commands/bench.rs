@@ -5,6 +5,7 @@
 
 mod capacity;
 mod data;
+mod generate;
 mod hardware;
 mod product;
 mod profile;
@@ -69,6 +70,7 @@ pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
         Bench::Head(args) => (args.timing.clone(), bench_head(&device()?, &args)?),
         Bench::Step(args) => (args.timing.clone(), bench_step(&device()?, &args)?),
         Bench::Loss(args) => (args.timing.clone(), bench_loss(&device()?, &args)?),
+        Bench::Generate(args) => (args.timing.clone(), generate::bench_generate(&device()?, &args)?),
         Bench::Data(args) => return data::run(&args),
         Bench::Capacity(args) => return capacity::run(&args),
         Bench::Hardware(args) => return hardware::run(&args, global.device.as_deref()),
@@ -195,7 +197,11 @@ fn check_shape(shape: &str, matrices: &[(usize, usize, u64)]) -> Result<(), Erro
 }
 
 fn refuse(what: &str, error: f64) -> Result<()> {
-    if !(error <= TOLERANCE) {
+    refuse_above(what, error, TOLERANCE)
+}
+
+fn refuse_above(what: &str, error: f64, tolerance: f64) -> Result<()> {
+    if !(error <= tolerance) {
         bail!(
             "{what} is wrong: it differs from the reference by {error:.1e} of its largest element; nothing was timed"
         );

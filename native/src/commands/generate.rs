@@ -1,60 +1,162 @@
-//! `temper generate`: a model's answer to a prompt.
+//! `temper generate`: a model's answer to a prompt, or to many.
+
+use std::time::Instant;
 
 use anyhow::Result;
+use serde::Serialize;
+use temper_engine::continuing::{Cache, Request, Writer, generate_all};
 use temper_engine::reading::{ChatTemplate, Message};
-use temper_engine::{Devices, Error, Sampling, generate, wait};
+use temper_engine::{Devices, Error, Sampling, Tokenizer, wait};
 
-use crate::cli::{GenerateArgs, Global};
-use crate::inputs::ModelInUse;
+use crate::cli::{DrawingArgs, GenerateArgs, Global};
+use crate::inputs::{ModelInUse, read_data};
 use crate::output;
 
-/// Runs the command. Text appears as it is made.
+/// One line of the answers to `--prompts`.
+#[derive(Serialize)]
+struct Answer<'a> {
+    prompt: &'a str,
+    answer: &'a str,
+    tokens: usize,
+    /// What it ended at.
+    ended: &'static str,
+}
+
+/// An answer under way.
+struct Written<'a> {
+    writer: Writer<'a>,
+    text: String,
+    tokens: usize,
+    last: Option<u32>,
+    over: bool,
+}
+
+/// Runs the command. The answer to one prompt appears as it is made, those to many in the order of their prompts.
 pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
     let (devices, _) = Devices::choose(global.device.as_deref())?;
     let chosen = ModelInUse::open(&args.model)?;
     let files = &chosen.files;
     let tokenizer = files.tokenizer()?;
-    let template = tokenizer.chat_template().filter(|_| !args.raw);
-    let untemplated = template.is_none();
-    let prompt = match template {
-        Some(source) => {
-            let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
-            let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
-            let template = ChatTemplate::new(source, bos.as_deref(), eos.as_deref())?;
-            template.render(&[Message::new("user", &args.prompt)], true)?
-        }
-        None => args.prompt.clone(),
+    let template = if args.raw { None } else { chat_template(tokenizer)? };
+    let (prompts, name) = match (&args.prompt, &args.prompts) {
+        (Some(prompt), _) => (vec![prompt.clone()], "--prompt".to_string()),
+        (None, path) => lines(path.as_deref().unwrap_or_default())?,
     };
-    let mut prompt = tokenizer.encode(&prompt)?;
-    if let Some(bos) = tokenizer.bos_id().filter(|_| untemplated && tokenizer.add_bos()) {
-        // A template writes it itself.
-        prompt.insert(0, bos);
-    }
     let context = files.architecture.context;
-    let Some(room) = context.checked_sub(prompt.len()).filter(|room| *room > 0) else {
-        let problem = format!("--prompt has {} tokens, and the model's context is {context}", prompt.len());
-        return Err(Error::Config { problems: vec![problem] }.into());
-    };
-    let mut model = chosen.load(&devices, 0)?;
-    let sampling = Sampling { temperature: args.temperature.into(), top_p: 1.0, seed: args.seed };
-    let mut shown = String::new();
-    let mut tokens = Vec::new();
-    let mut failed = None;
-    let count = args.max_tokens.min(room);
-    wait(generate(&mut model, &prompt, count, sampling, tokenizer.eos_ids(), &mut |token| {
-        tokens.push(token);
-        // A token may end within a character; it is shown once the character is whole.
-        let Ok(text) = tokenizer.decode(&tokens, true) else { return };
-        let whole = text.trim_end_matches('\u{FFFD}');
-        if let Some(new) = whole.strip_prefix(shown.as_str())
-            && !new.is_empty()
-        {
-            failed = output::text(new).err().or(failed.take());
-            shown = whole.to_string();
-        }
-    }))?;
-    match failed {
-        Some(error) => Err(error),
-        None => output::text("\n"),
+    let mut requests = Vec::with_capacity(prompts.len());
+    for (nth, text) in prompts.iter().enumerate() {
+        let prompt = match &template {
+            Some(template) => tokenizer.encode(&template.render(&[Message::new("user", text)], true)?)?,
+            None => {
+                // A template writes the first token itself.
+                let bos = tokenizer.bos_id().filter(|_| tokenizer.add_bos());
+                bos.into_iter().chain(tokenizer.encode(text)?).collect()
+            }
+        };
+        let Some(room) = context.checked_sub(prompt.len()).filter(|room| *room > 0) else {
+            let line = if prompts.len() > 1 { format!(", line {}", nth + 1) } else { String::new() };
+            let problem = format!("{name}{line} has {} tokens, and the model's context is {context}", prompt.len());
+            return Err(Error::Config { problems: vec![problem] }.into());
+        };
+        let sampling = sampling(&args.drawing, args.temperature, nth as u64);
+        requests.push(Request { prompt, count: args.max_tokens.min(room), sampling });
     }
+    let longest = requests.iter().map(|request| request.prompt.len() + request.count).max().unwrap_or(0);
+    let at_once = args.batch.min(requests.len());
+    let mut model = chosen.load(&devices, Cache::bytes(&files.architecture, at_once, longest))?;
+
+    let stream = args.prompt.is_some();
+    let written = |_: &String| Written {
+        writer: Writer::new(tokenizer, &args.drawing.stop),
+        text: String::new(),
+        tokens: 0,
+        last: None,
+        over: false,
+    };
+    let mut answers: Vec<Written> = prompts.iter().map(written).collect();
+    let mut told = 0;
+    let mut failed = None;
+    let begun = Instant::now();
+    let mut first = None;
+    wait(generate_all(&mut model, &requests, at_once, tokenizer.eos_ids(), &mut |at, token| {
+        first.get_or_insert_with(Instant::now);
+        let answer = &mut answers[at];
+        let heard = answer.hear(token, requests[at].count, tokenizer.eos_ids()).map_err(anyhow::Error::from);
+        let shown = heard.and_then(|new| if stream { output::text(&new) } else { tell(&prompts, &answers, &mut told) });
+        failed = shown.err().or(failed.take());
+        failed.is_none() && !answers[at].over
+    }))?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let (tokens, seconds) = (answers.iter().map(|answer| answer.tokens).sum::<usize>(), begun.elapsed().as_secs_f64());
+    let read = first.map_or(0.0, |first| (first - begun).as_secs_f64());
+    tracing::info!("{tokens} tokens in {seconds:.2} s, the first one after {read:.2} s");
+    if stream {
+        return output::text("\n");
+    }
+    // Those for which nothing was to be made.
+    answers.iter_mut().for_each(|answer| answer.over = true);
+    tell(&prompts, &answers, &mut told)
+}
+
+impl Written<'_> {
+    /// Takes a token; what of the text is new.
+    fn hear(&mut self, token: u32, most: usize, ends: &[u32]) -> temper_engine::Result<String> {
+        self.tokens += 1;
+        self.last = Some(token);
+        let mut new = self.writer.push(token)?;
+        self.over = self.writer.ended() || ends.contains(&token) || self.tokens == most;
+        if self.over {
+            new += &self.writer.finish()?;
+        }
+        self.text += &new;
+        Ok(new)
+    }
+
+    fn ended(&self, ends: &[u32]) -> &'static str {
+        match self.last {
+            _ if self.writer.ended() => "string",
+            Some(last) if ends.contains(&last) => "token",
+            _ => "length",
+        }
+    }
+}
+
+/// Prints the answers that are over and before which all are; `told` are those that were printed.
+fn tell(prompts: &[String], answers: &[Written], told: &mut usize) -> Result<()> {
+    while let Some(answer) = answers.get(*told).filter(|answer| answer.over) {
+        let ended = answer.ended(answer.writer.tokenizer().eos_ids());
+        output::json(&Answer { prompt: &prompts[*told], answer: &answer.text, tokens: answer.tokens, ended })?;
+        *told += 1;
+    }
+    Ok(())
+}
+
+/// The prompts of a file, and its name.
+fn lines(path: &str) -> Result<(Vec<String>, String)> {
+    let text = String::from_utf8(read_data(path)?)
+        .map_err(|_| Error::Format { file: path.into(), problem: "is not UTF-8 text".into() })?;
+    let prompts: Vec<String> = text.lines().map(str::to_owned).collect();
+    if prompts.is_empty() {
+        return Err(Error::Data { file: path.into(), problem: "has no line, and each is a prompt".into() }.into());
+    }
+    Ok((prompts, path.into()))
+}
+
+/// The model's chat template, where it has one.
+///
+/// # Errors
+/// [`Error::Template`].
+pub fn chat_template(tokenizer: &Tokenizer) -> temper_engine::Result<Option<ChatTemplate>> {
+    let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
+    let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
+    let source = tokenizer.chat_template();
+    source.map(|source| ChatTemplate::new(source, bos.as_deref(), eos.as_deref())).transpose()
+}
+
+/// What the arguments say of the `nth` text.
+pub fn sampling(drawing: &DrawingArgs, temperature: f32, nth: u64) -> Sampling {
+    let DrawingArgs { top_k, top_p, seed, .. } = *drawing;
+    Sampling { temperature: temperature.into(), top_k, top_p, seed: seed.wrapping_add(nth) }
 }

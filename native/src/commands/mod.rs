@@ -1,6 +1,7 @@
 //! One module a command; each has `run(args, &Global) -> anyhow::Result<()>`, without the second where it uses no device.
 
 pub mod bench;
+pub mod chat;
 pub mod config;
 pub mod devices;
 pub mod eval;

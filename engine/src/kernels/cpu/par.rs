@@ -64,6 +64,15 @@ pub fn pieces2<A: Send, B: Send>(
     a.chunks_mut(length_a).zip(b.chunks_mut(length_b)).enumerate().for_each(|(index, (a, b))| task(index, a, b));
 }
 
+/// Does work of many short parallel pieces on one of the threads that share them: from elsewhere each piece would wait for a
+/// thread to wake up.
+pub fn inside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    #[cfg(not(target_arch = "wasm32"))]
+    return rayon::scope(|_| work());
+    #[cfg(target_arch = "wasm32")]
+    work()
+}
+
 /// Maps `0..count` to values, kept in order.
 pub fn map<T: Send>(count: usize, task: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
     #[cfg(not(target_arch = "wasm32"))]

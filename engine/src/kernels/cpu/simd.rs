@@ -141,6 +141,22 @@ pub fn sigmoid<const FMA: bool>(x: f32) -> f32 {
     (if x >= 0.0 { 1.0 } else { e }) / (1.0 + e)
 }
 
+/// The number that half-precision bits mean. `half` asks the machine each time what it can, which costs more than this where
+/// one number is wanted.
+#[inline(always)]
+pub fn of_half(bits: u16) -> f32 {
+    /// 2^-14, the least normal number of half precision.
+    const LEAST: u32 = (127 - 14) << 23;
+    let (sign, rest) = (u32::from(bits & 0x8000) << 16, u32::from(bits & 0x7fff) << 13);
+    let magnitude = match rest >> 23 {
+        // Subnormal numbers are what is above 2^-14 in one that has the same fraction.
+        0 => (f32::from_bits(rest | LEAST) - f32::from_bits(LEAST)).to_bits(),
+        31 => rest + ((255 - 31) << 23),
+        _ => rest + ((127 - 15) << 23),
+    };
+    f32::from_bits(magnitude | sign)
+}
+
 /// Sums 16 lanes in a fixed tree.
 #[inline(always)]
 pub fn sum_lanes(lanes: &[f32; 16]) -> f32 {
@@ -181,6 +197,14 @@ mod tests {
                 if error.is_nan() { f64::INFINITY } else { worst.max(error) }
             });
             assert!(worst < 2.0, "{worst}");
+        }
+    }
+
+    #[test]
+    fn every_half_precision_number_is_what_the_half_crate_makes_of_it() {
+        for bits in 0..=u16::MAX {
+            let (found, expected) = (of_half(bits), half::f16::from_bits(bits).to_f32());
+            assert!(found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(), "{bits:#x}");
         }
     }
 

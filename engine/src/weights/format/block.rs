@@ -4,6 +4,7 @@ use half::f16;
 use temper_shaders::formats::FormatKernels;
 
 use crate::kernels::cpu::par;
+use crate::kernels::cpu::simd::of_half;
 
 /// Appends one block of elements to stored bytes; false where one, or the block's scale, overflows.
 pub type QuantiseBlock = fn(&[f32], &mut Vec<u8>) -> bool;
@@ -45,9 +46,9 @@ pub fn expand_blocks<const BYTES: usize, const ELEMENTS: usize>(
 }
 
 /// The half-precision number at a byte of a block.
-#[inline]
+#[inline(always)]
 pub fn half_at(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+    of_half(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
 /// Appends a half-precision number; false where it overflows.

@@ -152,6 +152,11 @@ impl WeightFormat {
         (self.facts().expand)(stored, out);
     }
 
+    /// What [`WeightFormat::expand`] calls, for those who ask once and expand often.
+    pub fn expander(self) -> fn(&[u8], &mut [f32]) {
+        self.facts().expand
+    }
+
     /// All elements of whole blocks in f32.
     ///
     /// # Panics

@@ -21,6 +21,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod few_rows;
 #[cfg(target_arch = "x86_64")]
 mod packed;
 #[cfg(target_arch = "x86_64")]
@@ -30,6 +31,7 @@ mod stored;
 #[cfg(target_arch = "x86_64")]
 mod tile;
 
+pub use few_rows::{Blocks, PIECE, RowsOf, Segment, matmul_few_rows};
 pub(crate) use stored::rectangle_elements;
 pub use stored::{Stored, matmul_stored};
 

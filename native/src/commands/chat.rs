@@ -1,0 +1,157 @@
+//! `temper chat`: a conversation with a model, in a terminal or line by line from a pipe.
+//!
+//! What was said stays in the model's cache: of each turn only what is new is read, as far as the template writes earlier turns as
+//! it did before. The first Ctrl-C stops an answer, the next one ends the program.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use anyhow::Result;
+use temper_engine::continuing::{Cache, Request, Talk, Writer};
+use temper_engine::reading::{ChatTemplate, Message};
+use temper_engine::{Devices, Error, Model, Tokenizer, wait};
+
+use super::generate::{chat_template, sampling};
+use crate::cli::{ChatArgs, Global};
+use crate::inputs::ModelInUse;
+use crate::interrupt;
+use crate::output;
+
+/// Most tokens of a conversation unless more are asked for.
+const CONTEXT: usize = 8192;
+
+const HELP: &str = "/reset forgets the conversation, /system TEXT says what the model is told before it (and forgets it), \
+                    /quit ends; Ctrl-C stops an answer";
+
+/// Both sides of a conversation.
+struct Conversation<'a> {
+    args: &'a ChatArgs,
+    tokenizer: &'a Tokenizer,
+    template: ChatTemplate,
+    model: Model,
+    talk: Talk,
+    system: Option<String>,
+    messages: Vec<Message>,
+    /// Answers so far, also forgotten ones: each draws with another seed.
+    answers: u64,
+}
+
+/// Runs the command.
+pub fn run(args: ChatArgs, global: &Global) -> Result<()> {
+    let (devices, _) = Devices::choose(global.device.as_deref())?;
+    let chosen = ModelInUse::open(&args.model)?;
+    let files = &chosen.files;
+    let tokenizer = files.tokenizer()?;
+    let Some(template) = chat_template(tokenizer)? else {
+        let problem = "this model has no chat template to talk with; continue texts with it: temper generate --raw";
+        return Err(Error::Config { problems: vec![problem.into()] }.into());
+    };
+    let made_for = files.architecture.context;
+    let context = args.context.unwrap_or(made_for.min(CONTEXT));
+    if context > made_for {
+        let problem = format!("--context {context}: the model was made for {made_for} tokens");
+        return Err(Error::Config { problems: vec![problem] }.into());
+    }
+    let model = chosen.load(&devices, Cache::bytes(&files.architecture, 1, context))?;
+    let talk = Talk::new(&model, context)?;
+    let (system, messages) = (args.system.clone(), Vec::new());
+    let mut conversation = Conversation { args: &args, tokenizer, template, model, talk, system, messages, answers: 0 };
+    let by_hand = io::stdin().is_terminal();
+    if by_hand {
+        say(HELP)?;
+    }
+    let mut input = io::stdin().lock();
+    loop {
+        if by_hand {
+            output::text("> ")?;
+        }
+        let mut line = Vec::new();
+        if input.read_until(b'\n', &mut line)? == 0 {
+            return if by_hand { output::text("\n") } else { Ok(()) };
+        }
+        let heard = match String::from_utf8(line) {
+            Ok(line) => conversation.hear(line.trim()),
+            Err(_) => Err(Error::Config { problems: vec!["a line is not UTF-8 text".into()] }.into()),
+        };
+        match heard {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            // At a terminal one can go on; a script wants to know.
+            Err(error) if by_hand && error.downcast_ref::<Error>().is_some_and(Error::is_bad_input) => {
+                say(&format!("{error:#}"))?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl Conversation<'_> {
+    /// Does what a line asks for; false where that is to end.
+    fn hear(&mut self, line: &str) -> Result<bool> {
+        let (command, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        match command {
+            "" => {}
+            "/quit" => return Ok(false),
+            "/reset" => self.messages.clear(),
+            "/system" => {
+                self.system = Some(rest.trim().to_owned()).filter(|text| !text.is_empty());
+                self.messages.clear();
+            }
+            "/help" => say(HELP)?,
+            _ if command.starts_with('/') => say(&format!("there is no {command}; {HELP}"))?,
+            _ => self.answer(line)?,
+        }
+        Ok(true)
+    }
+
+    /// Lets the model answer. What fails is as if it had not been said.
+    fn answer(&mut self, line: &str) -> Result<()> {
+        self.messages.push(Message::new("user", line));
+        let answer = self.written();
+        match &answer {
+            Ok(text) => self.messages.push(Message::new("assistant", text)),
+            Err(_) => {
+                self.messages.pop();
+            }
+        }
+        self.answers += 1;
+        answer.map(drop)
+    }
+
+    fn written(&mut self) -> Result<String> {
+        let system = self.system.iter().map(|text| Message::new("system", text));
+        let all: Vec<Message> = system.chain(self.messages.iter().cloned()).collect();
+        let prompt = self.tokenizer.encode(&self.template.render(&all, true)?)?;
+        let sampling = sampling(&self.args.drawing, self.args.temperature, self.answers);
+        tracing::debug!("{} tokens, {} of them known", prompt.len(), self.talk.known(&prompt));
+        let request = Request { prompt, count: self.args.max_tokens, sampling };
+        let mut writer = Writer::new(self.tokenizer, &self.args.drawing.stop);
+        let (mut text, mut failed) = (String::new(), None);
+        let mut show = |new: temper_engine::Result<String>| {
+            let shown = new.map_err(anyhow::Error::from).and_then(|new| {
+                text += &new;
+                output::text(&new)
+            });
+            failed = shown.err().or(failed.take());
+            failed.is_none()
+        };
+        interrupt::listen_once();
+        let stop = self.tokenizer.eos_ids();
+        let each = &mut |token| {
+            let new = writer.push(token);
+            show(new) && !writer.ended()
+        };
+        let done = wait(self.talk.answer(&mut self.model, &request, stop, &interrupt::requested, each));
+        interrupt::listen_no_more();
+        done?;
+        show(writer.finish());
+        match failed {
+            Some(error) => Err(error),
+            None => output::text("\n").map(|()| text),
+        }
+    }
+}
+
+/// Something beside the conversation.
+fn say(text: &str) -> Result<()> {
+    Ok(writeln!(io::stderr(), "{text}")?)
+}
