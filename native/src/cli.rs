@@ -222,9 +222,13 @@ pub struct EvalInput {
 /// Arguments of `temper devices`.
 #[derive(Debug, Args)]
 pub struct DevicesArgs {
-    /// Print one JSON object: `chosen`, `why` and the list `adapters`.
+    /// Print one JSON object: `chosen`, `why` and the list `adapters`; with --calibrate a line for each kernel and shape instead.
     #[arg(long)]
     pub json: bool,
+    /// Time the kernels for matrix products on the device that would be used, in at most two seconds, and say which one
+    /// each kind of shape gets.
+    #[arg(long)]
+    pub calibrate: bool,
 }
 
 /// Arguments of `temper generate`.
@@ -570,6 +574,7 @@ mod tests {
             "temper bench step --model m --tokens 512 --rank 16 --objective eaft --json",
             "temper bench loss --json",
             "temper bench product --shape 64x32x48 --layout tn --device cpu --json",
+            "temper devices --calibrate --device vulkan --json",
             "temper bench web --tokens 256 --json",
             "temper bench data --model m --mib 4 --turns 10 --cutoff 64 --json",
             "temper loss --logits x --objective eaft --set objective.normalizer=const_3 --device cpu --out y",
