@@ -2,14 +2,15 @@
 //
 //   target[g][i, j] (+)= alpha Σ_p left[g][i, p] right[g][p, j],   i < rows, j < columns, p < inner, g < batches
 //
-// with the strides of `matmul.wgsl`. A workgroup computes 128 rows by 64 columns. It brings 16 terms of its rows and
-// columns at a time into workgroup memory, four terms of a row or column a vector, zeros past the last term; each
-// invocation keeps 8 rows by 4 columns of the result in registers. Neighbouring invocations load neighbouring numbers,
+// with the strides of `matmul.wgsl`; the shared part in front of this reads a number or four numbers at a time, for which
+// strides must be as in `matmul_vectors.wgsl`. A workgroup computes 128 rows by 64 columns. It brings 16 terms of its rows
+// and columns at a time into workgroup memory, four terms of a row or column a vector, zeros past the last term; each
+// invocation keeps 8 rows by 8 columns of the result in registers. Neighbouring invocations load neighbouring numbers,
 // whichever direction is contiguous. Rows and columns past the end load the last ones and write nothing.
 //
 // Bindings
-//   1 left_values   [..]  in
-//   2 right_values  [..]  in
+//   1 left_values   [..]  in      of vectors of four where those are read
+//   2 right_values  [..]  in      the same
 //   3 target_values [..]  in/out  added to where accumulate is 1, else overwritten (and not read)
 // Launch: batches * ceil(rows / 128) * ceil(columns / 64) workgroups. Before: anything. After: anything.
 
@@ -34,18 +35,16 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read_write> left_values: array<f32>;
-@group(0) @binding(2) var<storage, read_write> right_values: array<f32>;
 @group(0) @binding(3) var<storage, read_write> target_values: array<f32>;
 
-const WORKGROUP_SIZE: u32 = 256u;
+const WORKGROUP_SIZE: u32 = 128u;
 const ROWS_PER_WORKGROUP: u32 = 128u;
 const COLUMNS_PER_WORKGROUP: u32 = 64u;
 // Terms that are brought in at a time, and vectors of four of them.
 const TERMS: u32 = 16u;
 const VECTORS: u32 = 4u;
-// Invocations across; each has columns `across`, `across + 16`, `across + 32`, `across + 48` of the tile.
-const ACROSS: u32 = 16u;
+// Invocations across; each has every eighth column of the tile from `across` on.
+const ACROSS: u32 = 8u;
 const ROWS_EACH: u32 = 8u;
 // One more than there are rows, or columns: vectors of one row that are written together then lie in different banks.
 const LEFT_STRIDE: u32 = 129u;
@@ -54,44 +53,12 @@ const RIGHT_STRIDE: u32 = 65u;
 var<workgroup> left_tile: array<vec4<f32>, 516>;
 var<workgroup> right_tile: array<vec4<f32>, 260>;
 
-// Terms `p .. p + 4` of the row of `left` that begins at `at`; zeros past the last.
-fn left_terms(at: u32, p: u32) -> vec4<f32> {
-    let step = params.left_step;
-    let first = at + p * step;
-    var terms = vec4<f32>(0.0);
-    if (p < params.inner) {
-        terms.x = left_values[first];
+// Which rows, or columns, and which terms the n-th block of a tile has: neighbours have neighbouring numbers.
+fn block_place(n: u32, blocks: u32, terms_contiguous: bool) -> vec2<u32> {
+    if (terms_contiguous) {
+        return vec2<u32>(4u * (n / VECTORS), n % VECTORS);
     }
-    if (p + 1u < params.inner) {
-        terms.y = left_values[first + step];
-    }
-    if (p + 2u < params.inner) {
-        terms.z = left_values[first + 2u * step];
-    }
-    if (p + 3u < params.inner) {
-        terms.w = left_values[first + 3u * step];
-    }
-    return terms;
-}
-
-// The same of a column of `right`.
-fn right_terms(at: u32, p: u32) -> vec4<f32> {
-    let step = params.right_step;
-    let first = at + p * step;
-    var terms = vec4<f32>(0.0);
-    if (p < params.inner) {
-        terms.x = right_values[first];
-    }
-    if (p + 1u < params.inner) {
-        terms.y = right_values[first + step];
-    }
-    if (p + 2u < params.inner) {
-        terms.z = right_values[first + 2u * step];
-    }
-    if (p + 3u < params.inner) {
-        terms.w = right_values[first + 3u * step];
-    }
-    return terms;
+    return vec2<u32>(4u * (n % blocks), n / blocks);
 }
 
 // Four terms of a row by those of four columns.
@@ -111,11 +78,15 @@ fn put(row: u32, column: u32, base: u32, sum: f32) {
     target_values[at] = value;
 }
 
-fn put_row(row: u32, column: u32, base: u32, sums: vec4<f32>) {
-    put(row, column, base, sums.x);
-    put(row, column + ACROSS, base, sums.y);
-    put(row, column + 2u * ACROSS, base, sums.z);
-    put(row, column + 3u * ACROSS, base, sums.w);
+fn put_row(row: u32, column: u32, base: u32, near: vec4<f32>, far: vec4<f32>) {
+    put(row, column, base, near.x);
+    put(row, column + ACROSS, base, near.y);
+    put(row, column + 2u * ACROSS, base, near.z);
+    put(row, column + 3u * ACROSS, base, near.w);
+    put(row, column + 4u * ACROSS, base, far.x);
+    put(row, column + 5u * ACROSS, base, far.y);
+    put(row, column + 6u * ACROSS, base, far.z);
+    put(row, column + 7u * ACROSS, base, far.w);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -137,77 +108,110 @@ fn main(
     let first_column = (tile % tiles_across) * COLUMNS_PER_WORKGROUP;
     let left = params.left_offset + batch * params.left_batch;
     let right = params.right_offset + batch * params.right_batch;
-    // Which rows, which column and which four terms this invocation brings in.
-    var left_slot = lane % ROWS_PER_WORKGROUP;
-    var left_vector = lane / ROWS_PER_WORKGROUP;
-    var left_next = 0u;
-    if (params.left_step == 1u) {
-        left_slot = lane / VECTORS;
-        left_vector = lane % VECTORS;
-        left_next = ROWS_PER_WORKGROUP / 2u;
-    }
-    var right_slot = lane % COLUMNS_PER_WORKGROUP;
-    var right_vector = lane / COLUMNS_PER_WORKGROUP;
-    if (params.right_step == 1u) {
-        right_slot = lane / VECTORS;
-        right_vector = lane % VECTORS;
-    }
-    // The second of the two is as many rows further down, or two vectors further on.
-    let left_further = select(2u, 0u, left_next > 0u);
-    let a0 = left + min(first_row + left_slot, params.rows - 1u) * params.left_row;
-    let a1 = left + min(first_row + left_slot + left_next, params.rows - 1u) * params.left_row;
-    let b = right + min(first_column + right_slot, params.columns - 1u) * params.right_column;
-    let left_into = left_vector * LEFT_STRIDE + left_slot;
-    let left_into_next = (left_vector + left_further) * LEFT_STRIDE + left_slot + left_next;
-    let right_into = right_vector * RIGHT_STRIDE + right_slot;
-
+    // One block of four rows by four terms is every invocation's, one of four columns every other one's.
+    let rows = block_place(lane, ROWS_PER_WORKGROUP / 4u, params.left_step == 1u);
+    let columns = block_place(lane, COLUMNS_PER_WORKGROUP / 4u, params.right_step == 1u);
+    let brings_columns = lane < COLUMNS_PER_WORKGROUP / 4u * VECTORS;
+    let left_into = rows.y * LEFT_STRIDE + rows.x;
+    let right_into = columns.y * RIGHT_STRIDE + columns.x;
     let across = lane % ACROSS;
     let down = (lane / ACROSS) * ROWS_EACH;
-    var s0 = vec4<f32>(0.0);
-    var s1 = vec4<f32>(0.0);
-    var s2 = vec4<f32>(0.0);
-    var s3 = vec4<f32>(0.0);
-    var s4 = vec4<f32>(0.0);
-    var s5 = vec4<f32>(0.0);
-    var s6 = vec4<f32>(0.0);
-    var s7 = vec4<f32>(0.0);
+    var near0 = vec4<f32>(0.0);
+    var far0 = vec4<f32>(0.0);
+    var near1 = vec4<f32>(0.0);
+    var far1 = vec4<f32>(0.0);
+    var near2 = vec4<f32>(0.0);
+    var far2 = vec4<f32>(0.0);
+    var near3 = vec4<f32>(0.0);
+    var far3 = vec4<f32>(0.0);
+    var near4 = vec4<f32>(0.0);
+    var far4 = vec4<f32>(0.0);
+    var near5 = vec4<f32>(0.0);
+    var far5 = vec4<f32>(0.0);
+    var near6 = vec4<f32>(0.0);
+    var far6 = vec4<f32>(0.0);
+    var near7 = vec4<f32>(0.0);
+    var far7 = vec4<f32>(0.0);
     for (var first = 0u; first < params.inner; first += TERMS) {
-        let left_first = left_terms(a0, first + 4u * left_vector);
-        let left_second = left_terms(a1, first + 4u * (left_vector + left_further));
-        let right_first = right_terms(b, first + 4u * right_vector);
+        let left_terms_here = left_block(first_row + rows.x, first + 4u * rows.y, left);
         // Without this barrier terms are overwritten that another invocation still multiplies.
         workgroupBarrier();
-        left_tile[left_into] = left_first;
-        left_tile[left_into_next] = left_second;
-        right_tile[right_into] = right_first;
+        left_tile[left_into] = left_terms_here[0];
+        left_tile[left_into + 1u] = left_terms_here[1];
+        left_tile[left_into + 2u] = left_terms_here[2];
+        left_tile[left_into + 3u] = left_terms_here[3];
+        if (brings_columns) {
+            let right_terms_here = right_block(first_column + columns.x, first + 4u * columns.y, right);
+            right_tile[right_into] = right_terms_here[0];
+            right_tile[right_into + 1u] = right_terms_here[1];
+            right_tile[right_into + 2u] = right_terms_here[2];
+            right_tile[right_into + 3u] = right_terms_here[3];
+        }
         // Without this barrier terms are multiplied that another invocation has not brought in yet.
         workgroupBarrier();
-        for (var v = 0u; v < VECTORS; v++) {
+        // Two vectors at a time: as many numbers as registers hold beside the sums.
+        for (var v = 0u; v < VECTORS; v += 2u) {
             let r = v * RIGHT_STRIDE + across;
             let r0 = right_tile[r];
             let r1 = right_tile[r + ACROSS];
             let r2 = right_tile[r + 2u * ACROSS];
             let r3 = right_tile[r + 3u * ACROSS];
+            let r4 = right_tile[r + 4u * ACROSS];
+            let r5 = right_tile[r + 5u * ACROSS];
+            let r6 = right_tile[r + 6u * ACROSS];
+            let r7 = right_tile[r + 7u * ACROSS];
+            let q0 = right_tile[r + RIGHT_STRIDE];
+            let q1 = right_tile[r + RIGHT_STRIDE + ACROSS];
+            let q2 = right_tile[r + RIGHT_STRIDE + 2u * ACROSS];
+            let q3 = right_tile[r + RIGHT_STRIDE + 3u * ACROSS];
+            let q4 = right_tile[r + RIGHT_STRIDE + 4u * ACROSS];
+            let q5 = right_tile[r + RIGHT_STRIDE + 5u * ACROSS];
+            let q6 = right_tile[r + RIGHT_STRIDE + 6u * ACROSS];
+            let q7 = right_tile[r + RIGHT_STRIDE + 7u * ACROSS];
             let l = v * LEFT_STRIDE + down;
-            s0 += dots(left_tile[l], r0, r1, r2, r3);
-            s1 += dots(left_tile[l + 1u], r0, r1, r2, r3);
-            s2 += dots(left_tile[l + 2u], r0, r1, r2, r3);
-            s3 += dots(left_tile[l + 3u], r0, r1, r2, r3);
-            s4 += dots(left_tile[l + 4u], r0, r1, r2, r3);
-            s5 += dots(left_tile[l + 5u], r0, r1, r2, r3);
-            s6 += dots(left_tile[l + 6u], r0, r1, r2, r3);
-            s7 += dots(left_tile[l + 7u], r0, r1, r2, r3);
+            let a0 = left_tile[l];
+            let b0 = left_tile[l + LEFT_STRIDE];
+            near0 += dots(a0, r0, r1, r2, r3) + dots(b0, q0, q1, q2, q3);
+            far0 += dots(a0, r4, r5, r6, r7) + dots(b0, q4, q5, q6, q7);
+            let a1 = left_tile[l + 1u];
+            let b1 = left_tile[l + LEFT_STRIDE + 1u];
+            near1 += dots(a1, r0, r1, r2, r3) + dots(b1, q0, q1, q2, q3);
+            far1 += dots(a1, r4, r5, r6, r7) + dots(b1, q4, q5, q6, q7);
+            let a2 = left_tile[l + 2u];
+            let b2 = left_tile[l + LEFT_STRIDE + 2u];
+            near2 += dots(a2, r0, r1, r2, r3) + dots(b2, q0, q1, q2, q3);
+            far2 += dots(a2, r4, r5, r6, r7) + dots(b2, q4, q5, q6, q7);
+            let a3 = left_tile[l + 3u];
+            let b3 = left_tile[l + LEFT_STRIDE + 3u];
+            near3 += dots(a3, r0, r1, r2, r3) + dots(b3, q0, q1, q2, q3);
+            far3 += dots(a3, r4, r5, r6, r7) + dots(b3, q4, q5, q6, q7);
+            let a4 = left_tile[l + 4u];
+            let b4 = left_tile[l + LEFT_STRIDE + 4u];
+            near4 += dots(a4, r0, r1, r2, r3) + dots(b4, q0, q1, q2, q3);
+            far4 += dots(a4, r4, r5, r6, r7) + dots(b4, q4, q5, q6, q7);
+            let a5 = left_tile[l + 5u];
+            let b5 = left_tile[l + LEFT_STRIDE + 5u];
+            near5 += dots(a5, r0, r1, r2, r3) + dots(b5, q0, q1, q2, q3);
+            far5 += dots(a5, r4, r5, r6, r7) + dots(b5, q4, q5, q6, q7);
+            let a6 = left_tile[l + 6u];
+            let b6 = left_tile[l + LEFT_STRIDE + 6u];
+            near6 += dots(a6, r0, r1, r2, r3) + dots(b6, q0, q1, q2, q3);
+            far6 += dots(a6, r4, r5, r6, r7) + dots(b6, q4, q5, q6, q7);
+            let a7 = left_tile[l + 7u];
+            let b7 = left_tile[l + LEFT_STRIDE + 7u];
+            near7 += dots(a7, r0, r1, r2, r3) + dots(b7, q0, q1, q2, q3);
+            far7 += dots(a7, r4, r5, r6, r7) + dots(b7, q4, q5, q6, q7);
         }
     }
     let base = params.target_offset + batch * params.target_batch;
     let row = first_row + down;
     let column = first_column + across;
-    put_row(row, column, base, s0);
-    put_row(row + 1u, column, base, s1);
-    put_row(row + 2u, column, base, s2);
-    put_row(row + 3u, column, base, s3);
-    put_row(row + 4u, column, base, s4);
-    put_row(row + 5u, column, base, s5);
-    put_row(row + 6u, column, base, s6);
-    put_row(row + 7u, column, base, s7);
+    put_row(row, column, base, near0, far0);
+    put_row(row + 1u, column, base, near1, far1);
+    put_row(row + 2u, column, base, near2, far2);
+    put_row(row + 3u, column, base, near3, far3);
+    put_row(row + 4u, column, base, near4, far4);
+    put_row(row + 5u, column, base, near5, far5);
+    put_row(row + 6u, column, base, near6, far6);
+    put_row(row + 7u, column, base, near7, far7);
 }

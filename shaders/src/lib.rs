@@ -344,7 +344,7 @@ macro_rules! first {
 macro_rules! kernels {
     ($(
         $(#[$doc:meta])*
-        $kernel:ident = $stem:literal $(of $file:literal)?, shared [$($shared:literal),*], $grid:expr,
+        $kernel:ident = $stem:literal $(of $file:literal)?, shared [$($shared:literal),*], $grid:expr $(, invocations $size:literal)?,
         params $params:ident $({ $($(#[$field_doc:meta])* $field:ident: $scalar:ident),* $(,)? })?,
         bindings $bindings:ident $({ $($binding:ident),* })?;
     )*) => {
@@ -363,7 +363,7 @@ macro_rules! kernels {
                     ),
                     shared: &[$($shared),*],
                     format: None,
-                    workgroup_size: 256,
+                    workgroup_size: [$($size,)? 256][0],
                     grid: $grid,
                     bindings: <$bindings as Storage>::NAMES,
                     params: <$params as Uniform>::FIELDS,
@@ -672,7 +672,13 @@ kernels! {
     bindings MatmulBindings;
 
     /// Matrix products in any layout, in tiles that lie in workgroup memory: for hardware.
-    MATMUL_TILED = "matmul_tiled", shared ["rows"], Grid::Tile(128, 64),
+    MATMUL_TILED = "matmul_tiled", shared ["rows", "operands"], Grid::Tile(128, 64), invocations 128,
+    params MatmulParams,
+    bindings MatmulBindings;
+
+    /// The same of operands that can be read four numbers at a time.
+    MATMUL_TILED_VECTORS = "matmul_tiled_vectors" of "matmul_tiled", shared ["rows", "operand_vectors"],
+    Grid::Tile(128, 64), invocations 128,
     params MatmulParams,
     bindings MatmulBindings;
 

@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 use temper_shaders::{
-    MATMUL, MATMUL_FEW_ROWS, MATMUL_TILED, MATMUL_VECTORS, MatmulBindings, MatmulParams, TypedKernel,
+    MATMUL, MATMUL_FEW_ROWS, MATMUL_TILED, MATMUL_TILED_VECTORS, MATMUL_VECTORS, MatmulBindings, MatmulParams,
+    TypedKernel,
 };
 
 use super::cpu::matmul::{Layout, Sizes, Stored, matmul, matmul_stored};
@@ -366,6 +367,7 @@ impl<const D: usize> Product<D> {
         match kernel {
             Multiplier::Software if in_vectors(&params) => in_single(&MATMUL_VECTORS)?,
             Multiplier::Software => in_single(&MATMUL)?,
+            Multiplier::Tiled if in_vectors(&params) => in_single(&MATMUL_TILED_VECTORS)?,
             Multiplier::Tiled => in_single(&MATMUL_TILED)?,
             Multiplier::FewRows => in_single(&MATMUL_FEW_ROWS)?,
             #[cfg(not(target_family = "wasm"))]
@@ -470,5 +472,6 @@ pub(crate) const SELF_TEST: &[Case] = &[
     ("matmul", |d| layer(d, Multiplier::Software, [37, 45, 70])),
     ("matmul_vectors", |d| layer(d, Multiplier::Software, [20, 36, 44])),
     ("matmul_tiled", |d| layer(d, Multiplier::Tiled, [21, 34, 35])),
+    ("matmul_tiled_vectors", |d| layer(d, Multiplier::Tiled, [20, 36, 44])),
     ("matmul_few_rows", |d| layer(d, Multiplier::FewRows, [9, 33, 35])),
 ];

@@ -37,7 +37,7 @@ choice! {
 pub enum Multiplier {
     /// `matmul_vectors.wgsl`, or `matmul.wgsl` where strides do not permit it: without workgroup memory.
     Software,
-    /// `matmul_tiled.wgsl`: tiles in workgroup memory.
+    /// `matmul_tiled.wgsl`, which reads four numbers at a time where strides permit: tiles in workgroup memory.
     Tiled,
     /// `matmul_few_rows.wgsl`: an element's terms shared among invocations.
     FewRows,
