@@ -107,14 +107,14 @@ fn called(device: &Device, multiplier: Option<Multiplier>) -> String {
     format!("{} by {}", device.name(), multiplier.map_or("its own", Multiplier::name))
 }
 
-/// Every product of these sizes in the three layouts of training, new, times a factor and added to something: `close` tells
-/// what each may differ from its oracle's by.
+/// Every product of these sizes in the three layouts of training, new, times a factor and added to something, which may differ
+/// from its oracle's by so much.
 fn every_layout(
     device: &Device,
     multiplier: Option<Multiplier>,
     (m, n, k): (usize, usize, usize),
     random: &mut Random,
-    close: &dyn Fn(&str, &[f32], &[f64]),
+    absolute: f64,
 ) {
     let (a, b, before) = (random.vec(m * k, 1.0), random.vec(k * n, 1.0), random.vec(m * n, 1.0));
     let check = |name: &str, product: Product<2>, want: &[f64]| {
@@ -122,7 +122,7 @@ fn every_layout(
         soil(device, &[m * n]);
         let got = by(product, multiplier).run(device).unwrap();
         assert_eq!(got.dims(), [m, n], "{}", what(name));
-        close(&what(name), &read(&got).unwrap(), want);
+        close(&what(name), &read(&got).unwrap(), want, absolute, 1e-5).unwrap();
     };
     let sum = || matrix(device, &before, [m, n]);
     let added = |product: &[f64], alpha: f64| -> Vec<f64> {
@@ -155,9 +155,7 @@ fn products_of_every_layout_equal_the_oracle() {
     for (device, multiplier) in devices::multipliers() {
         for &sizes in product_sizes(&device) {
             let tolerance = 2e-6 * (sizes.2 as f64).sqrt().max(2.0);
-            every_layout(&device, multiplier, sizes, &mut random, &|what, got, want| {
-                close(what, got, want, 3.0 * tolerance, 1e-5).unwrap();
-            });
+            every_layout(&device, multiplier, sizes, &mut random, 3.0 * tolerance);
         }
     }
 }
@@ -259,9 +257,7 @@ fn a_product_that_nobody_ordered_a_kernel_for_gets_one_that_its_device_has() {
     let mut random = Random::new(31);
     for device in devices::all() {
         for sizes in [(1, 40, 33), (20, 20, 33), (40, 130, 33), (40, 130, 7)] {
-            every_layout(&device, None, sizes, &mut random, &|what, got, want| {
-                close(what, got, want, 4e-5, 1e-5).unwrap();
-            });
+            every_layout(&device, None, sizes, &mut random, 4e-5);
         }
     }
 }
@@ -281,9 +277,7 @@ fn half_precision_products_of_every_layout_are_within_its_rounding_of_the_oracle
     for sizes in GPU_SIZES {
         // Both operands are rounded to 11 bits: each term by 2^-11 at most, by half of that on average.
         let tolerance = 6e-4 * (sizes.2 as f64).sqrt();
-        every_layout(&device, HALVED, sizes, &mut random, &|what, got, want| {
-            close(what, got, want, 2.5 * tolerance, 1e-5).unwrap();
-        });
+        every_layout(&device, HALVED, sizes, &mut random, 2.5 * tolerance);
     }
     columns_alone(&device, HALVED, &mut random, 2e-2);
     each_of_a_batch(&device, HALVED, &mut random, 1e-2);
