@@ -2,11 +2,12 @@
 //
 //   target[g][i, j] (+)= alpha Σ_p left[g][i, p] right[g][p, j],   i < rows, j < columns, p < inner, g < batches
 //
-// with the strides of `matmul.wgsl`; the shared part in front of this reads a number or four numbers at a time, for which
-// strides must be as in `matmul_vectors.wgsl`. A workgroup computes 128 rows by 64 columns. It brings 16 terms of its rows
-// and columns at a time into workgroup memory, four terms of a row or column a vector, zeros past the last term; each
-// invocation keeps 8 rows by 8 columns of the result in registers. Neighbouring invocations load neighbouring numbers,
-// whichever direction is contiguous. Rows and columns past the end load the last ones and write nothing.
+// with the strides of `matmul.wgsl`; the shared part in front of this reads a number or four numbers at a time, for
+// which strides must be as in `matmul_vectors.wgsl`. A workgroup computes 128 rows by 64 columns. It brings 16 terms
+// of its rows and columns at a time into workgroup memory, four terms of a row or column a vector, zeros past the
+// last term; each invocation keeps 8 rows by 8 columns of the result in registers. Neighbouring invocations load
+// neighbouring numbers, whichever direction is contiguous. Rows and columns past the end load the last ones and write
+// nothing.
 //
 // Bindings
 //   1 left_values   [..]  in      of vectors of four where those are read

@@ -235,6 +235,7 @@ impl Device {
     }
 
     /// What it knows of products.
+    #[cfg(not(target_family = "wasm"))]
     pub(crate) fn products(&self) -> &Products {
         &self.products
     }

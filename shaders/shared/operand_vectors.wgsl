@@ -1,6 +1,6 @@
-// Operands of a tiled product that are read four numbers at a time, of layouts as `matmul_vectors.wgsl` says. Four numbers
-// of a row that is cut by the end of a view lie within what is stored; what does not belong to the view reaches only rows
-// and columns past the end.
+// Operands of a tiled product that are read four numbers at a time, of layouts as `matmul_vectors.wgsl` says. Four
+// numbers of a row that is cut by the end of a view lie within what is stored; what does not belong to the view
+// reaches only rows and columns past the end.
 
 @group(0) @binding(1) var<storage, read_write> left_values: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> right_values: array<vec4<f32>>;

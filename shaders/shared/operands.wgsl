@@ -9,7 +9,8 @@ fn left_terms(at: u32, p: u32) -> vec4<f32> {
     let first = at + p * step;
     if (p + 4u <= params.inner) {
         return vec4<f32>(
-            left_values[first], left_values[first + step], left_values[first + 2u * step], left_values[first + 3u * step]
+            left_values[first], left_values[first + step], left_values[first + 2u * step],
+            left_values[first + 3u * step]
         );
     }
     var terms = vec4<f32>(0.0);
