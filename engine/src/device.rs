@@ -12,6 +12,7 @@ use burn::tensor::{
 
 use crate::error::{Error, Result};
 use crate::kernels::launch::Gpu;
+use crate::kernels::multiplier::{Choice, Compute, Products};
 #[cfg(not(target_family = "wasm"))]
 use crate::kernels::profile::KernelTime;
 
@@ -21,6 +22,7 @@ pub struct Device {
     /// burn's name of the device.
     pub(crate) burn: BurnDevice,
     gpu: Option<Gpu>,
+    products: Products,
     name: String,
 }
 
@@ -83,7 +85,12 @@ impl AdapterReport {
 impl Device {
     /// The CPU backend.
     pub fn cpu() -> Self {
-        Self { burn: BurnDevice::flex(), gpu: None, name: "CPU".into() }
+        Self::new(BurnDevice::flex(), None, "CPU".into())
+    }
+
+    fn new(burn: BurnDevice, gpu: Option<Gpu>, name: String) -> Self {
+        let products = Products::of(gpu.as_ref());
+        Self { burn, gpu, products, name }
     }
 
     /// The device for a `--device` argument, and the one line that says why it was chosen.
@@ -148,7 +155,7 @@ impl Device {
             .map_err(|e| Error::Device { problem: format!("{} could not be opened: {e}", adapter.name) })?;
         let gpu = Gpu::new(&burn, setup, !adapter.is_hardware());
         let name = format!("{} ({})", adapter.name, adapter.id);
-        let device = Self { burn, gpu: Some(gpu), name };
+        let device = Self::new(burn, Some(gpu), name);
         opened.push((adapter.id.clone(), device.clone()));
         Ok(device)
     }
@@ -198,7 +205,7 @@ impl Device {
             .init()
             .map_err(|e| refused(format!("{} could not be opened once more: {e}", report.name)))?;
         let gpu = Gpu::new(&burn, setup, !report.is_hardware());
-        Ok(Self { burn, gpu: Some(gpu), name: format!("{} ({id})", report.name) })
+        Ok(Self::new(burn, Some(gpu), format!("{} ({id})", report.name)))
     }
 
     /// The browser's WebGPU device. `software` where the page knows that it is no hardware (`isFallbackAdapter`).
@@ -216,23 +223,45 @@ impl Device {
         let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
         let name = if words.is_empty() { "WebGPU".into() } else { format!("WebGPU ({})", words.join(", ")) };
         let gpu = Gpu::new(&burn, setup, software);
-        Ok(Self { burn, gpu: Some(gpu), name })
+        Ok(Self::new(burn, Some(gpu), name))
     }
 
     /// The same device, with kernels launched as suits software or hardware: for tests and comparisons.
     pub fn treated_as_software(&self, software: bool) -> Self {
-        Self { gpu: self.gpu.as_ref().map(|gpu| gpu.treated_as_software(software)), ..self.clone() }
+        let gpu = self.gpu.as_ref().map(|gpu| gpu.treated_as_software(software));
+        Self { gpu, products: Products { choice: None, ..self.products }, ..self.clone() }
     }
 
     /// True where a processor plays the GPU.
     pub fn is_software(&self) -> bool {
-        self.own_products()
+        self.gpu.as_ref().is_some_and(Gpu::software)
     }
 
-    /// Whether matrix products are our WGSL kernel's: on software adapters, where burn's tiles in workgroup memory cost more
-    /// than they save.
-    pub(crate) fn own_products(&self) -> bool {
-        self.gpu.as_ref().is_some_and(Gpu::software)
+    /// What it knows of products.
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) fn products(&self) -> &Products {
+        &self.products
+    }
+
+    /// The same device with something else settled for products.
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) fn with_products(&self, products: Products) -> Self {
+        Self { products, ..self.clone() }
+    }
+
+    /// Which kernel multiplies what on it, where it is a GPU.
+    pub fn choice(&self) -> Choice {
+        self.products.choice.unwrap_or(Choice::unmeasured(self.is_software()))
+    }
+
+    /// The precision that its products were settled for.
+    pub fn compute(&self) -> Compute {
+        self.products.compute
+    }
+
+    /// Whether it has cooperative matrices with f16 operands and f32 sums.
+    pub fn has_cooperative_matrices(&self) -> bool {
+        self.products.tile.is_some()
     }
 
     /// Name for people.

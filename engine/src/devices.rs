@@ -3,6 +3,10 @@
 use crate::device::Device;
 #[cfg(not(target_family = "wasm"))]
 use crate::error::{Error, Result};
+#[cfg(not(target_family = "wasm"))]
+use crate::host::Clock;
+#[cfg(not(target_family = "wasm"))]
+use crate::kernels::multiplier::Compute;
 
 /// Where a run computes: one device, or several that share a model's blocks in this order. Never empty.
 #[derive(Clone)]
@@ -48,6 +52,18 @@ impl Devices {
     /// These, in this order; none where there are none.
     pub fn new(devices: Vec<Device>) -> Option<Self> {
         (!devices.is_empty()).then_some(Self(devices))
+    }
+
+    /// The same with the kernels for products settled for this precision on each, and what there is to say about it
+    /// ([`Device::computing`]).
+    ///
+    /// # Errors
+    /// As that.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn computing(&self, compute: Compute, clock: &dyn Clock) -> Result<(Self, Vec<String>)> {
+        let settled: Vec<_> = self.0.iter().map(|device| device.computing(compute, clock)).collect::<Result<_>>()?;
+        let (devices, said): (Vec<_>, Vec<_>) = settled.into_iter().unzip();
+        Ok((Self(devices), said.concat()))
     }
 
     /// All of them, in order.

@@ -100,6 +100,13 @@ pub use train::event::{Evaluation, Event};
 pub use train::run::{Checkpoints, Host, Learner, Run, Sets};
 pub use train::session::Session;
 
+/// Which kernel multiplies what on a device, and how it is found out.
+pub mod products {
+    #[cfg(not(target_family = "wasm"))]
+    pub use crate::kernels::multiplier::{Calibration, Timed, calibrate};
+    pub use crate::kernels::multiplier::{Class, Compute, Multiplier};
+}
+
 /// What configurations are made of, and what is known of each key.
 pub mod configuration {
     pub use crate::config::{AdapterKind, ArchitectureSource, CHANGEABLE, Init, ObjectiveSection, schema};

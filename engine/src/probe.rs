@@ -118,7 +118,7 @@ enum Case {
     Expand(WeightFormat),
 }
 
-/// Stems of the kernels that are run; `matmul` and `gather_rows` stand for what burn computes.
+/// Stems of the kernels that are run; `gather_rows` stands for what burn computes.
 pub fn kernels() -> impl Iterator<Item = &'static str> {
     cases().map(|(stem, _)| stem)
 }

@@ -227,9 +227,14 @@ pub struct DevicesArgs {
     /// Run every kernel on the device and compare with the CPU.
     #[arg(long)]
     pub self_test: bool,
-    /// Print JSON: one object with `chosen`, `why` and the list `adapters`; with --self-test one line a kernel.
+    /// Print JSON: one object with `chosen`, `why` and the list `adapters`; with --self-test a line for each kernel, with
+    /// --calibrate one for each kernel and shape.
     #[arg(long)]
     pub json: bool,
+    /// Time the kernels for matrix products on the device that would be used, in at most two seconds, and say which one
+    /// each kind of shape gets.
+    #[arg(long)]
+    pub calibrate: bool,
 }
 
 /// Arguments of `temper generate`.
@@ -688,6 +693,7 @@ mod tests {
             "temper bench step --model m --tokens 512 --rank 16 --objective eaft --json",
             "temper bench loss --json",
             "temper bench product --shape 64x32x48 --layout tn --device cpu --json",
+            "temper devices --calibrate --device vulkan --json",
             "temper bench web --tokens 256 --json",
             "temper bench data --model m --mib 4 --turns 10 --cutoff 64 --json",
             "temper loss --logits x --objective eaft --set objective.normalizer=const_3 --device cpu --out y",

@@ -281,14 +281,8 @@ impl Time {
     /// # Errors
     /// Device errors; data of which no step can be made.
     pub fn measure(subject: &Subject, plan: &Plan, seconds: f64) -> Result<Self> {
-        struct Since(Instant);
-        impl Clock for Since {
-            fn seconds(&self) -> f64 {
-                self.0.elapsed().as_secs_f64()
-            }
-        }
         let Subject { config, files, devices, train, .. } = subject;
-        let (weights, clock) = (files.weights.as_deref(), Since(Instant::now()));
+        let (weights, clock) = (files.weights.as_deref(), Since::now());
         let arch = &files.architecture;
         let pace = |device| operations_per_second(config, arch, weights, plan.load.tokens, device, seconds, &clock);
         let paces = devices.all().iter().map(pace).collect::<Result<Vec<f64>>>()?;
@@ -303,6 +297,22 @@ impl Time {
             operations_per_second: operations / seconds_per_step,
             paces,
         })
+    }
+}
+
+/// The system's clock, from when this was made.
+pub struct Since(Instant);
+
+impl Since {
+    /// From now on.
+    pub fn now() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for Since {
+    fn seconds(&self) -> f64 {
+        self.0.elapsed().as_secs_f64()
     }
 }
 

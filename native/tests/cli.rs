@@ -1528,6 +1528,38 @@ fn a_run_on_two_devices_says_what_each_holds_and_goes_on_with_another_split() {
 }
 
 #[test]
+fn every_kernel_for_products_is_measured_after_it_was_right_and_one_of_each_kind_is_taken() {
+    let read = |ran: Ran| ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>();
+    let bench = "bench product --shape 9x20x36 --layout nn --repeat 1 --json";
+    let measured = read(temper_on(&adapter(), &words(bench)).ok());
+    let named: Vec<&str> = measured.iter().map(|line| line["kernel"].as_str().unwrap()).collect();
+    let single = ["tiled", "software", "few_rows", "burn"];
+    assert!(named == single || named == [&["cooperative"], &single[..]].concat(), "{named:?}");
+    for line in &measured {
+        let most = if line["kernel"] == "cooperative" { 1e-3 } else { 1e-5 };
+        assert!(line["error"].as_f64().unwrap() < most && line["gflops"].as_f64().unwrap() > 0.0, "{line}");
+    }
+
+    let calibrated = read(temper_on(&adapter(), &words("devices --calibrate --json")).ok());
+    assert!(!calibrated.is_empty());
+    for line in &calibrated {
+        assert!(line["wrong"].is_null(), "{line}");
+        let of_class: Vec<_> = calibrated.iter().filter(|other| other["class"] == line["class"]).collect();
+        assert_eq!(of_class.iter().filter(|other| other["taken"] == true).count(), 1, "{of_class:?}");
+    }
+    let cpu = line("devices --calibrate --json").ok().json();
+    assert_eq!((&cpu["device"], &cpu["calibrated"]), (&Value::from("CPU"), &Value::from(false)));
+}
+
+#[test]
+fn half_precision_is_refused_where_there_are_no_matrices_for_it() {
+    let place = Place::new();
+    let refused = |more: &[&str]| temper_on("cpu", &place.arguments("out", more));
+    refused(&["run.compute=f16"]).fails(2, &["[run] compute", "CPU", "cooperative matrices", "auto"]);
+    refused(&["run.compute=f8"]).fails(2, &["run.compute", "f16"]);
+}
+
+#[test]
 fn a_plan_for_two_devices_has_a_table_for_each_and_counts_the_hosts_memory() {
     let place = Place::new();
     let both = format!("{},cpu", adapter());

@@ -34,6 +34,9 @@ pub const NO_LABEL: u32 = u32::MAX;
 /// Workgroups along one axis of a dispatch that every WebGPU device allows.
 pub const MAX_WORKGROUPS_PER_AXIS: u32 = 65_535;
 
+/// What the terms of a row of [`HALF_ROWS`] are a multiple of.
+pub const HALF_TERMS: usize = 32;
+
 /// Columns of a row of `stats`.
 pub mod stat {
     /// Largest finite logit.
@@ -126,6 +129,8 @@ pub enum Grid {
     ColumnTile(u32),
     /// Up to so many rows of so many columns.
     Tile(u32, u32),
+    /// Up to so many rows.
+    Rows(u32),
 }
 
 /// One kernel: its text and the host's copy of what the text declares.
@@ -133,7 +138,7 @@ pub enum Grid {
 pub struct Kernel {
     /// Its name, also the stem of its CPU twin, launch function and test.
     pub stem: &'static str,
-    /// Name of the file that holds `main`, without `.wgsl`: the stem, but for kernels that differ in their weight format
+    /// Name of the file that holds `main`, without `.wgsl`: the stem, but for kernels that differ in the parts in front of it
     /// alone.
     pub file: &'static str,
     /// Complete WGSL: the shared parts, the format's part, then the file that holds `main`.
@@ -146,7 +151,8 @@ pub struct Kernel {
     pub workgroup_size: u32,
     /// What one workgroup covers.
     pub grid: Grid,
-    /// Storage bindings from binding 1 on, in order. All are `var<storage, read_write>` arrays of 4-byte elements.
+    /// Storage bindings from binding 1 on, in order. All are `var<storage, read_write>` arrays of 4-byte elements, or of
+    /// vectors of them; f16 where it [is cooperative](Kernel::is_cooperative).
     pub bindings: &'static [&'static str],
     /// Fields of the uniform at binding 0, in order, 4 bytes each without gaps.
     pub params: &'static [&'static str],
@@ -209,6 +215,12 @@ impl Kernel {
         }
     }
 
+    /// Whether it is for devices with cooperative matrices alone, which a browser does not offer: it needs them, `f16` and
+    /// subgroups.
+    pub fn is_cooperative(&self) -> bool {
+        self.shared.first().is_some_and(|part| part.starts_with("cooperative"))
+    }
+
     /// Bytes of the uniform buffer: 4 a field, rounded up to 16.
     pub const fn params_size(&self) -> usize {
         (self.params.len() * 4).next_multiple_of(16)
@@ -223,6 +235,7 @@ impl Kernel {
             Grid::RowTile(width) => rows * columns.div_ceil(width as u64),
             Grid::ColumnTile(width) => columns.div_ceil(width as u64),
             Grid::Tile(height, width) => rows.div_ceil(height as u64) * columns.div_ceil(width as u64),
+            Grid::Rows(height) => rows.div_ceil(height as u64),
         }
     }
 }
@@ -319,13 +332,19 @@ macro_rules! storage {
 // Behind the macros that it uses.
 pub mod formats;
 
+macro_rules! first {
+    ($first:literal $(, $more:literal)*) => {
+        $first
+    };
+}
+
 /// Declares the kernels, the structs that their launches take, and the table of them all. Kernels that take the same
-/// structs name those of an earlier one. The text of a kernel is joined at compile time; a file that does not exist
+/// structs name those of an earlier one; kernels that share a file name it behind `of`. The text of a kernel is joined at compile time; a file that does not exist
 /// stops the build.
 macro_rules! kernels {
     ($(
         $(#[$doc:meta])*
-        $kernel:ident = $stem:literal, shared [$($shared:literal),*], $grid:expr,
+        $kernel:ident = $stem:literal $(of $file:literal)?, shared [$($shared:literal),*], $grid:expr $(, invocations $size:literal)?,
         params $params:ident $({ $($(#[$field_doc:meta])* $field:ident: $scalar:ident),* $(,)? })?,
         bindings $bindings:ident $({ $($binding:ident),* })?;
     )*) => {
@@ -337,14 +356,14 @@ macro_rules! kernels {
             pub const $kernel: TypedKernel<$params, $bindings> = TypedKernel {
                 kernel: Kernel {
                     stem: $stem,
-                    file: $stem,
+                    file: first!($($file,)? $stem),
                     source: concat!(
                         $(include_str!(concat!("../shared/", $shared, ".wgsl")),)*
-                        include_str!(concat!("../", $stem, ".wgsl"))
+                        include_str!(concat!("../", first!($($file,)? $stem), ".wgsl"))
                     ),
                     shared: &[$($shared),*],
                     format: None,
-                    workgroup_size: 256,
+                    workgroup_size: [$($size,)? 256][0],
                     grid: $grid,
                     bindings: <$bindings as Storage>::NAMES,
                     params: <$params as Uniform>::FIELDS,
@@ -660,7 +679,7 @@ kernels! {
     },
     bindings CopyColumnsBindings { source_values, target_values };
 
-    /// Matrix products in any layout, for adapters on which burn's are slower; times the number of batches.
+    /// Matrix products in any layout, for software adapters; times the number of batches, as all products.
     MATMUL = "matmul", shared ["rows"], Grid::Tile(64, 128),
     params MatmulParams {
         /// Rows of the result.
@@ -699,6 +718,82 @@ kernels! {
         alpha: f32,
     },
     bindings MatmulBindings { left_values, right_values, target_values };
+
+    /// The same of operands that can be read four numbers at a time.
+    MATMUL_VECTORS = "matmul_vectors", shared ["rows"], Grid::Tile(64, 128),
+    params MatmulParams,
+    bindings MatmulBindings;
+
+    /// Matrix products in any layout, in tiles that lie in workgroup memory: for hardware.
+    MATMUL_TILED = "matmul_tiled", shared ["rows", "operands"], Grid::Tile(128, 64), invocations 128,
+    params MatmulParams,
+    bindings MatmulBindings;
+
+    /// The same of operands that can be read four numbers at a time.
+    MATMUL_TILED_VECTORS = "matmul_tiled_vectors" of "matmul_tiled", shared ["rows", "operand_vectors"],
+    Grid::Tile(128, 64), invocations 128,
+    params MatmulParams,
+    bindings MatmulBindings;
+
+    /// Matrix products in any layout whose result has few rows or columns.
+    MATMUL_FEW_ROWS = "matmul_few_rows", shared ["rows"], Grid::Tile(8, 32),
+    params MatmulParams,
+    bindings MatmulBindings;
+
+    /// Rows of an operand in half precision, for [`MATMUL_COOPERATIVE_16`]; `rows` of the launch are those of all batches.
+    HALF_ROWS = "half_rows", shared ["rows"], Grid::Rows(8),
+    params HalfRowsParams {
+        /// Rows of a batch, as the product reads them: of a right operand its columns.
+        rows: u32,
+        /// Batches.
+        batches: u32,
+        /// Terms of a row.
+        inner: u32,
+        /// Terms of a row of the result: at least those, a multiple of [`HALF_TERMS`].
+        padded: u32,
+        /// First element.
+        offset: u32,
+        /// Elements between two batches.
+        batch: u32,
+        /// Elements between two rows.
+        row: u32,
+        /// Elements between two terms.
+        step: u32,
+    },
+    bindings HalfRowsBindings { values, halves, exponents };
+
+    /// Matrix products of [`HALF_ROWS`] on tensor cores that multiply 16 x 16 x 16.
+    MATMUL_COOPERATIVE_16 = "matmul_cooperative_16" of "matmul_cooperative", shared ["cooperative_16", "rows"],
+    Grid::Tile(128, 128),
+    params MatmulCooperativeParams {
+        /// Rows of the result.
+        rows: u32,
+        /// Columns of the result.
+        columns: u32,
+        /// Terms of each sum, with the zeros behind them.
+        padded: u32,
+        /// Products to compute.
+        batches: u32,
+        /// First element of the target.
+        target_offset: u32,
+        /// Elements between two batches of the target.
+        target_batch: u32,
+        /// Elements between two rows of the target.
+        target_row: u32,
+        /// 1 to add, 0 to overwrite.
+        accumulate: u32,
+        /// Factor on the product.
+        alpha: f32,
+    },
+    bindings MatmulCooperativeBindings {
+        left_halves, left_exponents, right_halves, right_exponents, target_values
+    };
+
+    /// The same on those that multiply 8 x 8 x 8.
+    MATMUL_COOPERATIVE_8 = "matmul_cooperative_8" of "matmul_cooperative", shared ["cooperative_8", "rows"],
+    Grid::Tile(64, 64),
+    params MatmulCooperativeParams,
+    bindings MatmulCooperativeBindings;
 }
 
 /// Every kernel: those with a file of their own, then those of [`formats`].

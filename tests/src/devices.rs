@@ -2,7 +2,10 @@
 
 use burn::tensor::Tensor;
 use temper_engine::inside::kernels::tensor;
+use temper_engine::products::Multiplier;
 use temper_engine::{Device, Result, wait};
+
+use crate::skip::skip;
 
 /// The CPU backend, and a Vulkan, Metal or DX12 device: hardware if there is one, else the software driver, once with its
 /// own kernels and once with those of hardware.
@@ -12,6 +15,26 @@ use temper_engine::{Device, Result, wait};
 /// software driver.
 pub fn all() -> Vec<Device> {
     vec![Device::cpu(), gpu().treated_as_software(true), gpu().treated_as_software(false)]
+}
+
+/// Every way to multiply in single precision: the CPU's, and each kernel of ours on the wgpu device. For tensor cores
+/// [`with_matrices`] is for tests of that one.
+pub fn multipliers() -> Vec<(Device, Option<Multiplier>)> {
+    let gpu = gpu();
+    let there = |multiplier: &Multiplier| *multiplier != Multiplier::Cooperative;
+    let on_gpu = Multiplier::ALL.into_iter().filter(there).map(|multiplier| (gpu.clone(), Some(multiplier)));
+    [(Device::cpu(), None)].into_iter().chain(on_gpu).collect()
+}
+
+/// The wgpu device of [`all`], where it has cooperative matrices; else `test` is left out.
+pub fn with_matrices<T: Fn()>(test: T) -> Option<Device> {
+    let gpu = gpu();
+    if !gpu.has_cooperative_matrices() {
+        let reason = format!("{} has no cooperative matrices (`cargo xtask cooperative` makes a driver)", gpu.name());
+        skip(test, "cooperative", &reason);
+        return None;
+    }
+    Some(gpu)
 }
 
 /// The wgpu device of [`all`].

@@ -12,6 +12,7 @@ use temper_conformance::devices::read;
 use temper_conformance::golden::GoldenFolder;
 use temper_conformance::oracle::{self, matmul::matmul, wide};
 use temper_conformance::{devices, models};
+use temper_engine::host::Clock;
 use temper_engine::inside::kernels;
 use temper_engine::inside::kernels::adamw::{AdamwCompactParams, AdamwParams};
 use temper_engine::inside::kernels::cached_attention::{KeyValues, Places, Precision};
@@ -24,6 +25,7 @@ use temper_engine::inside::kernels::tensor::{empty_gpu, from_cube, on_gpu};
 use temper_engine::inside::kernels::{Columns, Indices, Moments, Packed, Rows, Weights, elementwise, top_tokens};
 use temper_engine::inside::model::open;
 use temper_engine::inside::weights::{RawTensor, WeightFormat};
+use temper_engine::products::{Compute, Multiplier, calibrate};
 use temper_engine::{Device, Result, wait};
 
 fn vector(device: &Device, values: &[f32]) -> Tensor<1> {
@@ -53,133 +55,353 @@ fn memory_that_a_kernel_gets_for_its_output_was_soiled_before() {
 
 // Matrix products.
 
-/// Sizes `(m, n, k)` around the tile edges of the CPU's products and, a few of them, of a GPU's.
+/// Sizes `(m, n, k)` around the tile edges of the CPU's products.
+const CPU_SIZES: [(usize, usize, usize); 12] = [
+    (1, 1, 1),
+    (65, 63, 64),
+    (2, 257, 255),
+    (1, 1025, 33),
+    (256, 65, 2),
+    (63, 1, 1023),
+    (64, 64, 64),
+    (255, 31, 65),
+    (17, 256, 1024),
+    (1, 2, 1025),
+    (1023, 3, 5),
+    (130, 129, 128),
+];
+
+/// And around those of a GPU's kernels: tiles of 64 x 128, 128 x 64 and 8 x 32, of 8 and 16 times 8, of 16 and 32 terms, and
+/// what can be read four numbers at a time.
+const GPU_SIZES: [(usize, usize, usize); 16] = [
+    (1, 1, 1),
+    (1, 33, 31),
+    (7, 32, 33),
+    (8, 31, 32),
+    (9, 1, 65),
+    (16, 64, 16),
+    (63, 129, 15),
+    (64, 128, 16),
+    (65, 127, 17),
+    (127, 65, 33),
+    (128, 64, 32),
+    (129, 63, 31),
+    (4, 4, 4),
+    (68, 132, 20),
+    (60, 124, 36),
+    (132, 68, 64),
+];
+
 fn product_sizes(device: &Device) -> &'static [(usize, usize, usize)] {
-    const ALL: [(usize, usize, usize); 12] = [
-        (1, 1, 1),
-        (65, 63, 64),
-        (2, 257, 255),
-        (1, 1025, 33),
-        (256, 65, 2),
-        (63, 1, 1023),
-        (64, 64, 64),
-        (255, 31, 65),
-        (17, 256, 1024),
-        (1, 2, 1025),
-        (1023, 3, 5),
-        (130, 129, 128),
-    ];
-    // burn's own kernels, which it tunes anew for every class of sizes.
-    if device.is_cpu() { &ALL } else { &ALL[..4] }
+    if device.is_cpu() { &CPU_SIZES } else { &GPU_SIZES }
+}
+
+/// By one kernel, or as the device does.
+fn by<const D: usize>(product: Product<D>, multiplier: Option<Multiplier>) -> Product<D> {
+    match multiplier {
+        Some(multiplier) => product.by(multiplier),
+        None => product,
+    }
+}
+
+fn called(device: &Device, multiplier: Option<Multiplier>) -> String {
+    format!("{} by {}", device.name(), multiplier.map_or("its own", Multiplier::name))
+}
+
+/// Every product of these sizes in the three layouts of training, new, times a factor and added to something, which may differ
+/// from its oracle's by so much.
+fn every_layout(
+    device: &Device,
+    multiplier: Option<Multiplier>,
+    (m, n, k): (usize, usize, usize),
+    random: &mut Random,
+    absolute: f64,
+) {
+    let (a, b, before) = (random.vec(m * k, 1.0), random.vec(k * n, 1.0), random.vec(m * n, 1.0));
+    let check = |name: &str, product: Product<2>, want: &[f64]| {
+        let what = |name: &str| format!("{name} {m} x {n} x {k} on {}", called(device, multiplier));
+        soil(device, &[m * n]);
+        let got = by(product, multiplier).run(device).unwrap();
+        assert_eq!(got.dims(), [m, n], "{}", what(name));
+        close(&what(name), &read(&got).unwrap(), want, absolute, 1e-5).unwrap();
+    };
+    let sum = || matrix(device, &before, [m, n]);
+    let added = |product: &[f64], alpha: f64| -> Vec<f64> {
+        product.iter().zip(&before).map(|(product, before)| alpha * product + f64::from(*before)).collect()
+    };
+
+    let want = matmul(&a, false, &b, true, m, n, k);
+    let (x, y) = (matrix(device, &a, [m, k]), matrix(device, &b, [n, k]));
+    check("nt", Product::of(&x, y.transposed()), &want);
+    check("nt, added", Product::of(&x, y.transposed()).times(-0.75).added_to(sum()), &added(&want, -0.75));
+
+    let want = matmul(&a, false, &b, false, m, n, k);
+    let y = matrix(device, &b, [k, n]);
+    check("nn", Product::of(&x, &y), &want);
+    check("nn, added", Product::of(&x, &y).added_to(sum()), &added(&want, 1.0));
+
+    let want = matmul(&a, true, &b, false, m, n, k);
+    let x = matrix(device, &a, [k, m]);
+    check("tn", Product::of(x.transposed(), &y).added_to(None::<Tensor<2>>), &want);
+    check("tn, added", Product::of(x.transposed(), &y).times(2.5).added_to(Some(sum())), &added(&want, 2.5));
+
+    let want = matmul(&a, true, &b, true, m, n, k);
+    let y = matrix(device, &b, [n, k]);
+    check("tt", Product::of(x.transposed(), y.transposed()), &want);
 }
 
 #[test]
 fn products_of_every_layout_equal_the_oracle() {
     let mut random = Random::new(1);
-    for device in devices::all() {
-        for &(m, n, k) in product_sizes(&device) {
-            let (a, b, before) = (random.vec(m * k, 1.0), random.vec(k * n, 1.0), random.vec(m * n, 1.0));
-            let what = |name: &str| format!("{name} {m} x {n} x {k} on {}", device.name());
-            let check = |name: &str, got: &Tensor<2>, want: &[f64]| {
-                assert_eq!(got.dims(), [m, n], "{}", what(name));
-                close(&what(name), &read(got).unwrap(), want, 2e-6 * (k as f64).sqrt(), 1e-5).unwrap();
-            };
-            let add = |product: &[f64]| -> Vec<f64> {
-                product.iter().zip(&before).map(|(product, before)| product + f64::from(*before)).collect()
-            };
-            let sum = || matrix(&device, &before, [m, n]);
-
-            let want = matmul(&a, false, &b, true, m, n, k);
-            let (x, y) = (matrix(&device, &a, [m, k]), matrix(&device, &b, [n, k]));
-            check("nt", &Product::of(&x, y.transposed()).run(&device).unwrap(), &want);
-            let added = Product::of(&x, y.transposed()).added_to(sum()).run(&device).unwrap();
-            check("nt, added", &added, &add(&want));
-
-            let want = matmul(&a, false, &b, false, m, n, k);
-            let y = matrix(&device, &b, [k, n]);
-            check("nn", &Product::of(&x, &y).run(&device).unwrap(), &want);
-            check("nn, added", &Product::of(&x, &y).added_to(sum()).run(&device).unwrap(), &add(&want));
-
-            let want = matmul(&a, true, &b, false, m, n, k);
-            let x = matrix(&device, &a, [k, m]);
-            check("tn", &Product::of(x.transposed(), &y).added_to(None::<Tensor<2>>).run(&device).unwrap(), &want);
-            let added = Product::of(x.transposed(), &y).added_to(Some(sum())).run(&device).unwrap();
-            check("tn, added", &added, &add(&want));
+    for (device, multiplier) in devices::multipliers() {
+        for &sizes in product_sizes(&device) {
+            let tolerance = 2e-6 * (sizes.2 as f64).sqrt().max(2.0);
+            every_layout(&device, multiplier, sizes, &mut random, 3.0 * tolerance);
         }
+    }
+}
+
+/// Products with a range of a wider matrix's columns, beside which there is NaN: reading or writing it would show.
+fn columns_alone(device: &Device, multiplier: Option<Multiplier>, random: &mut Random, absolute: f64) {
+    let alpha = 1.75;
+    for (m, total, k, columns) in [
+        (33, 70, 9, Columns { offset: 0, width: 1 }),
+        (33, 70, 9, Columns { offset: 5, width: 64 }),
+        (33, 70, 9, Columns { offset: 69, width: 1 }),
+        // What can be read four numbers at a time, with columns that end within four.
+        (36, 72, 12, Columns { offset: 4, width: 64 }),
+        (40, 80, 8, Columns { offset: 8, width: 68 }),
+        (129, 140, 36, Columns { offset: 4, width: 129 }),
+    ] {
+        let Columns { offset, width } = columns;
+        let inside = |i: usize| (offset..offset + width).contains(&(i % total));
+        let what = format!("{columns:?} of {total} on {}", called(device, multiplier));
+        let poison = |values: Vec<f32>| -> Vec<f32> {
+            values.into_iter().enumerate().map(|(i, v)| if inside(i) { v } else { f32::NAN }).collect()
+        };
+        let cut = |values: &[f32]| -> Vec<f32> { (0..m * total).filter(|&i| inside(i)).map(|i| values[i]).collect() };
+        let near = |name: &str, got: &[f32], want: &[f64]| {
+            close(&format!("{name} {what}"), got, want, absolute, 1e-5).unwrap();
+        };
+
+        let (a, b) = (random.vec(m * k, 1.0), random.vec(width * k, 1.0));
+        let y = poison(random.vec(m * total, 1.0));
+        let product = matmul(&a, false, &b, true, m, width, k);
+        let (x, w) = (matrix(device, &a, [m, k]), matrix(device, &b, [width, k]));
+        let target = matrix(device, &y, [m, total]);
+        let sum = Product::of(&x, w.transposed()).times(alpha).added_to_columns(target, columns);
+        let got = by(sum, multiplier).run(device).unwrap();
+        let got = read(&got).unwrap();
+        let want: Vec<f64> = cut(&y).iter().zip(product).map(|(y, p)| f64::from(*y) + f64::from(alpha) * p).collect();
+        near("added to", &cut(&got), &want);
+        assert!((0..m * total).all(|i| inside(i) || got[i].is_nan()), "{what}: wrote beside its columns");
+
+        let dy = poison(random.vec(m * total, 1.0));
+        let (dense, x) = (cut(&dy), matrix(device, &dy, [m, total]));
+        let b = random.vec(width * k, 1.0);
+        let y = matrix(device, &b, [width, k]);
+        let got = by(Product::of(x.columns(columns), &y).times(alpha), multiplier).run(device).unwrap();
+        let scaled = |values: Vec<f64>| values.iter().map(|v| v * f64::from(alpha)).collect::<Vec<_>>();
+        near("of", &read(&got).unwrap(), &scaled(matmul(&dense, false, &b, false, m, k, width)));
+
+        let b = random.vec(m * k, 1.0);
+        let y = matrix(device, &b, [m, k]);
+        let got = by(Product::of(x.columns(columns).transposed(), &y).times(alpha), multiplier).run(device).unwrap();
+        near("of the transpose of", &read(&got).unwrap(), &scaled(matmul(&dense, true, &b, false, width, k, m)));
+
+        let got = by(Product::of(y.transposed(), x.columns(columns)).times(alpha), multiplier).run(device).unwrap();
+        near("by", &read(&got).unwrap(), &scaled(matmul(&b, true, &dense, false, k, width, m)));
     }
 }
 
 #[test]
 fn products_on_a_column_range_touch_no_other_column() {
     let mut random = Random::new(2);
-    let (m, total, k, alpha) = (33, 70, 9, 1.75);
-    for device in devices::all() {
-        for columns in
-            [Columns { offset: 0, width: 1 }, Columns { offset: 5, width: 64 }, Columns { offset: 69, width: 1 }]
-        {
-            let Columns { offset, width } = columns;
-            let inside = |i: usize| (offset..offset + width).contains(&(i % total));
-            let what = format!("{columns:?} on {}", device.name());
-            // NaN outside the range: reading or writing it would show.
-            let poison = |values: Vec<f32>| -> Vec<f32> {
-                values.into_iter().enumerate().map(|(i, v)| if inside(i) { v } else { f32::NAN }).collect()
-            };
-            let cut =
-                |values: &[f32]| -> Vec<f32> { (0..m * total).filter(|&i| inside(i)).map(|i| values[i]).collect() };
-
-            let (a, b) = (random.vec(m * k, 1.0), random.vec(width * k, 1.0));
-            let y = poison(random.vec(m * total, 1.0));
-            let product = matmul(&a, false, &b, true, m, width, k);
-            let (x, w) = (matrix(&device, &a, [m, k]), matrix(&device, &b, [width, k]));
-            let target = matrix(&device, &y, [m, total]);
-            let sum = Product::of(&x, w.transposed()).times(alpha).added_to_columns(target, columns);
-            let got = sum.run(&device).unwrap();
-            let got = read(&got).unwrap();
-            let want: Vec<f64> =
-                cut(&y).iter().zip(product).map(|(y, p)| f64::from(*y) + f64::from(alpha) * p).collect();
-            close(&format!("added to {what}"), &cut(&got), &want, 1e-5, 1e-5).unwrap();
-            assert!((0..m * total).all(|i| inside(i) || got[i].is_nan()), "{what}: wrote beside its columns");
-
-            let dy = poison(random.vec(m * total, 1.0));
-            let (dense, x) = (cut(&dy), matrix(&device, &dy, [m, total]));
-            let b = random.vec(width * k, 1.0);
-            let y = matrix(&device, &b, [width, k]);
-            let got = Product::of(x.columns(columns), &y).times(alpha).run(&device).unwrap();
-            let scaled = |values: Vec<f64>| values.iter().map(|v| v * f64::from(alpha)).collect::<Vec<_>>();
-            let want = scaled(matmul(&dense, false, &b, false, m, k, width));
-            close(&format!("of {what}"), &read(&got).unwrap(), &want, 2e-5, 1e-5).unwrap();
-
-            let b = random.vec(m * k, 1.0);
-            let y = matrix(&device, &b, [m, k]);
-            let got = Product::of(x.columns(columns).transposed(), &y).times(alpha).run(&device).unwrap();
-            let want = scaled(matmul(&dense, true, &b, false, width, k, m));
-            close(&format!("of the transpose of {what}"), &read(&got).unwrap(), &want, 2e-5, 1e-5).unwrap();
-        }
+    for (device, multiplier) in devices::multipliers() {
+        columns_alone(&device, multiplier, &mut random, 4e-5);
     }
 }
 
-#[test]
-fn a_batch_of_products_is_each_of_its_products() {
-    let (mut random, batches, m, n, k) = (Random::new(25), 3, 33, 20, 9);
-    let (a, b) = (random.vec(batches * m * k, 1.0), random.vec(batches * k * n, 1.0));
-    let cube = |device: &Device, values: &[f32], shape: [usize; 3]| -> Tensor<3> {
-        Tensor::from_data(TensorData::new(values.to_vec(), shape), device.burn())
-    };
-    for device in devices::all() {
+fn each_of_a_batch(device: &Device, multiplier: Option<Multiplier>, random: &mut Random, absolute: f64) {
+    for (batches, m, n, k) in [(3, 33, 20, 9), (2, 36, 20, 8), (3, 5, 70, 40)] {
+        let (a, b) = (random.vec(batches * m * k, 1.0), random.vec(batches * k * n, 1.0));
+        let cube = |values: &[f32], shape: [usize; 3]| -> Tensor<3> {
+            Tensor::from_data(TensorData::new(values.to_vec(), shape), device.burn())
+        };
         for (a_transposed, b_transposed) in [(false, true), (false, false), (true, false)] {
-            let x = cube(&device, &a, if a_transposed { [batches, k, m] } else { [batches, m, k] });
-            let y = cube(&device, &b, if b_transposed { [batches, n, k] } else { [batches, k, n] });
+            let x = cube(&a, if a_transposed { [batches, k, m] } else { [batches, m, k] });
+            let y = cube(&b, if b_transposed { [batches, n, k] } else { [batches, k, n] });
             let left = if a_transposed { x.transposed() } else { (&x).into() };
             let right = if b_transposed { y.transposed() } else { (&y).into() };
-            let got = Product::of(left, right).run(&device).unwrap();
+            let got = by(Product::of(left, right), multiplier).run(device).unwrap();
             assert_eq!(got.dims(), [batches, m, n]);
             let want: Vec<f64> = a
                 .chunks(m * k)
                 .zip(b.chunks(k * n))
                 .flat_map(|(a, b)| matmul(a, a_transposed, b, b_transposed, m, n, k))
                 .collect();
-            close(device.name(), &read(&got).unwrap(), &want, 1e-5, 1e-5).unwrap();
+            close(&called(device, multiplier), &read(&got).unwrap(), &want, absolute, 1e-5).unwrap();
         }
+    }
+}
+
+#[test]
+fn a_batch_of_products_is_each_of_its_products() {
+    let mut random = Random::new(25);
+    for (device, multiplier) in devices::multipliers() {
+        each_of_a_batch(&device, multiplier, &mut random, 2e-5);
+    }
+}
+
+#[test]
+fn a_product_that_nobody_ordered_a_kernel_for_gets_one_that_its_device_has() {
+    let mut random = Random::new(31);
+    for device in devices::all() {
+        for sizes in [(1, 40, 33), (20, 20, 33), (40, 130, 33), (40, 130, 7)] {
+            every_layout(&device, None, sizes, &mut random, 4e-5);
+        }
+    }
+}
+
+// Products in half precision, on a driver that has cooperative matrices.
+
+const HALVED: Option<Multiplier> = Some(Multiplier::Cooperative);
+
+#[test]
+fn half_precision_products_of_every_layout_are_within_its_rounding_of_the_oracle() {
+    let Some(device) =
+        devices::with_matrices(half_precision_products_of_every_layout_are_within_its_rounding_of_the_oracle)
+    else {
+        return;
+    };
+    let mut random = Random::new(27);
+    for sizes in GPU_SIZES {
+        // Both operands are rounded to 11 bits: each term by 2^-11 at most, by half of that on average.
+        let tolerance = 6e-4 * (sizes.2 as f64).sqrt();
+        every_layout(&device, HALVED, sizes, &mut random, 2.5 * tolerance);
+    }
+    columns_alone(&device, HALVED, &mut random, 2e-2);
+    each_of_a_batch(&device, HALVED, &mut random, 1e-2);
+}
+
+#[test]
+fn a_half_precision_product_is_the_one_of_its_rounded_operands_even_with_outliers() {
+    let test = a_half_precision_product_is_the_one_of_its_rounded_operands_even_with_outliers;
+    let Some(device) = devices::with_matrices(test) else { return };
+    let mut random = Random::new(28);
+    for (m, n, k) in [(70, 130, 100), (129, 64, 33), (16, 16, 16), (1, 200, 4)] {
+        let (mut a, mut b) = (random.vec(m * k, 1.0), random.vec(n * k, 1.0));
+        // Channels like those of Qwen2, rows that are tiny, huge or nothing.
+        a.iter_mut().skip(k / 2).step_by(k).for_each(|x| *x *= 1e6);
+        a[..k].iter_mut().for_each(|x| *x *= 1e-30);
+        if m > 3 {
+            a[k..2 * k].fill(0.0);
+            a[2 * k..3 * k].iter_mut().for_each(|x| *x *= 1e30);
+            b[..k].iter_mut().for_each(|x| *x *= 1e-36);
+        }
+        let (exact_a, exact_b) = (oracle::matmul::halved(&wide(&a), k), oracle::matmul::halved(&wide(&b), k));
+        let (x, y) = (matrix(&device, &a, [m, k]), matrix(&device, &b, [n, k]));
+        let got = read(&Product::of(&x, y.transposed()).by(Multiplier::Cooperative).run(&device).unwrap()).unwrap();
+        for i in 0..m {
+            for j in 0..n {
+                let terms = || (0..k).map(|p| exact_a[i * k + p] * exact_b[j * k + p]);
+                let (want, size): (f64, f64) = (terms().sum(), terms().map(f64::abs).sum());
+                let difference = (f64::from(got[i * n + j]) - want).abs();
+                // Sums are single precision, and what is below its range is 0.
+                assert!(difference <= 2e-6 * size + 1e-37, "{m} x {n} x {k}, {i}, {j}: {}, {want}", got[i * n + j]);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_stays_so_in_half_precision_and_nothing_else_becomes_it() {
+    let test = what_is_not_finite_stays_so_in_half_precision_and_nothing_else_becomes_it;
+    let Some(device) = devices::with_matrices(test) else { return };
+    let (m, n, k) = (40, 50, 60);
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut random = Random::new(29);
+        let (mut a, mut b) = (random.vec(m * k, 1.0), random.vec(n * k, 1.0));
+        a[7 * k + 33] = bad;
+        b[11 * k + 59] = bad;
+        let (x, y) = (matrix(&device, &a, [m, k]), matrix(&device, &b, [n, k]));
+        let got = read(&Product::of(&x, y.transposed()).by(Multiplier::Cooperative).run(&device).unwrap()).unwrap();
+        for (at, value) in got.iter().enumerate() {
+            let touched = at / n == 7 || at % n == 11;
+            assert_eq!(value.is_finite(), !touched, "{bad}: row {}, column {} is {value}", at / n, at % n);
+        }
+    }
+}
+
+#[test]
+fn a_device_settled_for_half_precision_multiplies_so_but_for_logits_and_thin_sides() {
+    let test = a_device_settled_for_half_precision_multiplies_so_but_for_logits_and_thin_sides;
+    let Some(device) = devices::with_matrices(test) else { return };
+    let (settled, said) = device.computing(Compute::F16, &NoClock).unwrap();
+    assert_eq!(said, Vec::<String>::new(), "the driver computes right");
+    let mut random = Random::new(30);
+    let (a, b) = (random.vec(64 * 96, 1.0), random.vec(64 * 96, 1.0));
+    let (x, y) = (matrix(&device, &a, [64, 96]), matrix(&device, &b, [64, 96]));
+    let bits = |product: Product<2>, device: &Device| read(&product.run(device).unwrap()).unwrap();
+    let product = || Product::of(&x, y.transposed());
+    let halved = bits(product().by(Multiplier::Cooperative), &device);
+    let single = bits(product().by(Multiplier::Software), &device);
+    assert_ne!(halved, single);
+    same_bits("settled", &bits(product(), &settled), &halved).unwrap();
+    same_bits("exactly", &bits(product().exactly(), &settled), &single).unwrap();
+    same_bits("not settled", &bits(product(), &device.treated_as_software(true)), &single).unwrap();
+    let thin = matrix(&device, &random.vec(16 * 96, 1.0), [16, 96]);
+    let side = || Product::of(&x, thin.transposed());
+    same_bits("thin", &bits(side(), &settled), &bits(side().by(Multiplier::Software), &device)).unwrap();
+}
+
+/// Nothing is timed on a software adapter.
+struct NoClock;
+
+impl Clock for NoClock {
+    fn seconds(&self) -> f64 {
+        panic!("a software adapter was timed")
+    }
+}
+
+#[test]
+fn a_device_without_cooperative_matrices_refuses_half_precision_and_says_why() {
+    let plain = Device::logical(&temper_engine::adapters()[0].id, Default::default()).unwrap();
+    for device in [Device::cpu(), plain] {
+        assert!(!device.has_cooperative_matrices());
+        let error = device.computing(Compute::F16, &NoClock).err().expect("it has none");
+        let text = error.to_string();
+        assert!(error.is_bad_input() && text.contains("[run] compute") && text.contains(device.name()), "{text}");
+        for compute in [Compute::Auto, Compute::F32] {
+            let device = device.treated_as_software(true);
+            let (settled, said) = device.computing(compute, &NoClock).unwrap();
+            assert!(said.is_empty() && settled.compute() == compute && settled.choice() == device.choice());
+        }
+    }
+}
+
+#[test]
+fn every_kernel_passes_its_own_test_and_a_calibration_takes_only_what_it_has_timed() {
+    use temper_engine::inside::kernels::multiplier::self_test;
+    let device = devices::gpu();
+    for multiplier in [Multiplier::Tiled, Multiplier::Software, Multiplier::FewRows] {
+        assert_eq!(self_test(&device, multiplier).unwrap(), None, "{}", multiplier.name());
+    }
+    // A clock that runs fast: everything is tried as often as it must be.
+    struct Fast(std::cell::Cell<f64>);
+    impl Clock for Fast {
+        fn seconds(&self) -> f64 {
+            self.0.set(self.0.get() + 0.04);
+            self.0.get()
+        }
+    }
+    let found = calibrate(&device.treated_as_software(false), Compute::F32, &Fast(std::cell::Cell::new(0.0))).unwrap();
+    assert!(found.wrong.is_empty(), "{:?}", found.wrong);
+    assert!(!found.timed.is_empty());
+    for t in &found.timed {
+        assert!(t.seconds > 0.0 && t.gflops() > 0.0 && t.multiplier != Multiplier::Cooperative, "{t:?}");
+        let taken = found.choice.for_class(t.class);
+        assert!(found.timed.iter().any(|other| other.class == t.class && other.multiplier == taken), "{t:?}");
     }
 }
 

@@ -152,8 +152,8 @@ struct Trained {
 
 #[test]
 fn training_steps_on_devices_with_bindings_of_2_16_and_128_mib_are_those_of_the_whole_device() {
-    // With burn's products, whose kernels a software adapter compiles for long, the smallest device alone.
-    for (hold, format, full, intermediate, with_burn) in [
+    // With the kernels of hardware, which a software adapter is slow at, the smallest device alone.
+    for (hold, format, full, intermediate, as_hardware) in [
         (Hold::Auto, WeightFormat::Q8_0, false, 1536, true),
         (Hold::Auto, WeightFormat::Bf16, false, 1536, false),
         (Hold::F32, WeightFormat::F32, false, 1536, false),
@@ -162,7 +162,7 @@ fn training_steps_on_devices_with_bindings_of_2_16_and_128_mib_are_those_of_the_
         let arch = architecture(intermediate);
         let source = weights(&arch, format);
         let both = [(true, [2, 16, 128].as_slice()), (false, &[2])];
-        for (software, sizes) in both.into_iter().take(if with_burn { 2 } else { 1 }) {
+        for (software, sizes) in both.into_iter().take(if as_hardware { 2 } else { 1 }) {
             let whole = logical(Limits::default()).treated_as_software(software);
             let want = trained(&whole, &arch, &source, hold, full);
             for &mib in sizes {

@@ -7,12 +7,13 @@ use temper_conformance::compare::close;
 use temper_conformance::golden::{GoldenFolder, Tensors, json};
 use temper_conformance::{devices, models};
 use temper_engine::configuration::ObjectiveSection;
-use temper_engine::host::{Bytes, Folder};
+use temper_engine::host::{Bytes, Clock, Folder};
 use temper_engine::inside::loss::head;
 use temper_engine::inside::model::Keep;
 use temper_engine::inside::model::adapter::LoraSettings;
 use temper_engine::inside::model::parameter::{Parameter, to_host};
 use temper_engine::inside::train::optimiser::{AdamW, Clipping, MomentBits};
+use temper_engine::products::Compute;
 use temper_engine::{Device, Model, Objective, Session, wait};
 
 /// The goldens divide the top-K entropy by 3.0, as LLaMA-Factory does.
@@ -292,6 +293,80 @@ fn every_parameter_gradient_of_every_tiny_model_equals_pytorch() {
             }
         }
     }
+}
+
+/// Nothing is timed on a software adapter.
+struct NoClock;
+
+impl Clock for NoClock {
+    fn seconds(&self) -> f64 {
+        panic!("a software adapter was timed")
+    }
+}
+
+/// Cosine of the angle between two gradients; NaN where one is nothing or not finite.
+fn cosine(got: &[f32], want: &[f64]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let dot = |pairs: &mut dyn Iterator<Item = (f64, f64)>| pairs.map(|(a, b)| a * b).sum::<f64>();
+    let got = || got.iter().map(|v| f64::from(*v));
+    let product = dot(&mut got().zip(want.iter().copied()));
+    product / (dot(&mut got().zip(got())) * dot(&mut want.iter().map(|v| (*v, *v)))).sqrt()
+}
+
+#[test]
+fn half_precision_keeps_the_direction_of_every_gradient_and_the_gates_of_every_tiny_model() {
+    let test = half_precision_keeps_the_direction_of_every_gradient_and_the_gates_of_every_tiny_model;
+    let Some(device) = devices::with_matrices(test) else { return };
+    let (device, said) = device.computing(Compute::F16, &NoClock).unwrap();
+    assert_eq!(said, Vec::<String>::new(), "the driver computes right");
+    let mut differ = 0;
+    for name in models::TINY {
+        let expected = Tensors::read(&format!("tiny/{name}/expected.safetensors"));
+        let batch = models::packed(&models::golden_documents(&expected));
+        for keep in [Keep::Everything, Keep::Inputs] {
+            let (loss, model) =
+                gradients(models::tiny(name, &device, true), "eaft", std::slice::from_ref(&batch), keep);
+            let want = json(&format!("tiny/{name}/expected.json"))["loss_eaft"].as_f64().unwrap();
+            assert!((loss - want).abs() <= 1e-3 * want, "{name}: loss {loss}, want {want}");
+            for parameter in model.trained() {
+                let gradient = wait(to_host(parameter.gradient.as_ref().unwrap())).unwrap();
+                for (part, _, values) in parameter.split(&gradient) {
+                    let want = expected.floats(&format!("grad.{part}"));
+                    let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+                    // Of no length in f64 either, where a bias shifts all scores of a softmax alike.
+                    if largest < 1e-7 {
+                        continue;
+                    }
+                    let cosine = cosine(values, want);
+                    assert!(cosine >= 0.9999, "{name}: {part}: {cosine}");
+                    differ +=
+                        usize::from(values.iter().zip(want).any(|(a, b)| (f64::from(*a) - b).abs() > 1e-5 * largest));
+                }
+            }
+        }
+        // Weights of the tokens: the gate of EAFT in the same units as its weights, 1 at most.
+        let gates = |device: &Device| {
+            let mut session =
+                session(models::tiny(name, device, true), "eaft", models::golden_adamw(0.0), Keep::Everything);
+            wait(session.gradients(std::slice::from_ref(&batch)))
+                .unwrap()
+                .rows
+                .iter()
+                .map(|r| r.entropy_top_k / 3.0)
+                .collect::<Vec<f32>>()
+        };
+        for (got, want) in gates(&device).iter().zip(gates(&Device::cpu())) {
+            assert!((got - want).abs() <= 1e-3, "{name}: a gate is {got} where it should be {want}");
+        }
+    }
+    assert!(differ > 20, "only {differ} gradients were computed in half precision");
+}
+
+#[test]
+fn the_angle_between_gradients_is_told_and_nothing_has_none() {
+    assert_eq!(cosine(&[3.0, 4.0], &[6.0, 8.0]), 1.0);
+    assert_eq!(cosine(&[1.0, 0.0], &[0.0, 1.0]), 0.0);
+    assert!(cosine(&[0.0, 0.0], &[0.0, 1.0]).is_nan() && cosine(&[f32::NAN, 0.0], &[0.0, 1.0]).is_nan());
 }
 
 #[test]

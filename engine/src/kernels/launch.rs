@@ -121,6 +121,11 @@ impl Gpu {
         &self.setup.adapter
     }
 
+    /// What the device was opened with, which may be less than its adapter has.
+    pub fn device_features(&self) -> wgpu::Features {
+        self.setup.device.features()
+    }
+
     /// Bytes that one storage binding may hold.
     pub fn max_binding_bytes(&self) -> u64 {
         self.max_binding_bytes

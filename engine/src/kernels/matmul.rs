@@ -1,22 +1,26 @@
 //! Matrix products: of matrices as they are, transposed, or a range of their columns; new, or added to something.
 //!
 //! A [`Product`] says what is multiplied, [`Product::run`] with what: on the CPU our GEMM on the tensors' own memory,
-//! with strides instead of copies; on a hardware GPU burn's products; on a software adapter a WGSL kernel with strides.
+//! on a GPU the WGSL kernel that is best for the device and the shape ([`Multiplier`]), both with strides instead of copies.
 //! A frozen matrix is expanded as it is used: a rectangle at a time on the CPU, on a GPU so many rows at once as fit a tile.
 
 use std::ops::Range;
 
 use burn::tensor::Tensor;
-use temper_shaders::{MATMUL, MatmulBindings, MatmulParams};
+use temper_shaders::{
+    MATMUL, MATMUL_FEW_ROWS, MATMUL_TILED, MATMUL_TILED_VECTORS, MATMUL_VECTORS, MatmulBindings, MatmulParams,
+    TypedKernel,
+};
 
 use super::cpu::matmul::{Layout, RowsOf, Segment, Sizes, Stored, matmul, matmul_few_rows, matmul_stored};
 use super::launch::size;
+use super::multiplier::Multiplier;
 use super::sample::{Case, matrix};
 use super::tensor::{
     empty, empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice,
     slice_mut,
 };
-use super::{Columns, Packed, elementwise};
+use super::{Columns, Packed};
 use crate::device::Device;
 use crate::error::Result;
 
@@ -76,20 +80,6 @@ impl<const D: usize> Operand<D> {
             layout: Layout { row_stride: stride, transposed: self.transposed },
             shape: if self.transposed { [width, stored] } else { [stored, width] },
         }
-    }
-
-    /// A tensor of the operand's own shape, for burn.
-    fn into_tensor(self, device: &Device) -> Result<Tensor<D>> {
-        let mut dims = self.values.dims();
-        let tensor = match self.columns {
-            Some(columns) => {
-                let cut = elementwise::columns(device, &stacked(self.values.into_tensor()), columns)?;
-                dims[D - 1] = columns.width;
-                cut.reshape(dims)
-            }
-            None => self.values.into_tensor(),
-        };
-        Ok(if self.transposed { tensor.transpose() } else { tensor })
     }
 }
 
@@ -159,34 +149,34 @@ pub struct Product<const D: usize> {
     right: Operand<D>,
     alpha: f32,
     into: Target<D>,
+    by: By,
 }
 
-/// Who multiplies. The one place that decides it.
-enum Multiplier {
-    /// `kernels/cpu/matmul`.
-    Cpu,
-    /// `matmul.wgsl`.
-    Wgsl,
-    /// burn's tiles in workgroup memory.
-    Burn,
-}
-
-impl Multiplier {
-    fn of(device: &Device) -> Self {
-        if device.is_cpu() {
-            Self::Cpu
-        } else if device.own_products() {
-            Self::Wgsl
-        } else {
-            Self::Burn
-        }
-    }
+/// Who computes a product on a GPU.
+#[derive(Clone, Copy)]
+enum By {
+    /// The kernel that is best.
+    Best,
+    /// The best of those in single precision.
+    Exact,
+    /// This one: for tests and benchmarks.
+    Only(Multiplier),
 }
 
 impl<const D: usize> Product<D> {
     /// `left right`.
     pub fn of(left: impl Into<Operand<D>>, right: impl Into<Operand<D>>) -> Self {
-        Self { left: left.into(), right: right.into(), alpha: 1.0, into: Target::New }
+        Self { left: left.into(), right: right.into(), alpha: 1.0, into: Target::New, by: By::Best }
+    }
+
+    /// In single precision, whatever the run computes in: for logits, out of which the gate and the loss are made.
+    pub fn exactly(self) -> Self {
+        Self { by: By::Exact, ..self }
+    }
+
+    /// On a GPU by this kernel and no other.
+    pub fn by(self, multiplier: Multiplier) -> Self {
+        Self { by: By::Only(multiplier), ..self }
     }
 
     /// The product times `alpha`.
@@ -213,20 +203,19 @@ impl<const D: usize> Product<D> {
     /// # Panics
     /// Where shapes do not fit each other.
     pub fn run(self, device: &Device) -> Result<Tensor<D>> {
-        match (Multiplier::of(device), &self.right.values) {
-            (Multiplier::Cpu, _) => self.on_cpu(),
-            (_, Values::Packed(packed)) => {
+        match (device.is_cpu(), &self.right.values) {
+            (true, _) => self.on_cpu(),
+            (false, Values::Packed(packed)) => {
                 let packed = packed.clone();
                 self.by_rows(device, &packed)
             }
-            (Multiplier::Wgsl, _) => self.in_wgsl(device),
-            (Multiplier::Burn, _) => self.by_burn(device),
+            (false, Values::Tensor(_)) => self.in_wgsl(device),
         }
     }
 
     /// With a frozen matrix on a GPU: as many of its rows at a time as fit in f32 into one tile of the device.
     fn by_rows(self, device: &Device, packed: &Packed) -> Result<Tensor<D>> {
-        let Self { left, right, alpha, into } = self;
+        let Self { left, right, alpha, into, by } = self;
         assert!(right.columns.is_none(), "columns of a frozen matrix");
         let tiles = packed.tiles(device);
         let dense = |rows: &Range<usize>| -> Result<Operand<D>> {
@@ -236,7 +225,7 @@ impl<const D: usize> Product<D> {
             Ok(Operand { values, columns: None, transposed: right.transposed })
         };
         if let [whole] = tiles.as_slice() {
-            return Self { left, right: dense(whole)?, alpha, into }.run(device);
+            return Self { left, right: dense(whole)?, alpha, into, by }.run(device);
         }
         if !right.transposed {
             // Each takes columns of the left matrix and is added to what the others gave.
@@ -250,7 +239,7 @@ impl<const D: usize> Product<D> {
                     Target::Columns(_, columns) | Target::Place(_, columns) => Some(*columns),
                     Target::New | Target::Sum(_) => None,
                 };
-                let sum = Self { left, right: dense(rows)?, alpha, into }.run(device)?;
+                let sum = Self { left, right: dense(rows)?, alpha, into, by }.run(device)?;
                 into = match of_whole {
                     Some(columns) => Target::Columns(sum, columns),
                     None => Target::Sum(sum),
@@ -275,7 +264,7 @@ impl<const D: usize> Product<D> {
         for rows in &tiles {
             let columns = Columns { offset: offset + rows.start, width: rows.len() };
             let into = if added { Target::Columns(target, columns) } else { Target::Place(target, columns) };
-            target = Self { left: left.clone(), right: dense(rows)?, alpha, into }.run(device)?;
+            target = Self { left: left.clone(), right: dense(rows)?, alpha, into, by }.run(device)?;
         }
         Ok(target)
     }
@@ -366,46 +355,119 @@ impl<const D: usize> Product<D> {
             accumulate: u32::from(accumulate),
             alpha: self.alpha,
         };
-        let tensors = MatmulBindings { left_values: &a, right_values: &b, target_values: &target };
-        let groups = batches as u64 * MATMUL.workgroups(sizes.m as u64, sizes.n as u64);
+        let kernel = match self.by {
+            By::Only(multiplier) => multiplier,
+            By::Best => device.choice().of(sizes, false),
+            By::Exact => device.choice().of(sizes, true),
+        };
         let operations = 2.0 * batches as f64 * sizes.m as f64 * sizes.n as f64 * sizes.k as f64;
-        gpu_of(device).run_counted(&MATMUL, params, tensors, groups, operations)?;
+        let in_single = |kernel: &TypedKernel<MatmulParams, MatmulBindings>| {
+            let tensors = MatmulBindings { left_values: &a, right_values: &b, target_values: &target };
+            let groups = batches as u64 * kernel.workgroups(sizes.m as u64, sizes.n as u64);
+            gpu_of(device).run_counted(kernel, params, tensors, groups, operations)
+        };
+        match kernel {
+            Multiplier::Software if in_vectors(&params) => in_single(&MATMUL_VECTORS)?,
+            Multiplier::Software => in_single(&MATMUL)?,
+            Multiplier::Tiled if in_vectors(&params) => in_single(&MATMUL_TILED_VECTORS)?,
+            Multiplier::Tiled => in_single(&MATMUL_TILED)?,
+            Multiplier::FewRows => in_single(&MATMUL_FEW_ROWS)?,
+            #[cfg(not(target_family = "wasm"))]
+            Multiplier::Cooperative => halved::multiply(device, &a, &b, &target, params)?,
+            #[cfg(target_family = "wasm")]
+            Multiplier::Cooperative => panic!("a browser has no cooperative matrices"),
+        }
         Ok(from_cube(target))
-    }
-
-    fn by_burn(self, device: &Device) -> Result<Tensor<D>> {
-        let (Sizes { n, k, .. }, _) = Self::sizes(&self.left.view(), &self.right.view());
-        let (mut left, right) = (self.left.into_tensor(device)?, self.right.into_tensor(device)?);
-        // The factor goes where there are fewer numbers.
-        let (first, last) = if k < n { (self.alpha, 1.0) } else { (1.0, self.alpha) };
-        device.submit();
-        if first != 1.0 {
-            left = left * first;
-        }
-        let mut product = left.matmul(right);
-        if last != 1.0 {
-            product = product * last;
-        }
-        Ok(match self.into {
-            Target::New => product,
-            Target::Sum(sum) => sum + product,
-            Target::Columns(whole, columns) => {
-                let dims = whole.dims();
-                elementwise::add_columns(device, stacked(whole), columns, &stacked(product))?.reshape(dims)
-            }
-            Target::Place(whole, columns) => {
-                let dims = whole.dims();
-                elementwise::set_columns(device, stacked(whole), columns, &stacked(product))?.reshape(dims)
-            }
-        })
     }
 }
 
-/// All matrices of a batch below each other.
-fn stacked<const D: usize>(tensor: Tensor<D>) -> Tensor<2> {
-    let dims = tensor.dims();
-    let rows = dims[..D - 1].iter().product();
-    tensor.reshape([rows, dims[D - 1]])
+/// Whether both operands can be read four numbers at a time, as `matmul_vectors.wgsl` says.
+fn in_vectors(p: &MatmulParams) -> bool {
+    let fours = |sizes: &[u32]| sizes.iter().all(|size| size.is_multiple_of(4));
+    let steps = match (p.left_step, p.left_row, p.right_step, p.right_column) {
+        (1, row, 1, column) => [row, column, p.inner],
+        (1, row, step, 1) => [row, step, p.inner],
+        (left, 1, right, 1) => [left, right, 0],
+        _ => return false,
+    };
+    fours(&steps) && fours(&[p.left_offset, p.left_batch, p.right_offset, p.right_batch])
+}
+
+/// Products in half precision on tensor cores.
+#[cfg(not(target_family = "wasm"))]
+mod halved {
+    use burn_wgpu::CubeTensor;
+    use temper_shaders::{
+        HALF_ROWS, HALF_TERMS, HalfRowsBindings, HalfRowsParams, MATMUL_COOPERATIVE_8, MATMUL_COOPERATIVE_16,
+        MatmulCooperativeBindings, MatmulCooperativeParams, MatmulParams,
+    };
+
+    use super::super::launch::size;
+    use super::super::tensor::{empty_gpu, gpu_of};
+    use crate::device::Device;
+    use crate::error::{Error, Result};
+
+    /// The rows of both operands in half precision, then their product.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where the device has no such matrices; device errors.
+    pub fn multiply(
+        device: &Device,
+        left: &CubeTensor,
+        right: &CubeTensor,
+        target: &CubeTensor,
+        p: MatmulParams,
+    ) -> Result<()> {
+        let Some(tile) = device.products().tile else {
+            return Err(Error::Device { problem: format!("{} has no cooperative matrices", device.name()) });
+        };
+        let gpu = gpu_of(device);
+        let padded = (p.inner as usize).next_multiple_of(HALF_TERMS);
+        let halve = |values: &CubeTensor, rows: u32, offset, batch, row, step| -> Result<[CubeTensor; 2]> {
+            let all = p.batches as usize * rows as usize;
+            let (halves, exponents) = (empty_gpu(values, [all * padded / 2]), empty_gpu(values, [all]));
+            let (batches, inner, padded) = (p.batches, p.inner, size(padded));
+            let params = HalfRowsParams { rows, batches, inner, padded, offset, batch, row, step };
+            let bindings = HalfRowsBindings { values, halves: &halves, exponents: &exponents };
+            gpu.run(&HALF_ROWS, params, bindings, HALF_ROWS.workgroups(all as u64, 1))?;
+            Ok([halves, exponents])
+        };
+        let [left_halves, left_exponents] =
+            halve(left, p.rows, p.left_offset, p.left_batch, p.left_row, p.left_step)?;
+        let [right_halves, right_exponents] =
+            halve(right, p.columns, p.right_offset, p.right_batch, p.right_column, p.right_step)?;
+        let params = MatmulCooperativeParams {
+            rows: p.rows,
+            columns: p.columns,
+            padded: size(padded),
+            batches: p.batches,
+            target_offset: p.target_offset,
+            target_batch: p.target_batch,
+            target_row: p.target_row,
+            accumulate: p.accumulate,
+            alpha: p.alpha,
+        };
+        let bindings = MatmulCooperativeBindings {
+            left_halves: &left_halves,
+            left_exponents: &left_exponents,
+            right_halves: &right_halves,
+            right_exponents: &right_exponents,
+            target_values: target,
+        };
+        let kernel = if tile == 16 { &MATMUL_COOPERATIVE_16 } else { &MATMUL_COOPERATIVE_8 };
+        let groups = u64::from(p.batches) * kernel.workgroups(p.rows.into(), p.columns.into());
+        let operations = 2.0 * f64::from(p.batches) * f64::from(p.rows) * f64::from(p.columns) * f64::from(p.inner);
+        gpu.run_counted(kernel, params, bindings, groups, operations)
+    }
+}
+
+/// The products of a small layer, forward and back, by one kernel.
+fn layer(device: &Device, by: Multiplier, [tokens, outputs, inputs]: [usize; 3]) -> Result<Vec<Tensor<1>>> {
+    let (a, b) = (matrix(device, 19, tokens, inputs), matrix(device, 20, outputs, inputs));
+    let nt = Product::of(&a, b.transposed()).by(by).run(device)?;
+    let nn = Product::of(&nt, &b).by(by).run(device)?;
+    let tn = Product::of(nt.transposed(), &a).by(by).run(device)?;
+    Ok(vec![flat(&nt), flat(&nn), flat(&tn)])
 }
 
 impl Product<2> {
@@ -453,11 +515,11 @@ impl Product<2> {
     }
 }
 
-/// The self-test.
-pub(crate) const SELF_TEST: &[Case] = &[("matmul", |d| {
-    let (a, b) = (matrix(d, 19, 37, 70), matrix(d, 20, 45, 70));
-    let nt = Product::of(&a, b.transposed()).run(d)?;
-    let nn = Product::of(&nt, &b).run(d)?;
-    let tn = Product::of(nt.transposed(), &a).run(d)?;
-    Ok(vec![flat(&nt), flat(&nn), flat(&tn)])
-})];
+/// The self-test. Only where all sizes are multiples of 4 can four numbers be read at a time.
+pub(crate) const SELF_TEST: &[Case] = &[
+    ("matmul", |d| layer(d, Multiplier::Software, [37, 45, 70])),
+    ("matmul_vectors", |d| layer(d, Multiplier::Software, [20, 36, 44])),
+    ("matmul_tiled", |d| layer(d, Multiplier::Tiled, [21, 34, 35])),
+    ("matmul_tiled_vectors", |d| layer(d, Multiplier::Tiled, [20, 36, 44])),
+    ("matmul_few_rows", |d| layer(d, Multiplier::FewRows, [9, 33, 35])),
+];

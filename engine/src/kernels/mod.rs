@@ -5,6 +5,7 @@ pub mod compact;
 pub mod cpu;
 pub mod dequantize;
 pub mod launch;
+pub mod multiplier;
 mod own;
 #[cfg(not(target_family = "wasm"))]
 pub mod profile;

@@ -91,7 +91,7 @@ impl VocabularyMatrix {
     /// # Errors
     /// Device errors.
     pub fn logits(&self, device: &Device, hidden: &Tensor<2>) -> Result<Vec<Tensor<2>>> {
-        let logits = |tile: &Tile| Product::of(hidden, tile.weight.operand().transposed()).run(device);
+        let logits = |tile: &Tile| Product::of(hidden, tile.weight.operand().transposed()).exactly().run(device);
         self.tiles.iter().map(logits).collect()
     }
 

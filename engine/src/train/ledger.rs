@@ -21,6 +21,7 @@ use crate::device::Device;
 use crate::kernels::attention;
 use crate::kernels::cpu::{self, matmul};
 use crate::kernels::launch;
+use crate::kernels::multiplier::{Class, Multiplier};
 use crate::loss::plan::{HeadLimits, head_plan};
 use crate::model::Keep;
 use crate::model::architecture::Architecture;
@@ -168,6 +169,8 @@ pub struct Site {
     pub cpu: bool,
     /// As [`Device::max_binding_bytes`].
     pub max_binding_bytes: u64,
+    /// Wide products are computed in half precision, out of copies of both operands.
+    pub halves: bool,
     /// Threads that products are shared among; each keeps its own scratch.
     pub threads: usize,
     /// Bytes that a run may take, where somebody tells.
@@ -180,7 +183,8 @@ impl Site {
     /// This device on this machine, with a whole model, of whose memory nothing is known.
     pub fn of(device: &Device) -> Self {
         let (cpu, max_binding_bytes) = (device.is_cpu(), device.max_binding_bytes());
-        Self { cpu, max_binding_bytes, threads: cpu::par::threads(), memory: None, share: Share::default() }
+        let halves = !cpu && device.choice().for_class(Class::Wide) == Multiplier::Cooperative;
+        Self { cpu, max_binding_bytes, halves, threads: cpu::par::threads(), memory: None, share: Share::default() }
     }
 
     /// Each device of a model with what it holds.
@@ -380,7 +384,14 @@ struct Book {
 
 impl Default for Site {
     fn default() -> Self {
-        Self { cpu: true, max_binding_bytes: u64::MAX, threads: 1, memory: None, share: Share::default() }
+        Self {
+            cpu: true,
+            max_binding_bytes: u64::MAX,
+            halves: false,
+            threads: 1,
+            memory: None,
+            share: Share::default(),
+        }
     }
 }
 
@@ -884,6 +895,7 @@ impl Walk<'_> {
     fn forward_linear(&mut self, linear: &LinearSpec, tokens: usize) {
         self.hold(over(tokens, linear.rows()));
         self.expand_linear(linear);
+        self.halve(linear, tokens);
         if let Some(rank) = self.rank(linear) {
             let dropped = self.dropped(linear, tokens);
             self.book.pass(Kind::Activations, dropped.saturating_add(over(tokens, rank)));
@@ -894,15 +906,14 @@ impl Walk<'_> {
     fn backward_linear(&mut self, linear: &LinearSpec, tokens: usize) {
         self.hold(over(tokens, linear.inputs));
         self.expand_linear(linear);
+        self.halve(linear, tokens);
         if self.full {
             self.gradient(product(linear.rows(), linear.inputs));
         }
         if let Some(rank) = self.rank(linear) {
             // The dropped input, the sum of gradients by it, and that sum dropped.
             let dropped = self.dropped(linear, tokens).saturating_mul(3);
-            let widest = linear.modules.iter().map(|module| module.rows).max().unwrap_or(0);
-            let cut = if self.book.site.cpu || linear.modules.len() == 1 { 0 } else { over(tokens, widest) };
-            let passing = dropped.saturating_add(over(tokens, 2 * rank)).saturating_add(cut);
+            let passing = dropped.saturating_add(over(tokens, 2 * rank));
             self.hold(passing);
             for (_, count) in self.low_rank(linear) {
                 self.gradient(count);
@@ -952,6 +963,17 @@ impl Walk<'_> {
             // Held in single precision too, it lies in buffers of its own.
             true => self.tile(&specs),
             false => self.expand(&specs),
+        }
+    }
+
+    /// Copies of a product's operands in half precision, beside the matrix in single precision.
+    fn halve(&mut self, linear: &LinearSpec, tokens: usize) {
+        if self.book.site.halves {
+            let matrix = product(linear.rows(), linear.inputs);
+            let stream = product(tokens, linear.rows().max(linear.inputs));
+            let tile = f32s(matrix).min(self.tile_bytes());
+            let halves = matrix.saturating_add(stream).saturating_mul(2);
+            self.book.pass(Kind::Scratch, tile.saturating_add(halves));
         }
     }
 
@@ -1101,6 +1123,16 @@ mod tests {
         assert_eq!(of(&ledger, Moment::Forward).of(Kind::Scores), 0);
         assert!(ledger.host_bytes() > 0 && ledger.host_bytes() < ledger.device_bytes());
         assert_eq!(self::ledger(&[], 1, LOAD, Site::default()).host_bytes(), 0);
+    }
+
+    #[test]
+    fn half_precision_takes_copies_of_both_operands() {
+        let few = Load { tokens: 8, rows: 8, micro_batches: 1, evaluated: 8 };
+        let gpu = Site { cpu: false, max_binding_bytes: 1 << 27, ..Site::default() };
+        let bytes = |halves, load| ledger(&[], 1, load, Site { halves, ..gpu }).device_bytes();
+        // With few tokens nothing else is as large as the widest matrix, in single precision and halved.
+        assert!(bytes(true, few) > bytes(false, few), "{} {}", bytes(true, few), bytes(false, few));
+        assert!(bytes(true, LOAD) >= bytes(false, LOAD));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::data::Loader;
 use crate::device::Device;
 use crate::devices::Devices;
 use crate::error::{Error, Result};
+use crate::kernels::multiplier::Compute;
 use crate::loss::objective::Objective;
 use crate::model::adapter::LoraSettings;
 use crate::model::architecture::Architecture;
@@ -134,6 +135,7 @@ pub fn base_on(
             format!("[run] storage: only frozen weights can be held in {hold}; use an adapter, or hold them in bf16");
         return Err(Error::Config { problems: vec![problem] });
     }
+    check_compute(config, &placement)?;
     let (arch, weights) = (&files.architecture, files.weights.as_deref());
     let budgets = config.run.device_memory.as_ref().map_or(Vec::new(), |sizes| sizes.bytes());
     let sites = Site::of_each(&placement);
@@ -157,6 +159,19 @@ pub fn base_on(
         }
     }
     files.load_onto(&placement, hold, full, config.run.seed)
+}
+
+/// Refuses half precision on devices that were not settled for it ([`Device::computing`]): the page's, which has none.
+fn check_compute(config: &Config, placement: &Placement) -> Result<()> {
+    let other = placement.stages().iter().find(|stage| stage.device.compute() != Compute::F16);
+    match (config.run.compute, other) {
+        (Compute::F16, Some(stage)) => {
+            let name = stage.device.name();
+            let problem = format!("[run] compute: {name} does not multiply in half precision here; use auto or f32");
+            Err(Error::Config { problems: vec![problem] })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses more tokens at once than the bindings of a device hold, before anything is loaded.

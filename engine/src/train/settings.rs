@@ -2,6 +2,7 @@
 
 use super::optimiser::{Clipping, MomentBits};
 use super::schedule::ScheduleKind;
+use crate::kernels::multiplier::Compute;
 use crate::loss::objective::Method;
 use crate::model::load::Hold;
 use crate::settings::{ByteSize, ByteSizes, Range, choice, settings};
@@ -72,6 +73,8 @@ settings! {
         /// Where to compute: auto, cpu, vulkan, metal, dx12, or part of an adapter's name; with commas between them several
         /// devices, which share the blocks in proportion to their memory.
         device: String = "auto".into();
+        /// In which precision matrices are multiplied.
+        compute: Compute = Compute::Auto;
         /// How the model's matrices lie in device memory.
         storage: Hold = Hold::Auto;
         /// How the optimiser's moments lie in device memory.

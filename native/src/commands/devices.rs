@@ -3,13 +3,18 @@
 use anyhow::{Result, bail};
 use serde_json::json;
 use temper_engine::inside::probe;
+use temper_engine::products::{Calibration, Class, Compute, calibrate};
 use temper_engine::{Device, Devices, adapters, wait};
 
 use crate::cli::{DevicesArgs, Global};
 use crate::output;
+use crate::plan::Since;
 
 /// Runs the command.
 pub fn run(args: DevicesArgs, global: &Global) -> Result<()> {
+    if args.calibrate {
+        return calibrated(args.json, global);
+    }
     let adapters = adapters();
     let (chosen, why) = Devices::choose(global.device.as_deref())?;
     if args.self_test {
@@ -63,6 +68,65 @@ fn self_test(global: &Global, json: bool) -> Result<()> {
         return Ok(());
     }
     bail!("{} computes wrong: {}; a newer driver may not", device.name(), wrong.join(", "))
+}
+
+/// Times the kernels for products on each device that would be used, and prints which one each kind of shape gets.
+fn calibrated(json: bool, global: &Global) -> Result<()> {
+    let (chosen, _) = Devices::choose(global.device.as_deref())?;
+    for device in chosen.all() {
+        if device.is_cpu() {
+            let line = "has one kernel for products: there is nothing to choose";
+            match json {
+                true => output::json(&json!({ "device": device.name(), "calibrated": false, "why": line }))?,
+                false => output::text(&format!("{} {line}\n", device.name()))?,
+            }
+            continue;
+        }
+        let Calibration { timed, wrong, choice } = calibrate(device, Compute::Auto, &Since::now())?;
+        if !json {
+            output::text(&format!("{}\n", device.name()))?;
+        }
+        for t in &timed {
+            let taken = choice.for_class(t.class) == t.multiplier;
+            let shape = {
+                let [m, n, k] = t.sizes;
+                format!("{m}x{k}x{n}")
+            };
+            let (class, kernel) = (t.class.name(), t.multiplier.name());
+            match json {
+                true => output::json(&json!({
+                    "device": device.name(), "class": class, "shape": shape, "kernel": kernel, "seconds": t.seconds,
+                    "gflops": t.gflops(), "taken": taken,
+                }))?,
+                false => output::text(&format!(
+                    "{class:<6} {shape:<14} {kernel:<12} {:>9.3} ms {:>9.1} GFLOP/s{}\n",
+                    t.seconds * 1e3,
+                    t.gflops(),
+                    if taken { "  taken" } else { "" }
+                ))?,
+            }
+        }
+        for (kernel, problem) in &wrong {
+            let kernel = kernel.name();
+            match json {
+                true => output::json(&json!({ "device": device.name(), "kernel": kernel, "wrong": problem }))?,
+                false => output::text(&format!("{kernel} computes wrong on this device: {problem}\n"))?,
+            }
+        }
+        if !json {
+            output::text(&without_matrices(device))?;
+            let all: Vec<_> = Class::ALL.map(|c| format!("{} {}", c.name(), choice.for_class(c).name())).to_vec();
+            output::text(&format!("chosen  {}\n", all.join(", ")))?;
+        }
+    }
+    Ok(())
+}
+
+fn without_matrices(device: &Device) -> String {
+    match device.has_cooperative_matrices() {
+        true => String::new(),
+        false => "no cooperative matrices with f16 operands and f32 sums: products are in single precision\n".into(),
+    }
 }
 
 fn bytes(n: u64) -> String {

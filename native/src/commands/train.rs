@@ -11,6 +11,7 @@ use temper_engine::events::{Finished, Started};
 use temper_engine::host::Clock;
 use temper_engine::models::{Architecture, SpecialTokens};
 use temper_engine::perplexity::first_tokens;
+use temper_engine::products::{Class, Multiplier};
 use temper_engine::reading::{ReadOptions, hold_out, read_measured, read_set};
 use temper_engine::result::learned;
 use temper_engine::running::{About, Checkpoint, OTHER_RUN, base_on};
@@ -26,7 +27,7 @@ use crate::interrupt::{self, Interrupted};
 use crate::landscape;
 use crate::memory::{self, Before, Memory, Peaks};
 use crate::output;
-use crate::plan::{Plan, Room, Subject, Time};
+use crate::plan::{Plan, Room, Since, Subject, Time};
 use crate::progress::{Progress, end_table, grouped};
 use crate::report::{self, Report};
 use crate::run_config::RunConfig;
@@ -139,6 +140,13 @@ impl Read {
     /// What is missing or malformed, with its file; as `check`.
     pub fn of(mut settings: Settings, check: &dyn Fn(&Subject) -> temper_engine::Result<()>) -> Result<Self> {
         let (devices, why) = Devices::choose(Some(&settings.config.run.device))?;
+        let (devices, said) = devices.computing(settings.config.run.compute, &Since::now())?;
+        said.iter().for_each(|line| say(line));
+        let halves = devices
+            .all()
+            .iter()
+            .any(|device| !device.is_cpu() && device.choice().for_class(Class::Wide) == Multiplier::Cooperative);
+        let why = if halves { format!("{why}; products in half precision on tensor cores") } else { why };
         let path = &settings.config.model.path;
         let files = model_files(&settings.config).with_context(|| format!("while opening the model {path}"))?;
         let tokenizer = files.tokenizer()?;

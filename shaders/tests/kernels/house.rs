@@ -2,7 +2,7 @@
 //! layer relies on. `README.md` words them for authors.
 
 use naga::proc::{IndexableLength, Layouter};
-use naga::{AddressSpace, ArraySize, Scalar, ScalarKind, ShaderStage, StorageAccess, TypeInner};
+use naga::{AddressSpace, ArraySize, Scalar, ScalarKind, ShaderStage, StorageAccess, TypeInner, VectorSize};
 
 use crate::joined::{Joined, Valid, all_valid};
 use crate::report;
@@ -11,18 +11,22 @@ use crate::report;
 const MAX_INVOCATIONS: u32 = 256;
 /// Bytes of workgroup memory that every WebGPU device allows.
 const MAX_WORKGROUP_BYTES: u32 = 16 * 1024;
+/// And those that devices with cooperative matrices have.
+const MAX_COOPERATIVE_BYTES: u32 = 32 * 1024;
+/// What the texts of those may ask for.
+const COOPERATIVE_DIRECTIVES: [&str; 2] = ["enable f16;", "enable wgpu_cooperative_matrix;"];
 /// Storage bindings of a stage that every WebGPU device allows.
 const MAX_STORAGE_BINDINGS: usize = 8;
 /// Characters of a line.
 const MAX_LINE: usize = 120;
 
-/// Everything about a kernel that breaks a house rule.
-pub fn violations(joined: &Joined, valid: &Valid) -> Vec<String> {
+/// Everything about a kernel that breaks a house rule; other rules where it needs cooperative matrices.
+pub fn violations(joined: &Joined, valid: &Valid, cooperative: bool) -> Vec<String> {
     let mut found = Vec::new();
     entry_point(valid, &mut found);
-    workgroup_memory(valid, &mut found);
-    bindings(valid, &mut found);
-    text(joined, valid, &mut found);
+    workgroup_memory(valid, cooperative, &mut found);
+    bindings(valid, cooperative, &mut found);
+    text(joined, valid, cooperative, &mut found);
     found
 }
 
@@ -49,7 +53,7 @@ fn entry_point(valid: &Valid, found: &mut Vec<String>) {
     }
 }
 
-fn workgroup_memory(valid: &Valid, found: &mut Vec<String>) {
+fn workgroup_memory(valid: &Valid, cooperative: bool, found: &mut Vec<String>) {
     let context = valid.module.to_ctx();
     let mut layouter = Layouter::default();
     layouter.update(context).expect("a valid module has layouts");
@@ -70,12 +74,13 @@ fn workgroup_memory(valid: &Valid, found: &mut Vec<String>) {
             stride.next_multiple_of(16)
         })
         .sum();
-    if bytes > MAX_WORKGROUP_BYTES {
-        found.push(format!("{bytes} bytes of workgroup memory; {MAX_WORKGROUP_BYTES} are allowed everywhere"));
+    let most = if cooperative { MAX_COOPERATIVE_BYTES } else { MAX_WORKGROUP_BYTES };
+    if bytes > most {
+        found.push(format!("{bytes} bytes of workgroup memory; {most} are allowed everywhere"));
     }
 }
 
-fn bindings(valid: &Valid, found: &mut Vec<String>) {
+fn bindings(valid: &Valid, cooperative: bool, found: &mut Vec<String>) {
     let module = &valid.module;
     let mut storage = Vec::new();
     for (_, variable) in module.global_variables.iter() {
@@ -95,13 +100,17 @@ fn bindings(valid: &Valid, found: &mut Vec<String>) {
                     found.push(format!("storage `{name}` is not read_write"));
                 }
                 let four_bytes = match *inner {
-                    TypeInner::Array { base, size: ArraySize::Dynamic, .. } => {
-                        matches!(module.types[base].inner, TypeInner::Scalar(Scalar::F32 | Scalar::U32))
-                    }
+                    TypeInner::Array { base, size: ArraySize::Dynamic, .. } => match module.types[base].inner {
+                        TypeInner::Scalar(Scalar::F32 | Scalar::U32) => true,
+                        TypeInner::Vector { size: VectorSize::Quad, scalar } => {
+                            scalar == Scalar::F32 || scalar == Scalar::U32 || cooperative && scalar == Scalar::F16
+                        }
+                        _ => false,
+                    },
                     _ => false,
                 };
                 if !four_bytes {
-                    found.push(format!("storage `{name}` is not array<f32> or array<u32>"));
+                    found.push(format!("storage `{name}` is no array of f32 or u32, or of vectors of four"));
                 }
                 let at = variable.binding.expect("validation demands a binding");
                 if at.group != 0 {
@@ -137,7 +146,7 @@ fn params(valid: &Valid, inner: &TypeInner, found: &mut Vec<String>) {
     }
 }
 
-fn text(joined: &Joined, valid: &Valid, found: &mut Vec<String>) {
+fn text(joined: &Joined, valid: &Valid, cooperative: bool, found: &mut Vec<String>) {
     let text = &joined.text;
     if !text.ends_with('\n') {
         found.push("the file does not end with a line feed".into());
@@ -150,7 +159,8 @@ fn text(joined: &Joined, valid: &Valid, found: &mut Vec<String>) {
             complain("`{{` is a hole to template engines, which would delete what is inside");
         }
         let code = line.trim_start();
-        if ["enable ", "requires ", "diagnostic"].iter().any(|word| code.starts_with(word)) {
+        let directive = ["enable ", "requires ", "diagnostic"].iter().any(|word| code.starts_with(word));
+        if directive && !(cooperative && COOPERATIVE_DIRECTIVES.contains(&code)) {
             complain("directives ask for more than a default browser grants");
         }
         if (code.starts_with("workgroupBarrier") || code.starts_with("storageBarrier"))
@@ -212,7 +222,9 @@ fn every_kernel_keeps_the_house_rules() {
     let failures: Vec<String> = kernels
         .iter()
         .flat_map(|(kernel, joined, valid)| {
-            violations(joined, valid).into_iter().map(|problem| format!("{}: {problem}", kernel.stem))
+            violations(joined, valid, kernel.is_cooperative())
+                .into_iter()
+                .map(|problem| format!("{}: {problem}", kernel.stem))
         })
         .collect();
     report("house rules", kernels.len(), &failures);
@@ -253,7 +265,7 @@ fn violations_after(from: &str, to: &str) -> Vec<String> {
     let changed = if from.is_empty() { GOOD.to_owned() } else { GOOD.replace(from, to) };
     let joined = Joined::new(&[("own.wgsl".into(), changed)]);
     let valid = joined.check().unwrap_or_else(|e| panic!("the example must be legal WGSL: {e}"));
-    violations(&joined, &valid)
+    violations(&joined, &valid, false)
 }
 
 #[test]
@@ -276,8 +288,8 @@ fn each_rule_refuses_a_kernel_that_breaks_it() {
         ),
         (
             "var<storage, read_write> x: array<f32>;",
-            "var<storage, read_write> x: array<vec4<f32>>;",
-            "is not array<f32>",
+            "var<storage, read_write> x: array<vec2<f32>>;",
+            "is no array of f32",
         ),
         ("@binding(1) var<storage, read_write>", "@binding(2) var<storage, read_write>", "count from 1"),
         ("@group(0) @binding(1)", "@group(1) @binding(1)", "is in group 1"),
@@ -301,8 +313,8 @@ fn each_rule_refuses_a_kernel_that_breaks_it() {
         match expected {
             "the only one is `params`" => source = source.replace("params.", "settings."),
             "only u32 and f32" => source = source.replace("params.scale", "f32(params.scale)"),
-            "is not array<f32>" => {
-                source = source.replace("shared_values[63u - lane];", "vec4<f32>(shared_values[63u - lane]);")
+            "is no array of f32" => {
+                source = source.replace("shared_values[63u - lane];", "vec2<f32>(shared_values[63u - lane]);")
             }
             _ => {}
         }
@@ -311,7 +323,7 @@ fn each_rule_refuses_a_kernel_that_breaks_it() {
         let valid = joined
             .check_with(capabilities)
             .unwrap_or_else(|e| panic!("the example for `{expected}` must be legal: {e}"));
-        let found = violations(&joined, &valid);
+        let found = violations(&joined, &valid, false);
         assert!(found.iter().any(|problem| problem.contains(expected)), "`{expected}` was not found: {found:?}");
     }
 }
@@ -323,7 +335,7 @@ fn read_only_storage_and_too_many_bindings_are_refused() {
         source.push_str(&format!("@group(0) @binding({binding}) var<storage, read_write> x{binding}: array<f32>;\n"));
     }
     let joined = Joined::new(&[("own.wgsl".into(), source)]);
-    let found = violations(&joined, &joined.check().unwrap_or_else(|e| panic!("{e}")));
+    let found = violations(&joined, &joined.check().unwrap_or_else(|e| panic!("{e}")), false);
     assert!(found.iter().any(|problem| problem.contains("is not read_write")), "{found:?}");
     assert!(found.iter().any(|problem| problem.contains("9 storage bindings")), "{found:?}");
 }

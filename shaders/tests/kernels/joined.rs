@@ -130,13 +130,26 @@ pub fn stems(folder: &Path) -> Vec<String> {
     stems
 }
 
+/// What a kernel may need: every WebGPU device's, or for cooperative ones what naga calls the features of such a device.
+pub fn capabilities(kernel: &temper_shaders::Kernel) -> Capabilities {
+    match kernel.is_cooperative() {
+        true => {
+            Capabilities::default()
+                | Capabilities::COOPERATIVE_MATRIX
+                | Capabilities::SHADER_FLOAT16
+                | Capabilities::SUBGROUP
+        }
+        false => Capabilities::default(),
+    }
+}
+
 /// Every kernel, joined and valid; panics with all failures if one is not.
 pub fn all_valid() -> Vec<(&'static temper_shaders::Kernel, Joined, Valid)> {
     let mut failures = Vec::new();
     let mut valid = Vec::new();
     for kernel in temper_shaders::KERNELS {
         let joined = Joined::of(kernel);
-        match joined.check() {
+        match joined.check_with(capabilities(kernel)) {
             Ok(checked) => valid.push((kernel, joined, checked)),
             Err(message) => failures.push(message),
         }
@@ -172,9 +185,14 @@ fn broken(shared: &str, own: &str) -> Result<Valid, String> {
 const EMPTY_MAIN: &str = "@compute @workgroup_size(64)\nfn main() {\n}\n";
 
 #[test]
-fn every_kernel_is_legal_with_the_default_capabilities() {
-    let checked = all_valid().len();
-    assert_eq!(checked, temper_shaders::KERNELS.len());
+fn every_kernel_is_legal_with_the_default_capabilities_or_says_that_it_needs_cooperative_matrices() {
+    let kernels = all_valid();
+    assert_eq!(kernels.len(), temper_shaders::KERNELS.len());
+    let cooperative: Vec<_> = kernels.iter().filter(|(kernel, ..)| kernel.is_cooperative()).collect();
+    assert_eq!(cooperative.len(), 2);
+    for (kernel, joined, _) in cooperative {
+        assert!(joined.check().is_err(), "{} needs nothing", kernel.stem);
+    }
 }
 
 #[test]

@@ -4,19 +4,20 @@ use std::path::Path;
 
 use crate::checks::CRATES;
 use crate::step::Step;
-use crate::{Failure, web};
+use crate::{Failure, cooperative, web};
 
 /// Those that take longest, which begin first so that none is left over at the end.
 const LONG: [&str; 6] = ["tests/models", "tests/smollm2", "tests/kernels", "tests/loss", "native/cli", "tests/hostile"];
 
 /// A step for each test program in what `cargo test --no-run --message-format json` wrote, but those of the folder
 /// `except`; `environment` is for all. They are named by their crate's folder: `native/cli`, and `native/unit` for the
-/// tests inside it.
+/// tests inside it. Where there is a driver with cooperative matrices, tests that need one run on it, in steps of their own.
 pub fn steps(
     messages: &str,
     root: &Path,
     except: &str,
     environment: &[(&'static str, String)],
+    driver: Option<&Path>,
 ) -> Result<Vec<Step>, Failure> {
     let mut found = Vec::new();
     for message in messages.lines() {
@@ -46,6 +47,14 @@ pub fn steps(
             .hidden("CARGO_MANIFEST_DIR", crate_folder.display().to_string());
         for (name, value) in environment {
             step = step.with(name, value.as_str());
+        }
+        if let (Some(driver), true) = (driver, cooperative::PROGRAMS.contains(&name.as_str())) {
+            step = step.argument("--skip").argument(cooperative::FILTER);
+            let mut more = cooperative::step(&format!("{name}-cooperative"), &program, crate_folder, driver);
+            for (name, value) in environment.iter().filter(|(name, _)| *name != "TEMPER_MAY_SKIP") {
+                more = more.with(name, value.as_str());
+            }
+            found.push(more);
         }
         found.push(step);
     }
@@ -87,7 +96,7 @@ mod tests {
 
     #[test]
     fn every_test_program_is_a_step_and_nothing_else_is() {
-        let steps = steps(MESSAGES, Path::new("/t"), "shaders", &[("RUST_TEST_THREADS", "2".into())]).unwrap();
+        let steps = steps(MESSAGES, Path::new("/t"), "shaders", &[("RUST_TEST_THREADS", "2".into())], None).unwrap();
         let lines: Vec<String> = steps.iter().map(|step| format!("{}: {}", step.name(), step.line())).collect();
         assert_eq!(
             lines,
@@ -101,9 +110,23 @@ mod tests {
     #[test]
     fn a_build_without_a_test_or_with_an_unreadable_one_is_a_failure() {
         let root = Path::new("/t");
-        assert!(steps(r#"{"reason":"build-finished","success":true}"#, root, "", &[]).is_err());
+        assert!(steps(r#"{"reason":"build-finished","success":true}"#, root, "", &[], None).is_err());
         let nameless = MESSAGES.replace("\"name\":\"models\",", "");
-        assert!(steps(&nameless, root, "", &[]).is_err());
-        assert!(steps(&MESSAGES.replace("manifest_path", "manifest"), root, "", &[]).is_err());
+        assert!(steps(&nameless, root, "", &[], None).is_err());
+        assert!(steps(&MESSAGES.replace("manifest_path", "manifest"), root, "", &[], None).is_err());
+    }
+
+    #[test]
+    fn tests_for_tensor_cores_run_where_there_is_a_driver_for_them_and_only_there() {
+        let environment = [("TEMPER_MAY_SKIP", "anything".to_owned()), ("RUST_TEST_THREADS", "2".to_owned())];
+        let steps = steps(MESSAGES, Path::new("/t"), "shaders", &environment, Some(Path::new("/r"))).unwrap();
+        let names: Vec<&str> = steps.iter().map(Step::name).collect();
+        assert_eq!(names, ["tests/models", "tests/models-cooperative", "native/unit"]);
+        let line = steps[1].line();
+        assert!(line.ends_with("/d/deps/models-3 half_precision") && line.contains("RUST_TEST_THREADS=2"), "{line}");
+        assert!(
+            line.contains("TEMPER_MAY_SKIP='' ") && !line.contains("anything"),
+            "none may be left out there: {line}"
+        );
     }
 }

@@ -22,18 +22,18 @@
 //! Two steps run at a time, and cargo lets only one of its commands into the target folder. So the tests are run without
 //! cargo, see [`binaries`]: while they, and later the browser tests, take one half of the machine, the other compiles on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::step::{Step, run_all};
-use crate::{Failure, binaries, features, format, kill, markdown, root, setup, smollm2, web};
+use crate::{Failure, binaries, cooperative, features, format, kill, markdown, root, setup, smollm2, web};
 
 /// All crates but the page's bundler, see above.
 pub const CRATES: &str = "--workspace --exclude temper-web-bundle";
 
 /// `test`: everything, or the steps of these names.
 pub fn test(only: &[&str]) -> Result<(), Failure> {
-    known(only, &steps(&[])?)?;
+    known(only, &steps(&[], None)?)?;
     let wanted = |name: &str| only.is_empty() || only.contains(&name);
     // Whoever repeats one step has seen to the rest, or reads what is missing.
     if only.is_empty() {
@@ -45,7 +45,15 @@ pub fn test(only: &[&str]) -> Result<(), Failure> {
     let mut absent = vec!["instructions"];
     absent.extend(setup::TOOLS.iter().filter(|tool| !(tool.present)()).map(|tool| tool.package));
     let mut environment = Vec::new();
+    let mut driver = None;
     if wanted(TESTS) {
+        match cooperative::fetch() {
+            Ok(folder) => driver = Some(folder),
+            Err(problem) => {
+                println!("== without a driver that has cooperative matrices: {problem}");
+                absent.push(cooperative::THING);
+            }
+        }
         match smollm2::fetch() {
             Ok(path) => environment.push(("TEMPER_SMOLLM2", path.display().to_string())),
             Err(problem) => {
@@ -56,7 +64,7 @@ pub fn test(only: &[&str]) -> Result<(), Failure> {
     }
     // A test that leaves itself out for any other reason fails.
     environment.push(("TEMPER_MAY_SKIP", absent.join(" ")));
-    let mut steps = steps(&environment)?;
+    let mut steps = steps(&environment, driver)?;
     if !browser.is_empty() {
         let needs = browser.join(", ");
         for step in steps.iter().filter(|step| web::BROWSER.contains(&step.name()) && wanted(step.name())) {
@@ -85,7 +93,7 @@ fn known(names: &[&str], steps: &[Step]) -> Result<(), Failure> {
 
 /// `test --list`: the steps' names and what each runs.
 pub fn list() -> Result<(), Failure> {
-    steps(&[])?.iter().for_each(|step| println!("{:<17} {}", step.name(), step.line()));
+    steps(&[], None)?.iter().for_each(|step| println!("{:<17} {}", step.name(), step.line()));
     Ok(())
 }
 
@@ -98,8 +106,8 @@ pub fn lint() -> Result<(), Failure> {
 /// The step that builds all tests, and then runs them.
 const TESTS: &str = "tests";
 
-/// Everything, cheapest first. `environment` is for the tests.
-fn steps(environment: &[(&'static str, String)]) -> Result<Vec<Step>, Failure> {
+/// Everything, cheapest first. `environment` is for the tests, `driver` the folder of one with cooperative matrices.
+fn steps(environment: &[(&'static str, String)], driver: Option<PathBuf>) -> Result<Vec<Step>, Failure> {
     let mut environment = environment.to_vec();
     // One test uses all cores by itself (burn's CPU backend, software Vulkan); many at once only add memory.
     if std::env::var_os("RUST_TEST_THREADS").is_none() {
@@ -122,7 +130,7 @@ fn steps(environment: &[(&'static str, String)]) -> Result<Vec<Step>, Failure> {
         .then({
             let environment = environment.clone();
             // The tests of the shaders have had their turn.
-            move |messages| binaries::steps(messages, &root, "shaders", &environment)
+            move |messages| binaries::steps(messages, &root, "shaders", &environment, driver.as_deref())
         }),
         // Nothing is left to compile for these two, or the tests have another build of burn than the command has.
         Step::cargo("command", "build --release --locked").after(&[TESTS]),
@@ -161,7 +169,7 @@ fn lints() -> Vec<Step> {
     ]
 }
 
-fn wasm_configuration() -> std::path::PathBuf {
+fn wasm_configuration() -> PathBuf {
     root().join("tests/clippy-wasm")
 }
 
@@ -220,7 +228,7 @@ mod tests {
 
     #[test]
     fn every_step_has_a_name_of_its_own_and_waits_for_steps_that_there_are() {
-        let steps = steps(&[("NAME", "value".into())]).unwrap();
+        let steps = steps(&[("NAME", "value".into())], None).unwrap();
         let names: Vec<&str> = steps.iter().map(Step::name).collect();
         let unique: std::collections::BTreeSet<&str> = names.iter().copied().collect();
         assert_eq!(unique.len(), names.len(), "{names:?}");

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::{Failure, setup, smollm2};
+use crate::{Failure, cooperative, setup, smollm2};
 
 /// Prints one line for each thing; fails if something that the tests need is missing.
 pub fn run() -> Result<(), Failure> {
@@ -30,6 +30,9 @@ pub fn run() -> Result<(), Failure> {
     let what =
         model.as_ref().map_or("SmolLM2 test model".into(), |path| format!("SmolLM2 test model, {}", path.display()));
     line(model.is_some(), &what, "cargo xtask smollm2");
+
+    let driver = "software driver with cooperative matrices";
+    line(cooperative::stored().is_some(), driver, "cargo xtask cooperative (as root); else its tests are left out");
 
     println!("\nGPU adapters");
     match adapters() {

@@ -1,7 +1,7 @@
 //! `cargo xtask`: the project's own commands, the same on a laptop and in automation.
 //!
 //! Standard library only, so that it compiles in seconds before anything else does. Each subcommand is one file:
-//! [`checks`] (`test`, `lint`), [`doctor`], [`hostile`], [`kill`], [`smollm2`], [`web`]. [`binaries`] lists the tests that cargo
+//! [`checks`] (`test`, `lint`), [`cooperative`], [`doctor`], [`hostile`], [`kill`], [`smollm2`], [`web`]. [`binaries`] lists the tests that cargo
 //! has built, [`features`] guards the build time, [`format`] finds every file, [`markdown`] reads the documents, [`setup`] knows
 //! what the machine must offer, and
 //! [`step`] runs and times what the others list.
@@ -9,6 +9,7 @@
 
 mod binaries;
 mod checks;
+mod cooperative;
 mod doctor;
 mod features;
 mod format;
@@ -36,6 +37,7 @@ Usage: cargo xtask <COMMAND>
   hostile   give broken and hostile files to everything that reads one, ten minutes without options
             --minutes M | --inputs N (of each target); --target NAME; --seed S
   smollm2   fetch the SmolLM2-135M test model (a 93 MB download), check it, print its path
+  cooperative  make the software driver with cooperative matrices that kernels for tensor cores are tested on, print its folder
   web       build: put the page together in web/dist; serve: build it and show it; test: build it and run the browser tests";
 
 /// Why a subcommand stopped, in words for the user.
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         ["doctor"] => doctor::run(),
         ["kill", ref arguments @ ..] => kill::run(arguments),
         ["hostile", ref options @ ..] => hostile::run(options),
+        ["cooperative"] => cooperative::fetch().map(|path| println!("{}", path.display())),
         ["smollm2"] => smollm2::fetch().map(|path| println!("{}", path.display())),
         ["web", "build"] => web::build(),
         ["web", "serve"] => web::serve(),

@@ -79,6 +79,11 @@ fn ensure_packages() -> Result<(), Failure> {
         }
         return Ok(());
     }
+    install(&packages)
+}
+
+/// Installs Debian packages, or says how.
+pub fn install(packages: &[&str]) -> Result<(), Failure> {
     let line = format!("apt-get update && sudo apt-get install -y --no-install-recommends {}", packages.join(" "));
     let advice = format!("the tests need {}; run:\n  sudo {line}", packages.join(", "));
     let as_root: &[&str] = if is_root() {
@@ -99,7 +104,8 @@ fn ensure_packages() -> Result<(), Failure> {
     };
     // A broken extra repository fails the update but may leave what is needed installable; a fresh container has no lists.
     apt(&["update"]);
-    let install: Vec<&str> = ["install", "-y", "--no-install-recommends"].into_iter().chain(packages).collect();
+    let install: Vec<&str> =
+        ["install", "-y", "--no-install-recommends"].into_iter().chain(packages.iter().copied()).collect();
     if apt(&install) { Ok(()) } else { Err(advice) }
 }
 
@@ -148,7 +154,8 @@ fn major(version: &str) -> Option<u32> {
     version.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
 }
 
-fn is_root() -> bool {
+/// True if this process may do everything.
+pub fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 

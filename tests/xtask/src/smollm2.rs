@@ -37,7 +37,7 @@ pub fn stored() -> Option<PathBuf> {
 }
 
 /// `$TEMPER_CACHE`, else `.cache/temper` in the home folder.
-fn cache_folder() -> Result<PathBuf, Failure> {
+pub fn cache_folder() -> Result<PathBuf, Failure> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let folder = set("TEMPER_CACHE")
         .or_else(|| Some(set("HOME").or_else(|| set("USERPROFILE"))?.join(".cache/temper")))

@@ -1,4 +1,4 @@
-//! `temper bench product`: our matrix products against the `gemm` crate's on the CPU and against burn's on a GPU.
+//! `temper bench product`: our matrix products against the `gemm` crate's on the CPU, on a GPU each of our kernels and burn's.
 
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use temper_engine::inside::kernels::matmul::{AsOperand, Operand, Product};
 use temper_engine::inside::kernels::tensor;
 use temper_engine::inside::model::parameter::from_host;
 use temper_engine::inside::rng::Rng;
+use temper_engine::products::Multiplier;
 use temper_engine::{Device, wait};
 
 use super::{check_shape, normal, refuse, spread};
@@ -67,15 +68,14 @@ impl Problem {
         (layout(left, m, k), layout(right, k, n))
     }
 
-    /// The operands on a device.
-    fn operands(&self, device: &Device) -> [Operand<2>; 2] {
+    /// The matrices on a device.
+    fn tensors(&self, device: &Device) -> [Tensor<2>; 2] {
         let Sizes { m, n, k } = self.sizes;
-        let operand = |values: &Vec<f32>, transposed, rows: usize, columns: usize| match transposed {
-            true => from_host(values.clone(), [columns, rows], device).transposed(),
-            false => (&from_host(values.clone(), [rows, columns], device)).into(),
+        let tensor = |values: &Vec<f32>, transposed, rows: usize, columns: usize| {
+            from_host(values.clone(), if transposed { [columns, rows] } else { [rows, columns] }, device)
         };
         let (left, right) = self.transposed();
-        [operand(&self.left, left, m, k), operand(&self.right, right, k, n)]
+        [tensor(&self.left, left, m, k), tensor(&self.right, right, k, n)]
     }
 
     /// Error of a result without a second product: `C v` is `A (B v)` for any v, and one of random signs shows every wrong
@@ -162,7 +162,7 @@ pub fn run(device: &Device, args: &BenchProductArgs) -> Result<()> {
             output::json(&line)?;
         } else {
             output::text(&format!(
-                "{kernel:<8} {:>10.3} ms ({:.3} to {:.3})  {:>8.1} GFLOP/s  error {error:.1e}\n",
+                "{kernel:<12} {:>10.3} ms ({:.3} to {:.3})  {:>8.1} GFLOP/s  error {error:.1e}\n",
                 median_s * 1e3,
                 line.min_s * 1e3,
                 line.max_s * 1e3,
@@ -197,15 +197,33 @@ fn on_cpu(problem: &Problem) -> Result<Vec<Contender<'_>>> {
 
 type CpuProduct = fn(&[f32], Layout, &[f32], Layout, Sizes, f32, bool, &mut [f32], usize);
 
-/// Our WGSL kernel and burn's products.
+/// Each of our kernels that the device has, and burn's products.
 fn on_gpu<'a>(problem: &Problem, device: &Device) -> Result<Vec<Contender<'a>>> {
+    let ours = Multiplier::ALL.into_iter().map(Some);
     let mut contenders = Vec::new();
-    for (kernel, software) in [("wgsl", true), ("burn", false)] {
-        let device = device.treated_as_software(software);
-        let [left, right] = problem.operands(&device);
+    for multiplier in ours.chain([None]) {
+        if multiplier == Some(Multiplier::Cooperative) && !device.has_cooperative_matrices() {
+            continue;
+        }
+        let kernel = multiplier.map_or("burn", Multiplier::name);
+        let (device, [left, right]) = (device.clone(), problem.tensors(device));
+        let (left_transposed, right_transposed) = problem.transposed();
         let product = {
             let device = device.clone();
-            move || -> Result<Tensor<2>> { Ok(Product::of(left.clone(), right.clone()).run(&device)?) }
+            move || -> Result<Tensor<2>> {
+                let Some(multiplier) = multiplier else {
+                    let turned = |tensor: &Tensor<2>, transposed| match transposed {
+                        true => tensor.clone().transpose(),
+                        false => tensor.clone(),
+                    };
+                    return Ok(turned(&left, left_transposed).matmul(turned(&right, right_transposed)));
+                };
+                let turned = |tensor: &Tensor<2>, transposed| -> Operand<2> {
+                    if transposed { tensor.transposed() } else { tensor.into() }
+                };
+                let (left, right) = (turned(&left, left_transposed), turned(&right, right_transposed));
+                Ok(Product::of(left, right).by(multiplier).run(&device)?)
+            }
         };
         let error = problem.error(&wait(tensor::read(&product()?))?);
         refuse(kernel, error)?;

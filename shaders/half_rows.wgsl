@@ -1,0 +1,120 @@
+// Rows of an operand of a product in half precision, each with a power of two that keeps it in range.
+//
+//   halves[g rows + i, p] = f16(2^-e values[g][i, p]),   exponents[g rows + i] = e,   0 for inner <= p < padded
+//
+// where values[g][i, p] is values[offset + g batch + i row + p step]: rows and terms as the product reads them, for
+// the right operand its columns. e is such that the row's largest number lands in [2^14, 2^15): f16 ends at 65,504,
+// and what is 2^28 times smaller than the largest keeps all of its digits. NaN and infinity become NaN, and their row
+// keeps e = 0. Two numbers share a word, the first in its lower half.
+//
+// Neighbouring invocations have neighbouring terms where those are contiguous, else neighbouring rows.
+//
+// Bindings
+//   1 values    [..]                          in
+//   2 halves    [batches * rows, padded / 2]  out  padded is a multiple of 8, at least inner
+//   3 exponents [batches * rows]              out  the bits of an i32
+// Launch: ceil(batches * rows / 8) workgroups. Before: anything. After: matmul_cooperative.
+
+struct Params {
+    rows: u32,
+    batches: u32,
+    inner: u32,
+    padded: u32,
+    offset: u32,
+    batch: u32,
+    row: u32,
+    step: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> values: array<f32>;
+@group(0) @binding(2) var<storage, read_write> halves: array<u32>;
+@group(0) @binding(3) var<storage, read_write> exponents: array<u32>;
+
+const WORKGROUP_SIZE: u32 = 256u;
+const ROWS_PER_WORKGROUP: u32 = 8u;
+// Invocations that share a row, and terms that each takes at a time.
+const SHARES: u32 = 32u;
+const TERMS_EACH: u32 = 8u;
+const MAGNITUDE: u32 = 0x7fffffffu;
+const EXPONENT: u32 = 0x7f800000u;
+const HALF_NAN: u32 = 0x7e00u;
+// 2^-14.
+const LEAST_NORMAL: u32 = 0x38800000u;
+
+var<workgroup> largest: array<u32, 256>;
+
+// The bits of the f16 nearest to a number below 2^15, of two the even one. `pack2x16float` may round either way.
+fn half(x: f32) -> u32 {
+    let bits = bitcast<u32>(x);
+    let magnitude = bits & MAGNITUDE;
+    let sign = (bits >> 16u) & 0x8000u;
+    if (magnitude < LEAST_NORMAL) {
+        // Numbers from 1/2 to 1 lie 2^-24 apart, as the f16 below 2^-14 do: the addition rounds.
+        return sign | (bitcast<u32>(bitcast<f32>(magnitude) + 0.5) - 0x3f000000u);
+    }
+    // Half of what is cut off, less one where that would round an even number up; then the exponent's other bias.
+    return sign | ((magnitude + 0xfffu + ((magnitude >> 13u) & 1u) - 0x38000000u) >> 13u);
+}
+
+// Two numbers as a word of f16.
+fn halved(low: f32, high: f32, factor: f32) -> u32 {
+    let first = select(half(low * factor), HALF_NAN, (bitcast<u32>(low) & EXPONENT) == EXPONENT);
+    let second = select(half(high * factor), HALF_NAN, (bitcast<u32>(high) & EXPONENT) == EXPONENT);
+    return first | (second << 16u);
+}
+
+fn term(at: u32, p: u32) -> f32 {
+    if (p >= params.inner) {
+        return 0.0;
+    }
+    return values[at + p * params.step];
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(
+    @builtin(workgroup_id) workgroup_id: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let contiguous = params.step == 1u;
+    let slot = select(lane % ROWS_PER_WORKGROUP, lane / SHARES, contiguous);
+    let share = select(lane / ROWS_PER_WORKGROUP, lane % SHARES, contiguous);
+    let wanted = linear_workgroup(workgroup_id, workgroups) * ROWS_PER_WORKGROUP + slot;
+    let rows = params.batches * params.rows;
+    // Rows past the end read the last one and write nothing.
+    let row = min(wanted, rows - 1u);
+    let at = params.offset + (row / params.rows) * params.batch + (row % params.rows) * params.row;
+    var most = 0u;
+    for (var p = share * TERMS_EACH; p < params.inner; p += SHARES * TERMS_EACH) {
+        for (var t = 0u; t < TERMS_EACH; t++) {
+            most = max(most, bitcast<u32>(term(at, p + t)) & MAGNITUDE);
+        }
+    }
+    largest[slot * SHARES + share] = most;
+    // Without this barrier the largest number of another invocation's terms is read too early.
+    workgroupBarrier();
+    for (var s = 0u; s < SHARES; s++) {
+        most = max(most, largest[slot * SHARES + s]);
+    }
+    if (wanted >= rows) {
+        return;
+    }
+    // Of numbers, those with more bits are larger; NaN and infinity lie above all of them.
+    let exponent = most >> 23u;
+    var shift = 0i;
+    if (most != 0u && exponent != 255u) {
+        // The factor itself must be a normal number.
+        shift = min(141i - i32(exponent), 126i);
+    }
+    let factor = bitcast<f32>(u32(127i + shift) << 23u);
+    if (share == 0u) {
+        exponents[row] = bitcast<u32>(-shift);
+    }
+    let into = row * (params.padded / 2u);
+    for (var p = share * TERMS_EACH; p < params.padded; p += SHARES * TERMS_EACH) {
+        for (var t = 0u; t < TERMS_EACH; t += 2u) {
+            halves[into + (p + t) / 2u] = halved(term(at, p + t), term(at, p + t + 1u), factor);
+        }
+    }
+}
