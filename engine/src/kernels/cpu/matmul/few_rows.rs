@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::super::par::{self, Shared};
+use super::super::simd::sum_lanes;
 #[cfg(target_arch = "x86_64")]
 use super::super::simd::{Level, level};
 
@@ -169,7 +170,7 @@ fn block_dots(kind: Blocks, stored: &[u8], a: &[f32], a_stride: usize, k: usize,
                 }
             }
         }
-        return true;
+        true
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
@@ -183,33 +184,30 @@ fn dots(w: &[f32], a: &[f32], a_stride: usize, sums: &mut [f32]) {
     let (rows, k) = (sums.len(), w.len());
     assert!((rows - 1) * a_stride + k <= a.len());
     #[cfg(target_arch = "x86_64")]
-    {
-        let kernel: Option<(usize, unsafe fn(&[f32], *const f32, usize, &mut [f32]))> = match level() {
-            Level::Avx512 => Some((8, wide::avx512)),
-            Level::Avx2 => Some((4, wide::avx2)),
-            Level::Baseline => None,
-        };
-        if let Some((most, kernel)) = kernel {
-            for (index, sums) in sums.chunks_mut(most).enumerate() {
-                // SAFETY: the rows lie inside `a`, checked above; the instructions are this machine's.
-                unsafe { kernel(w, a.as_ptr().add(index * most * a_stride), a_stride, sums) };
+    if level() > Level::Baseline {
+        let most = if level() == Level::Avx512 { 8 } else { 4 };
+        for (index, sums) in sums.chunks_mut(most).enumerate() {
+            // SAFETY: the rows lie inside `a`, checked above; the instructions are this machine's.
+            unsafe {
+                let a = a.as_ptr().add(index * most * a_stride);
+                match level() {
+                    Level::Avx512 => wide::avx512(w, a, a_stride, sums),
+                    _ => wide::avx2(w, a, a_stride, sums),
+                }
             }
-            return;
         }
+        return;
     }
     for (r, sum) in sums.iter_mut().enumerate() {
         let row = &a[r * a_stride..][..k];
-        let mut lanes = [[0.0_f32; 8]; 2];
+        let mut lanes = [0.0_f32; 16];
         let ((w, w_rest), (x, x_rest)) = (w.as_chunks::<16>(), row.as_chunks::<16>());
         for (w, x) in w.iter().zip(x) {
             for l in 0..16 {
-                lanes[l / 8][l % 8] += w[l] * x[l];
+                lanes[l] += w[l] * x[l];
             }
         }
-        let mut total = 0.0;
-        for l in 0..8 {
-            total += lanes[0][l] + lanes[1][l];
-        }
+        let mut total = sum_lanes(&lanes);
         for (w, x) in w_rest.iter().zip(x_rest) {
             total += w * x;
         }
