@@ -319,6 +319,8 @@ fn half_precision_keeps_the_direction_of_every_gradient_and_the_gates_of_every_t
     let Some(device) = devices::with_matrices(test) else { return };
     let (device, said) = device.computing(Compute::F16, &NoClock).unwrap();
     assert_eq!(said, Vec::<String>::new(), "the driver computes right");
+    // The tiny models are so thin that single precision would be taken for most of their products.
+    let device = device.halving_all();
     let mut differ = 0;
     for name in models::TINY {
         let expected = Tensors::read(&format!("tiny/{name}/expected.safetensors"));

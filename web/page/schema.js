@@ -952,6 +952,31 @@ export default {
           "default": "auto"
         },
         {
+          "name": "compute",
+          "label": "Compute",
+          "help": "In which precision matrices are multiplied.",
+          "type": "choice",
+          "allowed": "one of auto, f32, f16",
+          "choices": [
+            {
+              "name": "auto",
+              "label": "auto",
+              "help": "Half precision on tensor cores where the device has them and is faster so; else single precision."
+            },
+            {
+              "name": "f32",
+              "label": "f32",
+              "help": "Single precision."
+            },
+            {
+              "name": "f16",
+              "label": "f16",
+              "help": "Half precision on tensor cores, with a scale for each row; logits stay in single precision."
+            }
+          ],
+          "default": "auto"
+        },
+        {
           "name": "storage",
           "label": "Storage",
           "help": "How the model's matrices lie in device memory.",
@@ -1120,6 +1145,7 @@ export default {
       "run.eval_every": 10,
       "run.baseline": null,
       "run.device": "auto",
+      "run.compute": "auto",
       "run.storage": "auto",
       "run.moments": "f32",
       "run.device_memory": null,

@@ -432,8 +432,7 @@ mod halved {
             gpu.run(&HALF_ROWS, params, bindings, HALF_ROWS.workgroups(all as u64, 1))?;
             Ok([halves, exponents])
         };
-        let [left_halves, left_exponents] =
-            halve(left, p.rows, p.left_offset, p.left_batch, p.left_row, p.left_step)?;
+        let [left_halves, left_exponents] = halve(left, p.rows, p.left_offset, p.left_batch, p.left_row, p.left_step)?;
         let [right_halves, right_exponents] =
             halve(right, p.columns, p.right_offset, p.right_batch, p.right_column, p.right_step)?;
         let params = MatmulCooperativeParams {

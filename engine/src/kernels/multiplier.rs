@@ -148,7 +148,10 @@ impl Choice {
 
     /// The kernel for a product of these sizes; one in single precision where `exact`.
     pub fn of(&self, sizes: Sizes, exact: bool) -> Multiplier {
-        self.for_class(Class::of(sizes, exact))
+        match self.for_class(Class::of(sizes, exact)) {
+            Multiplier::Cooperative if exact => self.for_class(Class::Exact),
+            multiplier => multiplier,
+        }
     }
 
     /// The kernel for shapes of a class.
@@ -400,6 +403,14 @@ impl Device {
         Ok(self.settled(compute, &calibration))
     }
 
+    /// The same device with every product in half precision but those in [`Class::Exact`], however small: for tests.
+    #[doc(hidden)]
+    pub fn halving_all(&self) -> Self {
+        let classes = [Class::Few, Class::Thin, Class::Wide];
+        let choice = classes.into_iter().fold(self.choice(), |c, class| c.with(class, Multiplier::Cooperative));
+        self.with_products(Products { choice: Some(choice), ..*self.products() })
+    }
+
     fn settled(&self, compute: Compute, calibration: &Calibration) -> (Self, Vec<String>) {
         let said = calibration.wrong.iter().map(|(multiplier, problem)| {
             let name = multiplier.name();
@@ -464,6 +475,19 @@ mod tests {
         let (_, said) = Device::cpu().settled(Compute::F16, &calibration);
         assert_eq!(said.len(), 1);
         assert!(["CPU", "cooperative", "NaN", "tiled"].iter().all(|word| said[0].contains(word)), "{said:?}");
+    }
+
+    #[test]
+    fn what_must_be_exact_is_so_whatever_its_class_takes() {
+        let halving =
+            Choice([Multiplier::Cooperative, Multiplier::Cooperative, Multiplier::Cooperative, Multiplier::Tiled]);
+        for m in [1, 20, 64] {
+            let sizes = Sizes { m, n: 64, k: 64 };
+            assert_eq!(
+                [halving.of(sizes, false), halving.of(sizes, true)],
+                [Multiplier::Cooperative, Multiplier::Tiled]
+            );
+        }
     }
 
     #[test]

@@ -121,8 +121,8 @@ mod tests {
         let environment = [("TEMPER_MAY_SKIP", "anything".to_owned()), ("RUST_TEST_THREADS", "2".to_owned())];
         let steps = steps(MESSAGES, Path::new("/t"), "shaders", &environment, Some(Path::new("/r"))).unwrap();
         let names: Vec<&str> = steps.iter().map(Step::name).collect();
-        assert_eq!(names, ["tests/models", "tests/models-cooperative", "native/unit"]);
-        let line = steps[1].line();
+        assert_eq!(names, ["tests/models", "native/unit", "tests/models-cooperative"]);
+        let line = steps[2].line();
         assert!(line.ends_with("/d/deps/models-3 half_precision") && line.contains("RUST_TEST_THREADS=2"), "{line}");
         assert!(
             line.contains("TEMPER_MAY_SKIP='' ") && !line.contains("anything"),
