@@ -8,7 +8,7 @@
 //
 // Bindings
 //   1 source_values [rows, source_stride]  in      queries, keys and values of the new tokens, as attention reads them
-//   2 places        [rows, 2] u32          in      first row of the token's sequence in the cache; its keys, its own with them
+//   2 places        [rows, 2] u32          in      first row of the token's sequence in the cache; its keys and its own
 //   3 key_values    [.., words] u32        in/out  words = width, or width / 2 as f16; other rows are left alone
 // Launch: one invocation a word, rows * words. Before: rotary. After: cached_attention.
 

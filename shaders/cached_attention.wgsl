@@ -2,7 +2,7 @@
 //
 //   out[r, h] = Σ_j p_j v_j,  p = softmax(scale q[r, h] · k_j),  j < keys(r) = places[2 r + 1]
 //
-// over the rows places[2 r] + j of the cache, key head h / (heads / kv_heads). The softmax is made tile by tile: m is the
+// over the rows places[2 r] + j of the cache, key head h / (heads / kv_heads). The softmax is made by tiles: m is the
 // largest score so far, and what was summed is multiplied with e^(m_before - m) (Milakov and Gimelshein 2018).
 //
 // Bindings

@@ -1438,6 +1438,49 @@ fn most_likely(place: &Place, prompt: &str, count: usize) -> String {
 }
 
 #[test]
+fn every_kernel_of_a_device_is_tested_and_a_profile_says_where_a_step_goes() {
+    let place = Place::new();
+    let gpu = adapter();
+    let json =
+        |ran: Ran| -> Vec<Value> { ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect() };
+
+    let checks = json(line(&format!("devices --self-test --json --device {gpu}")).ok());
+    assert!(checks.len() > 20 && checks.iter().all(|check| check["passed"] == true), "{checks:?}");
+
+    let (model, trace) = (place.text("model"), place.text("trace.json"));
+    let step = format!("bench step --model {model} --tokens 24 --rank 2 --repeat 1 --check-tokens 12");
+    let lines = json(line(&format!("{step} --profile --trace {trace} --json --device {gpu}")).ok());
+    let (shares, steps): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line["bench"] == "profile");
+    let submissions = |line: &Value| line["submissions"].as_u64().unwrap();
+    let runs: u64 = shares.iter().map(|share| share["runs"].as_u64().unwrap()).sum();
+    assert!(steps.len() == 2 && steps.iter().all(|step| (1..runs / 2).contains(&submissions(step))), "{steps:?}");
+    let percent: f64 = shares.iter().map(|share| share["percent"].as_f64().unwrap()).sum();
+    assert!((percent - 100.0).abs() < 1.0, "{percent} of {shares:?}");
+    assert!(shares.iter().any(|share| share["kernel"] == "attention" && share["gflops"].as_f64() > Some(0.0)));
+    let events = place.json("trace.json")["traceEvents"].as_array().unwrap().len() as u64;
+    assert_eq!(events, runs + 1, "an event a kernel, and the device's name");
+
+    line(&format!("{step} --profile --device cpu")).fails(2, &["kernels are timed on GPUs", "--device"]);
+    let without = line(&format!("{step} --trace {trace}"));
+    assert!(without.code == Some(2) && without.stderr.contains("--profile"), "{}", without.stderr);
+}
+
+#[test]
+fn a_tour_of_a_device_writes_each_part_as_it_is_done_and_says_what_there_was_no_time_for() {
+    let place = Place::new();
+    let out = place.text("tour.jsonl");
+    let ran = line(&format!("bench hardware --minutes 0.02 --json {out} --device cpu"));
+    let text = fs::read_to_string(&out).unwrap();
+    let parts: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(parts[0]["part"] == "devices" && parts[0]["ok"] == true, "{text}");
+    assert!(parts[0]["lines"][0]["adapters"].is_array(), "{text}");
+    let last = parts.last().unwrap();
+    assert!(last["part"] == "head" && last["problem"] == "there was no time left", "{text}");
+    assert!(ran.code == Some(1) && ran.stderr.contains("head"), "{}", ran.stderr);
+    assert_eq!(line("bench hardware --minutes 0").code, Some(2));
+}
+
+#[test]
 fn devices_and_benchmarks_speak_json() {
     let place = Place::new();
     let devices = line("devices --json").ok().json();
@@ -1461,7 +1504,7 @@ fn devices_and_benchmarks_speak_json() {
     let error = |index: usize| head[index]["error"].as_f64().unwrap();
     assert_eq!([&head[0]["variant"], &head[1]["variant"]], ["temper eaft", "temper sft"]);
     assert!(error(0) > 0.0 && error(1) > 0.0 && error(0) != error(1), "each variant has an error of its own: {head:?}");
-    lines("bench loss --vocab 300 --rows 24 --repeat 2 --json", 2);
+    lines("bench loss --vocab 300 --rows 24 --repeat 2 --json", 3);
     let model = place.text("model");
     lines(&format!("bench step --model {model} --tokens 48 --rank 2 --objective eaft --repeat 2 --json"), 2);
     lines(&format!("bench generate --model {model} --prompt 5 --tokens 9 --batch 3 --repeat 2 --json"), 4);

@@ -501,7 +501,17 @@ impl Product<2> {
         let a = &slice(&a)[left.offset..];
         let mut multiply = |segments: &[Segment]| {
             let into = &mut slice_mut(&mut c)[offset..];
-            matmul_few_rows(a, left.layout.row_stride, segments, sizes.m, sizes.k, self.alpha, accumulate, into, stride);
+            matmul_few_rows(
+                a,
+                left.layout.row_stride,
+                segments,
+                sizes.m,
+                sizes.k,
+                self.alpha,
+                accumulate,
+                into,
+                stride,
+            );
         };
         match self.right.values {
             Values::Tensor(tensor) => {

@@ -290,10 +290,12 @@ impl Recorder {
 
     fn submit_pending(&self, pending: &mut Pending) {
         pending.pass = None;
-        let Some(mut encoder) = pending.encoder.take() else { return };
+        if pending.encoder.is_none() {
+            return;
+        }
         #[cfg(not(target_family = "wasm"))]
-        if let Some(profile) = &mut pending.profile {
-            profile.close(&self.device, &mut encoder);
+        if let (Some(profile), Some(encoder)) = (&mut pending.profile, &mut pending.encoder) {
+            profile.close(&self.device, encoder);
         }
         if let Some(burn) = pending.burn.take()
             && let Err(error) = burn.flush()
@@ -304,7 +306,7 @@ impl Recorder {
             // Written before anything of this submission runs, and after everything of those before.
             self.queue.write_buffer(&self.uniforms, 0, &pending.params);
         }
-        self.queue.submit([encoder.finish()]);
+        self.queue.submit(pending.encoder.take().map(wgpu::CommandEncoder::finish));
         self.count_submission();
         pending.params.clear();
         pending.operations = 0.0;

@@ -49,6 +49,7 @@ pub enum Blocks {
     Other,
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Blocks {
     /// Bytes of whole blocks of so many elements; none where they are no whole blocks, or of another kind.
     fn bytes_of(self, elements: usize) -> usize {
@@ -398,7 +399,15 @@ mod wide {
                 Blocks::Q4_0 => {
                     let eight = V::splat(-8.0);
                     let weight = |block: *const u8, d: V, v| d.mul(nibbles(block.add(2), v).add(eight));
-                    of_blocks::<V, M, _>(stored, (Blocks::Q4_0.bytes_of(32), k), a, a_stride, to, |block| of(block, 0), weight);
+                    of_blocks::<V, M, _>(
+                        stored,
+                        (Blocks::Q4_0.bytes_of(32), k),
+                        a,
+                        a_stride,
+                        to,
+                        |block| of(block, 0),
+                        weight,
+                    );
                 }
                 Blocks::Q4_1 => {
                     let scale = |block| (of(block, 0), of(block, 2));
@@ -407,7 +416,15 @@ mod wide {
                 }
                 Blocks::Q8_0 => {
                     let weight = |block: *const u8, d: V, v: usize| d.mul(V::signed(block.add(2 + v * V::LANES)));
-                    of_blocks::<V, M, _>(stored, (Blocks::Q8_0.bytes_of(32), k), a, a_stride, to, |block| of(block, 0), weight);
+                    of_blocks::<V, M, _>(
+                        stored,
+                        (Blocks::Q8_0.bytes_of(32), k),
+                        a,
+                        a_stride,
+                        to,
+                        |block| of(block, 0),
+                        weight,
+                    );
                 }
                 Blocks::Other => unreachable!("these are expanded"),
             }
