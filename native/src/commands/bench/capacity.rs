@@ -289,15 +289,24 @@ impl Bench<'_> {
         Ok(out)
     }
 
+    /// A configuration that measures nothing before and after, which would take longer than the steps themselves.
+    fn config(&self, model: &Path) -> Result<PathBuf> {
+        let file = self.folder.join("run.toml");
+        let path = toml::Value::String(model.display().to_string());
+        fs::write(&file, format!("[model]\npath = {path}\n[data]\ntrain = \"embedded:general.txt\"\n"))?;
+        Ok(file)
+    }
+
     fn plan(&self, model: &Path, tokens: usize, steps: usize, set: &[(&str, &str)]) -> Result<Value> {
-        let out = self.temper(&["plan", "--json", "--device", "cpu"], &arguments(model, tokens, steps, set))?;
+        let args = arguments(&self.config(model)?, tokens, steps, set);
+        let out = self.temper(&["plan", "--json", "--device", "cpu"], &args)?;
         Ok(serde_json::from_slice(&out)?)
     }
 
     /// EAFT with an adapter of rank 16 on all linear layers, if `set` says nothing else.
     fn train(&self, model: &Path, tokens: usize, steps: usize, set: &[(&str, &str)]) -> Result<Trained> {
         let out = self.folder.join("run");
-        let mut args = arguments(model, tokens, steps, set);
+        let mut args = arguments(&self.config(model)?, tokens, steps, set);
         args.extend(["--out".into(), out.display().to_string()]);
         let begin = Instant::now();
         self.temper(&["train", "--device", "cpu"], &args)?;
@@ -335,21 +344,18 @@ impl Bench<'_> {
     }
 }
 
-fn arguments(model: &Path, tokens: usize, steps: usize, set: &[(&str, &str)]) -> Vec<String> {
+fn arguments(config: &Path, tokens: usize, steps: usize, set: &[(&str, &str)]) -> Vec<String> {
     let own = [
         ("data.cutoff_length", tokens.to_string()),
         ("run.batch_tokens", tokens.to_string()),
         ("run.accumulation", "1".into()),
         ("run.steps", steps.to_string()),
         ("adapter.rank", "16".into()),
-        // Nothing is measured before and after.
-        ("data.general", String::new()),
-        ("data.target", String::new()),
     ];
     let own = own.iter().map(|(key, value)| format!("{key}={value}"));
     let set = set.iter().map(|(key, value)| format!("{key}={value}"));
-    let data = ["--model".to_string(), model.display().to_string(), "--data".into(), "embedded:general.txt".into()];
-    data.into_iter().chain(own.chain(set).flat_map(|set| ["--set".to_string(), set])).collect()
+    let sets = own.chain(set).flat_map(|set| ["--set".to_string(), set]);
+    std::iter::once(config.display().to_string()).chain(sets).collect()
 }
 
 /// Takes a file out of the system's cache, where the system can.
