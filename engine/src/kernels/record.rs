@@ -166,7 +166,14 @@ impl Recorder {
     /// Notes that a tensor of burn's pool is used, so that what burn has recorded goes first.
     pub fn follow(&self, tensor: &CubeTensor) {
         self.pending(|pending| {
-            pending.burn.get_or_insert_with(|| tensor.client.clone());
+            pending.burn.get_or_insert_with(|| {
+                // A pool that knows how much the device holds moves tensors when that is nearly full, and would not wait for what
+                // is recorded. Without `--features vulkan` or `metal` burn's does not know.
+                if tensor.client.properties().memory.max_memory().is_some() {
+                    self.submit_each(true);
+                }
+                tensor.client.clone()
+            });
         });
     }
 
