@@ -139,15 +139,16 @@ fn measure_prepared(
     device.burn().memory_cleanup();
     memory::reset_peak();
     let before = memory::resident_bytes();
-    let submitted = device.submissions();
     body()?;
-    let submissions = (!device.is_cpu()).then(|| device.submissions() - submitted);
+    let mut submissions = None;
     let mut seconds = Vec::new();
     for _ in 0..timing.repeat {
         prepare()?;
+        let submitted = device.submissions();
         let start = Instant::now();
         body()?;
         seconds.push(start.elapsed().as_secs_f64());
+        submissions = (!device.is_cpu()).then(|| device.submissions() - submitted);
     }
     let [min_s, median_s, max_s] = spread(seconds);
     Ok(Measurement {
