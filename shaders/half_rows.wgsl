@@ -39,28 +39,13 @@ const TERMS_EACH: u32 = 8u;
 const MAGNITUDE: u32 = 0x7fffffffu;
 const EXPONENT: u32 = 0x7f800000u;
 const HALF_NAN: u32 = 0x7e00u;
-// 2^-14.
-const LEAST_NORMAL: u32 = 0x38800000u;
 
 var<workgroup> largest: array<u32, 256>;
 
-// The bits of the f16 nearest to a number below 2^15, of two the even one. `pack2x16float` may round either way.
-fn half(x: f32) -> u32 {
-    let bits = bitcast<u32>(x);
-    let magnitude = bits & MAGNITUDE;
-    let sign = (bits >> 16u) & 0x8000u;
-    if (magnitude < LEAST_NORMAL) {
-        // Numbers from 1/2 to 1 lie 2^-24 apart, as the f16 below 2^-14 do: the addition rounds.
-        return sign | (bitcast<u32>(bitcast<f32>(magnitude) + 0.5) - 0x3f000000u);
-    }
-    // Half of what is cut off, less one where that would round an even number up; then the exponent's other bias.
-    return sign | ((magnitude + 0xfffu + ((magnitude >> 13u) & 1u) - 0x38000000u) >> 13u);
-}
-
 // Two numbers as a word of f16.
 fn halved(low: f32, high: f32, factor: f32) -> u32 {
-    let first = select(half(low * factor), HALF_NAN, (bitcast<u32>(low) & EXPONENT) == EXPONENT);
-    let second = select(half(high * factor), HALF_NAN, (bitcast<u32>(high) & EXPONENT) == EXPONENT);
+    let first = select(half_of(low * factor), HALF_NAN, (bitcast<u32>(low) & EXPONENT) == EXPONENT);
+    let second = select(half_of(high * factor), HALF_NAN, (bitcast<u32>(high) & EXPONENT) == EXPONENT);
     return first | (second << 16u);
 }
 

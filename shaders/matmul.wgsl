@@ -16,49 +16,12 @@
 //   3 target_values [..]  in/out  added to where accumulate is 1, else overwritten (and not read)
 // Launch: batches * ceil(rows / 64) * ceil(columns / 128) workgroups. Before: anything. After: anything.
 
-struct Params {
-    rows: u32,
-    columns: u32,
-    inner: u32,
-    batches: u32,
-    left_offset: u32,
-    left_batch: u32,
-    left_row: u32,
-    left_step: u32,
-    right_offset: u32,
-    right_batch: u32,
-    right_step: u32,
-    right_column: u32,
-    target_offset: u32,
-    target_batch: u32,
-    target_row: u32,
-    accumulate: u32,
-    alpha: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read_write> left_values: array<f32>;
-@group(0) @binding(2) var<storage, read_write> right_values: array<f32>;
-@group(0) @binding(3) var<storage, read_write> target_values: array<f32>;
-
 const WORKGROUP_SIZE: u32 = 256u;
 // Invocations across; each has columns `across`, `across + 32`, `across + 64`, `across + 96` of the tile.
 const ACROSS: u32 = 32u;
 const ROWS_PER_WORKGROUP: u32 = 64u;
 const COLUMNS_PER_WORKGROUP: u32 = 128u;
 const ROWS_EACH: u32 = 8u;
-
-fn put(row: u32, column: u32, base: u32, sum: f32) {
-    if (row >= params.rows || column >= params.columns) {
-        return;
-    }
-    let at = base + row * params.target_row + column;
-    var value = params.alpha * sum;
-    if (params.accumulate != 0u) {
-        value += target_values[at];
-    }
-    target_values[at] = value;
-}
 
 fn put_row(row: u32, column: u32, base: u32, sums: vec4<f32>) {
     put(row, column, base, sums.x);

@@ -73,8 +73,10 @@ fn power_of_two(exponent: i32) -> f32 {
     return bitcast<f32>(u32(127i + clamp(exponent, -126i, 127i)) << 23u);
 }
 
-// Writes tile (down, across) of every part that `sums` holds.
+// Writes tile (down, across) of every part, which `sums` is about to hold, and lets `sums` be used again.
 fn write(place: Place, down: u32, across: u32, lane: u32) {
+    // Without this barrier sums are written to the target that another subgroup has not stored yet.
+    workgroupBarrier();
     for (var index = lane; index < PARTS * TILE_ELEMENTS; index += WORKGROUP_SIZE) {
         let part = index / TILE_ELEMENTS;
         let row = place.first_row + ((part / PARTS_ACROSS) * TILES_DOWN + down) * TILE + (index / TILE) % TILE;
@@ -92,6 +94,8 @@ fn write(place: Place, down: u32, across: u32, lane: u32) {
             target_values[at] = value;
         }
     }
+    // Without this barrier sums are overwritten that another invocation still writes to the target.
+    workgroupBarrier();
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -115,8 +119,6 @@ fn main(
         place.first_part = first_part;
         let busy = first_part + subgroup < PARTS;
         let part = select(0u, first_part + subgroup, busy);
-        // Without this barrier sums are cleared that another invocation still writes.
-        workgroupBarrier();
         for (var index = lane; index < (PARTS + 1u) * TILE_ELEMENTS; index += WORKGROUP_SIZE) {
             sums[index] = 0.0;
         }
@@ -178,50 +180,20 @@ fn main(
         // One tile of each part at a time. All have loaded what they began with before the first barrier of the loop
         // above.
         coopStoreT(c00, &sums[own], TILE);
-        // Without this barrier sums are written to the target that another subgroup has not stored yet.
-        workgroupBarrier();
         write(place, 0u, 0u, lane);
-        // Without this barrier sums are overwritten that another invocation still writes to the target.
-        workgroupBarrier();
         coopStoreT(c01, &sums[own], TILE);
-        // Without this barrier sums are written to the target that another subgroup has not stored yet.
-        workgroupBarrier();
         write(place, 0u, 1u, lane);
-        // Without this barrier sums are overwritten that another invocation still writes to the target.
-        workgroupBarrier();
         coopStoreT(c10, &sums[own], TILE);
-        // Without this barrier sums are written to the target that another subgroup has not stored yet.
-        workgroupBarrier();
         write(place, 1u, 0u, lane);
-        // Without this barrier sums are overwritten that another invocation still writes to the target.
-        workgroupBarrier();
         coopStoreT(c11, &sums[own], TILE);
-        // Without this barrier sums are written to the target that another subgroup has not stored yet.
-        workgroupBarrier();
         write(place, 1u, 1u, lane);
-        // Without this barrier sums are overwritten that another invocation still writes to the target.
-        workgroupBarrier();
         coopStoreT(c20, &sums[own], TILE);
-        // Without this barrier sums are written to the target that another subgroup has not stored yet.
-        workgroupBarrier();
         write(place, 2u, 0u, lane);
-        // Without this barrier sums are overwritten that another invocation still writes to the target.
-        workgroupBarrier();
         coopStoreT(c21, &sums[own], TILE);
-        // Without this barrier sums are written to the target that another subgroup has not stored yet.
-        workgroupBarrier();
         write(place, 2u, 1u, lane);
-        // Without this barrier sums are overwritten that another invocation still writes to the target.
-        workgroupBarrier();
         coopStoreT(c30, &sums[own], TILE);
-        // Without this barrier sums are written to the target that another subgroup has not stored yet.
-        workgroupBarrier();
         write(place, 3u, 0u, lane);
-        // Without this barrier sums are overwritten that another invocation still writes to the target.
-        workgroupBarrier();
         coopStoreT(c31, &sums[own], TILE);
-        // Without this barrier sums are written to the target that another subgroup has not stored yet.
-        workgroupBarrier();
         write(place, 3u, 1u, lane);
     }
 }

@@ -15,31 +15,6 @@
 //   3 target_values [..]  in/out  added to where accumulate is 1, else overwritten (and not read)
 // Launch: batches * ceil(rows / 8) * ceil(columns / 32) workgroups. Before: anything. After: anything.
 
-struct Params {
-    rows: u32,
-    columns: u32,
-    inner: u32,
-    batches: u32,
-    left_offset: u32,
-    left_batch: u32,
-    left_row: u32,
-    left_step: u32,
-    right_offset: u32,
-    right_batch: u32,
-    right_step: u32,
-    right_column: u32,
-    target_offset: u32,
-    target_batch: u32,
-    target_row: u32,
-    accumulate: u32,
-    alpha: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read_write> left_values: array<f32>;
-@group(0) @binding(2) var<storage, read_write> right_values: array<f32>;
-@group(0) @binding(3) var<storage, read_write> target_values: array<f32>;
-
 const WORKGROUP_SIZE: u32 = 256u;
 const ROWS_PER_WORKGROUP: u32 = 8u;
 const COLUMNS_PER_WORKGROUP: u32 = 32u;
@@ -158,12 +133,7 @@ fn main(
             for (var s = 0u; s < SLICES; s++) {
                 sum += partial_sums[lane * STRIDE + s];
             }
-            let at = base + of_row * params.target_row + of_column;
-            var value = params.alpha * sum;
-            if (params.accumulate != 0u) {
-                value += target_values[at];
-            }
-            target_values[at] = value;
+            put(of_row, of_column, base, sum);
         }
     }
 }

@@ -103,7 +103,7 @@ pub use train::session::Session;
 /// Which kernel multiplies what on a device, and how it is found out.
 pub mod products {
     #[cfg(not(target_family = "wasm"))]
-    pub use crate::kernels::multiplier::{Calibration, Timed, calibrate};
+    pub use crate::kernels::calibration::{Calibration, Timed, calibrate};
     pub use crate::kernels::multiplier::{Class, Compute, Multiplier};
 }
 

@@ -12,7 +12,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::export::bundle;
 use crate::kernels::tensor::read_all;
-use crate::kernels::{self, dequantize};
+use crate::kernels::{self, dequantize, sample};
 use crate::message::messages;
 use crate::weights::WeightFormat;
 
@@ -80,22 +80,7 @@ pub async fn answers(device: &Device) -> Result<Vec<u8>> {
 
 /// Largest difference relative to the largest element of `want`, and what is wrong; NaN is.
 pub fn compare(got: &[f32], want: &[f32]) -> (f32, String) {
-    if got.len() != want.len() {
-        return (-1.0, format!("{} values, expected {}", got.len(), want.len()));
-    }
-    let largest = want.iter().fold(0.0_f32, |largest, v| largest.max(v.abs())).max(f32::MIN_POSITIVE);
-    let mut error = 0.0_f32;
-    for (at, (got, want)) in got.iter().zip(want).enumerate() {
-        let difference = (got - want).abs() / largest;
-        if !difference.is_finite() {
-            return (-1.0, format!("element {at} is {got}, expected {want}"));
-        }
-        error = error.max(difference);
-    }
-    match error <= TOLERANCE {
-        true => (error, String::new()),
-        false => (error, format!("differs by {error:.1e} of its largest element, allowed are {TOLERANCE:.0e}")),
-    }
+    sample::compare(got, want, TOLERANCE)
 }
 
 fn stored(answers: &[u8]) -> Result<Vec<(String, Vec<f32>)>> {

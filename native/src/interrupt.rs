@@ -47,36 +47,29 @@ mod signals {
     /// Starts listening.
     pub fn listen() {
         let handler = stop as extern "C" fn(c_int) as sighandler_t;
-        // SAFETY: the handler only stores to an atomic and calls `signal`. A signal that was ignored when the process
-        // began (`nohup`, a background job of a shell without job control) stays ignored.
-        unsafe {
-            if signal(SIGINT, handler) == SIG_IGN {
-                signal(SIGINT, SIG_IGN);
-            }
-            // What a scheduler or `docker stop` sends before it kills.
-            #[cfg(unix)]
-            if signal(libc::SIGTERM, handler) == SIG_IGN {
-                signal(libc::SIGTERM, SIG_IGN);
-            }
-        }
+        set(SIGINT, handler);
+        // What a scheduler or `docker stop` sends before it kills.
+        #[cfg(unix)]
+        set(libc::SIGTERM, handler);
     }
 
     /// Lets Ctrl-C stop what begins now; the next one ends the process.
     pub fn listen_once() {
         REQUESTED.store(false, Ordering::Relaxed);
-        set(stop as extern "C" fn(c_int) as sighandler_t);
+        set(SIGINT, stop as extern "C" fn(c_int) as sighandler_t);
     }
 
     /// Lets Ctrl-C end the process again.
     pub fn listen_no_more() {
-        set(SIG_DFL);
+        set(SIGINT, SIG_DFL);
     }
 
-    fn set(handler: sighandler_t) {
-        // SAFETY: as in `listen`.
+    fn set(number: c_int, handler: sighandler_t) {
+        // SAFETY: a handler only stores to an atomic and calls `signal`. A signal that was ignored when the process began
+        // (`nohup`, a background job of a shell without job control) stays ignored.
         unsafe {
-            if signal(SIGINT, handler) == SIG_IGN {
-                signal(SIGINT, SIG_IGN);
+            if signal(number, handler) == SIG_IGN {
+                signal(number, SIG_IGN);
             }
         }
     }

@@ -2,9 +2,6 @@
 // numbers of a row that is cut by the end of a view lie within what is stored; what does not belong to the view
 // reaches only rows and columns past the end.
 
-@group(0) @binding(1) var<storage, read_write> left_values: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> right_values: array<vec4<f32>>;
-
 // Vector `at`, or zeros past the last term.
 fn left_vector(at: u32, p: u32) -> vec4<f32> {
     if (p >= params.inner) {

@@ -1,8 +1,5 @@
 // Operands of a tiled product that are read a number at a time: any layout.
 
-@group(0) @binding(1) var<storage, read_write> left_values: array<f32>;
-@group(0) @binding(2) var<storage, read_write> right_values: array<f32>;
-
 // Four terms from p on of the row that begins at `at`; zeros past the last.
 fn left_terms(at: u32, p: u32) -> vec4<f32> {
     let step = params.left_step;

@@ -680,7 +680,7 @@ kernels! {
     bindings CopyColumnsBindings { source_values, target_values };
 
     /// Matrix products in any layout, for software adapters; times the number of batches, as all products.
-    MATMUL = "matmul", shared ["rows"], Grid::Tile(64, 128),
+    MATMUL = "matmul", shared ["rows", "numbers", "product"], Grid::Tile(64, 128),
     params MatmulParams {
         /// Rows of the result.
         rows: u32,
@@ -720,28 +720,28 @@ kernels! {
     bindings MatmulBindings { left_values, right_values, target_values };
 
     /// The same of operands that can be read four numbers at a time.
-    MATMUL_VECTORS = "matmul_vectors", shared ["rows"], Grid::Tile(64, 128),
+    MATMUL_VECTORS = "matmul_vectors", shared ["rows", "vectors", "product"], Grid::Tile(64, 128),
     params MatmulParams,
     bindings MatmulBindings;
 
     /// Matrix products in any layout, in tiles that lie in workgroup memory: for hardware.
-    MATMUL_TILED = "matmul_tiled", shared ["rows", "operands"], Grid::Tile(128, 64), invocations 128,
+    MATMUL_TILED = "matmul_tiled", shared ["rows", "numbers", "product", "operands"], Grid::Tile(128, 64), invocations 128,
     params MatmulParams,
     bindings MatmulBindings;
 
     /// The same of operands that can be read four numbers at a time.
-    MATMUL_TILED_VECTORS = "matmul_tiled_vectors" of "matmul_tiled", shared ["rows", "operand_vectors"],
+    MATMUL_TILED_VECTORS = "matmul_tiled_vectors" of "matmul_tiled", shared ["rows", "vectors", "product", "operand_vectors"],
     Grid::Tile(128, 64), invocations 128,
     params MatmulParams,
     bindings MatmulBindings;
 
     /// Matrix products in any layout whose result has few rows or columns.
-    MATMUL_FEW_ROWS = "matmul_few_rows", shared ["rows"], Grid::Tile(8, 32),
+    MATMUL_FEW_ROWS = "matmul_few_rows", shared ["rows", "numbers", "product"], Grid::Tile(8, 32),
     params MatmulParams,
     bindings MatmulBindings;
 
     /// Rows of an operand in half precision, for [`MATMUL_COOPERATIVE_16`]; `rows` of the launch are those of all batches.
-    HALF_ROWS = "half_rows", shared ["rows"], Grid::Rows(8),
+    HALF_ROWS = "half_rows", shared ["rows", "halves"], Grid::Rows(8),
     params HalfRowsParams {
         /// Rows of a batch, as the product reads them: of a right operand its columns.
         rows: u32,

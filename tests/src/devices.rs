@@ -1,6 +1,7 @@
 //! The devices that conformance tests run on.
 
 use burn::tensor::Tensor;
+use temper_engine::host::Clock;
 use temper_engine::inside::kernels::tensor;
 use temper_engine::products::Multiplier;
 use temper_engine::{Device, Result, wait};
@@ -35,6 +36,15 @@ pub fn with_matrices<T: Fn()>(test: T) -> Option<Device> {
         return None;
     }
     Some(gpu)
+}
+
+/// A clock for software adapters, of which nothing is timed.
+pub struct NoClock;
+
+impl Clock for NoClock {
+    fn seconds(&self) -> f64 {
+        panic!("a software adapter was timed")
+    }
 }
 
 /// The wgpu device of [`all`].

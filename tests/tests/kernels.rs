@@ -337,7 +337,7 @@ fn what_is_not_finite_stays_so_in_half_precision_and_nothing_else_becomes_it() {
 fn a_device_settled_for_half_precision_multiplies_so_but_for_logits_and_thin_sides() {
     let test = a_device_settled_for_half_precision_multiplies_so_but_for_logits_and_thin_sides;
     let Some(device) = devices::with_matrices(test) else { return };
-    let (settled, said) = device.computing(Compute::F16, &NoClock).unwrap();
+    let (settled, said) = device.computing(Compute::F16, &devices::NoClock).unwrap();
     assert_eq!(said, Vec::<String>::new(), "the driver computes right");
     let mut random = Random::new(30);
     let (a, b) = (random.vec(64 * 96, 1.0), random.vec(64 * 96, 1.0));
@@ -355,26 +355,17 @@ fn a_device_settled_for_half_precision_multiplies_so_but_for_logits_and_thin_sid
     same_bits("thin", &bits(side(), &settled), &bits(side().by(Multiplier::Software), &device)).unwrap();
 }
 
-/// Nothing is timed on a software adapter.
-struct NoClock;
-
-impl Clock for NoClock {
-    fn seconds(&self) -> f64 {
-        panic!("a software adapter was timed")
-    }
-}
-
 #[test]
 fn a_device_without_cooperative_matrices_refuses_half_precision_and_says_why() {
     let plain = Device::logical(&temper_engine::adapters()[0].id, Default::default()).unwrap();
     for device in [Device::cpu(), plain] {
         assert!(!device.has_cooperative_matrices());
-        let error = device.computing(Compute::F16, &NoClock).err().expect("it has none");
+        let error = device.computing(Compute::F16, &devices::NoClock).err().expect("it has none");
         let text = error.to_string();
         assert!(error.is_bad_input() && text.contains("[run] compute") && text.contains(device.name()), "{text}");
         for compute in [Compute::Auto, Compute::F32] {
             let device = device.treated_as_software(true);
-            let (settled, said) = device.computing(compute, &NoClock).unwrap();
+            let (settled, said) = device.computing(compute, &devices::NoClock).unwrap();
             assert!(said.is_empty() && settled.compute() == compute && settled.choice() == device.choice());
         }
     }
@@ -382,7 +373,7 @@ fn a_device_without_cooperative_matrices_refuses_half_precision_and_says_why() {
 
 #[test]
 fn every_kernel_passes_its_own_test_and_a_calibration_takes_only_what_it_has_timed() {
-    use temper_engine::inside::kernels::multiplier::self_test;
+    use temper_engine::inside::kernels::calibration::self_test;
     let device = devices::gpu();
     for multiplier in [Multiplier::Tiled, Multiplier::Software, Multiplier::FewRows] {
         assert_eq!(self_test(&device, multiplier).unwrap(), None, "{}", multiplier.name());

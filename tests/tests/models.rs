@@ -7,7 +7,7 @@ use temper_conformance::compare::close;
 use temper_conformance::golden::{GoldenFolder, Tensors, json};
 use temper_conformance::{devices, models};
 use temper_engine::configuration::ObjectiveSection;
-use temper_engine::host::{Bytes, Clock, Folder};
+use temper_engine::host::{Bytes, Folder};
 use temper_engine::inside::loss::head;
 use temper_engine::inside::model::Keep;
 use temper_engine::inside::model::adapter::LoraSettings;
@@ -295,15 +295,6 @@ fn every_parameter_gradient_of_every_tiny_model_equals_pytorch() {
     }
 }
 
-/// Nothing is timed on a software adapter.
-struct NoClock;
-
-impl Clock for NoClock {
-    fn seconds(&self) -> f64 {
-        panic!("a software adapter was timed")
-    }
-}
-
 /// Cosine of the angle between two gradients; NaN where one is nothing or not finite.
 fn cosine(got: &[f32], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len());
@@ -317,7 +308,7 @@ fn cosine(got: &[f32], want: &[f64]) -> f64 {
 fn half_precision_keeps_the_direction_of_every_gradient_and_the_gates_of_every_tiny_model() {
     let test = half_precision_keeps_the_direction_of_every_gradient_and_the_gates_of_every_tiny_model;
     let Some(device) = devices::with_matrices(test) else { return };
-    let (device, said) = device.computing(Compute::F16, &NoClock).unwrap();
+    let (device, said) = device.computing(Compute::F16, &devices::NoClock).unwrap();
     assert_eq!(said, Vec::<String>::new(), "the driver computes right");
     // The tiny models are so thin that single precision would be taken for most of their products.
     let device = device.halving_all();

@@ -170,10 +170,11 @@ impl Talk {
         self.held.extend_from_slice(&prompt[known..self.cache.length(0)]);
         let Some(mut hidden) = read? else { return Ok(text) };
         let mut rng = Rng::new(sampling.seed);
-        while text.len() < (*count).min(room) && !stop_now() {
+        let most = room.min(*count);
+        while text.len() < most && !stop_now() {
             let token = next(model, &hidden, std::iter::once((*sampling, &mut rng))).await?[0];
             text.push(token);
-            if !each(token) || stop.contains(&token) || text.len() == (*count).min(room) {
+            if !each(token) || stop.contains(&token) || text.len() == most {
                 break;
             }
             hidden = model.extend(&mut self.cache, &[(0, &[token])])?;
@@ -232,7 +233,10 @@ fn choose(row: Row, sampling: Sampling, rng: &mut Rng) -> u32 {
     let first = |a: &(u32, f32), b: &(u32, f32)| value(b.1).total_cmp(&value(a.1)).then(a.0.cmp(&b.0));
     let (mut order, mut sorted) = match row {
         Row::Logits(logits) => ((0..).zip(logits).collect::<Vec<_>>(), 0),
-        Row::Top(top) => (top.clone(), top.len()),
+        Row::Top(top) => {
+            let sorted = top.len();
+            (top, sorted)
+        }
     };
     let Some(&best) = order.iter().min_by(|a, b| first(a, b)) else { return 0 };
     if sampling.temperature <= 0.0 {

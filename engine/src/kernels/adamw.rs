@@ -11,11 +11,10 @@ use super::compact::{Bf16, Coded, Moments, Weights};
 use super::cpu;
 use super::cpu::adamw::{MomentsMut, WeightsMut};
 use super::launch::size;
-use super::record::submit_all;
 use super::sample::{Case, matrix};
 use super::tensor::{
-    empty, empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, read, slice,
-    slice_mut,
+    empty, empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, joined, on_cpu, on_gpu, read,
+    slice, slice_mut,
 };
 use crate::device::Device;
 use crate::error::Result;
@@ -198,11 +197,7 @@ impl SumSquares {
                 Self::Partials(of_one) => partials.push(of_one),
             }
         }
-        if partials.is_empty() {
-            return Self::Known(known);
-        }
-        submit_all();
-        Self::Partials(Tensor::cat(partials, 0))
+        if partials.is_empty() { Self::Known(known) } else { Self::Partials(joined(partials, 0)) }
     }
 
     /// The sum, with a read-back of its own.
@@ -238,8 +233,7 @@ pub fn sum_squares(device: &Device, tensors: &[&Tensor<2>]) -> Result<SumSquares
         gpu_of(device).run(&SUM_SQUARES, params, tensors, PARTIALS as u64)?;
         partials.push(from_cube(partial));
     }
-    device.submit();
-    Ok(SumSquares::Partials(Tensor::cat(partials, 0)))
+    Ok(SumSquares::Partials(joined(partials, 0)))
 }
 
 /// The step of the self-test.

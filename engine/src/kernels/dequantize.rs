@@ -12,7 +12,7 @@ use super::cpu::matmul::{Blocks, PIECE, RowsOf, Segment};
 use super::cpu::par;
 use super::launch::{Binding, size};
 use super::own::Own;
-use super::tensor::{empty, flat, from_vec, gpu_of, on_gpu};
+use super::tensor::{empty, flat, from_vec, gpu_of, joined, on_gpu};
 use crate::device::Device;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -238,9 +238,7 @@ impl Packed {
             return Ok(from_vec(out, [self.rows, columns]));
         }
         let tiles = self.tiles(device).into_iter().map(|rows| self.dense_rows(device, rows));
-        let tiles = tiles.collect::<Result<_>>()?;
-        device.submit();
-        Ok(Tensor::cat(tiles, 0))
+        Ok(joined(tiles.collect::<Result<_>>()?, 0))
     }
 
     /// Ranges of rows that fit in f32 into one tile of a GPU, as even as they get.

@@ -14,7 +14,7 @@ use cubecl::wgpu::WgpuServer;
 use temper_shaders::{InOrder, Kernel, Storage, TypedKernel, Uniform, WORKGROUP_SIZE};
 
 use super::own::Own;
-use super::record::{Launch, Pipeline, Recorder};
+use super::record::{Launch, Pipeline, Range, Recorder};
 use crate::error::{Error, Result};
 
 /// What one product may take for itself, where a binding could be larger: an expanded matrix, logits.
@@ -79,13 +79,6 @@ impl<'a> From<&'a Own> for Binding<'a> {
     fn from(own: &'a Own) -> Self {
         Self::Own(own)
     }
-}
-
-/// Where bytes that are bound lie.
-pub(super) struct Range {
-    pub buffer: wgpu::Buffer,
-    pub offset: u64,
-    pub size: u64,
 }
 
 impl Gpu {

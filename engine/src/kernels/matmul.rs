@@ -17,8 +17,7 @@ use super::launch::size;
 use super::multiplier::Multiplier;
 use super::sample::{Case, matrix};
 use super::tensor::{
-    empty, empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice,
-    slice_mut,
+    empty, empty_gpu, flat, from_cube, from_flex, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
 };
 use super::{Columns, Packed};
 use crate::device::Device;
@@ -138,6 +137,18 @@ enum Target<const D: usize> {
     Place(Tensor<D>, Columns),
 }
 
+impl<const D: usize> Target<D> {
+    /// The tensor that is written, `new` where that is one of its own; the first column of it; whether it is added to.
+    fn opened(self, new: impl FnOnce() -> Tensor<D>) -> (Tensor<D>, usize, bool) {
+        match self {
+            Self::New => (new(), 0, false),
+            Self::Sum(sum) => (sum, 0, true),
+            Self::Columns(whole, columns) => (whole, columns.offset, true),
+            Self::Place(whole, columns) => (whole, columns.offset, false),
+        }
+    }
+}
+
 /// `alpha left right`, `left [.., m, k]`, `right [.., k, n]`: a new tensor `[.., m, n]`, or added to one.
 ///
 /// ```text
@@ -204,7 +215,7 @@ impl<const D: usize> Product<D> {
     /// Where shapes do not fit each other.
     pub fn run(self, device: &Device) -> Result<Tensor<D>> {
         match (device.is_cpu(), &self.right.values) {
-            (true, _) => self.on_cpu(),
+            (true, _) => self.on_cpu(device),
             (false, Values::Packed(packed)) => {
                 let packed = packed.clone();
                 self.by_rows(device, &packed)
@@ -251,16 +262,11 @@ impl<const D: usize> Product<D> {
             };
         }
         // Each gives columns of the result.
-        let (mut target, offset, added) = match into {
-            Target::New => {
-                let mut dims = left.values.dims();
-                (dims[D - 2], dims[D - 1]) = (left.view().shape[0], packed.rows());
-                (empty(device, dims), 0, false)
-            }
-            Target::Sum(sum) => (sum, 0, true),
-            Target::Columns(whole, columns) => (whole, columns.offset, true),
-            Target::Place(whole, columns) => (whole, columns.offset, false),
-        };
+        let (mut target, offset, added) = into.opened(|| {
+            let mut dims = left.values.dims();
+            (dims[D - 2], dims[D - 1]) = (left.view().shape[0], packed.rows());
+            empty(device, dims)
+        });
         for rows in &tiles {
             let columns = Columns { offset: offset + rows.start, width: rows.len() };
             let into = if added { Target::Columns(target, columns) } else { Target::Place(target, columns) };
@@ -283,16 +289,11 @@ impl<const D: usize> Product<D> {
         dims
     }
 
-    fn on_cpu(self) -> Result<Tensor<D>> {
+    fn on_cpu(self, device: &Device) -> Result<Tensor<D>> {
         let (left, right) = (self.left.view(), self.right.view());
         let (sizes, batches) = Self::sizes(&left, &right);
         let dims = self.dims(sizes);
-        let (target, offset, accumulate) = match self.into {
-            Target::New => (from_vec(vec![0.0; dims.iter().product()], dims), 0, false),
-            Target::Sum(sum) => (sum, 0, true),
-            Target::Columns(whole, columns) => (whole, columns.offset, true),
-            Target::Place(whole, columns) => (whole, columns.offset, false),
-        };
+        let (target, offset, accumulate) = self.into.opened(|| empty(device, dims));
         let stride = target.dims()[D - 1];
         let (a, mut c) = (on_cpu(&self.left.values.into_tensor()), into_cpu(target));
         let (a, values) = (slice(&a), slice_mut(&mut c));
@@ -323,18 +324,9 @@ impl<const D: usize> Product<D> {
         let (sizes, batches) = Self::sizes(&left, &right);
         let dims = self.dims(sizes);
         let (a, b) = (on_gpu(&self.left.values.into_tensor()), on_gpu(&self.right.values.into_tensor()));
-        let (target, stride, offset, accumulate) = match self.into {
-            Target::New => (empty_gpu(&a, dims), sizes.n, 0, false),
-            Target::Sum(sum) => (into_gpu(sum), sizes.n, 0, true),
-            Target::Columns(whole, columns) => {
-                let stride = whole.dims()[D - 1];
-                (into_gpu(whole), stride, columns.offset, true)
-            }
-            Target::Place(whole, columns) => {
-                let stride = whole.dims()[D - 1];
-                (into_gpu(whole), stride, columns.offset, false)
-            }
-        };
+        let (target, offset, accumulate) = self.into.opened(|| from_cube(empty_gpu(&a, dims)));
+        let stride = target.dims()[D - 1];
+        let target = into_gpu(target);
         let ((left_row, left_step), (right_step, right_column)) = (left.layout.strides(), right.layout.strides());
         let params = MatmulParams {
             rows: size(sizes.m),
@@ -490,12 +482,7 @@ impl Product<2> {
         if sizes.m == 0 || sizes.n == 0 || sizes.k == 0 {
             return self.run(device);
         }
-        let (target, offset, accumulate) = match self.into {
-            Target::New => (from_vec(vec![0.0; dims[0] * dims[1]], dims), 0, false),
-            Target::Sum(sum) => (sum, 0, true),
-            Target::Columns(whole, columns) => (whole, columns.offset, true),
-            Target::Place(whole, columns) => (whole, columns.offset, false),
-        };
+        let (target, offset, accumulate) = self.into.opened(|| empty(device, dims));
         let stride = target.dims()[1];
         let (a, mut c) = (on_cpu(&self.left.values.into_tensor()), into_cpu(target));
         let a = &slice(&a)[left.offset..];

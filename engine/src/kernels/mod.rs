@@ -1,6 +1,8 @@
 //! The operations that are ours: each has WGSL shaders, CPU twins in [`cpu`] and functions here that run whichever the
 //! tensors' device calls for. Their list is the shader table's ([`temper_shaders::operations`]). Matrix products choose between several kernels: see [`matmul`].
 
+#[cfg(not(target_family = "wasm"))]
+pub mod calibration;
 pub mod compact;
 pub mod cpu;
 pub mod dequantize;
@@ -10,7 +12,7 @@ mod own;
 #[cfg(not(target_family = "wasm"))]
 pub mod profile;
 mod record;
-mod sample;
+pub(crate) mod sample;
 pub mod tensor;
 pub mod words;
 

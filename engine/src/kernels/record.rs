@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, ThreadId};
 
@@ -16,7 +16,6 @@ use burn::tensor::Device as BurnDevice;
 use burn_wgpu::CubeTensor;
 use cubecl::client::Client;
 
-use super::launch::Range;
 #[cfg(not(target_family = "wasm"))]
 use super::profile::{KernelTime, Profile, Recorded};
 #[cfg(not(target_family = "wasm"))]
@@ -36,6 +35,13 @@ const OPERATIONS: f64 = 0.5e12;
 pub(super) struct Pipeline {
     pub compute: wgpu::ComputePipeline,
     pub bindings: wgpu::BindGroupLayout,
+}
+
+/// Where bytes that are bound lie.
+pub(super) struct Range {
+    pub buffer: wgpu::Buffer,
+    pub offset: u64,
+    pub size: u64,
 }
 
 /// A kernel's place in a recording.
@@ -61,8 +67,8 @@ pub(super) struct Recorder {
     /// Of each thread.
     pending: Mutex<HashMap<ThreadId, Pending>>,
     submissions: AtomicU64,
-    /// Most kernels of a submission: [`KERNELS`], but 1 where nothing is to be recorded together.
-    together: AtomicUsize,
+    /// Whether each kernel is submitted by itself.
+    each: AtomicBool,
 }
 
 /// Recorded by one thread and not yet submitted.
@@ -122,7 +128,7 @@ impl Recorder {
             layouts: Mutex::default(),
             pending: Mutex::default(),
             submissions: AtomicU64::new(0),
-            together: AtomicUsize::new(KERNELS),
+            each: AtomicBool::new(false),
         }
     }
 
@@ -138,7 +144,7 @@ impl Recorder {
 
     /// Submits every kernel by itself, or many together again.
     pub fn submit_each(&self, each: bool) {
-        self.together.store(if each { 1 } else { KERNELS }, Ordering::Relaxed);
+        self.each.store(each, Ordering::Relaxed);
     }
 
     /// Layout of a uniform at a moving place and so many storage buffers.
@@ -185,7 +191,7 @@ impl Recorder {
         self.pending(|pending| {
             self.make_room(pending, launch.operations)?;
             self.record(pending, launch);
-            if self.together.load(Ordering::Relaxed) == 1 {
+            if self.each.load(Ordering::Relaxed) {
                 self.submit_pending(pending);
             }
             Ok(())
@@ -288,7 +294,7 @@ impl Recorder {
 
     /// Submits what is pending where one more kernel of so many operations is too much for one submission.
     fn make_room(&self, pending: &mut Pending, operations: f64) -> Result<(), String> {
-        let full = pending.params.len() >= SLOT * self.together.load(Ordering::Relaxed);
+        let full = pending.params.len() == SLOT * KERNELS;
         if full || pending.operations > 0.0 && pending.operations + operations > OPERATIONS {
             self.submit_pending(pending);
         }

@@ -10,6 +10,26 @@ use crate::rng::Rng;
 /// A kernel's stem and a launch of it, whose results are its answer.
 pub type Case = (&'static str, fn(&Device) -> Result<Vec<Tensor<1>>>);
 
+/// Largest difference relative to the largest element of `want`, and what is wrong where that is above `tolerance`; NaN is.
+pub fn compare(got: &[f32], want: &[f32], tolerance: f32) -> (f32, String) {
+    if got.len() != want.len() {
+        return (-1.0, format!("{} values, expected {}", got.len(), want.len()));
+    }
+    let largest = want.iter().fold(0.0_f32, |largest, v| largest.max(v.abs())).max(f32::MIN_POSITIVE);
+    let mut error = 0.0_f32;
+    for (at, (got, want)) in got.iter().zip(want).enumerate() {
+        let difference = (got - want).abs() / largest;
+        if !difference.is_finite() {
+            return (-1.0, format!("element {at} is {got}, expected {want}"));
+        }
+        error = error.max(difference);
+    }
+    match error <= tolerance {
+        true => (error, String::new()),
+        false => (error, format!("differs by {error:.1e} of its largest element, allowed are {tolerance:.0e}")),
+    }
+}
+
 /// Rows of [`logits`].
 pub const ROWS: usize = 6;
 const VOCAB: usize = 300;

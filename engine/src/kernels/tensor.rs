@@ -1,5 +1,7 @@
 //! Where a tensor's numbers lie: host slices on the CPU backend, wgpu buffers on a GPU.
 
+use std::ops::Range;
+
 use burn::tensor::{DType, Int, Shape, Tensor, TensorData, Transaction};
 use burn_dispatch::{BackendTensor, DispatchTensorKind};
 use burn_flex::{Flex, FlexTensor};
@@ -131,6 +133,24 @@ pub fn empty<const D: usize>(device: &Device, shape: [usize; D]) -> Tensor<D> {
         // Nothing is computed or written for it, so nothing has to be submitted before.
         false => Tensor::empty(shape, device.burn_for_memory()),
     }
+}
+
+/// Tensors one behind the other along a dimension. burn joins them, so what of them is recorded is submitted first.
+pub fn joined<const D: usize>(mut parts: Vec<Tensor<D>>, along: usize) -> Tensor<D> {
+    if parts.len() == 1 {
+        return parts.remove(0);
+    }
+    submit_all();
+    Tensor::cat(parts, along)
+}
+
+/// Some rows of a matrix. burn cuts them out, so what of it is recorded is submitted first.
+pub fn rows(matrix: &Tensor<2>, rows: Range<usize>) -> Tensor<2> {
+    if rows == (0..matrix.dims()[0]) {
+        return matrix.clone();
+    }
+    submit_all();
+    matrix.clone().slice(rows)
 }
 
 /// The launch layer of a device that is known to be a GPU.

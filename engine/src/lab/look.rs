@@ -4,7 +4,7 @@ use crate::data::{Document, pack};
 use crate::error::Result;
 use crate::eval::perplexity::Scored;
 use crate::kernels::row_stats::RowStats;
-use crate::kernels::tensor::read;
+use crate::kernels::tensor::{self, read};
 use crate::loss::head;
 use crate::model::{Keep, Model};
 
@@ -50,9 +50,7 @@ pub async fn position(
         };
     let row = trained.rows.iter().position(|&row| row as usize + 1 == position).expect("it is among the rows");
     let mut logits = Vec::with_capacity(model.arch.vocab);
-    let device = model.placement().last();
-    device.submit();
-    for tile in model.head().logits(device, &trained.hidden.slice(row..row + 1))? {
+    for tile in model.head().logits(model.placement().last(), &tensor::rows(&trained.hidden, row..row + 1))? {
         logits.extend(read(&tile).await?);
     }
     Ok(Position { scored: Scored { documents: vec![0; rows.len()], rows }, row, logits })

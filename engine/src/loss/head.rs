@@ -13,7 +13,7 @@ use crate::kernels::adamw::{self, SumSquares};
 use crate::kernels::matmul::{AsOperand, Product};
 use crate::kernels::row_stats::RowStats;
 use crate::kernels::row_stats::Statistics;
-use crate::kernels::tensor::{flat, read_all};
+use crate::kernels::tensor::{flat, joined, read_all};
 use crate::kernels::{self, Columns, Indices};
 use crate::model::vocabulary::VocabularyMatrix;
 use temper_shaders::stat;
@@ -171,8 +171,7 @@ pub fn gradient(
         output.2.extend(dhidden);
     }
     let (statistics, weights, dhidden) = output;
-    device.submit();
-    Ok((HeadOutput { statistics, weights }, Tensor::cat(dhidden, 0)))
+    Ok((HeadOutput { statistics, weights }, joined(dhidden, 0)))
 }
 
 /// The K of the row statistics: the objective's own, or the method's default where its weight reads no top-K entropy, so
@@ -199,13 +198,12 @@ fn chunks(device: &Device, head: &VocabularyMatrix, hidden: &Tensor<2>, labels: 
         return Err(Error::Label { row, label: labels[row] as i32 as i64, vocab: head.rows() });
     }
     let plan = head_plan(rows, width, head.rows(), HeadLimits::new(device.max_binding_bytes(), device.tile_bytes()))?;
-    device.submit();
     Ok((0..rows)
         .step_by(plan.rows_per_chunk)
         .map(|start| {
             let end = (start + plan.rows_per_chunk).min(rows);
             Chunk {
-                hidden: hidden.clone().slice(start..end),
+                hidden: kernels::tensor::rows(hidden, start..end),
                 labels: Indices::new(device, labels[start..end].to_vec()),
             }
         })

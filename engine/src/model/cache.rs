@@ -217,18 +217,7 @@ impl Model {
     /// # Errors
     /// As [`Model::rows_of_logits`].
     pub async fn read_logits(&self, tiles: &[Tensor<2>]) -> Result<Vec<Vec<f32>>> {
-        let (count, vocab) = (tiles.first().map_or(0, |tile| tile.dims()[0]), self.arch.vocab);
-        let mut all = vec![0.0; count * vocab];
-        let mut start = 0;
-        for tile in tiles {
-            let width = tile.dims()[1];
-            let values = kernels::tensor::read(tile).await?;
-            for (row, values) in all.chunks_exact_mut(vocab).zip(values.chunks_exact(width)) {
-                row[start..start + width].copy_from_slice(values);
-            }
-            start += width;
-        }
-        let all = self.finite(all, vocab).await?;
-        Ok(all.chunks_exact(vocab).map(<[f32]>::to_vec).collect())
+        let all = self.logits_on_host(tiles).await?;
+        Ok(all.chunks_exact(self.arch.vocab).map(<[f32]>::to_vec).collect())
     }
 }

@@ -340,23 +340,27 @@ impl Model {
         let batch = MicroBatch::whole(tokens);
         let forward = self.forward(&batch, Keep::Nothing, None)?;
         let (hidden, _) = self.norm(&forward.output)?;
-        let tiles = self.head().logits(self.placement.last(), &hidden)?;
-        let (rows, vocab) = (tokens.len(), self.arch.vocab);
-        let mut out = vec![0.0; rows * vocab];
+        self.logits_on_host(&self.head().logits(self.placement.last(), &hidden)?).await
+    }
+
+    /// Logits of some rows, a tensor `[rows, tile]` a tile of the vocabulary, as `[rows, vocab]` on the host.
+    async fn logits_on_host(&self, tiles: &[Tensor<2>]) -> Result<Vec<f32>> {
+        let (rows, vocab) = (tiles.first().map_or(0, |tile| tile.dims()[0]), self.arch.vocab);
+        let mut all = vec![0.0; rows * vocab];
         let mut start = 0;
-        for tile in &tiles {
+        for tile in tiles {
             let width = tile.dims()[1];
             let values = kernels::tensor::read(tile).await?;
-            for row in 0..rows {
-                out[row * vocab + start..][..width].copy_from_slice(&values[row * width..][..width]);
+            for (row, values) in all.chunks_exact_mut(vocab).zip(values.chunks_exact(width)) {
+                row[start..start + width].copy_from_slice(values);
             }
             start += width;
         }
-        self.finite(out, vocab).await
+        self.finite(all, vocab).await
     }
 
     /// Refuses logits, `[rows, vocab]`, that are not all finite: nothing can be read out of them.
-    pub(crate) async fn finite(&self, logits: Vec<f32>, vocab: usize) -> Result<Vec<f32>> {
+    async fn finite(&self, logits: Vec<f32>, vocab: usize) -> Result<Vec<f32>> {
         match logits.iter().position(|z| !z.is_finite()) {
             None => Ok(logits),
             Some(at) => {

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 
 use super::matmul::{Layout, Sizes, matmul_serial};
 use super::par::{self, Shared};
-use super::simd::{exp, fma, sum_lanes, vectorised};
+use super::simd::{self, exp, sum_lanes, vectorised};
 
 /// Queries of one block.
 const QUERIES: usize = 64;
@@ -319,7 +319,7 @@ pub fn attention_backward(
 }
 
 vectorised! {
-    fn max_of<FMA>(x: &[f32]) -> f32 {
+    pub(super) fn max_of<FMA>(x: &[f32]) -> f32 {
         let mut lanes = [f32::NEG_INFINITY; 16];
         let (whole, rest) = x.as_chunks::<16>();
         for chunk in whole {
@@ -334,7 +334,7 @@ vectorised! {
     }
 
     /// Writes e^(x - max) and returns the sum.
-    fn exp_and_sum<FMA>(x: &mut [f32], max: f32) -> f32 {
+    pub(super) fn exp_and_sum<FMA>(x: &mut [f32], max: f32) -> f32 {
         let mut lanes = [0.0f32; 16];
         let (whole, rest) = x.as_chunks_mut::<16>();
         for chunk in whole {
@@ -359,16 +359,6 @@ vectorised! {
     }
 
     fn dot<FMA>(x: &[f32], y: &[f32]) -> f32 {
-        let mut lanes = [0.0f32; 16];
-        let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<16>(), y.as_chunks::<16>());
-        for (x, y) in x.iter().zip(y) {
-            for l in 0..16 {
-                lanes[l] = fma::<FMA>(x[l], y[l], lanes[l]);
-            }
-        }
-        for (l, (x, y)) in x_rest.iter().zip(y_rest).enumerate() {
-            lanes[l] = fma::<FMA>(*x, *y, lanes[l]);
-        }
-        sum_lanes(&lanes)
+        simd::dot::<FMA>(x, y)
     }
 }

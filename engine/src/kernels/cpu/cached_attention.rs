@@ -7,8 +7,9 @@ use std::cell::RefCell;
 
 use temper_shaders::{AppendKeysParams, CachedAttentionParams};
 
+use super::attention::{exp_and_sum, max_of};
 use super::par::{self, Shared};
-use super::simd::{exp, fma, sum_lanes, vectorised};
+use super::simd::{dot, fma, vectorised};
 
 /// Products below which handing work to another thread costs more than it saves.
 const SERIAL: usize = 100_000;
@@ -72,6 +73,13 @@ pub fn cached_attention(params: &CachedAttentionParams, qkv: &[f32], places: &[u
     if products > SERIAL { par::tasks(tasks, work) } else { (0..tasks).for_each(work) }
 }
 
+/// Scores to probabilities, in place.
+fn softmax(scores: &mut [f32]) {
+    let max = max_of(scores);
+    let inverse = 1.0 / exp_and_sum(scores, max);
+    scores.iter_mut().for_each(|score| *score *= inverse);
+}
+
 vectorised! {
     /// Scores `[group, keys]` of some query heads by the keys that begin at a column of each row.
     fn score<FMA>(queries: &[f32], head_dim: usize, cache: &[f32], width: usize, column: usize, scores: &mut [f32]) {
@@ -79,41 +87,9 @@ vectorised! {
         for (key, row) in cache.chunks_exact(width).enumerate() {
             let key_head = &row[column..column + head_dim];
             for (g, query) in queries.chunks_exact(head_dim).enumerate() {
-                let mut lanes = [0.0f32; 16];
-                let ((x, x_rest), (y, y_rest)) = (query.as_chunks::<16>(), key_head.as_chunks::<16>());
-                for (x, y) in x.iter().zip(y) {
-                    for l in 0..16 {
-                        lanes[l] = fma::<FMA>(x[l], y[l], lanes[l]);
-                    }
-                }
-                for (l, (x, y)) in x_rest.iter().zip(y_rest).enumerate() {
-                    lanes[l] = fma::<FMA>(*x, *y, lanes[l]);
-                }
-                scores[g * count + key] = sum_lanes(&lanes);
+                scores[g * count + key] = dot::<FMA>(query, key_head);
             }
         }
-    }
-
-    /// Scores to probabilities, in place.
-    fn softmax<FMA>(scores: &mut [f32]) {
-        let mut max = f32::NEG_INFINITY;
-        for &score in scores.iter() {
-            max = if score > max { score } else { max };
-        }
-        let mut lanes = [0.0f32; 16];
-        let (whole, rest) = scores.as_chunks_mut::<16>();
-        for chunk in whole {
-            for l in 0..16 {
-                chunk[l] = exp::<FMA>(chunk[l] - max);
-                lanes[l] += chunk[l];
-            }
-        }
-        for (l, x) in rest.iter_mut().enumerate() {
-            *x = exp::<FMA>(*x - max);
-            lanes[l] += *x;
-        }
-        let inverse = 1.0 / sum_lanes(&lanes);
-        scores.iter_mut().for_each(|score| *score *= inverse);
     }
 
     /// Adds the values that begin at a column of each row, each times its probability, to `out [group, head_dim]`.

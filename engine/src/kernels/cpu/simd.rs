@@ -102,6 +102,22 @@ pub fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
+/// Sum of products, in 16 lanes and then over these.
+#[inline(always)]
+pub fn dot<const FMA: bool>(x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<16>(), y.as_chunks::<16>());
+    for (x, y) in x.iter().zip(y) {
+        for l in 0..16 {
+            lanes[l] = fma::<FMA>(x[l], y[l], lanes[l]);
+        }
+    }
+    for (l, (x, y)) in x_rest.iter().zip(y_rest).enumerate() {
+        lanes[l] = fma::<FMA>(*x, *y, lanes[l]);
+    }
+    sum_lanes(&lanes)
+}
+
 /// e^x, at most 2 units in the last place off, without branches.
 ///
 /// x below -87.33 (where e^x leaves the normal numbers) gives 0, so -inf does too; x above 88.37 gives e^88.37, a

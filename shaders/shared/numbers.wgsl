@@ -1,0 +1,5 @@
+// Operands of a product, read a number at a time.
+
+@group(0) @binding(1) var<storage, read_write> left_values: array<f32>;
+@group(0) @binding(2) var<storage, read_write> right_values: array<f32>;
+
