@@ -27,7 +27,7 @@ pub const EMBEDDED: &str = "embedded:";
 pub const DEMO_CONFIG: &str = include_str!("../demo/train.toml");
 
 /// Files inside the program, by name.
-const FILES: [(&str, &[u8]); 7] = [
+const FILES: [(&str, &[u8]); 12] = [
     ("base/config.json", include_bytes!("../demo/base/config.json")),
     ("base/model.safetensors", include_bytes!("../demo/base/model.safetensors")),
     ("base/tokenizer.json", include_bytes!("../demo/base/tokenizer.json")),
@@ -35,6 +35,11 @@ const FILES: [(&str, &[u8]); 7] = [
     ("train.jsonl", include_bytes!("../demo/train.jsonl")),
     ("target.jsonl", include_bytes!("../demo/target.jsonl")),
     ("general.txt", include_bytes!("../demo/general.txt")),
+    ("facts/train.jsonl", include_bytes!("../demo/facts/train.jsonl")),
+    ("facts/target.jsonl", include_bytes!("../demo/facts/target.jsonl")),
+    ("facts/wrong.jsonl", include_bytes!("../demo/facts/wrong.jsonl")),
+    ("meant/train.jsonl", include_bytes!("../demo/meant/train.jsonl")),
+    ("meant/target.jsonl", include_bytes!("../demo/meant/target.jsonl")),
 ];
 
 /// How much is read of a kind of file.

@@ -206,8 +206,12 @@ fn curves(report: &Report) -> Result<Vec<Figure>> {
         ),
         (
             "Held-out loss",
-            "nats per token of the target and the general set during training",
-            vec![measured("target", MAIN, |e| e.target), measured("general", SECOND, |e| e.general)],
+            "nats per token of the measured sets during training",
+            vec![
+                measured("target", MAIN, |e| e.target),
+                measured("general", SECOND, |e| e.general),
+                measured("wrong", BASE, |e| e.wrong),
+            ],
         ),
         (
             "Gate",
@@ -461,22 +465,27 @@ fn retention_table(summary: &Summary) -> Table {
             [format!("{:.4}", now.loss), number(now.perplexity), change.unwrap_or_default()]
         }
     };
+    let columns: &[&str] = &[
+        "target loss (nats/token)",
+        "target perplexity",
+        "change",
+        "general loss (nats/token)",
+        "general perplexity",
+        "change",
+        "wrong loss (nats/token)",
+        "wrong perplexity",
+        "change",
+    ];
+    let has_wrong = measured.iter().any(|(_, measured)| measured.wrong.is_some());
+    let shown = if has_wrong { columns.len() } else { columns.len() - 3 };
     let row = |(name, measured): (String, Measured)| {
-        let target = cells(measured.target, retention.before.target);
-        let general = cells(measured.general, retention.before.general);
-        Row { name, cells: target.into_iter().chain(general).collect() }
+        let before = retention.before;
+        let sets =
+            [(measured.target, before.target), (measured.general, before.general), (measured.wrong, before.wrong)];
+        let cells = sets.into_iter().flat_map(|(now, before)| cells(now, before)).take(shown).collect();
+        Row { name, cells }
     };
-    Table {
-        columns: &[
-            "target loss (nats/token)",
-            "target perplexity",
-            "change",
-            "general loss (nats/token)",
-            "general perplexity",
-            "change",
-        ],
-        rows: measured.into_iter().map(row).collect(),
-    }
+    Table { columns: &columns[..shown], rows: measured.into_iter().map(row).collect() }
 }
 
 /// First and last logged step, as numbers.
@@ -582,11 +591,11 @@ mod tests {
             peak_device_bytes: 734_003_200,
             memory: Memory::default(),
             retention: Retention {
-                before: Measured { target: set(1.52), general: set(3.05) },
-                after: Measured { target: set(0.83), general: set(3.07) },
+                before: Measured { target: set(1.52), general: set(3.05), wrong: set(6.2) },
+                after: Measured { target: set(0.83), general: set(3.07), wrong: set(5.9) },
                 baseline: Some(BaselineMeasured {
                     objective: "sft".into(),
-                    after: Measured { target: set(0.78), general: set(3.19) },
+                    after: Measured { target: set(0.78), general: set(3.19), wrong: set(0.4) },
                 }),
             },
             warnings: vec!["eaft has diverged <b>".into()],
@@ -660,7 +669,7 @@ mod tests {
         let set = |loss| Some(Evaluation::from_sum(loss, 1));
         let phase = Phase::During;
         (0..evaluations)
-            .map(|n| Evaluated { phase, step: 10 * n, target: set(3.0 - n as f64), general: set(3.0) })
+            .map(|n| Evaluated { phase, step: 10 * n, target: set(3.0 - n as f64), general: set(3.0), wrong: None })
             .collect()
     }
 
@@ -686,7 +695,7 @@ mod tests {
     fn a_run_whose_perplexity_is_beyond_all_numbers_has_a_report() {
         let mut summary = summary();
         let beyond = Some(Evaluation::from_sum(1e6, 10));
-        summary.retention.after = Measured { target: beyond, general: beyond };
+        summary.retention.after = Measured { target: beyond, general: beyond, wrong: beyond };
         let flat = StepMetrics { step: 1, ..StepMetrics::default() };
         let steps = [flat.clone(), StepMetrics { step: 2, loss: f64::MAX, gradient_norm: 1e99, ..flat }];
         let report = Report {

@@ -264,7 +264,8 @@ fn a_run_ends_with_its_last_step() {
 
 fn sets() -> Sets {
     let documents = documents();
-    Sets { target: documents[..2].to_vec(), general: documents[2..4].to_vec(), landscape: documents[4..].to_vec() }
+    let part = |range: std::ops::Range<usize>| documents[range].to_vec();
+    Sets { target: part(0..2), general: part(2..4), wrong: part(1..3), landscape: part(4..documents.len()) }
 }
 
 /// All in memory, and nothing computed twice.
