@@ -27,7 +27,7 @@ pub const EMBEDDED: &str = "embedded:";
 pub const DEMO_CONFIG: &str = include_str!("../demo/train.toml");
 
 /// Files inside the program, by name.
-const FILES: [(&str, &[u8]); 12] = [
+const FILES: [(&str, &[u8]); 13] = [
     ("base/config.json", include_bytes!("../demo/base/config.json")),
     ("base/model.safetensors", include_bytes!("../demo/base/model.safetensors")),
     ("base/tokenizer.json", include_bytes!("../demo/base/tokenizer.json")),
@@ -35,6 +35,7 @@ const FILES: [(&str, &[u8]); 12] = [
     ("train.jsonl", include_bytes!("../demo/train.jsonl")),
     ("target.jsonl", include_bytes!("../demo/target.jsonl")),
     ("general.txt", include_bytes!("../demo/general.txt")),
+    ("facts.toml", include_bytes!("../demo/facts.toml")),
     ("facts/train.jsonl", include_bytes!("../demo/facts/train.jsonl")),
     ("facts/target.jsonl", include_bytes!("../demo/facts/target.jsonl")),
     ("facts/wrong.jsonl", include_bytes!("../demo/facts/wrong.jsonl")),
