@@ -18,6 +18,7 @@ use crate::cli::ModelArgs;
 use crate::files::{Beside, OpenFile, OsFolder, io_error};
 use crate::memory;
 use crate::plan::memory_of;
+use crate::progress::loading;
 use crate::run_folder::RunFolder;
 
 /// Paths that begin with this name files inside the program.
@@ -141,7 +142,7 @@ impl ModelInUse {
     pub fn load(&self, devices: &Devices, more: u64) -> Result<Model> {
         let placement = placement_of_model(&self.files, self.storage, devices, &memory_of(devices))?;
         memory::check_model(&self.files, &placement, self.storage, more)?;
-        let mut model = self.files.load_onto(&placement, self.storage, false, 0)?;
+        let mut model = loading(|heard| self.files.load_onto(&placement, self.storage, false, 0, heard))?;
         if let Some(path) = &self.adapter {
             let (settings, values) = result::read(&OsFolder::open(path)?)?;
             model.load_lora(&settings, values, &path.display().to_string())?;

@@ -4,13 +4,37 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use temper_engine::events::{Evaluated, Phase, Started, StepMetrics};
 use temper_engine::{Evaluation, Event};
 
 use crate::run_folder::{Measured, Retention};
+
+/// What is over sooner is not worth a bar.
+const SOON: Duration = Duration::from_millis(300);
+
+/// Shows on a terminal how far a model's files are read: `load` tells bytes read, of all.
+pub fn loading<T>(load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T) -> T {
+    let (begin, shows) = (Instant::now(), io::stderr().is_terminal());
+    let mut bar: Option<ProgressBar> = None;
+    let loaded = load(&mut |done, all| {
+        if !shows || begin.elapsed() < SOON {
+            return;
+        }
+        let bar = bar.get_or_insert_with(|| {
+            let style = "loading  [{bar:28}] {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
+            let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(all).with_style(style.progress_chars("=> ")).with_elapsed(begin.elapsed())
+        });
+        bar.set_position(done);
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    loaded
+}
 
 /// Shows a run's events on stderr.
 pub struct Progress {
