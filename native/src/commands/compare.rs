@@ -199,7 +199,7 @@ impl Folder {
             Some(STOPPED) => Ended::Stopped,
             _ => {
                 let said = fs::read_to_string(&log).unwrap_or_default();
-                let lines: Vec<&str> = said.lines().collect();
+                let lines: Vec<&str> = said.lines().map(|line| line.trim_start_matches("temper: error: ")).collect();
                 Ended::Badly(format!(
                     "{} ({})",
                     lines[lines.len().saturating_sub(LAST_LINES)..].join("; "),

@@ -116,8 +116,9 @@ impl Grid {
                 for (variant, own) in variants.iter().enumerate() {
                     let set: Set = [&own.set[..], &setting, &seed].concat();
                     let label = |set: &Set| set.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
-                    let short =
-                        |(key, value): &(String, String)| format!("{}-{value}", key.rsplit('.').next().unwrap_or(key));
+                    // Of a path its last part.
+                    let last = |text: &str, at: char| text.rsplit(at).next().unwrap_or(text).to_string();
+                    let short = |(key, value): &(String, String)| format!("{}-{}", last(key, '.'), last(value, '/'));
                     let parts = std::iter::once(own.name.clone()).chain(setting.iter().chain(&seed).map(short));
                     let name = parts.collect::<Vec<_>>().join("_");
                     let name = name.replace(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)), "-");
