@@ -36,17 +36,17 @@ pub struct Report<'a> {
     pub baseline_landscape: Option<&'a Landscape>,
 }
 
-const INK: RGBColor = RGBColor(1, 1, 1);
-const SOFT: RGBColor = RGBColor(2, 2, 2);
+pub const INK: RGBColor = RGBColor(1, 1, 1);
+pub const SOFT: RGBColor = RGBColor(2, 2, 2);
 const LINE: RGBColor = RGBColor(3, 3, 3);
-const MAIN: RGBColor = RGBColor(4, 4, 4);
-const SECOND: RGBColor = RGBColor(5, 5, 5);
-const BASE: RGBColor = RGBColor(6, 6, 6);
-const WARN: RGBColor = RGBColor(7, 7, 7);
+pub const MAIN: RGBColor = RGBColor(4, 4, 4);
+pub const SECOND: RGBColor = RGBColor(5, 5, 5);
+pub const BASE: RGBColor = RGBColor(6, 6, 6);
+pub const WARN: RGBColor = RGBColor(7, 7, 7);
 
 /// Colours of a landscape's cells by mean gate, from suppressed to fully trained, with the upper bound of each. They are
 /// of middle lightness, so that they show on white and on black alike.
-const GATES: [(f64, RGBColor, &str); 5] = [
+pub const GATES: [(f64, RGBColor, &str); 5] = [
     (0.1, RGBColor(0xd6, 0x3f, 0x31), "gate below 0.1"),
     (0.3, RGBColor(0xe0, 0x8b, 0x2c), "0.1 to 0.3"),
     (0.6, RGBColor(0x9a, 0x9f, 0x2f), "0.3 to 0.6"),
@@ -59,11 +59,11 @@ const POINTS: usize = 150;
 /// What is larger than this is left out of plots: a diverged run has perplexities up to f64's largest number, around which an
 /// axis would have no end. The tables have it.
 const LARGEST: f64 = 1e100;
-const SIZE: (u32, u32) = (520, 300);
+pub const SIZE: (u32, u32) = (520, 300);
 const MAP_SIZE: (u32, u32) = (520, 380);
 
-type Root<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+pub type Root<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// One line of a plot.
 struct Line {
@@ -93,36 +93,41 @@ struct Page<'a> {
     config: &'a str,
 }
 
+/// A plot with its words.
 #[derive(Serialize)]
-struct Figure {
-    title: String,
-    unit: String,
-    keys: Vec<Key>,
-    svg: String,
+pub struct Figure {
+    pub title: String,
+    pub unit: String,
+    pub keys: Vec<Key>,
+    pub svg: String,
 }
 
+/// A colour's meaning.
 #[derive(Serialize)]
-struct Key {
-    name: String,
-    colour: String,
+pub struct Key {
+    pub name: String,
+    pub colour: String,
 }
 
+/// A table whose first column has no heading.
 #[derive(Serialize)]
-struct Table {
-    columns: &'static [&'static str],
-    rows: Vec<Row>,
+pub struct Table {
+    pub columns: &'static [&'static str],
+    pub rows: Vec<Row>,
 }
 
+/// A row of a table.
 #[derive(Serialize)]
-struct Row {
-    name: String,
-    cells: Vec<String>,
+pub struct Row {
+    pub name: String,
+    pub cells: Vec<String>,
 }
 
+/// A line of a table of two columns.
 #[derive(Serialize)]
-struct Fact {
-    name: &'static str,
-    value: String,
+pub struct Fact {
+    pub name: &'static str,
+    pub value: String,
 }
 
 /// Makes the report.
@@ -308,7 +313,8 @@ fn race(report: &Report) -> Result<Option<Figure>> {
     Ok(Some(figure("Target against general perplexity", best, &keys, drawn)))
 }
 
-fn landscape(name: &str, map: &Landscape) -> Result<Figure> {
+/// A map of tokens by label probability and entropy.
+pub fn landscape(name: &str, map: &Landscape) -> Result<Figure> {
     let cells = || {
         (0..Landscape::ENTROPY_BINS)
             .flat_map(|e| (0..Landscape::PROBABILITY_BINS).map(move |p| (e, p)))
@@ -344,7 +350,7 @@ fn landscape(name: &str, map: &Landscape) -> Result<Figure> {
 }
 
 /// Draws onto an SVG of this size and names it for those who cannot see it.
-fn svg(size: (u32, u32), title: &str, plot: impl FnOnce(&Root) -> Result<()>) -> Result<String> {
+pub fn svg(size: (u32, u32), title: &str, plot: impl FnOnce(&Root) -> Result<()>) -> Result<String> {
     let mut text = String::new();
     {
         let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
@@ -357,11 +363,18 @@ fn svg(size: (u32, u32), title: &str, plot: impl FnOnce(&Root) -> Result<()>) ->
 }
 
 /// plotters' errors borrow the backend; only their words go on.
-fn draw<T, E: std::fmt::Display>(result: std::result::Result<T, E>) -> Result<T> {
+pub fn draw<T, E: std::fmt::Display>(result: std::result::Result<T, E>) -> Result<T> {
     result.map_err(|error| anyhow!("drawing a plot of the report: {error}"))
 }
 
-fn axes<'a, 'b>(root: &'a Root<'b>, x: Range<f64>, y: Range<f64>, x_name: &str, y_name: &str) -> Result<Chart<'a, 'b>> {
+/// Axes with their names and a grid.
+pub fn axes<'a, 'b>(
+    root: &'a Root<'b>,
+    x: Range<f64>,
+    y: Range<f64>,
+    x_name: &str,
+    y_name: &str,
+) -> Result<Chart<'a, 'b>> {
     let label = |size: i32, colour: &'static RGBColor| ("sans-serif", size).into_font().color(colour);
     let mut chart = draw(
         ChartBuilder::on(root)
@@ -544,7 +557,8 @@ fn facts(summary: &Summary) -> Vec<Fact> {
     facts.into_iter().map(|(name, value)| Fact { name, value }).collect()
 }
 
-fn css(colour: RGBColor) -> String {
+/// A colour as style sheets write it.
+pub fn css(colour: RGBColor) -> String {
     format!("#{:02x}{:02x}{:02x}", colour.0, colour.1, colour.2)
 }
 

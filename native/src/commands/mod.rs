@@ -12,5 +12,6 @@ pub mod logits;
 pub mod loss;
 pub mod plan;
 pub mod quantize;
+pub mod scan;
 pub mod train;
 pub mod web;
