@@ -187,6 +187,14 @@ pub mod scan {
     pub use crate::eval::token_class::{Classes, TokenClass};
 }
 
+/// Benchmarks out of local files.
+#[cfg(not(target_family = "wasm"))]
+pub mod tasks {
+    pub use crate::eval::interval::wilson;
+    pub use crate::eval::likelihood::Likelihoods;
+    pub use crate::eval::tasks::{Asked, Item, Items, Task, TaskFolder, TaskOptions, answer, judge, read_items};
+}
+
 /// An objective on logits that already exist.
 pub mod logits {
     pub use crate::loss::ready::{Evaluated, evaluate};

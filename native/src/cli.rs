@@ -43,7 +43,7 @@ pub enum Command {
     Config(ConfigArgs),
     /// Write a commented configuration to begin with.
     Init(InitArgs),
-    /// Measure loss and perplexity of a model on a text or a data set.
+    /// Measure loss and perplexity of a model on a text or a data set, or its score on benchmarks.
     Eval(EvalArgs),
     /// Show how a data set meets a model, before anything is trained: where the model is sure and the data disagree.
     Scan(ScanArgs),
@@ -206,12 +206,43 @@ pub struct EvalArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub input: EvalInput,
-    /// Print one JSON object with `loss`, `perplexity` and `tokens`.
+    #[command(flatten)]
+    pub tasks: TaskArgs,
+    /// Print one JSON object with `loss`, `perplexity` and `tokens`; with --tasks the list `tasks`.
     #[arg(long)]
     pub json: bool,
 }
 
-/// What to measure on: exactly one of the two.
+/// Arguments of `temper eval --tasks`.
+#[derive(Debug, Args)]
+pub struct TaskArgs {
+    /// Folder with one folder a task, of the task's name.
+    #[arg(long, value_name = "DIR", requires = "tasks")]
+    pub task_data: Option<PathBuf>,
+    /// Ask only so many items of each task; of mmlu one of each subject in turn.
+    #[arg(long, value_name = "N", value_parser = at_least_one, requires = "tasks")]
+    pub limit: Option<usize>,
+    /// Worked examples before each question of mmlu and gsm8k; 5 without it.
+    #[arg(long, value_name = "N", requires = "tasks")]
+    pub shots: Option<usize>,
+    /// File to add a line an item to as it is done; items that are in it are not asked again.
+    #[arg(long, value_name = "FILE.jsonl", requires = "tasks")]
+    pub results: Option<PathBuf>,
+    /// Put generated tasks' questions into the model's chat template.
+    #[arg(long, requires = "tasks")]
+    pub chat: bool,
+    /// Longest generated answer in tokens; 256 for gsm8k, 1024 for math500, 2048 for aime without it.
+    #[arg(long, value_name = "N", value_parser = at_least_one, requires = "tasks")]
+    pub max_tokens: Option<usize>,
+    /// How many answers are generated at once.
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = at_least_one, requires = "tasks")]
+    pub batch: usize,
+    /// Leave out and count items that cannot be used, instead of stopping at the first with its line.
+    #[arg(long, requires = "tasks")]
+    pub skip_broken: bool,
+}
+
+/// What to measure on: exactly one of the three.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct EvalInput {
@@ -221,6 +252,10 @@ pub struct EvalInput {
     /// JSONL, scored on what would be trained.
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
+    /// Benchmarks with commas between them, from local files (--task-data): mmlu, medmcqa, medqa, pubmedqa, cluewsc, gsm8k,
+    /// math500, aime.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "task_data")]
+    pub tasks: Vec<String>,
 }
 
 /// Arguments of `temper scan`.
@@ -768,6 +803,7 @@ mod tests {
             "temper scan --model m --data d.jsonl",
             "temper scan --run r --data d --data e --out o --fail-above 0.05 --curate c --keep conflicted --above 0.1",
             "temper scan --model m --data - --on-policy 8 --tokens --top-k 64 --limit 9 --skip-broken --json",
+            "temper eval --model m --tasks mmlu,gsm8k --task-data d --limit 9 --shots 0 --results r --chat --max-tokens 9",
             "temper devices",
             "temper generate --model m --prompt hello",
             "temper generate --model m --prompts p.txt --batch 4 --top-k 20 --top-p 0.9 --stop x --stop y",
@@ -818,6 +854,9 @@ mod tests {
             "temper scan --model m --data d --keep clean",
             "temper scan --model m --data d --top-k 1",
             "temper scan --model m --data d --fail-above 5",
+            "temper eval --model m --tasks mmlu",
+            "temper eval --model m --text t --limit 3",
+            "temper eval --model m --tasks mmlu --task-data d --text t",
             "temper train --set steps=3",
             "temper train --resume",
             "temper config run.toml --schema",

@@ -3,11 +3,15 @@
 pub mod generate;
 #[cfg(not(target_family = "wasm"))]
 pub mod interval;
+#[cfg(not(target_family = "wasm"))]
+pub mod likelihood;
 pub mod perplexity;
 #[cfg(not(target_family = "wasm"))]
 pub mod scan;
 #[cfg(not(target_family = "wasm"))]
 pub mod tally;
+#[cfg(not(target_family = "wasm"))]
+pub mod tasks;
 #[cfg(not(target_family = "wasm"))]
 pub mod text;
 #[cfg(not(target_family = "wasm"))]

@@ -477,7 +477,7 @@ fn text(scan: &Scan, out: &Path, why: &str, curated: Option<(&Path, [u64; 2])>) 
         "model",
         format!(
             "loss {loss:.4} nats a token (perplexity {}), entropy {:.4}, mean gate {:.3}",
-            perplexity(loss.exp(), 3),
+            perplexity(loss.exp().min(f64::MAX), 3),
             all.mean(all.entropy),
             all.mean(all.gate)
         ),

@@ -131,7 +131,10 @@ fn facts(scan: &Scan) -> Vec<Fact> {
     };
     let [sure, wrong] = counts.reliability.sure();
     let mut facts = vec![
-        Fact { name: "Loss", value: format!("{loss:.4} nats a token, perplexity {}", perplexity(loss.exp(), 3)) },
+        Fact {
+            name: "Loss",
+            value: format!("{loss:.4} nats a token, perplexity {}", perplexity(loss.exp().min(f64::MAX), 3)),
+        },
         Fact { name: "Entropy", value: format!("{:.4} nats a token", all.mean(all.entropy)) },
         Fact {
             name: "Confident conflicts",
