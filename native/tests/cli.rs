@@ -1329,6 +1329,97 @@ fn a_text_is_measured_in_windows_and_an_answer_is_generated() {
     generate(&format!("--prompt {}", "a".repeat(128))).fails(2, &["128 tokens", "context is 128"]);
 }
 
+/// Benchmarks for [`eval_tasks`], in `tasks/`.
+fn task_files(place: &Place) {
+    for folder in ["mmlu", "gsm8k", "medmcqa"] {
+        fs::create_dir_all(place.path("tasks").join(folder)).unwrap();
+    }
+    let rows = |n: usize| {
+        (0..n).map(|at| format!("\"is {at}, odd?\",yes,no,{at},x,{}\n", ["A", "B"][at % 2])).collect::<String>()
+    };
+    place.write("tasks/mmlu/parity_test.csv", &rows(5));
+    place.write("tasks/mmlu/sums_test.csv", &rows(3));
+    place.write("tasks/mmlu/sums_dev.csv", &rows(1));
+    let sum = |n: usize| json!({"question": format!("{n}+1?"), "answer": format!("#### {}", n + 1)}).to_string();
+    place.write("tasks/gsm8k/test.jsonl", &[sum(1), sum(2), sum(3)].join("\n"));
+    let bad = json!({"question": "Q", "options": {"A": "1"}, "answer_idx": "A"});
+    let good = json!({"question": "Q", "options": {"A": "1", "B": "2", "C": "3", "D": "4"}, "answer_idx": "D"});
+    place.write("tasks/medmcqa/test.jsonl", &format!("{good}\n{bad}\n{good}\n"));
+}
+
+fn eval_tasks(place: &Place, more: &str) -> Ran {
+    let (model, data) = (place.text("model"), place.text("tasks"));
+    line(&format!("eval --model {model} --task-data {data} --shots 0 --max-tokens 6 {more}"))
+}
+
+#[test]
+fn benchmarks_go_on_after_a_stop_and_give_what_one_go_gives() {
+    let place = Place::new();
+    task_files(&place);
+    let (whole, parts) = (place.text("whole.jsonl"), place.text("parts.jsonl"));
+    let found = eval_tasks(&place, &format!("--tasks mmlu,gsm8k --results {whole} --batch 2 --json")).ok().json();
+    let tasks = found["tasks"].as_array().unwrap().clone();
+    assert_eq!((&tasks[0]["task"], &tasks[0]["items"], &tasks[1]["items"]), (&json!("mmlu"), &json!(8), &json!(3)));
+    let lines = lines_of(Path::new(&whole));
+    assert_eq!(lines.len(), 1 + 8 + 3);
+    let right = lines.iter().filter(|l| l["task"] == "mmlu" && l["correct"] == true).count() as u64;
+    assert_eq!(tasks[0]["correct"], right);
+    for line in &lines[1..9] {
+        let likelihoods: Vec<f64> =
+            line["log_likelihoods"].as_array().unwrap().iter().map(|l| l.as_f64().unwrap()).collect();
+        let best = (1..4).fold(0, |best, at| if likelihoods[at] > likelihoods[best] { at } else { best });
+        assert_eq!(line["answer"], ["A", "B", "C", "D"][best]);
+        assert_eq!(line["correct"], line["answer"] == line["expected"]);
+    }
+    // A first part, and one more item of which only half was written.
+    eval_tasks(&place, &format!("--tasks mmlu --limit 3 --results {parts}")).ok();
+    let first = fs::read_to_string(&parts).unwrap();
+    assert_eq!(first.lines().count(), 4);
+    fs::write(&parts, format!("{first}{{\"what\":\"item\",\"task\":\"mm")).unwrap();
+    let ran = eval_tasks(&place, &format!("--tasks mmlu,gsm8k --results {parts} --json")).ok();
+    assert!(ran.stderr.contains("its last line is cut off"), "{}", ran.stderr);
+    let again = ran.json();
+    assert_eq!(again["tasks"][0]["resumed"], 3);
+    for (at, field) in [(0, "correct"), (0, "items"), (0, "interval"), (1, "correct"), (1, "strict_accuracy")] {
+        assert_eq!(again["tasks"][at][field], tasks[at][field], "{field}");
+    }
+    let by_id = |path: &str| {
+        let key = |line: &Value| (line["task"].to_string(), line["id"].to_string(), line["answer"].to_string());
+        lines_of(Path::new(path))[1..].iter().map(key).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(by_id(&parts), by_id(&whole));
+    // Nothing is left to do, and nothing is written.
+    let before = fs::read(&parts).unwrap();
+    let text = eval_tasks(&place, &format!("--tasks mmlu,gsm8k --results {parts}")).ok().stdout;
+    assert!(text.contains("8 from before") && text.contains("of 3 items"), "{text}");
+    assert_eq!(fs::read(&parts).unwrap(), before);
+    eval_tasks(&place, &format!("--tasks mmlu --results {parts} --storage f16"))
+        .fails(2, &["parts.jsonl, line 1", "were made with", "name another file"]);
+    eval_tasks(&place, &format!("--tasks mmlu --results {}", place.text("train.jsonl")))
+        .fails(2, &["train.jsonl, line 1"]);
+}
+
+#[test]
+fn tasks_that_cannot_be_are_refused_by_name_file_and_line() {
+    let place = Place::new();
+    task_files(&place);
+    eval_tasks(&place, "--tasks mmlu,hellaswag").fails(2, &["no task \"hellaswag\"", "mmlu, medmcqa", "aime"]);
+    eval_tasks(&place, "--tasks ifeval").fails(2, &["no task \"ifeval\""]);
+    eval_tasks(&place, "--tasks mmlu,mmlu").fails(2, &["mmlu is there twice"]);
+    eval_tasks(&place, "--tasks aime").fails(2, &["tasks/aime"]);
+    eval_tasks(&place, "--tasks gsm8k --chat").fails(2, &["no chat template"]);
+    eval_tasks(&place, "--tasks medmcqa").fails(2, &["medmcqa/test.jsonl, line 2: ", "there are 1 options"]);
+    let ran = eval_tasks(&place, "--tasks medmcqa --skip-broken").ok();
+    assert!(
+        ran.stdout.contains("of 2 items; 1 skipped") && ran.stdout.contains("test.jsonl, line 2: "),
+        "{}",
+        ran.stdout
+    );
+    let (model, data) = (place.text("model"), place.text("tasks"));
+    line(&format!("eval --model {model} --task-data {data} --tasks mmlu"))
+        .fails(2, &["parity_dev.csv", "is not there"]);
+}
+
 /// The scan of a place's data into `scan/`.
 fn scan(place: &Place, more: &str) -> Ran {
     let (model, out) = (place.text("model"), place.text("scan"));
