@@ -296,5 +296,4 @@ fn smollm2_chooses_as_lm_eval_does_on_at_least_99_percent_of_mmlu_items() {
     }
     assert!(same * 100 >= 99 * expected.len(), "{same} of {} choices are the same", expected.len());
     assert!(worst <= 0.02, "log-likelihoods differ by up to {worst}");
-    println!("{same} of {} choices are the same; log-likelihoods differ by at most {worst:.1e}", expected.len());
 }
