@@ -1,5 +1,5 @@
-//! The scan of a data set: every token's score against plain f64 loops over the model's logits, on every device; documents read
-//! from a stream against those read whole; streams that are damaged.
+//! The scan of a data set: every token's score against plain f64 loops over the model's logits, on every device;
+//! documents read from a stream against those read whole; streams that are damaged.
 //!
 //! Run with `cargo test --release -p temper-conformance --test scan`.
 

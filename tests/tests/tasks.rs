@@ -1,5 +1,5 @@
-//! Benchmarks out of local files: prompts and answers by hand-checked items, choices against lm-eval's on the same items, files
-//! that are wrong.
+//! Benchmarks out of local files: prompts and answers by hand-checked items, choices against lm-eval's on the same
+//! items, files that are wrong.
 //!
 //! Run with `cargo test --release -p temper-conformance --test tasks`.
 

@@ -1,8 +1,8 @@
 //! A data file as documents, read as it is used: what is held does not depend on the file's size.
 //!
-//! Records of JSONL are read line by line, with the rules and the words of [`record`](super::record). Plain text is read in
-//! pieces of about a MiB that end with a line; each is tokenised alone and cut into windows, of which none crosses into the
-//! next piece. A text of one piece so gives the windows of [`read_measured`](super::read_measured).
+//! Records of JSONL are read line by line, with the rules and the words of [`record`](super::record). Plain text is
+//! read in pieces of about a MiB that end with a line; each is tokenised alone and cut into windows, of which none
+//! crosses into the next piece. A text of one piece so gives the windows of [`read_measured`](super::read_measured).
 
 use std::io::BufRead;
 

@@ -1,7 +1,7 @@
 //! How likely a model finds each of several continuations of one text.
 //!
-//! The text is read once for all of them, and what it has in common with the one before it (an instruction, worked examples) not
-//! again.
+//! The text is read once for all of them, and what it has in common with the one before it (an instruction, worked
+//! examples) not again.
 
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -22,11 +22,12 @@ impl Likelihoods {
         Ok(Self { cache: Cache::new(model, 1, capacity)?, held: Vec::new() })
     }
 
-    /// Sum over each continuation's tokens of the logarithm of their probability, each behind the text and the tokens before it.
+    /// Sum over each continuation's tokens of the logarithm of their probability, each behind the text and the tokens
+    /// before it.
     ///
     /// # Errors
-    /// [`Error::Config`] where the text or a continuation has no token, or both are longer than the capacity; otherwise as
-    /// [`Model::extend`] and [`Model::rows_of_logits`].
+    /// [`Error::Config`] where the text or a continuation has no token, or both are longer than the capacity; otherwise
+    /// as [`Model::extend`] and [`Model::rows_of_logits`].
     pub async fn of(&mut self, model: &mut Model, text: &[u32], continuations: &[Vec<u32>]) -> Result<Vec<f64>> {
         let longest = continuations.iter().map(Vec::len).max().unwrap_or(0);
         let most = self.cache.capacity();

@@ -1,4 +1,5 @@
-//! What a model knows, measured: loss and perplexity on text, generated text; how a data set meets it, before it is trained.
+//! What a model knows, measured: loss and perplexity on text, generated text; how a data set meets it, before it is
+//! trained.
 
 pub mod generate;
 #[cfg(not(target_family = "wasm"))]

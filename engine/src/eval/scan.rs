@@ -1,7 +1,8 @@
-//! How a data set meets a model before it is trained: one forward pass, and of every trained token what the model thought of it.
+//! How a data set meets a model before it is trained: one forward pass, and of every trained token what the model
+//! thought of it.
 //!
-//! Place in the flow: documents -> [score] -> [`Tally`](super::tally::Tally) and the other counts of `tally.rs`. Documents come
-//! in windows of any number; nothing is kept from one to the next but what the counts hold.
+//! Place in the flow: documents -> [score] -> [`Tally`](super::tally::Tally) and the other counts of `tally.rs`.
+//! Documents come in windows of any number; nothing is kept from one to the next but what the counts hold.
 
 use burn::tensor::Tensor;
 use temper_shaders::{LOWEST, MAX_TOP_K, NO_LABEL, STATS_WIDTH, stat};
@@ -37,8 +38,8 @@ pub struct TokenScore {
     pub wanted_p: f32,
 }
 
-/// Scores every trained token of some documents, in their order. `gate` is an objective whose weight needs no statistics of a
-/// batch; `fidelity` hears of the entropies of every K.
+/// Scores every trained token of some documents, in their order. `gate` is an objective whose weight needs no
+/// statistics of a batch; `fidelity` hears of the entropies of every K.
 ///
 /// # Errors
 /// [`Error::NonFinite`] on NaN logits, device errors.

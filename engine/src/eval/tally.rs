@@ -51,12 +51,13 @@ const BINS: usize = ((OCTAVES[1] - OCTAVES[0]) as u32 * OCTAVE) as usize;
 /// The paper's share of the tokens that are lowest, in percent (its `p15` and `H15`).
 const BOTTOM_PERCENT: u64 = 15;
 
-/// The share of tokens that are among the lowest 15 % of all in both label probability and entropy, the paper's conflicts, of any
-/// number of tokens.
+/// The share of tokens that are among the lowest 15 % of all in both label probability and entropy, the paper's
+/// conflicts, of any number of tokens.
 ///
-/// Up to 65,536 tokens all are kept, and the share is exact. Beyond, cross entropy and entropy are counted in 864 by 864 bins, 32 an
-/// octave: both quantiles are then known up to the bin they lie in (3.1 % of their value at most), and the share lies between
-/// the count of tokens that are certainly beyond both and of those that may be. Both bounds are given.
+/// Up to 65,536 tokens all are kept, and the share is exact. Beyond, cross entropy and entropy are counted in 864 by
+/// 864 bins, 32 an octave: both quantiles are then known up to the bin they lie in (3.1 % of their value at most), and
+/// the share lies between the count of tokens that are certainly beyond both and of those that may be. Both bounds are
+/// given.
 #[derive(Clone, Debug, Default)]
 pub struct Bottoms {
     tokens: u64,
@@ -168,8 +169,8 @@ fn middle(bin: usize) -> f64 {
     (edge(bin) + edge(bin + 1)) / 2.0
 }
 
-/// How well the entropy of the K most likely tokens stands for that of all: Pearson's correlation for every K from 2 to 64 (the
-/// paper's Figure 6), in one sweep (Welford's updates).
+/// How well the entropy of the K most likely tokens stands for that of all: Pearson's correlation for every K from 2 to
+/// 64 (the paper's Figure 6), in one sweep (Welford's updates).
 #[derive(Clone, Debug)]
 pub struct Fidelity {
     tokens: f64,
@@ -188,16 +189,16 @@ impl Fidelity {
     /// The values of K.
     pub const K: std::ops::RangeInclusive<usize> = 2..=MAX_TOP_K;
 
-    /// Adds a row by its largest logits in descending order; `hear` is told the entropy of the K largest, renormalised, of each K.
-    /// Where there are fewer than K, it is that of those there are.
+    /// Adds a row by its largest logits in descending order; `hear` is told the entropy of the K largest, renormalised,
+    /// of each K. Where there are fewer than K, it is that of those there are.
     pub fn add(&mut self, top: &[f32], full: f64, mut hear: impl FnMut(usize, f64)) {
         self.tokens += 1.0;
         let off = full - self.full[0];
         self.full[0] += off / self.tokens;
         let off_after = full - self.full[0];
         self.full[1] += off * off_after;
-        // H = ln s - u / s with s = sum of e^d, u = sum of d e^d, d = z - max; s without the maximum's own term, so that a
-        // peaked distribution keeps its relative precision.
+        // H = ln s - u / s with s = sum of e^d, u = sum of d e^d, d = z - max; s without the maximum's own term, so
+        // that a peaked distribution keeps its relative precision.
         let (mut rest, mut u) = (0.0_f64, 0.0_f64);
         for k in Self::K {
             if let Some(&z) = top.get(k - 1).filter(|z| **z > LOWEST) {
@@ -226,8 +227,8 @@ impl Fidelity {
     }
 }
 
-/// Is the model right as often as it is sure? Its most likely token's probability against how often that one is the label, in 20
-/// bins of equal width (Guo et al. 2017).
+/// Is the model right as often as it is sure? Its most likely token's probability against how often that one is the
+/// label, in 20 bins of equal width (Guo et al. 2017).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reliability {
     bins: [Reliable; 20],
@@ -259,7 +260,8 @@ impl Reliability {
         &self.bins
     }
 
-    /// Expected calibration error: the mean over tokens of how far their bin's share of right ones is from its mean confidence.
+    /// Expected calibration error: the mean over tokens of how far their bin's share of right ones is from its mean
+    /// confidence.
     pub fn expected_error(&self) -> f64 {
         let tokens: u64 = self.bins.iter().map(|bin| bin.tokens).sum();
         self.bins.iter().map(|bin| (bin.right as f64 - bin.confidence).abs()).sum::<f64>() / tokens.max(1) as f64

@@ -8,8 +8,8 @@ use crate::error::Result;
 /// Characters with which LaTeX, Markdown, HTML and code mark text up.
 const MARKUP: &str = "\\{}$#*_^|`~&<>=";
 
-/// What a token is. Every token is exactly one of these, in this order of precedence: special, space and markup, number,
-/// punctuation, then the beginning or the continuation of a word.
+/// What a token is. Every token is exactly one of these, in this order of precedence: special, space and markup,
+/// number, punctuation, then the beginning or the continuation of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenClass {

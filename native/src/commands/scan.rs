@@ -1,8 +1,8 @@
 //! `temper scan`: how a data set meets a model, before anything is trained.
 //!
-//! Place in the flow: data files -> engine `scan::Stream` -> engine `scan::score` -> [counts] -> `scan.jsonl`, `summary.json`,
-//! [page] and a few lines on the terminal. Documents are read, scored and counted window by window, so that memory does not
-//! depend on the data's size.
+//! Place in the flow: data files -> engine `scan::Stream` -> engine `scan::score` -> [counts] -> `scan.jsonl`,
+//! `summary.json`, [page] and a few lines on the terminal. Documents are read, scored and counted window by window, so
+//! that memory does not depend on the data's size.
 
 mod advice;
 pub mod counts;

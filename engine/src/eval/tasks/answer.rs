@@ -36,8 +36,8 @@ pub fn last_number(text: &str) -> Option<&str> {
     found
 }
 
-/// A number of GSM8K without what is not compared: commas, dollars, what stands before `#### `, a full stop at its end; in small
-/// letters.
+/// A number of GSM8K without what is not compared: commas, dollars, what stands before `#### `, a full stop at its end;
+/// in small letters.
 pub fn plain_number(text: &str) -> String {
     let text = text.rsplit_once("#### ").map_or(text, |(_, number)| number);
     let text: String = text.chars().filter(|c| !matches!(c, ',' | '$')).collect();
@@ -86,7 +86,8 @@ pub fn integer(text: &str) -> Option<u64> {
     last_number(text).and_then(|number| digits(number.trim_end_matches(['.', ','])))
 }
 
-/// True where two answers of MATH are the same after the normalisation of the benchmark's authors (Hendrycks et al. 2021).
+/// True where two answers of MATH are the same after the normalisation of the benchmark's authors (Hendrycks et al.
+/// 2021).
 pub fn same_mathematics(a: &str, b: &str) -> bool {
     normalised(a) == normalised(b)
 }

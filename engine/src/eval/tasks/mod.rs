@@ -11,12 +11,12 @@
 //! | `math500` | `test.jsonl` | the problem, `Please reason step by step, and put your final answer within \boxed{}.` | the boxed answer, normalised | 0 |
 //! | `aime` | `aime24.jsonl`, `aime25.jsonl` | as `math500` | the boxed integer, or the last one | 0 |
 //!
-//! Prompts, likelihoods and extraction are those of lm-eval 0.4 (EleutherAI) where it has the task. Where this differs: MMLU has 5
-//! shots here and is one number over all items, not a mean of subjects; MedQA's file has five options and lm-eval's four; CLUEWSC is
-//! not in lm-eval, and the question is OpenCompass's; GSM8K's shots are the first records of the training set, lm-eval
-//! draws them; MATH-500 and AIME are asked as Qwen's evaluation asks, without shots, and compared by the normalisation of
-//! MATH's authors alone, with no algebra. A text longer than the model's context loses its beginning, as in lm-eval; it is
-//! counted.
+//! Prompts, likelihoods and extraction are those of lm-eval 0.4 (EleutherAI) where it has the task. Where this differs:
+//! MMLU has 5 shots here and is one number over all items, not a mean of subjects; MedQA's file has five options and
+//! lm-eval's four; CLUEWSC is not in lm-eval, and the question is OpenCompass's; GSM8K's shots are the first records of
+//! the training set, lm-eval draws them; MATH-500 and AIME are asked as Qwen's evaluation asks, without shots, and
+//! compared by the normalisation of MATH's authors alone, with no algebra. A text longer than the model's context loses
+//! its beginning, as in lm-eval; it is counted.
 
 pub mod answer;
 mod csv;
@@ -195,8 +195,8 @@ impl Items {
 /// Reads the items of a task.
 ///
 /// # Errors
-/// [`Error::Missing`] for a file that the task needs, [`Error::Record`] with file and line for an item that cannot be used
-/// (unless such are left out), [`Error::Data`] where none is left.
+/// [`Error::Missing`] for a file that the task needs, [`Error::Record`] with file and line for an item that cannot be
+/// used (unless such are left out), [`Error::Data`] where none is left.
 pub fn read_items(task: Task, folder: &TaskFolder, options: TaskOptions) -> Result<Items> {
     let mut items = match task {
         Task::Mmlu => mmlu(folder, options)?,
@@ -391,7 +391,8 @@ fn mmlu(folder: &TaskFolder, options: TaskOptions) -> Result<Items> {
         all.problems.extend(items.problems.into_iter().take(KEPT_PROBLEMS - all.problems.len()));
         of_subjects.push(items.items);
     }
-    // One of each subject in turn while there is a limit, then in the order of subjects, whose examples are so read once.
+    // One of each subject in turn while there is a limit, then in the order of subjects, whose examples are so read
+    // once.
     let mut taken = vec![0; of_subjects.len()];
     let mut left = options.limit;
     while left > 0 {

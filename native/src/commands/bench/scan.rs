@@ -1,5 +1,5 @@
-//! `temper bench scan`: what `temper scan` takes beyond a bare forward pass over the same tokens: embedding, blocks, final norm and
-//! the logits of every token, of which nothing is read but one number.
+//! `temper bench scan`: what `temper scan` takes beyond a bare forward pass over the same tokens: embedding, blocks,
+//! final norm and the logits of every token, of which nothing is read but one number.
 
 use std::time::Instant;
 

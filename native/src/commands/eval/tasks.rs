@@ -1,4 +1,5 @@
-//! `temper eval --tasks`: benchmarks out of local files, item by item, so that a run that was stopped goes on where it was.
+//! `temper eval --tasks`: benchmarks out of local files, item by item, so that a run that was stopped goes on where it
+//! was.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -22,7 +23,8 @@ use crate::meter::Meter;
 use crate::output;
 use crate::progress::{duration, grouped};
 
-/// The first line of a file of results: what the others were made with. Results of anything else are not mixed with them.
+/// The first line of a file of results: what the others were made with. Results of anything else are not mixed with
+/// them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Settings {
     what: String,
@@ -182,8 +184,8 @@ fn items(task: Task, args: &TaskArgs) -> Result<Items> {
 }
 
 impl Results {
-    /// Opens the file, if there is to be one, and reads what is in it. A last line that was being written when the program
-    /// ended is cut off and said.
+    /// Opens the file, if there is to be one, and reads what is in it. A last line that was being written when the
+    /// program ended is cut off and said.
     fn open(path: Option<&Path>, settings: &Settings) -> Result<Self> {
         let mut results = Self { out: None, all: Vec::new(), known: HashSet::new() };
         let Some(path) = path else { return Ok(results) };

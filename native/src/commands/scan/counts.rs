@@ -223,7 +223,8 @@ impl Counts {
     }
 }
 
-/// Seconds that the row statistics of some rows of made-up logits take on the model's device, by K: the fastest of three.
+/// Seconds that the row statistics of some rows of made-up logits take on the model's device, by K: the fastest of
+/// three.
 pub fn kernel_seconds(model: &Model) -> Result<Vec<(usize, f64)>> {
     /// Bytes of the logits.
     const BYTES: usize = 32 << 20;

@@ -36,8 +36,8 @@ impl Prompts {
         Self { most, seen: 0, kept: Vec::new(), rng: Rng::new(SEED) }
     }
 
-    /// Offers a document: its prompt is what stands before its first answer; where hardly anything does, its first half is the
-    /// prompt and its second one the answer.
+    /// Offers a document: its prompt is what stands before its first answer; where hardly anything does, its first half
+    /// is the prompt and its second one the answer.
     pub fn offer(&mut self, document: &Document) {
         if self.most == 0 {
             return;
@@ -98,8 +98,8 @@ impl Contrast {
     }
 }
 
-/// Lets the model answer the prompts, drawn at temperature 1, each at most as long as the data's answer, and scores both. None
-/// without a prompt.
+/// Lets the model answer the prompts, drawn at temperature 1, each at most as long as the data's answer, and scores
+/// both. None without a prompt.
 pub fn contrast(model: &mut Model, prompts: Prompts, gate: &Objective, ends: &[u32]) -> Result<Option<Contrast>> {
     let prompts = prompts.kept;
     if prompts.is_empty() {
