@@ -106,7 +106,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     }
     let arch = &chosen.files.architecture;
     let at_once = if loaded.iter().any(|(task, _)| task.is_generated()) { given.batch } else { 1 };
-    let longest = arch.context.min(8192);
+    let longest = longest(&loaded, given).min(arch.context);
     let mut model = chosen.load(&devices, Cache::bytes(arch, at_once, longest))?;
     let path = |path: &Path| path.display().to_string();
     let settings = Settings {
@@ -135,6 +135,17 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<()> {
         return output::json(&serde_json::json!({ "tasks": scores }));
     }
     output::text(&text(&scores, &model, &why))
+}
+
+/// Tokens of the longest question with its answer, about: what is made with the model beside it.
+fn longest(loaded: &[(Task, Items)], args: &TaskArgs) -> usize {
+    /// Bytes of text a token has, at least.
+    const BYTES: usize = 2;
+    let of_task = |(task, items): &(Task, Items)| {
+        let answer = if task.is_generated() { args.max_tokens.unwrap_or(task.answer_tokens()) } else { 1 };
+        items.items.iter().map(|item| item.prompt.len() / BYTES).max().unwrap_or(0) + answer
+    };
+    loaded.iter().map(of_task).max().unwrap_or(0)
 }
 
 /// The tasks of these names.

@@ -43,10 +43,10 @@ struct Found {
 /// What the counts advise.
 ///
 /// 1. Fewer than 1,000 tokens: no advice (`too_few_tokens`).
-/// 2. At least 8 % conflicts, and at least half of the documents have more than 5 %: the data teach what the
-///    model surely holds otherwise (`knowledge_editing`).
-/// 3. At least 0.5 % conflicts, of which half lie in the documents with more than 5 %, which are at most a
-///    fifth of all: look at those first (`curate`).
+/// 2. At least 8 % conflicts, and at least half of the documents have more than 5 %: the data teach what the model
+///    surely holds otherwise (`knowledge_editing`).
+/// 3. At least 0.5 % conflicts, of which half lie in the documents with more than 5 %, which are at most a fifth of
+///    all: look at those first (`curate`).
 /// 4. At least 0.5 % conflicts otherwise: train with EAFT (`eaft`).
 /// 5. Fewer: any objective (`either`).
 /// 6. Besides: of the tokens of which the model is surer than 0.9, if there are at least 100, more than 20 % are wrong
