@@ -3,7 +3,7 @@
 //   with P the softmax of the logits z and Q that of the reference's logits r:
 //   kind 0 forward  KL(Q || P) = Σ Q (ln Q - ln P)
 //        1 reverse  KL(P || Q) = Σ P (ln P - ln Q)
-//   ln P = (z - max) - ln sum, each from its own statistics; -infinity contributes nothing to a sum that it has no part in
+//   ln P = (z - max) - ln sum, each from its own statistics; what has no probability adds nothing
 //
 // Bindings
 //   1 logits          [rows * cols]  in      one vocabulary tile of the model

@@ -1,5 +1,5 @@
-// Gradient of the weighted cross entropy and of beta times the divergence from another model, written over the logits of
-// one vocabulary tile.
+// Gradient of the weighted cross entropy and of beta times the divergence from another model, written over the logits
+// of one vocabulary tile.
 //
 //   logits[r, c] <- weight[r] * (P[c] - [column_start + c == labels[r]]) + beta * d
 //   kind 0 forward  d = P[c] - Q[c]
@@ -9,8 +9,8 @@
 // Bindings
 //   1 logits          [rows * cols]  in/out  one vocabulary tile; afterwards d loss / d logits
 //   2 reference       [rows * cols]  in      the same tile of the reference
-//   3 labels          [rows] u32     in      column of the whole vocabulary, 0xffffffff for none; compared, never used as
-//                                            an index
+//   3 labels          [rows] u32     in      column of the whole vocabulary, 0xffffffff for none; compared, never used
+//                                            as an index
 //   4 weight          [rows]         in      gate, already divided by the number of trained tokens of the whole batch
 //   5 stats           [rows * 8]     in      of the model, as row_stats leaves them after the last vocabulary tile
 //   6 reference_stats [rows * 8]     in      of the reference

@@ -7,17 +7,17 @@
 //
 // Bindings
 //   1 logits [rows * cols]      in      one vocabulary tile
-//   2 state  [rows * 18] u32    in/out  0..15 what each digit holds, as f32; in the last sweep, of what lies above the
-//                                       least chosen, Σ e^d below the maximum, Σ d e^d, the number, the number of
-//                                       maxima, and the number that equal the least. 16 the digits found so far, 17 what
-//                                       is still to be found at or below them, as f32
+//   2 state  [rows * 18] u32    in/out  0..15 what each digit holds, as f32; in the last sweep, of what lies above
+//                                       the least chosen, Σ e^d below the maximum, Σ d e^d, the number, the
+//                                       number of maxima, and the number that equal the least. 16 the digits
+//                                       found so far, 17 what is still to be found at or below them, as f32
 //   3 stats  [rows * 8]         in/out  as row_stats leaves them after the last vocabulary tile
 // Launch: one workgroup a row, for every tile in each of nine sweeps: shift 28, 24, .. 0, then 32.
 // Before: row_stats on all tiles. After: gate.
 //
 // The least chosen logit is found digit by digit, of four bits each, in the order of f32 as u32: a sweep adds up what
-// those hold that begin with the digits found so far, by their next digit, and the digit is the one in which, from above,
-// enough is reached. Each sum is a tree, so it does not depend on who comes first.
+// those hold that begin with the digits found so far, by their next digit, and the digit is the one in which, from
+// above, enough is reached. Each sum is a tree, so it does not depend on who comes first.
 
 struct Params {
     rows: u32,
@@ -109,8 +109,8 @@ fn main(
     }
 
     if (params.shift == LAST_SWEEP) {
-        // Σ e^d of what lies below the maximum, Σ d e^d, the number above the least chosen and of those the maxima; then
-        // the number that equal it.
+        // Σ e^d of what lies below the maximum, Σ d e^d, the number above the least chosen and of those the maxima;
+        // then the number that equal it.
         var above = vec4<f32>(0.0);
         var equal = 0.0;
         for (var column = lane; column < params.cols; column += WORKGROUP_SIZE) {
@@ -163,7 +163,11 @@ fn main(
         return;
     }
 
-    var bins = array<vec4<f32>, 4>();
+    // What each digit holds, four in each.
+    var bins_0 = vec4<f32>(0.0);
+    var bins_4 = vec4<f32>(0.0);
+    var bins_8 = vec4<f32>(0.0);
+    var bins_12 = vec4<f32>(0.0);
     let digits = vec4<u32>(0u, 1u, 2u, 3u);
     for (var column = lane; column < params.cols; column += WORKGROUP_SIZE) {
         let z = logits[row_start + column];
@@ -177,17 +181,17 @@ fn main(
                 }
                 let digit = vec4<u32>((key >> params.shift) & 15u);
                 let amount = vec4<f32>(measure);
-                bins[0] += select(vec4<f32>(0.0), amount, digit == digits);
-                bins[1] += select(vec4<f32>(0.0), amount, digit == digits + 4u);
-                bins[2] += select(vec4<f32>(0.0), amount, digit == digits + 8u);
-                bins[3] += select(vec4<f32>(0.0), amount, digit == digits + 12u);
+                bins_0 += select(vec4<f32>(0.0), amount, digit == digits);
+                bins_4 += select(vec4<f32>(0.0), amount, digit == digits + 4u);
+                bins_8 += select(vec4<f32>(0.0), amount, digit == digits + 8u);
+                bins_12 += select(vec4<f32>(0.0), amount, digit == digits + 12u);
             }
         }
     }
-    add_to_state(lane, of_row, bins[0]);
-    add_to_state(lane, of_row + 4u, bins[1]);
-    add_to_state(lane, of_row + 8u, bins[2]);
-    add_to_state(lane, of_row + 12u, bins[3]);
+    add_to_state(lane, of_row, bins_0);
+    add_to_state(lane, of_row + 4u, bins_4);
+    add_to_state(lane, of_row + 8u, bins_8);
+    add_to_state(lane, of_row + 12u, bins_12);
     if (lane != 0u || params.last == 0u) {
         return;
     }

@@ -431,7 +431,9 @@ recompute = "always"
             assert_eq!(config.with(&[]).unwrap(), config);
         }
         assert_eq!(parse(full).unwrap().run.epochs, None);
-        assert_eq!(parse(full).unwrap().baseline().unwrap(), Some(Objective::Sft(Sft::default())));
+        let eaft = parse(full).unwrap().objective.eaft;
+        let plain = Objective::Sft(Sft { eaft, ..Sft::default() });
+        assert_eq!(parse(full).unwrap().baseline().unwrap(), Some(plain));
     }
 
     #[test]

@@ -188,7 +188,7 @@ pub fn gradient(
 /// As [`gradient`], with what else is known of the rows: weights, where the objective's are not the rows' own, and the untouched
 /// model, where the objective measures the divergence from it.
 ///
-/// The untouched model's logits of a chunk lie beside the model's, so chunks have half as many rows.
+/// The untouched model's logits of a chunk lie beside the model's, so the two share what a chunk may take.
 ///
 /// # Errors
 /// As [`gradient`]; [`Error::Config`] where something is not known that the objective needs; [`Error::Shape`] with another

@@ -1143,8 +1143,8 @@ mod tests {
             let baseline = [("adapter.kind", kind), ("run.baseline", "asft")];
             assert_eq!(step(&ledger(&baseline, 1, LOAD, Site::default())), step(&held), "{kind}");
             let logits = |ledger: &Ledger| of(ledger, Moment::Head).of(Kind::Logits);
-            // Half as many rows, twice the logits.
-            assert!(logits(&held).abs_diff(logits(&plain)) < logits(&plain) / 10, "{kind}");
+            // So few tokens of vocabulary do not make a chunk shorter.
+            assert!(logits(&held) > logits(&plain) && logits(&held) <= 2 * logits(&plain) + 4096, "{kind}");
         }
     }
 

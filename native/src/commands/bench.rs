@@ -349,7 +349,8 @@ fn scored(ids: &[u32]) -> MicroBatch {
 /// A session with LoRA on all linear layers. `B` is not 0, as it is where training begins: the gradients of all `A` would
 /// be 0 then, and there would be nothing to compare.
 fn step_session(files: &ModelFiles, device: &Device, rank: usize, method: &str) -> Result<Session> {
-    let mut model = files.load(device, Hold::Auto, false, 0)?;
+    let (mut model, objective) = (files.load(device, Hold::Auto, false, 0)?, objective(method)?);
+    let untouched = objective.needs_untouched().then(|| model.clone());
     let settings = LoraSettings { rank, alpha: 2.0 * rank as f64, dropout: 0.0, targets: Vec::new() };
     model.add_lora(&settings, 0)?;
     let mut rng = Rng::new(11);
@@ -362,15 +363,16 @@ fn step_session(files: &ModelFiles, device: &Device, rank: usize, method: &str) 
     let optimiser = AdamW { max_grad_norm: 1.0, ..AdamW::default() };
     Ok(Session {
         model,
-        objective: objective(method)?,
+        objective,
         optimiser,
         keep: Keep::Everything,
         together: false,
         seed: 0,
         step: 0,
         last_norm: None,
-        untouched: None,
-        sample_weights: Vec::new(),
+        untouched,
+        // Of the one document that a step has.
+        sample_weights: vec![0.5],
     })
 }
 
