@@ -1,6 +1,7 @@
 // Weight of each row's cross entropy, from its statistics; a constant of the backward pass.
 //
-//   ht = max(entropy_top_k, 0) / normalizer      p = e^-ce, the label's probability      scale multiplies every weight
+//   ht = max(entropy_top_k, 0) / normalizer, which for a normalizer of 0 is ln max(count, 2) of the row
+//   p = e^-ce, the label's probability      scale multiplies every weight
 //   ce = ln sum + (max - label_logit)            H = ln sum - u / sum, the full entropy  S = sum_sq / sum², Σ P²
 //   kind 0 sft      1                                     kind 5 dft     p
 //        1 linear   ht                                         6 talr    max(e^(-ce / a), b)
@@ -77,7 +78,12 @@ fn main(
     let ce = log_sum + (stats[base + STAT_MAX] - stats[base + STAT_LABEL_LOGIT]);
     let p = exp(-ce);
     let entropy_top_k = max(stats[base + STAT_ENTROPY_TOP_K], 0.0);
-    let ht = entropy_top_k / params.normalizer;
+    var normalizer = params.normalizer;
+    if (normalizer == 0.0) {
+        // Of a single token the entropy is 0, whatever it is divided by.
+        normalizer = log(max(stats[base + STAT_COUNT], 2.0));
+    }
+    let ht = entropy_top_k / normalizer;
 
     var gate = 1.0;
     switch params.kind {

@@ -2,10 +2,11 @@
 //
 // For a row z of logits, over all columns of all tiles so far (an empty sum is 0, -infinity contributes nothing):
 //   max = max z             sum = Σ e^(z - max)            u = Σ (z - max) e^(z - max)      sum_sq = Σ e^(2 (z - max))
-//   lse = max + ln sum      label_logit = z[label]         nonfinite = count of NaN and +infinity
+//   label_logit = z[label]  nonfinite = count of NaN and +infinity
 //   entropy_top_k = ln s - v / s  with  s = Σ e^(t - t_1),  v = Σ (t - t_1) e^(t - t_1)
 //                   over the K largest values t of the row, t_1 the largest: the entropy of their renormalised softmax
-// Values suffice, so neither ties nor order can matter. With fewer than K finite logits it is the entropy of those.
+// Values suffice, so neither ties nor order can matter. With fewer than K finite logits it is the entropy of those. For
+// top_k = 0 it is that of all: ln sum - u / sum.
 // It is evaluated as ln(1 + (s - 1)) - v / s, two non-negative terms, so it is never below 0 and keeps its relative
 // precision on peaked rows.
 //
@@ -15,7 +16,8 @@
 //                                   reads it
 //   3 top    [rows * 64]    in/out  the K largest values so far, descending; unused slots hold -3.4028235e38
 //   4 stats  [rows * 8]     in/out  0 max, 1 sum, 2 u, 3 sum_sq, 4 label_logit (0 until its tile was seen), 5 nonfinite
-//                                   (one more if the label's own logit is not finite), 6 lse, 7 entropy_top_k
+//                                   (one more if the label's own logit is not finite), 6 count: the tokens
+//                                   that the entropy is of, min(K, columns so far), 7 entropy_top_k
 // Launch: one workgroup a row. `first` = 1 for the first tile, whose `top` and `stats` are not read; every tile leaves
 // final values, so the last tile's are the answer.
 // Before: the GEMM of the head. After: gate, loss_gradient.
@@ -290,7 +292,7 @@ fn main(
             shifted += (chosen[index] - chosen[0]) * e;
         }
     }
-    let entropy = max(log_one_plus(rest) - shifted / (1.0 + rest), 0.0);
+    var entropy = max(log_one_plus(rest) - shifted / (1.0 + rest), 0.0);
 
     var result = moments[0];
     var label_logit = 0.0;
@@ -314,9 +316,14 @@ fn main(
             result.nonfinite += 1.0;
         }
     }
-    var lse = LOWEST;
-    if (result.sum > 0.0) {
-        lse = result.maximum + log_one_plus(max(result.sum - 1.0, 0.0));
+    var count = params.column_start + params.cols;
+    if (params.top_k > 0u) {
+        count = min(params.top_k, count);
+    } else {
+        entropy = 0.0;
+        if (result.sum > 0.0) {
+            entropy = max(log_one_plus(max(result.sum - 1.0, 0.0)) - result.sum_shifted / result.sum, 0.0);
+        }
     }
     stats[base + STAT_MAX] = result.maximum;
     stats[base + STAT_SUM] = result.sum;
@@ -324,6 +331,6 @@ fn main(
     stats[base + STAT_SUM_SQUARED] = result.sum_squared;
     stats[base + STAT_LABEL_LOGIT] = label_logit;
     stats[base + STAT_NONFINITE] = result.nonfinite;
-    stats[base + STAT_LSE] = lse;
+    stats[base + STAT_COUNT] = f32(count);
     stats[base + STAT_ENTROPY_TOP_K] = entropy;
 }

@@ -160,6 +160,18 @@ impl Config {
         Objective::from_section(&ObjectiveSection { method, ..self.objective.clone() }).map(Some)
     }
 
+    /// True where a learner measures how far it is from the untouched model in every step: with `[objective]` or the baseline.
+    pub(crate) fn measures_divergence(&self) -> bool {
+        let objectives = [self.objective().ok(), self.baseline().ok().flatten()];
+        objectives.into_iter().flatten().any(|objective| objective.divergence().is_some())
+    }
+
+    /// True where a learner weighs its samples with the untouched model before the first step.
+    pub(crate) fn weighs_samples(&self) -> bool {
+        let objectives = [self.objective().ok(), self.baseline().ok().flatten()];
+        objectives.into_iter().flatten().any(|objective| objective.weighs_samples())
+    }
+
     /// The resolved configuration with another value of one key, for a face that changes a parsed configuration (for
     /// example `--device`).
     ///
@@ -419,7 +431,9 @@ recompute = "always"
             assert_eq!(config.with(&[]).unwrap(), config);
         }
         assert_eq!(parse(full).unwrap().run.epochs, None);
-        assert_eq!(parse(full).unwrap().baseline().unwrap(), Some(Objective::Sft(Sft)));
+        let eaft = parse(full).unwrap().objective.eaft;
+        let plain = Objective::Sft(Sft { eaft, ..Sft::default() });
+        assert_eq!(parse(full).unwrap().baseline().unwrap(), Some(plain));
     }
 
     #[test]

@@ -238,6 +238,7 @@ pub mod inside {
             pub mod eaft {
                 pub use crate::loss::objective::eaft::GateShape;
             }
+            pub use crate::loss::objective::{flow, shuffle};
         }
         pub mod plan {
             pub use crate::loss::plan::{HeadLimits, columns_per_tile, head_plan};

@@ -757,6 +757,7 @@ mod tests {
             let row = RowStats {
                 ce: -(p.max(1e-9).ln() as f32),
                 entropy_top_k: entropy as f32,
+                entropy_tokens: 20,
                 entropy_full: entropy as f32,
                 collision: 0.5,
             };

@@ -40,6 +40,8 @@ const SUMMARY: &str = "summary.json";
 const EVALUATIONS: &str = "evaluations.json";
 const LANDSCAPE: &str = "landscape.json";
 const CHECKPOINTS: &str = "checkpoints";
+/// Most bytes of a file that a run keeps for itself: a number for each of a hundred million documents.
+const MOST_KEPT: u64 = 2 << 30;
 const REPORT: &str = "report.html";
 /// In a checkpoint: what the run had written by then.
 const RECORD: &str = "record.json";
@@ -435,6 +437,29 @@ impl RunFolder {
     pub fn write_landscapes(&self, part: Part, landscapes: &Landscapes) -> Result<()> {
         let path = self.part(part).join(LANDSCAPE);
         self.guarded(|| write_atomically(&path, |w| Ok(serde_json::to_writer(w, landscapes)?)))
+    }
+
+    /// What [`RunFolder::keep`] left under this name.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Format`] where it is far larger than anything that is kept.
+    pub fn recall(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let Some(file) = OsFolder::open(&self.path)?.open(name)? else { return Ok(None) };
+        if file.len() > MOST_KEPT {
+            let problem = format!("has {} bytes, and no more than {MOST_KEPT} are read", file.len());
+            return Err(Error::Format { file: self.path.join(name).display().to_string(), problem });
+        }
+        let mut bytes = vec![0; file.len() as usize];
+        file.read(0, &mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// Keeps a file for whoever goes on with the run, complete or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.guarded(|| write_atomically(&self.path.join(name), |w| w.write_all(bytes)))
     }
 
     /// Writes `report.html` and says where it is.

@@ -1069,6 +1069,36 @@ fn a_killed_run_without_clipping_and_of_a_batch_objective_goes_on_to_the_same_bi
     ]);
 }
 
+#[test]
+fn a_killed_run_that_weighs_its_samples_goes_on_to_the_same_bits() {
+    a_killed_run_goes_on_to_the_same_bits(&["objective.method=flow"]);
+}
+
+#[test]
+fn a_killed_run_that_stays_near_the_untouched_model_goes_on_to_the_same_bits() {
+    a_killed_run_goes_on_to_the_same_bits(&[
+        "objective.method=sft_kl",
+        "adapter.kind=none",
+        "optim.learning_rate=1e-3",
+        "run.accumulation=1",
+    ]);
+}
+
+#[test]
+fn what_samples_are_weighed_by_stays_in_the_run_folder_and_is_refused_once_it_was_altered() {
+    let place = Place::new();
+    place.train("out", &["objective.method=flow"]).ok();
+    let names = place.names("out");
+    let kept = names.iter().find(|name| name.starts_with("sample_losses-")).expect("the samples' losses");
+    let file = place.path("out").join(kept);
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replacen("\"losses\":[", "\"losses\":[0.5,", 1)).unwrap();
+    place.resume_with("out", &["run.steps=12"]).fails(2, &["was altered", "remove the file"]);
+    fs::remove_file(&file).unwrap();
+    place.resume_with("out", &["run.steps=12"]).ok();
+    assert_eq!(fs::read_to_string(&file).unwrap(), text, "measured again, with the untouched model");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_run_that_is_told_to_stop_saves_says_how_to_go_on_and_does() {
@@ -2793,7 +2823,7 @@ fn no_number_however_large_ends_the_program_otherwise_than_with_a_message() {
             ("run.log_every", 0),
             ("run.seed", 0),
             ("adapter.rank", 2),
-            ("objective.top_k", 2),
+            ("objective.top_k", count),
         ] {
             runs(&[&format!("{key}={value}")], code);
         }

@@ -19,7 +19,7 @@ use std::ops::Deref;
 #[macro_export]
 macro_rules! operations {
     ($with:ident) => {
-        $with! { adamw attention cached_attention elementwise gate gated_mlp loss_gradient matmul rms_norm rotary row_stats top_tokens }
+        $with! { adamw attention cached_attention elementwise gate gated_mlp loss_gradient matmul reference rms_norm rotary row_stats top_tokens wide_entropy }
     };
 }
 
@@ -27,6 +27,8 @@ macro_rules! operations {
 pub const MAX_TOP_K: usize = 64;
 /// Width of a row of the `stats` binding of [`ROW_STATS`], [`GATE`] and [`LOSS_GRADIENT`].
 pub const STATS_WIDTH: usize = 8;
+/// Width of a row of the `state` binding of [`WIDE_ENTROPY`].
+pub const WIDE_ENTROPY_STATE: usize = 18;
 /// What unused slots of `top`, and the maximum of an empty row, hold: the lowest finite f32.
 pub const LOWEST: f32 = f32::MIN;
 /// The label of a row that has none.
@@ -51,9 +53,9 @@ pub mod stat {
     pub const LABEL_LOGIT: usize = 4;
     /// How many logits are NaN or +infinity, plus one if the label's own is not finite.
     pub const NONFINITE: usize = 5;
-    /// `max + ln sum`.
-    pub const LSE: usize = 6;
-    /// Entropy in nats of the renormalised K largest.
+    /// How many of the row's tokens the entropy is of.
+    pub const COUNT: usize = 6;
+    /// Entropy in nats of the renormalised largest so many.
     pub const ENTROPY_TOP_K: usize = 7;
 }
 
@@ -388,7 +390,7 @@ kernels! {
         cols: u32,
         /// Vocabulary entry of the tile's first column.
         column_start: u32,
-        /// K of the top-K entropy, at most [`MAX_TOP_K`].
+        /// K of the top-K entropy, at most [`MAX_TOP_K`]; 0 for the entropy of all tokens.
         top_k: u32,
         /// 1 for a row's first tile, which is merged with nothing.
         first: u32,
@@ -418,7 +420,8 @@ kernels! {
         kind: u32,
         /// Exponent of kinds power and mile.
         exponent: f32,
-        /// What the top-K entropy is divided by (linear, power, sigmoid, hard); never 0.
+        /// What the top-K entropy is divided by (linear, power, sigmoid, hard); 0 stands for the logarithm of how many tokens
+        /// each row's entropy is of, at least ln 2.
         normalizer: f32,
         /// First constant of sigmoid, talr and mile.
         a: f32,
@@ -431,6 +434,26 @@ kernels! {
     },
     bindings GateBindings { stats, weight };
 
+    /// Entropy of more of the largest logits than [`ROW_STATS`] selects, or of as many as carry a share of the probability.
+    WIDE_ENTROPY = "wide_entropy", shared ["rows", "finite", "logarithm", "stats"], Grid::Row(4),
+    params WideEntropyParams {
+        /// Rows of logits.
+        rows: u32,
+        /// Columns of this tile of the vocabulary.
+        cols: u32,
+        /// How far the digit of this sweep lies from a key's end, 28 to 0 in steps of 4; 32 in the last sweep, which sums up.
+        shift: u32,
+        /// 1 for the first tile of a sweep.
+        first: u32,
+        /// 1 for the last tile of a sweep.
+        last: u32,
+        /// K; 0 where a share is asked for.
+        top_k: u32,
+        /// Share of the probability.
+        share: f32,
+    },
+    bindings WideEntropyBindings { logits, state, stats };
+
     /// Gradient of the weighted cross entropy, written over the logits.
     LOSS_GRADIENT = "loss_gradient", shared ["rows", "finite", "stats"], Grid::RowTile(1024),
     params LossGradientParams {
@@ -442,6 +465,36 @@ kernels! {
         column_start: u32,
     },
     bindings LossGradientBindings { logits, labels, weight, stats };
+
+    /// Divergence of each row from another model's.
+    REFERENCE_DIVERGENCE = "reference_divergence", shared ["rows", "finite", "logarithm", "reduce", "stats"], Grid::Row(4),
+    params ReferenceDivergenceParams {
+        /// Rows of logits.
+        rows: u32,
+        /// Columns of this tile of the vocabulary.
+        cols: u32,
+        /// 1 for a row's first tile, which is added to nothing.
+        first: u32,
+        /// 0 forward, 1 reverse.
+        kind: u32,
+    },
+    bindings ReferenceDivergenceBindings { logits, reference, stats, reference_stats, divergence };
+
+    /// Gradient of the weighted cross entropy and of the divergence from another model, written over the logits.
+    REFERENCE_GRADIENT = "reference_gradient", shared ["rows", "finite", "logarithm", "stats"], Grid::RowTile(1024),
+    params ReferenceGradientParams {
+        /// Rows of logits.
+        rows: u32,
+        /// Columns of this tile of the vocabulary.
+        cols: u32,
+        /// Vocabulary entry of the tile's first column.
+        column_start: u32,
+        /// 0 forward, 1 reverse.
+        kind: u32,
+        /// Factor on the divergence, divided by the trained tokens like the weights.
+        beta: f32,
+    },
+    bindings ReferenceGradientBindings { logits, reference, labels, weight, stats, reference_stats, divergence };
 
     /// Root-mean-square normalisation.
     RMS_NORM = "rms_norm", shared ["rows", "reduce"], Grid::Row(4),

@@ -247,7 +247,7 @@ fn poisoned_rows(columns: usize, random: &mut Random) -> Vec<(&'static str, Vec<
 }
 
 fn assert_stats(name: &str, stats: &[f32], top: &[f32], want: &oracle::row_stats::RowStats, top_k: usize) {
-    let fields = [want.max, want.sum, want.u, want.sum_sq, want.label_logit, want.nonfinite as f64, want.lse];
+    let fields = [want.max, want.sum, want.u, want.sum_sq, want.label_logit, want.nonfinite as f64, want.count as f64];
     close(&format!("{name}: statistics"), &stats[..7], &fields, 2e-5, 2e-5).unwrap();
     close(&format!("{name}: entropy"), &stats[7..], &[want.entropy_top_k], 1e-6, 1e-5).unwrap();
     assert!(stats[7] >= 0.0 && f64::from(stats[7]) <= (top_k as f64).ln() + 1e-6, "{name}: entropy {}", stats[7]);

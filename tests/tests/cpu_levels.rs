@@ -98,7 +98,8 @@ fn every_level_computes_what_the_oracle_says() {
         let params = RowStatsParams { rows: 1, cols: columns as u32, column_start: 0, top_k: 20, first: 1 };
         cpu::row_stats(&params, &row, &[5], &mut top, &mut stats);
         let want = oracle::row_stats::row_stats(&row, Some(5), 20);
-        let fields = [want.max, want.sum, want.u, want.sum_sq, want.label_logit, 0.0, want.lse, want.entropy_top_k];
+        let fields =
+            [want.max, want.sum, want.u, want.sum_sq, want.label_logit, 0.0, want.count as f64, want.entropy_top_k];
         close(&name("row_stats"), &stats, &fields, 2e-5, 1e-5).unwrap();
         let want = oracle::loss_gradient::loss_gradient(&row, Some(5), 0.5);
         let params = LossGradientParams { rows: 1, cols: columns as u32, column_start: 0 };

@@ -20,7 +20,8 @@ use temper_engine::inside::kernels::compact::Bf16;
 use temper_engine::inside::kernels::cpu::gate::kind;
 use temper_engine::inside::kernels::gate::GateParams;
 use temper_engine::inside::kernels::matmul::{self, AsOperand, Product};
-use temper_engine::inside::kernels::row_stats::Statistics;
+use temper_engine::inside::kernels::reference::{self, Direction, OfReference, Pulled};
+use temper_engine::inside::kernels::row_stats::{Selection, Statistics};
 use temper_engine::inside::kernels::tensor::{empty_gpu, from_cube, on_gpu};
 use temper_engine::inside::kernels::{Columns, Indices, Moments, Packed, Rows, Weights, elementwise, top_tokens};
 use temper_engine::inside::model::open;
@@ -428,15 +429,14 @@ fn statistics(device: &Device, logits: &[f32], labels: &[u32], top_k: usize, end
 fn assert_fields(what: &str, got: &[f32], want: &oracle::row_stats::RowStats, top_k: usize) {
     let (max, sum, nonfinite) = (want.max.max(f64::from(f32::MIN)), want.sum, want.nonfinite as f64);
     close(
-        &format!("{what}: max, label and count"),
-        &[got[0], got[4], got[5]],
-        &[max, want.label_logit, nonfinite],
+        &format!("{what}: max, label and counts"),
+        &[got[0], got[4], got[5], got[6]],
+        &[max, want.label_logit, nonfinite, want.count as f64],
         0.0,
         0.0,
     )
     .unwrap();
     close(&format!("{what}: sums"), &got[1..4], &[sum, want.u, want.sum_sq], 1e-6, 1e-5).unwrap();
-    close(&format!("{what}: lse"), &got[6..7], &[want.lse.max(f64::from(f32::MIN))], 1e-6, 1e-6).unwrap();
     // Peaked rows keep their digits: the tolerance is mostly relative.
     close(&format!("{what}: entropy"), &got[7..], &[want.entropy_top_k], 2e-7, 1e-5).unwrap();
     let bound = (top_k as f32).ln() * (1.0 + 1e-6);
@@ -530,6 +530,166 @@ fn nan_and_infinity_are_counted_in_every_lane_and_never_hang_the_selection() {
             if *name == "one" {
                 // Sums and entropy are those of the finite ones.
                 assert_fields(&what, got, &want, 20);
+            }
+        }
+    }
+}
+
+/// Statistics of a selection of `logits [labels, columns]`, cut into vocabulary tiles behind each of `ends`.
+fn selected(device: &Device, logits: &[f32], labels: &[u32], selection: Selection, ends: &[usize]) -> Vec<f32> {
+    let (rows, columns) = (labels.len(), logits.len() / labels.len());
+    let starts = [0].iter().chain(ends);
+    let tile =
+        |(&start, &end): (&usize, &usize)| matrix(device, &cut(logits, columns, start, end), [rows, end - start]);
+    let tiles: Vec<_> = starts.zip(ends).map(tile).collect();
+    soil(device, &[rows * 64, rows * 8, rows * 18]);
+    let indices = Indices::new(device, labels.to_vec());
+    let statistics = kernels::row_stats::of_tiles(device, &tiles.iter().collect::<Vec<_>>(), &indices, selection);
+    read(&statistics.unwrap().fields).unwrap()
+}
+
+#[test]
+fn entropy_of_any_k_equals_the_oracle_for_every_poisoned_row_in_any_tiles() {
+    let mut random = Random::new(46);
+    for columns in [65, 100, 255, 257, 1300] {
+        let rows = poisoned_rows(columns, &mut random);
+        let (logits, labels) = (flat(&rows), vec![columns as u32 / 2; rows.len()]);
+        for top_k in [65, 66, columns / 2, columns - 1, columns].into_iter().filter(|&k| k > 64) {
+            for ends in [&[columns][..], &[1, 40, columns]] {
+                for device in devices::all() {
+                    let fields = selected(&device, &logits, &labels, Selection::Top(top_k), ends);
+                    assert_eq!(fields.len(), 8 * rows.len());
+                    for ((name, row), got) in rows.iter().zip(fields.chunks(8)) {
+                        let (entropy, count) = oracle::wide_entropy::of_largest(row, top_k);
+                        let what = format!("{name}, K {top_k} of {columns}, tiles {ends:?}, {}", device.name());
+                        close(&what, &got[7..], &[entropy], 1e-6, 1e-5).unwrap();
+                        // Of all, the masked ones count as well.
+                        let count = if top_k >= columns { columns } else { count };
+                        assert_eq!(got[6], count as f32, "{what}");
+                        assert!(got[7] >= 0.0 && got[7].is_sign_positive(), "{what}: {}", got[7]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn entropy_over_a_share_is_that_of_the_fewest_tokens_that_carry_it() {
+    let mut random = Random::new(47);
+    for columns in [2, 65, 257, 1300] {
+        let rows = poisoned_rows(columns, &mut random);
+        let (logits, labels) = (flat(&rows), vec![columns as u32 / 2; rows.len()]);
+        for share in [0.05f32, 0.5, 0.95, 0.9999] {
+            for ends in [&[columns][..], &[1, columns]] {
+                for device in devices::all() {
+                    let fields = selected(&device, &logits, &labels, Selection::Share(share), ends);
+                    for ((name, row), got) in rows.iter().zip(fields.chunks(8)) {
+                        let what = format!("{name}, {share} of {columns}, tiles {ends:?}, {}", device.name());
+                        let all = oracle::row_stats::row_stats(row, None, 0);
+                        let count = got[6] as usize;
+                        assert!(count >= 1 && got[6].fract() == 0.0 && count <= all.top.len(), "{what}: {}", got[6]);
+                        let carried =
+                            |count: usize| all.top[..count].iter().map(|z| (z - all.max).exp()).sum::<f64>() / all.sum;
+                        let (share, slack) = (f64::from(share), f64::from(Selection::SLACK));
+                        assert!(carried(count) >= share - 1.5 * slack, "{what}: {count} carry {}", carried(count));
+                        let fewer = carried(count - 1);
+                        assert!(fewer < share - 0.5 * slack, "{what}: {} carry {fewer} already", count - 1);
+                        let (entropy, _) = oracle::wide_entropy::of_largest(row, count);
+                        close(&what, &got[7..], &[entropy], 1e-6, 1e-5).unwrap();
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(oracle::wide_entropy::of_share(&[0.0; 100], 0.95 - 1e-5).1, 95, "the oracle's own count");
+}
+
+#[test]
+fn a_selection_neither_hangs_nor_counts_what_is_not_finite() {
+    let (mut random, columns) = (Random::new(48), 300);
+    for device in devices::all() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut row = random.vec(columns, 3.0);
+            row[7] = bad;
+            for row in [row, vec![bad; columns], vec![f32::NEG_INFINITY; columns]] {
+                for selection in [Selection::Top(100), Selection::Share(0.9), Selection::Full] {
+                    let fields = selected(&device, &row, &[3], selection, &[columns]);
+                    assert!(kernels::row_stats::from_fields(&fields).is_none(), "{selection:?} on {}", device.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn divergence_and_its_gradient_equal_the_oracle_at_every_width_in_both_directions() {
+    let mut random = Random::new(49);
+    for columns in [1, 64, 65, 257, 1025, 1300] {
+        let rows: Vec<_> =
+            poisoned_rows(columns, &mut random).into_iter().filter(|(name, _)| *name != "one-hot").collect();
+        // What is masked is masked in both; elsewhere they differ, a little or a lot.
+        let other: Vec<f32> = rows
+            .iter()
+            .enumerate()
+            .flat_map(|(r, (_, row))| {
+                let noise = random.vec(columns, [0.0, 0.01, 1.0, 5.0][r % 4]);
+                row.iter().zip(noise).map(|(z, noise)| z + noise).collect::<Vec<_>>()
+            })
+            .collect();
+        let (logits, n) = (flat(&rows), rows.len());
+        let labels = vec![columns as u32 / 2; n];
+        let weight: Vec<f32> = (0..n).map(|r| [0.25, 0.0, 1.5][r % 3]).collect();
+        for (direction, reverse) in [(Direction::Forward, false), (Direction::Reverse, true)] {
+            let exact = |r: usize| {
+                let row = |all: &[f32]| wide(&all[r * columns..(r + 1) * columns]);
+                let (z, q, label) = (row(&logits), row(&other), columns / 2);
+                let kl = oracle::reference::divergence(&z, &q, reverse);
+                (kl, oracle::reference::gradient(&z, &q, label, f64::from(weight[r]), 0.5, reverse))
+            };
+            let (kls, gradients): (Vec<f64>, Vec<Vec<f64>>) = (0..n).map(exact).unzip();
+            for ends in
+                [vec![columns], vec![1, columns]].into_iter().filter(|ends| ends[0] < columns || ends.len() == 1)
+            {
+                for device in devices::all() {
+                    let what = format!("{direction}, {columns} columns, tiles {ends:?}, {}", device.name());
+                    let indices = Indices::new(&device, labels.clone());
+                    let tiles = |all: &[f32]| -> Vec<Tensor<2>> {
+                        let starts = [0].iter().chain(&ends);
+                        starts
+                            .zip(&ends)
+                            .map(|(&a, &b)| matrix(&device, &cut(all, columns, a, b), [n, b - a]))
+                            .collect()
+                    };
+                    let statistics = |tiles: &[Tensor<2>]| {
+                        let tiles: Vec<_> = tiles.iter().collect();
+                        kernels::row_stats::of_tiles(&device, &tiles, &indices, 1).unwrap()
+                    };
+                    let (own, reference) = (tiles(&logits), tiles(&other));
+                    let (stats, reference_stats) = (statistics(&own), statistics(&reference));
+                    soil(&device, &[n, n * columns]);
+                    let beside = OfReference { tiles: &reference, statistics: &reference_stats };
+                    let divergence = reference::divergence(&device, &own, &stats, &beside, direction).unwrap();
+                    close(&what, &read(&divergence).unwrap(), &kls, 3e-6, 3e-5).unwrap();
+                    let pulled = Pulled {
+                        labels: &indices,
+                        weight: &vector(&device, &weight),
+                        statistics: &stats,
+                        reference: &reference_stats,
+                        divergence: &divergence,
+                        direction,
+                        beta: 0.5,
+                    };
+                    let mut start = 0;
+                    for (tile, other) in own.into_iter().zip(&reference) {
+                        let width = tile.dims()[1];
+                        let got = reference::over_logits(&device, tile, other, start, &pulled).unwrap();
+                        let want: Vec<f64> =
+                            gradients.iter().flat_map(|row| row[start..start + width].to_vec()).collect();
+                        close(&format!("{what}: gradient"), &read(&got).unwrap(), &want, 3e-6, 3e-5).unwrap();
+                        start += width;
+                    }
+                }
             }
         }
     }
@@ -1716,7 +1876,9 @@ fn a_dispatch_of_more_than_65535_workgroups_reaches_every_row() {
     let (mut fields, mut want) = (Vec::with_capacity(rows * 8), Vec::with_capacity(rows * width));
     for (row, &label) in x.chunks(width).zip(&labels) {
         let s = oracle::row_stats::row_stats(row, Some(label as usize), 2);
-        fields.extend([s.max, s.sum, s.u, s.sum_sq, s.label_logit, 0.0, s.lse, s.entropy_top_k].map(|v| v as f32));
+        fields.extend(
+            [s.max, s.sum, s.u, s.sum_sq, s.label_logit, 0.0, s.count as f64, s.entropy_top_k].map(|v| v as f32),
+        );
         want.extend(oracle::loss_gradient::loss_gradient(row, Some(label as usize), 0.25));
     }
     for device in devices::all() {

@@ -119,6 +119,8 @@ fn trained(device: &Device, arch: &Architecture, source: &Arc<dyn WeightSource>,
         seed: 3,
         step: 0,
         last_norm: None,
+        untouched: None,
+        sample_weights: Vec::new(),
     };
     let outcome = wait(session.gradients(std::slice::from_ref(&batch))).unwrap();
     let mut gradients: BTreeMap<String, Vec<f32>> = BTreeMap::new();
@@ -250,6 +252,8 @@ fn lora_session(device: &Device) -> (Session, MicroBatch) {
         seed: 3,
         step: 0,
         last_norm: None,
+        untouched: None,
+        sample_weights: Vec::new(),
     };
     (session, models::packed(&[((0..12).map(|i| i * 300 + 1).collect(), vec![true; 12])]))
 }

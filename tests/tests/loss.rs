@@ -7,13 +7,15 @@ use common::{Random, matrix, poisoned_rows};
 use temper_conformance::compare::{close, same_bits};
 use temper_conformance::devices::{self, read};
 use temper_conformance::golden::{self, Tensors, json};
+use temper_conformance::oracle::wide_entropy::{of_largest, of_share};
 use temper_conformance::oracle::{self, matmul::matmul, row_stats::row_stats};
 use temper_engine::configuration::ObjectiveSection;
 use temper_engine::events::RowStats;
 use temper_engine::inside::config::Choice;
 use temper_engine::inside::kernels;
 use temper_engine::inside::kernels::Indices;
-use temper_engine::inside::kernels::row_stats::from_fields;
+use temper_engine::inside::kernels::row_stats::{Selection, from_fields};
+use temper_engine::inside::loss::head::Known;
 use temper_engine::inside::loss::objective::eaft::GateShape;
 use temper_engine::inside::loss::objective::{BatchStats, Method};
 use temper_engine::inside::loss::plan::{HeadLimits, head_plan};
@@ -32,9 +34,15 @@ fn objective(method: &str, settings: &[(&str, &str)]) -> Objective {
     try_objective(method, settings).expect("a valid objective")
 }
 
-/// Every method with its defaults, and every gate and normaliser, with a name for messages.
+/// Every method that logits alone suffice for, with its defaults, and every gate and normaliser, with a name for messages.
 fn every_objective() -> Vec<(String, Objective)> {
-    let further: [(&str, &[(&str, &str)]); 9] = [
+    let further: [(&str, &[(&str, &str)]); 15] = [
+        ("sft", &[("scale", "0.3")]),
+        ("sft", &[("scale", "gate_mean")]),
+        ("eaft", &[("top_k", "full")]),
+        ("eaft", &[("top_k", "adaptive"), ("mass", "0.8")]),
+        ("eaft", &[("top_k", "70"), ("gate", "power")]),
+        ("masked_sft", &[("top_k", "adaptive"), ("entropy_percentile", "50"), ("probability_percentile", "50")]),
         ("eaft", &[("normalizer", "const_3")]),
         ("eaft", &[("normalizer", "none"), ("top_k", "64")]),
         ("eaft", &[("gate", "power"), ("exponent", "0")]),
@@ -46,28 +54,46 @@ fn every_objective() -> Vec<(String, Objective)> {
         ("talr", &[("tau", "0.5"), ("w_min", "0.2")]),
     ];
     let all = Method::ALL.iter().map(|(name, _)| (*name, &[][..])).chain(further);
-    all.map(|(method, set)| (format!("{method} {set:?}"), objective(method, set))).collect()
+    let all = all.map(|(method, set)| (format!("{method} {set:?}"), objective(method, set)));
+    all.filter(|(_, objective)| !objective.needs_untouched()).collect()
+}
+
+/// Those, and shuffled gates, whose weights are not the rows' own.
+fn every_objective_of_logits() -> Vec<(String, Objective)> {
+    let shuffled = objective("eaft", &[("gates", "shuffled")]);
+    every_objective().into_iter().chain([("shuffled".to_string(), shuffled)]).collect()
 }
 
 /// `row_stats` of `logits` on a device, read back.
-fn statistics(device: &Device, logits: &[f32], labels: &[u32], top_k: usize) -> Vec<RowStats> {
+fn statistics(device: &Device, logits: &[f32], labels: &[u32], top_k: impl Into<Selection>) -> Vec<RowStats> {
     fields(device, logits, labels, top_k).1
 }
 
-fn fields(device: &Device, logits: &[f32], labels: &[u32], top_k: usize) -> (burn::tensor::Tensor<2>, Vec<RowStats>) {
+fn fields(
+    device: &Device,
+    logits: &[f32],
+    labels: &[u32],
+    top_k: impl Into<Selection>,
+) -> (burn::tensor::Tensor<2>, Vec<RowStats>) {
     let tensor = matrix(device, logits, [labels.len(), logits.len() / labels.len()]);
     let labels = Indices::new(device, labels.to_vec());
-    let fields = kernels::row_stats::accumulate(device, &tensor, 0, &labels, top_k, None).unwrap().fields;
+    let fields = kernels::row_stats::of_tiles(device, &[&tensor], &labels, top_k).unwrap().fields;
     let host = read(&fields).unwrap();
     (fields, host.chunks_exact(temper_shaders::STATS_WIDTH).map(|f| from_fields(f).expect("finite")).collect())
 }
 
 /// The same from the definitions in f64.
-fn exact_statistics(row: &[f32], label: usize, top_k: usize) -> RowStats {
-    let s = row_stats(row, Some(label), top_k);
+fn exact_statistics(row: &[f32], label: usize, selection: Selection) -> RowStats {
+    let s = row_stats(row, Some(label), 0);
+    let (entropy, count) = match selection {
+        Selection::Top(k) => of_largest(row, k),
+        Selection::Full => of_largest(row, 0),
+        Selection::Share(share) => of_share(row, f64::from(share - Selection::SLACK)),
+    };
     RowStats {
         ce: (s.sum.ln() + (s.max - s.label_logit)) as f32,
-        entropy_top_k: s.entropy_top_k as f32,
+        entropy_top_k: entropy as f32,
+        entropy_tokens: count as u32,
         entropy_full: (s.sum.ln() - s.u / s.sum).max(0.0) as f32,
         collision: (s.sum_sq / (s.sum * s.sum)) as f32,
     }
@@ -148,7 +174,7 @@ fn run(device: &Device, case: &Case, objective: &Objective) -> Evaluated {
 #[test]
 fn loss_gate_and_gradient_of_every_golden_case_equal_pytorch() {
     let tensors = golden::eaft_loss();
-    for case in cases(&tensors).iter().filter(|case| (2..=64).contains(&case.top_k)) {
+    for case in cases(&tensors).iter().filter(|case| case.top_k >= 2) {
         let (top_k, exponent) = (case.top_k.to_string(), case.number("alpha").to_string());
         let settings = [("top_k", &*top_k), ("gate", "power"), ("exponent", &exponent), ("normalizer", "const_3")];
         let objective = objective("eaft", &settings);
@@ -178,7 +204,7 @@ fn loss_gate_and_gradient_of_every_golden_case_equal_pytorch() {
 fn the_other_losses_of_every_golden_case_equal_pytorch() {
     let tensors = golden::eaft_loss();
     let mut compared = 0;
-    for case in cases(&tensors).iter().filter(|case| (2..=64).contains(&case.top_k)) {
+    for case in cases(&tensors).iter().filter(|case| case.top_k >= 2) {
         let (top_k, exponent) = (case.top_k.to_string(), case.number("alpha").to_string());
         let eaft = |normalizer| {
             let settings = [("top_k", &*top_k), ("gate", "power"), ("exponent", &exponent), ("normalizer", normalizer)];
@@ -201,27 +227,83 @@ fn the_other_losses_of_every_golden_case_equal_pytorch() {
             }
         }
     }
-    assert_eq!(compared, 82, "stored losses");
+    assert_eq!(compared, 86, "stored losses");
 }
 
 #[test]
-fn k_of_one_and_k_beyond_the_limit_are_refused_and_the_row_statistics_have_their_entropies() {
+fn k_of_one_is_refused_and_the_row_statistics_have_its_entropy() {
     let tensors = golden::eaft_loss();
-    for case in cases(&tensors).iter().filter(|case| !(2..=64).contains(&case.top_k)) {
-        let error = try_objective("eaft", &[("top_k", &case.top_k.to_string())]).unwrap_err().to_string();
-        assert!(error.contains("top_k") && error.contains("64"), "{error}");
-        let labels: Vec<u32> = case.labels.iter().map(|&label| label as u32).collect();
-        let want = tensors.floats(&format!("{}.entropy", case.name));
-        for device in devices::all() {
-            let rows = statistics(&device, &case.logits, &labels, case.top_k.min(64));
-            // K = V is the entropy of the full softmax.
-            let entropy = |row: &RowStats| if case.top_k == 1 { row.entropy_top_k } else { row.entropy_full };
-            let got: Vec<f32> = rows.iter().map(entropy).collect();
-            let tolerance = if case.top_k == 1 { 0.0 } else { 3e-6 };
-            close(&format!("{} on {}", case.name, device.name()), &got, want, tolerance, tolerance).unwrap();
-            let ce: Vec<f32> = rows.iter().map(|row| row.ce).collect();
-            close(&case.name, &ce, tensors.floats(&format!("{}.ce", case.name)), 2e-6, 2e-6).unwrap();
+    let cases = cases(&tensors);
+    let case = cases.iter().find(|case| case.top_k == 1).expect("a case of K = 1");
+    let error = try_objective("eaft", &[("top_k", "1")]).unwrap_err().to_string();
+    assert!(error.contains("top_k") && error.contains("use 2 or more"), "{error}");
+    let labels: Vec<u32> = case.labels.iter().map(|&label| label as u32).collect();
+    for device in devices::all() {
+        let rows = statistics(&device, &case.logits, &labels, 1);
+        assert!(rows.len() > 3 && rows.iter().all(|row| row.entropy_top_k == 0.0), "{}", device.name());
+        let ce: Vec<f32> = rows.iter().map(|row| row.ce).collect();
+        close(&case.name, &ce, tensors.floats(&format!("{}.ce", case.name)), 2e-6, 2e-6).unwrap();
+    }
+}
+
+#[test]
+fn a_k_of_the_vocabulary_and_the_whole_vocabulary_are_the_full_entropy_over_ln_v() {
+    let (logits, labels, columns) = varied_rows();
+    for device in devices::all() {
+        let of = |top_k: &str| {
+            let objective = objective("eaft", &[("top_k", top_k)]);
+            let (fields, rows) = fields(&device, &logits, &labels, head::top_k(&objective));
+            let params = objective.gate_params(&objective.without_batch(columns));
+            (read(&kernels::gate::weights(&device, &fields, &params, 1.0).unwrap()).unwrap(), rows)
+        };
+        let (full, rows) = of("full");
+        let want: Vec<f64> = logits.chunks(columns).map(|row| of_largest(row, 0).0 / (columns as f64).ln()).collect();
+        close(device.name(), &full, &want, 1e-6, 1e-5).unwrap();
+        assert!(rows.iter().all(|row| row.entropy_tokens as usize == columns));
+        for same in [columns, columns + 1, 1 << 30] {
+            same_bits("K = V", &of(&same.to_string()).0, &full).unwrap();
         }
+        // One token less is the sweeps' own way to nearly the same.
+        let less: Vec<f64> =
+            logits.chunks(columns).map(|row| of_largest(row, columns - 1).0 / (columns as f64 - 1.0).ln()).collect();
+        close(device.name(), &of(&(columns - 1).to_string()).0, &less, 1e-6, 1e-5).unwrap();
+    }
+}
+
+#[test]
+fn shuffled_gates_are_those_of_eaft_on_other_rows_and_so_are_the_gradients() {
+    let (logits, labels, columns) = varied_rows();
+    let labels: Vec<i64> = labels.into_iter().map(i64::from).collect();
+    for device in devices::all() {
+        let run = |objective| evaluate(&device, logits.clone(), &labels, columns, &objective).unwrap();
+        let (own, mixed) = (run(objective("eaft", &[])), run(objective("eaft", &[("gates", "shuffled")])));
+        let sorted = |weights: &[f32]| {
+            let mut weights = weights.to_vec();
+            weights.sort_by(f32::total_cmp);
+            weights
+        };
+        same_bits("gates", &sorted(&own.weight), &sorted(&mixed.weight)).unwrap();
+        assert!(own.weight.iter().zip(&mixed.weight).filter(|(a, b)| a != b).count() > labels.len() / 2);
+        let sum: f64 = mixed.weight.iter().zip(&mixed.ce).map(|(&w, &ce)| f64::from(w) * f64::from(ce)).sum();
+        close("loss", &[mixed.loss], &[sum / labels.len() as f64], 0.0, 1e-6).unwrap();
+    }
+}
+
+#[test]
+fn what_needs_the_untouched_model_is_refused_where_there_are_logits_of_one_model() {
+    for method in ["sft_kl", "asft", "flow"] {
+        let objective = objective(method, &[]);
+        let Err(error) = evaluate(&Device::cpu(), vec![0.0; 6], &[0, 1], 3, &objective) else { panic!("{method}") };
+        assert!(error.is_bad_input() && error.to_string().contains(method), "{error}");
+    }
+    for (method, set) in [("sft_kl", &[][..]), ("asft", &[]), ("flow", &[]), ("eaft", &[("gates", "shuffled")])] {
+        let device = Device::cpu();
+        let mut head = vocabulary(&device, &[0.0; 12], 4, &[3]);
+        let (objective, x) = (objective(method, set), matrix(&device, &[0.0; 8], [2, 4]));
+        let batch = objective.without_batch(3);
+        let result = head::gradient(&device, &mut head, &x, &[1, 2], &objective, &batch, 0.5);
+        let Err(error) = result else { panic!("{method} trained something else") };
+        assert!(error.to_string().contains("which only a run has"), "{error}");
     }
 }
 
@@ -329,7 +411,7 @@ fn the_gradient_is_the_slope_of_the_loss_with_the_gate_held_constant() {
     let logits = random.vec(rows * columns, 3.0);
     let labels: Vec<i64> = (0..rows).map(|_| i64::from(random.below(columns))).collect();
     for device in devices::all() {
-        for (name, objective) in every_objective() {
+        for (name, objective) in every_objective_of_logits() {
             let what = format!("{name} on {}", device.name());
             let got = evaluate(&device, logits.clone(), &labels, columns, &objective).unwrap();
             let (mut loss, mut slopes) = (0.0, Vec::new());
@@ -367,7 +449,7 @@ fn the_gradient_is_the_slope_of_the_loss_with_the_gate_held_constant() {
 #[test]
 fn a_batch_without_scored_rows_has_loss_zero_and_gradient_exactly_zero_whatever_it_holds() {
     for device in devices::all() {
-        for (name, objective) in every_objective() {
+        for (name, objective) in every_objective_of_logits() {
             let logits = vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30, 1.0, 2.0];
             let got = evaluate(&device, logits, &[-100, -100], 3, &objective).unwrap();
             same_bits(&name, &[got.loss], &[0.0]).unwrap();
@@ -386,7 +468,7 @@ fn ignored_rows_change_no_statistic_and_no_denominator() {
     let with = [vec![f32::NAN; columns], first.clone(), vec![f32::INFINITY; columns], second.clone()].concat();
     let without = [first, second].concat();
     for device in devices::all() {
-        for (name, objective) in every_objective() {
+        for (name, objective) in every_objective_of_logits() {
             let a = evaluate(&device, with.clone(), &[-100, 7, -100, 49], columns, &objective).unwrap();
             let b = evaluate(&device, without.clone(), &[7, 49], columns, &objective).unwrap();
             same_bits(&name, &[a.loss], &[b.loss]).unwrap();
@@ -737,6 +819,93 @@ fn two_micro_batches_sum_to_one_batch() {
             close_to_largest(&what, &dhidden, &wide(&read(&one).unwrap()), 1e-6);
             close_to_largest(&what, &weight_gradient(&split), &wide(&weight_gradient(&head)), 2e-6);
         }
+    }
+}
+
+/// A row's part of a loss with a divergence, its weight held constant, and the gradient by finite differences.
+fn slopes(row: &[f64], of: &dyn Fn(&[f64]) -> f64) -> Vec<f64> {
+    let (mut z, step) = (row.to_vec(), 1e-4);
+    let mut slopes = Vec::new();
+    for column in 0..z.len() {
+        let middle = z[column];
+        z[column] = middle + step;
+        let above = of(&z);
+        z[column] = middle - step;
+        let below = of(&z);
+        z[column] = middle;
+        slopes.push((above - below) / (2.0 * step));
+    }
+    slopes
+}
+
+#[test]
+fn with_a_divergence_from_the_untouched_model_the_gradient_is_the_slope_of_the_loss() {
+    // More rows than one chunk has, of which two models share the logits.
+    let (mut random, rows, vocab, width) = (Random::new(44), 150, 110, 8);
+    let (hidden, weight) = (random.vec(rows * width, 1.5), random.vec(vocab * width, 1.5));
+    let (other_hidden, other_weight) = (random.vec(rows * width, 1.5), random.vec(vocab * width, 1.5));
+    let labels: Vec<u32> = (0..rows).map(|_| random.below(vocab)).collect();
+    let logits = matmul(&hidden, false, &weight, true, rows, vocab, width);
+    let others = matmul(&other_hidden, false, &other_weight, true, rows, vocab, width);
+    for (method, kl, beta) in [("sft_kl", "forward", 0.5), ("sft_kl", "reverse", 0.5), ("asft", "reverse", 0.1)] {
+        let objective = objective(method, &[("kl", kl)]);
+        let (mut want, mut kls, mut dweight) = (Vec::new(), Vec::new(), vec![0.0; vocab * width]);
+        for (r, &label) in labels.iter().enumerate() {
+            let (row, other) = (&logits[r * vocab..][..vocab], &others[r * vocab..][..vocab]);
+            let label = label as usize;
+            let p = oracle::reference::log_softmax(row)[label].exp();
+            let gate = if method == "asft" { p } else { 1.0 };
+            let loss = |z: &[f64]| oracle::reference::loss(z, other, label, gate, beta, kl == "reverse");
+            let slopes = slopes(row, &loss);
+            let exact = oracle::reference::gradient(row, other, label, gate, beta, kl == "reverse");
+            assert!(slopes.iter().zip(&exact).all(|(a, b)| (a - b).abs() <= 1e-6), "the oracle's own gradient");
+            for i in 0..width {
+                want.push((0..vocab).map(|v| slopes[v] * f64::from(weight[v * width + i]) / rows as f64).sum());
+                for v in 0..vocab {
+                    dweight[v * width + i] += slopes[v] * f64::from(hidden[r * width + i]) / rows as f64;
+                }
+            }
+            kls.push(oracle::reference::divergence(row, other, kl == "reverse"));
+        }
+        for device in devices::all() {
+            for ends in [&[110][..], &[1, 50, 110]] {
+                let what = format!("{method}, {kl}, tiles {ends:?}, on {}", device.name());
+                let mut head = vocabulary(&device, &weight, width, ends);
+                let untouched = vocabulary(&device, &other_weight, width, ends);
+                let (x, y) = (matrix(&device, &hidden, [rows, width]), matrix(&device, &other_hidden, [rows, width]));
+                let known = Known { weights: None, untouched: Some((&untouched, &y)) };
+                let (batch, reciprocal) = (objective.without_batch(vocab), 1.0 / rows as f32);
+                let (output, dhidden) =
+                    head::gradient_of_known(&device, &mut head, &x, &labels, &objective, &batch, known, reciprocal)
+                        .unwrap();
+                close_to_largest(&what, &read(&dhidden).unwrap(), &want, 2e-5);
+                close_to_largest(&what, &weight_gradient(&head), &dweight, 2e-5);
+                let read = output.on_device().iter().map(|part| read(part).unwrap()).collect::<Vec<_>>();
+                close(&what, &output.rows_of(&read).unwrap().divergences, &kls, 1e-6, 1e-5).unwrap();
+                wait(output.check(&device)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_token_that_the_untouched_model_is_sure_of_and_the_model_excludes_costs_a_divergence_that_is_large_and_finite() {
+    let (weight, labels) = ([0.0, 0.0, 1.0, 0.0, 0.0, 1.0], [0, 0]);
+    let objective = objective("sft_kl", &[]);
+    for device in devices::all() {
+        let mut head = vocabulary(&device, &weight, 2, &[3]);
+        let untouched = vocabulary(&device, &weight, 2, &[3]);
+        let (x, y) = ([0.0, 0.0, 0.0, -1e38], [0.0, 0.0, 0.0, 1e38]);
+        let (x, y) = (matrix(&device, &x, [2, 2]), matrix(&device, &y, [2, 2]));
+        let known = Known { weights: None, untouched: Some((&untouched, &y)) };
+        let batch = objective.without_batch(3);
+        let of = head::gradient_of_known(&device, &mut head, &x, &labels, &objective, &batch, known, 0.5);
+        let (output, dhidden) = of.unwrap();
+        let parts = output.on_device().iter().map(|part| read(part).unwrap()).collect::<Vec<_>>();
+        let kls = output.rows_of(&parts).unwrap().divergences;
+        assert!(kls[0].abs() < 1e-6 && (kls[1] / 1e38 - 1.0).abs() < 1e-5, "{kls:?} on {}", device.name());
+        assert!(read(&dhidden).unwrap().iter().all(|g| g.is_finite()), "{}", device.name());
+        wait(output.check(&device)).unwrap();
     }
 }
 

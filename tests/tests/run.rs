@@ -30,6 +30,8 @@ use temper_engine::{
 struct Watcher {
     kept: Option<Kept>,
     stop: bool,
+    /// What runs keep for those that go on with them.
+    files: BTreeMap<String, Vec<u8>>,
     /// Wants to stop once it was asked so often whether it does.
     patience: Option<Cell<usize>>,
 }
@@ -70,6 +72,15 @@ impl Clock for Watcher {
 impl Host for Watcher {
     fn checkpoints(&mut self) -> Option<&mut dyn Checkpoints> {
         self.kept.as_mut().map(|kept| kept as &mut dyn Checkpoints)
+    }
+
+    fn recall(&mut self, name: &str) -> temper_engine::Result<Option<Vec<u8>>> {
+        Ok(self.files.get(name).cloned())
+    }
+
+    fn keep(&mut self, name: &str, bytes: &[u8]) -> temper_engine::Result<()> {
+        self.files.insert(name.into(), bytes.to_vec());
+        Ok(())
     }
 
     fn shows_rows(&self) -> bool {
@@ -1122,4 +1133,207 @@ fn a_file_that_is_changed_or_cut_short_under_a_run_ends_it_with_its_name() {
         }
     };
     assert!(error.contains("model.gguf") && error.contains("the file was changed under the run"), "{error}");
+}
+
+// What rows alone do not tell: shuffled gates, the untouched model, weights of samples.
+
+/// The rows that a run of one learner tells of its first steps.
+fn laps_with(run: &mut Run, host: &mut Watcher, count: usize) -> Vec<Lap> {
+    let mut laps = Vec::new();
+    let mut metrics = Vec::new();
+    while laps.len() < count {
+        match wait(run.next(host)).unwrap().expect("the run is not over") {
+            Event::Step { learners } => metrics = learners,
+            Event::Rows(rows) => laps.push(Lap { metrics: std::mem::take(&mut metrics), rows }),
+            _ => {}
+        }
+    }
+    laps
+}
+
+#[test]
+fn a_shuffled_learner_trains_with_eafts_gates_on_other_tokens_and_a_mean_gate_with_their_mean() {
+    for device in devices::all() {
+        let set = |more: &[(&str, &str)]| config(&[&[("objective.method", "eaft")], more].concat());
+        let mean = config(&[("objective.method", "sft"), ("objective.scale", "gate_mean")]);
+        let configs = vec![set(&[]), set(&[("objective.gates", "shuffled")]), mean];
+        let Lap { metrics, rows } = lap(&mut run(&device, configs));
+        let [own, mixed, mean] = [0, 1, 2].map(|learner| rows.learners[learner].gates.clone());
+        let sorted = |gates: &[f32]| {
+            let mut gates = gates.to_vec();
+            gates.sort_by(f32::total_cmp);
+            gates.into_iter().map(f64::from).collect::<Vec<_>>()
+        };
+        // The first step begins with one model, so its gates are the same.
+        let sorted_mixed: Vec<f32> = sorted(&mixed).into_iter().map(|gate| gate as f32).collect();
+        close(device.name(), &sorted_mixed, &sorted(&own), 1e-6, 1e-6).unwrap();
+        assert!(
+            own.len() > 8 && own.iter().zip(&mixed).filter(|(a, b)| (*a - *b).abs() > 1e-4).count() > own.len() / 2
+        );
+        let average = own.iter().map(|&gate| f64::from(gate)).sum::<f64>() / own.len() as f64;
+        assert!(mean.iter().all(|&gate| (f64::from(gate) - average).abs() <= 1e-6), "{}", device.name());
+        let want = |gates: &[f32], learner: usize| {
+            let rows = gates.iter().zip(&rows.learners[learner].stats);
+            rows.map(|(&gate, row)| f64::from(gate) * f64::from(row.ce)).sum::<f64>() / gates.len() as f64
+        };
+        for (learner, gates) in [&own, &mixed, &mean].into_iter().enumerate() {
+            let want = want(gates, learner);
+            assert!((metrics[learner].loss - want).abs() <= 1e-5 * want, "{learner}: {} {want}", metrics[learner].loss);
+        }
+        // Another step, another permutation; another seed, another one too.
+        let seeded = |seed: &str| {
+            let mut run = run(&device, vec![set(&[("objective.gates", "shuffled"), ("run.seed", seed)])]);
+            lap(&mut run).rows.learners[0].gates.clone()
+        };
+        assert_ne!(seeded("1"), seeded("2"));
+    }
+}
+
+#[test]
+fn a_divergence_is_nothing_at_first_and_keeps_the_learner_near_the_untouched_model_then() {
+    for device in devices::all() {
+        for adapter in ["none", "lora"] {
+            let of = |set: &[(&str, &str)]| {
+                let both = [("adapter.kind", adapter), ("optim.learning_rate", "1e-3"), ("adapter.dropout", "0.1")];
+                config(&[&both, set].concat())
+            };
+            let held = |kl, beta| of(&[("objective.method", "sft_kl"), ("objective.kl", kl), ("objective.beta", beta)]);
+            let configs = vec![
+                of(&[("objective.method", "sft")]),
+                held("forward", "0"),
+                held("forward", "1e4"),
+                held("reverse", "1e4"),
+                of(&[("objective.method", "dft")]),
+                of(&[("objective.method", "asft")]),
+            ];
+            let mut run = run(&device, configs);
+            let before = logits(&mut run, 0);
+            let laps = laps_with(&mut run, &mut Watcher::default(), 5);
+            let [first, last] = [&laps[0].metrics, &laps[4].metrics];
+            for (with, without) in [(1, 0), (2, 0), (3, 0), (5, 4)] {
+                // Dropout is drawn alike, but the untouched model has none; without dropout both are one model.
+                if adapter == "none" {
+                    let difference = (first[with].loss - first[without].loss).abs();
+                    assert!(difference <= 1e-5, "{adapter}, learner {with}: {difference} on {}", device.name());
+                }
+            }
+            // A factor of 0 is plain fine-tuning.
+            assert!((last[1].loss - last[0].loss).abs() <= 2e-4, "{} {}", last[1].loss, last[0].loss);
+            let away = |run: &mut Run, learner| {
+                let now = logits(run, learner);
+                now.iter().zip(&before).map(|(a, b)| f64::from((a - b) * (a - b))).sum::<f64>()
+            };
+            let [plain, forward, reverse] = [0, 2, 3].map(|learner| away(&mut run, learner));
+            assert!(
+                plain > 0.0 && forward < 0.7 * plain && reverse < 0.7 * plain,
+                "{adapter}: {plain} {forward} {reverse}"
+            );
+            // What the loss is beyond the cross entropy is the divergence.
+            assert!(last[2].loss > last[2].cross_entropy && last[3].loss > last[3].cross_entropy);
+        }
+    }
+}
+
+#[test]
+fn flow_weighs_each_document_by_its_loss_under_the_untouched_model() {
+    for device in devices::all() {
+        let mut base = models::tiny("llama", &device, true);
+        let mut losses = Vec::new();
+        for document in documents() {
+            let scored = wait(perplexity::rows(&mut base, &[document], 2, &mut |_, _| {})).unwrap();
+            let sum: f64 = scored.rows.iter().map(|row| f64::from(row.ce)).sum();
+            losses.push(sum / scored.rows.len() as f64);
+        }
+        let mut sorted = losses.clone();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        let tau = if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
+        let (mut host, config) = (Watcher::keeping(), config(&[("objective.method", "flow")]));
+        let mut run = run(&device, vec![config]);
+        for lap in laps_with(&mut run, &mut host, 4) {
+            let (mut got, mut want) = (Vec::new(), Vec::new());
+            for (place, gate) in lap.rows.places.iter().zip(&lap.rows.learners[0].gates) {
+                got.push(*gate);
+                want.push((-losses[place.document as usize] / tau).exp());
+            }
+            assert!(!got.is_empty());
+            close(device.name(), &got, &want, 1e-6, 2e-5).unwrap();
+            let rows = lap.rows.learners[0].stats.iter().zip(&want);
+            let loss = rows.map(|(row, weight)| f64::from(row.ce) * weight).sum::<f64>() / want.len() as f64;
+            assert!((lap.metrics[0].loss - loss).abs() <= 1e-4 * loss);
+        }
+        assert_eq!(host.files.len(), 1, "kept once");
+        assert!(run.learners()[0].session().untouched.is_none(), "given up once it was asked");
+    }
+}
+
+#[test]
+fn a_run_goes_on_to_the_same_bits_whatever_its_weights_come_from() {
+    let device = Device::cpu();
+    let sets: [&[(&str, &str)]; 6] = [
+        &[("objective.method", "flow")],
+        &[("objective.method", "sft_kl")],
+        &[("objective.method", "asft"), ("objective.kl", "reverse"), ("adapter.kind", "lora")],
+        &[("objective.method", "eaft"), ("objective.gates", "shuffled")],
+        &[("objective.method", "sft"), ("objective.scale", "gate_mean")],
+        &[("objective.method", "eaft"), ("objective.top_k", "adaptive")],
+    ];
+    for set in sets {
+        let config = || config(&[set, &[("run.save_every", "3")]].concat());
+        let mut host = Watcher::keeping();
+        let mut whole = run(&device, vec![config()]);
+        told(&mut whole, &mut host);
+        let mut resumed = run(&device, vec![config()]);
+        resumed.resume(&folder(&host.checkpoint(3))).unwrap();
+        let mut again = Watcher { files: host.files.clone(), ..Watcher::keeping() };
+        let steps = told(&mut resumed, &mut again);
+        assert!(steps.contains(&"step 4".into()) && !steps.contains(&"step 3".into()), "{set:?}");
+        assert_eq!(logits(&mut resumed, 0), logits(&mut whole, 0), "{set:?}");
+        assert_eq!(again.checkpoint(6), host.checkpoint(6), "{set:?}");
+        // Where nothing was kept the untouched model is asked again, and says the same.
+        let mut without = run(&device, vec![config()]);
+        without.resume(&folder(&host.checkpoint(3))).unwrap();
+        told(&mut without, &mut Watcher::keeping());
+        assert_eq!(logits(&mut without, 0), logits(&mut whole, 0), "{set:?}");
+    }
+}
+
+#[test]
+fn what_the_host_kept_of_the_samples_is_what_counts_and_a_damaged_file_is_refused() {
+    let (device, config) = (Device::cpu(), || config(&[("objective.method", "flow")]));
+    let mut host = Watcher::default();
+    laps_with(&mut run(&device, vec![config()]), &mut host, 1);
+    let (name, bytes) = host.files.pop_first().expect("the samples' losses");
+    let damaged = String::from_utf8(bytes).unwrap().replacen("losses\":[", "losses\":[1.5,", 1);
+    let mut host = Watcher { files: [(name.clone(), damaged.into_bytes())].into(), ..Watcher::default() };
+    let mut refused = run(&device, vec![config()]);
+    let error = loop {
+        match wait(refused.next(&mut host)) {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("a damaged file was used"),
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(error.contains(&name) && error.contains("was altered") && error.contains("remove the file"), "{error}");
+    // A stop while the samples are weighed leaves nothing, and no step is made.
+    let mut host = Watcher { patience: Some(Cell::new(1)), ..Watcher::keeping() };
+    let names = told(&mut run(&device, vec![config()]), &mut host);
+    assert_eq!(names.last().unwrap(), "finished 0 true", "{names:?}");
+    assert!(host.files.is_empty());
+}
+
+#[test]
+fn an_objective_that_asks_the_untouched_model_cannot_be_changed_to_without_one() {
+    let method = |method: &str| vec![config(&[("objective.method", method)])];
+    let mut run = run(&Device::cpu(), method("sft"));
+    lap(&mut run);
+    for other in ["sft_kl", "asft", "flow"] {
+        let error = run.change(method(other)).unwrap_err().to_string();
+        assert!(error.contains(other) && error.contains("needs a reset"), "{error}");
+    }
+    run.change(method("dft")).unwrap();
+    let mut held = self::run(&Device::cpu(), method("sft_kl"));
+    lap(&mut held);
+    held.change(method("asft")).unwrap();
+    lap(&mut held);
 }

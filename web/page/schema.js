@@ -236,7 +236,7 @@ export default {
           "label": "Objective",
           "help": "What each token's cross entropy is multiplied by.",
           "type": "choice",
-          "allowed": "one of sft, eaft, masked_sft, dft, talr, mile, deft, profit",
+          "allowed": "one of sft, eaft, masked_sft, dft, talr, mile, deft, profit, sft_kl, asft, flow",
           "choices": [
             {
               "name": "sft",
@@ -277,9 +277,49 @@ export default {
               "name": "profit",
               "label": "ProFiT: likely tokens only",
               "help": "Probability-guided selection: tokens above a probability count, the others are left out."
+            },
+            {
+              "name": "sft_kl",
+              "label": "SFT-KL: near the untouched model",
+              "help": "Plain fine-tuning held back: beta times the divergence from the untouched model is added to each token's loss."
+            },
+            {
+              "name": "asft",
+              "label": "ASFT: DFT near the untouched model",
+              "help": "Dynamic fine-tuning held back: a token counts by its probability p, and beta times the divergence is added."
+            },
+            {
+              "name": "flow",
+              "label": "FLOW: easy documents count",
+              "help": "Sample weighting: all tokens of a document count by how easy it was for the untouched model."
             }
           ],
           "default": "eaft"
+        },
+        {
+          "name": "scale",
+          "label": "Scale",
+          "help": "Weight of every token, or gate_mean: the mean over the batch of the gate that EAFT would give with the keys below.",
+          "type": "number_or_name",
+          "allowed": "a finite number above 0 or \"gate_mean\"",
+          "whole": false,
+          "names": [
+            {
+              "name": "gate_mean",
+              "label": "EAFT's mean gate",
+              "help": "Every token of a batch weighs what EAFT's gate is on average over it: its step without its selection."
+            }
+          ],
+          "above": 0.0,
+          "default": 1.0,
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "sft"
+              ]
+            }
+          ]
         },
         {
           "name": "gate",
@@ -322,11 +362,23 @@ export default {
         {
           "name": "top_k",
           "label": "K",
-          "help": "Entropy is taken over so many of the most probable tokens.",
-          "type": "whole",
-          "allowed": "a whole number from 2 to 64",
+          "help": "Entropy is taken over so many of the most probable tokens, over all, or over as many as carry a share.",
+          "type": "number_or_name",
+          "allowed": "a whole number of at least 2 or \"full\" or \"adaptive\"",
+          "whole": true,
+          "names": [
+            {
+              "name": "full",
+              "label": "the whole vocabulary",
+              "help": "Entropy of the whole vocabulary."
+            },
+            {
+              "name": "adaptive",
+              "label": "as many as carry a share",
+              "help": "Entropy of the fewest tokens that carry the share of the probability that mass says."
+            }
+          ],
           "least": 2.0,
-          "most": 64.0,
           "default": 20,
           "used": [
             {
@@ -334,6 +386,31 @@ export default {
               "values": [
                 "eaft",
                 "masked_sft"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "mass",
+          "label": "Mass",
+          "help": "Share of the probability that an adaptive K carries.",
+          "type": "number",
+          "allowed": "a number above 0 and below 1",
+          "above": 0.0,
+          "below": 1.0,
+          "default": 0.95,
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "eaft",
+                "masked_sft"
+              ]
+            },
+            {
+              "key": "top_k",
+              "values": [
+                "adaptive"
               ]
             }
           ]
@@ -440,7 +517,7 @@ export default {
             {
               "name": "ln_k",
               "label": "ln K",
-              "help": "Divides the entropy by ln K, so that the gate is at most 1 (the paper's definition)."
+              "help": "Divides the entropy by ln K, so that the gate is at most 1 (the paper's definition); K of each token where it is adaptive."
             },
             {
               "name": "const_3",
@@ -467,6 +544,34 @@ export default {
                 "linear",
                 "power",
                 "sigmoid"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "gates",
+          "label": "Gates",
+          "help": "Which token gets which gate.",
+          "type": "choice",
+          "allowed": "one of own, shuffled",
+          "choices": [
+            {
+              "name": "own",
+              "label": "each its own",
+              "help": "Each its own."
+            },
+            {
+              "name": "shuffled",
+              "label": "shuffled: a control",
+              "help": "Each that of another token of the batch, by chance: a control, the same gates without their selection."
+            }
+          ],
+          "default": "own",
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "eaft"
               ]
             }
           ]
@@ -590,6 +695,53 @@ export default {
               "key": "method",
               "values": [
                 "profit"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "beta",
+          "label": "Beta",
+          "help": "Factor on the divergence from the untouched model, in nats: larger keeps more and learns less.",
+          "type": "number",
+          "allowed": "a finite number of at least 0",
+          "least": 0.0,
+          "derived": "0.5 for sft_kl, 0.1 for asft",
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "sft_kl",
+                "asft"
+              ]
+            }
+          ]
+        },
+        {
+          "name": "kl",
+          "label": "KL",
+          "help": "Which of the two divergences from the untouched model.",
+          "type": "choice",
+          "allowed": "one of forward, reverse",
+          "choices": [
+            {
+              "name": "forward",
+              "label": "forward: keep what it expected",
+              "help": "KL(Q || P): what the untouched model expected must stay possible."
+            },
+            {
+              "name": "reverse",
+              "label": "reverse: expect nothing new",
+              "help": "KL(P || Q): what the untouched model did not expect must stay unlikely."
+            }
+          ],
+          "default": "forward",
+          "used": [
+            {
+              "key": "method",
+              "values": [
+                "sft_kl",
+                "asft"
               ]
             }
           ]
@@ -905,7 +1057,7 @@ export default {
           "label": "Baseline",
           "help": "Objective that is also trained from the same start, for comparison.",
           "type": "choice",
-          "allowed": "one of sft, eaft, masked_sft, dft, talr, mile, deft, profit",
+          "allowed": "one of sft, eaft, masked_sft, dft, talr, mile, deft, profit, sft_kl, asft, flow",
           "choices": [
             {
               "name": "sft",
@@ -946,6 +1098,21 @@ export default {
               "name": "profit",
               "label": "ProFiT: likely tokens only",
               "help": "Probability-guided selection: tokens above a probability count, the others are left out."
+            },
+            {
+              "name": "sft_kl",
+              "label": "SFT-KL: near the untouched model",
+              "help": "Plain fine-tuning held back: beta times the divergence from the untouched model is added to each token's loss."
+            },
+            {
+              "name": "asft",
+              "label": "ASFT: DFT near the untouched model",
+              "help": "Dynamic fine-tuning held back: a token counts by its probability p, and beta times the divergence is added."
+            },
+            {
+              "name": "flow",
+              "label": "FLOW: easy documents count",
+              "help": "Sample weighting: all tokens of a document count by how easy it was for the untouched model."
             }
           ],
           "optional": true,
@@ -1115,13 +1282,16 @@ export default {
       "data.train_on": "all",
       "data.template": "model",
       "objective.method": "eaft",
+      "objective.scale": 1.0,
       "objective.gate": "linear",
       "objective.top_k": 20,
+      "objective.mass": 0.95,
       "objective.exponent": 2.0,
       "objective.steepness": 30.0,
       "objective.midpoint": 0.17,
       "objective.percentile": 15.0,
       "objective.normalizer": "ln_k",
+      "objective.gates": "own",
       "objective.entropy_percentile": 15.0,
       "objective.probability_percentile": 15.0,
       "objective.tau": null,
@@ -1129,6 +1299,8 @@ export default {
       "objective.sigma": 1.0,
       "objective.gamma": 1.0,
       "objective.threshold": 0.1,
+      "objective.beta": null,
+      "objective.kl": "forward",
       "adapter.kind": "none",
       "adapter.rank": 16,
       "adapter.alpha": 32.0,

@@ -38,17 +38,24 @@ function typed(value) {
   return typeof value === "number" && value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential() : String(value);
 }
 
+/** What a control for a number or a name cannot say in its attributes. */
+const unlike = (number, { whole, least, most }) =>
+  !Number.isFinite(number) || (whole && !Number.isInteger(number)) || number < least || number > most;
+
 /** What a control needs to know, by key. `live` ones take effect at the next step; `when` says for which other values a
  *  setting is read at all. */
 const SPECS = new Map(schema.sections.flatMap((section) => section.keys.map((key) => {
   const name = `${section.name}.${key.name}`;
-  const about = key.derived && schema.page.initial[name] === null ? `${key.help} Empty: ${key.derived}.` : key.help;
+  const help = [key.help, ...(key.names ?? []).map((named) => `${named.name}: ${named.help}`)].join(" ");
+  const about = key.derived && schema.page.initial[name] === null ? `${help} Empty: ${key.derived}.` : help;
   return [name, { key: name, id: IDS[name] ?? key.name.replaceAll("_", "-"), label: key.label, about,
     initial: name === "objective.method" ? Object.fromEntries(SIDES.map((side, i) => [side, schema.page.methods[i]]))
       : typed(schema.page.initial[name] ?? null),
     live: section.live, whole: key.type === "whole", min: key.least, max: key.most,
     options: key.choices?.map(({ name: value, label, help }) => choice(value, label, help)),
-    problem: (value) => (value <= key.above || value >= key.below ? `It has to be ${key.allowed}.` : ""),
+    names: key.names?.map(({ name: value }) => value),
+    problem: (value) => (value <= key.above || value >= key.below || (key.names && unlike(Number(value), key))
+      ? `It has to be ${key.allowed}.` : ""),
     when: (read) => (key.used ?? []).every(({ key: other, values }) => values.includes(read(`${section.name}.${other}`))) }];
 })));
 
@@ -66,7 +73,7 @@ class Setting {
 
     this.input = spec.options
       ? el("select", {}, ...spec.options.map(({ value, label }) => el("option", { value, text: label })))
-      : el("input", { type: "number", step: spec.whole ? 1 : "any", min: spec.min, max: spec.max,
+      : el("input", { type: spec.names ? "text" : "number", step: spec.whole ? 1 : "any", min: spec.min, max: spec.max,
         required: this.initial !== "", placeholder: this.initial === "" ? "automatic" : undefined });
     this.input.id = id;
     this.input.setAttribute("aria-describedby", `${id}-about`);
@@ -108,7 +115,8 @@ class Setting {
 
   /** Ranges that exclude their end cannot be said in the control's attributes. */
   #judge() {
-    const outside = this.value === "" ? "" : this.spec.problem?.(Number(this.value)) ?? "";
+    const named = this.value === "" || this.spec.names?.includes(this.value);
+    const outside = named ? "" : this.spec.problem?.(Number(this.value)) ?? "";
     this.input.setCustomValidity(outside);
   }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Document, MicroBatch, WINDOW, pack};
 use crate::error::Result;
-use crate::kernels::row_stats::RowStats;
+use crate::kernels::row_stats::{RowStats, Selection};
 use crate::loss::head;
 use crate::message::messages;
 use crate::model::{Keep, Model};
@@ -66,7 +66,7 @@ pub trait Watch {
 pub async fn rows(
     model: &mut Model,
     documents: &[Document],
-    top_k: usize,
+    top_k: impl Into<Selection>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Scored> {
     struct ToTheEnd<'a>(&'a mut dyn FnMut(usize, usize));
@@ -85,17 +85,17 @@ pub async fn rows(
 pub async fn rows_until(
     model: &mut Model,
     documents: &[Document],
-    top_k: usize,
+    top_k: impl Into<Selection>,
     watch: &mut dyn Watch,
 ) -> Result<Option<Scored>> {
-    let scored = scored_until(model, documents, top_k, watch).await;
+    let scored = scored_until(model, documents, top_k.into(), watch).await;
     scored.map_err(|error| model.placement().explain(error))
 }
 
 async fn scored_until(
     model: &mut Model,
     documents: &[Document],
-    top_k: usize,
+    top_k: Selection,
     watch: &mut dyn Watch,
 ) -> Result<Option<Scored>> {
     let longest = documents.iter().map(|d| d.tokens.len()).max().unwrap_or(0);

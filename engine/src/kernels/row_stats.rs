@@ -10,6 +10,7 @@ use super::tensor::{
     Indices, empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice,
     slice_mut,
 };
+use super::wide_entropy;
 use crate::device::Device;
 use crate::error::Result;
 
@@ -27,6 +28,8 @@ pub struct RowStats {
     pub ce: f32,
     /// `H_K` in nats, clamped by its producer to `[0, ln min(K, V)]`.
     pub entropy_top_k: f32,
+    /// How many tokens that entropy is of: `min(K, V)`, or as many as carry the share that was asked for.
+    pub entropy_tokens: u32,
     /// `H` in nats, clamped by its producer to `[0, ln V]`.
     pub entropy_full: f32,
     /// `sum_v P(v)^2`, in `[1/V, 1]`.
@@ -51,6 +54,72 @@ impl RowStats {
     }
 }
 
+/// Which tokens of a row its entropy is of. Their probabilities are divided by their sum first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Selection {
+    /// The K most probable ones; all where the vocabulary has no more.
+    Top(usize),
+    /// All.
+    Full,
+    /// The fewest most probable ones that together have this share of the probability, less [`Selection::SLACK`].
+    Share(f32),
+}
+
+impl Selection {
+    /// What a share may lack, so that rounding does not decide where probabilities add up to just the share.
+    pub const SLACK: f32 = 1e-5;
+
+    /// The K with which row statistics are accumulated (0: of all), and whether the entropy has to be made in sweeps of its
+    /// own behind them.
+    fn of_rows(self, vocab: usize) -> (usize, bool) {
+        match self {
+            Self::Top(k) if k <= MAX_TOP_K => (k, false),
+            Self::Top(k) if k < vocab => (1, true),
+            Self::Top(_) | Self::Full => (0, false),
+            Self::Share(_) => (1, true),
+        }
+    }
+
+    /// True where the entropy is made in sweeps of its own.
+    pub fn is_wide(self, vocab: usize) -> bool {
+        self.of_rows(vocab).1
+    }
+}
+
+impl From<usize> for Selection {
+    fn from(k: usize) -> Self {
+        Self::Top(k)
+    }
+}
+
+/// Statistics of rows whose logits lie in `tiles`, each `[rows, columns]` behind the one before.
+///
+/// # Errors
+/// Device errors.
+///
+/// # Panics
+/// Without a tile.
+pub fn of_tiles(
+    device: &Device,
+    tiles: &[&Tensor<2>],
+    labels: &Indices,
+    selection: impl Into<Selection>,
+) -> Result<Statistics> {
+    let selection = selection.into();
+    let vocab = tiles.iter().map(|tile| tile.dims()[1]).sum();
+    let (top_k, wide) = selection.of_rows(vocab);
+    let (mut statistics, mut start): (Option<Statistics>, usize) = (None, 0);
+    for tile in tiles {
+        statistics = Some(accumulate(device, tile, start, labels, top_k, statistics)?);
+        start += tile.dims()[1];
+    }
+    let mut statistics = statistics.expect("a row has at least one tile");
+    if wide {
+        statistics.fields = wide_entropy::of_tiles(device, tiles, statistics.fields, selection)?;
+    }
+    Ok(statistics)
+}
+
 /// Statistics of some rows after the tiles seen so far.
 pub struct Statistics {
     /// `[rows, 8]`; see the shader's header for the fields.
@@ -59,7 +128,8 @@ pub struct Statistics {
     pub top: Tensor<2>,
 }
 
-/// Adds a tile of logits, `[rows, columns]` from vocabulary entry `column_start` on.
+/// Adds a tile of logits, `[rows, columns]` from vocabulary entry `column_start` on. `top_k` is at most [`MAX_TOP_K`]; with
+/// 0 the entropy is that of all tokens.
 ///
 /// # Errors
 /// Device errors.
@@ -104,11 +174,12 @@ pub fn accumulate(
 
 /// Host statistics of one row from its fields; `None` where a logit was NaN or infinite.
 pub fn from_fields(fields: &[f32]) -> Option<RowStats> {
-    let [max, sum, u, sum_squares, label_logit, not_finite, _, entropy_top_k] =
+    let [max, sum, u, sum_squares, label_logit, not_finite, count, entropy_top_k] =
         fields.try_into().expect("eight fields a row");
     let stats = RowStats {
         ce: sum.ln() + (max - label_logit),
         entropy_top_k,
+        entropy_tokens: count as u32,
         entropy_full: (sum.ln() - u / sum).max(0.0),
         collision: sum_squares / (sum * sum),
     };

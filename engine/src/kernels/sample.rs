@@ -55,6 +55,11 @@ pub fn logits(device: &Device) -> Tensor<2> {
     matrix(device, 24, ROWS, VOCAB) * 6.0
 }
 
+/// Logits of another model for the rows of [`logits`].
+pub fn other_logits(device: &Device) -> Tensor<2> {
+    logits(device) + matrix(device, 25, ROWS, VOCAB)
+}
+
 /// A label for each row of [`logits`].
 pub fn labels(device: &Device) -> Indices {
     Indices::new(device, vec![0, 1, 77, 150, 298, 299])

@@ -3,7 +3,7 @@
 use crate::data::{Document, pack};
 use crate::error::Result;
 use crate::eval::perplexity::Scored;
-use crate::kernels::row_stats::RowStats;
+use crate::kernels::row_stats::{RowStats, Selection};
 use crate::kernels::tensor::{self, read};
 use crate::loss::head;
 use crate::model::{Keep, Model};
@@ -34,7 +34,7 @@ pub async fn position(
     model: &mut Model,
     document: &Document,
     position: usize,
-    top_k: usize,
+    top_k: impl Into<Selection>,
     all: bool,
 ) -> Result<Position> {
     let end = if all { document.tokens.len() } else { position + 1 };
@@ -97,9 +97,9 @@ mod tests {
         let p: Vec<f32> = logits.iter().map(|z| z.exp() / sum).collect();
         let norm = (0..4).map(|v| (p[v] - if v == label { 1.0 } else { 0.0 }).powi(2)).sum::<f32>().sqrt();
         let collision = p.iter().map(|p| p * p).sum();
-        let row = RowStats { ce: -p[label].ln(), entropy_top_k: 0.0, entropy_full: 0.0, collision };
+        let row = RowStats { ce: -p[label].ln(), entropy_top_k: 0.0, entropy_tokens: 4, entropy_full: 0.0, collision };
         assert!((pull(&row) - norm).abs() <= 1e-6, "{} and not {norm}", pull(&row));
-        let sure = RowStats { ce: 0.0, entropy_top_k: 0.0, entropy_full: 0.0, collision: 1.0 };
+        let sure = RowStats { ce: 0.0, entropy_top_k: 0.0, entropy_tokens: 4, entropy_full: 0.0, collision: 1.0 };
         assert_eq!(pull(&sure), 0.0);
     }
 

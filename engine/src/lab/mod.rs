@@ -114,7 +114,14 @@ impl Settings {
             .flatten()
             .map(|own| {
                 let all: Vec<_> = self.common.iter().chain(own).map(|(k, v)| (k.clone(), v.clone())).collect();
-                config::page(&all)
+                let config = config::page(&all)?;
+                match config.weighs_samples() {
+                    true => Err(bad(
+                        "[objective] method: flow weighs every document with the untouched model before the first step, \
+                         which the page does not do; train with it with the command",
+                    )),
+                    false => Ok(config),
+                }
             })
             .collect()
     }
@@ -290,7 +297,7 @@ impl Lab {
     /// Settings that cannot be used.
     pub fn estimate(&self, settings: &Settings, allowed: u64) -> Result<Fit> {
         let configs = settings.configs()?;
-        let config = configs.first().ok_or_else(no_learner)?;
+        let config = largest(&configs)?;
         let model = self.model()?;
         let arch = &model.files.architecture;
         let learners = configs.len() as u64;
@@ -324,7 +331,7 @@ impl Lab {
     /// Learners at their first step, of the model and data set that were read last.
     fn make(&self, settings: Settings) -> Result<Running> {
         let configs = settings.configs()?;
-        let config = configs.first().ok_or_else(no_learner)?;
+        let config = largest(&configs)?;
         let model = self.model()?.clone();
         let data = self.data.as_ref().ok_or_else(|| bad("choose a data set first"))?;
         let (train, mut sets) = self.sets(data, config)?;
@@ -735,6 +742,12 @@ fn bad(problem: &str) -> Error {
     Error::Config { problems: vec![problem.into()] }
 }
 
+/// The configuration of the learner that holds most: they differ in their objective alone.
+fn largest(configs: &[Config]) -> Result<&Config> {
+    let larger = configs.iter().find(|config| config.measures_divergence());
+    larger.or(configs.first()).ok_or_else(no_learner)
+}
+
 fn no_learner() -> Error {
     bad("there is no learner")
 }
@@ -778,5 +791,20 @@ mod tests {
         let problem = Settings::parse(wrong).unwrap().configs().unwrap_err().to_string();
         assert!(problem.contains("run.steps") || problem.contains("[run] steps"), "{problem}");
         assert!(Settings::parse("{").is_err());
+    }
+
+    #[test]
+    fn what_the_page_cannot_train_is_refused_with_words_and_what_holds_most_is_planned_for() {
+        let pair = |left: &str, right: &str| {
+            let text = format!(
+                r#"{{"common": {{}}, "left": {{"objective.method": "{left}"}}, "right": {{"objective.method": "{right}"}}}}"#
+            );
+            Settings::parse(&text).unwrap().configs()
+        };
+        let problem = pair("sft", "flow").unwrap_err().to_string();
+        assert!(problem.contains("flow") && problem.contains("the page does not do"), "{problem}");
+        let configs = pair("sft", "sft_kl").unwrap();
+        assert_eq!(largest(&configs).unwrap().objective.method.to_string(), "sft_kl");
+        assert_eq!(largest(&pair("sft", "eaft").unwrap()).unwrap().objective.method.to_string(), "sft");
     }
 }

@@ -5,16 +5,17 @@
 
 use burn::tensor::Tensor;
 
-use super::objective::{BatchStats, Objective};
+use super::objective::{BatchStats, Divergence, Objective};
 use super::plan::{HeadLimits, head_plan};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::adamw::{self, SumSquares};
 use crate::kernels::matmul::{AsOperand, Product};
-use crate::kernels::row_stats::RowStats;
-use crate::kernels::row_stats::Statistics;
+use crate::kernels::reference::{self, OfReference, Pulled};
+use crate::kernels::row_stats::{RowStats, Selection, Statistics};
 use crate::kernels::tensor::{flat, joined, read_all};
 use crate::kernels::{self, Columns, Indices};
+use crate::model::parameter::from_host;
 use crate::model::vocabulary::VocabularyMatrix;
 use temper_shaders::stat;
 
@@ -24,12 +25,35 @@ pub struct HeadOutput {
     statistics: Vec<Tensor<2>>,
     /// Gradient weights, chunk by chunk, times the reciprocal token count.
     weights: Vec<Tensor<1>>,
+    /// Divergences from the untouched model in nats, chunk by chunk, where the objective has one.
+    divergences: Vec<Tensor<2>>,
+}
+
+/// What of the rows was read back.
+#[derive(Debug, Default)]
+pub struct HeadRows {
+    /// Statistics.
+    pub stats: Vec<RowStats>,
+    /// Gradient weights, already divided by the token count.
+    pub weights: Vec<f32>,
+    /// Divergences from the untouched model in nats; none where the objective has none.
+    pub divergences: Vec<f32>,
+}
+
+/// What a step knows of its rows besides their hidden states and labels.
+#[derive(Clone, Copy, Default)]
+pub struct Known<'a> {
+    /// The weight of each row, in place of what the gate makes of its statistics.
+    pub weights: Option<&'a [f32]>,
+    /// The untouched model's head, and its final-norm outputs of the same rows.
+    pub untouched: Option<(&'a VocabularyMatrix, &'a Tensor<2>)>,
 }
 
 impl HeadOutput {
-    /// What [`rows_of`] wants read back: each chunk's statistics, then each chunk's weights.
+    /// What [`HeadOutput::rows_of`] wants read back: each chunk's statistics, then each chunk's weights, then its divergences.
     pub fn on_device(&self) -> Vec<Tensor<1>> {
-        self.statistics.iter().map(flat).chain(self.weights.iter().cloned()).collect()
+        let weights = self.weights.iter().cloned();
+        self.statistics.iter().map(flat).chain(weights).chain(self.divergences.iter().map(flat)).collect()
     }
 
     /// Reads statistics and gradient weights of all rows back, the weights as the device used them (already divided by the
@@ -38,7 +62,28 @@ impl HeadOutput {
     /// # Errors
     /// [`Error::NonFinite`] with the first row that has a NaN or infinite logit; device errors.
     pub async fn rows(&self) -> Result<(Vec<RowStats>, Vec<f32>)> {
-        rows_of(&read_all(self.on_device()).await?)
+        let HeadRows { stats, weights, .. } = self.rows_of(&read_all(self.on_device()).await?)?;
+        Ok((stats, weights))
+    }
+
+    /// Rows from the host copies of [`HeadOutput::on_device`].
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] with the first row that has a NaN or infinite logit, or an infinite divergence.
+    pub fn rows_of(&self, read: &[Vec<f32>]) -> Result<HeadRows> {
+        let (statistics, rest) = read.split_at(self.statistics.len());
+        let (weights, divergences) = rest.split_at(self.weights.len());
+        let rows = HeadRows {
+            stats: statistics_of(statistics)?,
+            weights: weights.concat(),
+            divergences: divergences.concat(),
+        };
+        match rows.divergences.iter().position(|kl| !kl.is_finite()) {
+            Some(row) => {
+                Err(Error::NonFinite { tensor: "the divergence from the untouched model".into(), row, step: None })
+            }
+            None => Ok(rows),
+        }
     }
 
     /// Refuses a row with a NaN or infinite logit or loss. The rows themselves are read back only to name such a row.
@@ -55,19 +100,21 @@ impl HeadOutput {
 }
 
 /// Two sums that tell [`is_suspect`] whether a row may not be finite: of the squares of the rows' counts of logits that are
-/// not, and of the squares of their largest and label's logits with what lies between in `stats`. The gradient's norm does not
+/// not, and of the squares of their largest and label's logits with what lies between in `stats`, and of the rows' divergences. The gradient's norm does not
 /// tell: a row of weight 0 leaves no gradient, whatever its logits are.
 ///
 /// # Errors
 /// Device errors.
 pub fn sums(device: &Device, outputs: &[HeadOutput]) -> Result<[SumSquares; 2]> {
-    let sum = |offset, width| {
+    let columns = |offset, width| {
         let fields = outputs.iter().flat_map(|output| &output.statistics);
         let columns = fields.map(|fields| kernels::elementwise::columns(device, fields, Columns { offset, width }));
-        let columns = columns.collect::<Result<Vec<_>>>()?;
-        adamw::sum_squares(device, &columns.iter().collect::<Vec<_>>())
+        columns.collect::<Result<Vec<_>>>()
     };
-    Ok([sum(stat::NONFINITE, 1)?, sum(stat::MAX, stat::LABEL_LOGIT + 1 - stat::MAX)?])
+    let sum = |columns: Vec<Tensor<2>>| adamw::sum_squares(device, &columns.iter().collect::<Vec<_>>());
+    let mut sizes = columns(stat::MAX, stat::LABEL_LOGIT + 1 - stat::MAX)?;
+    sizes.extend(outputs.iter().flat_map(|output| output.divergences.iter().cloned()));
+    Ok([sum(columns(stat::NONFINITE, 1)?)?, sum(sizes)?])
 }
 
 /// True where the rows have to be read to know whether all are finite: one of [`sums`]' logits is not, or so large that the
@@ -76,15 +123,6 @@ pub fn sums(device: &Device, outputs: &[HeadOutput]) -> Result<[SumSquares; 2]> 
 pub fn is_suspect([counts, sizes]: [f64; 2]) -> bool {
     let half = f64::from(f32::MAX) / 2.0;
     counts != 0.0 || sizes.is_nan() || sizes >= half * half
-}
-
-/// Statistics and weights from the host copies of [`HeadOutput::on_device`].
-///
-/// # Errors
-/// [`Error::NonFinite`] with the first row that has a NaN or infinite logit.
-pub fn rows_of(read: &[Vec<f32>]) -> Result<(Vec<RowStats>, Vec<f32>)> {
-    let (statistics, weights) = read.split_at(read.len() / 2);
-    Ok((statistics_of(statistics)?, weights.concat()))
 }
 
 /// Row statistics alone, for evaluation and for objectives that need the whole batch's before any weight is known.
@@ -98,7 +136,7 @@ pub async fn statistics(
     head: &VocabularyMatrix,
     hidden: &Tensor<2>,
     labels: &[u32],
-    top_k: usize,
+    top_k: impl Into<Selection>,
 ) -> Result<Vec<RowStats>> {
     Ok(statistics_until(device, head, hidden, labels, top_k, &|| false).await?.expect("nobody stops it"))
 }
@@ -112,16 +150,16 @@ pub async fn statistics_until(
     head: &VocabularyMatrix,
     hidden: &Tensor<2>,
     labels: &[u32],
-    top_k: usize,
+    top_k: impl Into<Selection>,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Vec<RowStats>>> {
-    let mut collected = Vec::new();
-    for chunk in chunks(device, head, hidden, labels)? {
+    let (mut collected, selection) = (Vec::new(), top_k.into());
+    for chunk in chunks(device, head, hidden, labels, 1)? {
         if stop() {
             return Ok(None);
         }
         let logits = head.logits(device, &chunk.hidden)?;
-        collected.push(chunk_statistics(device, head, &logits, &chunk.labels, top_k)?.fields);
+        collected.push(chunk_statistics(device, &logits, &chunk.labels, selection)?.fields);
     }
     statistics_of(&read_all(collected.iter().map(flat).collect()).await?).map(Some)
 }
@@ -133,7 +171,8 @@ pub async fn statistics_until(
 /// own gradient is added where its weight is trained.
 ///
 /// # Errors
-/// [`Error::Label`] on a label outside the vocabulary, device errors.
+/// [`Error::Label`] on a label outside the vocabulary, [`Error::Config`] for an objective that needs what only a session knows
+/// ([`gradient_of_known`]), device errors.
 pub fn gradient(
     device: &Device,
     head: &mut VocabularyMatrix,
@@ -143,41 +182,153 @@ pub fn gradient(
     batch: &BatchStats,
     reciprocal: f32,
 ) -> Result<(HeadOutput, Tensor<2>)> {
-    let mut output = (Vec::new(), Vec::new(), Vec::new());
+    gradient_of_known(device, head, hidden, labels, objective, batch, Known::default(), reciprocal)
+}
+
+/// As [`gradient`], with what else is known of the rows: weights, where the objective's are not the rows' own, and the untouched
+/// model, where the objective measures the divergence from it.
+///
+/// The untouched model's logits of a chunk lie beside the model's, so the two share what a chunk may take.
+///
+/// # Errors
+/// As [`gradient`]; [`Error::Config`] where something is not known that the objective needs; [`Error::Shape`] with another
+/// number of weights or rows.
+#[allow(clippy::too_many_arguments, reason = "a step's batch is described by all of them, each for itself")]
+pub fn gradient_of_known(
+    device: &Device,
+    head: &mut VocabularyMatrix,
+    hidden: &Tensor<2>,
+    labels: &[u32],
+    objective: &Objective,
+    batch: &BatchStats,
+    known: Known,
+    reciprocal: f32,
+) -> Result<(HeadOutput, Tensor<2>)> {
+    check_known(objective, known, hidden, head)?;
+    let mut output = HeadOutput { statistics: Vec::new(), weights: Vec::new(), divergences: Vec::new() };
+    let (mut gradients, mut row) = (Vec::new(), 0);
     let gate = objective.gate_params(batch);
-    for chunk in chunks(device, head, hidden, labels)? {
+    let untouched = objective.divergence().zip(known.untouched);
+    for chunk in chunks(device, head, hidden, labels, if untouched.is_some() { 2 } else { 1 })? {
+        let rows = row..row + chunk.labels.host().len();
+        row = rows.end;
         let mut logits = head.logits(device, &chunk.hidden)?;
-        let statistics = chunk_statistics(device, head, &logits, &chunk.labels, top_k(objective))?;
-        let weight = kernels::gate::weights(device, &statistics.fields, &gate, reciprocal)?;
+        let statistics = chunk_statistics(device, &logits, &chunk.labels, top_k(objective))?;
+        let weight = match known.weights {
+            Some(weights) => given(device, weights[rows.clone()].iter().map(|weight| weight * reciprocal).collect()),
+            None => kernels::gate::weights(device, &statistics.fields, &gate, reciprocal)?,
+        };
+        let mut beside = untouched
+            .map(|(divergence, (head, hidden))| {
+                let hidden = kernels::tensor::rows(hidden, rows.clone());
+                Untouched::of(device, head, &hidden, &chunk.labels, &logits, &statistics, divergence)
+            })
+            .transpose()?;
         let mut dhidden: Option<Tensor<2>> = None;
-        for (tile, tile_logits) in head.tiles_mut().iter_mut().zip(logits.drain(..)) {
+        for (index, (tile, tile_logits)) in head.tiles_mut().iter_mut().zip(logits.drain(..)).enumerate() {
             let start = tile.start;
-            let dlogits = kernels::loss_gradient::over_logits(
-                device,
-                tile_logits,
-                start,
-                &chunk.labels,
-                &weight,
-                &statistics.fields,
-            )?;
+            let dlogits = match &mut beside {
+                None => {
+                    let (labels, fields) = (&chunk.labels, &statistics.fields);
+                    kernels::loss_gradient::over_logits(device, tile_logits, start, labels, &weight, fields)?
+                }
+                Some(beside) => {
+                    let of = Pulled {
+                        labels: &chunk.labels,
+                        weight: &weight,
+                        statistics: &statistics,
+                        reference: &beside.statistics,
+                        divergence: &beside.sums,
+                        direction: beside.divergence.direction,
+                        beta: beside.divergence.beta * reciprocal,
+                    };
+                    reference::over_logits(device, tile_logits, &beside.logits[index], start, &of)?
+                }
+            };
             dhidden = Some(Product::of(&dlogits, tile.weight.operand()).added_to(dhidden).run(device)?);
             if let Some(weight) = tile.weight.trained_mut() {
                 let sum = weight.gradient.take();
                 weight.gradient = Some(Product::of(dlogits.transposed(), &chunk.hidden).added_to(sum).run(device)?);
             }
         }
-        output.0.push(statistics.fields);
-        output.1.push(weight);
-        output.2.extend(dhidden);
+        output.statistics.push(statistics.fields);
+        output.weights.push(weight);
+        output.divergences.extend(beside.map(|beside| beside.sums));
+        gradients.extend(dhidden);
     }
-    let (statistics, weights, dhidden) = output;
-    Ok((HeadOutput { statistics, weights }, joined(dhidden, 0)))
+    Ok((output, joined(gradients, 0)))
 }
 
-/// The K of the row statistics: the objective's own, or the method's default where its weight reads no top-K entropy, so
+/// Weights of rows that the host knows.
+pub(super) fn given(device: &Device, weights: Vec<f32>) -> Tensor<1> {
+    let rows = weights.len();
+    from_host(weights, [1, rows], device).reshape([rows])
+}
+
+/// Refuses to train something else than what was asked for.
+fn check_known(objective: &Objective, known: Known, hidden: &Tensor<2>, head: &VocabularyMatrix) -> Result<()> {
+    let lacks = |what: &str| {
+        let problem = format!("[objective] method: {} needs {what}, which only a run has", objective.method());
+        Err(Error::Config { problems: vec![problem] })
+    };
+    if objective.divergence().is_some() && known.untouched.is_none() {
+        return lacks("the untouched model");
+    }
+    if objective.weighs_samples() && known.weights.is_none() {
+        return lacks("the weights of its samples");
+    }
+    if objective.is_shuffled() && known.weights.is_none() {
+        return lacks("the gates of the whole batch");
+    }
+    let rows = hidden.dims()[0];
+    if let Some(weights) = known.weights.filter(|weights| weights.len() != rows) {
+        let (what, expected) = ("weights of the loss head".into(), format!("[{rows}]"));
+        return Err(Error::Shape { what, expected, got: format!("[{}]", weights.len()) });
+    }
+    if let Some((other, untouched)) = known.untouched {
+        let shape = |rows: usize, head: &VocabularyMatrix| {
+            let tiles: Vec<_> = head.tiles().iter().map(|tile| tile.start).collect();
+            format!("[{rows}, {}] in tiles from {tiles:?}", head.rows())
+        };
+        let (expected, got) = (shape(rows, head), shape(untouched.dims()[0], other));
+        if expected != got {
+            return Err(Error::Shape { what: "logits of the untouched model".into(), expected, got });
+        }
+    }
+    Ok(())
+}
+
+/// The untouched model's logits of a chunk.
+struct Untouched {
+    logits: Vec<Tensor<2>>,
+    statistics: Statistics,
+    /// The divergence of each row, `[rows, 1]`.
+    sums: Tensor<2>,
+    divergence: Divergence,
+}
+
+impl Untouched {
+    fn of(
+        device: &Device,
+        head: &VocabularyMatrix,
+        hidden: &Tensor<2>,
+        labels: &Indices,
+        own: &[Tensor<2>],
+        statistics: &Statistics,
+        divergence: Divergence,
+    ) -> Result<Self> {
+        let logits = head.logits(device, hidden)?;
+        let of_reference = chunk_statistics(device, &logits, labels, Selection::Top(1))?;
+        let beside = OfReference { tiles: &logits, statistics: &of_reference };
+        let sums = reference::divergence(device, own, statistics, &beside, divergence.direction)?;
+        Ok(Self { logits, statistics: of_reference, sums, divergence })
+    }
+}
+
+/// The tokens of the row statistics' entropy: the objective's own, or the method's default where its weight reads none, so
 /// that what is reported about a run means the same for every objective.
-pub fn top_k(objective: &Objective) -> usize {
-    objective.top_k().unwrap_or(20)
+pub fn top_k(objective: &Objective) -> Selection {
+    objective.top_k().unwrap_or(Selection::Top(20))
 }
 
 struct Chunk {
@@ -185,7 +336,14 @@ struct Chunk {
     labels: Indices,
 }
 
-fn chunks(device: &Device, head: &VocabularyMatrix, hidden: &Tensor<2>, labels: &[u32]) -> Result<Vec<Chunk>> {
+/// Chunks of rows, of which so many `models` have logits at once.
+fn chunks(
+    device: &Device,
+    head: &VocabularyMatrix,
+    hidden: &Tensor<2>,
+    labels: &[u32],
+    models: u64,
+) -> Result<Vec<Chunk>> {
     let [rows, width] = hidden.dims();
     if rows != labels.len() {
         return Err(Error::Shape {
@@ -197,7 +355,8 @@ fn chunks(device: &Device, head: &VocabularyMatrix, hidden: &Tensor<2>, labels: 
     if let Some(row) = labels.iter().position(|&l| l as usize >= head.rows()) {
         return Err(Error::Label { row, label: labels[row] as i32 as i64, vocab: head.rows() });
     }
-    let plan = head_plan(rows, width, head.rows(), HeadLimits::new(device.max_binding_bytes(), device.tile_bytes()))?;
+    let limits = HeadLimits::new(device.max_binding_bytes(), device.tile_bytes()).shared_by(models);
+    let plan = head_plan(rows, width, head.rows(), limits)?;
     Ok((0..rows)
         .step_by(plan.rows_per_chunk)
         .map(|start| {
@@ -210,18 +369,14 @@ fn chunks(device: &Device, head: &VocabularyMatrix, hidden: &Tensor<2>, labels: 
         .collect())
 }
 
+/// Statistics of rows from all tiles of their logits.
 fn chunk_statistics(
     device: &Device,
-    head: &VocabularyMatrix,
     logits: &[Tensor<2>],
     labels: &Indices,
-    top_k: usize,
+    selection: Selection,
 ) -> Result<Statistics> {
-    let mut statistics: Option<Statistics> = None;
-    for (tile, logits) in head.tiles().iter().zip(logits) {
-        statistics = Some(kernels::row_stats::accumulate(device, logits, tile.start, labels, top_k, statistics)?);
-    }
-    Ok(statistics.expect("a head has at least one tile"))
+    kernels::row_stats::of_tiles(device, &logits.iter().collect::<Vec<_>>(), labels, selection)
 }
 
 /// Host statistics from device fields, refusing what is not finite.

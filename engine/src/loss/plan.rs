@@ -23,6 +23,11 @@ impl HeadLimits {
     pub fn new(max_binding_bytes: u64, tile_bytes: u64) -> Self {
         Self { max_binding_bytes, logits_bytes: tile_bytes.min(192 << 20), rows: 256 }
     }
+
+    /// The same where logits of so many models lie beside each other.
+    pub fn shared_by(self, models: u64) -> Self {
+        Self { logits_bytes: self.logits_bytes / models.max(1), ..self }
+    }
 }
 
 /// Rows of a chunk and columns of a vocabulary tile.

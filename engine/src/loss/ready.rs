@@ -4,12 +4,12 @@
 
 use super::head;
 use super::objective::Objective;
+use super::objective::shuffle::shuffled;
 use super::plan::columns_per_tile;
 use crate::data::IGNORE;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::kernels::row_stats::RowStats;
-use crate::kernels::row_stats::from_fields;
+use crate::kernels::row_stats::{RowStats, from_fields};
 use crate::kernels::tensor::read;
 use crate::kernels::{self, Indices};
 use crate::model::parameter::from_host;
@@ -30,10 +30,10 @@ pub struct Evaluated {
 
 /// Evaluates `objective` on `logits [rows, vocab]` and `labels [rows]`, -100 meaning ignored.
 ///
-/// Each row is a sequence of its own to objectives that ask (TALR).
+/// Each row is a sequence of its own to objectives that ask (TALR). Shuffled gates are shuffled with seed 0.
 ///
 /// # Errors
-/// [`Error::Label`], [`Error::Shape`], [`Error::NonFinite`] naming the row as given, device errors.
+/// [`Error::Config`] for an objective that needs the untouched model, of which there are no logits here; [`Error::Label`], [`Error::Shape`], [`Error::NonFinite`] naming the row as given, device errors.
 pub async fn evaluate(
     device: &Device,
     mut logits: Vec<f32>,
@@ -41,6 +41,13 @@ pub async fn evaluate(
     vocab: usize,
     objective: &Objective,
 ) -> Result<Evaluated> {
+    if objective.needs_untouched() {
+        let problem = format!(
+            "[objective] method: {} needs the untouched model, and there are logits of one model only",
+            objective.method()
+        );
+        return Err(Error::Config { problems: vec![problem] });
+    }
     let rows = labels.len();
     if logits.len() != rows * vocab || vocab == 0 {
         return Err(Error::Shape {
@@ -79,7 +86,7 @@ pub async fn evaluate(
         let end = (start + at_once).min(n);
         let indices = Indices::new(device, label.host()[start..end].to_vec());
         let tensor = from_host(compact[start * vocab..end * vocab].to_vec(), [end - start, vocab], device);
-        let statistics = kernels::row_stats::accumulate(device, &tensor, 0, &indices, head::top_k(objective), None)?;
+        let statistics = kernels::row_stats::of_tiles(device, &[&tensor], &indices, head::top_k(objective))?;
         for fields in read(&statistics.fields).await?.chunks_exact(temper_shaders::STATS_WIDTH) {
             let row = scored[stats.len()];
             stats.push(from_fields(fields).ok_or(Error::NonFinite { tensor: "logits".into(), row, step: None })?);
@@ -94,9 +101,21 @@ pub async fn evaluate(
     let gate = objective.gate_params(&batch);
     let reciprocal = 1.0 / n as f32;
     let (mut weights, mut gradient) = (Vec::with_capacity(n), Vec::with_capacity(n * vocab));
-    for (tensor, indices, statistics) in parts {
+    for (.., statistics) in &parts {
         weights.extend(read(&kernels::gate::weights(device, &statistics.fields, &gate, 1.0)?).await?);
-        let weight = kernels::gate::weights(device, &statistics.fields, &gate, reciprocal)?;
+    }
+    if objective.is_shuffled() {
+        let places: Vec<_> = sequences.iter().map(|&row| (row, 0)).collect();
+        weights = shuffled(&weights, &places, 0);
+    }
+    let mut start = 0;
+    for (tensor, indices, statistics) in parts {
+        let of_part = start..start + indices.host().len();
+        start = of_part.end;
+        let weight = match objective.is_shuffled() {
+            true => head::given(device, weights[of_part].iter().map(|weight| weight * reciprocal).collect()),
+            false => kernels::gate::weights(device, &statistics.fields, &gate, reciprocal)?,
+        };
         let over = kernels::loss_gradient::over_logits(device, tensor, 0, &indices, &weight, &statistics.fields)?;
         gradient.extend(read(&over).await?);
     }
@@ -106,7 +125,10 @@ pub async fn evaluate(
         result.ce[row] = stats[index].ce;
         result.entropy[row] = stats[index].entropy_top_k;
         result.weight[row] = weights[index];
-        sum += f64::from(objective.loss(&stats[index], &batch));
+        sum += f64::from(match objective.is_shuffled() {
+            true => weights[index] * stats[index].ce,
+            false => objective.loss(&stats[index], &batch),
+        });
         logits[row * vocab..][..vocab].copy_from_slice(&gradient[index * vocab..][..vocab]);
     }
     result.loss = (sum / n as f64) as f32;

@@ -153,7 +153,14 @@ impl Key {
                 }
                 None => refusal(),
             },
-            Kind::Whole { most } => match whole(value) {
+            Kind::NumberOr { names, .. } if value.is_str() => match value.as_str() {
+                Some(name) if names.iter().any(|known| known.name == name) => None,
+                name => {
+                    let known: Vec<&str> = names.iter().map(|n| n.name).collect();
+                    Some(format!("{value} is not {}{}", self.allowed(), did_you_mean(name.unwrap_or(""), &known)))
+                }
+            },
+            Kind::Whole { most } | Kind::NumberOr { most: Some(most), .. } => match whole(value) {
                 None => refusal(),
                 Some(n) => (self.refuse)(n as f64).or_else(|| match n {
                     n if !self.range.contains(n as f64) => refusal(),
@@ -161,7 +168,7 @@ impl Key {
                     _ => None,
                 }),
             },
-            Kind::Number => match number(value) {
+            Kind::Number | Kind::NumberOr { most: None, .. } => match number(value) {
                 None => refusal(),
                 Some(v) if self.range.contains(v) => (self.refuse)(v),
                 Some(v) => (self.refuse)(v).or_else(refusal),
@@ -180,6 +187,10 @@ impl Key {
             }
             Kind::Whole { .. } => self.range.words_for_whole(),
             Kind::Number => self.range.words(),
+            Kind::NumberOr { most, names } => {
+                let number = if most.is_some() { self.range.words_for_whole() } else { self.range.words() };
+                names.iter().fold(number, |words, named| format!("{words} or \"{}\"", named.name))
+            }
             Kind::Other { words, .. } => words.into(),
         }
     }
@@ -203,7 +214,12 @@ impl Key {
                 set("optional", true.into());
             }
         }
-        if matches!(self.kind, Kind::Whole { .. } | Kind::Number) {
+        if let Kind::NumberOr { most, names } = self.kind {
+            set("whole", most.is_some().into());
+            let names = names.iter().map(|n| json!({ "name": n.name, "label": n.label, "help": n.help.trim() }));
+            set("names", names.collect());
+        }
+        if matches!(self.kind, Kind::Whole { .. } | Kind::Number | Kind::NumberOr { .. }) {
             self.range.describe(&mut set);
         }
         match (self.required, self.derived) {
@@ -240,6 +256,13 @@ pub enum Kind {
         /// True where `""` and `"none"` stand for no choice.
         optional: bool,
     },
+    /// A number, or one of several names instead of it.
+    NumberOr {
+        /// Largest that the type holds, of a whole number.
+        most: Option<u64>,
+        /// All names.
+        names: &'static [Named],
+    },
     /// Something of its own.
     Other {
         /// What it is.
@@ -257,6 +280,7 @@ impl Kind {
             Self::Whole { .. } => "whole",
             Self::Number => "number",
             Self::Choice { .. } => "choice",
+            Self::NumberOr { .. } => "number_or_name",
             Self::Other { .. } => "other",
         }
     }
@@ -458,6 +482,52 @@ impl Setting for Option<f64> {
 
     fn to_value(&self) -> Option<Value> {
         self.map(Value::Float)
+    }
+}
+
+/// A number, or a name instead of it.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+pub enum NumberOr<N, C> {
+    /// A number.
+    Number(N),
+    /// What stands for one, or for how to come by one.
+    Named(C),
+}
+
+impl<C: Choice> Setting for NumberOr<usize, C> {
+    const KIND: Kind = Kind::NumberOr { most: Some(i32::MAX as u64), names: C::NAMED };
+
+    fn from_value(value: &Value) -> Option<Self> {
+        match value.as_str() {
+            Some(name) => C::from_name(name).map(Self::Named),
+            None => usize::from_value(value).map(Self::Number),
+        }
+    }
+
+    fn to_value(&self) -> Option<Value> {
+        match self {
+            Self::Number(number) => number.to_value(),
+            Self::Named(name) => Some(Value::String(name.name().into())),
+        }
+    }
+}
+
+impl<C: Choice> Setting for NumberOr<f64, C> {
+    const KIND: Kind = Kind::NumberOr { most: None, names: C::NAMED };
+
+    fn from_value(value: &Value) -> Option<Self> {
+        match value.as_str() {
+            Some(name) => C::from_name(name).map(Self::Named),
+            None => number(value).map(Self::Number),
+        }
+    }
+
+    fn to_value(&self) -> Option<Value> {
+        match self {
+            Self::Number(number) => number.to_value(),
+            Self::Named(name) => Some(Value::String(name.name().into())),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ mod spelling;
 
 pub use bytes::{ByteSize, ByteSizes};
 pub(crate) use key::choice;
-pub use key::{Choice, Key, Kind, Named, Range, Setting, Used};
+pub use key::{Choice, Key, Kind, Named, NumberOr, Range, Setting, Used};
 pub use reader::{Origin, Reader};
 pub(crate) use section::settings;
 pub use section::{Problem, Settings};
@@ -44,6 +44,8 @@ mod tests {
             litres: f64 = 0.5, range = Range::above(0.0);
             /// How often it is put on.
             coats: usize = 2, range = Range::within(1.0, 9.0), label = "number of coats";
+            /// Parts of thinner, or whose.
+            thinner: NumberOr<usize, Colour> = NumberOr::Number(3), range = Range::at_least(2.0);
             /// How bright it shines,
             /// in parts.
             gloss: Option<f64> = None, range = Range::until(0.0, 1.0), derived = "what the wall needs",
@@ -93,6 +95,16 @@ mod tests {
         assert_eq!(found[0], "wall.toml:2: [paint] colour: 3 is not one of red, blue");
         assert_eq!(found[1], "wall.toml:3: [paint] litres: inf is not a finite number above 0");
         assert_eq!(found[2], "wall.toml:4: [paint] coats: 1.5 is not a whole number from 1 to 9");
+        assert_eq!(
+            problems("[paint]\nthinner = 1\n", &[])[0],
+            "wall.toml:2: [paint] thinner: 1 is not a whole number of at least 2 or \"red\" or \"blue\""
+        );
+        assert_eq!(
+            problems("", &[("paint.thinner", "rad")])[0],
+            "--set paint.thinner: [paint] thinner: \"rad\" is not a whole number of at least 2 or \"red\" or \"blue\"; did you mean red?"
+        );
+        assert_eq!(read("", &[("paint.thinner", "blue")]).unwrap().thinner, NumberOr::Named(Colour::Blue));
+        assert_eq!(read("[paint]\nthinner = 7", &[]).unwrap().thinner, NumberOr::Number(7));
         assert_eq!(found[3], "--set pant.coats: unknown section \"pant\"; did you mean paint?");
     }
 
@@ -120,7 +132,7 @@ mod tests {
             })
         );
         assert_eq!(
-            paint["keys"][3],
+            paint["keys"][4],
             json!({
                 "name": "gloss", "label": "Gloss", "help": "How bright it shines, in parts.", "type": "number",
                 "allowed": "at least 0 and below 1", "least": 0.0, "below": 1.0, "derived": "what the wall needs",

@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     fn row(p: f32, entropy_full: f32) -> RowStats {
-        RowStats { ce: -p.ln(), entropy_top_k: 0.0, entropy_full, collision: 0.5 }
+        RowStats { ce: -p.ln(), entropy_top_k: 0.0, entropy_tokens: 20, entropy_full, collision: 0.5 }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::kernels::attention;
 use crate::kernels::cpu::{self, matmul};
 use crate::kernels::launch;
 use crate::kernels::multiplier::{Class, Multiplier};
+use crate::loss::head;
 use crate::loss::plan::{HeadLimits, head_plan};
 use crate::model::Keep;
 use crate::model::architecture::Architecture;
@@ -31,7 +32,7 @@ use crate::model::placement::{Placement, Stage};
 use crate::model::settings::AdapterKind;
 use crate::weights::{WeightFormat, WeightSource};
 use temper_shaders::compact::BLOCK;
-use temper_shaders::{MAX_TOP_K, STATS_WIDTH};
+use temper_shaders::{MAX_TOP_K, STATS_WIDTH, WIDE_ENTROPY_STATE};
 
 /// What memory is held for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -266,13 +267,15 @@ impl Load {
         let (batch, all) = (config.run.batch_tokens, sum(train));
         let tokens = if config.data.packing { all } else { longest(train) }.min(batch);
         let trained: usize = train.iter().map(Document::trained_tokens).sum();
+        let train = if config.weighs_samples() { train } else { &[] };
+        let measured = || measured.iter().copied().chain([train]);
         // A step takes documents while their tokens fit it.
         let step = batch.saturating_mul(config.run.accumulation).min(all);
         let streams = match config.data.packing {
             true => step.div_ceil(batch.max(1)),
             false => train.len().min(step.div_ceil((all / train.len().max(1)).max(1))),
         };
-        let evaluated = measured.iter().map(|set| sum(set).min(longest(set).max(WINDOW))).max().unwrap_or(0);
+        let evaluated = measured().map(|set| sum(set).min(longest(set).max(WINDOW))).max().unwrap_or(0);
         Self { tokens, rows: tokens.min(trained), micro_batches: streams.max(1), evaluated }
     }
 }
@@ -304,17 +307,25 @@ impl Ledger {
         let (count, slots) = load_model(&mut book, arch, weights, hold, execution.resident);
         let trained = count.saturating_mul(u64::from(full));
         book.close(Moment::Loading);
-        // From the first use on.
+        // From the first use on; the untouched model reads the blocks for itself.
+        let slots = slots.saturating_mul(1 + u64::from(config.measures_divergence()));
         book.take(Kind::Weights, slots);
         book.take_at(Place::Host, Kind::Transfer, if site.cpu { 0 } else { slots });
-        let mut run = Walk { config, arch, full, hold, weights, load, execution, book, first: true };
+        let (untouched, objective) = (config.measures_divergence(), config.objective().ok());
+        let wide = objective.is_some_and(|objective| head::top_k(&objective).is_wide(arch.vocab));
+        let mut run = Walk { config, arch, full, hold, weights, load, execution, book, first: true, untouched, wide };
         let trained = if full { trained } else { run.adapter() };
         // Learners share the base until they are stepped, then what they train is their own.
         let of_blocks = (arch.layers as u64).saturating_mul(vectors_of(&arch.block(0)));
         let vectors = if full { of_blocks.saturating_add(elements(&arch.final_norm())) } else { 0 };
         if full {
             let matrices = trained.saturating_sub(vectors).saturating_mul(hold.trained_bytes());
-            run.book.take(Kind::Weights, matrices.saturating_add(f32s(vectors)).saturating_mul(learners - 1));
+            let set = matrices.saturating_add(f32s(vectors));
+            run.book.take(Kind::Weights, set.saturating_mul(learners - 1 + u64::from(untouched)));
+            if config.weighs_samples() && !untouched {
+                // Beside what a checkpoint holds, where a run goes on.
+                run.book.pass(Kind::Weights, set);
+            }
         } else {
             run.book.take(Kind::Adapter, f32s(trained).saturating_mul(learners));
         }
@@ -603,6 +614,10 @@ struct Walk<'a> {
     book: Book,
     /// No gradient is there yet.
     first: bool,
+    /// The untouched model is asked in every step.
+    untouched: bool,
+    /// The rows' entropy is made in sweeps of its own.
+    wide: bool,
 }
 
 impl Walk<'_> {
@@ -655,7 +670,7 @@ impl Walk<'_> {
         let transposed = self.full.then(|| {
             let of_blocks = arch.block(0).linears().map(LinearSpec::rows).max().unwrap_or(0);
             let of_head = if self.book.site.share.is_last() { arch.vocab } else { 0 };
-            let sides = [[of_blocks, self.load.tokens], [of_head, self.chunk(self.load.rows)]];
+            let sides = [[of_blocks, self.load.tokens], [of_head, self.chunk(self.load.rows, 1)]];
             sides.map(|side| matmul::scratch_elements(Some(side)))
         });
         let each = transposed.map_or(matmul::scratch_elements(None), |[a, b]| a.max(b));
@@ -675,8 +690,9 @@ impl Walk<'_> {
         }
     }
 
-    fn chunk(&self, rows: usize) -> usize {
-        let limits = HeadLimits::new(self.book.site.max_binding_bytes, self.tile_bytes());
+    /// Rows of a chunk of the head in which so many models have logits.
+    fn chunk(&self, rows: usize, models: u64) -> usize {
+        let limits = HeadLimits::new(self.book.site.max_binding_bytes, self.tile_bytes()).shared_by(models);
         head_plan(rows.max(1), self.arch.hidden, self.arch.vocab, limits).map_or(1, |plan| plan.rows_per_chunk)
     }
 
@@ -732,6 +748,8 @@ impl Walk<'_> {
                 self.first = nth == 0 && first;
                 if share.is_last() {
                     self.head(rows, true);
+                } else if self.untouched {
+                    self.untouched();
                 }
                 // The last output gives way to its gradient.
                 self.book.pass(Kind::Activations, stream.saturating_add(over(rows, arch.hidden)));
@@ -810,11 +828,24 @@ impl Walk<'_> {
     /// The rows of a micro-batch through the head; `back` with their gradient.
     fn head(&mut self, rows: usize, back: bool) {
         let arch = self.arch;
-        let (vocabulary, chunk) = (elements(&arch.embedding()), self.chunk(rows));
+        let models = if back && self.untouched { 2 } else { 1 };
+        let (vocabulary, chunk) = (elements(&arch.embedding()), self.chunk(rows, models as u64));
         // Inputs and outputs of the norm before it.
         let normed = over(rows, 2 * arch.hidden + 1);
         self.book.take(Kind::Activations, normed);
-        let logits = over(chunk, arch.vocab + MAX_TOP_K + STATS_WIDTH + 1);
+        let of_untouched = if models == 2 { over(rows, arch.hidden) } else { 0 };
+        if models == 2 {
+            self.untouched();
+            self.book.pass(Kind::Activations, normed);
+            self.book.take(Kind::Activations, of_untouched);
+        }
+        let wide = match (self.wide, self.book.site.cpu) {
+            (false, _) => 0,
+            (true, true) => over(self.book.site.threads, arch.vocab),
+            (true, false) => over(chunk, WIDE_ENTROPY_STATE),
+        };
+        let of_each = arch.vocab + MAX_TOP_K + STATS_WIDTH;
+        let logits = over(chunk, models * of_each + models).saturating_add(wide);
         self.book.take(Kind::Logits, logits);
         let spec = arch.head().unwrap_or_else(|| arch.embedding());
         self.expand(&[spec]);
@@ -825,12 +856,26 @@ impl Walk<'_> {
             }
         }
         self.book.give(Kind::Logits, logits);
+        self.book.give(Kind::Activations, of_untouched);
         if back {
             let together = if rows > chunk { over(rows, arch.hidden) } else { 0 };
             self.book.pass(Kind::Gradients, together);
         } else {
             self.book.give(Kind::Activations, normed);
         }
+    }
+
+    /// The untouched model's forward pass of a micro-batch.
+    fn untouched(&mut self) {
+        let (block, tokens) = (self.arch.block(0), self.load.tokens);
+        let output = over(tokens, self.arch.hidden);
+        self.book.take(Kind::Activations, output);
+        for _ in 0..self.blocks().min(2) {
+            let kept = self.forward_block(&block, tokens);
+            self.book.give(Kind::Activations, kept.saturating_add(output));
+        }
+        self.cross(output);
+        self.book.give(Kind::Activations, output);
     }
 
     /// `Block::forward`, whose input is held already. Holds its output and what is made for the way back, which it gives.
@@ -1021,7 +1066,7 @@ impl Walk<'_> {
     }
 }
 
-/// What stays of the head's rows until the end of the step: their statistics and weights.
+/// What stays of the head's rows until the end of the step: their statistics and weights. A divergence of each is not counted.
 fn head_output(rows: usize) -> u64 {
     over(rows, STATS_WIDTH + 1)
 }
@@ -1107,10 +1152,29 @@ mod tests {
     }
 
     #[test]
+    fn a_divergence_takes_a_second_set_of_weights_where_all_are_trained_and_with_an_adapter_none() {
+        for (kind, more) in [("none", 4 * 1_049_728), ("lora", 0)] {
+            let with =
+                |method| ledger(&[("adapter.kind", kind), ("objective.method", method)], 1, LOAD, Site::default());
+            let step = |ledger: &Ledger| of(ledger, Moment::Step).of(Kind::Weights);
+            let (plain, held) = (with("sft"), with("sft_kl"));
+            assert_eq!(step(&held) - step(&plain), more, "{kind}");
+            let baseline = [("adapter.kind", kind), ("run.baseline", "asft")];
+            assert_eq!(step(&ledger(&baseline, 1, LOAD, Site::default())), step(&held), "{kind}");
+            let logits = |ledger: &Ledger| of(ledger, Moment::Head).of(Kind::Logits);
+            // So few tokens of vocabulary do not make a chunk shorter.
+            assert!(logits(&held) > logits(&plain) && logits(&held) <= 2 * logits(&plain) + 4096, "{kind}");
+        }
+    }
+
+    #[test]
     fn everything_that_a_micro_batch_takes_is_given_back() {
         for set in [
-            [("run.recompute", "always"), ("adapter.kind", "none")],
-            [("run.recompute", "never"), ("adapter.kind", "lora")],
+            [("run.recompute", "always"), ("adapter.kind", "none"), ("objective.method", "eaft")],
+            [("run.recompute", "never"), ("adapter.kind", "lora"), ("objective.method", "eaft")],
+            [("run.recompute", "never"), ("adapter.kind", "lora"), ("objective.method", "sft_kl")],
+            [("run.recompute", "always"), ("adapter.kind", "none"), ("objective.top_k", "full")],
+            [("run.recompute", "always"), ("adapter.kind", "none"), ("objective.top_k", "adaptive")],
         ] {
             for cpu in [true, false] {
                 let site = Site { cpu, max_binding_bytes: 1 << 27, threads: 2, ..Site::default() };

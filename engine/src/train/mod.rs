@@ -10,6 +10,7 @@ pub mod optimiser;
 pub mod prepare;
 pub mod result;
 pub mod run;
+mod samples;
 pub mod schedule;
 pub mod session;
 pub mod settings;

@@ -188,6 +188,7 @@ pub fn check_tokens(architecture: &Architecture, tokens: usize, device: &Device)
 /// # Errors
 /// An adapter that does not fit the model, device errors.
 pub fn session(config: &Config, objective: &Objective, base: Model, execution: Execution) -> Result<Session> {
+    let untouched = objective.needs_untouched().then(|| base.clone());
     let mut model = base;
     if config.adapter.kind == AdapterKind::Lora {
         // A random model trains everything by default; with an adapter only that.
@@ -200,6 +201,8 @@ pub fn session(config: &Config, objective: &Objective, base: Model, execution: E
     Ok(Session {
         model,
         objective: *objective,
+        untouched,
+        sample_weights: Vec::new(),
         optimiser: optimiser(config),
         keep: execution.keep,
         together: execution.together,

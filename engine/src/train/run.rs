@@ -21,6 +21,7 @@ use super::event::{
 };
 use super::execution::Execution;
 use super::prepare::{self, Plan};
+use super::samples::Samples;
 use super::session::{Session, StepOutcome};
 use crate::config::{CHANGEABLE, Config};
 use crate::data::{Document, Loader, MicroBatch, fingerprint};
@@ -29,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::eval::perplexity::{self, Evaluation, Scored, Watch};
 use crate::export::bundle;
 use crate::host::{Clock, Folder, MemoryFolder};
+use crate::kernels::row_stats::Selection;
 use crate::loss::head;
 use crate::loss::objective::{BatchStats, Objective, conflict_share_quantile};
 use crate::model::Model;
@@ -52,6 +54,22 @@ pub trait Host: Clock {
     /// by whoever goes on.
     fn stop_requested(&self) -> bool {
         false
+    }
+
+    /// What was left under this name by [`Host::keep`], where the host keeps such things for the runs of one folder.
+    ///
+    /// # Errors
+    /// What is there and cannot be read.
+    fn recall(&mut self, _name: &str) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    /// Keeps what is costly to make again and only depends on what the run begins with.
+    ///
+    /// # Errors
+    /// Whatever ends the run, such as a full disk.
+    fn keep(&mut self, _name: &str, _bytes: &[u8]) -> Result<()> {
+        Ok(())
     }
 
     /// Progress within an evaluation: micro-batches done, of.
@@ -95,6 +113,8 @@ pub struct Learner {
     session: Session,
     /// Statistics of the batch of its last step, if it was made with the objective of now.
     batch: Option<BatchStats>,
+    /// Weights of the training documents, where the objective weighs them.
+    samples: Option<Arc<Samples>>,
     divergence: Divergence,
 }
 
@@ -105,7 +125,7 @@ impl Learner {
     /// As [`prepare::session`].
     pub fn new(config: Config, objective: &Objective, base: Model, execution: Execution) -> Result<Self> {
         let session = prepare::session(&config, objective, base, execution)?;
-        Ok(Self { config, session, batch: None, divergence: Divergence::default() })
+        Ok(Self { config, session, batch: None, samples: None, divergence: Divergence::default() })
     }
 
     /// The configuration that it follows.
@@ -134,7 +154,8 @@ impl Learner {
     }
 
     /// What its objective would do with each of these tokens now: its weight under the statistics of the last step's
-    /// batch. Where no step was made with this objective yet, the tokens are taken for the batch.
+    /// batch. Where no step was made with this objective yet, the tokens are taken for the batch. Shuffled gates are shown where
+    /// they belong.
     ///
     /// # Errors
     /// As [`Objective::batch`].
@@ -186,10 +207,14 @@ enum State {
 
 enum Due {
     Tell(Event),
+    /// The untouched model looks at all training documents.
+    Weigh,
     Evaluate(Phase),
     Landscape(Phase),
     Save,
-    Finish { interrupted: bool },
+    Finish {
+        interrupted: bool,
+    },
 }
 
 /// What the file of a saved run says of itself.
@@ -276,9 +301,9 @@ impl Run {
         self.loader.documents()
     }
 
-    /// The K of the statistics that are shown of several learners beside each other: that of the first objective that has
+    /// The tokens of the entropy that is shown of several learners beside each other: that of the first objective that has
     /// one.
-    pub fn top_k(&self) -> usize {
+    pub fn top_k(&self) -> Selection {
         let own = |learner: &Learner| learner.session.objective.top_k();
         self.learners.iter().find_map(own).unwrap_or_else(|| head::top_k(&self.learners[0].session.objective))
     }
@@ -316,6 +341,10 @@ impl Run {
         loop {
             let told = match self.due.pop_front() {
                 Some(Due::Tell(event)) => Some(event),
+                Some(Due::Weigh) => match self.weigh(host).await? {
+                    Some(()) => None,
+                    None => self.stop(),
+                },
                 Some(Due::Evaluate(phase)) => match self.evaluated(phase, host).await? {
                     Some(learners) => {
                         self.evaluation_due = false;
@@ -360,6 +389,9 @@ impl Run {
         if let Some(message) = divergence::too_small(self.plan.schedule.peak) {
             self.due.push_back(Due::Tell(Event::Warning { message }));
         }
+        if self.learners.iter().any(|learner| learner.session.objective.weighs_samples()) {
+            self.due.push_back(Due::Weigh);
+        }
         if done == 0 && self.start {
             self.measure_at(Phase::Before);
         } else if self.evaluation_due && done < steps {
@@ -369,6 +401,43 @@ impl Run {
             self.end(false);
         }
         self.learners.iter().map(|learner| self.started(learner)).collect()
+    }
+
+    /// Weighs the training documents for the learners whose objective asks for it: with what an earlier part of the run found,
+    /// or with a pass of the untouched model, which is given up then. None where the user wants to stop.
+    async fn weigh(&mut self, host: &mut dyn Host) -> Result<Option<()>> {
+        let mut found: Option<Arc<Samples>> = None;
+        for learner in &mut self.learners {
+            let session = &mut learner.session;
+            if !session.objective.weighs_samples() {
+                continue;
+            }
+            let samples = match found.take() {
+                Some(samples) => samples,
+                None => {
+                    let documents = self.loader.documents();
+                    let (model, data) = (session.model.origin, fingerprint(documents, 0).into());
+                    let name = Samples::name(model, data);
+                    match host.recall(&name)? {
+                        Some(bytes) => Arc::new(Samples::read(&name, &bytes, documents)?),
+                        None => {
+                            let untouched = session.untouched.as_mut().expect("an objective that asks it has it");
+                            let Some(samples) = Samples::measure(untouched, documents, host).await? else {
+                                return Ok(None);
+                            };
+                            host.keep(&name, &samples.write())?;
+                            Arc::new(samples)
+                        }
+                    }
+                }
+            };
+            if session.objective.divergence().is_none() {
+                session.untouched = None;
+            }
+            learner.samples = Some(samples.clone());
+            found = Some(samples);
+        }
+        Ok(Some(()))
     }
 
     fn started(&self, learner: &Learner) -> Started {
@@ -432,6 +501,10 @@ impl Run {
         let (mut metrics, mut rows, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         for learner in &mut self.learners {
             let start = host.seconds();
+            if let Some(samples) = &learner.samples {
+                let of_step = self.loader.last_step().iter().map(|&document| samples.weights()[document as usize]);
+                learner.session.sample_weights = of_step.collect();
+            }
             let again = |problem: &String| format!("step {step} was made again with smaller tiles: {problem}");
             if !logged {
                 let done = learner.session.step_unread(&batches, rate).await?;
@@ -543,8 +616,12 @@ impl Run {
             // All documents form one batch here, so that percentiles are those of the whole sample.
             let batch = batch_of(objective, &scored, model.arch.vocab)?;
             let mut landscape = Landscape::default();
-            for row in &scored.rows {
-                landscape.add(row, objective.weight(row, &batch));
+            for (row, &document) in scored.rows.iter().zip(&scored.documents) {
+                let weight = match &learner.samples {
+                    Some(samples) => samples.weight_of(&self.sets.landscape[document as usize]),
+                    None => objective.weight(row, &batch),
+                };
+                landscape.add(row, weight);
             }
             learners.push(landscape);
         }
@@ -562,11 +639,26 @@ impl Run {
             return Err(Error::Config { problems: vec![problem.into()] });
         }
         let objectives: Vec<Objective> = configs.iter().map(Config::objective).collect::<Result<_>>()?;
+        for (learner, objective) in self.learners.iter().zip(&objectives) {
+            let has = match objective.weighs_samples() {
+                true => learner.samples.is_some(),
+                false => learner.session.untouched.is_some(),
+            };
+            if objective.needs_untouched() && !has {
+                let problem = format!(
+                    "[objective] method: {} asks the model as it was before the first step, which this learner did not keep; \
+                     it needs a reset",
+                    objective.method()
+                );
+                return Err(Error::Config { problems: vec![problem] });
+            }
+        }
         self.plan.schedule = prepare::plan(&configs[0], &self.loader)?.schedule;
         for ((learner, config), objective) in self.learners.iter_mut().zip(configs).zip(objectives) {
             if learner.session.objective != objective {
                 learner.batch = None;
             }
+            learner.samples = learner.samples.take().filter(|_| objective.weighs_samples());
             learner.session.objective = objective;
             learner.session.optimiser = prepare::optimiser(&config);
             learner.config = config;

@@ -11,7 +11,8 @@ use crate::kernels;
 use crate::kernels::adamw::SumSquares;
 use crate::kernels::row_stats::RowStats;
 use crate::kernels::tensor::read_all;
-use crate::loss::head::{self, HeadOutput};
+use crate::loss::head::{self, HeadOutput, HeadRows, Known};
+use crate::loss::objective::shuffle::{Place, shuffled};
 use crate::loss::objective::{BatchStats, Objective};
 use crate::model::parameter::Parameter;
 use crate::model::{Backward, Keep, Model};
@@ -24,6 +25,11 @@ pub struct Session {
     pub model: Model,
     /// What is minimised. May be replaced between steps.
     pub objective: Objective,
+    /// The model as it was before the first step, without an adapter, where the objective asks it. It shares the memory of all
+    /// that is not trained.
+    pub untouched: Option<Model>,
+    /// The weight of each document of the step that is next, where the objective weighs samples.
+    pub sample_weights: Vec<f32>,
     /// How parameters are stepped.
     pub optimiser: AdamW,
     /// What is kept of a forward pass.
@@ -38,6 +44,9 @@ pub struct Session {
     /// Global gradient norm of the step before, which [`Clipping::LastNorm`] goes by.
     pub last_norm: Option<f64>,
 }
+
+/// What the seed of shuffled gates is mixed with; dropout takes the numbers of micro-batches.
+const SHUFFLE: u64 = u64::MAX;
 
 /// What a step did.
 #[derive(Clone, Debug)]
@@ -84,13 +93,17 @@ pub struct StepOutcome {
 impl StepOutcome {
     fn new(done: StepDone, rows: Rows, objective: &Objective) -> Self {
         let StepDone { step, trained_tokens, tokens, gradient_norm, batch, retried } = done;
-        let Rows { stats, gates } = rows;
+        let Rows { stats, gates, divergences } = rows;
         let mean = |sum: f64| sum / trained_tokens.max(1) as f64;
         let mut loss = 0.0;
         let mut cross_entropy = 0.0;
-        for row in &stats {
-            loss += objective.loss(row, &batch) as f64;
+        let of_others = objective.weighs_samples() || objective.is_shuffled();
+        for (row, &gate) in stats.iter().zip(&gates) {
+            loss += if of_others { f64::from(gate * row.ce) } else { f64::from(objective.loss(row, &batch)) };
             cross_entropy += row.ce as f64;
+        }
+        if let Some(divergence) = objective.divergence() {
+            loss += f64::from(divergence.beta) * divergences.iter().map(|&kl| f64::from(kl)).sum::<f64>();
         }
         Self {
             step,
@@ -112,6 +125,7 @@ impl StepOutcome {
 struct Rows {
     stats: Vec<RowStats>,
     gates: Vec<f32>,
+    divergences: Vec<f32>,
 }
 
 impl Session {
@@ -271,6 +285,11 @@ impl Session {
         };
 
         let mut ready = None;
+        // By micro-batch, where the weights are not the rows' own.
+        let mut weights: Option<Vec<Vec<f32>>> = match self.objective.weighs_samples() {
+            true => Some(batches.iter().map(|batch| self.sample_weights_of(batch)).collect::<Result<_>>()?),
+            false => None,
+        };
         if self.objective.needs_batch() {
             let mut rows = Vec::new();
             let mut sequences = Vec::new();
@@ -289,6 +308,12 @@ impl Session {
                 ready = alone.then_some(forwards);
             }
             done.batch = self.objective.batch(&rows, &sequences, self.model.arch.vocab)?;
+            if self.objective.is_shuffled() {
+                let own: Vec<f32> = rows.iter().map(|row| self.objective.weight(row, &done.batch)).collect();
+                let places: Vec<Vec<Place>> = batches.iter().map(places).collect();
+                let mut mixed = shuffled(&own, &places.concat(), mix(mix(seed, number), SHUFFLE)).into_iter();
+                weights = Some(places.iter().map(|places| mixed.by_ref().take(places.len()).collect()).collect());
+            }
         }
 
         // At once where the factor on gradients is known, else after a first pull-back that only measures them.
@@ -305,15 +330,24 @@ impl Session {
                 None => self.model.forward_all(&streams, self.keep)?,
             };
             let (mut backs, mut trained_batches) = (Vec::new(), Vec::new());
-            for ((batch, _), forward) in streams.iter().zip(forwards) {
+            for ((index, (batch, _)), forward) in group.clone().zip(&streams).zip(forwards) {
                 let Some(trained) = self.model.trained_rows(batch, &forward)? else { continue };
-                let (output, dhidden) = head::gradient(
+                let untouched = match (&mut self.untouched, self.objective.divergence()) {
+                    (Some(model), Some(_)) => Some(hidden_of(model, batch)?),
+                    _ => None,
+                };
+                let known = Known {
+                    weights: weights.as_ref().map(|weights| weights[index].as_slice()),
+                    untouched: self.untouched.as_ref().map(Model::head).zip(untouched.as_ref()),
+                };
+                let (output, dhidden) = head::gradient_of_known(
                     &device,
                     self.model.head_mut(),
                     &trained.hidden,
                     &trained.labels,
                     &self.objective,
                     &done.batch,
+                    known,
                     reciprocal,
                 )?;
                 if at_once.is_some() || twice.is_some() {
@@ -390,9 +424,10 @@ impl Session {
         if let Some(rows) = rows {
             for output in &outputs {
                 let (of_output, rest) = of_outputs.split_at(output.on_device().len());
-                let (stats, weights) = head::rows_of(of_output)?;
+                let HeadRows { stats, weights, divergences } = output.rows_of(of_output)?;
                 rows.stats.extend(stats);
                 rows.gates.extend(weights.into_iter().map(|w| w / reciprocal));
+                rows.divergences.extend(divergences);
                 of_outputs = rest;
             }
         }
@@ -401,6 +436,16 @@ impl Session {
         }
         done.gradient_norm = sum_squares.sqrt();
         Ok(done)
+    }
+
+    /// The weight of each trained row from that of its document.
+    fn sample_weights_of(&self, batch: &MicroBatch) -> Result<Vec<f32>> {
+        let weight = |(document, _): Place| self.sample_weights.get(document as usize).copied();
+        places(batch).into_iter().map(weight).collect::<Option<_>>().ok_or_else(|| Error::Shape {
+            what: "weights of the step's documents".into(),
+            expected: format!("[{}]", batch.document.iter().max().map_or(0, |last| last + 1)),
+            got: format!("[{}]", self.sample_weights.len()),
+        })
     }
 
     /// Pulls copies of these back, block by block, and drops the blocks' gradients once they are measured; those of the
@@ -460,4 +505,17 @@ impl Session {
         let (device, optimiser) = (self.model.placement().of_block(block).clone(), &self.optimiser);
         self.model.blocks[block].visit_mut(&mut |p| optimiser.apply(&device, p, step))
     }
+}
+
+/// Where each trained row of a micro-batch stands: its document in the step, and its position in that.
+fn places(batch: &MicroBatch) -> Vec<Place> {
+    let trained = (0..batch.labels.len()).filter(|&row| batch.labels[row] >= 0);
+    trained.map(|row| (batch.document[row], batch.positions[row])).collect()
+}
+
+/// Final-norm outputs of another model for the trained rows of a micro-batch, of which there are some. Nothing is random: it has
+/// no adapter, and so no dropout.
+fn hidden_of(model: &mut Model, batch: &MicroBatch) -> Result<Tensor<2>> {
+    let forward = model.forward(batch, Keep::Nothing, None)?;
+    Ok(model.trained_rows(batch, &forward)?.expect("a micro-batch with trained rows").hidden)
 }

@@ -62,6 +62,7 @@ impl Work {
     /// | pairs: forward, once more, back by inputs and pairs | about 8 r t |
     /// | attention: 2 products of half a square forward, 5 back | 14 q c t / 2 |
     /// | head: logits, back by the hidden states; by the head where it is trained | 4 v n; 2 v n |
+    /// | the untouched model, where how far it is is measured: blocks, attention, head | 2 m t + 4 q c t / 2 + 2 v n |
     ///
     /// Everything else reads and writes what these make, and takes far less time.
     pub fn operations(&self, config: &Config, arch: &Architecture, execution: Execution, share: Share) -> f64 {
@@ -87,8 +88,10 @@ impl Work {
             true => (2.0 + trained) * matrices + 4.0 * pairs + 5.0 / 7.0 * attention + again,
             false => 0.0,
         };
-        let of_token = (4.0 + trained) * matrices + 8.0 * pairs + attention + again + measured;
-        self.tokens * of_token + self.rows * (4.0 + trained) * head
+        let untouched = if config.measures_divergence() { 1.0 } else { 0.0 };
+        let of_untouched = untouched * (2.0 * matrices + 2.0 / 7.0 * attention);
+        let of_token = (4.0 + trained) * matrices + 8.0 * pairs + attention + again + measured + of_untouched;
+        self.tokens * of_token + self.rows * (4.0 + trained + 2.0 * untouched) * head
     }
 }
 

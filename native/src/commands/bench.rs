@@ -22,6 +22,7 @@ use temper_engine::configuration::ObjectiveSection;
 use temper_engine::events::RowStats;
 use temper_engine::inside::data::{IGNORE, MicroBatch};
 use temper_engine::inside::kernels;
+use temper_engine::inside::kernels::row_stats::Selection;
 use temper_engine::inside::kernels::{Columns, Indices, tensor};
 use temper_engine::inside::loss::{head, ready};
 use temper_engine::inside::model::Keep;
@@ -350,7 +351,8 @@ fn scored(ids: &[u32]) -> MicroBatch {
 /// A session with LoRA on all linear layers. `B` is not 0, as it is where training begins: the gradients of all `A` would
 /// be 0 then, and there would be nothing to compare.
 fn step_session(files: &ModelFiles, device: &Device, rank: usize, method: &str) -> Result<Session> {
-    let mut model = files.load(device, Hold::Auto, false, 0)?;
+    let (mut model, objective) = (files.load(device, Hold::Auto, false, 0)?, objective(method)?);
+    let untouched = objective.needs_untouched().then(|| model.clone());
     let settings = LoraSettings { rank, alpha: 2.0 * rank as f64, dropout: 0.0, targets: Vec::new() };
     model.add_lora(&settings, 0)?;
     let mut rng = Rng::new(11);
@@ -363,13 +365,16 @@ fn step_session(files: &ModelFiles, device: &Device, rank: usize, method: &str) 
     let optimiser = AdamW { max_grad_norm: 1.0, ..AdamW::default() };
     Ok(Session {
         model,
-        objective: objective(method)?,
+        objective,
         optimiser,
         keep: Keep::Everything,
         together: false,
         seed: 0,
         step: 0,
         last_norm: None,
+        untouched,
+        // Of the one document that a step has.
+        sample_weights: vec![0.5],
     })
 }
 
@@ -448,8 +453,8 @@ fn bench_loss(device: &Device, args: &BenchLossArgs) -> Result<Vec<Measurement>>
     let mut measured = Vec::new();
     for method in &methods {
         let objective = objective(method)?;
-        if objective.needs_batch() {
-            bail!("{method} needs statistics of the whole batch first; measure it with `temper bench step`");
+        if objective.needs_batch() || objective.needs_untouched() {
+            bail!("{method} needs more than a row's logits; measure it with `temper bench step`");
         }
         let error = check_loss(device, &logits, &labels, vocab, &objective)?;
         refuse("the gradient", error)?;
@@ -468,7 +473,7 @@ fn bench_loss(device: &Device, args: &BenchLossArgs) -> Result<Vec<Measurement>>
         };
         let mut body = || -> Result<()> {
             let z = tensor.replace(from_host(vec![0.0], [1, 1], device));
-            let stats = kernels::row_stats::accumulate(device, &z, 0, &indices, head::top_k(&objective), None)?;
+            let stats = kernels::row_stats::of_tiles(device, &[&z], &indices, head::top_k(&objective))?;
             let weight = kernels::gate::weights(device, &stats.fields, &gate, 1.0 / rows as f32)?;
             let z = kernels::loss_gradient::over_logits(device, z, 0, &indices, &weight, &stats.fields)?;
             // Reading a row's statistics back waits for the work on any device.
@@ -513,13 +518,15 @@ fn check_loss(device: &Device, logits: &[f32], labels: &[u32], vocab: usize, obj
         let sum: f64 = z.iter().map(|&v| f64::from(v - max).exp()).sum();
         let mut sorted = z.to_vec();
         sorted.sort_by(|a, b| b.total_cmp(a));
-        sorted.truncate(head::top_k(objective));
+        let Selection::Top(k) = head::top_k(objective) else { bail!("a benchmark takes a K that is a number") };
+        sorted.truncate(k);
         let top: f64 = sorted.iter().map(|&v| f64::from(v - max).exp()).sum();
         let entropy: f64 = sorted.iter().map(|&v| f64::from(v - max).exp() / top).map(|q| -q * q.ln()).sum();
         let full: f64 = z.iter().map(|&v| f64::from(v - max)).map(|d| d.exp() / sum * (sum.ln() - d)).sum();
         let stats = RowStats {
             ce: (sum.ln() + f64::from(max - z[labels[row] as usize])) as f32,
             entropy_top_k: entropy as f32,
+            entropy_tokens: sorted.len() as u32,
             entropy_full: full as f32,
             collision: (z.iter().map(|&v| f64::from(2.0 * (v - max)).exp()).sum::<f64>() / (sum * sum)) as f32,
         };

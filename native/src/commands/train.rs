@@ -594,6 +594,14 @@ impl Host for NativeHost<'_> {
         interrupt::requested()
     }
 
+    fn recall(&mut self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.written.folder.recall(name)
+    }
+
+    fn keep(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.written.folder.keep(name, bytes)
+    }
+
     fn evaluating(&mut self, what: &str, done: usize, of: usize) {
         self.progress.evaluating(what, done, of);
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use naga::{AddressSpace, TypeInner};
 use temper_shaders::{
-    Grid, HALF_TERMS, KERNELS, Kernel, LOWEST, MAX_TOP_K, NO_LABEL, STATS_WIDTH, Scalar, WORKGROUP_SIZE, compact, stat,
+    Grid, HALF_TERMS, KERNELS, Kernel, LOWEST, MAX_TOP_K, NO_LABEL, STATS_WIDTH, Scalar, WIDE_ENTROPY_STATE,
+    WORKGROUP_SIZE, compact, stat,
 };
 
 use crate::house::{constant, literal};
@@ -78,7 +79,8 @@ fn differences(kernel: &Kernel, joined: &Joined, valid: &Valid) -> Vec<String> {
         ("STAT_SUM_SQUARED", stat::SUM_SQUARED as u32),
         ("STAT_LABEL_LOGIT", stat::LABEL_LOGIT as u32),
         ("STAT_NONFINITE", stat::NONFINITE as u32),
-        ("STAT_LSE", stat::LSE as u32),
+        ("STAT_COUNT", stat::COUNT as u32),
+        ("STATE_WIDTH", WIDE_ENTROPY_STATE as u32),
         ("STAT_ENTROPY_TOP_K", stat::ENTROPY_TOP_K as u32),
         ("NO_LABEL", NO_LABEL),
         ("HALF_TERMS", HALF_TERMS as u32),

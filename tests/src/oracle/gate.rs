@@ -11,7 +11,7 @@ pub struct Gate {
     pub kind: u32,
     /// Exponent of power and mile.
     pub exponent: f64,
-    /// What the top-K entropy is divided by.
+    /// What the top-K entropy is divided by; 0 for the logarithm of each row's count.
     pub normalizer: f64,
     /// First constant.
     pub a: f64,
@@ -48,6 +48,7 @@ pub fn examples() -> Vec<GateParams> {
     vec![
         of(0),
         of(1),
+        GateParams { normalizer: 0.0, ..of(1) },
         GateParams { exponent: 0.0, ..of(2) },
         GateParams { exponent: 0.5, ..of(2) },
         GateParams { exponent: 2.0, ..of(2) },
@@ -67,7 +68,9 @@ pub fn examples() -> Vec<GateParams> {
 pub fn gate(g: &Gate, row: &RowStats) -> f64 {
     let ce = row.lse - row.label_logit;
     let p = (-ce).exp();
-    let h = row.entropy_top_k / g.normalizer;
+    // Without a normaliser it is the logarithm of the row's own count, of which a single token has no entropy.
+    let normalizer = if g.normalizer == 0.0 { (row.count.max(2) as f64).ln() } else { g.normalizer };
+    let h = row.entropy_top_k / normalizer;
     // Full entropy and collision probability from the softmax sums.
     let entropy_full = row.sum.ln() - row.u / row.sum;
     let collision = row.sum_sq / (row.sum * row.sum);

@@ -19,11 +19,13 @@ pub struct RowStats {
     pub lse: f64,
     /// Entropy in nats of the softmax over the `top_k` largest.
     pub entropy_top_k: f64,
+    /// Tokens that it is of: no more than the row has, masked ones included.
+    pub count: usize,
     /// The `top_k` largest finite logits, descending.
     pub top: Vec<f64>,
 }
 
-/// Statistics of `row`; the top K by sorting all of it.
+/// Statistics of `row`; the top K by sorting all of it. With a `top_k` of 0 all are the top.
 pub fn row_stats(row: &[f32], label: Option<usize>, top_k: usize) -> RowStats {
     let mut sorted: Vec<f64> = row.iter().filter(|z| z.is_finite()).map(|&z| f64::from(z)).collect();
     sorted.sort_by(|a, b| b.total_cmp(a));
@@ -35,13 +37,15 @@ pub fn row_stats(row: &[f32], label: Option<usize>, top_k: usize) -> RowStats {
         u += d * d.exp();
         sum_sq += (2.0 * d).exp();
     }
-    let top: Vec<f64> = sorted.iter().copied().take(top_k).collect();
+    let count = if top_k == 0 { row.len() } else { top_k.min(row.len()) };
+    let top: Vec<f64> = sorted.iter().copied().take(count).collect();
     let mut nonfinite = row.iter().filter(|z| z.is_nan() || **z == f32::INFINITY).count();
     let label_logit = label.map_or(0.0, |label| f64::from(row[label]));
     if !label_logit.is_finite() {
         nonfinite += 1;
     }
-    RowStats { max, sum, u, sum_sq, label_logit, nonfinite, lse: max + sum.ln(), entropy_top_k: entropy(&top), top }
+    let (lse, entropy_top_k) = (max + sum.ln(), entropy(&top));
+    RowStats { max, sum, u, sum_sq, label_logit, nonfinite, lse, entropy_top_k, count, top }
 }
 
 /// Entropy in nats of the softmax over `logits`: - sum p ln p.

@@ -60,6 +60,8 @@ fn gate_of(params: &GateParams, stats: &[f32]) -> f32 {
     let log_sum = sum.ln().max(0.0);
     let ce = log_sum + (stats[stat::MAX] - stats[stat::LABEL_LOGIT]);
     let entropy = stats[stat::ENTROPY_TOP_K].max(0.0);
+    // Of a single token the entropy is 0, whatever it is divided by.
+    let normalizer = if normalizer == 0.0 { stats[stat::COUNT].max(2.0).ln() } else { normalizer };
     let h = entropy / normalizer;
     let indicator = |keep: bool| if keep { 1.0 } else { 0.0 };
     match kind {

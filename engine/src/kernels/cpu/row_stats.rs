@@ -21,15 +21,16 @@ const CANDIDATES: usize = 512;
 
 /// Statistics of `logits [rows, cols]`, the tile of the vocabulary that starts at token `column_start`.
 ///
-/// `labels [rows]` holds each row's token or [`NO_LABEL`]; `top_k` is at most [`MAX_TOP_K`]. With `first` the carried
+/// `labels [rows]` holds each row's token or [`NO_LABEL`]; `top_k` is at most [`MAX_TOP_K`], and 0 for the entropy of all tokens. With `first` the carried
 /// arrays are written afresh, else this tile is merged into them; after the last tile they describe the whole row.
 /// `top [rows, 64]` holds the largest `top_k` logits so far in descending order, then [`LOWEST`]. `stats [rows, 8]` holds, with m
 /// the row's largest logit: m, sum of e^(z-m), sum of (z-m) e^(z-m), sum of e^(2(z-m)), the label's logit (0 without
-/// one), the number of logits that are NaN or +inf (plus one if the label's own is not finite), log-sum-exp, and the
-/// entropy in nats of the renormalised top K. A logit that is not finite contributes 0 to sums and entropies.
+/// one), the number of logits that are NaN or +inf (plus one if the label's own is not finite), how many tokens the
+/// entropy is of, and the entropy in nats of the renormalised top K. A logit that is not finite contributes 0 to sums and entropies.
 pub fn row_stats(params: &RowStatsParams, logits: &[f32], labels: &[u32], top: &mut [f32], stats: &mut [f32]) {
     let (rows, columns, column_start) = (labels.len(), params.cols as usize, params.column_start as usize);
-    let (top_k, first) = (params.top_k as usize, params.first != 0);
+    let (all, first) = (params.top_k == 0, params.first != 0);
+    let top_k = (params.top_k as usize).max(1);
     assert_eq!(logits.len(), rows * columns);
     assert_eq!(top.len(), rows * MAX_TOP_K);
     assert_eq!(stats.len(), rows * STATS_WIDTH);
@@ -52,6 +53,13 @@ pub fn row_stats(params: &RowStatsParams, logits: &[f32], labels: &[u32], top: &
                 stats[stat::NONFINITE] += f32::from(!z.is_finite());
             }
             merge_row(row, top_k, top, stats);
+            let seen = column_start + columns;
+            stats[stat::COUNT] = if all { seen } else { seen.min(top_k) } as f32;
+            if all {
+                let sum = stats[stat::SUM];
+                let entropy = if sum > 0.0 { sum.ln() - stats[stat::SUM_SHIFTED] / sum } else { 0.0 };
+                stats[stat::ENTROPY_TOP_K] = entropy.max(0.0);
+            }
         }
     });
 }
@@ -85,7 +93,6 @@ fn merge_row(row: &[f32], top_k: usize, top: &mut [f32], stats: &mut [f32]) {
         stats[stat::SUM_SHIFTED] = sums[1] as f32;
         stats[stat::SUM_SQUARED] = sums[2] as f32;
     }
-    stats[stat::LSE] = if stats[stat::SUM] > 0.0 { stats[stat::MAX] + stats[stat::SUM].ln() } else { LOWEST };
     stats[stat::ENTROPY_TOP_K] = entropy(&top[..top_k]);
 }
 

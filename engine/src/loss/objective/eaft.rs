@@ -6,16 +6,21 @@
 //! | `power` | h^exponent; exponent 0 is exactly 1 (0^0 = 1), so the result is SFT to the bit |
 //! | `sigmoid` | 1 / (1 + exp(-steepness (h - midpoint))) |
 //! | `hard` | 1 if H_K > q_percentile(H_K), else 0 (Eq. 4) |
+//!
+//! K is a number up to the vocabulary, `full` (all of it: h is the entropy over ln V) or `adaptive`: the fewest most probable
+//! tokens that carry a share of the probability, `mass`, less 1e-5 for rounding. Their number differs from row to row, and so
+//! does the normaliser ln K. Where a single token carries the share there is no entropy, and the gate is 0.
+//!
+//! With `gates = "shuffled"` each trained token of an optimiser batch gets the gate of another one: a control with the same
+//! gates and no selection. Which one is a function of the run's seed, the step and the tokens' places ([`super::shuffle`]).
 
 use super::quantile::{quantile, refuse_fraction};
 use super::rule::{BatchStats, GateParams, Rule, finite, gate, indicator, kind};
-use crate::kernels::row_stats::RowStats;
-use crate::settings::{Problem, Range, Reader, Settings, choice, settings};
+use crate::kernels::row_stats::{RowStats, Selection};
+use crate::settings::{NumberOr, Problem, Range, Reader, Settings, choice, settings};
 
 /// Smallest K: the entropy of one value is always 0 and ln 1 = 0, so K = 1 would be 0 / 0.
 pub const TOP_K_MIN: usize = 2;
-/// Largest K that the row statistics kernel selects.
-pub const TOP_K_MAX: usize = temper_shaders::MAX_TOP_K;
 
 choice! {
     /// Shapes of the gate.
@@ -32,9 +37,29 @@ choice! {
 }
 
 choice! {
+    /// How K may be said without a number.
+    pub enum KBy {
+        /// Entropy of the whole vocabulary.
+        Full = "full" as "the whole vocabulary",
+        /// Entropy of the fewest tokens that carry the share of the probability that mass says.
+        Adaptive = "adaptive" as "as many as carry a share",
+    }
+}
+
+choice! {
+    /// Which token gets which gate.
+    pub enum Gates {
+        /// Each its own.
+        Own = "own" as "each its own",
+        /// Each that of another token of the batch, by chance: a control, the same gates without their selection.
+        Shuffled = "shuffled" as "shuffled: a control",
+    }
+}
+
+choice! {
     /// What the top-K entropy is divided by.
     pub enum Normalizer {
-        /// Divides the entropy by ln K, so that the gate is at most 1 (the paper's definition).
+        /// Divides the entropy by ln K, so that the gate is at most 1 (the paper's definition); K of each token where it is adaptive.
         LnK = "ln_k" as "ln K",
         /// Divides by 3 whatever K is, like LLaMA-Factory.
         Const3 = "const_3" as "3.0",
@@ -62,9 +87,12 @@ settings! {
         /// Shape of the gate, which makes a token's weight of its entropy.
         gate: GateShape = GateShape::Linear, derived = "linear, or power where an exponent is given",
             used = &[("method", &["eaft"])];
-        /// Entropy is taken over so many of the most probable tokens.
-        top_k: usize = 20, range = Range::within(TOP_K_MIN as f64, TOP_K_MAX as f64), refuse = refuse_one, label = "K",
-            used = &[("method", &["eaft", "masked_sft"])], aliases = &["k"];
+        /// Entropy is taken over so many of the most probable tokens, over all, or over as many as carry a share.
+        top_k: NumberOr<usize, KBy> = NumberOr::Number(20), range = Range::at_least(TOP_K_MIN as f64), refuse = refuse_one,
+            label = "K", used = &[("method", &["eaft", "masked_sft"])], aliases = &["k"];
+        /// Share of the probability that an adaptive K carries.
+        mass: f64 = 0.95, range = Range::above(0.0).below(1.0),
+            used = &[("method", &["eaft", "masked_sft"]), ("top_k", &["adaptive"])], aliases = &["top_p"];
         /// Exponent of the power gate: 2 and 3 are in the paper, 0 is plain SFT.
         exponent: f64 = 1.0, range = Range::at_least(0.0).single(), derived = "2 with the power gate",
             used = &[("method", &["eaft"]), ("gate", &["power"])], aliases = &["eaft_alpha"];
@@ -79,6 +107,8 @@ settings! {
         /// What the entropy is divided by.
         normalizer: Normalizer = Normalizer::LnK, label = "normaliser",
             used = &[("method", &["eaft"]), ("gate", &["linear", "power", "sigmoid"])];
+        /// Which token gets which gate.
+        gates: Gates = Gates::Own, used = &[("method", &["eaft"])];
     }
 }
 
@@ -86,7 +116,7 @@ fn refuse_one(top_k: f64) -> Option<String> {
     (top_k == 1.0).then(|| {
         format!(
             "1 gives an entropy of 0 for every token (and ln 1 = 0 as its normaliser), so nothing would be trained; \
-             use {TOP_K_MIN} to {TOP_K_MAX}, the paper uses 20"
+             use {TOP_K_MIN} or more, the paper uses 20"
         )
     })
 }
@@ -115,18 +145,36 @@ impl Eaft {
         })
     }
 
+    /// The tokens whose entropy is taken.
+    pub fn selection(&self) -> Selection {
+        match self.top_k {
+            NumberOr::Number(k) => Selection::Top(k),
+            NumberOr::Named(KBy::Full) => Selection::Full,
+            NumberOr::Named(KBy::Adaptive) => Selection::Share(self.mass as f32),
+        }
+    }
+
+    /// The divisor, or 0 for that of each row's own K.
     fn normalizer(&self, batch: &BatchStats) -> f32 {
-        self.normalizer.value(self.top_k, batch.vocab)
+        match (self.selection(), self.normalizer) {
+            (Selection::Share(_), Normalizer::LnK) => 0.0,
+            (Selection::Top(k), normalizer) => normalizer.value(k, batch.vocab),
+            (_, normalizer) => normalizer.value(batch.vocab, batch.vocab),
+        }
     }
 }
 
 impl Rule for Eaft {
     fn needs_batch(&self) -> bool {
-        self.gate == GateShape::Hard
+        self.gate == GateShape::Hard || self.is_shuffled()
     }
 
-    fn top_k(&self) -> Option<usize> {
-        Some(self.top_k)
+    fn top_k(&self) -> Option<Selection> {
+        Some(self.selection())
+    }
+
+    fn is_shuffled(&self) -> bool {
+        self.gates == Gates::Shuffled
     }
 
     fn gather(&self, rows: &[RowStats], _: &[u32], batch: &mut BatchStats) {
@@ -136,7 +184,12 @@ impl Rule for Eaft {
     }
 
     fn weight(&self, row: &RowStats, batch: &BatchStats) -> f32 {
-        let (h, exponent) = (row.entropy_top_k / self.normalizer(batch), self.exponent as f32);
+        let normalizer = match self.normalizer(batch) {
+            // Of a single token the entropy is 0, whatever it is divided by.
+            0.0 => (row.entropy_tokens.max(2) as f32).ln(),
+            fixed => fixed,
+        };
+        let (h, exponent) = (row.entropy_top_k / normalizer, self.exponent as f32);
         match self.gate {
             GateShape::Linear => h,
             // Not powf: a gate of exponent 0 is the constant 1 even for a row whose statistics are not finite.
@@ -182,10 +235,10 @@ mod tests {
     #[test]
     fn an_exponent_of_zero_is_sft_to_the_bit_even_for_rows_without_entropy() {
         let (zero, batch) = (power(0.0), BatchStats::neutral(50));
-        assert_eq!(Rule::gate(&zero, &batch), Sft.gate(&batch));
+        assert_eq!(Rule::gate(&zero, &batch), Sft::default().gate(&batch));
         for row in [plain(3.25, 0.0), plain(1e-7, 2.0)] {
             assert_eq!(zero.weight(&row, &batch), 1.0);
-            assert_eq!(zero.loss(&row, &batch).to_bits(), Sft.loss(&row, &batch).to_bits());
+            assert_eq!(zero.loss(&row, &batch).to_bits(), Sft::default().loss(&row, &batch).to_bits());
         }
     }
 

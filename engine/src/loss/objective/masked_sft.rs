@@ -3,7 +3,7 @@
 
 use super::quantile::{quantile, refuse_fraction};
 use super::rule::{BatchStats, GateParams, Rule, finite, gate, indicator, kind};
-use crate::kernels::row_stats::RowStats;
+use crate::kernels::row_stats::{RowStats, Selection};
 use crate::settings::{Range, settings};
 
 settings! {
@@ -21,8 +21,8 @@ settings! {
 /// Weight 0 in the joint lowest corner of entropy and probability, else 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MaskedSft {
-    /// K of the entropy that is ranked.
-    pub top_k: usize,
+    /// Tokens of the entropy that is ranked.
+    pub selection: Selection,
     /// Where the corner ends.
     pub edges: Edges,
 }
@@ -32,8 +32,8 @@ impl Rule for MaskedSft {
         true
     }
 
-    fn top_k(&self) -> Option<usize> {
-        Some(self.top_k)
+    fn top_k(&self) -> Option<Selection> {
+        Some(self.selection)
     }
 
     fn gather(&self, rows: &[RowStats], _: &[u32], batch: &mut BatchStats) {
@@ -78,7 +78,7 @@ mod tests {
                 plain(ce, i as f32 * 0.1)
             })
             .collect();
-        let objective = MaskedSft { top_k: 20, edges: Edges::default() };
+        let objective = MaskedSft { selection: Selection::Top(20), edges: Edges::default() };
         let batch = gathered(&objective, &rows, &[0; 20]);
         assert!(close(batch.probability_threshold, (-6.2f32).exp(), 1e-6));
         let dropped: Vec<_> = (0..20).filter(|i| objective.weight(&rows[*i], &batch) == 0.0).collect();

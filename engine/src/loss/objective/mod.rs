@@ -16,28 +16,31 @@
 //!
 //! | objective | weight | value | source |
 //! |---|---|---|---|
-//! | `sft` | 1 | ce | - |
+//! | `sft` | scale: 1, another constant, or the batch's mean of EAFT's gate | w ce | the scaled ones are controls |
 //! | `eaft`, gate `linear` | h | h ce | arXiv 2601.02151 Eq. 3; K = 20 |
 //! | `eaft`, gate `power` | h^exponent | h^e ce | same, section 5.1 (exponent 2, 3) |
 //! | `eaft`, gate `sigmoid` | 1 / (1 + exp(-steepness (h - midpoint))) | w ce | same, 30 and 0.17 |
 //! | `eaft`, gate `hard` | 1 if H_K > q15(H_K), else 0 | w ce | same, Eq. 4 |
+//! | `eaft`, `gates = "shuffled"` | any of the above, of another token of the batch | w ce | a control |
 //! | `masked_sft` | 0 if H_K <= q15(H_K) and p <= q15(p), else 1 | w ce | same, section 3.2 (the pilot) |
 //! | `dft` | p | p ce | arXiv 2508.05629 |
 //! | `talr` | max(exp(-ce / tau), w_min), tau = median over sequences of the mean ce | w ce | arXiv 2509.20758 |
 //! | `mile` | (sigma + H)^gamma / batch mean of the same | w ce | arXiv 2310.19531 |
 //! | `deft` | p^a, a = sum_v P(v)^2 | (1 - p^a) / a | arXiv 2602.11424 |
 //! | `profit` | 1 if p > threshold, else 0 | w ce | arXiv 2601.09195; 0.1 |
+//! | `sft_kl` | 1 | ce + beta KL | arXiv 2601.02151, appendix E: beta 0.5 |
+//! | `asft` | p | p ce + beta KL | arXiv 2509.23753; beta 0.1 |
+//! | `flow` | exp(-L / tau), L the sample's mean ce under the untouched model, tau the median of L | w ce | arXiv 2502.02797 |
 //!
 //! Choices where the sources are silent or differ:
 //! - *Batch* means all trained rows of one optimiser step, over all its micro-batches: the result does not depend on how
 //!   the batch is split or packed. Rows with an ignored label are in no statistic and no denominator.
 //! - What one objective decides for itself stands in its file.
 //!
-//! **Where the next objectives join.** The device's gate kernel only fills a buffer of one weight a row, and the gradient
-//! kernel only reads it. A weight per *sample* (FLOW) is a factor on that buffer, applied after the gate. A *reference
-//! model* (SFT-KL, ASFT) adds `beta (P - P_ref)` to the gradient of a row and `beta KL` to its value: one more pass over
-//! the tile after the gradient was written; its weight on the cross entropy stays one of the rows above. Neither changes
-//! a kernel; both are a variant here plus an input of the head.
+//! **What rows alone do not tell.** The device's gate kernel only fills a buffer of one weight a row, and the gradient kernel
+//! only reads it. Weights that the host knows (FLOW's of samples, shuffled gates) take its place. The *untouched model* of
+//! SFT-KL and ASFT gives logits of the same rows; the row's gradient is then `weight (P - onehot) + beta (P - Q)`, or
+//! `beta P (ln P - ln Q - KL)` for the reverse divergence, in one pass over both tiles. The session brings both to the head.
 //!
 //! **An objective is one file**: its constants (declared settings), formula, batch statistics, kernel parameters and tests.
 //! A new one takes that file, its lines in this one, and a kind in `gate.wgsl`, its CPU twin and the oracle.
@@ -48,25 +51,28 @@ use toml::Value;
 use self::rule::Rule;
 use crate::error::{Error, Result};
 use crate::kernels::gate::GateParams;
-use crate::kernels::row_stats::RowStats;
+use crate::kernels::row_stats::{RowStats, Selection};
 use crate::settings::{Key, Problem, Reader, Setting, Settings, choice};
 
 pub mod deft;
 pub mod dft;
 pub mod eaft;
+pub mod flow;
 pub mod masked_sft;
 pub mod mile;
 pub mod profit;
 mod quantile;
+pub mod reference;
 mod rule;
 #[cfg(test)]
 mod samples;
 pub mod sft;
+pub mod shuffle;
 pub mod talr;
 
 pub use eaft::TOP_K_MIN;
 pub use quantile::conflict_share_quantile;
-pub use rule::BatchStats;
+pub use rule::{BatchStats, Divergence};
 
 /// The list of objectives: the name in a configuration and the rule of each, made of the constants of a section.
 macro_rules! objectives {
@@ -109,12 +115,12 @@ macro_rules! objectives {
 
 objectives! {
     /// Plain fine-tuning: every token counts the same, also those on which the text contradicts the model.
-    Sft(sft::Sft) = "sft" as "SFT: every token counts", |_| sft::Sft;
+    Sft(sft::Sft) = "sft" as "SFT: every token counts", |section| sft::Sft { scale: section.sft, eaft: section.eaft };
     /// Entropy-adaptive fine-tuning: a token counts as much as the model is unsure, so confident conflicts hardly do.
     Eaft(eaft::Eaft) = "eaft" as "EAFT: unsure tokens count", |section| section.eaft;
     /// Plain fine-tuning without the tokens that are lowest in both entropy and probability.
     MaskedSft(masked_sft::MaskedSft) = "masked_sft" as "Masked SFT: conflicts left out", |section| masked_sft::MaskedSft {
-        top_k: section.eaft.top_k,
+        selection: section.eaft.selection(),
         edges: section.masked_sft,
     };
     /// Dynamic fine-tuning: a token counts by its probability p.
@@ -127,6 +133,20 @@ objectives! {
     Deft(deft::Deft) = "deft" as "DEFT: by the prediction's peak", |_| deft::Deft;
     /// Probability-guided selection: tokens above a probability count, the others are left out.
     Profit(profit::Profit) = "profit" as "ProFiT: likely tokens only", |section| section.profit;
+    /// Plain fine-tuning held back: beta times the divergence from the untouched model is added to each token's loss.
+    SftKl(reference::Beside<reference::Plain>) = "sft_kl" as "SFT-KL: near the untouched model", |section| reference::Beside {
+        rule: reference::Plain,
+        held: section.held,
+        beta: 0.5,
+    };
+    /// Dynamic fine-tuning held back: a token counts by its probability p, and beta times the divergence is added.
+    Asft(reference::Beside<dft::Dft>) = "asft" as "ASFT: DFT near the untouched model", |section| reference::Beside {
+        rule: dft::Dft,
+        held: section.held,
+        beta: 0.1,
+    };
+    /// Sample weighting: all tokens of a document count by how easy it was for the untouched model.
+    Flow(flow::Flow) = "flow" as "FLOW: easy documents count", |_| flow::Flow;
 }
 
 /// The section `[objective]`: the method, and the constants that the objectives' files declare.
@@ -182,6 +202,8 @@ macro_rules! section {
 }
 
 section! {
+    /// Of plain fine-tuning.
+    sft: sft::Scale,
     /// Of the entropy gate; K is masked SFT's, too.
     eaft: eaft::Eaft,
     /// Of masked SFT.
@@ -192,6 +214,8 @@ section! {
     mile: mile::Mile,
     /// Of ProFiT.
     profit: profit::Profit,
+    /// Of SFT-KL and ASFT.
+    held: reference::Held,
 }
 
 impl ObjectiveSection {
@@ -245,9 +269,29 @@ impl Objective {
         self.rule().needs_batch()
     }
 
-    /// The K of the entropy that the weight reads, `None` where it reads none.
-    pub fn top_k(&self) -> Option<usize> {
+    /// The tokens whose entropy the weight reads, `None` where it reads none.
+    pub fn top_k(&self) -> Option<Selection> {
         self.rule().top_k()
+    }
+
+    /// The divergence from the untouched model in the loss.
+    pub fn divergence(&self) -> Option<Divergence> {
+        self.rule().divergence()
+    }
+
+    /// True where weights are of whole samples ([`flow::weights`]).
+    pub fn weighs_samples(&self) -> bool {
+        self.rule().weighs_samples()
+    }
+
+    /// True where each row of a batch gets the weight of another one ([`shuffle::shuffled`]).
+    pub fn is_shuffled(&self) -> bool {
+        self.rule().is_shuffled()
+    }
+
+    /// True where the untouched model is asked: in every step, or once before the first.
+    pub fn needs_untouched(&self) -> bool {
+        self.divergence().is_some() || self.weighs_samples()
     }
 
     /// Reduces all trained rows of an optimiser batch to the scalars this objective needs.
@@ -304,7 +348,7 @@ impl Objective {
 mod tests {
     use super::samples::{close, plain, sample, twin};
     use super::*;
-    use crate::settings::Choice;
+    use crate::settings::{Choice, NumberOr};
 
     fn section(method: Method) -> ObjectiveSection {
         ObjectiveSection { method, ..ObjectiveSection::default() }
@@ -322,6 +366,12 @@ mod tests {
         let power = |exponent| with(Eaft { gate: GateShape::Power, exponent, ..Eaft::default() });
         all.extend([2.0, 0.5, 0.0].map(power));
         all.extend([GateShape::Sigmoid, GateShape::Hard].map(|gate| with(Eaft { gate, ..Eaft::default() })));
+        let sft =
+            |scale| Objective::from_section(&ObjectiveSection { sft: sft::Scale { scale }, ..section(Method::Sft) });
+        all.push(sft(NumberOr::Number(0.3)).unwrap());
+        all.push(sft(NumberOr::Named(sft::ScaleBy::GateMean)).unwrap());
+        let of = |top_k| with(Eaft { top_k: NumberOr::Named(top_k), ..Eaft::default() });
+        all.extend([eaft::KBy::Full, eaft::KBy::Adaptive].map(of));
         all
     }
 
@@ -346,7 +396,7 @@ mod tests {
             assert_eq!(objective.gate_params(&with), objective.gate_params(&without), "{objective:?}");
         }
         let needing: Vec<_> = everything().into_iter().filter(Objective::needs_batch).map(|o| o.method()).collect();
-        assert_eq!(needing, [Method::MaskedSft, Method::Talr, Method::Mile, Method::Eaft]);
+        assert_eq!(needing, [Method::MaskedSft, Method::Talr, Method::Mile, Method::Eaft, Method::Sft]);
     }
 
     /// The gradient holds the weight constant, while `loss` moves with all that the weight reads: what the weight's own
@@ -403,7 +453,7 @@ mod tests {
     fn every_value_out_of_range_is_reported_at_once_and_k_of_one_says_why() {
         let bad = ObjectiveSection {
             eaft: eaft::Eaft {
-                top_k: 1,
+                top_k: NumberOr::Number(1),
                 exponent: f64::NAN,
                 gate: eaft::GateShape::Power,
                 percentile: 0.15,
@@ -423,8 +473,12 @@ mod tests {
         assert_eq!(told.len(), problems.len());
         let good =
             |eaft: eaft::Eaft| Objective::from_section(&ObjectiveSection { eaft, ..section(Method::Eaft) }).is_ok();
-        for (top_k, expected) in [(0, false), (2, true), (64, true), (65, false)] {
-            assert_eq!(good(eaft::Eaft { top_k, ..eaft::Eaft::default() }), expected, "{top_k}");
+        for (top_k, expected) in [(0, false), (2, true), (64, true), (65, true), (151_936, true)] {
+            let eaft = eaft::Eaft { top_k: NumberOr::Number(top_k), ..eaft::Eaft::default() };
+            assert_eq!(good(eaft), expected, "{top_k}");
+        }
+        for (mass, expected) in [(0.0, false), (0.95, true), (1.0, false), (f64::NAN, false)] {
+            assert_eq!(good(eaft::Eaft { mass, ..eaft::Eaft::default() }), expected, "{mass}");
         }
         for (exponent, expected) in [(-1.0, false), (0.0, true), (3.0, true), (f64::INFINITY, false), (1e300, false)] {
             let eaft = eaft::Eaft { exponent, gate: eaft::GateShape::Power, ..eaft::Eaft::default() };
@@ -450,10 +504,71 @@ mod tests {
     fn an_objective_alone_is_read_from_overrides_and_refuses_other_sections() {
         let set = [("objective.top_k".to_string(), "5".to_string())];
         let section = ObjectiveSection::from_overrides("eaft", &set).unwrap();
-        assert_eq!((section.method, section.eaft.top_k), (Method::Eaft, 5));
+        assert_eq!((section.method, section.eaft.top_k), (Method::Eaft, NumberOr::Number(5)));
         let other = [("run.steps".to_string(), "5".to_string())];
         assert!(ObjectiveSection::from_overrides("eaft", &other).is_err());
         assert!(ObjectiveSection::from_overrides("eeft", &[]).unwrap_err().to_string().contains("did you mean eaft?"));
+    }
+
+    #[test]
+    fn a_scale_and_a_k_are_numbers_or_names() {
+        let read = |method: &str, set: &[(&str, &str)]| {
+            let set: Vec<_> = set.iter().map(|(k, v)| (format!("objective.{k}"), v.to_string())).collect();
+            ObjectiveSection::from_overrides(method, &set).map(|section| Objective::from_section(&section).unwrap())
+        };
+        assert_eq!(read("eaft", &[("top_k", "full")]).unwrap().top_k(), Some(Selection::Full));
+        let adaptive = read("eaft", &[("top_k", "adaptive"), ("mass", "0.9")]).unwrap();
+        assert_eq!(adaptive.top_k(), Some(Selection::Share(0.9)));
+        assert_eq!(read("eaft", &[("top_k", "49152")]).unwrap().top_k(), Some(Selection::Top(49_152)));
+        let scaled = read("sft", &[("scale", "0.25")]).unwrap();
+        assert_eq!(scaled.weight(&plain(1.0, 1.0), &scaled.without_batch(50)), 0.25);
+        assert!(read("sft", &[("scale", "gate_mean")]).unwrap().needs_batch());
+        let problem = |method, key, value| read(method, &[(key, value)]).unwrap_err().to_string();
+        let told = problem("eaft", "top_k", "ful");
+        assert!(told.contains("whole number of at least 2 or \"full\" or \"adaptive\"; did you mean full?"), "{told}");
+        assert!(problem("sft", "scale", "0").contains("above 0 or \"gate_mean\""));
+        assert!(problem("eaft", "top_k", "2.5").contains("2.5 is not a whole number"));
+    }
+
+    #[test]
+    fn of_the_divergence_each_method_has_its_own_factor_and_both_take_another() {
+        let of = |method: &str, set: &[(&str, &str)]| {
+            let set: Vec<_> = set.iter().map(|(k, v)| (format!("objective.{k}"), v.to_string())).collect();
+            let section = ObjectiveSection::from_overrides(method, &set).unwrap();
+            Objective::from_section(&section).unwrap().divergence()
+        };
+        use crate::kernels::reference::Direction::{Forward, Reverse};
+        let both = [("beta", "2"), ("kl", "reverse")];
+        for (method, beta) in [("sft_kl", 0.5), ("asft", 0.1)] {
+            assert_eq!(of(method, &[]), Some(Divergence { beta, direction: Forward }));
+            assert_eq!(of(method, &both), Some(Divergence { beta: 2.0, direction: Reverse }));
+        }
+        assert_eq!(of("sft", &both), None);
+        let asft = Objective::from_section(&section(Method::Asft)).unwrap();
+        let dft = Objective::from_section(&section(Method::Dft)).unwrap();
+        let (row, none) = (plain(1.5, 1.0), BatchStats::neutral(50));
+        assert_eq!(
+            (asft.weight(&row, &none), asft.gate_params(&none)),
+            (dft.weight(&row, &none), dft.gate_params(&none))
+        );
+    }
+
+    #[test]
+    fn an_adaptive_gate_is_even_at_one_whatever_its_k_and_a_single_token_has_none() {
+        let objective = with(eaft::Eaft { top_k: NumberOr::Named(eaft::KBy::Adaptive), ..eaft::Eaft::default() });
+        let none = BatchStats::neutral(50);
+        for k in [1u32, 2, 7, 300] {
+            let row = RowStats { entropy_tokens: k, ..plain(1.0, (k as f32).ln()) };
+            let weight = objective.weight(&row, &none);
+            assert!(close(weight, if k == 1 { 0.0 } else { 1.0 }, 1e-6), "{k}: {weight}");
+            assert!(close(twin(&objective.gate_params(&none), &[row])[0], weight, 1e-6), "{k}");
+        }
+        let nats = with(eaft::Eaft {
+            top_k: NumberOr::Named(eaft::KBy::Adaptive),
+            normalizer: eaft::Normalizer::None,
+            ..eaft::Eaft::default()
+        });
+        assert_eq!(nats.weight(&RowStats { entropy_tokens: 7, ..plain(1.0, 1.5) }, &none), 1.5);
     }
 
     #[test]
@@ -465,9 +580,9 @@ mod tests {
 
     #[test]
     fn masked_sft_ranks_the_entropy_over_the_one_k_that_there_is() {
-        let eaft = eaft::Eaft { top_k: 7, ..eaft::Eaft::default() };
+        let eaft = eaft::Eaft { top_k: NumberOr::Number(7), ..eaft::Eaft::default() };
         let masked = Objective::from_section(&ObjectiveSection { eaft, ..section(Method::MaskedSft) }).unwrap();
-        assert_eq!((masked.top_k(), with(eaft).top_k()), (Some(7), Some(7)));
+        assert_eq!((masked.top_k(), with(eaft).top_k()), (Some(Selection::Top(7)), Some(Selection::Top(7))));
     }
 
     #[test]

@@ -2,7 +2,17 @@
 
 pub use crate::kernels::cpu::gate::kind;
 pub use crate::kernels::gate::GateParams;
-use crate::kernels::row_stats::RowStats;
+use crate::kernels::reference::Direction;
+use crate::kernels::row_stats::{RowStats, Selection};
+
+/// A divergence from the untouched model that is added to each row's loss.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Divergence {
+    /// Factor on it.
+    pub beta: f32,
+    /// Which it is.
+    pub direction: Direction,
+}
 
 /// One row of the table: what it makes of a row of logits, given the scalars of the row's batch.
 pub trait Rule {
@@ -11,9 +21,24 @@ pub trait Rule {
         false
     }
 
-    /// The K of the entropy that the weight reads, `None` where it reads none.
-    fn top_k(&self) -> Option<usize> {
+    /// The tokens whose entropy the weight reads, `None` where it reads none.
+    fn top_k(&self) -> Option<Selection> {
         None
+    }
+
+    /// The divergence from the untouched model in the loss.
+    fn divergence(&self) -> Option<Divergence> {
+        None
+    }
+
+    /// True where the weight is one of whole samples, measured with the untouched model before the first step.
+    fn weighs_samples(&self) -> bool {
+        false
+    }
+
+    /// True where each row of a batch gets the weight of another one.
+    fn is_shuffled(&self) -> bool {
+        false
     }
 
     /// Scalars that are known without any row.
@@ -51,6 +76,8 @@ pub struct BatchStats {
     pub tau: f32,
     /// Mean of `(sigma + H)^gamma`.
     pub mile_mean: f32,
+    /// Mean of EAFT's gate.
+    pub gate_mean: f32,
 }
 
 impl BatchStats {
@@ -63,6 +90,7 @@ impl BatchStats {
             ce_threshold: f32::INFINITY,
             tau: 1.0,
             mile_mean: 1.0,
+            gate_mean: 1.0,
         }
     }
 }

@@ -22,6 +22,7 @@ pub fn row(logits: &[f64], label: usize, top_k: usize) -> RowStats {
     RowStats {
         ce: (max - logits[label] + logits.iter().map(|v| (v - max).exp()).sum::<f64>().ln()) as f32,
         entropy_top_k: entropy(&softmax(&sorted)) as f32,
+        entropy_tokens: sorted.len() as u32,
         entropy_full: entropy(&full) as f32,
         collision: full.iter().map(|p| p * p).sum::<f64>() as f32,
     }
@@ -29,7 +30,7 @@ pub fn row(logits: &[f64], label: usize, top_k: usize) -> RowStats {
 
 /// A row given by what the weights read.
 pub fn plain(ce: f32, entropy: f32) -> RowStats {
-    RowStats { ce, entropy_top_k: entropy, entropy_full: entropy, collision: 0.5 }
+    RowStats { ce, entropy_top_k: entropy, entropy_tokens: 20, entropy_full: entropy, collision: 0.5 }
 }
 
 /// The scalars of these rows, over a vocabulary of 50.
@@ -68,6 +69,7 @@ pub fn twin(params: &GateParams, rows: &[RowStats]) -> Vec<f32> {
             fields[stat::SUM_SHIFTED] = -row.entropy_full;
             fields[stat::SUM_SQUARED] = row.collision;
             fields[stat::LABEL_LOGIT] = -row.ce;
+            fields[stat::COUNT] = row.entropy_tokens as f32;
             fields[stat::ENTROPY_TOP_K] = row.entropy_top_k;
             fields
         })
