@@ -39,7 +39,8 @@ export const QUANTITIES = {
   gate: { scale: "gate", bounds: [0.1, 0.3, 0.6, 0.9], low: "ignored", high: "counts fully" },
   p: { scale: "gate", bounds: [0.1, 0.3, 0.6, 0.9], low: "not expected", high: "expected" },
   entropy: { scale: "gate", bounds: [0.5, 1, 2, 3], low: "model is sure", high: "model is unsure" },
-  gradient: { scale: "pull", bounds: [0.1, 0.3, 0.6, 0.9], low: "hardly pulls", high: "pulls hard" },
+  // A pull is at most the square root of 2: all probability on another word.
+  gradient: { scale: "pull", bounds: [0.1, 0.4, 0.8, 1.2], low: "hardly pulls", high: "pulls hardest", most: 1.41 },
 };
 
 export function classOf(quantity, value) {

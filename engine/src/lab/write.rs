@@ -1,0 +1,105 @@
+//! Continuations that people read: greedy, in whole characters, and without the mark that texts have where a word was unknown.
+//!
+//! Place in the flow: a beginning -> **this** -> `Continued` of the messages. Texts of Wikipedia have `<unk>` in place of rare words. A
+//! vocabulary may spell that in several pieces, each of which is a fine token elsewhere; so the whole mark is recognised in what
+//! was written, taken back, and its first piece not written at that place.
+
+use std::collections::BTreeSet;
+
+use crate::data::Tokenizer;
+use crate::error::Result;
+use crate::model::Model;
+use crate::model::cache::Cache;
+
+/// What stands in a text where a word was unknown.
+const UNKNOWN: &str = "<unk>";
+/// Stands for bytes that are no whole character.
+const BROKEN: char = '\u{FFFD}';
+
+/// At most `count` tokens after `beginning`, of which there is at least one; stops before one of the tokenizer's ends of text.
+///
+/// # Errors
+/// [`crate::Error::NonFinite`] on NaN logits; device errors.
+pub async fn greedy(model: &mut Model, tokenizer: &Tokenizer, beginning: &[u32], count: usize) -> Result<String> {
+    let mut cache = Cache::new(model, 1, beginning.len() + count)?;
+    let mut hidden = model.read(&mut cache, 0, beginning, &|| false)?.expect("nobody stops it");
+    let mut new: Vec<u32> = Vec::new();
+    // Tokens that are not written at a place.
+    let mut refused: BTreeSet<(usize, u32)> = BTreeSet::new();
+    while new.len() < count {
+        let logits = model.rows_of_logits(&hidden).await?.remove(0);
+        let allowed = (0..logits.len() as u32).filter(|&token| !refused.contains(&(new.len(), token)));
+        let most = allowed.max_by(|&a, &b| logits[a as usize].total_cmp(&logits[b as usize]).then(b.cmp(&a)));
+        let Some(token) = most.filter(|token| !tokenizer.eos_ids().contains(token)) else { break };
+        new.push(token);
+        if let Some(begin) = unknown(tokenizer, &new)? {
+            refused.insert((begin, new[begin]));
+            new.truncate(begin);
+            cache.truncate(0, beginning.len() + begin);
+            // The last token is run again: its logits are wanted.
+            let last = *new.last().unwrap_or(&beginning[beginning.len() - 1]);
+            cache.truncate(0, beginning.len() + begin - 1);
+            hidden = model.extend(&mut cache, &[(0, &[last])])?;
+        } else if new.len() < count {
+            hidden = model.extend(&mut cache, &[(0, &[token])])?;
+        }
+    }
+    Ok(whole(&tokenizer.decode(&new, true)?).into())
+}
+
+/// Where the mark of an unknown word begins, if that is what `tokens` end with.
+fn unknown(tokenizer: &Tokenizer, tokens: &[u32]) -> Result<Option<usize>> {
+    // More than the mark has letters are not needed.
+    for begin in (tokens.len().saturating_sub(UNKNOWN.len())..tokens.len()).rev() {
+        if tokenizer.decode(&tokens[begin..], false)?.contains(UNKNOWN) {
+            return Ok(Some(begin));
+        }
+    }
+    Ok(None)
+}
+
+/// A text without the part of a character at its end.
+pub fn whole(text: &str) -> &str {
+    text.trim_end_matches(BROKEN)
+}
+
+/// What each token spells. A character that several tokens spell stands at the first of them, and the others spell nothing.
+///
+/// # Errors
+/// As [`Tokenizer::decode`].
+pub fn spelled(tokenizer: &Tokenizer, tokens: &[u32]) -> Result<Vec<String>> {
+    let mut texts = Vec::with_capacity(tokens.len());
+    while texts.len() < tokens.len() {
+        let begin = texts.len();
+        let mut text = tokenizer.decode(&tokens[begin..=begin], false)?;
+        // A character has at most four bytes.
+        for end in begin + 1..(begin + 4).min(tokens.len()) {
+            if !text.ends_with(BROKEN) {
+                break;
+            }
+            let longer = tokenizer.decode(&tokens[begin..=end], false)?;
+            if !longer.contains(BROKEN) {
+                texts.push(longer);
+                texts.resize(end, String::new());
+                text.clear();
+            }
+        }
+        texts.push(text);
+    }
+    Ok(texts)
+}
+
+/// A sentence, or most of one, with which a document begins to be trained: what a template or a question puts before is left out.
+///
+/// # Errors
+/// As [`Tokenizer::decode`].
+pub fn beginning(tokenizer: &Tokenizer, tokens: &[u32], trained: &[bool], count: usize) -> Result<String> {
+    let words: Vec<u32> = tokens
+        .iter()
+        .zip(trained)
+        .filter(|&(&token, &trained)| trained && !tokenizer.is_special(token))
+        .map(|(&token, _)| token)
+        .take(count)
+        .collect();
+    Ok(whole(&tokenizer.decode(&words, true)?).trim_start().into())
+}
