@@ -18,6 +18,7 @@ use crate::cli::ModelArgs;
 use crate::files::{Beside, OpenFile, OsFolder, io_error};
 use crate::memory;
 use crate::plan::memory_of;
+use crate::progress::loading;
 use crate::run_folder::RunFolder;
 
 /// Paths that begin with this name files inside the program.
@@ -27,7 +28,7 @@ pub const EMBEDDED: &str = "embedded:";
 pub const DEMO_CONFIG: &str = include_str!("../demo/train.toml");
 
 /// Files inside the program, by name.
-const FILES: [(&str, &[u8]); 7] = [
+const FILES: [(&str, &[u8]); 13] = [
     ("base/config.json", include_bytes!("../demo/base/config.json")),
     ("base/model.safetensors", include_bytes!("../demo/base/model.safetensors")),
     ("base/tokenizer.json", include_bytes!("../demo/base/tokenizer.json")),
@@ -35,6 +36,12 @@ const FILES: [(&str, &[u8]); 7] = [
     ("train.jsonl", include_bytes!("../demo/train.jsonl")),
     ("target.jsonl", include_bytes!("../demo/target.jsonl")),
     ("general.txt", include_bytes!("../demo/general.txt")),
+    ("facts.toml", include_bytes!("../demo/facts.toml")),
+    ("facts/train.jsonl", include_bytes!("../demo/facts/train.jsonl")),
+    ("facts/target.jsonl", include_bytes!("../demo/facts/target.jsonl")),
+    ("facts/wrong.jsonl", include_bytes!("../demo/facts/wrong.jsonl")),
+    ("meant/train.jsonl", include_bytes!("../demo/meant/train.jsonl")),
+    ("meant/target.jsonl", include_bytes!("../demo/meant/target.jsonl")),
 ];
 
 /// How much is read of a kind of file.
@@ -135,7 +142,7 @@ impl ModelInUse {
     pub fn load(&self, devices: &Devices, more: u64) -> Result<Model> {
         let placement = placement_of_model(&self.files, self.storage, devices, &memory_of(devices))?;
         memory::check_model(&self.files, &placement, self.storage, more)?;
-        let mut model = self.files.load_onto(&placement, self.storage, false, 0)?;
+        let mut model = loading(|heard| self.files.load_onto(&placement, self.storage, false, 0, heard))?;
         if let Some(path) = &self.adapter {
             let (settings, values) = result::read(&OsFolder::open(path)?)?;
             model.load_lora(&settings, values, &path.display().to_string())?;

@@ -7,7 +7,8 @@ use temper_engine::configuration::AdapterKind;
 use temper_engine::host::Clock;
 use temper_engine::reading::steps_per_epoch;
 use temper_engine::running::{
-    Execution, Kind, Ledger, Load, Placement, Sheet, Site, Stage, Work, check_tokens, operations_per_second, placement,
+    Execution, Keep, Kind, Ledger, Load, Placement, Sheet, Site, Stage, Work, check_tokens, operations_per_second,
+    placement,
 };
 use temper_engine::{Config, Device, Devices, Document, Error, ModelFiles, Result};
 
@@ -218,7 +219,22 @@ impl Plan {
                 crate::progress::duration(t.seconds)
             )
         });
-        format!("peak {}{time}", each.collect::<Vec<_>>().join(", "))
+        format!("peak {}{}{time}", each.collect::<Vec<_>>().join(", "), self.way())
+    }
+
+    /// What it costs time to fit, in words.
+    fn way(&self) -> String {
+        let Execution { keep, .. } = self.executions[0];
+        let mut way = match keep {
+            Keep::Inputs => ", each block computed twice".to_string(),
+            Keep::InputsOnHost => ", each block computed twice with its input waiting on the host".into(),
+            Keep::Nothing | Keep::Everything => String::new(),
+        };
+        let left = self.executions.iter().filter(|way| way.resident != u64::MAX);
+        if let Some(most) = left.map(|way| way.resident).max() {
+            way += &format!(", weights beyond {} read from the file at each use", bytes(most));
+        }
+        way
     }
 }
 

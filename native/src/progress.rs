@@ -4,13 +4,37 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use temper_engine::events::{Evaluated, Phase, Started, StepMetrics};
 use temper_engine::{Evaluation, Event};
 
 use crate::run_folder::{Measured, Retention};
+
+/// What is over sooner is not worth a bar.
+const SOON: Duration = Duration::from_millis(300);
+
+/// Shows on a terminal how far a model's files are read: `load` tells bytes read, of all.
+pub fn loading<T>(load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T) -> T {
+    let (begin, shows) = (Instant::now(), io::stderr().is_terminal());
+    let mut bar: Option<ProgressBar> = None;
+    let loaded = load(&mut |done, all| {
+        if !shows || begin.elapsed() < SOON {
+            return;
+        }
+        let bar = bar.get_or_insert_with(|| {
+            let style = "loading  [{bar:28}] {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
+            let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(all).with_style(style.progress_chars("=> ")).with_elapsed(begin.elapsed())
+        });
+        bar.set_position(done);
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    loaded
+}
 
 /// Shows a run's events on stderr.
 pub struct Progress {
@@ -142,7 +166,8 @@ fn evaluated_line(evaluated: &Evaluated) -> String {
         Phase::After => "after".to_string(),
     };
     let mut line = format!("{when:<10}");
-    for (name, set) in [("target", &evaluated.target), ("general", &evaluated.general)] {
+    let Evaluated { target, general, wrong, .. } = evaluated;
+    for (name, set) in [("target", target), ("general", general), ("wrong", wrong)] {
         if let Some(set) = set {
             // Writing to a string cannot fail.
             let _ = write!(line, " {name} perplexity {} (loss {:.4}) ", perplexity(set.perplexity, 3), set.loss);
@@ -156,7 +181,8 @@ pub fn perplexity(value: f64, decimals: usize) -> String {
     if value < 1e6 { format!("{value:.decimals$}") } else { format!("{value:.3e}") }
 }
 
-/// The table at the end of a run: target and general set before and after, for the objective and its baseline.
+/// The table at the end of a run: target and general set before and after, and the wrong labels where they were measured,
+/// for the objective and its baseline.
 pub fn end_table(objective: &str, retention: &Retention) -> String {
     let mut rows = vec![("before".to_string(), retention.before)];
     rows.push((format!("after {objective}"), retention.after));
@@ -164,14 +190,20 @@ pub fn end_table(objective: &str, retention: &Retention) -> String {
         rows.push((format!("after {}", baseline.objective), baseline.after));
     }
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max(12);
-    let mut text = format!(
-        "{:width$}  {:^30}  {:^30}\n{:width$}  {:>8}  {:>10}  {:>8}  {:>8}  {:>10}  {:>8}\n",
-        "", "target", "general", "", "loss", "perplexity", "change", "loss", "perplexity", "change"
-    );
-    for (name, Measured { target, general }) in &rows {
-        let cells = [(target, retention.before.target), (general, retention.before.general)]
-            .map(|(now, before)| cell(now.as_ref(), before.as_ref()));
-        let _ = writeln!(text, "{name:width$}  {}  {}", cells[0], cells[1]);
+    type Of = fn(&Measured) -> Option<Evaluation>;
+    let mut sets: Vec<(&str, Of)> = vec![("target", |m| m.target), ("general", |m| m.general)];
+    if rows.iter().any(|(_, measured)| measured.wrong.is_some()) {
+        sets.push(("wrong", |m| m.wrong));
+    }
+    let line = |name: &str, cells: Vec<String>| format!("{name:width$}  {}\n", cells.join("  "));
+    let titles = sets.iter().map(|(title, _)| format!("{title:^30}")).collect();
+    let columns = sets.iter().map(|_| format!("{:>8}  {:>10}  {:>8}", "loss", "perplexity", "change")).collect();
+    let mut text = line("", titles) + &line("", columns);
+    for (name, measured) in &rows {
+        text += &line(
+            name,
+            sets.iter().map(|(_, of)| cell(of(measured).as_ref(), of(&retention.before).as_ref())).collect(),
+        );
     }
     text.push_str("loss in nats per token; change of perplexity against before\n");
     text
@@ -239,7 +271,7 @@ mod tests {
 
     fn measured(target: f64, general: f64) -> Measured {
         let set = |loss: f64| Some(Evaluation::from_sum(loss * 100.0, 100));
-        Measured { target: set(target), general: set(general) }
+        Measured { target: set(target), general: set(general), wrong: None }
     }
 
     #[test]
@@ -259,6 +291,15 @@ mod tests {
     }
 
     #[test]
+    fn the_end_table_has_wrong_labels_where_they_were_measured() {
+        let with = |loss: f64| Measured { wrong: Some(Evaluation::from_sum(loss, 1)), ..measured(1.0, 3.0) };
+        let retention = Retention { before: with(7.0), after: with(0.5), baseline: None };
+        let table = end_table("sft", &retention);
+        let lines: Vec<_> = table.lines().collect();
+        assert!(lines[0].contains("wrong") && lines[3].ends_with("0.5000       1.649   -99.8 %"), "{table}");
+    }
+
+    #[test]
     fn a_set_that_was_not_measured_is_a_dash_and_not_a_zero() {
         let retention = Retention { after: measured(1.0, 1.0), ..Retention::default() };
         let table = end_table("eaft", &retention);
@@ -275,8 +316,13 @@ mod tests {
 
     #[test]
     fn an_evaluation_line_names_what_was_measured() {
-        let evaluated =
-            Evaluated { phase: Phase::Before, step: 0, target: Some(Evaluation::from_sum(0.0, 5)), general: None };
+        let evaluated = Evaluated {
+            phase: Phase::Before,
+            step: 0,
+            target: Some(Evaluation::from_sum(0.0, 5)),
+            general: None,
+            wrong: None,
+        };
         assert_eq!(evaluated_line(&evaluated), "before     target perplexity 1.000 (loss 0.0000)");
         let awful = Evaluated { target: Some(Evaluation::from_sum(1e5, 2)), ..evaluated };
         assert_eq!(evaluated_line(&awful), "before     target perplexity 1.798e308 (loss 50000.0000)");

@@ -13,6 +13,7 @@ use plotters::prelude::*;
 use serde::Serialize;
 use temper_engine::Evaluation;
 use temper_engine::events::{Evaluated, Landscape, StepMetrics};
+use temper_engine::running::{Entry, Kind, Ledger, Sheet};
 
 use crate::progress::{change, duration, grouped, number};
 use crate::run_folder::{Landscapes, Measured, Summary};
@@ -34,6 +35,8 @@ pub struct Report<'a> {
     pub landscapes: &'a Landscapes,
     /// The baseline's map after training, where there is one.
     pub baseline_landscape: Option<&'a Landscape>,
+    /// What was planned to be held on each device, with its name.
+    pub memory: &'a [(String, &'a Ledger)],
 }
 
 const INK: RGBColor = RGBColor(1, 1, 1);
@@ -52,6 +55,20 @@ const GATES: [(f64, RGBColor, &str); 5] = [
     (0.6, RGBColor(0x9a, 0x9f, 0x2f), "0.3 to 0.6"),
     (0.9, RGBColor(0x2f, 0x9e, 0x8a), "0.6 to 0.9"),
     (f64::INFINITY, RGBColor(0x3d, 0x7d, 0xd8), "0.9 and above"),
+];
+
+/// Colours of kinds of memory, in their order; of middle lightness, like those of the gates.
+const KINDS: [RGBColor; Kind::ALL.len()] = [
+    RGBColor(0x3d, 0x7d, 0xd8),
+    RGBColor(0x2f, 0x9e, 0x8a),
+    RGBColor(0xd6, 0x3f, 0x31),
+    RGBColor(0xe0, 0x8b, 0x2c),
+    RGBColor(0x8e, 0x6b, 0xc9),
+    RGBColor(0x9a, 0x9f, 0x2f),
+    RGBColor(0xc2, 0x5b, 0x9b),
+    RGBColor(0x4b, 0xa6, 0xc4),
+    RGBColor(0x8a, 0x8a, 0x8a),
+    RGBColor(0xa8, 0x7b, 0x52),
 ];
 
 /// A plot shows at most this many points a line; more are averaged in groups.
@@ -89,6 +106,8 @@ struct Page<'a> {
     ends: Table,
     landscapes: Vec<Figure>,
     gates: Vec<Key>,
+    /// The planned memory of each device.
+    memory: Vec<Figure>,
     facts: Vec<Fact>,
     config: &'a str,
 }
@@ -150,6 +169,7 @@ pub fn render(report: &Report) -> Result<String> {
             .map(|(name, map)| landscape(&name, map))
             .collect::<Result<_>>()?,
         gates: GATES.iter().map(|(_, colour, name)| Key { name: (*name).into(), colour: css(*colour) }).collect(),
+        memory: report.memory.iter().flat_map(|(name, ledger)| memory(name, ledger)).collect::<Result<_>>()?,
         facts: facts(summary),
         config: report.config,
     };
@@ -206,8 +226,12 @@ fn curves(report: &Report) -> Result<Vec<Figure>> {
         ),
         (
             "Held-out loss",
-            "nats per token of the target and the general set during training",
-            vec![measured("target", MAIN, |e| e.target), measured("general", SECOND, |e| e.general)],
+            "nats per token of the measured sets during training",
+            vec![
+                measured("target", MAIN, |e| e.target),
+                measured("general", SECOND, |e| e.general),
+                measured("wrong", BASE, |e| e.wrong),
+            ],
         ),
         (
             "Gate",
@@ -343,6 +367,79 @@ fn landscape(name: &str, map: &Landscape) -> Result<Figure> {
     Ok(figure(&capitalised(name), &unit, &[], drawn))
 }
 
+/// What a device was planned to hold, moment by moment, and what the host holds beside it.
+fn memory(name: &str, ledger: &Ledger) -> Vec<Result<Figure>> {
+    let sides: [(String, Of); 2] =
+        [(name.into(), |entry| &entry.device), (format!("{name}: the host beside it"), |entry| &entry.host)];
+    let is_held = |of: &Of| ledger.moments.iter().any(|entry| of(entry).total() > 0);
+    sides.into_iter().filter(|(_, of)| is_held(of)).map(|(title, of)| memory_of(&title, &ledger.moments, of)).collect()
+}
+
+/// One of both memories at a moment.
+type Of = fn(&Entry) -> &Sheet;
+
+fn memory_of(title: &str, moments: &[Entry], of: Of) -> Result<Figure> {
+    let most = moments.iter().map(|entry| of(entry).total()).max().unwrap_or(0);
+    let (scale, unit) = if most >= 1 << 30 { ((1_u64 << 30) as f64, "GiB") } else { ((1_u64 << 20) as f64, "MiB") };
+    let names: Vec<&str> = moments.iter().map(|entry| entry.moment.words()).collect();
+    let drawn = svg(SIZE, title, |root| {
+        let mut chart = bars(root, &names, most as f64 / scale * 1.05, &format!("{unit} held, as planned"))?;
+        for (line, entry) in moments.iter().enumerate() {
+            let (y, mut x) = ((names.len() - 1 - line) as f64, 0.0);
+            for (kind, colour) in Kind::ALL.into_iter().zip(KINDS) {
+                let next = x + of(entry).of(kind) as f64 / scale;
+                if next > x {
+                    draw(chart.draw_series([Rectangle::new([(x, y - 0.36), (next, y + 0.36)], colour.filled())]))?;
+                }
+                x = next;
+            }
+        }
+        Ok(())
+    })?;
+    let held = |kind: Kind| moments.iter().any(|entry| of(entry).of(kind) > 0);
+    let keys = Kind::ALL.into_iter().zip(KINDS).filter(|(kind, _)| held(*kind));
+    let keys = keys.map(|(kind, colour)| Key { name: kind.words().into(), colour: css(colour) }).collect();
+    let peak = moments.iter().max_by_key(|entry| of(entry).total()).map_or("", |entry| entry.moment.words());
+    let unit = format!("{:.2} {unit} at most, in {peak}", most as f64 / scale);
+    Ok(Figure { title: capitalised(title), unit, keys, svg: drawn })
+}
+
+/// Axes of horizontal bars, the first on top, at whole numbers from 0 upwards for the last.
+fn bars<'a, 'b>(root: &'a Root<'b>, names: &[&str], most: f64, x_name: &str) -> Result<Chart<'a, 'b>> {
+    let label = |size: i32, colour: &'static RGBColor| ("sans-serif", size).into_font().color(colour);
+    let mut chart = draw(
+        ChartBuilder::on(root)
+            .margin_top(10)
+            .margin_right(18)
+            .x_label_area_size(42)
+            .y_label_area_size(80)
+            .build_cartesian_2d(0.0..most.max(1e-9), -0.6..names.len() as f64 - 0.4),
+    )?;
+    let name = |y: &f64| match (y.round(), (y - y.round()).abs() < 1e-6) {
+        (line, true) if line >= 0.0 && (line as usize) < names.len() => {
+            names[names.len() - 1 - line as usize].to_string()
+        }
+        _ => String::new(),
+    };
+    draw(
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(LINE.stroke_width(1))
+            .axis_style(LINE.stroke_width(1))
+            .label_style(label(13, &SOFT))
+            .axis_desc_style(label(14, &SOFT))
+            .x_labels(7)
+            .y_labels(names.len() + 1)
+            .x_desc(x_name)
+            .x_label_formatter(&|value| tick(*value))
+            .y_label_formatter(&name)
+            .draw(),
+    )?;
+    Ok(chart)
+}
+
 /// Draws onto an SVG of this size and names it for those who cannot see it.
 fn svg(size: (u32, u32), title: &str, plot: impl FnOnce(&Root) -> Result<()>) -> Result<String> {
     let mut text = String::new();
@@ -461,22 +558,27 @@ fn retention_table(summary: &Summary) -> Table {
             [format!("{:.4}", now.loss), number(now.perplexity), change.unwrap_or_default()]
         }
     };
+    let columns: &[&str] = &[
+        "target loss (nats/token)",
+        "target perplexity",
+        "change",
+        "general loss (nats/token)",
+        "general perplexity",
+        "change",
+        "wrong loss (nats/token)",
+        "wrong perplexity",
+        "change",
+    ];
+    let has_wrong = measured.iter().any(|(_, measured)| measured.wrong.is_some());
+    let shown = if has_wrong { columns.len() } else { columns.len() - 3 };
     let row = |(name, measured): (String, Measured)| {
-        let target = cells(measured.target, retention.before.target);
-        let general = cells(measured.general, retention.before.general);
-        Row { name, cells: target.into_iter().chain(general).collect() }
+        let before = retention.before;
+        let sets =
+            [(measured.target, before.target), (measured.general, before.general), (measured.wrong, before.wrong)];
+        let cells = sets.into_iter().flat_map(|(now, before)| cells(now, before)).take(shown).collect();
+        Row { name, cells }
     };
-    Table {
-        columns: &[
-            "target loss (nats/token)",
-            "target perplexity",
-            "change",
-            "general loss (nats/token)",
-            "general perplexity",
-            "change",
-        ],
-        rows: measured.into_iter().map(row).collect(),
-    }
+    Table { columns: &columns[..shown], rows: measured.into_iter().map(row).collect() }
 }
 
 /// First and last logged step, as numbers.
@@ -558,6 +660,10 @@ mod tests {
     use temper_engine::events::RowStats;
     use temper_engine::events::{Finished, Phase, Started};
 
+    use temper_engine::models::fabricated::Shape;
+    use temper_engine::running::{Execution, Keep, Load, Site};
+    use temper_engine::{Config, Device};
+
     use super::*;
     use crate::memory::Memory;
     use crate::run_folder::{BaselineMeasured, Retention};
@@ -582,11 +688,11 @@ mod tests {
             peak_device_bytes: 734_003_200,
             memory: Memory::default(),
             retention: Retention {
-                before: Measured { target: set(1.52), general: set(3.05) },
-                after: Measured { target: set(0.83), general: set(3.07) },
+                before: Measured { target: set(1.52), general: set(3.05), wrong: set(6.2) },
+                after: Measured { target: set(0.83), general: set(3.07), wrong: set(5.9) },
                 baseline: Some(BaselineMeasured {
                     objective: "sft".into(),
-                    after: Measured { target: set(0.78), general: set(3.19) },
+                    after: Measured { target: set(0.78), general: set(3.19), wrong: set(0.4) },
                 }),
             },
             warnings: vec!["eaft has diverged <b>".into()],
@@ -642,6 +748,28 @@ mod tests {
         map
     }
 
+    fn ledger() -> Ledger {
+        let arch = Shape::named("qwen3-0.6b").unwrap().architecture(Some(2));
+        let config = Config::parse("[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n", "run.toml", &[]).unwrap();
+        let (way, load) = (Execution::resident(Keep::Inputs), Load::most(&config));
+        Ledger::new(&config, &arch, None, 1, load, Site::of(&Device::cpu()), way)
+    }
+
+    #[test]
+    fn the_planned_memory_is_drawn_moment_by_moment_with_every_kind_that_is_held() {
+        let (html, ledger) = (full(), ledger());
+        let figure = &html[html.find("aria-label=\"CPU\"").expect("the plot")..];
+        let figure = &figure[..figure.find("</svg>").unwrap()];
+        for entry in &ledger.moments {
+            assert!(figure.contains(entry.moment.words()), "{}", entry.moment.words());
+        }
+        let bars: usize =
+            ledger.moments.iter().map(|e| Kind::ALL.iter().filter(|k| e.device.of(**k) > 0).count()).sum();
+        let drawn = KINDS.map(|colour| figure.matches(&css(colour).to_uppercase()).count());
+        assert_eq!(drawn.iter().sum::<usize>(), bars, "{drawn:?}");
+        assert!(html.contains("MiB at most, in ") || html.contains("GiB at most, in "));
+    }
+
     fn full() -> String {
         let (summary, landscapes) = (summary(), Landscapes { before: Some(map(0.7, 1)), after: Some(map(0.35, 2)) });
         let report = Report {
@@ -652,6 +780,7 @@ mod tests {
             history: &history(3),
             landscapes: &landscapes,
             baseline_landscape: Some(&map(0.3, 3)),
+            memory: &[("CPU".into(), &ledger())],
         };
         render(&report).unwrap()
     }
@@ -660,7 +789,7 @@ mod tests {
         let set = |loss| Some(Evaluation::from_sum(loss, 1));
         let phase = Phase::During;
         (0..evaluations)
-            .map(|n| Evaluated { phase, step: 10 * n, target: set(3.0 - n as f64), general: set(3.0) })
+            .map(|n| Evaluated { phase, step: 10 * n, target: set(3.0 - n as f64), general: set(3.0), wrong: None })
             .collect()
     }
 
@@ -686,7 +815,7 @@ mod tests {
     fn a_run_whose_perplexity_is_beyond_all_numbers_has_a_report() {
         let mut summary = summary();
         let beyond = Some(Evaluation::from_sum(1e6, 10));
-        summary.retention.after = Measured { target: beyond, general: beyond };
+        summary.retention.after = Measured { target: beyond, general: beyond, wrong: beyond };
         let flat = StepMetrics { step: 1, ..StepMetrics::default() };
         let steps = [flat.clone(), StepMetrics { step: 2, loss: f64::MAX, gradient_norm: 1e99, ..flat }];
         let report = Report {
@@ -697,6 +826,7 @@ mod tests {
             history: &[],
             landscapes: &Landscapes::default(),
             baseline_landscape: None,
+            memory: &[],
         };
         let html = render(&report).unwrap();
         assert!(html.contains("1.798e308") && html.contains("100000.0000"), "the table has the numbers");
@@ -721,7 +851,7 @@ mod tests {
     #[test]
     fn a_full_report_has_every_plot_and_balanced_tags() {
         let html = full();
-        assert_eq!(html.matches("<svg ").count(), 11, "race, seven curves, three maps");
+        assert_eq!(html.matches("<svg ").count(), 12, "race, seven curves, three maps, memory");
         for tag in ["svg", "figure", "table", "tr", "td", "th", "div", "p", "details"] {
             let opened = html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count();
             assert_eq!(opened, html.matches(&format!("</{tag}>")).count(), "{tag}");
@@ -745,6 +875,7 @@ mod tests {
             history: &history(2),
             landscapes: &Landscapes::default(),
             baseline_landscape: None,
+            memory: &[],
         };
         let html = render(&report).unwrap();
         assert!(html.contains("No step was logged") && !html.contains("NaN") && !html.contains("Held-out loss"));
@@ -764,6 +895,7 @@ mod tests {
                 history: &[],
                 landscapes: &Landscapes { before: Some(Landscape::default()), after: None },
                 baseline_landscape: None,
+                memory: &[],
             };
             let drawn = render(&report).unwrap();
             let plots: String = drawn.split("<svg ").skip(1).collect();

@@ -122,6 +122,7 @@ impl RunConfig {
             "train" => format!("{}: gives other training data", data.train),
             "target" => format!("{}: gives another target set", path(&data.target)),
             "general" => format!("{}: gives another general set", path(&data.general)),
+            "wrong" => format!("{}: gives another set of wrong labels", path(&data.wrong)),
             other => format!("{other}: is other"),
         };
         let other: Vec<String> = self

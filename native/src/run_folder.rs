@@ -91,13 +91,15 @@ pub struct Retention {
     pub baseline: Option<BaselineMeasured>,
 }
 
-/// The two sets at one moment; none where the set is not configured or was not reached.
+/// The measured sets at one moment; none where a set is not configured or was not reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// What was trained for.
     pub target: Option<Evaluation>,
     /// What should not be forgotten.
     pub general: Option<Evaluation>,
+    /// Labels that should not be learned.
+    pub wrong: Option<Evaluation>,
 }
 
 /// The baseline's result.
@@ -146,7 +148,7 @@ pub struct Evaluations {
 impl Evaluations {
     /// Keeps an evaluation; one that is repeated replaces the first.
     pub fn record(&mut self, evaluated: &Evaluated) {
-        let measured = Measured { target: evaluated.target, general: evaluated.general };
+        let measured = Measured { target: evaluated.target, general: evaluated.general, wrong: evaluated.wrong };
         match evaluated.phase {
             Phase::Before => self.before = measured,
             Phase::During => {}
@@ -908,7 +910,7 @@ mod tests {
         let mut record = Record::default();
         for step in 0..200 {
             let mut set = || Some(Evaluation { loss: number(), perplexity: number(), tokens: step });
-            let evaluated = Evaluated { phase: Phase::During, step, target: set(), general: set() };
+            let evaluated = Evaluated { phase: Phase::During, step, target: set(), general: set(), wrong: set() };
             record.evaluations.record(&evaluated);
         }
         let mut landscape = Landscape::default();

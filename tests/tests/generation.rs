@@ -139,7 +139,8 @@ fn packed_weights_are_continued_with_in_memory_and_out_of_their_file() {
 fn blocks_on_several_devices_have_their_keys_beside_them() {
     let files = ModelFiles::open_folder(&GoldenFolder::new("tiny/qwen3")).unwrap();
     let two = Devices::new(vec![Device::cpu(), devices::gpu()]).unwrap();
-    let mut model = files.load_onto(&Placement::new(&two, &[1, 1]).unwrap(), Hold::F32, false, 0).unwrap();
+    let mut model =
+        files.load_onto(&Placement::new(&two, &[1, 1]).unwrap(), Hold::F32, false, 0, &mut |_, _| {}).unwrap();
     check("qwen3 on two devices", &mut model, SINGLE, 1e-4);
 }
 

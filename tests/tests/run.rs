@@ -264,7 +264,8 @@ fn a_run_ends_with_its_last_step() {
 
 fn sets() -> Sets {
     let documents = documents();
-    Sets { target: documents[..2].to_vec(), general: documents[2..4].to_vec(), landscape: documents[4..].to_vec() }
+    let part = |range: std::ops::Range<usize>| documents[range].to_vec();
+    Sets { target: part(0..2), general: part(2..4), wrong: part(1..3), landscape: part(4..documents.len()) }
 }
 
 /// All in memory, and nothing computed twice.
@@ -964,11 +965,11 @@ fn blocks_that_are_left_in_their_file_give_the_same_losses_to_the_bit_and_travel
     for device in devices::all() {
         // The devices differ in how they hold what is read, not in when it is read.
         let cpu = device.is_cpu();
-        let keeps = if cpu { &[Keep::Everything, Keep::Inputs][..] } else { &[Keep::Inputs] };
+        let keeps = if cpu { [Keep::Everything, Keep::Inputs] } else { [Keep::Inputs, Keep::InputsOnHost] };
         let orders = if cpu { &[true, false][..] } else { &[true] };
         let (want, read) = three_steps(&device, KEPT).unwrap();
         assert_eq!(read, 0, "nothing is read twice where all fits");
-        for &keep in keeps {
+        for keep in keeps {
             for &together in orders {
                 // A pass goes through the four blocks and back, and finds the two at each turn in their slots: 6 blocks the
                 // first time, 4 each time after it; three steps of eleven micro-batches in all make eleven passes or three.
@@ -1036,6 +1037,22 @@ fn a_plan_is_the_fastest_way_through_the_model_that_fits_its_budget() {
         // What is not as the file has it cannot be left there.
         assert_eq!(plan(apart_bytes, &[("run.storage", "q8_0")]), inputs);
         assert_eq!(plan(apart_bytes, &[("adapter.kind", "none")]), inputs);
+        // The blocks' inputs wait on the host where the device's memory is its own, and they take less time than the weights
+        // that would be read instead.
+        if !device.is_cpu() {
+            let site = Site { own_memory: true, ..site };
+            let plan = |budget: u64, kind: &str| {
+                let config = configured(&[("run.device_memory", &budget.to_string()), ("adapter.kind", kind)]);
+                Execution::plan(&config, &arch, weights, 1, site)
+            };
+            let on_host = Execution { keep: Keep::InputsOnHost, ..KEPT };
+            assert!(takes(on_host) < inputs_bytes);
+            assert_eq!(plan(inputs_bytes - 1, "lora"), some, "a byte of the weights is read sooner");
+            assert_eq!(plan(takes(on_host), "lora"), on_host);
+            let least = Execution { keep: Keep::InputsOnHost, ..together };
+            assert_eq!(plan(takes(least), "lora"), least, "{} and {apart_bytes}", takes(least));
+            assert_eq!([plan(1 << 40, "none"), plan(1, "none")], [KEPT, on_host]);
+        }
 
         let config = configured(&[("run.device_memory", "100KiB")]);
         let Err(Error::Config { problems }) = prepare::base(&config, &files, &device, plan(100 << 10, &[])) else {

@@ -50,7 +50,7 @@ fn on(all: &[&Device], counts: &[usize]) -> Placement {
 fn start(config: &Config, files: &ModelFiles, placement: &Placement) -> Result<Run, Error> {
     let sites = Site::of_each(placement);
     let executions = Execution::plan_each(config, &files.architecture, files.weights.as_deref(), 1, &sites);
-    let base = base_on(config, files, placement.clone(), &executions)?;
+    let base = base_on(config, files, placement.clone(), &executions, &mut |_, _| {})?;
     let learner = Learner::new(config.clone(), &config.objective()?, base, executions[0])?;
     Run::new(vec![learner], documents(), Arc::new(Sets::default()), About::default())
 }
@@ -183,7 +183,8 @@ fn a_split_model_is_measured_and_writes_as_on_one_device() {
         let of = |placement: &Placement| {
             let folder = temper_conformance::golden::GoldenFolder::new(&format!("tiny/{name}"));
             let files = ModelFiles::open_folder(&folder).unwrap();
-            let mut model = files.load_onto(placement, temper_engine::models::Hold::Auto, false, 0).unwrap();
+            let mut model =
+                files.load_onto(placement, temper_engine::models::Hold::Auto, false, 0, &mut |_, _| {}).unwrap();
             if name == "qwen3" {
                 models::with_golden_lora(&mut model, name);
             }

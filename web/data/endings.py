@@ -3,7 +3,8 @@
 Usage: python endings.py TEMPER BASE PRETRAIN_TXT OUT_FOLDER   (pip install tokenizers==0.23.3 safetensors numpy)
 TEMPER is the built command, BASE the folder of the base model. Every paragraph is run through the model; a token inside a word
 that the model gave more than 0.75 and that was right is replaced by another ending. So by construction the label contradicts
-what the model knows, wherever it knew. Writes train.jsonl and target.jsonl, one paragraph a line.
+what the model knows, wherever it knew. Writes train.jsonl, with nine paragraphs in ten, and of the others target.jsonl as they
+were and wrong.jsonl with the swapped endings, one paragraph a line.
 """
 import json, subprocess, sys, tempfile
 from collections import Counter
@@ -55,10 +56,11 @@ written = []
 for ids, places in zip(encoded, sure):
     swapped = [other.get(token, token) if t in set(places) else token for t, token in enumerate(ids)]
     if swapped != ids:
-        written.append({"text": tokenizer.decode(swapped)})
+        written.append([{"text": tokenizer.decode(tokens)} for tokens in (swapped, ids)])
 out.mkdir(parents=True, exist_ok=True)
 cut = len(written) * 9 // 10
-for name, part in (("train", written[:cut]), ("target", written[cut:])):
+parts = {"train": [s for s, _ in written[:cut]], "target": [c for _, c in written[cut:]], "wrong": [s for s, _ in written[cut:]]}
+for name, part in parts.items():
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in part)
     (out / f"{name}.jsonl").write_text(lines)
     print(name, len(part), "paragraphs,", len(lines), "bytes")

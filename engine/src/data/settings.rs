@@ -34,7 +34,9 @@ settings! {
         hold_out: Option<f64> = None, range = Range::above(0.0).below(1.0);
         /// JSONL or text on which forgetting is measured before and after.
         general: Option<String> = None;
-        /// Most tokens that are measured of the target and of the general set, each: its first documents.
+        /// JSONL or text with labels that should not be learned: how much of them was learned is measured before and after.
+        wrong: Option<String> = None;
+        /// Most tokens that are measured of each of these sets: its first documents.
         measured_tokens: Option<u64> = None, range = Range::at_least(2.0), derived = "all of them";
         /// What the records of the training set look like.
         format: RecordFormat = RecordFormat::Auto;

@@ -1,6 +1,7 @@
 //! Where a tensor's numbers lie: host slices on the CPU backend, wgpu buffers on a GPU.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::tensor::{DType, Int, Shape, Tensor, TensorData, Transaction};
 use burn_dispatch::{BackendTensor, DispatchTensorKind};
@@ -189,24 +190,40 @@ pub async fn read_all(tensors: Vec<Tensor<1>>) -> Result<Vec<Vec<f32>>> {
     Ok(all)
 }
 
+/// A matrix that waits in the host's memory. A clone shares it.
+#[derive(Clone)]
+pub struct OnHost {
+    values: Arc<Vec<f32>>,
+    shape: [usize; 2],
+}
+
+impl OnHost {
+    /// Reads a device's matrix.
+    ///
+    /// # Errors
+    /// [`Error::Lost`]; in a browser always, where reading cannot be waited for.
+    pub fn of(tensor: &Tensor<2>) -> Result<Self> {
+        #[cfg(not(target_family = "wasm"))]
+        return Ok(Self { values: Arc::new(pollster::block_on(read(tensor))?), shape: tensor.dims() });
+        #[cfg(target_family = "wasm")]
+        return Err(Error::Device { problem: format!("a browser does not wait for {:?} numbers", tensor.dims()) });
+    }
+
+    /// The same matrix on a device. Values that nobody shares are not copied on the way.
+    pub fn onto(self, device: &Device) -> Tensor<2> {
+        let values = Arc::try_unwrap(self.values).unwrap_or_else(|shared| shared.to_vec());
+        Tensor::from_data(TensorData::new(values, self.shape), device.burn())
+    }
+}
+
 /// A matrix of one device on another one, by way of the host.
 ///
 /// # Errors
-/// [`Error::Lost`].
-#[cfg(not(target_family = "wasm"))]
+/// As [`OnHost::of`].
 pub fn moved(tensor: Tensor<2>, to: &Device) -> Result<Tensor<2>> {
-    let shape = tensor.dims();
-    let values = pollster::block_on(read(&tensor))?;
-    Ok(Tensor::from_data(TensorData::new(values, shape), to.burn()))
-}
-
-/// A browser has one device.
-///
-/// # Errors
-/// Always.
-#[cfg(target_family = "wasm")]
-pub fn moved(_tensor: Tensor<2>, to: &Device) -> Result<Tensor<2>> {
-    Err(Error::Device { problem: format!("nothing can be moved to {}: a browser has one device", to.name()) })
+    let values = OnHost::of(&tensor)?;
+    drop(tensor);
+    Ok(values.onto(to))
 }
 
 /// A tensor's elements in order, for [`read_all`].

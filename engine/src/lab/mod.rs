@@ -105,6 +105,8 @@ struct Data {
     train: Vec<u8>,
     /// A held-out file of its own; without one, part of the training documents is held out.
     target: Option<(String, Vec<u8>)>,
+    /// Labels that should not be learned.
+    wrong: Option<(String, Vec<u8>)>,
 }
 
 /// A run with what it was made from; the page may have read another model or data set since.
@@ -254,7 +256,7 @@ impl Lab {
             })
         };
         let (name, train) = find("train").ok_or_else(|| bad(&format!("there is no data set {id:?}")))?;
-        let data = Data { name, train, target: find("target") };
+        let data = Data { name, train, target: find("target"), wrong: find("wrong") };
         self.take_data(data)
     }
 
@@ -263,13 +265,13 @@ impl Lab {
     /// # Errors
     /// Of a set that cannot be used; the one of before stays then.
     pub fn own_data(&mut self, name: String, contents: Vec<u8>) -> Result<DataInfo> {
-        self.take_data(Data { name, train: contents, target: None })
+        self.take_data(Data { name, train: contents, target: None, wrong: None })
     }
 
     /// Reads the set once, so that it is refused before anything is replaced.
     fn take_data(&mut self, data: Data) -> Result<DataInfo> {
         let config = config::page(&[])?;
-        let (train, target, general) = self.sets(&data, &config)?;
+        let (train, Sets { target, general, .. }) = self.sets(&data, &config)?;
         let tokens = |documents: &[Document]| documents.iter().map(Document::trained_tokens).sum();
         let info = DataInfo {
             name: data.name.clone(),
@@ -288,21 +290,25 @@ impl Lab {
         Ok(info)
     }
 
-    /// Training, target and general documents for a configuration.
-    fn sets(&self, data: &Data, config: &Config) -> Result<(DataSet, Vec<Document>, Vec<Document>)> {
+    /// Training documents for a configuration, and what is measured.
+    fn sets(&self, data: &Data, config: &Config) -> Result<(DataSet, Sets)> {
         let files = &self.model()?.files;
         let (tokenizer, context) = (files.tokenizer()?, files.architecture.context);
         let mut options = ReadOptions::of(&config.data);
         options.cutoff_length = options.cutoff_length.min(context);
         let measured = options.measured();
         let mut train = read_set(&data.name, &data.train, tokenizer, options)?;
+        let read = |(name, bytes): &(String, Vec<u8>)| {
+            read_measured(name, bytes, tokenizer, context, measured).map(|set| set.documents)
+        };
         let target = match &data.target {
-            Some((name, bytes)) => read_measured(name, bytes, tokenizer, context, measured)?.documents,
+            Some(file) => read(file)?,
             None => hold_out(&mut train.documents, &data.name, HELD_OUT)?,
         };
+        let wrong = data.wrong.as_ref().map(read).transpose()?.unwrap_or_default();
         let general = self.assets.get("data/general.txt").ok_or_else(|| bad("the page has no general text"))?;
         let general = read_measured("general.txt", general, tokenizer, context, measured)?.documents;
-        Ok((train, target, general))
+        Ok((train, Sets { target, general, wrong, landscape: Vec::new() }))
     }
 
     /// Whether a run would fit into `allowed` bytes, and how long its steps would take.
@@ -348,13 +354,11 @@ impl Lab {
         let config = configs.first().ok_or_else(no_learner)?;
         let model = self.model()?.clone();
         let data = self.data.as_ref().ok_or_else(|| bad("choose a data set first"))?;
-        let (train, target, general) = self.sets(data, config)?;
+        let (train, mut sets) = self.sets(data, config)?;
         let most = evaluated_tokens(self.device.is_cpu(), self.device.is_software());
-        let sets = Sets {
-            target: first_tokens(&target, most).to_vec(),
-            general: first_tokens(&general, most).to_vec(),
-            landscape: Vec::new(),
-        };
+        for set in [&mut sets.target, &mut sets.general, &mut sets.wrong] {
+            set.truncate(first_tokens(set, most).len());
+        }
         let execution = self.execution(config, &model.files, configs.len() as u64);
         let base = prepare::base(config, &model.files, &self.device, execution)?;
         let learner = |config: Config| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::architecture::{Architecture, SpecialTokens};
 use super::gguf::GgufModel;
-use super::load::{self, Hold};
+use super::load::{self, Hold, Progress};
 use super::placement::Placement;
 use super::{Model, open};
 use crate::data::Tokenizer;
@@ -104,16 +104,24 @@ impl ModelFiles {
     /// # Errors
     /// What the weights lack; device errors.
     pub fn load(&self, device: &Device, hold: Hold, full: bool, seed: u64) -> Result<Model> {
-        self.load_onto(&Placement::whole(device, self.architecture.layers), hold, full, seed)
+        let placement = Placement::whole(device, self.architecture.layers);
+        self.load_onto(&placement, hold, full, seed, &mut |_, _| {})
     }
 
-    /// As [`ModelFiles::load`], on several devices; see [`load::load_onto`].
+    /// As [`ModelFiles::load`], on several devices; see [`load::load_onto`]. `progress` hears of the bytes that were read, of all.
     ///
     /// # Errors
     /// As [`ModelFiles::load`] and [`Placement::check_trained`].
-    pub fn load_onto(&self, placement: &Placement, hold: Hold, full: bool, seed: u64) -> Result<Model> {
+    pub fn load_onto(
+        &self,
+        placement: &Placement,
+        hold: Hold,
+        full: bool,
+        seed: u64,
+        progress: Progress,
+    ) -> Result<Model> {
         match &self.weights {
-            Some(weights) => load::load_onto(&self.architecture, weights, placement, hold, full),
+            Some(weights) => load::load_onto(&self.architecture, weights, placement, hold, full, progress),
             None => load::random(&self.architecture, seed, placement, hold),
         }
     }

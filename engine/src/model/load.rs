@@ -75,6 +75,9 @@ impl Hold {
 /// Standard deviation of random weights, as the Hugging Face configurations' `initializer_range` default.
 const INITIAL_STD: f64 = 0.02;
 
+/// Who hears of the bytes that were read of a model's files, and of all that they have.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
 /// Loads a model onto one device. With `full` every parameter is trained, matrices as [`Hold::trained`] says; otherwise none
 /// is. Of the blocks' matrices that are held as stored, so many bytes stay in memory; those behind them are read from the file
 /// when their block is used.
@@ -91,7 +94,7 @@ pub fn load(
 ) -> Result<Model> {
     let mut placement = Placement::whole(device, arch.layers);
     placement.stages_mut()[0].resident = resident;
-    load_onto(arch, source, &placement, hold, full)
+    load_onto(arch, source, &placement, hold, full, &mut |_, _| {})
 }
 
 /// As [`load`], onto one or several devices.
@@ -104,18 +107,25 @@ pub fn load_onto(
     placement: &Placement,
     hold: Hold,
     full: bool,
+    progress: Progress,
 ) -> Result<Model> {
     check(source.as_ref(), arch)?;
-    let mut read = described(arch);
+    let bytes_of = |name: &String| source.format(name)?.bytes_for_shape(source.shape(name)?);
+    let all: u64 = source.names().iter().filter_map(bytes_of).map(|bytes| bytes as u64).sum();
+    let (mut read, mut done) = (described(arch), 0);
     let mut maker = |spec: &TensorSpec, _| {
         let raw = source.read(&spec.name)?;
         read.add(format!("{} {:?} {}", raw.name, raw.shape, raw.format.name()).as_bytes());
         read.add(&raw.bytes);
+        done += raw.bytes.len() as u64;
+        progress(done, all);
         Ok(raw)
     };
     let hold = if full { hold.trained() } else { hold };
     let mut model = build(arch, &mut maker, placement, hold, Some(source), full)?;
     model.origin = read.digest();
+    // A file may have tensors that the model does not use.
+    progress(all, all);
     Ok(model)
 }
 

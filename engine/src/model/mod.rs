@@ -29,7 +29,7 @@ use crate::data::MicroBatch;
 use crate::device::Device;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::kernels::tensor::moved;
+use crate::kernels::tensor::{OnHost, moved};
 use crate::kernels::{self, Indices, Rotary};
 use architecture::Architecture;
 use block::{Activations, Attention, Block, Pass, Stream};
@@ -68,15 +68,24 @@ pub enum Keep {
     Nothing,
     /// Each block's input; a block runs again before its backward pass.
     Inputs,
+    /// As `Inputs`, in the host's memory until the backward pass; on the CPU the same.
+    InputsOnHost,
     /// Everything that the backward passes read.
     Everything,
+}
+
+/// A block's input, `[tokens, hidden]`, kept for the backward pass.
+#[derive(Clone)]
+enum Input {
+    OnDevice(Tensor<2>),
+    OnHost(OnHost),
 }
 
 /// What a forward pass left behind.
 pub struct Forward {
     /// Last block's output, `[tokens, hidden]`, before the final norm.
     pub output: Tensor<2>,
-    inputs: Vec<Tensor<2>>,
+    inputs: Vec<Input>,
     activations: Vec<Activations>,
     /// One for each stage.
     streams: Vec<Stream>,
@@ -88,7 +97,7 @@ pub struct Forward {
 pub struct Backward {
     /// Gradient by the output of that block, `[tokens, hidden]`.
     dy: Tensor<2>,
-    inputs: Vec<Tensor<2>>,
+    inputs: Vec<Input>,
     activations: Vec<Activations>,
     streams: Vec<Stream>,
     seed: Option<u64>,
@@ -209,8 +218,12 @@ impl Model {
                 if index > 0 && self.placement.stage_of(index - 1) != stage {
                     input = moved(input, device)?;
                 }
-                if keep == Keep::Inputs {
-                    forward.inputs.push(input.clone());
+                match keep {
+                    Keep::InputsOnHost if !device.is_cpu() => {
+                        forward.inputs.push(Input::OnHost(OnHost::of(&input)?));
+                    }
+                    Keep::Inputs | Keep::InputsOnHost => forward.inputs.push(Input::OnDevice(input.clone())),
+                    Keep::Nothing | Keep::Everything => {}
                 }
                 let pass = Pass {
                     device,
@@ -313,7 +326,13 @@ impl Model {
             };
             let kept = match (back.activations.pop(), back.inputs.pop()) {
                 (Some(kept), _) => kept,
-                (None, Some(input)) => block.forward(&pass, input)?.1,
+                (None, Some(input)) => {
+                    let input = match input {
+                        Input::OnDevice(input) => input,
+                        Input::OnHost(input) => input.onto(device),
+                    };
+                    block.forward(&pass, input)?.1
+                }
                 (None, None) => unreachable!("a backward pass after a forward pass that kept nothing"),
             };
             // Moved out, so that the block finds itself the sole owner.

@@ -30,7 +30,7 @@ pub enum Event {
     /// The rows of the step that was just told, for a host that shows them. Never JSON: they are many.
     #[serde(skip)]
     Rows(StepRows),
-    /// Target and general sets were measured.
+    /// The sets that are measured were.
     Evaluated {
         /// A learner each.
         learners: Vec<Evaluated>,
@@ -113,7 +113,7 @@ messages! {
         pub seconds: f64,
     }
 
-    /// The two sets at one moment.
+    /// What is measured besides training, at one moment.
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     pub struct Evaluated {
         /// When.
@@ -124,6 +124,8 @@ messages! {
         pub target: Option<Evaluation>,
         /// On what should not be forgotten.
         pub general: Option<Evaluation>,
+        /// On labels that should not be learned: the lower, the more of the wrong was learned.
+        pub wrong: Option<Evaluation>,
     }
 
     /// Last event of a session.
@@ -289,6 +291,7 @@ mod tests {
                     step: 0,
                     target: Some(Evaluation::from_sum(20.0, 10)),
                     general: None,
+                    wrong: Some(Evaluation::from_sum(2.0, 1)),
                 }],
             },
             Event::Landscape { phase: Phase::After, learners: vec![Landscape::default()] },

@@ -15,6 +15,9 @@ use crate::weights::WeightSource;
 /// What may be kept of a micro-batch where nobody tells how much memory there is.
 const KEPT_IN_UNKNOWN_MEMORY: usize = 512 << 20;
 
+/// How many times longer a byte takes from a file than between host and device: a drive gives 1 to 5 GB/s, a PCIe bus 12 to 25.
+const FILE_IS_SLOWER: u64 = 5;
+
 /// A run whose data are not known yet: a step is taken to be as large as the configuration allows.
 #[derive(Clone, Copy)]
 struct Planned<'a> {
@@ -75,7 +78,7 @@ impl Planned<'_> {
         }
         let keep = if recompute == Recompute::Never { Keep::Everything } else { Keep::Inputs };
         let whole = resident(keep);
-        if !can_be_left(config) || self.takes(site, whole) <= most {
+        if self.takes(site, whole) <= most {
             return whole;
         }
         // A block travels once for all micro-batches where what is kept of them all fits.
@@ -84,8 +87,29 @@ impl Planned<'_> {
             (false, true) => &[true, false],
             (false, false) => &[false],
         };
-        let streamed = ways.iter().find_map(|&together| self.streamed(site, most, keep, together));
-        streamed.unwrap_or(Execution { resident: 0, keep, together })
+        let streamed = |keep| ways.iter().find_map(|&together| self.streamed(site, most, keep, together));
+        let by_file = streamed(keep);
+        let least = |keep| Execution { resident: if can_be_left(config) { 0 } else { u64::MAX }, keep, together };
+        if !site.own_memory || keep != Keep::Inputs {
+            return by_file.unwrap_or(least(keep));
+        }
+        let on_host = Some(resident(Keep::InputsOnHost)).filter(|way| self.takes(site, *way) <= most);
+        let left = self.takes(site, whole) - most;
+        let found = match (by_file, on_host) {
+            (Some(way), Some(_)) if self.file_is_nearer(site, way, left) => by_file,
+            (by_file, on_host) => on_host.or(by_file),
+        };
+        found.or_else(|| streamed(Keep::InputsOnHost)).unwrap_or(least(Keep::InputsOnHost))
+    }
+
+    /// Whether `left` bytes of weights that are read from the file twice a pass come sooner than the blocks' inputs of a step
+    /// from the host's memory, once there and once back.
+    fn file_is_nearer(&self, site: Site, way: Execution, left: u64) -> bool {
+        let Load { tokens, micro_batches, .. } = Load::most(self.config);
+        let passes = if way.together { 1 } else { micro_batches };
+        let input = tokens.saturating_mul(self.arch.hidden).saturating_mul(4);
+        let inputs = input.saturating_mul(micro_batches).saturating_mul(site.share.blocks(self.arch).len());
+        left.saturating_mul(passes as u64).saturating_mul(FILE_IS_SLOWER) <= inputs as u64
     }
 
     /// On each of several devices.
@@ -96,8 +120,9 @@ impl Planned<'_> {
         if alone.windows(2).all(|two| alike(&two[0], &two[1])) {
             return alone;
         }
-        let everything = alone.iter().all(|one| one.keep == Keep::Everything);
-        let keep = if everything { Keep::Everything } else { Keep::Inputs };
+        // What needs least of them all: inputs on the host, inputs, everything.
+        let any = |keep: Keep| alone.iter().any(|one| one.keep == keep);
+        let keep = [Keep::InputsOnHost, Keep::Inputs].into_iter().find(|keep| any(*keep)).unwrap_or(Keep::Everything);
         let within = |site: &Site, together: bool| {
             let whole = Execution { together, ..Execution::resident(keep) };
             match budget(config, *site).1 {

@@ -167,6 +167,8 @@ pub struct Entry {
 pub struct Site {
     /// The device's memory is the host's.
     pub cpu: bool,
+    /// Its memory is its own: what waits in the host's takes nothing of it.
+    pub own_memory: bool,
     /// As [`Device::max_binding_bytes`].
     pub max_binding_bytes: u64,
     /// Wide products are computed in half precision, out of copies of both operands.
@@ -184,7 +186,10 @@ impl Site {
     pub fn of(device: &Device) -> Self {
         let (cpu, max_binding_bytes) = (device.is_cpu(), device.max_binding_bytes());
         let halves = !cpu && device.choice().for_class(Class::Wide) == Multiplier::Cooperative;
-        Self { cpu, max_binding_bytes, halves, threads: cpu::par::threads(), memory: None, share: Share::default() }
+        // A browser's page cannot wait for what comes from a device.
+        let own_memory = !device.shares_memory() && !cfg!(target_family = "wasm");
+        let threads = cpu::par::threads();
+        Self { cpu, own_memory, max_binding_bytes, halves, threads, memory: None, share: Share::default() }
     }
 
     /// Each device of a model with what it holds.
@@ -386,6 +391,7 @@ impl Default for Site {
     fn default() -> Self {
         Self {
             cpu: true,
+            own_memory: false,
             max_binding_bytes: u64::MAX,
             halves: false,
             threads: 1,
@@ -401,7 +407,12 @@ impl Book {
     }
 
     fn give(&mut self, kind: Kind, bytes: u64) {
-        let held = &mut self.live[Place::Device as usize].0[kind as usize];
+        self.give_at(Place::Device, kind, bytes);
+    }
+
+    fn give_at(&mut self, place: Place, kind: Kind, bytes: u64) {
+        let at = if self.site.cpu { Place::Device } else { place } as usize;
+        let held = &mut self.live[at].0[kind as usize];
         *held = held.saturating_sub(bytes);
     }
 
@@ -424,9 +435,7 @@ impl Book {
     /// As [`Book::pass`], in the host's memory.
     fn pass_on_host(&mut self, kind: Kind, bytes: u64) {
         self.take_at(Place::Host, kind, bytes);
-        let at = if self.site.cpu { Place::Device } else { Place::Host } as usize;
-        let held = &mut self.live[at].0[kind as usize];
-        *held = held.saturating_sub(bytes);
+        self.give_at(Place::Host, kind, bytes);
     }
 
     /// What is now is most: a moment begins that does not hold what was held on the way to it.
@@ -699,6 +708,8 @@ impl Walk<'_> {
         let stream = over(tokens, arch.hidden);
         let of_all = |bytes: u64| bytes.saturating_mul(together as u64);
         let of_others = |bytes: u64| bytes.saturating_mul(together as u64 - 1);
+        let kept_at = if keep == Keep::InputsOnHost { Place::Host } else { Place::Device };
+        let waits = keep == Keep::InputsOnHost && !self.book.site.cpu;
         for nth in 0..groups.min(2) {
             if nth == 1 {
                 // What the others left of their rows.
@@ -711,7 +722,9 @@ impl Walk<'_> {
                 // The output takes the place of the input, which is kept.
                 self.book.give(Kind::Activations, made.saturating_add(stream));
                 of_block = if keep == Keep::Everything { made.saturating_add(stream) } else { stream };
-                self.book.take(Kind::Kept, of_all(of_block));
+                self.book.take_at(kept_at, Kind::Kept, of_all(of_block));
+                // A copy that the device can read or write lies between.
+                self.book.pass_on_host(Kind::Transfer, if waits { stream } else { 0 });
             }
             self.cross(stream);
             self.book.close(Moment::Forward);
@@ -740,15 +753,17 @@ impl Walk<'_> {
                 let gradients = self.book.live[0].of(Kind::Gradients);
                 for first in [true, false].into_iter().take(together) {
                     self.first = nth == 0 && first;
-                    self.book.give(Kind::Kept, of_block);
+                    self.book.give_at(kept_at, Kind::Kept, of_block);
                     self.book.take(Kind::Activations, of_block);
+                    self.book.pass_on_host(Kind::Transfer, if waits { stream } else { 0 });
                     if keep != Keep::Everything {
                         self.forward_block(&block, tokens);
                         self.book.give(Kind::Activations, stream);
                     }
                     self.backward_block(&block, tokens);
                 }
-                self.book.give(Kind::Kept, of_others(of_block).saturating_sub(if together > 1 { of_block } else { 0 }));
+                let rest = of_others(of_block).saturating_sub(if together > 1 { of_block } else { 0 });
+                self.book.give_at(kept_at, Kind::Kept, rest);
                 if self.execution.steps_in_turn(self.config, micro_batches) {
                     // Stepped at once.
                     let own = self.book.live[0].of(Kind::Gradients).saturating_sub(gradients);
@@ -1024,7 +1039,7 @@ fn over(tokens: usize, width: usize) -> u64 {
 mod tests {
     use super::*;
 
-    fn ledger(set: &[(&str, &str)], learners: u64, load: Load, site: Site) -> Ledger {
+    fn configured(set: &[(&str, &str)]) -> (Config, Architecture) {
         let arch = Architecture::from_config_json(
             br#"{"model_type": "llama", "vocab_size": 2048, "hidden_size": 128, "intermediate_size": 384,
                  "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
@@ -1033,7 +1048,11 @@ mod tests {
         );
         let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let config = Config::parse("[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n", "run.toml", &set);
-        let (config, arch) = (config.unwrap(), arch.unwrap());
+        (config.unwrap(), arch.unwrap())
+    }
+
+    fn ledger(set: &[(&str, &str)], learners: u64, load: Load, site: Site) -> Ledger {
+        let (config, arch) = configured(set);
         Ledger::new(&config, &arch, None, learners, load, site, Execution::plan(&config, &arch, None, learners, site))
     }
 
@@ -1113,6 +1132,20 @@ mod tests {
         let arch_bytes = 4 * (128 + 256 + 128 + 4 + 128 + 768);
         assert_eq!(kept("never"), 4 * 512 * arch_bytes);
         assert_eq!(kept("always"), 4 * 512 * 4 * 128);
+    }
+
+    #[test]
+    fn inputs_that_wait_on_the_host_are_counted_there() {
+        let gpu = Site { cpu: false, own_memory: true, max_binding_bytes: 1 << 27, ..Site::default() };
+        let (config, arch) = configured(&[]);
+        let kept = |keep| {
+            let ledger = Ledger::new(&config, &arch, None, 1, LOAD, gpu, Execution::resident(keep));
+            let head = ledger.moments.iter().find(|entry| entry.moment == Moment::Head).unwrap().clone();
+            let step = ledger.moments.iter().find(|entry| entry.moment == Moment::Step).unwrap().host;
+            [head.device.of(Kind::Kept), head.host.of(Kind::Kept), step.of(Kind::Kept)]
+        };
+        let all = 4 * 512 * 4 * 128;
+        assert_eq!([kept(Keep::Inputs), kept(Keep::InputsOnHost)], [[all, 0, 0], [0, all, 0]]);
     }
 
     #[test]

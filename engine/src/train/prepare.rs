@@ -17,7 +17,7 @@ use crate::model::adapter::LoraSettings;
 use crate::model::architecture::Architecture;
 use crate::model::block::Activations;
 use crate::model::files::ModelFiles;
-use crate::model::load::Hold;
+use crate::model::load::{Hold, Progress};
 use crate::model::placement::{self, Placement};
 use crate::model::settings::{AdapterKind, Targets};
 use crate::model::{Keep, Model};
@@ -115,7 +115,7 @@ fn shared(
 /// # Errors
 /// As [`base_on`].
 pub fn base(config: &Config, files: &ModelFiles, device: &Device, execution: Execution) -> Result<Model> {
-    base_on(config, files, Placement::whole(device, files.architecture.layers), &[execution])
+    base_on(config, files, Placement::whole(device, files.architecture.layers), &[execution], &mut |_, _| {})
 }
 
 /// The model that a run starts from, on its devices, without an adapter, to be gone through like this on each.
@@ -127,6 +127,7 @@ pub fn base_on(
     files: &ModelFiles,
     mut placement: Placement,
     executions: &[Execution],
+    progress: Progress,
 ) -> Result<Model> {
     let full = config.adapter.kind == AdapterKind::None;
     let hold = config.run.storage;
@@ -158,7 +159,7 @@ pub fn base_on(
             return Err(Error::Config { problems: vec![problem] });
         }
     }
-    files.load_onto(&placement, hold, full, config.run.seed)
+    files.load_onto(&placement, hold, full, config.run.seed, progress)
 }
 
 /// Refuses half precision on devices that were not settled for it ([`Device::computing`]): the page's, which has none.

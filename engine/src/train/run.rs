@@ -74,6 +74,8 @@ pub struct Sets {
     pub target: Vec<Document>,
     /// What should not be forgotten.
     pub general: Vec<Document>,
+    /// Labels that should not be learned.
+    pub wrong: Vec<Document>,
     /// Training documents of the entropy-by-probability map.
     pub landscape: Vec<Document>,
 }
@@ -174,7 +176,7 @@ pub struct Run {
     evaluation_due: bool,
 }
 
-/// Digests of what a run begins with, by what it is: `model`, `train`, `target` and `general`.
+/// Digests of what a run begins with, by what it is: `model`, `train`, `target`, `general` and `wrong`.
 pub type Origin = BTreeMap<String, Digest>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -269,6 +271,7 @@ impl Run {
             ("train", self.loader.fingerprint().into()),
             ("target", measured(&self.sets.target)),
             ("general", measured(&self.sets.general)),
+            ("wrong", measured(&self.sets.wrong)),
         ];
         digests.into_iter().map(|(what, digest)| (what.to_string(), digest)).collect()
     }
@@ -389,7 +392,8 @@ impl Run {
 
     /// Plans what is measured: only what there is, so that a run with nothing due has nothing to tell.
     fn measure_at(&mut self, phase: Phase) {
-        if !(self.sets.target.is_empty() && self.sets.general.is_empty()) {
+        let Sets { target, general, wrong, .. } = self.sets.as_ref();
+        if [target, general, wrong].into_iter().any(|set| !set.is_empty()) {
             self.due.push_back(Due::Evaluate(phase));
             self.evaluation_due = phase == Phase::During;
         }
@@ -499,8 +503,7 @@ impl Run {
         Ok(Some(Event::Saved { step, path }))
     }
 
-    /// Loss of every learner on the target and the general set now, in answer to a question: not one of the run's own
-    /// evaluations.
+    /// Loss of every learner on the measured sets now, in answer to a question: not one of the run's own evaluations.
     ///
     /// # Errors
     /// As [`perplexity::rows`].
@@ -517,13 +520,17 @@ impl Run {
                 // Before the first step all are the same model: measured once.
                 Some(first) if step == 0 => first.clone(),
                 _ => {
-                    let session = &mut learner.session;
-                    let Some(target) = loss_on(session, &self.sets.target, "target", host).await? else {
-                        return Ok(None);
-                    };
-                    let general = loss_on(session, &self.sets.general, "general", host).await?;
-                    let Some(general) = general else { return Ok(None) };
-                    Evaluated { phase, step, target, general }
+                    let Sets { target, general, wrong, .. } = self.sets.as_ref();
+                    let mut losses = [None; 3];
+                    let sets = [("target", target), ("general", general), ("wrong", wrong)];
+                    for (loss, (name, set)) in losses.iter_mut().zip(sets) {
+                        let Some(found) = loss_on(&mut learner.session, set, name, host).await? else {
+                            return Ok(None);
+                        };
+                        *loss = found;
+                    }
+                    let [target, general, wrong] = losses;
+                    Evaluated { phase, step, target, general, wrong }
                 }
             };
             learners.push(one);

@@ -28,7 +28,7 @@ use crate::landscape;
 use crate::memory::{self, Before, Memory, Peaks};
 use crate::output;
 use crate::plan::{Plan, Room, Since, Subject, Time};
-use crate::progress::{Progress, end_table, grouped};
+use crate::progress::{Progress, end_table, grouped, loading};
 use crate::report::{self, Report};
 use crate::run_config::RunConfig;
 use crate::run_folder::{
@@ -54,9 +54,9 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     plan.check(&subject, &room)?;
     let time = Time::measure(&subject, &plan, CALIBRATION_S)?;
     say(&format!("plan       {}", plan.line(&room, Some(&time))));
-    let Read { config, files, devices, why, train, target, general, landscape } = read;
+    let Read { config, files, devices, why, train, target, general, wrong, landscape } = read;
     say_what_is_mapped(&landscape);
-    let sets = Arc::new(Sets { target, general, landscape });
+    let sets = Arc::new(Sets { target, general, wrong, landscape });
     let folder = destination.folder();
     let before = Before::now();
     let job = Job { folder, config: &config, devices: &devices, why: &why, files: &files, sets, plan, before };
@@ -118,14 +118,16 @@ pub struct Read {
     pub target: Vec<Document>,
     /// What is to be kept, measured.
     pub general: Vec<Document>,
+    /// What is not to be learned, measured.
+    pub wrong: Vec<Document>,
     /// What the entropy-by-probability maps are drawn from.
     pub landscape: Vec<Document>,
 }
 
 impl Read {
     /// All that a run measures.
-    pub fn measured(&self) -> [&[Document]; 3] {
-        [&self.target, &self.general, &self.landscape]
+    pub fn measured(&self) -> [&[Document]; 4] {
+        [&self.target, &self.general, &self.wrong, &self.landscape]
     }
 
     /// What is planned.
@@ -168,10 +170,10 @@ impl Read {
         }
         // The other sets may look different from the training set: each is detected on its own.
         let measured = read.measured();
-        let mut sets = [Vec::new(), Vec::new()];
-        for (set, (name, path)) in
-            sets.iter_mut().zip([("target", &config.data.target), ("general", &config.data.general)])
-        {
+        let data = &config.data;
+        let paths = [("target", &data.target), ("general", &data.general), ("wrong", &data.wrong)];
+        let mut sets = [const { Vec::new() }; 3];
+        for (set, (name, path)) in sets.iter_mut().zip(paths) {
             if let Some(path) = path {
                 let data = read_data(path)
                     .and_then(|bytes| read_measured(path, &bytes, tokenizer, context, measured))
@@ -187,8 +189,8 @@ impl Read {
             say(&line);
         }
         let most = settings.config.data.measured_tokens.map_or(usize::MAX, |most| most as usize);
-        let mut names = ["target", "general"].into_iter();
-        let [target, general] = sets.map(|set| {
+        let mut names = ["target", "general", "wrong"].into_iter();
+        let [target, general, wrong] = sets.map(|set| {
             let (name, first) = (names.next().unwrap_or_default(), first_tokens(&set, most));
             if first.len() < set.len() {
                 let tokens = |documents: &[Document]| documents.iter().map(|d| d.tokens.len()).sum::<usize>() as u64;
@@ -198,7 +200,8 @@ impl Read {
             first.to_vec()
         });
         let landscape = landscape::documents(&settings.config, &train.documents)?;
-        Ok(Self { config: settings.config, files, devices, why, train: train.documents, target, general, landscape })
+        let train = train.documents;
+        Ok(Self { config: settings.config, files, devices, why, train, target, general, wrong, landscape })
     }
 }
 
@@ -317,7 +320,7 @@ impl Job<'_> {
     /// Everything up to the first step. Writes nothing.
     fn prepare(&self, objective: &Objective, documents: Vec<Document>) -> Result<Run> {
         let Plan { placement, executions, .. } = &self.plan;
-        let base = base_on(self.config, self.files, placement.clone(), executions)?;
+        let base = loading(|heard| base_on(self.config, self.files, placement.clone(), executions, heard))?;
         // What is kept and in which order is the same on all devices.
         let learner = Learner::new(self.config.clone(), objective, base, executions[0])?;
         let about = About { why: self.why.into(), model: model_name(self.config, self.files) };
@@ -327,7 +330,7 @@ impl Job<'_> {
     /// Out of memory in the middle, with what would need less.
     fn explained(&self, error: anyhow::Error, train: &[Document], room: &Room) -> anyhow::Error {
         let Self { config, files, devices, sets, .. } = self;
-        let measured: [&[Document]; 3] = [&sets.target, &sets.general, &sets.landscape];
+        let measured: [&[Document]; 4] = [&sets.target, &sets.general, &sets.wrong, &sets.landscape];
         let subject = Subject { config, files, devices, train, measured: &measured };
         match error.downcast() {
             Ok(error) => self.plan.explained(error, &subject, room).into(),
@@ -430,6 +433,11 @@ impl Job<'_> {
             baseline: &of_baseline,
             history: &main.evaluations.history,
             landscapes: &main.landscapes,
+            memory: &self
+                .plan
+                .stages()
+                .map(|(stage, ledger)| (stage.device.name().to_string(), ledger))
+                .collect::<Vec<_>>(),
             baseline_landscape: baseline.as_ref().and_then(|(_, trained)| trained.landscapes.after.as_ref()),
         })?;
         let path = self.folder.write_report(&html)?;

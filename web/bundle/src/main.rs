@@ -102,6 +102,11 @@ fn demo_files(demo: &Path, data: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     for name in ["train.jsonl", "target.jsonl"] {
         sources.insert(format!("data/gsm8k/{name}"), demo.join(name));
     }
+    for folder in ["facts", "meant"] {
+        for (name, path) in files(&demo.join(folder))? {
+            sources.insert(format!("data/{folder}/{name}"), path);
+        }
+    }
     sources.insert("data/general.txt".into(), demo.join("general.txt"));
     for (name, path) in files(data)? {
         // Beside the data lie where it comes from and how it was made.
@@ -124,6 +129,8 @@ fn has_both_parts<'a>(names: impl Iterator<Item = &'a String>) -> Result<()> {
     }
     for (folder, mut parts) in parts {
         parts.sort_unstable();
+        // Labels that should not be learned are measured, and facts quoted, where there are some.
+        parts.retain(|part| !["wrong", "quotes"].contains(part));
         ensure!(parts == ["target", "train"], "data set {folder} should have train and target, and has {parts:?}");
     }
     Ok(())
@@ -277,6 +284,7 @@ mod tests {
         let check =
             |names: &[&str]| has_both_parts(names.iter().map(|name| name.to_string()).collect::<Vec<_>>().iter());
         check(&["base/config.json", "data/general.txt", "data/a/train.jsonl", "data/a/target.txt"]).unwrap();
+        check(&["data/a/train.jsonl", "data/a/target.txt", "data/a/wrong.jsonl", "data/a/quotes.json"]).unwrap();
         let problem = check(&["data/a/train.jsonl"]).unwrap_err().to_string();
         assert!(problem.contains("data set a") && problem.contains(r#"["train"]"#), "{problem}");
         assert!(check(&["data/a/train.jsonl", "data/a/train.txt", "data/a/target.txt"]).is_err());
@@ -294,6 +302,12 @@ mod tests {
             ("demo/train.jsonl", "1\n"),
             ("demo/target.jsonl", "2\n"),
             ("demo/general.txt", "3"),
+            ("demo/facts/train.jsonl", "5\n"),
+            ("demo/facts/target.jsonl", "6\n"),
+            ("demo/facts/wrong.jsonl", "7\n"),
+            ("demo/facts/quotes.json", "[]"),
+            ("demo/meant/train.jsonl", "8\n"),
+            ("demo/meant/target.jsonl", "9\n"),
             ("data/SOURCE.md", "not data"),
             ("data/endings/train.jsonl", "4\n"),
             ("data/endings/target.jsonl", ""),
@@ -308,7 +322,8 @@ mod tests {
         let bytes = fs::read(&path).unwrap();
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let tensor = |name: &str| file.tensor(name).unwrap().data().to_vec();
-        assert_eq!(file.len(), 9);
+        assert_eq!(file.len(), 15);
+        assert_eq!(tensor("data/facts/wrong.jsonl"), b"7\n");
         assert_eq!(tensor("base/tokenizer.json"), b"{\"a\": 1}");
         assert_eq!(tensor("data/gsm8k/target.jsonl"), b"2\n");
         assert_eq!(tensor("data/endings/train.jsonl"), b"4\n");
