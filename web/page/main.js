@@ -709,6 +709,8 @@ $("text-key").replaceChildren(...scaleKey(chosen("text-colour")));
 window.temper = Object.freeze({
   frames: () => Object.freeze(timeline.recording.frames.map(({ step: made, metrics }) =>
     Object.freeze({ step: made, losses: Object.freeze(metrics.map((m) => m.loss)) }))),
+  /** Steps whose tokens are kept. */
+  rows: () => Object.freeze(timeline.recording.frames.map(({ full }) => full).filter(Boolean)),
 });
 
 exclusive("The page cannot start", open);

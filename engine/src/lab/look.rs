@@ -141,8 +141,7 @@ pub async fn weigh(
         let below = z - largest;
         below.exp() / sum * (sum.ln() - below)
     };
-    let mut weighed =
-        Weighed { p: 0.0, entropy: 0.0, entropy_top_k: 0.0, gate: Vec::new(), gradient: Vec::new() };
+    let mut weighed = Weighed { p: 0.0, entropy: 0.0, entropy_top_k: 0.0, gate: Vec::new(), gradient: Vec::new() };
     // Beyond the range of single precision a term is 0 times a large number.
     weighed.entropy = logits.iter().map(term).filter(|term| term.is_finite()).sum::<f32>().max(0.0);
     for objective in objectives {
@@ -208,9 +207,8 @@ mod tests {
 
     #[test]
     fn a_sure_model_is_pulled_alike_by_sft_and_left_alone_by_eaft() {
-        let objectives = ["sft", "eaft"].map(|name| {
-            Objective::from_section(&ObjectiveSection::from_overrides(name, &[]).unwrap()).unwrap()
-        });
+        let objectives = ["sft", "eaft"]
+            .map(|name| Objective::from_section(&ObjectiveSection::from_overrides(name, &[]).unwrap()).unwrap());
         let logits = [4.0f32, 0.5, -1.0, 0.0, 1.5];
         let mut gates = Vec::new();
         for temperature in [4.0f32, 1.0, 0.25] {

@@ -419,7 +419,7 @@ impl Lab {
                     let (_, step) = running.run.steps();
                     if step == 0 && self.pace == 0.0 {
                         // One forward pass, of the base model: what a step takes is known before there was one.
-                        let sets = learners.first().map(|first| [&first.target, &first.general]);
+                        let sets = learners.first().map(|first| [&first.target, &first.general, &first.wrong]);
                         let tokens: u64 = sets.iter().flatten().flat_map(|set| set.iter()).map(|set| set.tokens).sum();
                         let work = tokens as f64 * running.model.files.architecture.parameter_count() as f64;
                         self.pace = if work > 0.0 { (host.seconds() - begin) / work } else { 0.0 };

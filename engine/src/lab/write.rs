@@ -103,3 +103,58 @@ pub fn beginning(tokenizer: &Tokenizer, tokens: &[u32], trained: &[bool], count:
         .collect();
     Ok(whole(&tokenizer.decode(&words, true)?).trim_start().into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokenizer() -> Tokenizer {
+        let crate_folder = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where the crate is");
+        let base = std::path::Path::new(&crate_folder).join("../native/demo/base");
+        let read = |name: &str| std::fs::read(base.join(name)).unwrap();
+        Tokenizer::from_json(&read("tokenizer.json"), Some(&read("tokenizer_config.json"))).unwrap()
+    }
+
+    #[test]
+    fn the_mark_of_an_unknown_word_is_found_where_it_begins_and_a_word_like_it_is_not() {
+        let tokenizer = tokenizer();
+        let before = tokenizer.encode("He was").unwrap();
+        let with = tokenizer.encode("He was <unk>").unwrap();
+        assert!(with.len() > before.len() && with.starts_with(&before));
+        assert_eq!(unknown(&tokenizer, &with).unwrap(), Some(before.len()));
+        for fine in ["He was drunk", "He was <", "He was < unk", ""] {
+            assert_eq!(unknown(&tokenizer, &tokenizer.encode(fine).unwrap()).unwrap(), None, "{fine:?}");
+        }
+    }
+
+    #[test]
+    fn a_character_that_several_tokens_spell_stands_whole_at_the_first() {
+        let tokenizer = tokenizer();
+        for text in ["a \u{1F600}b", "\u{4E2D}\u{6587}", "plain words", "\u{1F600}\u{1F600}"] {
+            let tokens = tokenizer.encode(text).unwrap();
+            let texts = spelled(&tokenizer, &tokens).unwrap();
+            assert_eq!(texts.len(), tokens.len());
+            assert_eq!(texts.concat(), text);
+        }
+        let smiley = tokenizer.encode("\u{1F600}").unwrap();
+        assert!(smiley.len() > 1, "this vocabulary has no token for it");
+        assert_eq!(spelled(&tokenizer, &smiley).unwrap()[0], "\u{1F600}");
+        // A text that is cut inside it has no half of it, and loses nothing else.
+        let cut = tokenizer.decode(&smiley[..smiley.len() - 1], true).unwrap();
+        assert_eq!(whole(&format!("word{cut}")), "word");
+        assert_eq!(spelled(&tokenizer, &smiley[..1]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_beginning_is_what_is_trained_without_what_a_template_puts_before() {
+        let tokenizer = tokenizer();
+        let mut tokens = tokenizer.encode("system: be brief.\n").unwrap();
+        let before = tokens.len();
+        tokens.push(tokenizer.eos_id().unwrap());
+        tokens.extend(tokenizer.encode("The river flows through the town and on.").unwrap());
+        let trained: Vec<bool> = (0..tokens.len()).map(|at| at >= before).collect();
+        let found = beginning(&tokenizer, &tokens, &trained, 5).unwrap();
+        assert!("The river flows through the town".starts_with(&found) && found.starts_with("The"), "{found:?}");
+        assert_eq!(beginning(&tokenizer, &tokens, &vec![false; tokens.len()], 5).unwrap(), "");
+    }
+}

@@ -226,8 +226,14 @@ fn accept(listener: &TcpListener, site: &Arc<Site>) {
 #[derive(Debug, PartialEq, Eq)]
 enum Answer<'a> {
     /// `compressed` is the same file under gzip, where there is one and it is welcome.
-    File { path: &'a Path, compressed: Option<&'a Path>, body: bool },
-    Refused { status: &'static str },
+    File {
+        path: &'a Path,
+        compressed: Option<&'a Path>,
+        body: bool,
+    },
+    Refused {
+        status: &'static str,
+    },
 }
 
 /// Answers what was received so far, or `None` where the request goes on.
