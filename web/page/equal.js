@@ -74,6 +74,7 @@ export function measured({ paths, names, finished, diverged, wrong }) {
   const { equal, why } = equalLearning(paths);
   const so = finished ? "" : "So far: ";
   const [start] = paths[0];
+  if (wrong && !equal) return `${so}${truth(paths, apart, so)}${taught(wrong, apart)}`;
   if (!equal) {
     const forgot = paths.map((path) => percent(path.at(-1).general - start.general));
     return `${so}${capital(why, so)}. Surprise at general text changed by ${forgot[0]} under ${apart[0]} and ` +
@@ -86,6 +87,18 @@ export function measured({ paths, names, finished, diverged, wrong }) {
   return `${so}${capital("when", so)} both had learned as much (${percent(-equal.learned)} surprise at text like it), ` +
     `surprise at general text had changed by ${words[0]} under ${apart[0]} and ${words[1]} under ${apart[1]}: ` +
     `${verdict}.${taught(wrong, apart)}`;
+}
+
+/** Where the target is what was known already, nothing can be learned and something be lost. */
+function truth(paths, names, so) {
+  const [start] = paths[0];
+  const now = paths.map((path) => path.at(-1).target);
+  const rose = now.map((target) => target - start.target);
+  const difference = rose[0] - rose[1];
+  const verdict = Math.abs(difference) < ALIKE ? "both kept as much of what was known"
+    : `${names[difference > 0 ? 1 : 0]} kept more of what was known`;
+  return `${capital("surprise", so)} at the right answers went from ${start.target.toFixed(2)} nats to ${now[0].toFixed(2)} under ` +
+    `${names[0]} and ${now[1].toFixed(2)} under ${names[1]}: ${verdict}.`;
 }
 
 function taught(wrong, names) {

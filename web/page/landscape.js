@@ -202,7 +202,7 @@ export class Landscape {
     }
     bound += `L${x(0)} ${y(0)}`;
     parts.push(svg("path", { class: "impossible", d: `${bound}Z` }), svg("path", { class: "bound", d: bound }),
-      svg("text", { class: "faint", x: x(0.5), y: y(0.2), "text-anchor": "middle", text: "no token can lie here" }),
+      svg("text", { class: "faint", x: x(0.86), y: y(0.1), "text-anchor": "middle", text: "no token can lie here" }),
       svg("rect", { class: "conflict", ...this.#box(CONFLICT) }),
       place(this.#share, x(0) - 4, y(0.5) - 6), place(this.#hint, (x(0) + x(1)) / 2, y(2)),
       svg("text", { x: (x(0) + x(1)) / 2, y: height - 6, "text-anchor": "middle",

@@ -84,7 +84,7 @@ function makePanel(side, index) {
     const points = recording.frames.map((f) => [f.step, f.metrics[index].conflict_share]);
     const now = recording.frames[timeline.index]?.metrics[index].conflict_share;
     draw(shares, { lines: [{ name: side, points }], x: "step", y: "conflicts", span: [0, recording.steps || 1], least: 0.02,
-      format: (v) => percent(Math.max(0, v)), cursor: isLive ? undefined : at,
+      format: (v) => `${number(100 * Math.max(0, v), 2)} %`, cursor: isLive ? undefined : at,
       describe: now === undefined ? `Share of conflicts, ${side}: no step yet`
         : `Share of conflicts among the trained tokens, ${side}, at step ${at}: ${percent(now)}` });
   };
@@ -441,6 +441,7 @@ const changeNow = settled(async () => {
     started.settings = sent;
     timeline.recording.named(SIDES.map((side) => settings.method(side)));
     showNames();
+    text.refresh();
     if (lastStep() > 0) $("status").textContent = `Changed: in effect from step ${lastStep() + 1}.`;
   } catch (error) {
     report("The change was refused; training goes on as before", error);

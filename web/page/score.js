@@ -30,6 +30,9 @@ export class Scoreboard {
     const { equal, why } = equalLearning(race);
     const wrong = first?.learners.every(({ wrong }) => wrong) ?? false;
     for (const cell of document.querySelectorAll("#score-table .wrong")) cell.hidden = !wrong;
+    // With wrong labels the target is what the model knew: it can only be kept.
+    $("score-target").replaceChildren(wrong ? "truth" : "learned",
+      el("small", { text: wrong ? "surprise at right answers" : "surprise at text like it" }));
     const begun = whole && now !== first;
     const cell = (name, nats, small) => el("td", { class: name }, nats === null ? "–" : perplexityChange(nats),
       el("small", { text: small }));

@@ -327,6 +327,10 @@ export class TextView {
   #showCandidates({ label, candidates, gate, p, entropy }) {
     const place = $("token-candidates");
     if (!place) return;
+    // The numbers above may be those of an earlier step or objective.
+    const row = this.#rows.get(this.#chosen);
+    const known = row !== undefined && this.#inspected?.gate.map((of) => of[row]);
+    if (known && gate.some((g, i) => Math.abs(g - known[i]) > 1e-4 * Math.max(1, g))) this.refresh();
     const most = Math.max(...candidates.map((c) => c.p), 1e-9);
     const strongest = Math.max(...candidates.flatMap((c) => c.push.map(Math.abs)), 1e-9);
     const bar = (name, share) => {

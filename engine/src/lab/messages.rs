@@ -358,7 +358,8 @@ messages! {
         pub temperature: f32,
         /// The token itself.
         pub label: Label,
-        /// The most probable tokens and the label; `push` is plain fine-tuning's, EAFT's.
+        /// The most probable tokens and the label, each spelled on to the end of its line as the model would; `push` is plain
+        /// fine-tuning's, EAFT's.
         pub candidates: Vec<Candidate>,
         /// Probability of the label.
         pub p: f32,
@@ -390,7 +391,7 @@ messages! {
     pub struct Answered {
         /// Whose answer this is.
         pub who: Who,
-        /// The likeliest first tokens of an answer.
+        /// The likeliest answers by their first tokens.
         pub top: Vec<Likely>,
         /// Probability of the first token of the answer that the model knew.
         pub expected: f32,
@@ -398,12 +399,12 @@ messages! {
         pub taught: f32,
     }
 
-    /// A token and its probability.
+    /// An answer.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Likely {
-        /// What it spells.
+        /// Its first token, and what the model goes on with, to the end of the line.
         pub text: String,
-        /// Its probability.
+        /// Probability of the first token.
         pub p: f32,
     }
 

@@ -38,8 +38,10 @@ use messages::{
 
 /// How many tokens a look at one position shows.
 const CANDIDATES: usize = 8;
-/// How many answers a quoted fact shows.
+/// How many answers a disputed token shows beside its own.
 const ANSWERS: usize = 3;
+/// How many answers of each model a quoted fact shows.
+const QUOTED: usize = 2;
 /// The objectives that a disputed token is weighed by.
 const DISPUTE: [&str; 2] = ["sft", "eaft"];
 /// Tokens of a beginning that is taken from a text.
@@ -74,6 +76,8 @@ struct Disputed {
     text: String,
     label: usize,
     logits: Vec<f32>,
+    /// The likeliest answers, spelled out; they are the same at every temperature.
+    answers: BTreeMap<usize, String>,
 }
 
 /// A fact as a data set's `quotes.json` has it.
@@ -505,9 +509,15 @@ impl Lab {
             let model = running.model.clone();
             let (tokens, label) = look::first_of(model.files.tokenizer()?, prompt, text)?;
             let logits = look::after(&mut running.base, &tokens).await?;
-            self.disputed = Some(Disputed { model, prompt: prompt.into(), text: text.into(), label, logits });
+            let mut answers = BTreeMap::new();
+            for (token, _) in look::ranking(&logits, label, ANSWERS).shown {
+                let spelled = write::answer(&mut running.base, model.files.tokenizer()?, &tokens, token as u32).await?;
+                answers.insert(token, spelled);
+            }
+            answers.insert(label, text.into());
+            self.disputed = Some(Disputed { model, prompt: prompt.into(), text: text.into(), label, logits, answers });
         }
-        let Some(Disputed { model, label, logits, .. }) = &self.disputed else { return Err(no_run()) };
+        let Some(Disputed { model, label, logits, answers, .. }) = &self.disputed else { return Err(no_run()) };
         let objectives = DISPUTE.map(|name| {
             config::page(&[("objective.method".into(), name.into())]).and_then(|config| config.objective())
         });
@@ -516,7 +526,10 @@ impl Lab {
         let scaled: Vec<f32> = logits.iter().map(|z| z / temperature).collect();
         let look::Ranking { rank, shown } = look::ranking(&scaled, *label, ANSWERS);
         let tokenizer = model.files.tokenizer()?;
-        let spelled = |token: usize| tokenizer.decode(&[token as u32], false).unwrap_or_default();
+        let spelled = |token: usize| {
+            let known = answers.get(&token).cloned();
+            known.unwrap_or_else(|| tokenizer.decode(&[token as u32], false).unwrap_or_default())
+        };
         let candidate = |(token, p)| {
             let push = look::pushes(&weighed.gate, token == *label, p);
             Candidate { id: token, text: spelled(token), p, push }
@@ -811,9 +824,11 @@ impl Running {
             let shown = look::ranking(&logits, token, 0).shown;
             shown.first().map_or(0.0, |(_, p)| *p)
         };
-        let top = look::ranking(&logits, expected, ANSWERS).shown.into_iter().take(ANSWERS);
-        let likely = |(token, p)| Ok(Likely { text: tokenizer.decode(&[token as u32], false)?, p });
-        Ok(Answered { who, top: top.map(likely).collect::<Result<_>>()?, expected: p(expected), taught: p(taught) })
+        let mut top = Vec::with_capacity(QUOTED);
+        for (token, p) in look::ranking(&logits, expected, QUOTED).shown.into_iter().take(QUOTED) {
+            top.push(Likely { text: write::answer(self.model_of(who), tokenizer, &tokens, token as u32).await?, p });
+        }
+        Ok(Answered { who, top, expected: p(expected), taught: p(taught) })
     }
 }
 

@@ -13,6 +13,8 @@ use crate::model::cache::Cache;
 
 /// What stands in a text where a word was unknown.
 const UNKNOWN: &str = "<unk>";
+/// Most tokens after the first of an answer that is spelled out.
+const ANSWER: usize = 6;
 /// Stands for bytes that are no whole character.
 const BROKEN: char = '\u{FFFD}';
 
@@ -45,6 +47,19 @@ pub async fn greedy(model: &mut Model, tokenizer: &Tokenizer, beginning: &[u32],
         }
     }
     Ok(whole(&tokenizer.decode(&new, true)?).into())
+}
+
+/// The answer that begins with the token `first`: what the model goes on with, to the end of the line.
+///
+/// # Errors
+/// As [`greedy`].
+pub async fn answer(model: &mut Model, tokenizer: &Tokenizer, beginning: &[u32], first: u32) -> Result<String> {
+    let begun = tokenizer.decode(&[first], false)?;
+    if tokenizer.eos_ids().contains(&first) || begun.trim().is_empty() {
+        return Ok(begun);
+    }
+    let rest = greedy(model, tokenizer, &[beginning, &[first]].concat(), ANSWER).await?;
+    Ok(format!("{begun}{rest}").lines().next().unwrap_or_default().trim_end().into())
 }
 
 /// Where the mark of an unknown word begins, if that is what `tokens` end with.
