@@ -60,17 +60,19 @@ export const perplexityChange = percent;
 
 /**
  * What was measured, in one sentence, whichever way it came out.
- * @param {{paths: Point[][], names: string[], finished: boolean, diverged: boolean[],
- *   wrong?: {start: number, now: number[]} | null}} race
+ * @param {{paths: Point[][], names: string[], finished: boolean, diverged: boolean[], begun?: boolean,
+ *   wrong?: {start: number, now: number[]} | null}} race  `begun` where a step was made
  */
-export function measured({ paths, names, finished, diverged, wrong }) {
+export function measured({ paths, names, finished, diverged, begun, wrong }) {
   const apart = names[0] === names[1] ? [`${names[0]} (left)`, `${names[1]} (right)`] : names;
   const gone = diverged.map((is, i) => (is ? apart[i] : null)).filter(Boolean);
   if (gone.length) {
     return `${gone.join(" and ")} diverged: ${gone.length > 1 ? "they know" : "it knows"} less than nothing now, and ` +
       "no comparison means anything. Try a smaller learning rate.";
   }
-  if (paths.some((path) => path.length < 2)) return "Press Play: what was measured is said here, whichever way it comes out.";
+  const none = paths.some((path) => path.length < 2);
+  if (none && begun) return "Both learn; what was measured is said here as soon as it was, whichever way it comes out.";
+  if (none) return "Press Play: what was measured is said here, whichever way it comes out.";
   const { equal, why } = equalLearning(paths);
   const so = finished ? "" : "So far: ";
   const [start] = paths[0];

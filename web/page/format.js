@@ -10,7 +10,11 @@ export function number(value, digits = 4) {
 /** A loss: always four decimals, so that columns do not jump. */
 export const loss = (value) => (Number.isFinite(value) ? value.toFixed(4) : "-");
 
-export const percent = (share) => (Number.isFinite(share) ? `${(100 * share).toFixed(1)} %` : "-");
+/** What is above 0 never looks like 0. */
+export function percent(share) {
+  if (!Number.isFinite(share)) return "-";
+  return share > 0 && share < 5e-4 ? "<0.1 %" : `${(100 * share).toFixed(1)} %`;
+}
 
 export function change(now, before) {
   const share = 100 * (now / before - 1);

@@ -48,7 +48,7 @@ export class Scoreboard {
       cell("equal", equal ? equal.forgot[i] : null, equal ? `at target loss ${equal.target.toFixed(2)}`
         : begun ? `not yet: ${why}` : ""))));
     const finished = recording.steps > 0 && now?.step >= recording.steps;
-    $("measured").textContent = whole || !now ? measured({ paths: race, names, finished,
+    $("measured").textContent = whole || !now ? measured({ paths: race, names, finished, begun: recording.frames.length > 0,
       diverged: now?.diverged ?? [false, false],
       wrong: begun && wrong ? { start: first.learners[0].wrong.loss, now: now.learners.map((l) => l.wrong.loss) } : null })
       : `This run was restored at step ${recording.first}: how it began is not part of the checkpoint, so nothing is compared.`;

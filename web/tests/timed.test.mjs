@@ -85,6 +85,8 @@ itWith(WITH.cpu, "teaches in one minute: a conflict on show, one press of Play, 
       const { top, bottom } = document.getElementById(id).getBoundingClientRect();
       return top < 0 || bottom > innerHeight;
     }).concat(scrollY === 0 ? [] : ["it was scrolled"]));
+    // What is drawn at intervals comes a moment later.
+    await visit.until(() => !/^So far/.test(document.getElementById("measured").textContent));
     const words = await visit.text("#measured");
     const board = (await visit.text("#score-table")).replaceAll("\n", " ");
     t.diagnostic(`conflict after ${conflict.toFixed(1)} s; compared ${compared.toFixed(1)} s after Play, finished after ` +
