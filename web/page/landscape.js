@@ -19,6 +19,7 @@ const MOST = 20;
 /** Probabilities that the axis names, the surprising ones last. */
 const TICKS = [0.999, 0.99, 0.9, 0.5, 0.1, 0.01, 1e-4, 1e-8];
 const MARGIN = { left: 44, right: 10, top: 10, bottom: 40 };
+const TICK_APART = 32;
 const DOT = 3;
 const CONFLICT_DOT = 6;
 /** A dot this near to the pointer, in pixels, is meant. */
@@ -186,10 +187,14 @@ export class Landscape {
     const x = (p) => this.#x(p);
     const y = (h) => this.#y(h);
     const parts = [];
+    let last = -Infinity;
     for (const p of TICKS) {
       const text = p >= 1e-3 ? String(p) : `10⁻${"⁰¹²³⁴⁵⁶⁷⁸⁹"[-Math.round(Math.log10(p))]}`;
-      parts.push(svg("path", { class: "grid-line", d: `M${x(p)} ${y(0)}V${y(TOP)}` }),
-        svg("text", { x: Math.max(x(p), x(1) + 12), y: y(0) + 15, "text-anchor": "middle", text }));
+      parts.push(svg("path", { class: "grid-line", d: `M${x(p)} ${y(0)}V${y(TOP)}` }));
+      const at = Math.max(x(p), x(1) + 12);
+      if (at - last < TICK_APART) continue;
+      last = at;
+      parts.push(svg("text", { x: at, y: y(0) + 15, "text-anchor": "middle", text }));
     }
     for (const h of [0, 1, 2, 3, 4]) {
       parts.push(svg("path", { class: "grid-line", d: `M${x(1)} ${y(h)}H${x(0)}` }),

@@ -10,7 +10,7 @@ import { $, chosen, el, latest, onChosen, Painter, settled, SIDES } from "./dom.
 import { describeData, describeModel, metricsLines, save, showEstimate, watchFiles } from "./files.js";
 import { bytes, duration, loss, number, percent } from "./format.js";
 import { Hero } from "./hero.js";
-import { Landscape } from "./landscape.js";
+import { CONFLICT, Landscape, tokensIn } from "./landscape.js";
 import { Lessons } from "./lessons.js";
 import { Engine, Refusal } from "./protocol.js";
 import { Race } from "./race.js";
@@ -700,7 +700,13 @@ $("restore").addEventListener("change", ({ target }) => {
 
 // ---- go -----------------------------------------------------------------------------------------------------------
 
-watchTour({ play, state, text, timeline, dotColour: (quantity) => {
+/** Opens the newest conflict that is on the map, as the model saw it before training. */
+function pickConflict() {
+  const [token] = tokensIn(panels[0].landscape.frames, 0, CONFLICT, 1).tokens;
+  if (token) text.open(token.document, token.position, "base");
+}
+
+watchTour({ play, state, pick: pickConflict, timeline, dotColour: (quantity) => {
   document.querySelector(`input[name="dot-colour"][value="${quantity}"]`).checked = true;
   dotColour(quantity);
 } });

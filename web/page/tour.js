@@ -2,7 +2,7 @@
 // and picks a word. It stands beside what it speaks of, never over it, and can be left any time.
 
 import { $, el } from "./dom.js";
-import { equalLearning, perplexityChange } from "./equal.js";
+import { ALIKE, equalLearning, perplexityChange } from "./equal.js";
 import { paths } from "./score.js";
 import schema from "./schema.js";
 
@@ -18,8 +18,6 @@ const GUESSES = { left: "the left one", right: "the right one", alike: "both ali
 const KEPT = "temper.tour";
 /** Room between the tour and what it speaks of, in pixels. */
 const APART = 12;
-/** Forgetting that differs by less, in nats, is alike. */
-const ALIKE = 0.01;
 
 /** Sets the slider as a visitor would. */
 function slide(value) {
@@ -31,7 +29,7 @@ function slide(value) {
  * The steps: `at` is what a step speaks of, `act` what it does when it is reached, `wait` what has to happen before it can be
  * left: a promise of the words that are shown then.
  */
-function makeSteps({ play, state, text, timeline, dotColour }) {
+function makeSteps({ play, state, pick, timeline, dotColour }) {
   const started = () => timeline.recording.frames.length > 0;
   let guess = null;
   return [
@@ -48,24 +46,27 @@ function makeSteps({ play, state, text, timeline, dotColour }) {
       el("button", { type: "button", "data-guess": value, text: words, onclick: () => { guess = value; answered(); } })) },
     { at: "score-table", title: "What came out", text: () => [p("Waiting for the race to say it: it is measured every few steps.")],
       wait: async (left) => {
-        let equal = null;
-        while (!equal && !left()) {
-          ({ equal } = equalLearning(paths(timeline.recording.evaluations)));
-          if (!equal) await new Promise((resolve) => setTimeout(resolve, 250));
+        let measured = [];
+        const { recording } = timeline;
+        while (measured.length < 2 && !left()) {
+          await new Promise((resolve) => setTimeout(resolve, 250));
+          measured = recording.evaluations;
         }
-        if (!equal) return [];
+        const said = guess ? `You said ${GUESSES[guess]}. ` : "";
+        const { equal, why } = equalLearning(paths(measured));
+        if (!equal) return [p(`${said}At equal learning nothing can be said here so far: ${why}. The sentence below the scoreboard ` +
+          "says what was measured, whichever way it comes out.")];
         const [a, b] = equal.forgot;
         const came = Math.abs(a - b) < ALIKE ? "alike" : a > b ? "left" : "right";
-        return [p(`At equal learning, so far: ${perplexityChange(a)} on the left, ${perplexityChange(b)} on the right. ` +
-          `So it is ${GUESSES[came]}${guess ? `; you said ${GUESSES[guess]}` : ""}. The sentence below the scoreboard says what ` +
-          "was measured, whichever way it comes out.")];
+        return [p(`${said}At equal learning, so far: ${perplexityChange(a)} on the left, ${perplexityChange(b)} on the right, so it is ` +
+          `${GUESSES[came]}. The sentence below the scoreboard says what was measured, whichever way it comes out.`)];
       } },
     { at: "plot-right", title: "Where the pull comes from", act: () => dotColour("gate"), text: () => [
       p("A dot is a word of the text: to the right it was surprising, to the top the model was unsure. I have switched the " +
         "colour to the gate: in the box, bottom right, where the model was sure and the text disagrees, EAFT counts a word least.")] },
-    { at: "text-tokens", title: "Word by word", act: () => { if (started()) text.nextConflict(); }, text: () => [
-      p("The same words in their text. Outlined ones are conflicts, with what the model expected struck out above; I have " +
-        "picked one. Then try another lesson, or drop your own model and text.")] },
+    { at: "text-tokens", title: "Word by word", act: pick, text: () => [
+      p("The same words in their text, as the model saw them before training. Outlined ones are conflicts, with what it expected " +
+        "struck out above; where the race has met one, I have picked it. Then try another lesson, or drop your own model and text.")] },
   ];
 }
 

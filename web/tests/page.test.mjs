@@ -470,7 +470,7 @@ const onOnePage = () => describe("on the CPU, on one page", inOrder, () => {
         assert.equal(await visit.text("#tour-count"), `${step} of 6`);
         if (step === 1) assert.equal(await visit.page.inputValue("#sure"), "0.75", "it moves the slider");
         if (step === 2) await visit.reaches("playing", "paused");
-        if (step === 4) await visit.until(() => document.getElementById("tour-text").textContent.includes("you said"));
+        if (step === 4) await visit.until(() => document.getElementById("tour-text").textContent.includes("You said"));
         if (step === 5) assert.ok(await visit.page.locator('input[name="dot-colour"][value="gate"]').isChecked());
         await sleep(300);
         const over = await visit.page.evaluate(() => {
