@@ -46,7 +46,7 @@ export class Scoreboard {
       cell("forgot", change(i, "general"), began(begun, () => went(i, "general"))),
       ...(wrong ? [cell("wrong", change(i, "wrong"), began(begun, () => went(i, "wrong")))] : []),
       cell("equal", equal ? equal.forgot[i] : null, equal ? `at target loss ${equal.target.toFixed(2)}`
-        : begun ? `not yet: ${why}` : ""))));
+        : !begun ? "" : wrong ? "what is measured was known" : `not yet: ${why}`))));
     const finished = recording.steps > 0 && now?.step >= recording.steps;
     $("measured").textContent = whole || !now ? measured({ paths: race, names, finished, begun: recording.frames.length > 0,
       diverged: now?.diverged ?? [false, false],

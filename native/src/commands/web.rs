@@ -338,11 +338,16 @@ fn serve(stream: &TcpStream, site: &Site) -> io::Result<()> {
     };
     let mut taking = Until::new(stream, TAKING);
     match answer {
-        Answer::File { path, compressed, body } => match open_plain(compressed.unwrap_or(path)) {
-            Ok(file) => send_file(&mut taking, &file, kind(path), compressed.is_some(), body)?,
-            // It was there when the server started.
-            Err(_) => refuse(&mut taking, "404 Not Found")?,
-        },
+        Answer::File { path, compressed, body } => {
+            // Meanwhile the page may have been built anew without compressed files.
+            let packed = compressed.and_then(|compressed| open_plain(compressed).ok());
+            let is_gzip = packed.is_some();
+            match packed.map_or_else(|| open_plain(path), Ok) {
+                Ok(file) => send_file(&mut taking, &file, kind(path), is_gzip, body)?,
+                // It was there when the server started.
+                Err(_) => refuse(&mut taking, "404 Not Found")?,
+            }
+        }
         Answer::Refused { status } => refuse(&mut taking, status)?,
     }
     // Closing with something unread would reset the connection and could take the answer with it.
