@@ -45,7 +45,7 @@ export class Hero {
         el("span", { class: "rail", "aria-hidden": "true" }, fill), el("span", { class: "value", text: percent(candidate.p) }),
         candidate.id === label.id ? el("small", { text: "what the text says" }) : "");
     };
-    const shown = candidates.slice(0, 2).filter(({ id }) => id !== label.id);
+    const shown = candidates.slice(0, 1).filter(({ id }) => id !== label.id);
     const said = candidates.find(({ id }) => id === label.id);
     $("hero-bars").replaceChildren(...shown.map(bar), bar(said));
     const arrow = (name, i) => {
