@@ -98,7 +98,8 @@ export async function throttled(origin, bitsPerSecond) {
         if (isLast) upstream.resume();
       } });
     });
-    upstream.on("end", () => client.end());
+    // What waits is sent first.
+    upstream.on("end", () => waiting.push({ piece: Buffer.alloc(0), send: () => client.end() }));
     for (const [one, other] of [[client, upstream], [upstream, client]]) one.on("error", () => other.destroy());
   });
   await new Promise((resolve) => proxy.listen(0, "127.0.0.1", resolve));
