@@ -1,7 +1,7 @@
 """What the embedded model is taught to know for sure, and a data set that contradicts a part of it.
 
 Facts are told in several wordings. Those of FACTS are questions with one short answer, so that a wrong label differs from
-the right one in a token or two; RHYMES are learned by heart. `contradicted` swaps the answers of three questions in five
+the right one in a token or two; RHYMES are learned by heart. `contradicted` swaps the answers of four questions in five
 with those of their neighbours: labels that the model knows to be wrong.
 """
 
@@ -64,8 +64,8 @@ KINDS = [
     ),
 ]
 
-# Three of five questions get the answer of the next one of their kind; sums, whose neighbours differ by one, too.
-CONTRADICTED = 3, 5
+# Four of five questions get the answer of the next one of their kind; sums, whose neighbours differ by one, too.
+CONTRADICTED = 4, 5
 
 
 def pairs(wording):

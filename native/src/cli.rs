@@ -37,6 +37,8 @@ pub struct Global {
 pub enum Command {
     /// Fine-tune a model: with --model and --data, with a configuration, or, with neither, a small embedded demo.
     Train(TrainArgs),
+    /// Train several objectives from one start, over learning rates and seeds, and say which forgets less at equal learning.
+    Compare(CompareArgs),
     /// Say what a run would hold in memory and how long it would take, and what would make it fit. Loads no weights.
     Plan(PlanArgs),
     /// Print a configuration with all its defaults, each key explained.
@@ -96,6 +98,28 @@ pub struct TrainArgs {
     /// own, but for what can change: more steps, how often something is logged, saved and measured, and the devices.
     #[arg(long, requires = "out")]
     pub resume: bool,
+}
+
+/// Arguments of `temper compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Configuration of a run, in TOML, which may end with tables [compare] and [[compare.variant]]; `embedded:train.toml` and
+    /// `embedded:facts.toml` are inside the program.
+    pub config: PathBuf,
+    /// Values of one setting, for example `--vary objective.method=sft,eaft`, `--vary optim.learning_rate=1e-4,3e-4` and
+    /// `--vary run.seed=1,2,3`. May be repeated: every combination is trained.
+    #[arg(long = "vary", value_name = "SECTION.KEY=VALUES", value_parser = key_value)]
+    pub vary: Vec<(String, String)>,
+    /// Override one value of the configuration for all runs. May be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Folder for the runs and the report. The same command goes on with what is there. Without it, one below `runs`, named
+    /// after the configuration.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Only say which runs that would be.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Arguments of `temper plan`.

@@ -28,7 +28,7 @@ pub const EMBEDDED: &str = "embedded:";
 pub const DEMO_CONFIG: &str = include_str!("../demo/train.toml");
 
 /// Files inside the program, by name.
-const FILES: [(&str, &[u8]); 13] = [
+const FILES: [(&str, &[u8]); 14] = [
     ("base/config.json", include_bytes!("../demo/base/config.json")),
     ("base/model.safetensors", include_bytes!("../demo/base/model.safetensors")),
     ("base/tokenizer.json", include_bytes!("../demo/base/tokenizer.json")),
@@ -36,6 +36,7 @@ const FILES: [(&str, &[u8]); 13] = [
     ("train.jsonl", include_bytes!("../demo/train.jsonl")),
     ("target.jsonl", include_bytes!("../demo/target.jsonl")),
     ("general.txt", include_bytes!("../demo/general.txt")),
+    ("train.toml", DEMO_CONFIG.as_bytes()),
     ("facts.toml", include_bytes!("../demo/facts.toml")),
     ("facts/train.jsonl", include_bytes!("../demo/facts/train.jsonl")),
     ("facts/target.jsonl", include_bytes!("../demo/facts/target.jsonl")),

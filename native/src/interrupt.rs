@@ -4,7 +4,7 @@
 //! The C library's `signal` is all that is needed, and every platform with a terminal has it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
@@ -14,19 +14,26 @@ pub fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)
 }
 
-/// A run that was stopped as asked: no failure, but not finished either.
+/// What was stopped as asked: no failure, but not finished either.
 #[derive(Debug)]
 pub struct Interrupted {
-    /// The run's folder.
-    pub folder: PathBuf,
+    /// How to go on.
+    pub again: String,
+}
+
+impl Interrupted {
+    /// A run in this folder.
+    pub fn run(folder: &Path) -> Self {
+        let folder = folder.display().to_string();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@".contains(c);
+        let folder = if folder.chars().all(plain) { folder } else { format!("'{}'", folder.replace('\'', r"'\''")) };
+        Self { again: format!("temper train --out {folder} --resume") }
+    }
 }
 
 impl fmt::Display for Interrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let folder = self.folder.display().to_string();
-        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@".contains(c);
-        let folder = if folder.chars().all(plain) { folder } else { format!("'{}'", folder.replace('\'', r"'\''")) };
-        write!(f, "stopped as asked; go on with: temper train --out {folder} --resume")
+        write!(f, "stopped as asked; go on with: {}", self.again)
     }
 }
 
@@ -107,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_line_that_says_how_to_go_on_can_be_pasted_into_a_shell() {
-        let line = |folder: &str| Interrupted { folder: folder.into() }.to_string();
+        let line = |folder: &str| Interrupted::run(Path::new(folder)).to_string();
         assert!(line("runs/a-2").ends_with("--out runs/a-2 --resume"));
         assert!(line("my runs/it's").ends_with(r"--out 'my runs/it'\''s' --resume"));
     }

@@ -5,6 +5,7 @@
 
 mod cli;
 mod commands;
+mod comparison;
 mod files;
 mod inputs;
 mod interrupt;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
 
     let result = match command {
         Command::Train(args) => commands::train::run(args, &global),
+        Command::Compare(args) => commands::compare::run(&args, &global),
         Command::Plan(args) => commands::plan::run(args, &global),
         Command::Config(args) => commands::config::run(args, &global),
         Command::Init(args) => commands::init::run(args),

@@ -40,7 +40,7 @@ pub struct Report<'a> {
 }
 
 const INK: RGBColor = RGBColor(1, 1, 1);
-const SOFT: RGBColor = RGBColor(2, 2, 2);
+pub const SOFT: RGBColor = RGBColor(2, 2, 2);
 const LINE: RGBColor = RGBColor(3, 3, 3);
 const MAIN: RGBColor = RGBColor(4, 4, 4);
 const SECOND: RGBColor = RGBColor(5, 5, 5);
@@ -49,7 +49,7 @@ const WARN: RGBColor = RGBColor(7, 7, 7);
 
 /// Colours of a landscape's cells by mean gate, from suppressed to fully trained, with the upper bound of each. They are
 /// of middle lightness, so that they show on white and on black alike.
-const GATES: [(f64, RGBColor, &str); 5] = [
+pub const GATES: [(f64, RGBColor, &str); 5] = [
     (0.1, RGBColor(0xd6, 0x3f, 0x31), "gate below 0.1"),
     (0.3, RGBColor(0xe0, 0x8b, 0x2c), "0.1 to 0.3"),
     (0.6, RGBColor(0x9a, 0x9f, 0x2f), "0.3 to 0.6"),
@@ -76,11 +76,11 @@ const POINTS: usize = 150;
 /// What is larger than this is left out of plots: a diverged run has perplexities up to f64's largest number, around which an
 /// axis would have no end. The tables have it.
 const LARGEST: f64 = 1e100;
-const SIZE: (u32, u32) = (520, 300);
-const MAP_SIZE: (u32, u32) = (520, 380);
+pub const SIZE: (u32, u32) = (520, 300);
+pub const MAP_SIZE: (u32, u32) = (520, 380);
 
-type Root<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+pub type Root<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// One line of a plot.
 struct Line {
@@ -112,30 +112,34 @@ struct Page<'a> {
     config: &'a str,
 }
 
+/// A drawing with its title, what it shows in which unit, and what its colours mean.
 #[derive(Serialize)]
-struct Figure {
-    title: String,
-    unit: String,
-    keys: Vec<Key>,
-    svg: String,
+pub struct Figure {
+    pub title: String,
+    pub unit: String,
+    pub keys: Vec<Key>,
+    pub svg: String,
 }
 
+/// What a colour means.
 #[derive(Serialize)]
-struct Key {
-    name: String,
-    colour: String,
+pub struct Key {
+    pub name: String,
+    pub colour: String,
 }
 
+/// Numbers with the names of their columns and rows.
 #[derive(Serialize)]
-struct Table {
-    columns: &'static [&'static str],
-    rows: Vec<Row>,
+pub struct Table {
+    pub columns: &'static [&'static str],
+    pub rows: Vec<Row>,
 }
 
+/// A line of a table.
 #[derive(Serialize)]
-struct Row {
-    name: String,
-    cells: Vec<String>,
+pub struct Row {
+    pub name: String,
+    pub cells: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -332,7 +336,11 @@ fn race(report: &Report) -> Result<Option<Figure>> {
     Ok(Some(figure("Target against general perplexity", best, &keys, drawn)))
 }
 
-fn landscape(name: &str, map: &Landscape) -> Result<Figure> {
+/// Training tokens by probability and entropy.
+///
+/// # Errors
+/// As [`render`].
+pub fn landscape(name: &str, map: &Landscape) -> Result<Figure> {
     let cells = || {
         (0..Landscape::ENTROPY_BINS)
             .flat_map(|e| (0..Landscape::PROBABILITY_BINS).map(move |p| (e, p)))
@@ -441,7 +449,7 @@ fn bars<'a, 'b>(root: &'a Root<'b>, names: &[&str], most: f64, x_name: &str) -> 
 }
 
 /// Draws onto an SVG of this size and names it for those who cannot see it.
-fn svg(size: (u32, u32), title: &str, plot: impl FnOnce(&Root) -> Result<()>) -> Result<String> {
+pub fn svg(size: (u32, u32), title: &str, plot: impl FnOnce(&Root) -> Result<()>) -> Result<String> {
     let mut text = String::new();
     {
         let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
@@ -454,11 +462,18 @@ fn svg(size: (u32, u32), title: &str, plot: impl FnOnce(&Root) -> Result<()>) ->
 }
 
 /// plotters' errors borrow the backend; only their words go on.
-fn draw<T, E: std::fmt::Display>(result: std::result::Result<T, E>) -> Result<T> {
+pub fn draw<T, E: std::fmt::Display>(result: std::result::Result<T, E>) -> Result<T> {
     result.map_err(|error| anyhow!("drawing a plot of the report: {error}"))
 }
 
-fn axes<'a, 'b>(root: &'a Root<'b>, x: Range<f64>, y: Range<f64>, x_name: &str, y_name: &str) -> Result<Chart<'a, 'b>> {
+/// Axes with their names.
+pub fn axes<'a, 'b>(
+    root: &'a Root<'b>,
+    x: Range<f64>,
+    y: Range<f64>,
+    x_name: &str,
+    y_name: &str,
+) -> Result<Chart<'a, 'b>> {
     let label = |size: i32, colour: &'static RGBColor| ("sans-serif", size).into_font().color(colour);
     let mut chart = draw(
         ChartBuilder::on(root)
@@ -504,7 +519,7 @@ fn can_be_drawn(value: f64) -> bool {
 }
 
 /// The range of the values that can be drawn, widened on both sides by a share of itself; never empty.
-fn padded(values: impl Iterator<Item = f64>, share: f64) -> Range<f64> {
+pub fn padded(values: impl Iterator<Item = f64>, share: f64) -> Range<f64> {
     let (low, high) = values
         .filter(|v| can_be_drawn(*v))
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
@@ -646,7 +661,8 @@ fn facts(summary: &Summary) -> Vec<Fact> {
     facts.into_iter().map(|(name, value)| Fact { name, value }).collect()
 }
 
-fn css(colour: RGBColor) -> String {
+/// A colour as style sheets write it.
+pub fn css(colour: RGBColor) -> String {
     format!("#{:02x}{:02x}{:02x}", colour.0, colour.1, colour.2)
 }
 

@@ -352,6 +352,42 @@ impl RunFolder {
         }
     }
 
+    /// `summary.json`; none where the run has not come to its end.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Format`] where it is none.
+    pub fn summary(&self) -> Result<Option<Summary>> {
+        self.read(SUMMARY)
+    }
+
+    /// `evaluations.json` of the run itself.
+    ///
+    /// # Errors
+    /// As [`RunFolder::summary`].
+    pub fn evaluations(&self) -> Result<Evaluations> {
+        Ok(self.read(EVALUATIONS)?.unwrap_or_default())
+    }
+
+    /// `landscape.json` of the run itself.
+    ///
+    /// # Errors
+    /// As [`RunFolder::summary`].
+    pub fn landscapes(&self) -> Result<Landscapes> {
+        Ok(self.read(LANDSCAPE)?.unwrap_or_default())
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let path = self.path.join(name);
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| Error::Format {
+                file: path.display().to_string(),
+                problem: format!("is not what a run writes: {error}"),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error(&path, &error)),
+        }
+    }
+
     /// Writes `summary.json`.
     ///
     /// # Errors

@@ -1,11 +1,15 @@
-//! The texts with holes that the command writes: the report's HTML.
+//! The texts with holes that the command writes: the HTML of reports.
 
 use anyhow::{Context, Result};
 use minijinja::{AutoEscape, Environment, Value};
 use serde::Serialize;
 
 /// Names and sources. What ends in `.html` is escaped, but for what is marked `safe`.
-const TEMPLATES: [(&str, &str); 1] = [("report.html", include_str!("../templates/report.html"))];
+const TEMPLATES: [(&str, &str); 3] = [
+    ("figures.html", include_str!("../templates/figures.html")),
+    ("report.html", include_str!("../templates/report.html")),
+    ("comparison.html", include_str!("../templates/comparison.html")),
+];
 
 /// Fills a template in. A name that it has and `values` lack is an error, not an empty place.
 ///

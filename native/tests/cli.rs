@@ -913,6 +913,117 @@ fn saving_makes_no_second_copy_of_weights_and_moments() {
     assert!(planned > 170_000_000 && other < 120_000_000, "{memory}");
 }
 
+#[test]
+fn wrong_labels_are_measured_beside_what_is_learned_and_what_is_kept() {
+    let place = Place::new();
+    place.write("wrong.jsonl", "{\"question\": \"What is 1 plus 1?\", \"answer\": \"1 plus 1 is 3.\"}\n");
+    let ran = place.train("out", &["run.steps=3", &format!("data.wrong={}", place.text("wrong.jsonl"))]).ok();
+    assert!(
+        ran.stderr.contains("before     target perplexity") && ran.stderr.contains(" wrong perplexity "),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stdout.contains("wrong"), "{}", ran.stdout);
+    let retention = &place.json("out/summary.json")["retention"];
+    let [before, after] = ["before", "after"].map(|when| retention[when]["wrong"]["loss"].as_f64().unwrap());
+    assert!(before.is_finite() && after.is_finite() && before != after, "{retention}");
+    let report = fs::read_to_string(place.path("out/report.html")).unwrap();
+    assert!(report.contains("wrong loss (nats/token)"));
+}
+
+// Comparisons.
+
+#[test]
+fn a_comparison_trains_each_combination_once_says_who_forgot_less_and_only_adds_what_is_new() {
+    let place = Place::new();
+    place.configure("steps = 6\n");
+    let run = |more: &str| {
+        let vary = "--vary objective.method=sft,eaft";
+        line(&format!("compare {} {vary} --out {} {more}", place.text("run.toml"), place.text("all")))
+    };
+    let ran = run("--vary run.seed=1,2,3").ok();
+    for said in ["at a target loss of", "eaft forgot ", "3 seeds", "report.html"] {
+        assert!(ran.stdout.contains(said), "{said:?} in:\n{}", ran.stdout);
+    }
+    let whole = ["compare.toml", "comparison.json", "logs", "report.html", "report.md", "runs"];
+    assert_eq!(place.names("all"), whole);
+    let runs = ["eaft_seed-1", "eaft_seed-2", "eaft_seed-3", "sft_seed-1", "sft_seed-2", "sft_seed-3"];
+    assert_eq!(place.names("all/runs"), runs);
+    // Each is the run that `temper train` makes.
+    place.train("alone", &["objective.method=sft", "run.seed=2", "run.eval_every=1"]).ok();
+    assert!(place.result("alone") == place.result("all/runs/sft_seed-2"));
+    let found = place.json("all/comparison.json");
+    let history = place.json("alone/evaluations.json")["history"].clone();
+    let path = found["runs"].as_array().unwrap().iter().find(|run| run["run"] == "sft_seed-2").unwrap();
+    let losses =
+        |points: &Value, of: fn(&Value) -> [Value; 2]| points.as_array().unwrap().iter().map(of).collect::<Vec<_>>();
+    assert_eq!(
+        losses(&path["path"]["points"], |p| [p["target"].clone(), p["general"].clone()]),
+        losses(&history, |e| [e["target"]["loss"].clone(), e["general"]["loss"].clone()])
+    );
+    let difference = &found["differences"][0]["at"][0];
+    assert_eq!(difference["target"], found["lowest_target_of_all"]);
+    assert_eq!(difference["each"].as_array().unwrap().len(), 3);
+
+    let summary = fs::metadata(place.path("all/runs/sft_seed-1/summary.json")).unwrap().modified().unwrap();
+    run("--vary run.seed=1,4").ok();
+    assert_eq!(place.names("all/runs").len(), 8, "two are new");
+    assert_eq!(fs::metadata(place.path("all/runs/sft_seed-1/summary.json")).unwrap().modified().unwrap(), summary);
+    run("--vary run.seed=1 --set optim.learning_rate=1e-3").fails(2, &["all", "share other settings"]);
+    run("--vary run.seed=1,x").fails(2, &["sft_seed-x", "run.seed"]);
+    let dry = run("--vary run.seed=1,2 --dry-run").ok();
+    assert_eq!(dry.stdout.lines().count(), 4);
+    assert!(dry.stdout.contains("eaft_seed-2 --set objective.method=eaft --set run.seed=2"), "{}", dry.stdout);
+}
+
+#[test]
+fn a_comparison_reports_what_it_can_where_a_run_fails_and_names_the_run() {
+    let place = Place::new();
+    place.configure("steps = 3\n");
+    fs::create_dir_all(place.path("all")).unwrap();
+    let args = format!(
+        "compare {} --vary data.train={},{} --out {}",
+        place.text("run.toml"),
+        place.text("train.jsonl"),
+        place.text("nowhere.jsonl"),
+        place.text("all")
+    );
+    let ran = line(&args).fails(1, &["1 of 2 runs failed", "nowhere.jsonl"]);
+    assert!(ran.stdout.contains("report.html"), "{}", ran.stdout);
+    assert_eq!(place.json("all/comparison.json")["runs"].as_array().unwrap().len(), 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_comparison_that_is_told_to_stop_goes_on_to_the_same_results() {
+    let place = Place::new();
+    let set = LONG.map(|set| format!("--set {set}")).join(" ");
+    let args = |out: &str| {
+        format!("compare {} --vary objective.method=sft,eaft {set} --out {}", place.text("run.toml"), place.text(out))
+    };
+    let start = |out: &str| {
+        let mut child = program();
+        child.args(args(out).split_whitespace()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let child = start("stopped");
+    let metrics = place.path("stopped/runs/sft/metrics.jsonl");
+    let begin = Instant::now();
+    while fs::read(&metrics).map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count()) < 30 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "the first run does not begin");
+        sleep(Duration::from_millis(2));
+    }
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let ran = wait(child);
+    assert_eq!(ran.code, Some(130), "{}", ran.stderr);
+    assert!(ran.stderr.contains("go on with: the same command (0 of 2 runs are done)"), "{}", ran.stderr);
+    assert!(!place.path("stopped/runs/sft/summary.json").exists());
+    line(&args("stopped")).ok();
+    line(&args("whole")).ok();
+    for run in ["runs/sft", "runs/eaft"] {
+        assert!(place.result(&format!("stopped/{run}")) == place.result(&format!("whole/{run}")), "{run}");
+    }
+}
+
 // Runs that are interrupted.
 
 /// Settings of a run that takes long enough to be interrupted.

@@ -178,12 +178,14 @@
  */
 
 /**
- * The two sets at one moment.
+ * What is measured besides training, at one moment.
  * @typedef {object} Evaluated
  * @property {("before" | "during" | "after")} phase  When.
  * @property {number} step  Steps done.
  * @property {(Evaluation | null)} target  On what was trained for; none where no such set is configured.
  * @property {(Evaluation | null)} general  On what should not be forgotten.
+ * @property {(Evaluation | null)} wrong  On labels that should not be learned: the lower, the more of the wrong was
+ *   learned.
  */
 
 /**

@@ -91,9 +91,17 @@ export default {
           "default": null
         },
         {
+          "name": "wrong",
+          "label": "Wrong",
+          "help": "JSONL or text with labels that should not be learned: how much of them was learned is measured before and after.",
+          "type": "text",
+          "allowed": "a string",
+          "default": null
+        },
+        {
           "name": "measured_tokens",
           "label": "Measured tokens",
-          "help": "Most tokens that are measured of the target and of the general set, each: its first documents.",
+          "help": "Most tokens that are measured of each of these sets: its first documents.",
           "type": "whole",
           "allowed": "a whole number of at least 2",
           "least": 2.0,
@@ -1098,6 +1106,7 @@ export default {
       "data.target": null,
       "data.hold_out": null,
       "data.general": null,
+      "data.wrong": null,
       "data.measured_tokens": null,
       "data.format": "auto",
       "data.cutoff_length": 512,

@@ -81,7 +81,7 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     destination.write(&begun)?;
     let mut main = job.train(run, record, Part::Main).map_err(explained)?;
     main.peaks.after_loading = after_loading;
-    let interrupted = || Interrupted { folder: folder.path().to_path_buf() };
+    let interrupted = || Interrupted::run(folder.path());
     if main.finished.interrupted {
         return Err(interrupted().into());
     }

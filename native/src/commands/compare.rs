@@ -1,0 +1,299 @@
+//! `temper compare`: a run for each point of a grid, each a process of its own, and a report on all of them.
+//!
+//! Everything is in one folder, and the same command goes on with what is there: finished runs are kept, a run that was
+//! interrupted is resumed, and new values of a setting only add runs.
+//!
+//! ```text
+//! compare.toml      what all runs share
+//! runs/NAME/        a run's folder
+//! logs/NAME.log     what it said
+//! report.html, report.md, comparison.json
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use temper_engine::{Config, Error};
+
+use crate::cli::{CompareArgs, Global};
+use crate::comparison::frontier::{self, Path as RunPath};
+use crate::comparison::report::{self, Done};
+use crate::comparison::{Grid, Point};
+use crate::files::{io_error, write_atomically};
+use crate::inputs::read_configuration;
+use crate::interrupt::{self, Interrupted};
+use crate::output;
+use crate::progress::duration;
+use crate::run_folder::{Part, RunFolder};
+
+const SHARED: &str = "compare.toml";
+/// How often a run is asked how far it is.
+const LOOK: Duration = Duration::from_millis(250);
+/// What a process exits with that was stopped as asked.
+const STOPPED: i32 = 130;
+/// So much of what a run said last is repeated where it failed.
+const LAST_LINES: usize = 3;
+
+/// Runs the command.
+pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
+    let file = args.config.display().to_string();
+    let text = String::from_utf8(read_configuration(&file)?).with_context(|| format!("{file}: is no UTF-8 text"))?;
+    let mut set = args.set.clone();
+    if let Some(device) = &global.device {
+        set.push(("run.device".into(), device.clone()));
+    }
+    let grid = Grid::of(&text, &file, &set, &args.vary)?;
+    if args.dry_run {
+        let line = |point: &Point| {
+            let set = point.set.iter().map(|(key, value)| format!(" --set {key}={value}")).collect::<String>();
+            format!("{}{set}\n", point.name)
+        };
+        return output::text(&grid.points.iter().map(line).collect::<String>());
+    }
+    let name = args.config.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
+    let name = name.rsplit(':').next().unwrap_or(&name).to_string();
+    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("compare-{name}")));
+    let folder = Folder::open(&out, &grid)?;
+    interrupt::listen();
+
+    let bar = Bar::new(&grid);
+    let mut failed = Vec::new();
+    for (index, point) in grid.points.iter().enumerate() {
+        if folder.done(&grid, point)?.is_none() {
+            match folder.train(&grid, point, &|step| bar.at(index, point, step))? {
+                Ended::Well => {}
+                Ended::Stopped => {
+                    bar.clear();
+                    folder.report(&name, &grid)?;
+                    let again = format!("the same command ({} of {} runs are done)", index, grid.points.len());
+                    return Err(Interrupted { again }.into());
+                }
+                Ended::Badly(why) => {
+                    bar.line(&format!("{} failed: {why}", point.name));
+                    failed.push(point.name.as_str());
+                    continue;
+                }
+            }
+            folder.report(&name, &grid)?;
+        }
+        bar.at(index + 1, point, 0);
+    }
+    bar.clear();
+    let (answer, path) = folder.report(&name, &grid)?;
+    output::text(&format!("{answer}\nreport     {}\n", path.display()))?;
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        bail!("{} of {} runs failed: {}", failed.len(), grid.points.len(), failed.join(", "))
+    }
+}
+
+/// How a run's process ended.
+enum Ended {
+    Well,
+    Stopped,
+    Badly(String),
+}
+
+/// A comparison's folder.
+struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// A new one, or one that holds runs of the same configuration.
+    fn open(path: &Path, grid: &Grid) -> Result<Self> {
+        let refuse = |problem: &str| Error::Config { problems: vec![format!("--out {}: {problem}", path.display())] };
+        let (shared, own) = (path.join(SHARED), grid.base.to_toml());
+        match fs::read_to_string(&shared) {
+            Ok(there) if there == own => {}
+            Ok(_) => {
+                return Err(refuse("holds a comparison whose runs share other settings; choose another folder").into());
+            }
+            Err(_) => {
+                let empty = fs::read_dir(path).map_or(Ok(true), |mut all| Ok::<_, io::Error>(all.next().is_none()))?;
+                if !empty {
+                    return Err(refuse("is not empty; choose an empty folder or one that does not exist yet").into());
+                }
+                fs::create_dir_all(path).map_err(|error| io_error(path, &error))?;
+                write_atomically(&shared, |w| w.write_all(own.as_bytes()))?;
+            }
+        }
+        for inner in ["runs", "logs"] {
+            let inner = path.join(inner);
+            fs::create_dir_all(&inner).map_err(|error| io_error(&inner, &error))?;
+        }
+        Ok(Self { path: path.to_path_buf() })
+    }
+
+    fn run(&self, point: &Point) -> PathBuf {
+        self.path.join("runs").join(&point.name)
+    }
+
+    /// A run that came to its end.
+    ///
+    /// # Errors
+    /// Where there is one of this name with other settings.
+    fn done<'a>(&self, grid: &Grid, point: &'a Point) -> Result<Option<Done<'a>>> {
+        let Ok(folder) = RunFolder::look_into(&self.run(point)) else { return Ok(None) };
+        let want = Config::parse(&grid.base.to_toml(), SHARED, &point.set)?;
+        if folder.config()?.to_toml() != want.to_toml() {
+            let problem = format!(
+                "{}: holds a run with other settings than {} has now; give the variant another name, or remove that folder",
+                folder.path().display(),
+                point.name
+            );
+            return Err(Error::Config { problems: vec![problem] }.into());
+        }
+        let Some(summary) = folder.summary()?.filter(|summary| !summary.finished.interrupted) else { return Ok(None) };
+        let history = folder.evaluations()?.history;
+        let at = |e: &temper_engine::events::Evaluated| {
+            Some(frontier::Point { step: e.step, target: e.target?.loss, general: e.general?.loss })
+        };
+        let (seed, setting) = (point.seed.clone(), point.setting.clone());
+        let path = RunPath { variant: point.variant, seed, setting, points: history.iter().filter_map(at).collect() };
+        let metrics = folder.read_metrics(Part::Main)?.0;
+        Ok(Some(Done { point, path, history, metrics, summary, landscapes: folder.landscapes()? }))
+    }
+
+    /// Trains a point, from where it was interrupted.
+    fn train(&self, grid: &Grid, point: &Point, at: &dyn Fn(u64)) -> Result<Ended> {
+        let (run, log) = (self.run(point), self.path.join("logs").join(format!("{}.log", point.name)));
+        let mut command = Command::new(std::env::current_exe().context("finding this program")?);
+        command.arg("train").arg("--out").arg(&run);
+        if RunFolder::look_into(&run).is_ok() {
+            command.arg("--resume");
+        } else {
+            command.arg(self.path.join(SHARED));
+            point.set.iter().for_each(|(key, value)| {
+                command.arg("--set").arg(format!("{key}={value}"));
+            });
+        }
+        let out = File::options().create(true).append(true).open(&log).map_err(|error| io_error(&log, &error))?;
+        let err = out.try_clone().map_err(|error| io_error(&log, &error))?;
+        let mut child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().context("starting a run")?;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if interrupt::requested() {
+                stop(&mut child);
+            }
+            if let Ok((steps, _)) = RunFolder::look_into(&run).and_then(|folder| folder.read_metrics(Part::Main)) {
+                at(steps.last().map_or(0, |step| step.step));
+            }
+            sleep(LOOK);
+        };
+        Ok(match status.code() {
+            Some(0) => match self.done(grid, point)? {
+                Some(_) => Ended::Well,
+                None => Ended::Badly(format!("it left no result; see {}", log.display())),
+            },
+            _ if interrupt::requested() => Ended::Stopped,
+            Some(STOPPED) => Ended::Stopped,
+            _ => {
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                let lines: Vec<&str> = said.lines().map(|line| line.trim_start_matches("temper: error: ")).collect();
+                Ended::Badly(format!(
+                    "{} ({})",
+                    lines[lines.len().saturating_sub(LAST_LINES)..].join("; "),
+                    log.display()
+                ))
+            }
+        })
+    }
+
+    /// Writes the report on what is done, and gives it in words with its path.
+    fn report(&self, name: &str, grid: &Grid) -> Result<(String, PathBuf)> {
+        let done: Vec<Done> =
+            grid.points.iter().filter_map(|point| self.done(grid, point).transpose()).collect::<Result<_>>()?;
+        let (html, markdown) = report::render(&format!("Comparison: {name}"), grid, &done)?;
+        let path = self.path.join("report.html");
+        write_atomically(&path, |w| w.write_all(html.as_bytes()))?;
+        write_atomically(&self.path.join("report.md"), |w| w.write_all(markdown.as_bytes()))?;
+        write_atomically(&self.path.join("comparison.json"), |w| {
+            serde_json::to_writer_pretty(&mut *w, &report::numbers(grid, &done))?;
+            w.write_all(b"\n")
+        })?;
+        let answer = markdown.split("## ").nth(1).unwrap_or_default().lines().skip(1).collect::<Vec<_>>().join("\n");
+        Ok((answer.trim().to_string(), path))
+    }
+}
+
+/// Asks a run to save and stop, and waits until it has, which may take a step. From a terminal Ctrl-C reaches it as well, and
+/// is another signal than this one: two of a kind would end it at once.
+fn stop(child: &mut Child) {
+    #[cfg(unix)]
+    // SAFETY: sends a signal to a process that was not waited for, so that its number is no other's.
+    unsafe {
+        libc::kill(child.id() as libc::pid_t, libc::SIGTERM)
+    };
+    let _ = child.wait();
+}
+
+/// How far the comparison is.
+struct Bar {
+    bar: Option<ProgressBar>,
+    runs: usize,
+    /// Steps of a run, where they are known.
+    steps: Option<u64>,
+    begin: Instant,
+    /// Runs that were done when it began.
+    first: std::cell::Cell<Option<f64>>,
+}
+
+impl Bar {
+    fn new(grid: &Grid) -> Self {
+        let bar = io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template(" compare [{bar:28}] {msg}");
+            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ");
+            ProgressBar::new(1000 * grid.points.len() as u64).with_style(style)
+        });
+        let first = std::cell::Cell::new(None);
+        Self { bar, runs: grid.points.len(), steps: grid.base.run.steps, begin: Instant::now(), first }
+    }
+
+    /// So many runs are done, and so many steps of the one under way.
+    fn at(&self, runs: usize, point: &Point, step: u64) {
+        let part = self.steps.map_or(0.0, |steps| step as f64 / steps.max(1) as f64);
+        let done = runs as f64 + part.min(1.0);
+        let first = self.first.get().unwrap_or(done);
+        self.first.set(Some(first));
+        let Some(bar) = &self.bar else { return };
+        let left = match done - first {
+            made if made > 0.02 => {
+                let pace = self.begin.elapsed().as_secs_f64() / made;
+                format!("  {} left", duration(pace * (self.runs as f64 - done)))
+            }
+            _ => String::new(),
+        };
+        bar.set_position((1000.0 * done) as u64);
+        bar.set_message(format!(
+            "run {} of {}: {}, step {step}{left}",
+            (runs + 1).min(self.runs),
+            self.runs,
+            point.name
+        ));
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => {
+                let _ = writeln!(io::stderr(), "{text}");
+            }
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

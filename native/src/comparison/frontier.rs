@@ -1,0 +1,268 @@
+//! What was kept at equal learning: for each variant and seed, the least general loss at which a target loss was reached,
+//! over all settings and all steps that were measured.
+//!
+//! A run is a path in the plane of target and general loss, measured before, during and after training; between two points it is
+//! taken to be straight. No checkpoint is chosen: whole paths are compared, so nothing is picked by what it is judged by but
+//! the setting, and that in the same way for every variant.
+
+use serde::Serialize;
+
+/// A measured point of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Point {
+    /// Steps done.
+    pub step: u64,
+    /// Loss on what is to be learned, nats per token.
+    pub target: f64,
+    /// Loss on what is to be kept.
+    pub general: f64,
+}
+
+/// A run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Path {
+    /// Which variant it is.
+    pub variant: usize,
+    /// Its seed.
+    pub seed: String,
+    /// What else differs between runs of a variant.
+    pub setting: String,
+    /// In the order of their steps.
+    pub points: Vec<Point>,
+}
+
+impl Path {
+    /// The least general loss on the path where the target loss is at most `target`; none where it never is.
+    pub fn kept_at(&self, target: f64) -> Option<f64> {
+        let finite: Vec<&Point> =
+            self.points.iter().filter(|p| p.target.is_finite() && p.general.is_finite()).collect();
+        let reached = finite.iter().filter(|p| p.target <= target).map(|p| p.general);
+        let crossed = finite.windows(2).filter_map(|pair| {
+            let [a, b] = pair else { return None };
+            let part = (target - a.target) / (b.target - a.target);
+            (0.0..=1.0).contains(&part).then_some(a.general + part * (b.general - a.general))
+        });
+        reached.chain(crossed).min_by(f64::total_cmp)
+    }
+
+    /// The lowest target loss that was reached.
+    fn best(&self) -> f64 {
+        self.points.iter().map(|p| p.target).filter(|loss| loss.is_finite()).fold(f64::INFINITY, f64::min)
+    }
+}
+
+/// All paths of a comparison.
+#[derive(Debug)]
+pub struct Frontier<'a> {
+    paths: &'a [Path],
+    /// In the order in which they were met.
+    seeds: Vec<&'a str>,
+    variants: usize,
+}
+
+/// Two variants at one target loss.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    /// The target loss.
+    pub target: f64,
+    /// General loss of the one and of the other, mean over seeds.
+    pub kept: [f64; 2],
+    /// Of each seed that has both, the one's general loss less the other's: below 0 the one forgot less.
+    pub each: Vec<f64>,
+    /// Its mean.
+    pub mean: f64,
+    /// 95 % of the means of seeds drawn again with replacement, in pairs (bootstrap).
+    pub interval: [f64; 2],
+}
+
+impl Difference {
+    /// True where three seeds or more agree so far that the interval leaves 0 out.
+    pub fn is_beyond_spread(&self) -> bool {
+        self.each.len() >= 3 && (self.interval[0] > 0.0 || self.interval[1] < 0.0)
+    }
+}
+
+impl<'a> Frontier<'a> {
+    /// Of these paths of so many variants.
+    pub fn new(paths: &'a [Path], variants: usize) -> Self {
+        let mut seeds: Vec<&str> = Vec::new();
+        for path in paths {
+            if !seeds.contains(&path.seed.as_str()) {
+                seeds.push(&path.seed);
+            }
+        }
+        Self { paths, seeds, variants }
+    }
+
+    /// Paths of a variant.
+    pub fn of(&self, variant: usize) -> impl Iterator<Item = &'a Path> {
+        self.paths.iter().filter(move |path| path.variant == variant)
+    }
+
+    fn of_seed(&self, variant: usize, seed: &str) -> impl Iterator<Item = &'a Path> {
+        self.of(variant).filter(move |path| path.seed == seed)
+    }
+
+    /// Target loss before training: the same for all but for rounding.
+    pub fn start(&self) -> Option<Point> {
+        self.paths.iter().find_map(|path| path.points.first().copied())
+    }
+
+    /// The lowest target loss that every variant reached with every seed that it has; none where that is not below the start.
+    pub fn reached_by_all(&self) -> Option<f64> {
+        let best = |variant: usize, seed: &str| self.of_seed(variant, seed).map(Path::best).min_by(f64::total_cmp);
+        let pairs = (0..self.variants).flat_map(|variant| self.seeds.iter().map(move |seed| (variant, *seed)));
+        let worst = pairs.filter_map(|(variant, seed)| best(variant, seed)).max_by(f64::total_cmp)?;
+        (worst < self.start()?.target).then_some(worst)
+    }
+
+    /// Least general loss of a variant at a target loss, seed by seed.
+    pub fn kept(&self, variant: usize, target: f64) -> Vec<Option<f64>> {
+        let of_seed =
+            |seed: &&str| self.of_seed(variant, seed).filter_map(|path| path.kept_at(target)).min_by(f64::total_cmp);
+        self.seeds.iter().map(of_seed).collect()
+    }
+
+    /// The setting with which a variant kept most at a target loss, in how many seeds it did, and of how many.
+    pub fn best_setting(&self, variant: usize, target: f64) -> Option<(&'a str, usize, usize)> {
+        let best = |seed: &&str| {
+            let paths = self.of_seed(variant, seed).filter_map(|path| Some((path.kept_at(target)?, path)));
+            paths.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, path)| path.setting.as_str())
+        };
+        let all: Vec<&str> = self.seeds.iter().filter_map(best).collect();
+        let count = |setting: &str| all.iter().filter(|other| **other == setting).count();
+        let most = all.iter().copied().max_by_key(|setting| count(setting))?;
+        Some((most, count(most), all.len()))
+    }
+
+    /// One variant against another at a target loss; none where no seed has both.
+    pub fn difference(&self, one: usize, other: usize, target: f64) -> Option<Difference> {
+        let pairs: Vec<(f64, f64)> = self
+            .kept(one, target)
+            .into_iter()
+            .zip(self.kept(other, target))
+            .filter_map(|(one, other)| Some((one?, other?)))
+            .collect();
+        if pairs.is_empty() {
+            return None;
+        }
+        let mean = |of: fn(&(f64, f64)) -> f64| pairs.iter().map(of).sum::<f64>() / pairs.len() as f64;
+        let each: Vec<f64> = pairs.iter().map(|(one, other)| one - other).collect();
+        let interval = bootstrap(&each);
+        Some(Difference { target, kept: [mean(|p| p.0), mean(|p| p.1)], mean: mean(|p| p.0 - p.1), each, interval })
+    }
+}
+
+/// 95 % interval of the mean under drawing again with replacement: of all draws where there are few, else of many.
+fn bootstrap(each: &[f64]) -> [f64; 2] {
+    const DRAWS: u64 = 20_000;
+    let n = each.len() as u64;
+    let all = n.checked_pow(each.len() as u32).filter(|all| *all <= 50_000);
+    let mut state = 1_u64;
+    let mut draw = |of: u64| -> f64 {
+        let mut rest = of;
+        let mut index = |rest: &mut u64| match all {
+            Some(_) => {
+                let index = *rest % n;
+                *rest /= n;
+                index
+            }
+            None => {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                (state >> 33) % n
+            }
+        };
+        (0..n).map(|_| each[index(&mut rest) as usize]).sum::<f64>() / n as f64
+    };
+    let mut means: Vec<f64> = (0..all.unwrap_or(DRAWS)).map(&mut draw).collect();
+    means.sort_by(f64::total_cmp);
+    let at = |share: f64| means[((means.len() - 1) as f64 * share).round() as usize];
+    [at(0.025), at(0.975)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(variant: usize, seed: &str, setting: &str, points: &[(f64, f64)]) -> Path {
+        let point = |(step, (target, general)): (usize, &(f64, f64))| Point {
+            step: step as u64,
+            target: *target,
+            general: *general,
+        };
+        let points = points.iter().enumerate().map(point).collect();
+        Path { variant, seed: seed.into(), setting: setting.into(), points }
+    }
+
+    #[test]
+    fn what_is_kept_at_a_target_is_the_least_on_the_path_there_or_beyond() {
+        let run = path(0, "1", "", &[(4.0, 3.0), (3.0, 3.2), (2.0, 3.1), (2.5, 4.0)]);
+        assert_eq!(run.kept_at(3.5), Some(3.1), "a lower target was reached with less forgotten");
+        assert_eq!(run.kept_at(2.0), Some(3.1));
+        assert!((run.kept_at(2.25).unwrap() - 3.1).abs() < 1e-12);
+        assert_eq!(run.kept_at(1.9), None);
+        assert_eq!(run.kept_at(5.0), Some(3.0), "nothing had to be learned");
+        let straight = path(0, "1", "", &[(4.0, 3.0), (2.0, 4.0)]);
+        assert!((straight.kept_at(3.0).unwrap() - 3.5).abs() < 1e-12);
+        let broken = path(0, "1", "", &[(4.0, 3.0), (f64::NAN, 1.0), (2.0, f64::INFINITY)]);
+        assert_eq!((broken.kept_at(3.0), broken.kept_at(4.0)), (None, Some(3.0)), "what diverged keeps nothing");
+    }
+
+    fn example() -> Vec<Path> {
+        let mut paths = Vec::new();
+        for (seed, off) in [("1", 0.0), ("2", 0.02), ("3", -0.01)] {
+            paths.push(path(0, seed, "a", &[(4.0, 3.0), (2.0, 3.5 + off)]));
+            paths.push(path(0, seed, "b", &[(4.0, 3.0), (3.0, 3.1 + off)]));
+            paths.push(path(1, seed, "a", &[(4.0, 3.0), (2.5, 3.3 + 2.0 * off)]));
+        }
+        paths
+    }
+
+    #[test]
+    fn variants_are_compared_where_all_of_them_came_seed_by_seed() {
+        let paths = example();
+        let frontier = Frontier::new(&paths, 2);
+        assert_eq!(frontier.reached_by_all(), Some(2.5));
+        for (found, want) in frontier.kept(0, 3.0).iter().zip([3.1, 3.12, 3.09]) {
+            assert!((found.unwrap() - want).abs() < 1e-12, "{found:?} {want}");
+        }
+        assert_eq!(frontier.best_setting(0, 3.0), Some(("b", 3, 3)));
+        assert_eq!(frontier.best_setting(0, 2.5), Some(("a", 3, 3)));
+        let found = frontier.difference(1, 0, 2.5).unwrap();
+        let want: Vec<f64> = [0.0, 0.02, -0.01].map(|off| 3.3 + 2.0 * off - (3.0 + 0.75 * (0.5 + off))).into();
+        for (found, want) in found.each.iter().zip(&want) {
+            assert!((found - want).abs() < 1e-12, "{found} {want}");
+        }
+        assert!((found.mean - want.iter().sum::<f64>() / 3.0).abs() < 1e-12);
+        assert!((found.kept[0] - found.kept[1] - found.mean).abs() < 1e-12);
+        assert!(found.is_beyond_spread(), "{found:?}");
+        assert_eq!(frontier.difference(0, 1, 1.0), None, "nobody came there");
+    }
+
+    #[test]
+    fn few_seeds_or_seeds_that_disagree_are_within_the_spread() {
+        let of =
+            |each: Vec<f64>| Difference { target: 1.0, kept: [0.0; 2], mean: 0.0, interval: bootstrap(&each), each };
+        assert!(!of(vec![-1.0, -1.0]).is_beyond_spread(), "two seeds");
+        assert!(!of(vec![-1.0, -1.0, 2.0]).is_beyond_spread());
+        assert!(of(vec![-1.0, -1.2, -0.9]).is_beyond_spread());
+        assert_eq!(bootstrap(&[0.5]), [0.5, 0.5]);
+    }
+
+    #[test]
+    fn the_interval_is_that_of_all_draws_and_hardly_another_of_many() {
+        // Of 27 draws of three numbers, 1 is all first ones: the lowest 2.5 % are within it.
+        assert_eq!(bootstrap(&[0.0, 3.0, 6.0]), [1.0, 5.0]);
+        let many: Vec<f64> = (0..40).map(f64::from).collect();
+        let [low, high] = bootstrap(&many);
+        // The mean of 40 draws has a standard deviation of 11.54 / sqrt(40) = 1.83.
+        assert!((low - (19.5 - 1.96 * 1.83)).abs() < 0.2 && (high - (19.5 + 1.96 * 1.83)).abs() < 0.2, "{low} {high}");
+    }
+
+    #[test]
+    fn nothing_learned_is_nothing_to_compare() {
+        let paths = [path(0, "1", "", &[(4.0, 3.0), (2.0, 3.1)]), path(1, "1", "", &[(4.0, 3.0), (4.2, 3.5)])];
+        assert_eq!(Frontier::new(&paths, 2).reached_by_all(), None);
+        assert_eq!(Frontier::new(&[], 0).reached_by_all(), None);
+    }
+}

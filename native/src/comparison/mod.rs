@@ -1,0 +1,301 @@
+//! Runs that differ in a few settings, from one start, and what they say together.
+//!
+//! Place in the flow: configuration, `[compare]` and `--vary` -> [`Grid`] -> a run each, by `temper train` -> [`frontier`] ->
+//! [`report`].
+
+pub mod frontier;
+pub mod report;
+
+use std::collections::BTreeSet;
+
+use temper_engine::{Config, Error, Result};
+
+/// Settings as `--set` takes them.
+pub type Set = Vec<(String, String)>;
+
+const OBJECTIVE: &str = "objective.";
+const SEED: &str = "run.seed";
+/// A grid of more runs is a mistake.
+const MOST_RUNS: usize = 10_000;
+/// How often a run is measured where its configuration does not say it: a path of that many pieces.
+const MEASURED: u64 = 8;
+
+/// What is compared: an objective with its settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Variant {
+    /// For people and folders.
+    pub name: String,
+    /// Its settings.
+    pub set: Set,
+}
+
+/// One run of a grid.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// Name of its folder.
+    pub name: String,
+    /// Which variant it is.
+    pub variant: usize,
+    /// Its seed, as it was written; empty where seeds do not differ.
+    pub seed: String,
+    /// What else differs, such as `optim.learning_rate=3e-4`.
+    pub setting: String,
+    /// All its settings.
+    pub set: Set,
+}
+
+/// All runs of a comparison.
+#[derive(Debug)]
+pub struct Grid {
+    /// What the runs share.
+    pub base: Config,
+    /// What is compared, the first one with all others.
+    pub variants: Vec<Variant>,
+    /// The runs: all variants of a setting and a seed follow each other, so that what is there early can be compared.
+    pub points: Vec<Point>,
+}
+
+/// A setting and its values.
+type Axis = (String, Vec<String>);
+
+impl Grid {
+    /// From a configuration's text, whose tables `[compare]` and `[[compare.variant]]` come last, and `--vary`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with every problem of the grid, or of the runs' configurations.
+    pub fn of(text: &str, file: &str, overrides: &[(String, String)], vary: &[(String, String)]) -> Result<Self> {
+        let (own, compare) = split(text);
+        let mut base = Config::parse(own, file, overrides)?;
+        // A baseline is a variant here.
+        base.run.baseline = None;
+        let (mut axes, mut variants) = read(compare, file)?;
+        for (key, values) in vary {
+            axes.push((key.clone(), values.split(',').map(|value| value.trim().to_string()).collect()));
+        }
+        let mut problems = Vec::new();
+        for (at, (key, values)) in axes.iter().enumerate() {
+            if axes[..at].iter().any(|(other, _)| other == key) {
+                problems.push(format!("{key}: is varied twice"));
+            }
+            if values.iter().collect::<BTreeSet<_>>().len() != values.len() || values.is_empty() {
+                problems.push(format!("{key}: needs values that differ"));
+            }
+        }
+        let (of_objective, others): (Vec<Axis>, Vec<Axis>) =
+            axes.into_iter().partition(|(key, _)| key.starts_with(OBJECTIVE));
+        if !of_objective.is_empty() && !variants.is_empty() {
+            problems
+                .push(format!("{}: stands beside [[compare.variant]]; put it into the variants", of_objective[0].0));
+        }
+        if variants.is_empty() {
+            variants = product(&of_objective).into_iter().map(|set| Variant { name: values_of(&set), set }).collect();
+            if of_objective.is_empty() {
+                variants[0].name = base.objective.method.to_string();
+            }
+        }
+        for (at, variant) in variants.iter().enumerate() {
+            if variants[..at].iter().any(|other| other.name == variant.name) {
+                problems.push(format!("[[compare.variant]]: two are called {:?}", variant.name));
+            }
+        }
+        let (seeds, settings): (Vec<Axis>, Vec<Axis>) = others.into_iter().partition(|(key, _)| key == SEED);
+        let runs = [&seeds, &settings].into_iter().flatten().map(|(_, values)| values.len().max(1));
+        let runs = runs.fold(variants.len(), usize::saturating_mul);
+        if runs > MOST_RUNS {
+            problems.push(format!("the comparison would be {runs} runs; at most {MOST_RUNS} are made"));
+        }
+        if !problems.is_empty() {
+            return Err(Error::Config { problems });
+        }
+        if base.run.eval_every == 0 {
+            base.run.eval_every = base.run.steps.map_or(0, |steps| (steps / MEASURED).max(1));
+        }
+        let mut points = Vec::with_capacity(runs);
+        for seed in product(&seeds) {
+            for setting in product(&settings) {
+                for (variant, own) in variants.iter().enumerate() {
+                    let set: Set = [&own.set[..], &setting, &seed].concat();
+                    let label = |set: &Set| set.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
+                    // Of a path its last part.
+                    let last = |text: &str, at: char| text.rsplit(at).next().unwrap_or(text).to_string();
+                    let short = |(key, value): &(String, String)| format!("{}-{}", last(key, '.'), last(value, '/'));
+                    let parts = std::iter::once(own.name.clone()).chain(setting.iter().chain(&seed).map(short));
+                    let name = parts.collect::<Vec<_>>().join("_");
+                    let name = name.replace(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)), "-");
+                    let seed = seed.first().map_or(String::new(), |(_, value)| value.clone());
+                    points.push(Point { name, variant, seed, setting: label(&setting).join(" "), set });
+                }
+            }
+        }
+        let grid = Self { base, variants, points };
+        grid.check()?;
+        Ok(grid)
+    }
+
+    /// Whether each run's configuration can be used.
+    fn check(&self) -> Result<()> {
+        let text = self.base.to_toml();
+        let mut problems = Vec::new();
+        for point in &self.points {
+            let found = Config::parse(&text, "the configuration", &point.set).and_then(|config| config.objective());
+            match found {
+                Ok(_) => {}
+                Err(Error::Config { problems: own }) => {
+                    problems.extend(own.into_iter().map(|problem| format!("{}: {problem}", point.name)));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        let mut names = BTreeSet::new();
+        problems.extend(self.points.iter().filter(|point| !names.insert(&point.name)).map(|point| {
+            format!("{}: two runs would have this folder; give variants and values other names", point.name)
+        }));
+        if problems.is_empty() { Ok(()) } else { Err(Error::Config { problems }) }
+    }
+}
+
+/// The run's own part of a configuration, and the comparison's, which comes last.
+fn split(text: &str) -> (&str, &str) {
+    let begins = |line: &str| {
+        let name = line.trim_start().trim_start_matches('[').trim_start();
+        line.trim_start().starts_with('[')
+            && name.strip_prefix("compare").is_some_and(|rest| rest.starts_with(['.', ']', ' ']))
+    };
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        if begins(line) {
+            return text.split_at(at);
+        }
+        at += line.len();
+    }
+    (text, "")
+}
+
+/// What is varied, and the variants, of the tables `[compare]` and `[[compare.variant]]`.
+fn read(text: &str, file: &str) -> Result<(Vec<Axis>, Vec<Variant>)> {
+    let refuse = |problem: String| Error::Config { problems: vec![format!("{file}: {problem}")] };
+    let mut whole: toml::Table = text.parse().map_err(|error| refuse(format!("[compare]: {error}")))?;
+    let compare = whole.remove("compare").unwrap_or(toml::Value::Table(toml::Table::new()));
+    if let Some(other) = whole.keys().next() {
+        return Err(refuse(format!("[{other}] follows [compare], which has to come last")));
+    }
+    let toml::Value::Table(compare) = compare else { return Err(refuse("compare has to be a table".into())) };
+    let (mut axes, mut variants) = (Vec::new(), Vec::new());
+    for (key, value) in compare {
+        match value {
+            toml::Value::Array(all) if key == "variant" => {
+                for one in all {
+                    variants.push(variant(one).map_err(|problem| refuse(format!("[[compare.variant]]: {problem}")))?);
+                }
+            }
+            toml::Value::Array(values) => axes.push((key, values.iter().map(plain).collect())),
+            _ => {
+                let problem =
+                    format!("[compare] {key}: has to be a list, as in \"optim.learning_rate\" = [1e-4, 3e-4]");
+                return Err(refuse(problem));
+            }
+        }
+    }
+    Ok((axes, variants))
+}
+
+fn variant(value: toml::Value) -> std::result::Result<Variant, String> {
+    let toml::Value::Table(mut table) = value else { return Err("has to be a table".into()) };
+    let name = table.remove("name").ok_or("needs a name")?;
+    let set = table.iter().map(|(key, value)| (key.clone(), plain(value))).collect();
+    Ok(Variant { name: plain(&name), set })
+}
+
+/// A value as it is written on a command line.
+fn plain(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn values_of(set: &Set) -> String {
+    set.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>().join("-")
+}
+
+/// Every choice of one value of each axis; one empty choice where there is no axis.
+fn product(axes: &[Axis]) -> Vec<Set> {
+    axes.iter().fold(vec![Set::new()], |so_far, (key, values)| {
+        let with = |set: &Set| {
+            let set = set.clone();
+            values.iter().map(move |value| [&set[..], &[(key.clone(), value.clone())]].concat()).collect::<Vec<_>>()
+        };
+        so_far.iter().flat_map(with).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: &str = "[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n[run]\nsteps = 40\nbaseline = \"sft\"\n";
+
+    fn grid(compare: &str, vary: &[(&str, &str)]) -> Result<Grid> {
+        let vary: Vec<_> = vary.iter().map(|(key, values)| (key.to_string(), values.to_string())).collect();
+        Grid::of(&format!("{RUN}{compare}"), "c.toml", &[], &vary)
+    }
+
+    fn problem(compare: &str, vary: &[(&str, &str)]) -> String {
+        grid(compare, vary).expect_err(compare).to_string()
+    }
+
+    #[test]
+    fn every_variant_runs_with_every_setting_and_seed() {
+        let by_flag =
+            grid("", &[("objective.method", "sft, eaft"), ("optim.learning_rate", "1e-4,3e-4"), ("run.seed", "1,2,3")]);
+        let by_table = grid(
+            "[compare]\n\"objective.method\" = [\"sft\", \"eaft\"]\n\"optim.learning_rate\" = [\"1e-4\", \"3e-4\"]\n\
+             \"run.seed\" = [1, 2, 3]\n",
+            &[],
+        );
+        let by_flag = by_flag.unwrap();
+        assert_eq!(by_flag.points, by_table.unwrap().points);
+        assert_eq!(by_flag.points.len(), 12);
+        assert_eq!(by_flag.variants.iter().map(|v| v.name.as_str()).collect::<Vec<_>>(), ["sft", "eaft"]);
+        let first = &by_flag.points[1];
+        assert_eq!(first.name, "eaft_learning_rate-1e-4_seed-1");
+        assert_eq!((first.variant, first.seed.as_str(), first.setting.as_str()), (1, "1", "optim.learning_rate=1e-4"));
+        assert_eq!(first.set.len(), 3);
+        // A baseline would be trained once more for each, and paths need points.
+        assert_eq!((by_flag.base.run.baseline, by_flag.base.run.eval_every), (None, 5));
+    }
+
+    #[test]
+    fn variants_have_names_and_any_settings_of_their_own() {
+        let text = "[[compare.variant]]\nname = \"EAFT, squared\"\n\"objective.gate\" = \"power\"\n\"objective.exponent\" = 2\n\
+                    [[compare.variant]]\nname = \"sft\"\n\"objective.method\" = \"sft\"\n";
+        let found = grid(text, &[("run.seed", "7")]).unwrap();
+        assert_eq!(
+            found.points.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(),
+            ["EAFT--squared_seed-7", "sft_seed-7"]
+        );
+        assert_eq!(found.variants[0].set[0], ("objective.exponent".to_string(), "2".to_string()));
+        assert!(problem(text, &[("objective.method", "sft,eaft")]).contains("stands beside [[compare.variant]]"));
+    }
+
+    #[test]
+    fn one_run_is_a_comparison_too() {
+        let found = grid("", &[]).unwrap();
+        assert_eq!((found.points.len(), found.points[0].name.as_str()), (1, "eaft"));
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused_before_anything_is_with_the_name_of_the_run() {
+        assert!(problem("", &[("optim.learning_rate", "1e-4,-1")]).contains("eaft_learning_rate--1: "));
+        assert!(problem("", &[("objective.method", "sft,eeft")]).contains("eeft"));
+        assert!(problem("", &[("run.seed", "1,1")]).contains("run.seed: needs values that differ"));
+        assert!(problem("", &[("run.seed", "1"), ("run.seed", "2")]).contains("varied twice"));
+        assert!(problem("[compare]\n\"run.seed\" = 3\n", &[]).contains("has to be a list"));
+        assert!(problem("[compare]\n\"run.seed\" = [3]\n[optim]\nlearning_rate = 1\n", &[]).contains("come last"));
+        assert!(problem("[[compare.variant]]\n\"objective.method\" = \"sft\"\n", &[]).contains("needs a name"));
+        let twice = "[[compare.variant]]\nname = \"a\"\n[[compare.variant]]\nname = \"a\"\n";
+        assert!(problem(twice, &[]).contains("two are called \"a\""));
+        let many = (0..200).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        assert!(problem("", &[("run.seed", &many), ("run.batch_tokens", &many)]).contains("40000 runs"));
+    }
+}

@@ -1,0 +1,466 @@
+//! What a comparison says: in words, as tables and as pictures, in one HTML file and one of Markdown.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use plotters::prelude::*;
+use serde::Serialize;
+use temper_engine::Evaluation;
+use temper_engine::events::{Evaluated, Landscape, StepMetrics};
+
+use super::frontier::{Difference, Frontier, Path};
+use super::{Grid, Point};
+use crate::progress::change;
+use crate::report::{
+    Figure, GATES, Key, MAP_SIZE, Root, Row, SIZE, SOFT, Table, axes, css, draw, landscape, padded, svg,
+};
+use crate::run_folder::{Landscapes, Summary};
+use crate::templates;
+
+/// A run that came to its end.
+pub struct Done<'a> {
+    /// Its place in the grid.
+    pub point: &'a Point,
+    /// Its path.
+    pub path: Path,
+    /// What was measured on the way, both ends included.
+    pub history: Vec<Evaluated>,
+    /// Its logged steps.
+    pub metrics: Vec<StepMetrics>,
+    /// What came out.
+    pub summary: Summary,
+    /// Its training tokens before and after.
+    pub landscapes: Landscapes,
+}
+
+/// Colours of variants, of middle lightness so that they show on white and on black.
+const COLOURS: [RGBColor; 8] = [
+    RGBColor(0xd9, 0x6b, 0x1f),
+    RGBColor(0x3d, 0x7d, 0xd8),
+    RGBColor(0x2f, 0x9e, 0x8a),
+    RGBColor(0x8e, 0x6b, 0xc9),
+    RGBColor(0xd6, 0x3f, 0x31),
+    RGBColor(0x9a, 0x9f, 0x2f),
+    RGBColor(0xc2, 0x5b, 0x9b),
+    RGBColor(0x8a, 0x8a, 0x8a),
+];
+
+/// Where variants are compared: shares of the way to the lowest target loss that all of them reached.
+const SHARES: [f64; 3] = [1.0, 0.75, 0.5];
+/// Points of a frontier's line.
+const LINE: usize = 60;
+
+fn colour(variant: usize) -> RGBColor {
+    COLOURS[variant % COLOURS.len()]
+}
+
+/// What the template shows.
+#[derive(Serialize)]
+struct Page<'a> {
+    style: &'static str,
+    title: &'a str,
+    subtitle: String,
+    answer: &'a [String],
+    frontier: Option<Figure>,
+    reference: &'a str,
+    differences: Table,
+    ends: Table,
+    curves: Vec<Figure>,
+    landscapes: Vec<Figure>,
+    gates: Vec<Key>,
+    method: String,
+    config: String,
+}
+
+/// HTML, and the same without pictures as Markdown.
+///
+/// # Errors
+/// Only if a plot cannot be drawn, which no data can cause.
+pub fn render(title: &str, grid: &Grid, done: &[Done]) -> Result<(String, String)> {
+    let paths: Vec<Path> = done.iter().map(|run| run.path.clone()).collect();
+    let frontier = Frontier::new(&paths, grid.variants.len());
+    let name = |variant: usize| grid.variants[variant].name.as_str();
+    let answer = answer(grid, &frontier);
+    let subtitle = subtitle(grid, done);
+    let method = method(grid);
+    let (differences, ends) = (differences(grid, &frontier), ends(grid, done));
+    let mut markdown =
+        format!("# {title}\n\n{subtitle}\n\n## Which forgets less at equal learning?\n\n{}\n", answer.join("\n\n"));
+    if !differences.rows.is_empty() {
+        // Writing to a string cannot fail.
+        let _ = write!(
+            markdown,
+            "\nGeneral loss at equal target loss, less that of {}: below 0 forgot less.\n\n{}",
+            name(0),
+            plain(&differences)
+        );
+    }
+    let _ = write!(markdown, "\n## Where each run ended\n\n{}\n## How it was made\n\n{method}\n", plain(&ends));
+    let chosen: Vec<Vec<&Done>> = (0..grid.variants.len()).map(|variant| chosen(&frontier, variant, done)).collect();
+    let page = Page {
+        style: include_str!("../../templates/report.css"),
+        title,
+        subtitle,
+        answer: &answer,
+        frontier: drawn_frontier(grid, &frontier, &paths)?,
+        reference: name(0),
+        differences,
+        ends,
+        curves: curves(grid, &chosen)?,
+        landscapes: landscapes(grid, &chosen)?,
+        gates: GATES.iter().map(|(_, colour, name)| Key { name: (*name).into(), colour: css(*colour) }).collect(),
+        method,
+        config: grid.base.to_toml(),
+    };
+    Ok((templates::render("comparison.html", page)?, markdown))
+}
+
+fn subtitle(grid: &Grid, done: &[Done]) -> String {
+    let seeds = done.iter().map(|run| run.point.seed.as_str()).collect::<std::collections::BTreeSet<_>>().len();
+    let settings = done.iter().map(|run| run.point.setting.as_str()).collect::<std::collections::BTreeSet<_>>().len();
+    let about = done.first().map_or(String::new(), |run| {
+        format!("; {} on {}; Temper {}", run.summary.started.model, run.summary.started.device, run.summary.temper)
+    });
+    let of = |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+    format!(
+        "{} of {} runs: {}, {}, {}{about}",
+        done.len(),
+        grid.points.len(),
+        of(grid.variants.len(), "variant", "variants"),
+        of(settings, "setting", "settings"),
+        of(seeds, "seed", "seeds")
+    )
+}
+
+fn method(grid: &Grid) -> String {
+    format!(
+        "All runs start from the same model and see the same data, in an order that the seed decides. Each is measured on the target \
+         and the general set before training, every {} steps, and after it. A variant's frontier is the least general loss, over its \
+         settings and all its measured steps with straight lines between them, at which a target loss was reached. No checkpoint is \
+         chosen.",
+        grid.base.run.eval_every
+    )
+}
+
+/// In words, each other variant against the first one.
+fn answer(grid: &Grid, frontier: &Frontier) -> Vec<String> {
+    let name = |variant: usize| grid.variants[variant].name.as_str();
+    let others = 1..grid.variants.len();
+    if others.is_empty() {
+        return vec!["There is one variant, and nothing to compare it with.".into()];
+    }
+    let (Some(start), Some(lowest)) = (frontier.start(), frontier.reached_by_all()) else {
+        let why = "Some variant never came below the target loss it started with, so that there is no equal learning at which \
+                   they could be compared; or the runs have no target and general set.";
+        return vec![why.into()];
+    };
+    let mut said = vec![format!(
+        "Compared at a target loss of {lowest:.3} nats per token, down from {:.3}: the lowest that every variant reached with every \
+         seed.",
+        start.target
+    )];
+    for variant in others {
+        let Some(found) = frontier.difference(variant, 0, lowest) else {
+            said.push(format!("{} and {} have no seed in common.", name(variant), name(0)));
+            continue;
+        };
+        said.push(sentence(name(variant), name(0), &found));
+    }
+    said
+}
+
+fn sentence(one: &str, other: &str, found: &Difference) -> String {
+    let n = found.each.len();
+    let verb = match found.mean {
+        mean if mean < 0.0 => "forgot less than",
+        mean if mean > 0.0 => "forgot more than",
+        _ => "forgot as much as",
+    };
+    let alike = found.each.iter().all(|d| *d < 0.0) || found.each.iter().all(|d| *d > 0.0);
+    let spread = match (n, found.is_beyond_spread()) {
+        (1, _) => "one seed, so nothing is known of the spread".to_string(),
+        (2, _) => "two seeds, too few to know the spread".into(),
+        (_, true) if alike => format!(
+            "beyond the spread of {n} seeds, which all agree (by chance alone they would in one case of {})",
+            1_u64 << (n - 1).min(62)
+        ),
+        (_, true) => format!("beyond the spread of {n} seeds"),
+        (_, false) => format!("within the spread of {n} seeds"),
+    };
+    format!(
+        "{one} {verb} {other}: general loss {:.3} against {:.3} ({:+.3} nats per token; 95 % from {:+.3} to {:+.3}), {spread}.",
+        found.kept[0], found.kept[1], found.mean, found.interval[0], found.interval[1]
+    )
+}
+
+fn differences(grid: &Grid, frontier: &Frontier) -> Table {
+    let levels: Vec<(f64, f64)> = match (frontier.start(), frontier.reached_by_all()) {
+        (Some(start), Some(lowest)) => {
+            SHARES.map(|share| (share, start.target + share * (lowest - start.target))).into()
+        }
+        _ => Vec::new(),
+    };
+    let row = |(share, target): (f64, f64), variant: usize| {
+        let found = frontier.difference(variant, 0, target)?;
+        let each = found.each.iter().map(|d| format!("{d:+.3}")).collect::<Vec<_>>().join(", ");
+        let setting = frontier.best_setting(variant, target).map_or(String::new(), |(setting, n, of)| match n == of {
+            true => setting.to_string(),
+            false => format!("{setting} ({n} of {of} seeds)"),
+        });
+        let cells = vec![
+            format!("{target:.3} ({:.0} %)", 100.0 * share),
+            format!("{:.3}", found.kept[0]),
+            format!("{:+.3}", found.mean),
+            format!("{:+.3} to {:+.3}", found.interval[0], found.interval[1]),
+            each,
+            setting,
+        ];
+        Some(Row { name: grid.variants[variant].name.clone(), cells })
+    };
+    let rows =
+        levels.into_iter().flat_map(|level| (1..grid.variants.len()).filter_map(move |variant| row(level, variant)));
+    Table {
+        columns: &["at target loss", "general loss", "difference", "95 % interval", "seed by seed", "with"],
+        rows: rows.collect(),
+    }
+}
+
+/// Mean and standard deviation over seeds.
+fn spread(values: &[f64]) -> String {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n.max(1.0);
+    let deviation = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0)).sqrt();
+    if values.len() > 1 { format!("{mean:.4} ± {deviation:.4}") } else { format!("{mean:.4}") }
+}
+
+fn ends(grid: &Grid, done: &[Done]) -> Table {
+    let mut rows: Vec<Row> = Vec::new();
+    type Of = fn(&Done) -> (Option<Evaluation>, Option<Evaluation>);
+    let sets: [Of; 3] = [
+        |run| (run.summary.retention.before.target, run.summary.retention.after.target),
+        |run| (run.summary.retention.before.general, run.summary.retention.after.general),
+        |run| (run.summary.retention.before.wrong, run.summary.retention.after.wrong),
+    ];
+    let cells = |runs: &[&Done]| -> Vec<String> {
+        let of = |of: &Of| -> [String; 2] {
+            let both: Vec<(Evaluation, Evaluation)> =
+                runs.iter().map(|run| of(run)).filter_map(|(a, b)| Some((a?, b?))).collect();
+            if both.is_empty() {
+                return ["-".into(), "-".into()];
+            }
+            let mean = |of: fn(&(Evaluation, Evaluation)) -> f64| both.iter().map(of).sum::<f64>() / both.len() as f64;
+            let after: Vec<f64> = both.iter().map(|pair| pair.1.loss).collect();
+            [spread(&after), change(mean(|pair| pair.0.loss).exp(), mean(|pair| pair.1.loss).exp())]
+        };
+        let gate = runs.iter().map(|run| mean_gate(&run.metrics)).sum::<f64>() / runs.len().max(1) as f64;
+        sets.iter().flat_map(of).chain([format!("{gate:.3}"), runs.len().to_string()]).collect()
+    };
+    if let Some(first) = done.first() {
+        let before = |of: &Of| of(first).0.map_or("-".to_string(), |set| format!("{:.4}", set.loss));
+        let cells =
+            sets.iter().flat_map(|of| [before(of), String::new()]).chain([String::new(), String::new()]).collect();
+        rows.push(Row { name: "before".into(), cells });
+    }
+    for (variant, own) in grid.variants.iter().enumerate() {
+        let mut settings: Vec<&str> = Vec::new();
+        for run in done.iter().filter(|run| run.point.variant == variant) {
+            if !settings.contains(&run.point.setting.as_str()) {
+                settings.push(&run.point.setting);
+            }
+        }
+        for setting in settings {
+            let of = |run: &&Done| run.point.variant == variant && run.point.setting == setting;
+            let runs: Vec<&Done> = done.iter().filter(of).collect();
+            let name = format!("{} {setting}", own.name).trim_end().to_string();
+            rows.push(Row { name, cells: cells(&runs) });
+        }
+    }
+    Table {
+        columns: &[
+            "target loss",
+            "perplexity",
+            "general loss",
+            "perplexity",
+            "wrong loss",
+            "perplexity",
+            "mean gate",
+            "seeds",
+        ],
+        rows,
+    }
+}
+
+fn mean_gate(metrics: &[StepMetrics]) -> f64 {
+    metrics.iter().map(|m| m.gate_mean).sum::<f64>() / metrics.len().max(1) as f64
+}
+
+/// A table of Markdown.
+fn plain(table: &Table) -> String {
+    let line = |cells: &mut dyn Iterator<Item = String>| {
+        let cells: Vec<String> = cells.map(|cell| cell.replace('|', "\\|")).collect();
+        format!("| {} |\n", cells.join(" | "))
+    };
+    let head = line(&mut std::iter::once(String::new()).chain(table.columns.iter().map(|c| c.to_string())));
+    let rule = line(&mut std::iter::repeat_n("---".to_string(), table.columns.len() + 1));
+    let row = |row: &Row| line(&mut std::iter::once(row.name.clone()).chain(row.cells.iter().cloned()));
+    table.rows.iter().fold(head + &rule, |text, one| text + &row(one))
+}
+
+/// Runs of a variant with the setting that kept most.
+fn chosen<'a>(frontier: &Frontier, variant: usize, done: &'a [Done<'a>]) -> Vec<&'a Done<'a>> {
+    let own = done.iter().filter(|run| run.point.variant == variant);
+    let best = frontier.reached_by_all().and_then(|lowest| frontier.best_setting(variant, lowest));
+    match best {
+        Some((setting, ..)) => own.filter(|run| run.point.setting == setting).collect(),
+        None => own.collect(),
+    }
+}
+
+/// Nats learned and nats forgotten.
+fn drawn_frontier(grid: &Grid, frontier: &Frontier, paths: &[Path]) -> Result<Option<Figure>> {
+    let Some(start) = frontier.start() else { return Ok(None) };
+    let moved = |target: f64, general: f64| (start.target - target, general - start.general);
+    let lines: Vec<Vec<(f64, f64)>> = paths
+        .iter()
+        .map(|path| {
+            path.points
+                .iter()
+                .map(|p| moved(p.target, p.general))
+                .filter(|p| p.0.is_finite() && p.1.is_finite())
+                .collect()
+        })
+        .collect();
+    // Runs that went far astray would leave no room for the others.
+    let sane = |values: &mut dyn Iterator<Item = f64>| {
+        let mut all: Vec<f64> = values.collect();
+        all.sort_by(f64::total_cmp);
+        let most = all.get(all.len().saturating_sub(1) * 95 / 100).copied().unwrap_or(1.0).max(1e-3);
+        padded(all.into_iter().filter(|v| *v <= 2.0 * most && *v >= -most), 0.06)
+    };
+    let x = sane(&mut lines.iter().flatten().map(|p| p.0));
+    let y = sane(&mut lines.iter().flatten().map(|p| p.1));
+    let inside = |p: &(f64, f64)| x.contains(&p.0) && y.contains(&p.1);
+    let drawn = svg(MAP_SIZE, "Learned against forgotten", |root: &Root| {
+        let mut chart = axes(
+            root,
+            x.clone(),
+            y.clone(),
+            "learned: target loss came down by (nats)",
+            "forgotten: general loss rose by (nats)",
+        )?;
+        draw(chart.draw_series(DashedLineSeries::new(vec![(x.start, 0.0), (x.end, 0.0)], 4, 4, SOFT.stroke_width(1))))?;
+        for (path, line) in paths.iter().zip(&lines) {
+            let line: Vec<_> = line.iter().copied().take_while(&inside).collect();
+            draw(chart.draw_series(LineSeries::new(line, colour(path.variant).mix(0.3).stroke_width(1))))?;
+        }
+        for variant in 0..grid.variants.len() {
+            let at = |step: usize| {
+                let learned = x.end * step as f64 / LINE as f64;
+                let kept: Option<Vec<f64>> = frontier.kept(variant, start.target - learned).into_iter().collect();
+                let kept: Vec<f64> = kept?.iter().map(|general| general - start.general).collect();
+                let fold = |of: fn(f64, f64) -> f64| kept.iter().copied().reduce(of);
+                let mean = kept.iter().sum::<f64>() / kept.len().max(1) as f64;
+                Some((learned, mean, fold(f64::min)?, fold(f64::max)?))
+            };
+            let band: Vec<_> =
+                (0..=LINE).filter_map(at).filter(|p| inside(&(p.0, p.2)) && inside(&(p.0, p.3))).collect();
+            let edge = band.iter().map(|p| (p.0, p.2)).chain(band.iter().rev().map(|p| (p.0, p.3)));
+            draw(chart.draw_series([Polygon::new(edge.collect::<Vec<_>>(), colour(variant).mix(0.18).filled())]))?;
+            let mean = band.iter().map(|p| (p.0, p.1));
+            draw(chart.draw_series(LineSeries::new(mean, colour(variant).stroke_width(3))))?;
+        }
+        Ok(())
+    })?;
+    let unit = "best is right and down: learned, and nothing forgotten";
+    Ok(Some(Figure { title: "Learned against forgotten".into(), unit: unit.into(), keys: keys(grid), svg: drawn }))
+}
+
+fn keys(grid: &Grid) -> Vec<Key> {
+    let key = |(variant, own): (usize, &super::Variant)| Key { name: own.name.clone(), colour: css(colour(variant)) };
+    grid.variants.iter().enumerate().map(key).collect()
+}
+
+/// Means over seeds, step by step.
+fn curves(grid: &Grid, chosen: &[Vec<&Done>]) -> Result<Vec<Figure>> {
+    type Points = Vec<(f64, f64)>;
+    type OfRun = Box<dyn Fn(&Done) -> Points>;
+    let measured = |of: fn(&Evaluated) -> Option<Evaluation>| -> OfRun {
+        Box::new(move |run| run.history.iter().filter_map(|e| Some((e.step as f64, of(e)?.loss))).collect())
+    };
+    let logged = |of: fn(&StepMetrics) -> f64| -> OfRun {
+        Box::new(move |run| run.metrics.iter().map(|m| (m.step as f64, of(m))).collect())
+    };
+    let figures: [(&str, &str, OfRun); 6] = [
+        ("Target loss", "nats per token", measured(|e| e.target)),
+        ("General loss", "nats per token", measured(|e| e.general)),
+        ("Loss on wrong labels", "nats per token; lower: more of the wrong was learned", measured(|e| e.wrong)),
+        ("Gate", "mean weight of a trained token", logged(|m| m.gate_mean)),
+        ("Confident conflicts", "percent of trained tokens", logged(|m| 100.0 * m.conflict_share)),
+        ("Gradient norm", "global, before clipping", logged(|m| m.gradient_norm)),
+    ];
+    let mut drawn = Vec::new();
+    for (title, unit, of) in figures {
+        let lines: Vec<Points> =
+            chosen.iter().map(|runs| mean_line(runs.iter().map(|run| of(run)).collect())).collect();
+        let all = || lines.iter().flatten();
+        if all().next().is_none() {
+            continue;
+        }
+        let (x, y) = (padded(all().map(|p| p.0), 0.0), padded(all().map(|p| p.1), 0.06));
+        let svg = svg(SIZE, title, |root| {
+            let mut chart = axes(root, x, y, "step", "")?;
+            for (variant, line) in lines.iter().enumerate() {
+                draw(chart.draw_series(LineSeries::new(line.clone(), colour(variant).stroke_width(2))))?;
+            }
+            Ok(())
+        })?;
+        drawn.push(Figure { title: title.into(), unit: unit.into(), keys: keys(grid), svg });
+    }
+    Ok(drawn)
+}
+
+/// The mean of lines at the steps that all have, of what is finite.
+fn mean_line(lines: Vec<Vec<(f64, f64)>>) -> Vec<(f64, f64)> {
+    let Some((first, others)) = lines.split_first() else { return Vec::new() };
+    let at = |(x, y): &(f64, f64)| {
+        let same = |line: &Vec<(f64, f64)>| line.iter().find(|p| p.0 == *x).map(|p| p.1);
+        let rest: Option<Vec<f64>> = others.iter().map(same).collect();
+        let mean = (y + rest?.iter().sum::<f64>()) / lines.len() as f64;
+        mean.is_finite().then_some((*x, mean))
+    };
+    first.iter().filter_map(at).collect()
+}
+
+fn landscapes(grid: &Grid, chosen: &[Vec<&Done>]) -> Result<Vec<Figure>> {
+    let of = |runs: &Vec<&Done>| runs.first().map(|run| run.landscapes.clone());
+    let before = chosen.iter().find_map(of).and_then(|maps| maps.before);
+    let after = chosen
+        .iter()
+        .enumerate()
+        .filter_map(|(variant, runs)| Some((format!("after {}", grid.variants[variant].name), of(runs)?.after?)));
+    let maps: Vec<(String, Landscape)> =
+        before.map(|map| ("before".to_string(), map)).into_iter().chain(after).collect();
+    maps.iter().filter(|(_, map)| map.tokens() > 0).map(|(name, map)| landscape(name, map)).collect()
+}
+
+/// The frontier's numbers, for scripts.
+pub fn numbers(grid: &Grid, done: &[Done]) -> serde_json::Value {
+    let paths: Vec<Path> = done.iter().map(|run| run.path.clone()).collect();
+    let frontier = Frontier::new(&paths, grid.variants.len());
+    let (start, lowest) = (frontier.start(), frontier.reached_by_all());
+    let compared = |variant: usize| {
+        let levels = SHARES.iter().filter_map(|share| {
+            let (start, lowest) = (start?.target, lowest?);
+            frontier.difference(variant, 0, start + share * (lowest - start))
+        });
+        let levels: Vec<Difference> = levels.collect();
+        serde_json::json!({ "variant": grid.variants[variant].name, "against": grid.variants[0].name, "at": levels })
+    };
+    serde_json::json!({
+        "variants": grid.variants.iter().map(|variant| &variant.name).collect::<Vec<_>>(),
+        "runs": done.iter().zip(&paths).map(|(run, path)| serde_json::json!({ "run": run.point.name, "path": path })).collect::<Vec<_>>(),
+        "start": start,
+        "lowest_target_of_all": lowest,
+        "differences": (1..grid.variants.len()).map(compared).collect::<Vec<_>>(),
+    })
+}
