@@ -95,7 +95,7 @@ itWith(WITH.cpu, "teaches in one minute: a conflict on show, one press of Play, 
     assert.deepEqual(out, []);
     assert.match(words, /forgot (less|alike)\.|diverged/);
     assert.ok(conflict <= CONFLICT_WITHIN, `the conflict after ${conflict.toFixed(1)} s`);
-    assert.ok(finished <= COMPARED_WITHIN, `finished ${finished.toFixed(1)} s after Play`);
+    assert.ok(compared <= COMPARED_WITHIN, `compared ${compared.toFixed(1)} s after Play`);
   });
 
 itWith(WITH.webgpu, "never holds the main thread for long while training with WebGPU", async (browser, t) => {
