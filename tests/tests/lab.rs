@@ -428,7 +428,7 @@ fn time_is_known_before_the_first_step_and_a_run_that_diverges_is_marked() {
     let mut lab = lab();
     lab.every(1, 0);
     let wild = Settings::parse(
-        r#"{"common": {"run.steps": "4", "run.batch_tokens": "128", "adapter.kind": "none", "optim.learning_rate": "30"},
+        r#"{"common": {"run.steps": "4", "run.batch_tokens": "128", "adapter.kind": "none", "optim.learning_rate": "10"},
             "left": {"objective.method": "sft"}, "right": {"objective.method": "sft"}}"#,
     )
     .unwrap();
