@@ -46,7 +46,7 @@ pub async fn greedy(model: &mut Model, tokenizer: &Tokenizer, beginning: &[u32],
             hidden = model.extend(&mut cache, &[(0, &[token])])?;
         }
     }
-    Ok(whole(&tokenizer.decode(&new, true)?).into())
+    Ok(without_half_a_mark(whole(&tokenizer.decode(&new, true)?)).into())
 }
 
 /// The answer that begins with the token `first`: what the model goes on with, to the end of the line.
@@ -71,6 +71,12 @@ fn unknown(tokenizer: &Tokenizer, tokens: &[u32]) -> Result<Option<usize>> {
         }
     }
     Ok(None)
+}
+
+/// A text that was cut inside the mark of an unknown word, without what there is of it.
+fn without_half_a_mark(text: &str) -> &str {
+    let begun = (2..UNKNOWN.len()).rev().find_map(|letters| text.strip_suffix(&UNKNOWN[..letters]));
+    begun.or_else(|| text.strip_suffix(" <")).unwrap_or(text)
 }
 
 /// A text without the part of a character at its end.
@@ -139,6 +145,15 @@ mod tests {
         assert_eq!(unknown(&tokenizer, &with).unwrap(), Some(before.len()));
         for fine in ["He was drunk", "He was <", "He was < unk", ""] {
             assert_eq!(unknown(&tokenizer, &tokenizer.encode(fine).unwrap()).unwrap(), None, "{fine:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_cut_inside_the_mark_has_no_half_of_it() {
+        for (cut, kept) in
+            [("and <unk", "and "), ("and <u", "and "), ("and <", "and"), ("4 - 2 = <<", "4 - 2 = <<"), ("", "")]
+        {
+            assert_eq!(without_half_a_mark(cut), kept, "{cut:?}");
         }
     }
 
