@@ -66,11 +66,11 @@ export function showQuotes(quoted, names, step) {
   const heads = ["before", ...names];
   $("quotes-list").replaceChildren(...quoted.map(({ prompt, expected, taught, answers }) => el("div", { class: "panel quote" },
     el("p", {}, el("strong", { text: prompt.trim() })),
-    el("table", {}, el("thead", {}, el("tr", {}, ...["", "answers", `${expected.trim()} (known)`, `${taught.trim()} (taught)`]
+    el("table", {}, el("thead", {}, el("tr", {}, ...["", "answers", `${expected.trim()} known`, `${taught.trim()} taught`]
       .map((text) => el(text ? "th" : "td", text ? { scope: "col", text } : {})))),
     el("tbody", {}, ...answers.map(({ who, top, expected: knew, taught: learned }, i) => el("tr", { class: who },
       el("th", { scope: "row" }, el("i", { class: `spot ${who}`, "aria-hidden": "true" }), heads[i]),
-      el("td", { text: top.map(({ text, p }) => `${visible(text)} ${percent(p)}`).join(", ") }),
+      el("td", {}, ...top.map(({ text, p }) => el("span", { text: `${visible(text)} ${percent(p)} ` }))),
       el("td", { text: percent(knew) }), el("td", { text: percent(learned) }))))))));
   $("quotes").querySelector("h3").textContent = `What they answer, at step ${step}`;
 }
