@@ -70,7 +70,7 @@ export function showQuotes(quoted, names, step) {
       .map((text) => el(text ? "th" : "td", text ? { scope: "col", text } : {})))),
     el("tbody", {}, ...answers.map(({ who, top, expected: knew, taught: learned }, i) => el("tr", { class: who },
       el("th", { scope: "row" }, el("i", { class: `spot ${who}`, "aria-hidden": "true" }), heads[i]),
-      el("td", {}, ...top.map(({ text, p }) => el("span", { text: `${visible(text)} ${percent(p)} ` }))),
+      el("td", {}, ...top.map(({ text, p }) => el("span", { text: `${visible(text)} ${percent(p).replace(" ", "\u00a0")} ` }))),
       el("td", { text: percent(knew) }), el("td", { text: percent(learned) }))))))));
   $("quotes").querySelector("h3").textContent = `What they answer, at step ${step}`;
 }
