@@ -177,6 +177,24 @@ pub mod perplexity {
     pub use crate::eval::perplexity::{Watch, first_tokens, knowing_nothing, rows, rows_until, score};
 }
 
+/// How a data set meets a model before it is trained.
+#[cfg(not(target_family = "wasm"))]
+pub mod scan {
+    pub use crate::data::stream::{Piece, Stream, StreamReport};
+    pub use crate::eval::interval::wilson;
+    pub use crate::eval::scan::{TokenScore, score};
+    pub use crate::eval::tally::{Bottom, Bottoms, Fidelity, Highest, Reliability, Reliable, Tally};
+    pub use crate::eval::token_class::{Classes, TokenClass};
+}
+
+/// Benchmarks out of local files.
+#[cfg(not(target_family = "wasm"))]
+pub mod tasks {
+    pub use crate::eval::interval::wilson;
+    pub use crate::eval::likelihood::Likelihoods;
+    pub use crate::eval::tasks::{Asked, Item, Items, Task, TaskFolder, TaskOptions, answer, judge, read_items};
+}
+
 /// An objective on logits that already exist.
 pub mod logits {
     pub use crate::loss::ready::{Evaluated, evaluate};

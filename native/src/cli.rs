@@ -45,8 +45,10 @@ pub enum Command {
     Config(ConfigArgs),
     /// Write a commented configuration to begin with.
     Init(InitArgs),
-    /// Measure loss and perplexity of a model on a text or a data set.
+    /// Measure loss and perplexity of a model on a text or a data set, or its score on benchmarks.
     Eval(EvalArgs),
+    /// Show how a data set meets a model, before anything is trained: where the model is sure and the data disagree.
+    Scan(ScanArgs),
     /// List the adapters of this machine, their limits, and which one would be chosen and why.
     Devices(DevicesArgs),
     /// Let a model answer a prompt, or many of them.
@@ -228,12 +230,43 @@ pub struct EvalArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub input: EvalInput,
-    /// Print one JSON object with `loss`, `perplexity` and `tokens`.
+    #[command(flatten)]
+    pub tasks: TaskArgs,
+    /// Print one JSON object with `loss`, `perplexity` and `tokens`; with --tasks the list `tasks`.
     #[arg(long)]
     pub json: bool,
 }
 
-/// What to measure on: exactly one of the two.
+/// Arguments of `temper eval --tasks`.
+#[derive(Debug, Args)]
+pub struct TaskArgs {
+    /// Folder with one folder a task, of the task's name.
+    #[arg(long, value_name = "DIR", requires = "tasks")]
+    pub task_data: Option<PathBuf>,
+    /// Ask only so many items of each task; of mmlu one of each subject in turn.
+    #[arg(long, value_name = "N", value_parser = at_least_one, requires = "tasks")]
+    pub limit: Option<usize>,
+    /// Worked examples before each question of mmlu and gsm8k; 5 without it.
+    #[arg(long, value_name = "N", requires = "tasks")]
+    pub shots: Option<usize>,
+    /// File to add a line an item to as it is done; items that are in it are not asked again.
+    #[arg(long, value_name = "FILE.jsonl", requires = "tasks")]
+    pub results: Option<PathBuf>,
+    /// Put generated tasks' questions into the model's chat template.
+    #[arg(long, requires = "tasks")]
+    pub chat: bool,
+    /// Longest generated answer in tokens; 256 for gsm8k, 1024 for math500, 2048 for aime without it.
+    #[arg(long, value_name = "N", value_parser = at_least_one, requires = "tasks")]
+    pub max_tokens: Option<usize>,
+    /// How many answers are generated at once.
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = at_least_one, requires = "tasks")]
+    pub batch: usize,
+    /// Leave out and count items that cannot be used, instead of stopping at the first with its line.
+    #[arg(long, requires = "tasks")]
+    pub skip_broken: bool,
+}
+
+/// What to measure on: exactly one of the three.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct EvalInput {
@@ -243,6 +276,66 @@ pub struct EvalInput {
     /// JSONL, scored on what would be trained.
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
+    /// Benchmarks with commas between them, from local files (--task-data): mmlu, medmcqa, medqa, pubmedqa, cluewsc, gsm8k,
+    /// math500, aime.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "task_data")]
+    pub tasks: Vec<String>,
+}
+
+/// Arguments of `temper scan`.
+#[derive(Debug, Args)]
+pub struct ScanArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// JSONL or text, scored on what would be trained; `-` is standard input. May be repeated.
+    #[arg(long, required = true, value_name = "FILE")]
+    pub data: Vec<String>,
+    /// Folder for scan.html, scan.jsonl and summary.json; those of an earlier scan are replaced. Without it a new one below
+    /// `runs`, named after model and data.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Exit with code 1 where more than this share of the tokens are confident conflicts, for example 0.05.
+    #[arg(long, value_name = "SHARE", value_parser = share_or_none)]
+    pub fail_above: Option<f64>,
+    /// Write the records, as they are, whose share of conflicts is on the side that --keep says; never overwritten.
+    #[arg(long, value_name = "OUT.jsonl")]
+    pub curate: Option<PathBuf>,
+    /// What --curate keeps: records up to the share of --above, or those beyond it.
+    #[arg(long, value_enum, default_value_t = Keeping::Clean, requires = "curate")]
+    pub keep: Keeping,
+    /// Share of a record's tokens that are conflicts beyond which it is a conflicted one.
+    #[arg(long, default_value_t = 0.05, value_name = "SHARE", value_parser = share_or_none, requires = "curate")]
+    pub above: f64,
+    /// Let the model answer so many of the prompts itself, and compare: 32 make a picture.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub on_policy: usize,
+    /// Write a line a token into scan.jsonl too.
+    #[arg(long)]
+    pub tokens: bool,
+    /// The gate's K.
+    #[arg(long, default_value_t = 20, value_name = "K", value_parser = gate_k)]
+    pub top_k: usize,
+    /// Longest document, in tokens; never more than the model's context.
+    #[arg(long, default_value_t = 2048, value_name = "N", value_parser = at_least_two)]
+    pub cutoff_length: usize,
+    /// Scan the first N records only.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Leave out and count records that cannot be used, instead of stopping at the first with its line.
+    #[arg(long)]
+    pub skip_broken: bool,
+    /// Print summary.json in place of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which records `temper scan --curate` keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Keeping {
+    /// Those with few conflicts.
+    Clean,
+    /// Those with many.
+    Conflicted,
 }
 
 /// Arguments of `temper devices`.
@@ -350,6 +443,8 @@ pub enum Bench {
     /// Continuing texts: reading prompts and writing tokens, one text and several at once, against reading the whole text for
     /// each token.
     Generate(BenchGenerateArgs),
+    /// Scanning a text (`temper scan`) against a bare forward pass over it, in turns.
+    Scan(BenchScanArgs),
     /// Reading a data set: from bytes to tokens.
     Data(BenchDataArgs),
     /// Large models on this machine's CPU, each trained for a step or a few: what they hold, how long they take.
@@ -452,6 +547,19 @@ pub struct BenchGenerateArgs {
     /// Texts at once, beside one alone.
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = at_least_one)]
     pub batch: usize,
+    #[command(flatten)]
+    pub timing: Timing,
+}
+
+/// Arguments of `temper bench scan`.
+#[derive(Debug, Args)]
+pub struct BenchScanArgs {
+    /// Hugging Face folder or GGUF file.
+    #[arg(long, value_name = "DIR_OR_GGUF")]
+    pub model: String,
+    /// Tokens of the text, at least 2.
+    #[arg(long, default_value_t = 1024, value_parser = at_least_two, value_name = "N")]
+    pub tokens: usize,
     #[command(flatten)]
     pub timing: Timing,
 }
@@ -664,6 +772,14 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
+fn gate_k(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|k| (2..=64).contains(k)).ok_or_else(|| "expected a whole number from 2 to 64".into())
+}
+
+fn share_or_none(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "expected a number from 0 to 1".into())
+}
+
 fn temperature(text: &str) -> Result<f32, String> {
     let number = text.parse::<f32>().ok();
     number.filter(|t| t.is_finite() && *t >= 0.0).ok_or_else(|| "expected a number of at least 0".into())
@@ -708,6 +824,10 @@ mod tests {
             "temper generate --run runs/a --prompt hello",
             "temper eval --model m --text t.txt --json",
             "temper eval --model m --data d.jsonl",
+            "temper scan --model m --data d.jsonl",
+            "temper scan --run r --data d --data e --out o --fail-above 0.05 --curate c --keep conflicted --above 0.1",
+            "temper scan --model m --data - --on-policy 8 --tokens --top-k 64 --limit 9 --skip-broken --json",
+            "temper eval --model m --tasks mmlu,gsm8k --task-data d --limit 9 --shots 0 --results r --chat --max-tokens 9",
             "temper devices",
             "temper generate --model m --prompt hello",
             "temper generate --model m --prompts p.txt --batch 4 --top-k 20 --top-p 0.9 --stop x --stop y",
@@ -754,6 +874,13 @@ mod tests {
             "temper eval --run r --adapter a --text t",
             "temper generate --adapter a --prompt x",
             "temper eval --model m --text t --data d",
+            "temper scan --model m",
+            "temper scan --model m --data d --keep clean",
+            "temper scan --model m --data d --top-k 1",
+            "temper scan --model m --data d --fail-above 5",
+            "temper eval --model m --tasks mmlu",
+            "temper eval --model m --text t --limit 3",
+            "temper eval --model m --tasks mmlu --task-data d --text t",
             "temper train --set steps=3",
             "temper train --resume",
             "temper config run.toml --schema",

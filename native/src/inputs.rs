@@ -3,8 +3,10 @@
 //! Files are untrusted: each kind has a [`Limit`], and a file's size is known before any of it is read.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
 use temper_engine::configuration::AdapterKind;
@@ -233,6 +235,86 @@ fn read(path: &str, limit: &Limit) -> Result<Vec<u8>> {
     let mut whole = Vec::with_capacity(size as usize);
     unpacked().read_to_end(&mut whole).map_err(failed)?;
     Ok(whole)
+}
+
+/// How far a stream of data is read.
+#[derive(Clone)]
+pub struct Reading {
+    done: Arc<AtomicU64>,
+    total: Option<u64>,
+}
+
+impl Reading {
+    /// Bytes that were read, of a packed file as they lie there.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// All of them, where that is known.
+    pub fn total(&self) -> Option<u64> {
+        self.total
+    }
+}
+
+/// Counts what is read.
+struct Counted<R> {
+    inner: R,
+    done: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(out)?;
+        self.done.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+/// Bytes of a data file as it lies there; none of a pipe. Opens nothing, since some devices act on that, and the other end of a
+/// pipe too.
+///
+/// # Errors
+/// [`Error::Missing`] and [`Error::Io`] where there is none; [`Error::Format`] for what is neither a file nor a pipe.
+pub fn size_of_data(path: &str) -> Result<Option<u64>> {
+    if path == STDIN || path.starts_with(EMBEDDED) {
+        return Ok(None);
+    }
+    let on_disk = Path::new(path);
+    let found = fs::metadata(on_disk).map_err(|error| io_error(on_disk, &error))?;
+    if !found.is_file() && !is_pipe(&found) {
+        let what = if found.is_dir() { "a folder" } else { "a device" };
+        let problem = format!("is {what}; give a file, a pipe, or {STDIN} for standard input");
+        return Err(Error::Format { file: path.into(), problem });
+    }
+    Ok(found.is_file().then_some(found.len()))
+}
+
+/// Contents of a data file as they are read, of any size; `.gz` is unpacked on the way. A pipe is read, as is standard input
+/// for the path `-`.
+///
+/// # Errors
+/// [`Error::Missing`] and [`Error::Io`] where it cannot be opened; [`Error::Format`] for what is neither a file nor a pipe.
+pub fn stream_data(path: &str) -> Result<(Box<dyn BufRead>, Reading)> {
+    /// Bytes that are read at once.
+    const AT_ONCE: usize = 1 << 18;
+    let done = Arc::new(AtomicU64::new(0));
+    let mut reading = Reading { done: Arc::clone(&done), total: None };
+    if path.starts_with(EMBEDDED) {
+        let bytes = read_data(path)?;
+        reading.total = Some(bytes.len() as u64);
+        return Ok((
+            Box::new(BufReader::with_capacity(AT_ONCE, Counted { inner: io::Cursor::new(bytes), done })),
+            reading,
+        ));
+    }
+    if path == STDIN {
+        return Ok((Box::new(BufReader::with_capacity(AT_ONCE, Counted { inner: io::stdin(), done })), reading));
+    }
+    reading.total = size_of_data(path)?;
+    let on_disk = Path::new(path);
+    let file = Counted { inner: File::open(on_disk).map_err(|error| io_error(on_disk, &error))?, done };
+    let input: Box<dyn Read> = if path.ends_with(".gz") { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    Ok((Box::new(BufReader::with_capacity(AT_ONCE, input)), reading))
 }
 
 /// All of a stream; `None` where it is longer than `most` bytes.

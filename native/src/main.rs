@@ -11,6 +11,7 @@ mod inputs;
 mod interrupt;
 mod landscape;
 mod memory;
+mod meter;
 mod output;
 mod place;
 mod plan;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Command::Config(args) => commands::config::run(args, &global),
         Command::Init(args) => commands::init::run(args),
         Command::Eval(args) => commands::eval::run(args, &global),
+        Command::Scan(args) => commands::scan::run(args, &global),
         Command::Devices(args) => commands::devices::run(args, &global),
         Command::Generate(args) => commands::generate::run(args, &global),
         Command::Chat(args) => commands::chat::run(args, &global),

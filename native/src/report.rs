@@ -39,13 +39,13 @@ pub struct Report<'a> {
     pub memory: &'a [(String, &'a Ledger)],
 }
 
-const INK: RGBColor = RGBColor(1, 1, 1);
+pub const INK: RGBColor = RGBColor(1, 1, 1);
 pub const SOFT: RGBColor = RGBColor(2, 2, 2);
 const LINE: RGBColor = RGBColor(3, 3, 3);
-const MAIN: RGBColor = RGBColor(4, 4, 4);
-const SECOND: RGBColor = RGBColor(5, 5, 5);
-const BASE: RGBColor = RGBColor(6, 6, 6);
-const WARN: RGBColor = RGBColor(7, 7, 7);
+pub const MAIN: RGBColor = RGBColor(4, 4, 4);
+pub const SECOND: RGBColor = RGBColor(5, 5, 5);
+pub const BASE: RGBColor = RGBColor(6, 6, 6);
+pub const WARN: RGBColor = RGBColor(7, 7, 7);
 
 /// Colours of a landscape's cells by mean gate, from suppressed to fully trained, with the upper bound of each. They are
 /// of middle lightness, so that they show on white and on black alike.
@@ -112,7 +112,7 @@ struct Page<'a> {
     config: &'a str,
 }
 
-/// A drawing with its title, what it shows in which unit, and what its colours mean.
+/// A plot with its words.
 #[derive(Serialize)]
 pub struct Figure {
     pub title: String,
@@ -121,31 +121,32 @@ pub struct Figure {
     pub svg: String,
 }
 
-/// What a colour means.
+/// A colour's meaning.
 #[derive(Serialize)]
 pub struct Key {
     pub name: String,
     pub colour: String,
 }
 
-/// Numbers with the names of their columns and rows.
+/// A table whose first column has no heading.
 #[derive(Serialize)]
 pub struct Table {
     pub columns: &'static [&'static str],
     pub rows: Vec<Row>,
 }
 
-/// A line of a table.
+/// A row of a table.
 #[derive(Serialize)]
 pub struct Row {
     pub name: String,
     pub cells: Vec<String>,
 }
 
+/// A line of a table of two columns.
 #[derive(Serialize)]
-struct Fact {
-    name: &'static str,
-    value: String,
+pub struct Fact {
+    pub name: &'static str,
+    pub value: String,
 }
 
 /// Makes the report.
@@ -466,7 +467,7 @@ pub fn draw<T, E: std::fmt::Display>(result: std::result::Result<T, E>) -> Resul
     result.map_err(|error| anyhow!("drawing a plot of the report: {error}"))
 }
 
-/// Axes with their names.
+/// Axes with their names and a grid.
 pub fn axes<'a, 'b>(
     root: &'a Root<'b>,
     x: Range<f64>,

@@ -957,13 +957,24 @@ mod tests {
 
         let file = path.join(RECORD);
         let text = fs::read(&file).unwrap();
-        for at in (0..text.len()).step_by(997) {
+        let mut unchanged = 0;
+        let places = (0..text.len()).step_by(997);
+        for at in places.clone() {
             let mut other = text.clone();
             other[at] ^= 1;
             fs::write(&file, other).unwrap();
-            let refused = RunFolder::record(&path).unwrap_err();
-            assert!(refused.is_bad_input() && refused.to_string().contains(RECORD), "byte {at}: {refused}");
+            match RunFolder::record(&path) {
+                // The last of 17 digits can be another one of the same number.
+                Ok(found) => {
+                    assert_eq!(found, record, "byte {at}");
+                    unchanged += 1;
+                }
+                Err(refused) => {
+                    assert!(refused.is_bad_input() && refused.to_string().contains(RECORD), "byte {at}: {refused}");
+                }
+            }
         }
+        assert!(unchanged * 20 < places.count(), "{unchanged}");
         let other = run.save_checkpoint(4, &Record::default(), &[STATE], &|_, out| out.write_all(b"{}"), 2).unwrap();
         fs::copy(other.join(RECORD), &file).unwrap();
         assert!(RunFolder::record(&path).unwrap_err().to_string().contains("belongs to another state.json"));

@@ -205,7 +205,7 @@ fn one_of_two(problem: &str) -> Error {
 }
 
 /// Short name of a model: that of its folder or file, or, in the hub's cache, the model's own.
-fn model_stem(path: &str) -> String {
+pub fn model_stem(path: &str) -> String {
     let path = path.strip_prefix(EMBEDDED).unwrap_or(path);
     let full = Path::new(path).canonicalize().unwrap_or_else(|_| PathBuf::from(path));
     let name = |path: &Path| path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
@@ -219,7 +219,7 @@ fn model_stem(path: &str) -> String {
 }
 
 /// Short name of a data file: without its endings.
-fn data_stem(path: &str) -> String {
+pub fn data_stem(path: &str) -> String {
     let path = path.strip_prefix(EMBEDDED).unwrap_or(path);
     let name = Path::new(path).file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
     let name = name.strip_suffix(".gz").unwrap_or(&name);

@@ -5,10 +5,11 @@ use minijinja::{AutoEscape, Environment, Value};
 use serde::Serialize;
 
 /// Names and sources. What ends in `.html` is escaped, but for what is marked `safe`.
-const TEMPLATES: [(&str, &str); 3] = [
-    ("figures.html", include_str!("../templates/figures.html")),
+const TEMPLATES: [(&str, &str); 4] = [
+    ("parts.html", include_str!("../templates/parts.html")),
     ("report.html", include_str!("../templates/report.html")),
     ("comparison.html", include_str!("../templates/comparison.html")),
+    ("scan.html", include_str!("../templates/scan.html")),
 ];
 
 /// Fills a template in. A name that it has and `values` lack is an error, not an empty place.

@@ -1440,6 +1440,306 @@ fn a_text_is_measured_in_windows_and_an_answer_is_generated() {
     generate(&format!("--prompt {}", "a".repeat(128))).fails(2, &["128 tokens", "context is 128"]);
 }
 
+/// Benchmarks for [`eval_tasks`], in `tasks/`.
+fn task_files(place: &Place) {
+    for folder in ["mmlu", "gsm8k", "medmcqa"] {
+        fs::create_dir_all(place.path("tasks").join(folder)).unwrap();
+    }
+    let rows = |n: usize| {
+        (0..n).map(|at| format!("\"is {at}, odd?\",yes,no,{at},x,{}\n", ["A", "B"][at % 2])).collect::<String>()
+    };
+    place.write("tasks/mmlu/parity_test.csv", &rows(5));
+    place.write("tasks/mmlu/sums_test.csv", &rows(3));
+    place.write("tasks/mmlu/sums_dev.csv", &rows(1));
+    let sum = |n: usize| json!({"question": format!("{n}+1?"), "answer": format!("#### {}", n + 1)}).to_string();
+    place.write("tasks/gsm8k/test.jsonl", &[sum(1), sum(2), sum(3)].join("\n"));
+    let bad = json!({"question": "Q", "options": {"A": "1"}, "answer_idx": "A"});
+    let good = json!({"question": "Q", "options": {"A": "1", "B": "2", "C": "3", "D": "4"}, "answer_idx": "D"});
+    place.write("tasks/medmcqa/test.jsonl", &format!("{good}\n{bad}\n{good}\n"));
+}
+
+fn eval_tasks(place: &Place, more: &str) -> Ran {
+    let (model, data) = (place.text("model"), place.text("tasks"));
+    line(&format!("eval --model {model} --task-data {data} --shots 0 --max-tokens 6 {more}"))
+}
+
+#[test]
+fn benchmarks_go_on_after_a_stop_and_give_what_one_go_gives() {
+    let place = Place::new();
+    task_files(&place);
+    let (whole, parts) = (place.text("whole.jsonl"), place.text("parts.jsonl"));
+    let found = eval_tasks(&place, &format!("--tasks mmlu,gsm8k --results {whole} --batch 2 --json")).ok().json();
+    let tasks = found["tasks"].as_array().unwrap().clone();
+    assert_eq!((&tasks[0]["task"], &tasks[0]["items"], &tasks[1]["items"]), (&json!("mmlu"), &json!(8), &json!(3)));
+    let lines = lines_of(Path::new(&whole));
+    assert_eq!(lines.len(), 1 + 8 + 3);
+    let right = lines.iter().filter(|l| l["task"] == "mmlu" && l["correct"] == true).count() as u64;
+    assert_eq!(tasks[0]["correct"], right);
+    for line in &lines[1..9] {
+        let likelihoods: Vec<f64> =
+            line["log_likelihoods"].as_array().unwrap().iter().map(|l| l.as_f64().unwrap()).collect();
+        let best = (1..4).fold(0, |best, at| if likelihoods[at] > likelihoods[best] { at } else { best });
+        assert_eq!(line["answer"], ["A", "B", "C", "D"][best]);
+        assert_eq!(line["correct"], line["answer"] == line["expected"]);
+    }
+    // A first part, and one more item of which only half was written.
+    eval_tasks(&place, &format!("--tasks mmlu --limit 3 --results {parts}")).ok();
+    let first = fs::read_to_string(&parts).unwrap();
+    assert_eq!(first.lines().count(), 4);
+    fs::write(&parts, format!("{first}{{\"what\":\"item\",\"task\":\"mm")).unwrap();
+    let ran = eval_tasks(&place, &format!("--tasks mmlu,gsm8k --results {parts} --json")).ok();
+    assert!(ran.stderr.contains("its last line is cut off"), "{}", ran.stderr);
+    let again = ran.json();
+    assert_eq!(again["tasks"][0]["resumed"], 3);
+    for (at, field) in [(0, "correct"), (0, "items"), (0, "interval"), (1, "correct"), (1, "strict_accuracy")] {
+        assert_eq!(again["tasks"][at][field], tasks[at][field], "{field}");
+    }
+    let by_id = |path: &str| {
+        let key = |line: &Value| (line["task"].to_string(), line["id"].to_string(), line["answer"].to_string());
+        lines_of(Path::new(path))[1..].iter().map(key).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(by_id(&parts), by_id(&whole));
+    // Nothing is left to do, and nothing is written.
+    let before = fs::read(&parts).unwrap();
+    let text = eval_tasks(&place, &format!("--tasks mmlu,gsm8k --results {parts}")).ok().stdout;
+    assert!(text.contains("8 from before") && text.contains("of 3 items"), "{text}");
+    assert_eq!(fs::read(&parts).unwrap(), before);
+    eval_tasks(&place, &format!("--tasks mmlu --results {parts} --storage f16"))
+        .fails(2, &["parts.jsonl, line 1", "were made with", "name another file"]);
+    eval_tasks(&place, &format!("--tasks mmlu --results {}", place.text("train.jsonl")))
+        .fails(2, &["train.jsonl, line 1"]);
+}
+
+#[test]
+fn tasks_that_cannot_be_are_refused_by_name_file_and_line() {
+    let place = Place::new();
+    task_files(&place);
+    eval_tasks(&place, "--tasks mmlu,hellaswag").fails(2, &["no task \"hellaswag\"", "mmlu, medmcqa", "aime"]);
+    eval_tasks(&place, "--tasks ifeval").fails(2, &["no task \"ifeval\""]);
+    eval_tasks(&place, "--tasks mmlu,mmlu").fails(2, &["mmlu is there twice"]);
+    eval_tasks(&place, "--tasks aime").fails(2, &["tasks/aime"]);
+    eval_tasks(&place, "--tasks gsm8k --chat").fails(2, &["no chat template"]);
+    eval_tasks(&place, "--tasks medmcqa").fails(2, &["medmcqa/test.jsonl, line 2: ", "there are 1 options"]);
+    let ran = eval_tasks(&place, "--tasks medmcqa --skip-broken").ok();
+    assert!(
+        ran.stdout.contains("of 2 items; 1 skipped") && ran.stdout.contains("test.jsonl, line 2: "),
+        "{}",
+        ran.stdout
+    );
+    let (model, data) = (place.text("model"), place.text("tasks"));
+    line(&format!("eval --model {model} --task-data {data} --tasks mmlu"))
+        .fails(2, &["parity_dev.csv", "is not there"]);
+}
+
+/// The scan of a place's data into `scan/`.
+fn scan(place: &Place, more: &str) -> Ran {
+    let (model, out) = (place.text("model"), place.text("scan"));
+    temper(format!("scan --model {model} --out {out} {more}").split_whitespace())
+}
+
+fn lines_of(path: &Path) -> Vec<Value> {
+    fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_scan_counts_every_token_once_and_its_files_agree_with_each_other_and_with_eval() {
+    let place = Place::new();
+    let (train, target) = (place.text("train.jsonl"), place.text("target.jsonl"));
+    let ran =
+        scan(&place, &format!("--data {train} --data {target} --tokens --on-policy 4 --json --cutoff-length 128")).ok();
+    let summary = ran.json();
+    let written: Value = serde_json::from_slice(&fs::read(place.path("scan/summary.json")).unwrap()).unwrap();
+    assert_eq!(summary, written);
+    let (number, whole) = (|v: &Value| v.as_f64().unwrap(), |v: &Value| v.as_u64().unwrap());
+    let lines = lines_of(&place.path("scan/scan.jsonl"));
+    let documents: Vec<&Value> = lines.iter().filter(|line| line["what"] == "document").collect();
+    let tokens: Vec<&Value> = lines.iter().filter(|line| line["what"] == "token").collect();
+    assert_eq!((documents.len(), documents.len() + tokens.len()), (60, lines.len()));
+    assert_eq!(whole(&summary["documents"]), 60);
+    assert_eq!(whole(&summary["scored"]), tokens.len() as u64);
+    assert_eq!(documents.iter().map(|d| whole(&d["tokens"])).sum::<u64>(), tokens.len() as u64);
+
+    // What eval measures on the same documents.
+    let eval = |data: &str| line(&format!("eval --json --model {} --data {data}", place.text("model"))).ok().json();
+    let (a, b) = (eval(&train), eval(&target));
+    let of = |v: &Value| (whole(&v["tokens"]) as f64, number(&v["loss"]));
+    let ((n, x), (m, y)) = (of(&a), of(&b));
+    assert_eq!(tokens.len() as f64, n + m);
+    assert!((number(&summary["loss"]) - (n * x + m * y) / (n + m)).abs() <= 1e-5, "{}", summary["loss"]);
+
+    // Conflicts by tokens, by documents, by thresholds, by class, place and file.
+    let is_conflict = |t: &&&Value| number(&t["p"]) < 0.1 && number(&t["entropy"]) < 0.5;
+    let conflicts = tokens.iter().filter(is_conflict).count() as u64;
+    let found = &summary["conflicts"];
+    assert_eq!(whole(&found["count"]), conflicts);
+    assert_eq!(documents.iter().map(|d| whole(&d["conflicts"])).sum::<u64>(), conflicts);
+    for by in ["by_file", "by_class", "by_place"] {
+        let sum = |field: &str| found[by].as_array().unwrap().iter().map(|row| whole(&row[field])).sum::<u64>();
+        assert_eq!((sum("tokens"), sum("conflicts")), (tokens.len() as u64, conflicts), "{by}");
+    }
+    for row in found["by_threshold"].as_array().unwrap() {
+        let (p, h) = (number(&row["p_below"]) as f32, number(&row["entropy_below"]) as f32);
+        let below = |t: &&&Value| (number(&t["p"]) as f32) < p && (number(&t["entropy"]) as f32) < h;
+        assert_eq!(whole(&row["tokens"]), tokens.iter().filter(below).count() as u64, "{row}");
+    }
+    let sorted = |field: &str| {
+        let mut values: Vec<f64> = tokens.iter().map(|t| number(&t[field])).collect();
+        values.sort_by(f64::total_cmp);
+        values[(15 * values.len()).div_ceil(100) - 1]
+    };
+    let (p, h) = (sorted("p"), sorted("entropy"));
+    let quantile = tokens.iter().filter(|t| number(&t["p"]) < p && number(&t["entropy"]) < h).count();
+    let share = number(&found["by_quantile"]["share_least"]);
+    assert_eq!(found["by_quantile"]["exact"], true);
+    assert!((share - quantile as f64 / tokens.len() as f64).abs() <= 1e-12, "{share} and {quantile}");
+    assert!((number(&found["by_quantile"]["entropy"]) - h).abs() <= 1e-6);
+
+    // The calibration error, from the lines.
+    let mut bins = [(0.0, 0.0); 20];
+    for t in &tokens {
+        let bin = &mut bins[((number(&t["wanted_p"]) * 20.0) as usize).min(19)];
+        bin.0 += number(&t["wanted_p"]);
+        bin.1 += f64::from(u8::from(t["wanted"] == t["token"]));
+    }
+    let error = bins.iter().map(|(sure, right)| (sure - right).abs()).sum::<f64>() / tokens.len() as f64;
+    let stated = number(&summary["confidence"]["expected_calibration_error"]);
+    assert!((stated - error).abs() <= 1e-6, "{stated} and {error}");
+    assert_eq!(summary["fidelity"].as_array().unwrap().len(), 63);
+    assert!(!summary["kernel"].as_array().unwrap().is_empty() && !summary["advice"].as_array().unwrap().is_empty());
+    let histogram = summary["gate"]["histogram"].as_array().unwrap();
+    assert_eq!(histogram.iter().map(whole).sum::<u64>(), tokens.len() as u64);
+    assert_eq!(summary["on_policy"]["prompts"], 4);
+    assert!(whole(&summary["on_policy"]["model"]["tokens"]) > 0);
+
+    let html = fs::read_to_string(place.path("scan/scan.html")).unwrap();
+    for outside in ["src=", "href=", "url(", "@import", "<script", "http", "NaN"] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+    assert_eq!(html.matches("<svg ").count(), 8, "three maps, two plots of where, three of trust");
+    for tag in ["svg", "figure", "table", "tr", "td", "th", "div", "p", "code", "mark"] {
+        let opened = html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count();
+        assert_eq!(opened, html.matches(&format!("</{tag}>")).count(), "{tag}");
+    }
+}
+
+#[test]
+fn a_scan_curates_to_both_sides_and_fails_only_above_its_limit() {
+    let place = Place::new();
+    let train = place.text("train.jsonl");
+    scan(&place, &format!("--data {train}")).ok();
+    let share = |line: &Value| line["conflict_share"].as_f64().unwrap();
+    let mut shares: Vec<f64> = lines_of(&place.path("scan/scan.jsonl")).iter().map(share).collect();
+    shares.sort_by(f64::total_cmp);
+    // Between two documents, where they differ; the tiny model is hardly ever sure, and then all are clean.
+    let above = shares[shares.len() / 2];
+    let mut kept = Vec::new();
+    for keep in ["clean", "conflicted"] {
+        let out = place.text(&format!("{keep}.jsonl"));
+        scan(&place, &format!("--data {train} --curate {out} --keep {keep} --above {above}")).ok();
+        kept.extend(fs::read_to_string(&out).unwrap().lines().map(str::to_owned));
+        scan(&place, &format!("--data {train} --curate {out}")).fails(2, &[&out, "is not overwritten"]);
+    }
+    let mut all: Vec<String> = fs::read_to_string(&train).unwrap().lines().map(str::to_owned).collect();
+    kept.sort();
+    all.sort();
+    assert_eq!(kept, all, "each record is on one side, as it was");
+    let text = place.text("general.txt");
+    scan(&place, &format!("--data {text} --curate {}", place.text("c"))).fails(2, &["general.txt", "no records"]);
+    assert!(!place.path("c").exists());
+
+    // Swapped labels make conflicts with any model that is sure; the exit code follows the share.
+    let found = scan(&place, &format!("--data {train} --json")).ok().json();
+    let share = found["conflicts"]["share"].as_f64().unwrap();
+    scan(&place, &format!("--data {train} --fail-above 1")).ok();
+    scan(&place, &format!("--data {train} --fail-above {share}")).ok();
+    if share > 0.0 {
+        scan(&place, &format!("--data {train} --fail-above {}", share / 2.0))
+            .fails(1, &["the check failed", "--fail-above"]);
+    }
+}
+
+/// A model that is sure of everything: its head is scaled up a thousand times.
+fn sure_model(place: &Place) {
+    let path = place.path("model/model.safetensors");
+    let mut tensors = read_tensors(&path);
+    let (dtype, _, data) = tensors.get_mut("lm_head.weight").expect("an untied head");
+    assert_eq!(*dtype, Dtype::F32);
+    for value in data.chunks_exact_mut(4) {
+        let scaled = 1000.0 * f32::from_le_bytes(value.try_into().unwrap());
+        value.copy_from_slice(&scaled.to_le_bytes());
+    }
+    write_tensors(&path, &tensors);
+}
+
+#[test]
+fn data_that_contradict_a_sure_model_fail_the_check_and_are_called_knowledge_editing() {
+    let place = Place::new();
+    sure_model(&place);
+    let train = place.text("train.jsonl");
+    // Twice, because advice needs a thousand tokens.
+    let ran = scan(&place, &format!("--data {train} --data {train} --fail-above 0.05")).fails(1, &["the check failed"]);
+    assert!(ran.stdout.contains("knowledge editing") && ran.stdout.contains("most in: "), "{}", ran.stdout);
+    let summary: Value = serde_json::from_slice(&fs::read(place.path("scan/summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["advice"][0]["rule"], "knowledge_editing");
+    assert_eq!(summary["advice"][1]["rule"], "sure_and_wrong");
+    assert!(summary["conflicts"]["share"].as_f64().unwrap() > 0.5);
+    let worst = summary["conflicts"]["worst_tokens"][0].clone();
+    assert!(worst["p"].as_f64().unwrap() < 1e-3 && worst["wanted_p"].as_f64().unwrap() > 0.9, "{worst}");
+    // Its context is that of its record.
+    let line = worst["line"].as_u64().unwrap() as usize;
+    let record: Value =
+        serde_json::from_str(fs::read_to_string(&train).unwrap().lines().nth(line - 1).unwrap()).unwrap();
+    let text = ["before", "token", "after"].map(|part| worst[part].as_str().unwrap()).concat();
+    let answer = record["answer"].as_str().unwrap();
+    assert!(text.contains(&answer[..4]) || answer.contains(text.trim()), "{text:?} of {record}");
+    let html = fs::read_to_string(place.path("scan/scan.html")).unwrap();
+    assert!(html.contains("<mark>") && html.contains("train.jsonl line"));
+    let clean = place.text("clean.jsonl");
+    scan(&place, &format!("--data {train} --curate {clean} --above 0.01")).ok();
+    assert_eq!(fs::read_to_string(&clean).unwrap(), "", "no record is clean");
+}
+
+#[test]
+fn a_scan_names_damaged_records_counts_what_it_leaves_out_and_reads_pipes() {
+    let place = Place::new();
+    let good = fs::read_to_string(place.path("train.jsonl")).unwrap();
+    let first = good.lines().next().unwrap();
+    place.write("bad.jsonl", &format!("{first}\nnot json\n{first}\n{}", &first[..10]));
+    let bad = place.text("bad.jsonl");
+    scan(&place, &format!("--data {bad}")).fails(2, &["bad.jsonl, line 2: not a JSON object"]);
+    assert!(!place.path("scan/scan.jsonl").exists(), "nothing half done is left");
+    let ran = scan(&place, &format!("--data {bad} --skip-broken")).ok();
+    for part in ["2 documents", "2 lines skipped", "bad.jsonl, line 2: ", "bad.jsonl, line 4: "] {
+        assert!(ran.stdout.contains(part), "{part} is not in {}", ran.stdout);
+    }
+    scan(&place, &format!("--data {}", place.text("none.jsonl"))).fails(2, &["none.jsonl"]);
+    let limited = scan(&place, &format!("--data {} --limit 3 --json", place.text("train.jsonl"))).ok().json();
+    assert_eq!(limited["documents"], 3);
+
+    fs::write(place.path("packed.jsonl.gz"), packed(good.as_bytes())).unwrap();
+    let loss = |ran: Ran| ran.ok().json()["loss"].as_f64().unwrap();
+    let want = loss(scan(&place, &format!("--data {} --json", place.text("train.jsonl"))));
+    assert_eq!(loss(scan(&place, &format!("--data {} --json", place.text("packed.jsonl.gz")))), want);
+    #[cfg(target_os = "linux")]
+    for data in ["--data - < train.jsonl", "--data <(cat train.jsonl)"] {
+        let script =
+            format!("cd {}; exec \"$0\" --device cpu scan --json --model model --out piped {data}", place.text("."));
+        let ran = Command::new("bash").args(["-c", &script, env!("CARGO_BIN_EXE_temper")]).output().unwrap();
+        assert_eq!(loss(Ran::of(ran)), want, "{data}");
+    }
+}
+
+#[test]
+fn a_scan_is_measured_against_a_bare_pass_in_turns() {
+    let place = Place::new();
+    let ran = line(&format!("bench scan --model {} --tokens 200 --repeat 2 --json", place.text("model"))).ok();
+    let lines: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let variants: Vec<&str> = lines.iter().map(|line| line["variant"].as_str().unwrap()).collect();
+    assert_eq!(variants, ["bare forward", "loss and entropies (eval)", "scan"]);
+    assert_eq!(lines[0]["ratio"], 1.0);
+    assert!(lines.iter().all(|line| line["ratio"].as_f64().unwrap() > 0.0 && line["error"].as_f64().unwrap() <= 1e-5));
+}
+
 /// A template in which a conversation is a few bytes.
 const TEMPLATE: &str =
     "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}";

@@ -13,6 +13,8 @@ pub mod packing;
 pub mod record;
 pub mod set;
 pub mod settings;
+#[cfg(not(target_family = "wasm"))]
+pub mod stream;
 pub mod template;
 pub mod tokenizer;
 

@@ -22,9 +22,9 @@ use crate::settings::choice;
 
 /// A longer line is refused: it is no record, but a file in another format. What is made of a line takes many times its
 /// size, a list of numbers 30 times.
-const MAX_LINE_BYTES: usize = 16 << 20;
+pub(super) const MAX_LINE_BYTES: usize = 16 << 20;
 /// How many messages about skipped lines a report keeps.
-const KEPT_PROBLEMS: usize = 5;
+pub(super) const KEPT_PROBLEMS: usize = 5;
 /// What a message's `role` may be. A list, so that a misspelt `assistant` is an error and not silently untrained.
 const ROLES: [&str; 8] = ["system", "developer", "user", "assistant", "tool", "function", "observation", "environment"];
 /// The fields by which a kind is recognised, for error messages.
@@ -161,32 +161,14 @@ pub fn parse(name: &str, bytes: &[u8], format: RecordFormat, on_error: OnError) 
     let Some(first) = first else {
         return Err(data_error("the file is empty: give JSONL (one JSON object a line) or a text file".into()));
     };
-    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
-    let plain = matches!(format, RecordFormat::Auto | RecordFormat::Text)
-        && match ending.as_deref() {
-            Some("jsonl" | "ndjson" | "json") => false,
-            Some("txt" | "text" | "md") => true,
-            _ => *first != b'{',
-        };
-    if plain {
+    if is_plain(name, format, *first) {
         return parse_plain(name, bytes);
     }
     if *first == b'[' {
-        return Err(data_error(
-            "the file is a JSON array, but JSONL is needed: one object a line (`jq -c '.[]' in.json > out.jsonl` \
-             converts it)"
-                .into(),
-        ));
+        return Err(data_error(ARRAY.into()));
     }
 
-    let mut kind = match format {
-        RecordFormat::Auto => None,
-        RecordFormat::Messages => Some(Kind::Messages),
-        RecordFormat::PromptCompletion => Some(Kind::PromptCompletion),
-        RecordFormat::Instruction => Some(Kind::Instruction),
-        RecordFormat::Text => Some(Kind::Text),
-        RecordFormat::QuestionAnswer => Some(Kind::QuestionAnswer),
-    };
+    let mut kind = kind_of(format);
     // Blank lines at the end are how editors leave files; blank lines elsewhere are damage.
     let end = bytes.iter().rposition(|byte| !byte.is_ascii_whitespace()).map_or(0, |last| last + 1);
     let mut records = Vec::new();
@@ -218,6 +200,40 @@ pub fn parse(name: &str, bytes: &[u8], format: RecordFormat, on_error: OnError) 
     }
 }
 
+/// What is wrong with a JSON array.
+pub(super) const ARRAY: &str = "the file is a JSON array, but JSONL is needed: one object a line (`jq -c '.[]' in.json > \
+                                out.jsonl` converts it)";
+
+/// Whether a file of this name, whose first character that is not white space is `first`, is plain text.
+pub(super) fn is_plain(name: &str, format: RecordFormat, first: u8) -> bool {
+    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+    matches!(format, RecordFormat::Auto | RecordFormat::Text)
+        && match ending.as_deref() {
+            Some("jsonl" | "ndjson" | "json") => false,
+            Some("txt" | "text" | "md") => true,
+            _ => first != b'{',
+        }
+}
+
+/// The kind of record that is demanded; none where the first usable one decides.
+pub(super) fn kind_of(format: RecordFormat) -> Option<Kind> {
+    match format {
+        RecordFormat::Auto => None,
+        RecordFormat::Messages => Some(Kind::Messages),
+        RecordFormat::PromptCompletion => Some(Kind::PromptCompletion),
+        RecordFormat::Instruction => Some(Kind::Instruction),
+        RecordFormat::Text => Some(Kind::Text),
+        RecordFormat::QuestionAnswer => Some(Kind::QuestionAnswer),
+    }
+}
+
+/// What is wrong with a line of so many bytes.
+pub(super) fn too_long(bytes: u64) -> String {
+    format!(
+        "the line has {bytes} bytes, and {MAX_LINE_BYTES} are allowed: split the record, or give running text as a text file"
+    )
+}
+
 fn parse_plain(name: &str, bytes: &[u8]) -> Result<(Vec<Record>, Report)> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -229,12 +245,9 @@ fn parse_plain(name: &str, bytes: &[u8]) -> Result<(Vec<Record>, Report)> {
 }
 
 /// One line; fixes the file's kind if it is the first usable one.
-fn parse_line(line: &[u8], kind: &mut Option<Kind>) -> Result<Content, String> {
+pub(super) fn parse_line(line: &[u8], kind: &mut Option<Kind>) -> Result<Content, String> {
     if line.len() > MAX_LINE_BYTES {
-        return Err(format!(
-            "the line has {} bytes, and {MAX_LINE_BYTES} are allowed: split the record, or give running text as a text file",
-            line.len()
-        ));
+        return Err(too_long(line.len() as u64));
     }
     let text = std::str::from_utf8(line)
         .map_err(|error| format!("not UTF-8 text (byte {} of the line)", error.valid_up_to()))?;

@@ -56,7 +56,7 @@ pub struct Statistics {
     /// `[rows, 8]`; see the shader's header for the fields.
     pub fields: Tensor<2>,
     /// The largest values so far, `[rows, 64]`.
-    pub(super) top: Tensor<2>,
+    pub top: Tensor<2>,
 }
 
 /// Adds a tile of logits, `[rows, columns]` from vocabulary entry `column_start` on.

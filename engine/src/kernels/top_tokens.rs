@@ -64,24 +64,54 @@ pub async fn top_tokens(device: &Device, tiles: &[Tensor<2>], top_k: usize) -> R
 
 /// Tokens, their logits, and statistics of a tile.
 fn of_tile(device: &Device, logits: &Tensor<2>, column_start: usize, top_k: usize) -> Result<[Tensor<1>; 3]> {
-    let [rows, columns] = logits.dims();
-    let labels = Indices::new(device, vec![NO_LABEL; rows]);
+    let labels = Indices::new(device, vec![NO_LABEL; logits.dims()[0]]);
     let statistics = row_stats::accumulate(device, logits, column_start, &labels, top_k, None)?;
+    let tokens = tokens_of(device, logits, column_start, top_k, &statistics.top)?;
+    Ok([flat(&tokens), flat(&statistics.top), flat(&statistics.fields)])
+}
+
+/// Where the values `top [rows, 64]` stand in a tile, `[rows, 64]`.
+fn tokens_of(
+    device: &Device,
+    logits: &Tensor<2>,
+    column_start: usize,
+    top_k: usize,
+    top: &Tensor<2>,
+) -> Result<Tensor<2>> {
+    let [rows, columns] = logits.dims();
     let params =
         TopTokensParams { rows: size(rows), cols: size(columns), column_start: size(column_start), top_k: size(top_k) };
-    let tokens: Tensor<2> = if device.is_cpu() {
-        let (logits, top) = (on_cpu(logits), on_cpu(&statistics.top));
+    if device.is_cpu() {
+        let (logits, top) = (on_cpu(logits), on_cpu(top));
         let mut tokens = vec![0.0; rows * MAX_TOP_K];
         cpu::top_tokens(&params, slice(&logits), slice(&top), &mut tokens);
-        from_vec(tokens, [rows, MAX_TOP_K])
-    } else {
-        let (logits, top) = (on_gpu(logits), on_gpu(&statistics.top));
-        let tokens = empty_gpu(&logits, [rows, MAX_TOP_K]);
-        let tensors = TopTokensBindings { logits: &logits, top: &top, tokens: &tokens };
-        gpu_of(device).run(&TOP_TOKENS, params, tensors, rows as u64)?;
-        from_cube(tokens)
+        return Ok(from_vec(tokens, [rows, MAX_TOP_K]));
+    }
+    let (logits, top) = (on_gpu(logits), on_gpu(top));
+    let tokens = empty_gpu(&logits, [rows, MAX_TOP_K]);
+    let tensors = TopTokensBindings { logits: &logits, top: &top, tokens: &tokens };
+    gpu_of(device).run(&TOP_TOKENS, params, tensors, rows as u64)?;
+    Ok(from_cube(tokens))
+}
+
+/// The most likely token of each row whose whole statistics are known, `[rows * 64]` a tile of the vocabulary: the token in the
+/// first place of a row where it lies in this tile, -1 where it does not, -2 where more are equally likely than a kernel counts.
+///
+/// # Errors
+/// Device errors.
+#[cfg(not(target_family = "wasm"))]
+pub fn most_likely(
+    device: &Device,
+    tiles: &[Tensor<2>],
+    statistics: &row_stats::Statistics,
+) -> Result<Vec<Tensor<1>>> {
+    let mut start = 0;
+    let of_tile = |logits: &Tensor<2>| {
+        let found = tokens_of(device, logits, start, 1, &statistics.top)?;
+        start += logits.dims()[1];
+        Ok(flat(&found))
     };
-    Ok([flat(&tokens), flat(&statistics.top), flat(&statistics.fields)])
+    tiles.iter().map(of_tile).collect()
 }
 
 /// The self-test.

@@ -9,6 +9,7 @@ mod generate;
 mod hardware;
 mod product;
 mod profile;
+mod scan;
 
 use std::cell::RefCell;
 use std::process::{Command, Stdio};
@@ -71,6 +72,7 @@ pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
         Bench::Step(args) => (args.timing.clone(), bench_step(&device()?, &args)?),
         Bench::Loss(args) => (args.timing.clone(), bench_loss(&device()?, &args)?),
         Bench::Generate(args) => (args.timing.clone(), generate::bench_generate(&device()?, &args)?),
+        Bench::Scan(args) => return scan::run(&device()?, &args),
         Bench::Data(args) => return data::run(&args),
         Bench::Capacity(args) => return capacity::run(&args),
         Bench::Hardware(args) => return hardware::run(&args, global.device.as_deref()),

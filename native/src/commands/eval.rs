@@ -1,4 +1,6 @@
-//! `temper eval`: loss and perplexity on a text or a data set.
+//! `temper eval`: loss and perplexity on a text or a data set; or benchmarks ([tasks]).
+
+mod tasks;
 
 use std::path::Path;
 
@@ -15,6 +17,9 @@ use crate::{output, progress};
 
 /// Runs the command.
 pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
+    if !args.input.tasks.is_empty() {
+        return tasks::run(&args, global);
+    }
     let (devices, why) = Devices::choose(global.device.as_deref())?;
     let chosen = ModelInUse::open(&args.model)?;
     let files = &chosen.files;
@@ -34,7 +39,7 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
             let file = path.display().to_string();
             read_measured(&file, &read_data(&file)?, tokenizer, context, options)?.documents
         }
-        (None, None) => unreachable!("clap demands one of --text and --data"),
+        (None, None) => unreachable!("clap demands one of --text, --data and --tasks"),
     };
     let mut model = chosen.load(&devices, 0)?;
     let mut shown = Progress::new();

@@ -13,5 +13,6 @@ pub mod logits;
 pub mod loss;
 pub mod plan;
 pub mod quantize;
+pub mod scan;
 pub mod train;
 pub mod web;

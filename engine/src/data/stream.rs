@@ -1,0 +1,276 @@
+//! A data file as documents, read as it is used: what is held does not depend on the file's size.
+//!
+//! Records of JSONL are read line by line, with the rules and the words of [`record`](super::record). Plain text is
+//! read in pieces of about a MiB that end with a line; each is tokenised alone and cut into windows, of which none
+//! crosses into the next piece. A text of one piece so gives the windows of [`read_measured`](super::read_measured).
+
+use std::io::BufRead;
+
+use super::record::{self, Content, KEPT_PROBLEMS, Kind, MAX_LINE_BYTES, OnError, Record};
+use super::set::ReadOptions;
+use super::{ChatTemplate, Document, EncodeOptions, Templating, Tokenizer, WINDOW, encode};
+use crate::error::{Error, Result};
+
+/// Bytes of a piece of plain text, about.
+const PIECE: usize = 1 << 20;
+
+/// What one record became, or one piece of a text.
+pub struct Piece {
+    /// Its line, from 1; of a text, its first one.
+    pub line: usize,
+    /// The record as the file has it, without the end of its line; none of plain text.
+    pub raw: Option<Vec<u8>>,
+    /// Its documents, at least one.
+    pub documents: Vec<Document>,
+}
+
+/// What became of the lines of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct StreamReport {
+    /// Records that gave documents, or pieces of plain text.
+    pub records: u64,
+    /// Records that lost their end to the longest length of a document.
+    pub truncated: u64,
+    /// Lines that were left out.
+    pub skipped: u64,
+    /// The first few reasons for leaving out, with file and line.
+    pub problems: Vec<String>,
+}
+
+/// A line, of which no more is held than may be.
+struct Line {
+    bytes: Vec<u8>,
+    /// As it was in the file.
+    length: u64,
+}
+
+/// Documents of a file, in order.
+pub struct Stream<'a> {
+    name: String,
+    input: Box<dyn BufRead + 'a>,
+    tokenizer: &'a Tokenizer,
+    template: Option<ChatTemplate>,
+    options: ReadOptions,
+    kind: Option<Kind>,
+    plain: bool,
+    /// Lines that were read.
+    line: usize,
+    /// Empty lines before the one that was read last: damage, unless nothing follows.
+    blank: usize,
+    /// A line that was read to see what follows empty ones.
+    ahead: Option<Line>,
+    /// The end of a piece of plain text that belongs to the next one.
+    rest: Vec<u8>,
+    report: StreamReport,
+}
+
+impl<'a> Stream<'a> {
+    /// Begins to read. `name` is the file's, for messages, and its ending says what it holds, as for
+    /// [`record::parse`].
+    ///
+    /// # Errors
+    /// [`Error::Data`] for an empty file and a JSON array, [`Error::Template`], [`Error::Io`].
+    pub fn new(
+        name: &str,
+        mut input: Box<dyn BufRead + 'a>,
+        tokenizer: &'a Tokenizer,
+        options: ReadOptions,
+    ) -> Result<Self> {
+        let failed = |error: std::io::Error| io_error(name, &error);
+        let begins = input.fill_buf().map_err(failed)?;
+        let mark = if begins.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
+        let data_error = |problem: &str| Error::Data { file: name.into(), problem: problem.into() };
+        let first = begins[mark..].iter().find(|byte| !byte.is_ascii_whitespace()).copied();
+        if begins.len() == mark {
+            return Err(data_error("the file is empty: give JSONL (one JSON object a line) or a text file"));
+        }
+        let plain = record::is_plain(name, options.format, first.unwrap_or(b'{'));
+        if !plain && first == Some(b'[') {
+            return Err(data_error(record::ARRAY));
+        }
+        input.consume(mark);
+        let source = tokenizer.chat_template().filter(|_| options.template == Templating::Model);
+        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
+        let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
+        let template = source.map(|source| ChatTemplate::new(source, bos.as_deref(), eos.as_deref())).transpose()?;
+        Ok(Self {
+            name: name.into(),
+            input,
+            tokenizer,
+            template,
+            options,
+            kind: record::kind_of(options.format),
+            plain,
+            line: 0,
+            blank: 0,
+            ahead: None,
+            rest: Vec::new(),
+            report: StreamReport::default(),
+        })
+    }
+
+    /// What became of the lines so far.
+    pub fn report(&self) -> &StreamReport {
+        &self.report
+    }
+
+    /// True where the file is plain text, and has no records.
+    pub fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// The next record or piece that has documents; none at the end.
+    ///
+    /// # Errors
+    /// [`Error::Record`] for a line that cannot be used, unless such are left out; [`Error::Io`].
+    pub fn next_piece(&mut self) -> Result<Option<Piece>> {
+        if self.plain { self.next_text() } else { self.next_record() }
+    }
+
+    fn next_record(&mut self) -> Result<Option<Piece>> {
+        while let Some(line) = self.next_line()? {
+            let number = self.line;
+            let parsed = match line.length > MAX_LINE_BYTES as u64 {
+                true => Err(record::too_long(line.length)),
+                false => record::parse_line(&line.bytes, &mut self.kind),
+            };
+            let refused = |problem: String, name: &str| Error::Record { file: name.into(), line: number, problem };
+            let made = match parsed {
+                Ok(content) => self.encode(number, content),
+                Err(problem) => Err(refused(problem, &self.name)),
+            };
+            match made {
+                Ok(documents) => {
+                    self.report.records += 1;
+                    return Ok(Some(Piece { line: number, raw: Some(line.bytes), documents }));
+                }
+                Err(error) => self.leave_out(error)?,
+            }
+        }
+        Ok(None)
+    }
+
+    fn encode(&mut self, line: usize, content: Content) -> Result<Vec<Document>> {
+        let options = EncodeOptions {
+            cutoff_length: self.options.cutoff_length,
+            last_turn_only: self.options.last_turn_only,
+            on_error: OnError::Stop,
+        };
+        let record = Record { line, content };
+        let encoded = encode(&self.name, &[record], self.tokenizer, self.template.as_ref(), options)?;
+        self.report.truncated += encoded.report.truncated as u64;
+        Ok(encoded.documents)
+    }
+
+    /// Counts a line that cannot be used, or fails because of it.
+    fn leave_out(&mut self, error: Error) -> Result<()> {
+        if self.options.on_error == OnError::Stop || !matches!(error, Error::Record { .. }) {
+            return Err(error);
+        }
+        self.report.skipped += 1;
+        if self.report.problems.len() < KEPT_PROBLEMS {
+            self.report.problems.push(error.to_string());
+        }
+        Ok(())
+    }
+
+    /// The next line that is not empty; empty ones before it are damage, and at the end they are nothing.
+    fn next_line(&mut self) -> Result<Option<Line>> {
+        if let Some(line) = self.ahead.take() {
+            self.line += 1;
+            return Ok(Some(line));
+        }
+        loop {
+            let Some(line) = self.read_line()? else { return Ok(None) };
+            if line.length <= MAX_LINE_BYTES as u64 && line.bytes.iter().all(u8::is_ascii_whitespace) {
+                self.blank += 1;
+                continue;
+            }
+            self.ahead = Some(line);
+            break;
+        }
+        for _ in 0..std::mem::take(&mut self.blank) {
+            self.line += 1;
+            let problem = "the line is empty: write one JSON object a line".into();
+            self.leave_out(Error::Record { file: self.name.clone(), line: self.line, problem })?;
+        }
+        self.line += 1;
+        Ok(self.ahead.take())
+    }
+
+    fn read_line(&mut self) -> Result<Option<Line>> {
+        let mut line = Line { bytes: Vec::new(), length: 0 };
+        loop {
+            let found = self.input.fill_buf().map_err(|error| io_error(&self.name, &error))?;
+            if found.is_empty() {
+                return Ok((line.length > 0).then_some(line));
+            }
+            let end = found.iter().position(|byte| *byte == b'\n');
+            let part = &found[..end.unwrap_or(found.len())];
+            let room = (MAX_LINE_BYTES + 1).saturating_sub(line.bytes.len());
+            line.bytes.extend_from_slice(&part[..part.len().min(room)]);
+            line.length += part.len() as u64;
+            let used = part.len() + usize::from(end.is_some());
+            self.input.consume(used);
+            if end.is_some() {
+                return Ok(Some(line));
+            }
+        }
+    }
+
+    fn next_text(&mut self) -> Result<Option<Piece>> {
+        loop {
+            let mut bytes = std::mem::take(&mut self.rest);
+            let mut over = false;
+            while bytes.len() < PIECE && !over {
+                let found = self.input.fill_buf().map_err(|error| io_error(&self.name, &error))?;
+                over = found.is_empty();
+                bytes.extend_from_slice(found);
+                let used = found.len();
+                self.input.consume(used);
+            }
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            if !over {
+                // Behind the last line, or behind the last whole character where all is one line.
+                let whole = match std::str::from_utf8(&bytes) {
+                    Err(error) if error.error_len().is_none() => error.valid_up_to(),
+                    _ => bytes.len(),
+                };
+                let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(whole, |last| last + 1);
+                self.rest = bytes.split_off(end);
+            }
+            let first = self.line + 1;
+            let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
+            let text = std::str::from_utf8(&bytes).map_err(|error| Error::Record {
+                file: self.name.clone(),
+                line: first + lines(&bytes[..error.valid_up_to()]),
+                problem: "not UTF-8 text".into(),
+            })?;
+            self.line += lines(&bytes);
+            let window = WINDOW.min(self.options.cutoff_length).max(2);
+            let tokens = self.tokenizer.encode_with_offsets(text)?;
+            let (mut line, mut counted) = (first, 0);
+            let windows = tokens.ids.chunks(window).zip(tokens.offsets.chunks(window));
+            let mut documents = Vec::new();
+            for (ids, offsets) in windows {
+                let start = offsets[0].0.clamp(counted, bytes.len());
+                line += lines(&bytes[counted..start]);
+                counted = start;
+                // Nothing predicts the only token of a window.
+                if ids.len() > 1 {
+                    documents.push(Document { tokens: ids.to_vec(), trained: vec![true; ids.len()], line });
+                }
+            }
+            if !documents.is_empty() {
+                self.report.records += 1;
+                return Ok(Some(Piece { line: first, raw: None, documents }));
+            }
+        }
+    }
+}
+
+fn io_error(name: &str, error: &std::io::Error) -> Error {
+    Error::Io { path: name.into(), problem: error.to_string() }
+}

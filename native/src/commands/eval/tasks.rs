@@ -1,0 +1,454 @@
+//! `temper eval --tasks`: benchmarks out of local files, item by item, so that a run that was stopped goes on where it
+//! was.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use temper_engine::continuing::{Cache, Request, Writer, generate_all};
+use temper_engine::reading::{ChatTemplate, Message, OnError};
+use temper_engine::tasks::{Asked, Item, Items, Likelihoods, Task, TaskFolder, TaskOptions, judge, read_items, wilson};
+use temper_engine::{Devices, Error, Model, Sampling, Tokenizer, wait};
+
+use crate::cli::{EvalArgs, Global, TaskArgs};
+use crate::commands::generate::chat_template;
+use crate::files::io_error;
+use crate::inputs::{ModelInUse, read_data};
+use crate::meter::Meter;
+use crate::output;
+use crate::progress::{duration, grouped};
+
+/// The first line of a file of results: what the others were made with. Results of anything else are not mixed with
+/// them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Settings {
+    what: String,
+    /// As it was named, and a digest of its description and weights.
+    model: String,
+    origin: String,
+    adapter: Option<String>,
+    storage: Option<String>,
+    shots: Option<usize>,
+    chat: bool,
+    max_tokens: Option<usize>,
+}
+
+/// One item's result; a line of the file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Answered {
+    what: String,
+    task: String,
+    id: String,
+    file: String,
+    line: usize,
+    /// The choice or the answer that was found in the text; none where there is none.
+    answer: Option<String>,
+    expected: String,
+    correct: bool,
+    /// Of GSM8K: right by the answer behind `#### ` too.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    strict: Option<bool>,
+    /// Of choices, in their order.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    log_likelihoods: Option<Vec<f64>>,
+    /// What was generated.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    text: Option<String>,
+    /// The prompt lost its beginning, because the model's context is shorter.
+    truncated: bool,
+}
+
+/// What a task gave.
+#[derive(Clone, Debug, Serialize)]
+struct Score {
+    task: &'static str,
+    items: u64,
+    correct: u64,
+    accuracy: f64,
+    /// Wilson's 95 % interval of the accuracy.
+    interval: [f64; 2],
+    /// Of GSM8K, by the answer behind `#### ` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strict_accuracy: Option<f64>,
+    shots: usize,
+    /// Items that could not be used, and the first few reasons.
+    skipped: u64,
+    problems: Vec<String>,
+    truncated: u64,
+    /// Items that were read out of the file of results.
+    resumed: u64,
+    items_per_second: Option<f64>,
+}
+
+/// Results, in memory and on the disk.
+struct Results {
+    out: Option<(PathBuf, File)>,
+    all: Vec<Answered>,
+    known: HashSet<(String, String)>,
+}
+
+/// Runs the command.
+pub fn run(args: &EvalArgs, global: &Global) -> Result<()> {
+    let tasks = tasks(&args.input.tasks)?;
+    let given = &args.tasks;
+    let (devices, why) = Devices::choose(global.device.as_deref())?;
+    let chosen = ModelInUse::open(&args.model)?;
+    let tokenizer = chosen.files.tokenizer()?;
+    let template = if given.chat { Some(template(tokenizer)?) } else { None };
+    let mut loaded = Vec::new();
+    for task in tasks {
+        loaded.push((task, items(task, given)?));
+    }
+    let arch = &chosen.files.architecture;
+    let at_once = if loaded.iter().any(|(task, _)| task.is_generated()) { given.batch } else { 1 };
+    let longest = arch.context.min(8192);
+    let mut model = chosen.load(&devices, Cache::bytes(arch, at_once, longest))?;
+    let path = |path: &Path| path.display().to_string();
+    let settings = Settings {
+        what: "settings".into(),
+        model: args.model.run.as_deref().map(path).or_else(|| args.model.model.clone()).unwrap_or_default(),
+        origin: model.origin.to_string(),
+        adapter: args.model.adapter.as_deref().map(path),
+        storage: args.model.storage.map(|hold| format!("{hold:?}")),
+        shots: given.shots,
+        chat: given.chat,
+        max_tokens: given.max_tokens,
+    };
+    let mut results = Results::open(given.results.as_deref(), &settings)?;
+    let mut scores = Vec::new();
+    for (task, items) in &loaded {
+        let todo: Vec<&Item> = items.items.iter().filter(|item| !results.has(*task, item)).collect();
+        let begun = Instant::now();
+        match task.is_generated() {
+            true => generate(*task, &todo, &mut model, tokenizer, template.as_ref(), given, &mut results)?,
+            false => choose(*task, &todo, &mut model, tokenizer, &mut results)?,
+        }
+        let speed = (!todo.is_empty()).then(|| todo.len() as f64 / begun.elapsed().as_secs_f64());
+        scores.push(score(*task, items, &results, given, todo.len(), speed));
+    }
+    if args.json {
+        return output::json(&serde_json::json!({ "tasks": scores }));
+    }
+    output::text(&text(&scores, &model, &why))
+}
+
+/// The tasks of these names.
+fn tasks(names: &[String]) -> Result<Vec<Task>> {
+    let known = || Task::ALL.map(|(name, _)| name).join(", ");
+    let mut tasks = Vec::new();
+    let mut problems = Vec::new();
+    for name in names {
+        match Task::from_name(name) {
+            Some(task) if tasks.contains(&task) => problems.push(format!("--tasks: {name} is there twice")),
+            Some(task) => tasks.push(task),
+            None => problems.push(format!("--tasks: there is no task {name:?}; there are {}", known())),
+        }
+    }
+    match problems.is_empty() {
+        true => Ok(tasks),
+        false => Err(Error::Config { problems }.into()),
+    }
+}
+
+fn template(tokenizer: &Tokenizer) -> Result<ChatTemplate> {
+    let found = chat_template(tokenizer)?;
+    Ok(found.ok_or_else(|| Error::Config { problems: vec!["--chat: the model has no chat template".into()] })?)
+}
+
+fn shots(task: Task, args: &TaskArgs) -> usize {
+    if task.takes_shots() { args.shots.unwrap_or(task.shots()) } else { 0 }
+}
+
+/// Reads the items of a task.
+fn items(task: Task, args: &TaskArgs) -> Result<Items> {
+    let path = args.task_data.as_deref().unwrap_or(Path::new("")).join(task.name());
+    let failed = |error: io::Error| io_error(&path, &error);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&path).map_err(failed)? {
+        names.extend(entry.map_err(failed)?.file_name().into_string());
+    }
+    names.sort();
+    let read = |name: &str| read_data(&path.join(name).display().to_string());
+    let folder = TaskFolder { path: path.display().to_string(), names, read: &read };
+    let options = TaskOptions {
+        shots: shots(task, args),
+        limit: args.limit.unwrap_or(usize::MAX),
+        on_error: if args.skip_broken { OnError::Skip } else { OnError::Stop },
+    };
+    Ok(read_items(task, &folder, options)?)
+}
+
+impl Results {
+    /// Opens the file, if there is to be one, and reads what is in it. A last line that was being written when the
+    /// program ended is cut off and said.
+    fn open(path: Option<&Path>, settings: &Settings) -> Result<Self> {
+        let mut results = Self { out: None, all: Vec::new(), known: HashSet::new() };
+        let Some(path) = path else { return Ok(results) };
+        let failed = |error: io::Error| io_error(path, &error);
+        let file = path.display().to_string();
+        let bytes = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read.map_err(failed)?,
+        };
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        if whole < bytes.len() {
+            let _ = writeln!(io::stderr(), "warning: {file}: its last line is cut off; that item is done again");
+        }
+        for (at, line) in bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let refuse = |problem: String| Error::Record { file: file.clone(), line: at + 1, problem };
+            if at == 0 {
+                let found: Settings = serde_json::from_slice(line).map_err(|_| {
+                    refuse("no results of temper eval --tasks begin so; name another file for --results".into())
+                })?;
+                if found != *settings {
+                    let json = |settings: &Settings| serde_json::to_string(settings).unwrap_or_default();
+                    let problem = format!(
+                        "these results were made with {}, and now it is {}; name another file for --results",
+                        json(&found),
+                        json(settings)
+                    );
+                    return Err(refuse(problem).into());
+                }
+                continue;
+            }
+            let answered: Answered = serde_json::from_slice(line)
+                .map_err(|error| refuse(format!("not a result (column {})", error.column())))?;
+            if results.known.insert((answered.task.clone(), answered.id.clone())) {
+                results.all.push(answered);
+            }
+        }
+        let out = OpenOptions::new().create(true).write(true).truncate(false).open(path).map_err(failed)?;
+        out.set_len(whole as u64).map_err(failed)?;
+        drop(out);
+        let out = OpenOptions::new().append(true).open(path).map_err(failed)?;
+        results.out = Some((path.to_path_buf(), out));
+        if whole == 0 {
+            results.write(settings)?;
+        }
+        Ok(results)
+    }
+
+    fn has(&self, task: Task, item: &Item) -> bool {
+        self.known.contains(&(task.name().to_owned(), item.id.clone()))
+    }
+
+    fn write(&mut self, line: &impl Serialize) -> Result<()> {
+        let Some((path, out)) = &mut self.out else { return Ok(()) };
+        let line = serde_json::to_string(line)? + "\n";
+        out.write_all(line.as_bytes()).map_err(|error| io_error(path, &error))?;
+        Ok(())
+    }
+
+    fn add(&mut self, answered: Answered) -> Result<()> {
+        self.write(&answered)?;
+        self.known.insert((answered.task.clone(), answered.id.clone()));
+        self.all.push(answered);
+        Ok(())
+    }
+}
+
+/// Tokens of a text; the beginning-of-sequence token first, where the model expects one.
+fn tokens(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    let bos = tokenizer.bos_id().filter(|_| tokenizer.add_bos());
+    Ok(bos.into_iter().chain(tokenizer.encode(text)?).collect())
+}
+
+/// Answers questions with choices by the likelihood of each.
+fn choose(task: Task, items: &[&Item], model: &mut Model, tokenizer: &Tokenizer, results: &mut Results) -> Result<()> {
+    let mut asked = Vec::with_capacity(items.len());
+    let context = model.arch.context;
+    let mut capacity = 0;
+    for item in items {
+        let Asked::Choice { choices, answer } = &item.asked else { continue };
+        let mut text = tokens(tokenizer, &item.prompt)?;
+        // As lm-eval cuts: a choice is what text and choice together have beyond the text's own tokens.
+        let behind = |choice: &String| -> Result<Vec<u32>> {
+            let whole = tokens(tokenizer, &format!("{}{choice}", item.prompt))?;
+            Ok(whole.get(text.len()..).unwrap_or_default().to_vec())
+        };
+        let choices_tokens = choices.iter().map(behind).collect::<Result<Vec<_>>>()?;
+        let longest = choices_tokens.iter().map(Vec::len).max().unwrap_or(0);
+        if choices_tokens.iter().any(Vec::is_empty) || longest >= context {
+            let problem =
+                "a choice has no token of its own behind the question, or more than the model's context".into();
+            return Err(Error::Record { file: item.file.clone(), line: item.line, problem }.into());
+        }
+        let beyond = (text.len() + longest).saturating_sub(context);
+        text.drain(..beyond);
+        capacity = capacity.max(text.len() + longest);
+        asked.push((*item, choices, *answer, text, choices_tokens, beyond > 0));
+    }
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let mut reader = Likelihoods::new(model, capacity)?;
+    let meter = Meter::new(task.name());
+    meter.of_items(asked.len() as u64);
+    let mut read = 0;
+    for (done, (item, choices, answer, text, tokens, truncated)) in asked.into_iter().enumerate() {
+        let likelihoods = wait(reader.of(model, &text, &tokens))?;
+        // The first of equals.
+        let best =
+            (1..likelihoods.len()).fold(0, |best, at| if likelihoods[at] > likelihoods[best] { at } else { best });
+        results.add(Answered {
+            what: "item".into(),
+            task: task.name().into(),
+            id: item.id.clone(),
+            file: item.file.clone(),
+            line: item.line,
+            answer: Some(choices[best].trim().into()),
+            expected: choices[answer].trim().into(),
+            correct: best == answer,
+            strict: None,
+            log_likelihoods: Some(likelihoods),
+            text: None,
+            truncated,
+        })?;
+        read += text.len() as u64;
+        meter.at(done as u64 + 1, read);
+    }
+    meter.finish();
+    Ok(())
+}
+
+/// Generates answers, several at once, and judges them.
+fn generate(
+    task: Task,
+    items: &[&Item],
+    model: &mut Model,
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    args: &TaskArgs,
+    results: &mut Results,
+) -> Result<()> {
+    let stops: Vec<String> = task.stops().iter().map(|stop| (*stop).to_owned()).collect();
+    let ends = tokenizer.eos_ids();
+    let meter = Meter::new(task.name());
+    meter.of_items(items.len() as u64);
+    let (mut done, mut written) = (0, 0);
+    for some in items.chunks(args.batch) {
+        let mut requests = Vec::with_capacity(some.len());
+        let mut truncated = Vec::with_capacity(some.len());
+        for item in some {
+            let mut prompt = match template {
+                Some(template) => tokenizer.encode(&template.render(&[Message::new("user", &item.prompt)], true)?)?,
+                None => tokens(tokenizer, &item.prompt)?,
+            };
+            let count = args.max_tokens.unwrap_or(task.answer_tokens()).min(model.arch.context - 1);
+            let beyond = (prompt.len() + count).saturating_sub(model.arch.context);
+            prompt.drain(..beyond);
+            truncated.push(beyond > 0);
+            requests.push(Request { prompt, count, sampling: Sampling::greedy() });
+        }
+        let mut writers: Vec<Writer> = some.iter().map(|_| Writer::new(tokenizer, &stops)).collect();
+        let mut texts = vec![String::new(); some.len()];
+        let mut failed = None;
+        wait(generate_all(model, &requests, args.batch, ends, &mut |at, token| {
+            written += 1;
+            meter.at(done, written);
+            if ends.contains(&token) {
+                return false;
+            }
+            match writers[at].push(token) {
+                Ok(new) => texts[at] += &new,
+                Err(error) => failed = Some(error),
+            }
+            failed.is_none() && !writers[at].ended()
+        }))?;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        for (((item, writer), mut text), truncated) in some.iter().zip(&mut writers).zip(texts).zip(truncated) {
+            text += &writer.finish()?;
+            let Asked::Answer { expected } = &item.asked else { continue };
+            let (answer, correct, strict) = judge(task, expected, &text);
+            results.add(Answered {
+                what: "item".into(),
+                task: task.name().into(),
+                id: item.id.clone(),
+                file: item.file.clone(),
+                line: item.line,
+                answer,
+                expected: expected.clone(),
+                correct,
+                strict,
+                log_likelihoods: None,
+                text: Some(text),
+                truncated,
+            })?;
+            done += 1;
+            meter.at(done, written);
+        }
+    }
+    meter.finish();
+    Ok(())
+}
+
+fn score(task: Task, items: &Items, results: &Results, args: &TaskArgs, fresh: usize, speed: Option<f64>) -> Score {
+    let asked: HashSet<&str> = items.items.iter().map(|item| item.id.as_str()).collect();
+    let of_task = |answered: &&Answered| answered.task == task.name() && asked.contains(answered.id.as_str());
+    let answered: Vec<&Answered> = results.all.iter().filter(of_task).collect();
+    let count = |is: &dyn Fn(&Answered) -> bool| answered.iter().filter(|answered| is(answered)).count() as u64;
+    let (all, correct) = (answered.len() as u64, count(&|answered| answered.correct));
+    let share = |count: u64| count as f64 / all.max(1) as f64;
+    Score {
+        task: task.name(),
+        items: all,
+        correct,
+        accuracy: share(correct),
+        interval: wilson(correct, all),
+        strict_accuracy: answered
+            .iter()
+            .any(|answered| answered.strict.is_some())
+            .then(|| share(count(&|answered| answered.strict == Some(true)))),
+        shots: shots(task, args),
+        skipped: items.skipped,
+        problems: items.problems.clone(),
+        truncated: count(&|answered| answered.truncated),
+        resumed: all - fresh as u64,
+        items_per_second: speed,
+    }
+}
+
+fn text(scores: &[Score], model: &Model, why: &str) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    for s in scores {
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let _ = write!(
+            text,
+            "{:<9} {:>7}  ({} to {})  {} of {} items",
+            s.task,
+            percent(s.accuracy),
+            percent(s.interval[0]),
+            percent(s.interval[1]),
+            grouped(s.correct),
+            grouped(s.items)
+        );
+        if let Some(strict) = s.strict_accuracy {
+            let _ = write!(text, "; behind ####: {}", percent(strict));
+        }
+        if s.shots > 0 {
+            let _ = write!(text, "; {} shots", s.shots);
+        }
+        for (count, what) in [(s.skipped, "skipped"), (s.truncated, "prompts cut"), (s.resumed, "from before")] {
+            if count > 0 {
+                let _ = write!(text, "; {} {what}", grouped(count));
+            }
+        }
+        if let Some(speed) = s.items_per_second {
+            let _ = write!(text, "; {} an item", duration(1.0 / speed));
+        }
+        text.push('\n');
+        for problem in &s.problems {
+            let _ = writeln!(text, "  skipped {problem}");
+        }
+    }
+    let _ = writeln!(text, "device    {} ({why})", model.placement());
+    text
+}

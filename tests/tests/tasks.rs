@@ -1,0 +1,299 @@
+//! Benchmarks out of local files: prompts and answers by hand-checked items, choices against lm-eval's on the same
+//! items, files that are wrong.
+//!
+//! Run with `cargo test --release -p temper-conformance --test tasks`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use temper_conformance::compare::close;
+use temper_conformance::{golden, models, skip};
+use temper_engine::host::MemoryFolder;
+use temper_engine::models::Hold;
+use temper_engine::reading::OnError;
+use temper_engine::tasks::{Asked, Items, Likelihoods, Task, TaskFolder, TaskOptions, judge, read_items};
+use temper_engine::{Device, Error, ModelFiles, Result, wait};
+
+/// A task's folder in memory.
+type Files = BTreeMap<&'static str, Vec<u8>>;
+
+fn items(task: Task, files: &Files, options: TaskOptions) -> Result<Items> {
+    let read = |name: &str| Ok(files[name].clone());
+    let names = files.keys().map(|name| name.to_string()).collect();
+    read_items(task, &TaskFolder { path: format!("d/{}", task.name()), names, read: &read }, options)
+}
+
+const ALL: TaskOptions = TaskOptions { shots: 0, limit: usize::MAX, on_error: OnError::Stop };
+const SKIPPING: TaskOptions = TaskOptions { on_error: OnError::Skip, ..ALL };
+
+fn files(list: &[(&'static str, &str)]) -> Files {
+    list.iter().map(|(name, text)| (*name, text.as_bytes().to_vec())).collect()
+}
+
+fn choices(items: &Items, at: usize) -> (&str, Vec<&str>, usize) {
+    let item = &items.items[at];
+    let Asked::Choice { choices, answer } = &item.asked else { panic!("{item:?}") };
+    (&item.prompt, choices.iter().map(String::as_str).collect(), *answer)
+}
+
+#[test]
+fn mmlu_is_asked_as_lm_eval_asks_with_the_first_examples_and_one_of_each_subject_in_turn() {
+    let rows = |name: &str| {
+        (0..3).map(|n| format!("\"{name}, {n}?\",a{n},b,c,d,{}\n", ["A", "C", "D"][n])).collect::<String>()
+    };
+    let found = files(&[
+        ("high_school_physics_test.csv", &rows("force")),
+        ("high_school_physics_dev.csv", &rows("mass")),
+        ("anatomy_test.csv", &rows("bone")),
+        ("anatomy_dev.csv", &rows("skin")),
+        ("README.txt", "not a subject"),
+    ]);
+    let two = items(Task::Mmlu, &found, TaskOptions { shots: 2, limit: 3, ..ALL }).unwrap();
+    assert_eq!(
+        two.items.iter().map(|i| i.id.as_str()).collect::<Vec<_>>(),
+        ["anatomy/0", "anatomy/1", "high_school_physics/0"]
+    );
+    let (prompt, letters, answer) = choices(&two, 2);
+    assert_eq!(
+        prompt,
+        "The following are multiple choice questions (with answers) about high school physics.\n\n\
+         mass, 0?\nA. a0\nB. b\nC. c\nD. d\nAnswer: A\n\n\
+         mass, 1?\nA. a1\nB. b\nC. c\nD. d\nAnswer: C\n\n\
+         force, 0?\nA. a0\nB. b\nC. c\nD. d\nAnswer:"
+    );
+    assert_eq!((letters, answer), (vec![" A", " B", " C", " D"], 0));
+    assert_eq!(items(Task::Mmlu, &found, ALL).unwrap().items.len(), 6);
+    let error = items(Task::Mmlu, &found, TaskOptions { shots: 4, ..ALL }).unwrap_err().to_string();
+    assert!(error.contains("anatomy_dev.csv") && error.contains("3 examples, and 4"), "{error}");
+}
+
+#[test]
+fn every_other_task_is_asked_as_it_says() {
+    let med = json!({"question": "Which?", "options": {"A": "w", "B": "x", "C": "y", "D": "z"}, "answer_idx": "C"})
+        .to_string();
+    let found = items(Task::MedMcqa, &files(&[("test.jsonl", &med)]), ALL).unwrap();
+    let want = "Question: Which?\nChoices:\nA. w\nB. x\nC. y\nD. z\nAnswer:";
+    assert_eq!(choices(&found, 0), (want, vec![" A", " B", " C", " D"], 2));
+
+    let five =
+        json!({"question": "Why?", "options": {"A": "1", "B": "2", "C": "3", "D": "4", "E": "5"}, "answer_idx": "E"});
+    let found = items(Task::MedQa, &files(&[("test.jsonl", &five.to_string())]), ALL).unwrap();
+    assert_eq!(choices(&found, 0).0, "Question: Why?\nA. 1\nB. 2\nC. 3\nD. 4\nE. 5\nAnswer:");
+    assert_eq!((choices(&found, 0).1.len(), choices(&found, 0).2), (5, 4));
+
+    let pubmed = json!({
+        "7": {"QUESTION": "Not asked?", "CONTEXTS": ["x"]},
+        "12": {"QUESTION": "Does it?", "CONTEXTS": ["One.", "Two."]},
+    });
+    let pubmed = serde_json::to_string_pretty(&pubmed).unwrap();
+    let found = files(&[("ori_pqal.json", &pubmed), ("test_ground_truth.json", "{\"12\": \"maybe\"}")]);
+    let found = items(Task::PubMedQa, &found, ALL).unwrap();
+    let want = "Abstract: One.\nTwo.\nQuestion: Does it?\nAnswer:";
+    assert_eq!(choices(&found, 0), (want, vec![" yes", " no", " maybe"], 2));
+    let line = pubmed.lines().position(|line| line.contains("\"12\"")).unwrap() + 1;
+    assert_eq!((found.items.len(), found.items[0].line, found.items[0].id.as_str()), (1, line, "12"));
+
+    let wsc = json!({
+        "target": {"span1_text": "小明", "span2_text": "他", "span1_index": 0, "span2_index": 5},
+        "idx": 0, "label": "false", "text": "小明说他累了。",
+    });
+    let found = items(Task::ClueWsc, &files(&[("dev.json", &wsc.to_string())]), ALL).unwrap();
+    assert_eq!(choices(&found, 0), ("小明说他累了。\n此处，“他”是否指代“小明”?\n答：", vec!["是", "否"], 1));
+
+    let sum = |n: u32| json!({"question": format!("{n}?"), "answer": format!("<<{n}>>\n#### {n},000")}).to_string();
+    let found = files(&[("test.jsonl", &sum(3)), ("train.jsonl", &[sum(1), sum(2), sum(9)].join("\n"))]);
+    let found = items(Task::Gsm8k, &found, TaskOptions { shots: 2, ..ALL }).unwrap();
+    assert_eq!(
+        found.items[0].prompt,
+        "Question: 1?\nAnswer: <<1>>\n#### 1,000\n\nQuestion: 2?\nAnswer: <<2>>\n#### 2,000\n\nQuestion: 3?\nAnswer:"
+    );
+    assert_eq!(found.items[0].asked, Asked::Answer { expected: "3000".into() });
+
+    let math = json!({"problem": "Solve.", "answer": "\\frac{1}{2}", "unique_id": "test/a/1.json"}).to_string();
+    let found = items(Task::Math500, &files(&[("test.jsonl", &math)]), ALL).unwrap();
+    let asked = "Please reason step by step, and put your final answer within \\boxed{}.";
+    assert_eq!(
+        (found.items[0].prompt.clone(), found.items[0].id.as_str()),
+        (format!("Solve.\n{asked}"), "test/a/1.json")
+    );
+
+    let one = json!({"problem": "P", "answer": 70, "id": "0"}).to_string();
+    let two = json!({"problem": "Q", "answer": "073"}).to_string();
+    let found = items(Task::Aime, &files(&[("aime24.jsonl", &one), ("aime25.jsonl", &two)]), ALL).unwrap();
+    assert_eq!(found.items[1].asked, Asked::Answer { expected: "73".into() });
+    assert_eq!(found.items.iter().map(|i| i.id.as_str()).collect::<Vec<_>>(), ["aime24/0", "aime25/0"]);
+}
+
+#[test]
+fn generated_answers_are_judged_by_hand_checked_cases() {
+    for (task, expected, text, answer, right, strict) in [
+        (Task::Gsm8k, "18", "16 - 3 - 4 = 9, 9 * 2 = $18.\n#### 18", Some("18"), true, Some(true)),
+        (Task::Gsm8k, "18", "She makes $18", Some("18"), true, Some(false)),
+        (Task::Gsm8k, "18", "#### 18\nor 19", Some("19"), false, Some(true)),
+        (Task::Gsm8k, "1000", "It is 1,000.", Some("1000"), true, Some(false)),
+        (Task::Gsm8k, "3", "no idea", None, false, Some(false)),
+        (Task::Math500, "\\frac{1}{2}", "so \\boxed{\\dfrac12}", Some("\\dfrac12"), true, None),
+        (Task::Math500, "\\frac{1}{2}", "so $\\frac{1}{3}$", Some("\\frac{1}{3}"), false, None),
+        (Task::Math500, "5", "nothing", None, false, None),
+        (Task::Aime, "73", "\\boxed{073}", Some("73"), true, None),
+        (Task::Aime, "73", "74", Some("74"), false, None),
+        (Task::Aime, "73", "?", None, false, None),
+    ] {
+        let want = (answer.map(String::from), right, strict);
+        assert_eq!(judge(task, expected, text), want, "{text}");
+    }
+}
+
+#[test]
+fn damaged_items_are_named_with_file_and_line_or_counted_and_a_wrong_file_is_refused() {
+    let med = |answer: &str, options: usize| {
+        let options: serde_json::Map<String, Value> =
+            ["A", "B", "C", "D", "E"][..options].iter().map(|letter| (letter.to_string(), json!("x"))).collect();
+        json!({"question": "Q", "options": options, "answer_idx": answer}).to_string()
+    };
+    let good = med("A", 4);
+    let long = format!("{{\"question\": \"{}\"}}", "x".repeat(100 << 20));
+    let cases: [(&str, Vec<u8>, &str); 7] = [
+        ("a choice is missing", med("A", 3).into(), "there are 3 options, and 4 are needed"),
+        ("an answer is out of range", med("E", 4).into(), "\"E\", and A to D are possible"),
+        (
+            "no answer",
+            json!({"question": "Q", "options": {"A": "1", "B": "1", "C": "1", "D": "1"}}).to_string().into(),
+            "`answer_idx` is missing",
+        ),
+        ("an encoding", b"{\"question\": \"\xE4\"}".into(), "not UTF-8"),
+        ("100 MB", long.into(), "16777216 are allowed"),
+        ("half a line", good.as_bytes()[..good.len() - 5].into(), "not JSON"),
+        ("another type", b"[1, 2]".into(), "not a JSON object"),
+    ];
+    for (what, line, words) in cases {
+        let bytes = [good.as_bytes(), b"\n", &line, b"\n", good.as_bytes(), b"\n"].concat();
+        let files: Files = [("test.jsonl", bytes)].into();
+        let error = items(Task::MedMcqa, &files, ALL).unwrap_err();
+        assert!(error.is_bad_input(), "{what}");
+        let message = error.to_string();
+        assert!(message.starts_with("d/medmcqa/test.jsonl, line 2: ") && message.contains(words), "{what}: {message}");
+        let found = items(Task::MedMcqa, &files, SKIPPING).unwrap();
+        assert_eq!((found.items.len(), found.skipped, found.items[1].line), (2, 1, 3), "{what}");
+        assert!(found.problems[0].contains("line 2: ") && found.problems[0].contains(words), "{:?}", found.problems);
+    }
+    let refused = |task, list: &[(&'static str, &str)], parts: &[&str]| {
+        let message = items(task, &files(list), SKIPPING).unwrap_err().to_string();
+        parts.iter().for_each(|part| assert!(message.contains(part), "{part} is not in {message}"));
+    };
+    refused(Task::MedMcqa, &[], &["d/medmcqa/test.jsonl", "is not there"]);
+    refused(Task::MedMcqa, &[("test.jsonl", "[{}]")], &["JSON array"]);
+    refused(Task::MedMcqa, &[("test.jsonl", "")], &["no item of medmcqa is left"]);
+    refused(
+        Task::MedMcqa,
+        &[("test.jsonl", "question,A,B\n1,2,3")],
+        &["no item of medmcqa is left", "line 1: not JSON"],
+    );
+    refused(Task::Mmlu, &[("test.jsonl", "x")], &["<subject>_test.csv"]);
+    refused(Task::Mmlu, &[("a_test.csv", "q,a,b,c,d,A\n\"open,a")], &["d/mmlu/a_test.csv, line 2", "not closed"]);
+    refused(Task::Mmlu, &[("a_test.csv", "q,a,b,A")], &["line 1", "4 columns, and 6"]);
+    refused(
+        Task::PubMedQa,
+        &[("ori_pqal.json", "{\n\n nonsense"), ("test_ground_truth.json", "{}")],
+        &["line 3", "not JSON"],
+    );
+    refused(
+        Task::Gsm8k,
+        &[("test.jsonl", "{\"question\": \"1?\", \"answer\": \"2\"}")],
+        &["line 1", "no number behind"],
+    );
+    refused(
+        Task::Aime,
+        &[("aime24.jsonl", "{\"problem\": \"p\", \"answer\": 1000}"), ("aime25.jsonl", "")],
+        &["line 1", "0 to 999"],
+    );
+    let latin: Files = [("a_test.csv", b"q,a,b,c,d,A\nq\xE4,a,b,c,d,A\n".to_vec())].into();
+    let error = items(Task::Mmlu, &latin, ALL).unwrap_err();
+    assert!(matches!(&error, Error::Record { line: 2, .. }), "{error}");
+}
+
+#[test]
+fn likelihoods_are_those_of_the_whole_text_whatever_was_read_before() {
+    let vocab_of = |logits: &[f32], vocab: usize, at: usize, token: u32| {
+        let row = &logits[at * vocab..(at + 1) * vocab];
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = row.iter().map(|z| f64::from(z - max).exp()).sum();
+        f64::from(row[token as usize] - max) - sum.ln()
+    };
+    let mut compared = 0;
+    for name in ["llama", "qwen3"] {
+        let mut model = models::tiny(name, &Device::cpu(), false);
+        let vocab = model.arch.vocab;
+        let mut reader = Likelihoods::new(&model, 40).unwrap();
+        let shared: Vec<u32> = (0..12).map(|n| n * 17 % 250).collect();
+        for tail in [vec![3, 4], vec![3, 9, 8, 7], vec![], vec![5]] {
+            let text = [shared.clone(), tail].concat();
+            let continuations = vec![vec![7], vec![7, 8, 9], vec![200, 1]];
+            let found = wait(reader.of(&mut model, &text, &continuations)).unwrap();
+            for (found, tokens) in found.iter().zip(&continuations) {
+                let whole = [text.clone(), tokens.clone()].concat();
+                let logits = wait(model.logits(&whole)).unwrap();
+                let of = |(nth, token): (usize, &u32)| vocab_of(&logits, vocab, text.len() - 1 + nth, *token);
+                let want: f64 = tokens.iter().enumerate().map(of).sum();
+                close(name, &[*found as f32], &[want], 1e-3, 1e-4).unwrap();
+                compared += 1;
+            }
+        }
+        assert!(wait(reader.of(&mut model, &[], &[vec![1]])).is_err());
+        assert!(wait(reader.of(&mut model, &[1], &[vec![]])).is_err());
+        assert!(wait(reader.of(&mut model, &[1; 40], &[vec![1]])).unwrap_err().to_string().contains("40 are possible"));
+    }
+    assert_eq!(compared, 24);
+}
+
+/// A line of `mmlu_choices.jsonl` as a row of the original file.
+fn csv_row(item: &Value) -> String {
+    let quoted = |text: &Value| format!("\"{}\"", text.as_str().expect("a text").replace('"', "\"\""));
+    let choices = item["choices"].as_array().expect("choices").iter().map(quoted).collect::<Vec<_>>().join(",");
+    let letter = ["A", "B", "C", "D"][item["answer"].as_u64().expect("an index") as usize];
+    format!("{},{choices},{letter}\n", quoted(&item["question"]))
+}
+
+#[test]
+fn smollm2_chooses_as_lm_eval_does_on_at_least_99_percent_of_mmlu_items() {
+    let Some(bytes) = skip::smollm2(smollm2_chooses_as_lm_eval_does_on_at_least_99_percent_of_mmlu_items) else {
+        return;
+    };
+    let text = String::from_utf8(golden::bytes("tasks/mmlu_choices.jsonl")).unwrap();
+    let expected: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut csv: BTreeMap<String, String> = BTreeMap::new();
+    for item in &expected {
+        *csv.entry(format!("{}_test.csv", item["subject"].as_str().unwrap())).or_default() += &csv_row(item);
+    }
+    let read = |name: &str| Ok(csv[name].clone().into_bytes());
+    let folder = TaskFolder { path: "mmlu".into(), names: csv.keys().cloned().collect(), read: &read };
+    let items = read_items(Task::Mmlu, &folder, ALL).unwrap();
+    assert_eq!(items.items.len(), expected.len());
+    assert!(expected.len() >= 285);
+
+    let mut folder = MemoryFolder::new();
+    folder.insert("model.gguf", bytes).unwrap();
+    let files = ModelFiles::open_gguf_in(&folder, "model.gguf").unwrap();
+    let tokenizer = files.tokenizer().unwrap();
+    let mut model = files.load(&Device::cpu(), Hold::Auto, false, 0).unwrap();
+    let mut reader = Likelihoods::new(&model, 2048).unwrap();
+    let (mut same, mut worst) = (0, 0.0_f64);
+    for (item, expected) in items.items.iter().zip(&expected) {
+        let Asked::Choice { choices, .. } = &item.asked else { panic!("{item:?}") };
+        let prompt = tokenizer.encode(&item.prompt).unwrap();
+        let behind =
+            |choice: &String| tokenizer.encode(&format!("{}{choice}", item.prompt)).unwrap()[prompt.len()..].to_vec();
+        let choices: Vec<Vec<u32>> = choices.iter().map(behind).collect();
+        let found = wait(reader.of(&mut model, &prompt, &choices)).unwrap();
+        let theirs: Vec<f64> =
+            expected["log_likelihoods"].as_array().unwrap().iter().map(|l| l.as_f64().unwrap()).collect();
+        let best = |of: &[f64]| (1..of.len()).fold(0, |best, at| if of[at] > of[best] { at } else { best });
+        same += usize::from(best(&found) == best(&theirs));
+        for (found, theirs) in found.iter().zip(&theirs) {
+            let difference = (found - theirs).abs();
+            worst = if difference <= worst { worst } else { difference };
+        }
+    }
+    assert!(same * 100 >= 99 * expected.len(), "{same} of {} choices are the same", expected.len());
+    assert!(worst <= 0.02, "log-likelihoods differ by up to {worst}");
+}
