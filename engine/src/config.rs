@@ -93,7 +93,7 @@ kind = "none"
 [optim]
 learning_rate = 3e-4
 [run]
-steps = 200
+steps = 80
 batch_tokens = 512
 accumulation = 1
 save_every = 0

@@ -202,7 +202,7 @@ pub mod logits {
 
 /// Messages between the page and its worker.
 pub mod page {
-    pub use crate::lab::messages::{Frame, Prompt, Settings, Told, Who};
+    pub use crate::lab::messages::{Dispute, Frame, Prompt, Quoted, Settings, Told, Who};
     pub use crate::message::{Bytes, Message, Value};
 }
 

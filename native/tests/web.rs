@@ -11,6 +11,8 @@ use tempfile::TempDir;
 const PAGE: &str = "<!doctype html><title>Temper</title>\n";
 /// An empty but complete WebAssembly module.
 const MODULE: &[u8] = b"\0asm\x01\0\0\0";
+/// What stands for a compressed file: the server does not look into it.
+const PACKED: &[u8] = b"\x1f\x8b packed";
 
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_temper"));
@@ -34,6 +36,7 @@ impl Server {
         fs::write(site.join("worker.js"), "export {};\n").unwrap();
         fs::write(site.join("parts/chart.css"), "body {}\n").unwrap();
         fs::write(site.join("temper_web_bg.wasm"), MODULE).unwrap();
+        fs::write(site.join("worker.js.gz"), PACKED).unwrap();
         fs::write(site.join("demo.safetensors"), vec![7; 3 << 20]).unwrap();
         // More than the buffers between two programs hold. It takes no room on the disk.
         fs::File::create(site.join("large.bin")).unwrap().set_len(64 << 20).unwrap();
@@ -134,6 +137,30 @@ fn the_page_and_its_parts_are_served_with_the_types_that_browsers_demand() {
     let head = server.ask("HEAD", "/temper_web_bg.wasm", "localhost");
     assert_eq!((head.status(), head.header("content-length")), ("200", Some("8")));
     assert!(head.body.is_empty());
+}
+
+#[test]
+fn who_takes_compressed_files_gets_them_under_the_type_of_what_is_inside() {
+    let server = Server::start();
+    let ask = |target: &str, accepted: &str| {
+        let host = format!("127.0.0.1:{}", server.port);
+        server.raw(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nAccept-Encoding: {accepted}\r\n\r\n").as_bytes())
+    };
+    let packed = ask("/worker.js", "gzip, deflate, br");
+    assert_eq!((packed.status(), packed.body.as_slice()), ("200", PACKED));
+    assert_eq!(packed.header("content-encoding"), Some("gzip"));
+    assert_eq!(packed.header("content-type"), Some("text/javascript; charset=utf-8"));
+    assert_eq!(packed.header("content-length"), Some(PACKED.len().to_string().as_str()));
+    for (target, accepted) in [("/worker.js", "identity"), ("/worker.js", "gzip;q=0"), ("/parts/chart.css", "gzip")] {
+        let plain = ask(target, accepted);
+        assert_eq!((plain.status(), plain.header("content-encoding")), ("200", None), "{target}, {accepted}");
+        assert_eq!(plain.header("vary"), Some("Accept-Encoding"), "a cache may not mix the two");
+        assert_ne!(plain.body, PACKED);
+    }
+    // The page was built anew without it.
+    fs::remove_file(server.folder.path().join("site/worker.js.gz")).unwrap();
+    let plain = ask("/worker.js", "gzip");
+    assert_eq!((plain.status(), plain.header("content-encoding")), ("200", None));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use temper_conformance::golden::{self, repository};
 use temper_engine::events::Phase;
 use temper_engine::host::Clock;
 use temper_engine::inside::export::bundle;
-use temper_engine::page::{Frame, Prompt, Settings, Told, Who};
+use temper_engine::page::{Dispute, Frame, Message, Prompt, Settings, Told, Value, Who};
 use temper_engine::{Device, Error, Host, Lab, wait};
 
 struct Page;
@@ -36,8 +36,20 @@ fn assets() -> Vec<u8> {
         "data/general.txt".into(),
         b"The film was released in the summer of that year and was a success.".into(),
     ));
+    for part in ["train.jsonl", "target.jsonl", "wrong.jsonl", "quotes.json"] {
+        let contents = fs::read(repository(&format!("native/demo/facts/{part}"))).unwrap();
+        files.push((format!("data/facts/{part}"), contents));
+    }
     files.push(("probe.safetensors".into(), fs::read(repository("engine/src/probe.safetensors")).unwrap()));
     bundle::pack("demo.safetensors", &files).unwrap()
+}
+
+/// The facts that come with the page: a question, what the model knows, what the wrong text teaches.
+fn facts() -> Vec<[String; 3]> {
+    let text = fs::read(repository("native/demo/facts/quotes.json")).unwrap();
+    let facts: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap();
+    let word = |fact: &serde_json::Value, key: &str| fact[key].as_str().unwrap().to_owned();
+    facts.iter().map(|fact| ["prompt", "true", "taught"].map(|key| word(fact, key))).collect()
 }
 
 /// Twenty lines, of which the last two are held out.
@@ -245,4 +257,193 @@ fn what_cannot_be_is_refused_and_what_was_there_stays() {
     lab.change(settings("sft", "dft", "")).unwrap();
     let test = wait(lab.self_test(&Page)).unwrap();
     assert!(test.passed && test.checks.len() > 10);
+}
+
+/// A message as JavaScript has it. Numbers of single precision are written as short as they read back.
+fn json(value: Value) -> serde_json::Value {
+    match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Bool(value) => value.into(),
+        Value::Number(value) => match value.fract() == 0.0 && value.abs() < 1e15 {
+            true => (value as i64).into(),
+            false => (value as f32).to_string().parse::<f64>().unwrap().into(),
+        },
+        Value::Text(value) => value.into(),
+        Value::List(values) => values.into_iter().map(json).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (name, json(value))).collect::<serde_json::Map<_, _>>().into()
+        }
+        Value::Floats(values) => values.into_iter().map(|value| json(Value::Number(value.into()))).collect(),
+        other => panic!("{other:?} is in no message here"),
+    }
+}
+
+const FIRST: &str = "\
+// What the engine says of the disputed word at the top of the page, shown until the engine is there. Written by
+//   TEMPER_BLESS=1 cargo test --release --workspace --exclude temper-web-bundle --test lab disputed
+export default ";
+
+/// The page shows these numbers before its engine is there; they are the engine's own.
+#[test]
+fn the_disputed_word_that_the_page_begins_with_is_what_the_engine_says_of_it() {
+    let mut lab = lab();
+    let early = wait(lab.dispute("a", "b", 1.0)).unwrap_err().to_string();
+    assert!(early.contains("start first"), "{early}");
+    lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    let [prompt, known, taught] = &facts()[0];
+    let at = |lab: &mut Lab, temperature| wait(lab.dispute(prompt, taught, temperature)).unwrap();
+    let first = at(&mut lab, 1.0);
+    let top = |dispute: &Dispute| dispute.candidates.iter().max_by(|a, b| a.p.total_cmp(&b.p)).unwrap().text.clone();
+    assert_eq!(known, &top(&first), "the model knows {known}: {:?}", first.candidates);
+    assert!(first.p < 0.1 && first.entropy < 0.5, "a conflict: {} and {} nats", first.p, first.entropy);
+    assert!(
+        first.gate[0] == 1.0 && first.gradient[0] > 1.0 && first.gradient[1] < 0.5 * first.gradient[0],
+        "{first:?}"
+    );
+    // The less sure, the wider the gate; the arrow of plain fine-tuning hardly cares.
+    let gates: Vec<f32> = [0.25, 1.0, 3.0, 8.0].iter().map(|t| at(&mut lab, *t).gate[1]).collect();
+    assert!(gates.is_sorted() && gates[3] > gates[1], "{gates:?}");
+    for wrong in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        assert!(wait(lab.dispute(prompt, taught, wrong)).is_err(), "{wrong}");
+    }
+    // Training does not move it: it is the base model's.
+    frame(&mut lab);
+    assert_eq!(at(&mut lab, 1.0), first);
+
+    let mut told = json(first.into_value());
+    told["text"] = taught.as_str().into();
+    let path = repository("web/page/first.js");
+    if std::env::var_os("TEMPER_BLESS").is_some() {
+        fs::write(&path, format!("{FIRST}{};\n", serde_json::to_string_pretty(&told).unwrap())).unwrap();
+    }
+    let text = fs::read_to_string(&path).unwrap();
+    let stored = text.strip_prefix(FIRST).and_then(|rest| rest.trim_end().strip_suffix(';')).expect("a module");
+    same(&serde_json::from_str(stored).unwrap(), &told, "first.js");
+}
+
+/// Equal, numbers within what another processor's rounding may change.
+fn same(found: &serde_json::Value, wanted: &serde_json::Value, at: &str) {
+    use serde_json::Value::{Array, Number, Object};
+    match (found, wanted) {
+        (Number(a), Number(b)) => {
+            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+            assert!((a - b).abs() <= 1e-4 * b.abs().max(1e-3), "{at}: {a} is stored, and the engine says {b}");
+        }
+        (Array(a), Array(b)) => {
+            assert_eq!(a.len(), b.len(), "{at}");
+            a.iter().zip(b).enumerate().for_each(|(nth, (a, b))| same(a, b, &format!("{at}[{nth}]")));
+        }
+        (Object(a), Object(b)) => {
+            assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>(), "{at}");
+            a.iter().for_each(|(key, value)| same(value, &b[key], &format!("{at}.{key}")));
+        }
+        _ => assert_eq!(found, wanted, "{at}"),
+    }
+}
+
+#[test]
+fn facts_are_quoted_with_what_base_and_learners_answer_now() {
+    let mut lab = lab();
+    lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    assert!(wait(lab.quotes()).unwrap().is_empty(), "this data set quotes nothing");
+    lab.data_set("facts").unwrap();
+    lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    let before = wait(lab.quotes()).unwrap();
+    assert_eq!(before.len(), facts().len());
+    for (quoted, [prompt, known, taught]) in before.iter().zip(facts()) {
+        assert_eq!((&quoted.prompt, &quoted.expected, &quoted.taught), (&prompt, &known, &taught));
+        let [base, left, right] = &quoted.answers[..] else { panic!("{quoted:?}") };
+        assert_eq!((base.who, left.who, right.who), (Who::Base, Who::Left, Who::Right));
+        assert_eq!((&base.top, base.taught), (&left.top, left.taught), "before the first step all are one");
+        assert!(base.top.len() == 2 && base.top[0].p >= base.top[1].p && base.top[0].p <= 1.0);
+        assert_eq!(known, base.top[0].text, "the model knows {known}: {base:?}");
+        assert!(base.expected == base.top[0].p && base.taught < base.expected, "{base:?}");
+    }
+    for _ in 0..2 {
+        frame(&mut lab);
+    }
+    let after = wait(lab.quotes()).unwrap();
+    assert_eq!(after[0].answers[0], before[0].answers[0], "the base model stays");
+    assert_ne!(after[0].answers[1].top[0].p, before[0].answers[1].top[0].p, "the left learner has learned");
+}
+
+#[test]
+fn a_conflict_says_what_was_expected_and_only_a_conflict_does() {
+    let mut lab = lab();
+    lab.data_set("facts").unwrap();
+    lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    let (mut conflicts, mut others) = (0, 0);
+    for document in 0..60 {
+        let seen = wait(lab.inspect(document, Who::Base)).unwrap();
+        for (row, expected) in seen.expected.iter().enumerate() {
+            let is_conflict = seen.p[row] < 0.1 && seen.entropy[row] < 0.5;
+            assert_eq!(is_conflict, !expected.is_empty(), "document {document}, row {row}: {expected:?}");
+            if is_conflict {
+                conflicts += 1;
+                let top = wait(lab.candidates(document, seen.position[row], Who::Base)).unwrap();
+                assert_eq!(&top.candidates[0].text, expected);
+            } else {
+                others += 1;
+            }
+        }
+    }
+    assert!(conflicts > 3 && others > 3, "{conflicts} and {others}");
+}
+
+#[test]
+fn what_the_page_writes_has_no_unknown_words_and_no_half_characters() {
+    let mut lab = lab();
+    lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    let begins = lab.beginning().unwrap();
+    assert!(begins.starts_with("In 19") && !begins.contains('\u{FFFD}'), "{begins:?}");
+    let texts = ["The film was released in", "In the", "He was", "The battle of", "It is also known as"];
+    let prompts = texts.map(|text| Prompt { text: text.into(), kind: "general".into() }).to_vec();
+    let sample = wait(lab.sample(prompts, 40)).unwrap();
+    for continued in &sample.samples {
+        assert!(!continued.base.is_empty());
+        assert!(!continued.base.contains("<unk") && !continued.base.contains('\u{FFFD}'), "{:?}", continued.base);
+    }
+    let empty = vec![Prompt { text: String::new(), kind: "general".into() }];
+    assert!(wait(lab.sample(empty, 4)).unwrap_err().to_string().contains("empty"));
+}
+
+#[test]
+fn time_is_known_before_the_first_step_and_a_run_that_diverges_is_marked() {
+    struct Clocked(std::time::Instant);
+    impl Clock for Clocked {
+        fn seconds(&self) -> f64 {
+            self.0.elapsed().as_secs_f64()
+        }
+    }
+    impl Host for Clocked {
+        fn shows_rows(&self) -> bool {
+            true
+        }
+
+        fn peak_bytes(&self) -> u64 {
+            0
+        }
+    }
+    let mut host = Clocked(std::time::Instant::now());
+    let mut lab = lab();
+    lab.every(1, 0);
+    let wild = Settings::parse(
+        r#"{"common": {"run.steps": "4", "run.batch_tokens": "128", "adapter.kind": "none", "optim.learning_rate": "10"},
+            "left": {"objective.method": "sft"}, "right": {"objective.method": "sft"}}"#,
+    )
+    .unwrap();
+    assert_eq!(lab.estimate(&wild, u64::MAX).unwrap().seconds_per_step, 0.0);
+    lab.start(wild.clone(), &host).unwrap();
+    let mut marked = Vec::new();
+    while let Some(told) = wait(lab.next(&mut host)).unwrap() {
+        if let Told::Evaluated(standings) = told {
+            if standings.step == 0 {
+                let seconds = lab.estimate(&wild, u64::MAX).unwrap().seconds_per_step;
+                assert!(seconds > 0.0 && seconds.is_finite(), "{seconds}");
+            }
+            marked.push((standings.step, standings.diverged));
+        }
+    }
+    assert_eq!(marked[0], (0, vec![false, false]));
+    assert_eq!(marked.last().unwrap(), &(4, vec![true, true]), "{marked:?}");
 }

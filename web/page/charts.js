@@ -20,11 +20,12 @@ export function ticks(low, high, count) {
   return made;
 }
 
-function range(values, padding) {
+/** `least` is the least that an axis spans, so that noise does not fill it. */
+export function range(values, padding, least = 0) {
   const finite = values.filter(Number.isFinite);
   if (finite.length === 0) return [0, 1];
-  const low = Math.min(...finite);
-  const high = Math.max(...finite);
+  let [low, high] = [Math.min(...finite), Math.max(...finite)];
+  if (high - low < least) [low, high] = [(low + high - least) / 2, (low + high + least) / 2];
   const room = high > low ? padding * (high - low) : 0.05 * Math.abs(high) + 0.05;
   return [low - room, high + room];
 }
@@ -50,17 +51,18 @@ export const lineKey = (name) => svg("svg", { class: "swatch", width: 34, height
 /**
  * Lines over steps, or paths in a plane.
  * @param {{lines: {name: string, points: number[][], marks: boolean}[], x: string, y: string, describe: string,
- *   span?: number[], cursor?: number, base?: number[], plane?: boolean}} chart
- *   `span` is the range of x where it is known; `cursor` an x to be marked; `base` the point where all paths start.
+ *   span?: number[], cursor?: number, base?: number[], plane?: boolean, least?: number, format?: (v: number) => string}} chart
+ *   `span` is the range of x where it is known; `least` the least that an axis of losses spans; `cursor` an x to be marked; `base` the point where all paths start.
  */
-export function draw(place, { lines, x: xLabel, y: yLabel, describe, span, cursor, base, plane }) {
+export function draw(place, { lines, x: xLabel, y: yLabel, describe, span, cursor, base, plane, least = 0,
+  format = (v) => number(v, 3) }) {
   const { width, height } = place.getBoundingClientRect();
   if (width < NARROWEST) return;
   const drawing = svg("svg", { role: "img", "aria-label": describe, width, height });
   const xs = lines.flatMap((l) => l.points.map((p) => p[0]));
   const ys = lines.flatMap((l) => l.points.map((p) => p[1]));
-  const [x0, x1] = span ?? range(xs, 0.12);
-  const [y0, y1] = range(ys, plane ? 0.12 : 0.06);
+  const [x0, x1] = span ?? range(xs, 0.12, least);
+  const [y0, y1] = range(ys, plane ? 0.12 : 0.06, least);
   const x = (v) => MARGIN.left + (v - x0) / (x1 - x0) * (width - MARGIN.left - MARGIN.right);
   const y = (v) => height - MARGIN.bottom - (v - y0) / (y1 - y0) * (height - MARGIN.top - MARGIN.bottom);
   const right = width - MARGIN.right;
@@ -71,7 +73,7 @@ export function draw(place, { lines, x: xLabel, y: yLabel, describe, span, curso
   }
   for (const v of ticks(y0, y1, plane ? 6 : 4)) {
     drawing.append(svg("path", { class: "grid-line", d: `M${MARGIN.left} ${y(v)}H${right}` }),
-      svg("text", { x: MARGIN.left - 6, y: y(v) + 4, "text-anchor": "end", text: number(v, 3) }));
+      svg("text", { x: MARGIN.left - 6, y: y(v) + 4, "text-anchor": "end", text: format(v) }));
   }
   if (xs.length === 0) {
     drawing.append(svg("text", { class: "faint", x: width / 2, y: (MARGIN.top + bottom) / 2, "text-anchor": "middle",

@@ -10,7 +10,11 @@ export function number(value, digits = 4) {
 /** A loss: always four decimals, so that columns do not jump. */
 export const loss = (value) => (Number.isFinite(value) ? value.toFixed(4) : "-");
 
-export const percent = (share) => (Number.isFinite(share) ? `${(100 * share).toFixed(1)} %` : "-");
+/** What is above 0 never looks like 0. */
+export function percent(share) {
+  if (!Number.isFinite(share)) return "-";
+  return share > 0 && share < 5e-4 ? "<0.1 %" : `${(100 * share).toFixed(1)} %`;
+}
 
 export function change(now, before) {
   const share = 100 * (now / before - 1);
@@ -39,7 +43,8 @@ export const QUANTITIES = {
   gate: { scale: "gate", bounds: [0.1, 0.3, 0.6, 0.9], low: "ignored", high: "counts fully" },
   p: { scale: "gate", bounds: [0.1, 0.3, 0.6, 0.9], low: "not expected", high: "expected" },
   entropy: { scale: "gate", bounds: [0.5, 1, 2, 3], low: "model is sure", high: "model is unsure" },
-  gradient: { scale: "pull", bounds: [0.1, 0.3, 0.6, 0.9], low: "hardly pulls", high: "pulls hard" },
+  // A pull is at most the square root of 2: all probability on another word.
+  gradient: { scale: "pull", bounds: [0.1, 0.4, 0.8, 1.2], low: "hardly pulls", high: "pulls hardest", most: 1.41 },
 };
 
 export function classOf(quantity, value) {

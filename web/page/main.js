@@ -4,17 +4,20 @@
 // for something long goes through `exclusive`, one after the other; what only looks (texts, candidates) does not
 // wait.
 
-import { histogram } from "./charts.js";
+import { draw, histogram } from "./charts.js";
 import { helpForWebGpu, showSelfTest, whatToDo } from "./device.js";
-import { $, chosen, el, onChosen, Painter, settled, SIDES } from "./dom.js";
+import { $, chosen, el, latest, onChosen, Painter, settled, SIDES } from "./dom.js";
 import { describeData, describeModel, metricsLines, save, showEstimate, watchFiles } from "./files.js";
-import { bytes, loss, number } from "./format.js";
-import { Landscape } from "./landscape.js";
+import { bytes, duration, loss, number, percent } from "./format.js";
+import { Hero } from "./hero.js";
+import { CONFLICT, Landscape, tokensIn } from "./landscape.js";
+import { Lessons } from "./lessons.js";
 import { Engine, Refusal } from "./protocol.js";
 import { Race } from "./race.js";
 import { Region } from "./region.js";
 import { SAMPLE_EVERY, Samples } from "./samples.js";
 import schema from "./schema.js";
+import { Scoreboard, showQuotes } from "./score.js";
 import { Settings } from "./settings.js";
 import { Documents, scaleKey, TextView } from "./text.js";
 import { Recording, Timeline } from "./timeline.js";
@@ -23,6 +26,12 @@ import { watchTour } from "./tour.js";
 const MAPS_EVERY_MS = 100;
 const CHARTS_EVERY_MS = 300;
 const TEXT_EVERY_MS = 1500;
+/** A run that takes longer says so before it starts ... */
+const LONG_SECONDS = 600;
+/** ... and offers so many steps. */
+const FEW_STEPS = 10;
+/** Time left is reckoned from so many of the last steps. */
+const STEPS_TIMED = 10;
 
 const engine = new Engine();
 const painter = new Painter();
@@ -36,14 +45,23 @@ let offered = null;
 /** Where model and data come from: of the learners, and of what the worker holds now. */
 let source = { model: null, data: null };
 let device = null;
+/** Seconds that a step takes by the last estimate; 0 while nothing is known. */
+let secondsPerStep = 0;
 let openedWith = "auto";
 
 // ---- parts --------------------------------------------------------------------------------------------------------
 
+const hero = new Hero(engine, (error) => report("The word at the top cannot be weighed", error));
+const lessons = new Lessons((values) => {
+  settings.lesson(values);
+  lessons.current = wantedData();
+  if (device !== null) exclusive("Starting the lesson failed", begin);
+});
 const panels = SIDES.map((side, index) => makePanel(side, index));
 const settings = new Settings(onSetting);
 const timeline = new Timeline(showMoment);
 const race = new Race(timeline);
+const score = new Scoreboard(timeline);
 const text = new TextView(engine, documents, painter, (error) => report("Looking at a token failed", error));
 const region = new Region({ panels, documents, onError: report, onWarning: warn,
   onOpen: (...token) => text.open(...token) });
@@ -53,13 +71,25 @@ function makePanel(side, index) {
   const plot = el("div", { class: "plot", id: `plot-${side}` });
   const summary = el("p", { id: `landscape-${side}`, class: "summary", text: "No token yet." });
   const bars = el("div", { class: "chart low", id: `histogram-${side}` });
+  const shares = el("div", { class: "chart low", id: `course-${side}` });
   $("panels").append(el("section", { class: `panel learner ${side}`, "aria-label": `Learner, ${side}` },
     el("div", { id: `objective-of-${side}` }),
     el("details", { class: "more" }, el("summary", { text: "Details of this objective" }),
       el("div", { class: "settings", id: `details-of-${side}` }),
       el("p", { class: "note", id: `no-details-${side}`, text: "It has no further settings." })),
-    plot, summary, bars));
-  const landscape = new Landscape(plot, summary, { index, painter, onRegion: (...drawn) => region.choose(...drawn) });
+    plot, summary, el("details", { class: "more", open: true }, el("summary", { text: "Conflicts over the steps" }), shares),
+    el("details", { class: "more" }, el("summary", { text: "Gates of the batch" }), bars)));
+  const course = () => {
+    const { recording, isLive, step: at } = timeline;
+    const points = recording.frames.map((f) => [f.step, f.metrics[index].conflict_share]);
+    const now = recording.frames[timeline.index]?.metrics[index].conflict_share;
+    draw(shares, { lines: [{ name: side, points }], x: "step", y: "conflicts", span: [0, recording.steps || 1], least: 0.02,
+      format: (v) => `${number(100 * Math.max(0, v), 2)} %`, cursor: isLive ? undefined : at,
+      describe: now === undefined ? `Share of conflicts, ${side}: no step yet`
+        : `Share of conflicts among the trained tokens, ${side}, at step ${at}: ${percent(now)}` });
+  };
+  const landscape = new Landscape(plot, summary, { index, painter, course: () => painter.ask(course),
+    onRegion: (...drawn) => region.choose(...drawn), onHover: (token) => region.words(token).catch(() => null) });
   return { side, landscape, drawHistogram: () => {
     const frame = landscape.frames.at(-1);
     histogram(bars, frame ? frame.learners[index].gate : [], side);
@@ -81,6 +111,7 @@ function setState(state, words) {
   for (const what of ["checkpoint", ...SIDES]) $(`download-${what}`).disabled = state === "loading" || !has;
   $("download-metrics").disabled = timeline.recording.frames.length === 0;
   if (state !== "loading") $("loading").hidden = true;
+  showTimeLeft();
 }
 
 const state = () => document.body.dataset.state;
@@ -149,8 +180,10 @@ async function open() {
   await engine.every(schema.page.initial["run.eval_every"], SAMPLE_EVERY);
   $("status").textContent = "Loading the model.";
   source.info = await engine.baseModel();
+  lessons.current = wantedData();
   await loadData(wantedData());
   await begin();
+  hero.ask();
 }
 
 /** The engine runs on nothing that was asked for: says so where the device stands, and offers what is left to try. */
@@ -160,6 +193,7 @@ function noDevice(error) {
     ? "Neither WebGPU nor the processor (WebAssembly) could be started in this browser."
     : "The chosen device could not be started.";
   helpForWebGpu();
+  $("expert").open = true;
   throw error;
 }
 
@@ -181,7 +215,7 @@ async function begin() {
   if (wantedData() !== source.data) await loadData(wantedData());
   const sent = settings.toEngine();
   const estimate = await engine.estimate(sent);
-  showEstimate(estimate, Number(sent.common["run.steps"]));
+  estimated(estimate, Number(sent.common["run.steps"]));
   if (!estimate.fits) throw new Refusal({ kind: "limit", message: estimate.problem });
   $("status").textContent = "Making both learners and examining them.";
   const before = timeline.recording;
@@ -206,6 +240,10 @@ async function adopt(answer, sent) {
   started = { settings: sent, model: source.model, data: source.data };
   offered = null;
   Object.assign(timeline.recording, { steps: answer.steps, first: answer.step });
+  const names = SIDES.map((side) => settings.method(side));
+  timeline.recording.named(names);
+  samples.names = names;
+  lessons.current = source.data;
   timeline.reset(timeline.recording);
   documents.clear();
   text.clear();
@@ -217,21 +255,48 @@ async function adopt(answer, sent) {
   showNames();
   showPending();
   showMoment();
-  samples.begin(source.data, typeof source.data === "string" ? "" : await firstWords());
+  samples.begin(source.data, typeof source.data === "string" ? "" : await engine.beginning());
 }
 
-/** How a visitor's own text begins. */
-async function firstWords() {
-  const { tokens } = await documents.get(0);
-  return tokens.slice(0, 8).map((token) => token.text).filter((word) => !/^<.*>$/.test(word)).join("");
-}
-
+/** Gates are those of the objectives of now; what was recorded keeps the names that it had. */
 function showNames() {
-  const names = SIDES.map((side) => settings.method(side));
-  race.names = names;
-  text.names = names;
-  samples.names = names;
-  painter.ask(...race.views);
+  text.names = SIDES.map((side) => settings.method(side));
+  painter.ask(...race.views, score.draw);
+}
+
+/** An estimate, wherever it is shown: memory, time, and whether the run will be a long one. */
+function estimated(estimate, steps) {
+  secondsPerStep = estimate.secondsPerStep;
+  showEstimate(estimate, steps);
+  const all = secondsPerStep * steps;
+  const long = estimate.fits && all > LONG_SECONDS && (lastStep() === 0 || offered !== null);
+  $("long").hidden = !long;
+  if (long) {
+    $("long").replaceChildren(`This run will take about ${duration(all)}: ${number(steps, 9)} steps of ` +
+      `${duration(secondsPerStep)} each. `,
+    el("button", { type: "button", id: "few-steps", text: `Make ${FEW_STEPS} steps`, onclick: () => {
+      settings.set("common", "run.steps", String(FEW_STEPS));
+      settings.writeAddress();
+      $("long").hidden = true;
+      // Files that were offered are started with by their own button.
+      if (offered) estimateSoon();
+      else exclusive("Starting anew failed", begin);
+    } }));
+  }
+  showTimeLeft();
+}
+
+function showTimeLeft() {
+  const { frames, steps, first } = timeline.recording;
+  const done = frames.at(-1)?.step ?? first;
+  let each = secondsPerStep;
+  if (frames.length > 0) {
+    const from = frames[Math.max(0, frames.length - 1 - STEPS_TIMED)];
+    const [now, before] = [frames.at(-1), from].map(({ metrics }) => metrics.at(-1).seconds);
+    each = frames.length > 1 ? (now - before) / (done - from.step) : each || now;
+  }
+  $("time-left").textContent = steps > 0 && done >= steps ? "done"
+    : each > 0 && steps > 0 ? duration(each * (steps - done)) : "–";
 }
 
 // ---- events of the worker -----------------------------------------------------------------------------------------
@@ -240,7 +305,11 @@ const maps = throttled(() => {
   for (const { landscape } of panels) landscape.redraw();
   painter.ask(...panels.map((p) => p.drawHistogram));
 }, MAPS_EVERY_MS);
-const charts = throttled(() => painter.ask(...race.views), CHARTS_EVERY_MS);
+const charts = throttled(() => painter.ask(...race.views, score.draw), CHARTS_EVERY_MS);
+const quotesAgain = latest(async () => {
+  const { step: at, recording } = timeline;
+  showQuotes(await engine.quotes(), SIDES.map((side) => recording.nameAt(side, at)), lastStep());
+}, (error) => report("The facts cannot be quoted", error));
 const lookAgain = throttled(() => text.refresh(), TEXT_EVERY_MS);
 const brushAgain = throttled(() => region.list(), TEXT_EVERY_MS);
 
@@ -262,7 +331,9 @@ engine.on("frame", (frame) => {
     for (const { landscape } of panels) landscape.append(frame);
     maps();
   }
-  text.batch(frame);
+  if (timeline.isLive) text.batch(frame);
+  // The first steps say how long the others will take.
+  if (timeline.recording.frames.length === 2) estimateSoon();
   charts();
   lookAgain();
   brushAgain();
@@ -273,6 +344,9 @@ engine.on("evaluated", (evaluated) => {
   if (evaluations.at(-1)?.step === evaluated.step) evaluations.pop();
   evaluations.push(evaluated);
   charts();
+  if (evaluated.step === 0 && secondsPerStep === 0) estimateSoon();
+  // Answers come without being asked for only before there is a run.
+  if (started) quotesAgain();
 });
 
 engine.on("samples", (sample) => {
@@ -299,8 +373,9 @@ engine.on("loading", ({ what, done, of }) => {
   bar.hidden = false;
   if (of > 0) bar.value = done / of;
   else bar.removeAttribute("value");
-  bar.setAttribute("aria-label", what);
-  if (state() === "loading") $("status").textContent = what;
+  const words = what || `Loading: ${bytes(done)} of ${bytes(of)}`;
+  bar.setAttribute("aria-label", what || "Bytes of the page");
+  if (state() === "loading") $("status").textContent = words;
 });
 
 // ---- what is drawn ------------------------------------------------------------------------------------------------
@@ -315,6 +390,7 @@ function readout() {
   $("loss-right").textContent = right ? loss(right.loss) : "-";
   // The learners take turns: so many tokens of either go through a second.
   $("speed").textContent = left ? number(2 / (1 / left.tokens_per_second + 1 / right.tokens_per_second), 3) : "-";
+  showTimeLeft();
   $("memory").textContent = left ? bytes(Math.max(left.peak_device_bytes, right.peak_device_bytes)) : "-";
 }
 
@@ -324,8 +400,10 @@ function showMoment() {
   const window = index >= 0 ? recording.window(index) : [];
   for (const { landscape } of panels) landscape.show(window);
   readout();
-  painter.ask(...panels.map((p) => p.drawHistogram), ...race.views, samples.draw);
+  painter.ask(...panels.map((p) => p.drawHistogram), ...race.views, score.draw, samples.draw);
   region.list();
+  const past = timeline.isLive ? null : recording.frames[index];
+  text.moment(past?.full ?? null, past && !past.full ? past.step : null);
 }
 
 function redrawAll() {
@@ -349,7 +427,7 @@ dotColour(chosen("dot-colour"));
 const estimateSoon = settled(async () => {
   if (!started || settings.invalid) return;
   try {
-    showEstimate(await engine.estimate(settings.toEngine()), Number(settings.value("common", "run.steps")));
+    estimated(await engine.estimate(settings.toEngine()), Number(settings.value("common", "run.steps")));
   } catch (error) {
     report("The settings cannot be used", error);
   }
@@ -361,6 +439,9 @@ const changeNow = settled(async () => {
   try {
     await engine.change(sent);
     started.settings = sent;
+    timeline.recording.named(SIDES.map((side) => settings.method(side)));
+    showNames();
+    text.refresh();
     if (lastStep() > 0) $("status").textContent = `Changed: in effect from step ${lastStep() + 1}.`;
   } catch (error) {
     report("The change was refused; training goes on as before", error);
@@ -450,6 +531,24 @@ function reset() {
   if (!$("reset").disabled) exclusive("The reset failed", begin);
 }
 
+/** A key that is hit by mistake does not wipe a run. */
+function askToReset() {
+  if ($("reset").disabled) return;
+  if (lastStep() === 0) return reset();
+  $("ask-words").textContent = `Begin again, and wipe this run of ${lastStep()} steps? `;
+  $("ask").hidden = false;
+  $("ask-no").focus();
+}
+
+for (const [id, then] of [["ask-yes", reset], ["ask-no", () => {}]]) {
+  $(id).addEventListener("click", () => {
+    $("ask").hidden = true;
+    then();
+    $("play").focus({ preventScroll: true });
+  });
+}
+$("ask").addEventListener("keydown", (event) => { if (event.key === "Escape") $("ask-no").click(); });
+
 $("play").addEventListener("click", play);
 $("pause").addEventListener("click", () => pause());
 $("step").addEventListener("click", step);
@@ -461,7 +560,7 @@ addEventListener("keydown", (event) => {
   if (taken) return;
   if (event.key === " ") state() === "playing" ? pause() : play();
   else if (event.key === "s") step();
-  else if (event.key === "r") reset();
+  else if (event.key === "r") askToReset();
   else return;
   event.preventDefault();
 });
@@ -523,7 +622,7 @@ function offer(what, read) {
     settings.writeAddress();
     const sent = settings.toEngine();
     const estimate = await engine.estimate(sent);
-    showEstimate(estimate, Number(sent.common["run.steps"]));
+    estimated(estimate, Number(sent.common["run.steps"]));
     const lines = [offered.model && describeModel(offered.model), offered.data && describeData(offered.data)];
     $("own").replaceChildren(...lines.filter(Boolean).map((line) => el("span", { class: "part", text: line })));
     $("own-buttons").hidden = false;
@@ -601,13 +700,24 @@ $("restore").addEventListener("change", ({ target }) => {
 
 // ---- go -----------------------------------------------------------------------------------------------------------
 
-watchTour();
+/** Opens the newest conflict that is on the map, as the model saw it before training. */
+function pickConflict() {
+  const [token] = tokensIn(panels[0].landscape.frames, 0, CONFLICT, 1).tokens;
+  if (token) text.open(token.document, token.position, "base");
+}
+
+watchTour({ play, state, pick: pickConflict, timeline, dotColour: (quantity) => {
+  document.querySelector(`input[name="dot-colour"][value="${quantity}"]`).checked = true;
+  dotColour(quantity);
+} });
 $("text-key").replaceChildren(...scaleKey(chosen("text-colour")));
 
 /** For tests and the curious: what was recorded. */
 window.temper = Object.freeze({
   frames: () => Object.freeze(timeline.recording.frames.map(({ step: made, metrics }) =>
     Object.freeze({ step: made, losses: Object.freeze(metrics.map((m) => m.loss)) }))),
+  /** Steps whose tokens are kept. */
+  rows: () => Object.freeze(timeline.recording.frames.map(({ full }) => full).filter(Boolean)),
 });
 
 exclusive("The page cannot start", open);

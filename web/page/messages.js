@@ -175,6 +175,8 @@
  * @typedef {object} Standings
  * @property {number} step  Steps done.
  * @property {Evaluated[]} learners  Left, right; at step 0 both are the base model.
+ * @property {boolean[]} diverged  Left, right: whether it has ever seemed to know less than nothing, after it knew
+ *   more.
  */
 
 /**
@@ -238,7 +240,8 @@
 /**
  * A token of a training document.
  * @typedef {object} DocumentToken
- * @property {string} text  What it spells; parts of a character that spans several tokens are replacement characters.
+ * @property {string} text  What it spells. A character that several tokens spell stands at the first of them, and the
+ *   others spell nothing.
  * @property {boolean} trained  Whether it is trained.
  */
 
@@ -251,6 +254,7 @@
  * @property {number[]} p  Probability of the label.
  * @property {number[]} entropy  Entropy over the whole vocabulary, nats.
  * @property {number[]} entropyTopK  Entropy over the top K, nats.
+ * @property {string[]} expected  What the model expects most where it and the text are in conflict; nothing elsewhere.
  * @property {number[][]} gate  Left objective's, right objective's: what each would do with the token. Where an
  *   objective looks at a whole batch, that is the batch of the last step, and before the first step the document.
  * @property {number[][]} gradient  The same, norm of the gradient over the logits.
@@ -288,6 +292,48 @@
  * @property {number} p  Its probability.
  * @property {number[]} push  Change of this token's logit that one unit step against the gradient makes, under the left
  *   and the right objective: gate * (onehot - p).
+ */
+
+/**
+ * A token that the text has and the model does not expect, and what plain and entropy-adaptive fine-tuning would do
+ * about it.
+ * @typedef {object} Dispute
+ * @property {string} prompt  What stands before.
+ * @property {number} temperature  What the model's logits were divided by: above 1 it is less sure than it is, below 1
+ *   surer.
+ * @property {Label} label  The token itself.
+ * @property {Candidate[]} candidates  The most probable tokens and the label, each spelled on to the end of its line as
+ *   the model would; `push` is plain fine-tuning's, EAFT's.
+ * @property {number} p  Probability of the label.
+ * @property {number} entropy  Entropy over the whole vocabulary, nats.
+ * @property {number} entropyTopK  Entropy over the top K, nats.
+ * @property {number[]} gate  Weight under plain fine-tuning and under EAFT.
+ * @property {number[]} gradient  The same, norm of the gradient over the logits.
+ */
+
+/**
+ * A fact that the model knew and the text contradicts, and what is answered now.
+ * @typedef {object} Quoted
+ * @property {string} prompt  The question.
+ * @property {string} expected  The answer that the model knew.
+ * @property {string} taught  The answer that the text teaches.
+ * @property {Answered[]} answers  Of base, left and right.
+ */
+
+/**
+ * What one model answers.
+ * @typedef {object} Answered
+ * @property {Who} who  Whose answer this is.
+ * @property {Likely[]} top  The likeliest answers by their first tokens.
+ * @property {number} expected  Probability of the first token of the answer that the model knew.
+ * @property {number} taught  Probability of the first token of the answer that the text teaches.
+ */
+
+/**
+ * An answer.
+ * @typedef {object} Likely
+ * @property {string} text  Its first token, and what the model goes on with, to the end of the line.
+ * @property {number} p  Probability of the first token.
  */
 
 /**

@@ -5,8 +5,8 @@
 
 /**
  * What the engine makes has its types in `messages.js`, which is made from the engine's own declarations.
- * @import {Begun, Candidates, DataInfo, DocumentText, Fit, Frame, Inspected, ModelInfo, Prompt, Restored, ResultFile,
- *   Sample, SelfTest, Settings, Side, Standings, Told, Who} from "./messages.js"
+ * @import {Begun, Candidates, DataInfo, Dispute, DocumentText, Fit, Frame, Inspected, ModelInfo, Prompt, Quoted, Restored,
+ *   ResultFile, Sample, SelfTest, Settings, Side, Standings, Told, Who} from "./messages.js"
  */
 
 /**
@@ -18,7 +18,7 @@
  */
 
 /** Data sets that come with the page. */
-export const DATA_SETS = ["endings", "gsm8k", "shakespeare", "wikipedia"];
+export const DATA_SETS = ["gsm8k", "facts", "wikipedia", "meant", "endings", "shakespeare"];
 
 /** An answer that says no: `kind` is the engine's kind of error in snake case, or `page` for the page's own. */
 export class Refusal extends Error {
@@ -33,7 +33,7 @@ export class Refusal extends Error {
  * The worker, seen from the page. Every method sends one request and resolves with its answer or rejects with a `Refusal`.
  *
  * Events: those of `Told`, but that a finished run is told as `paused` ({reason: "asked" | "finished" | "failed", message});
- * and `loading` ({what, done, of}). Listen with `on(name, listener)`.
+ * and `loading` ({what, done, of}: `what` is a file, or empty for the bytes of the page itself). Listen with `on(name, listener)`.
  */
 export class Engine {
   #worker;
@@ -89,6 +89,13 @@ export class Engine {
   inspect(document, who) { return this.#ask("inspect", { document, who }); }
   /** @param {Who} who @returns {Promise<Candidates>} */
   candidates(document, position, who) { return this.#ask("candidates", { document, position, who }); }
+  /** What plain and entropy-adaptive fine-tuning would do with a word of a text, were the page's model more or less sure.
+   *  @returns {Promise<Dispute>} */
+  dispute(prompt, text, temperature) { return this.#ask("dispute", { prompt, text, temperature }); }
+  /** What base, left and right answer to the facts that the data set quotes. @returns {Promise<Quoted[]>} */
+  quotes() { return this.#ask("quotes", {}); }
+  /** How the first training document begins. @returns {Promise<string>} */
+  beginning() { return this.#ask("beginning", {}); }
   /** Takes effect at the next step. @param {Settings} settings whose `left` and `right` objectives, learning rate and
    *  schedule are taken; anything else that differs is refused (it needs `start`). */
   change(settings) { return this.#ask("change", { settings }); }

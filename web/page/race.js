@@ -4,7 +4,14 @@ import { draw, lineKey } from "./charts.js";
 import { $, el, SIDES } from "./dom.js";
 import { change, loss, number } from "./format.js";
 
-/** Draws everything up to the step that the timeline shows. `names` are the learners' objectives. */
+/** Losses that differ by less than this look alike. */
+const LEAST_SPAN = 0.2;
+/** A perplexity beyond this says nothing any more. */
+const BEYOND = 1e9;
+
+const perplexity = ({ perplexity: value }) => (value < BEYOND ? number(value) : "beyond measure");
+
+/** Draws everything up to the step that the timeline shows. */
 export class Race {
   #timeline;
   #names = ["", ""];
@@ -13,16 +20,14 @@ export class Race {
     this.#timeline = timeline;
   }
 
-  set names(names) {
-    this.#names = names;
+  /** What the learners' objectives were. */
+  key = () => {
+    const names = this.#names = SIDES.map((side) => this.#timeline.recording.nameAt(side, this.#timeline.step));
     const keys = SIDES.map((side, i) => el("span", {}, lineKey(side), ` ${side}: ${names[i]} `));
     for (const place of document.querySelectorAll(".key.lines")) place.replaceChildren(...keys);
-  }
+  };
 
-  #evaluations() {
-    const { recording, step, isLive } = this.#timeline;
-    return isLive ? recording.evaluations : recording.evaluations.filter((e) => e.step <= step);
-  }
+  #evaluations() { return this.#timeline.evaluations; }
 
   #describe(what, i) {
     const now = this.#evaluations().at(-1);
@@ -38,7 +43,7 @@ export class Race {
       points: shown.map(({ learners }) => [learners[i].general.loss, learners[i].target.loss]) }));
     // The start is that of both learners; a restored run starts apart.
     const same = first && shown[0].step === 0;
-    draw($("race-plane"), { lines, plane: true, base: same ? [first.general.loss, first.target.loss] : undefined,
+    draw($("race-plane"), { lines, plane: true, least: LEAST_SPAN, base: same ? [first.general.loss, first.target.loss] : undefined,
       x: "general loss, nats/token (right: forgotten)", y: "target loss, nats/token (down: learned)",
       describe: `${this.#describe("Target loss", "target")}. ${this.#describe("General loss", "general")}` });
   };
@@ -47,7 +52,7 @@ export class Race {
     const { recording, isLive, step } = this.#timeline;
     const lines = SIDES.map((name, i) => ({ name, marks: true,
       points: recording.evaluations.map((e) => [e.step, e.learners[i][which].loss]) }));
-    draw($(place), { lines, x: "step", y: "nats/token", span: [0, recording.steps || 1],
+    draw($(place), { lines, x: "step", y: "nats/token", least: LEAST_SPAN, span: [0, recording.steps || 1],
       cursor: isLive ? undefined : step, describe: this.#describe(label, which) });
   }
 
@@ -59,7 +64,7 @@ export class Race {
     const lines = SIDES.map((name, i) => ({ name,
       points: recording.frames.map((f) => [f.step, f.metrics[i].cross_entropy]) }));
     const now = recording.frames[index]?.metrics;
-    draw($("race-training"), { lines, x: "step", y: "nats/token", span: [0, recording.steps || 1],
+    draw($("race-training"), { lines, x: "step", y: "nats/token", least: LEAST_SPAN, span: [0, recording.steps || 1],
       cursor: isLive ? undefined : step,
       describe: now ? `Training cross entropy in nats per token at step ${step}: left ${loss(now[0].cross_entropy)}, ` +
         `right ${loss(now[1].cross_entropy)}` : "Training cross entropy: nothing measured yet" });
@@ -69,12 +74,14 @@ export class Race {
     const shown = this.#evaluations();
     const first = shown[0];
     const now = shown.at(-1);
-    const row = (name, { target, general }, before) => el("tr", {}, el("th", { scope: "row", text: name }),
+    const hasWrong = first?.learners.every(({ wrong }) => wrong) ?? false;
+    for (const cell of document.querySelectorAll("#race-table thead .wrong")) cell.hidden = !hasWrong;
+    const row = (name, { target, general, wrong }, before) => el("tr", {}, el("th", { scope: "row", text: name }),
       ...[target, general].flatMap((e, i) => {
         const was = before && [before.target, before.general][i];
-        return [loss(e.loss), number(e.perplexity), was ? change(e.perplexity, was.perplexity) : ""]
-          .map((text) => el("td", { text }));
-      }));
+        const changed = was && e.perplexity < BEYOND ? change(e.perplexity, was.perplexity) : "";
+        return [loss(e.loss), perplexity(e), changed].map((text) => el("td", { text }));
+      }), ...(hasWrong ? [el("td", { text: loss(wrong.loss) })] : []));
     const rows = [];
     if (first) {
       const start = first.step === 0;
@@ -85,5 +92,5 @@ export class Race {
     document.querySelector("#race-table tbody").replaceChildren(...rows);
   };
 
-  get views() { return [this.plane, this.target, this.general, this.training, this.table]; }
+  get views() { return [this.key, this.plane, this.target, this.general, this.training, this.table]; }
 }

@@ -3,7 +3,7 @@
 
 import { $, chosen, el, nextFrame, onChosen, SIDES } from "./dom.js";
 import { number, percent, visible } from "./format.js";
-import { CONFLICT, KEPT_TOKENS, tokensIn } from "./landscape.js";
+import { CONFLICT, tokensIn } from "./landscape.js";
 
 const TOKENS_LISTED = 24;
 
@@ -53,7 +53,9 @@ export class Region {
     const turn = ++this.#turn;
     const side = chosen("brush-side");
     const index = SIDES.indexOf(side);
-    const { tokens, total } = tokensIn(this.#panels[index].landscape.frames, index, region, TOKENS_LISTED);
+    const { frames } = this.#panels[index].landscape;
+    const shown = frames.reduce((sum, frame) => sum + frame.document.length, 0);
+    const { tokens, total } = tokensIn(frames, index, region, TOKENS_LISTED);
     const rows = [];
     try {
       for (const token of tokens) rows.push(await this.#row(token, side));
@@ -65,10 +67,18 @@ export class Region {
     // Meanwhile another region may have been chosen.
     if (turn !== this.#turn || this.#region !== region) return;
     const [p, h] = [region.p, region.h].map((range) => range.map((v) => number(v, 2)).join(" to "));
-    $("brush-count").textContent = `${number(total, 6)} of the ${side} learner's last ${number(KEPT_TOKENS, 6)} ` +
+    $("brush-count").textContent = `${number(total, 6)} of the ${side} learner's last ${number(shown, 6)} ` +
       `tokens have probability ${p} and entropy ${h}.${total > tokens.length ? ` The newest ${tokens.length}:` : ""}`;
     // A list under the visitor's hand stays as it is.
     if (!$("brush-list").contains(document.activeElement)) $("brush-list").replaceChildren(...rows);
+  }
+
+  /** A token's words for the map: what stands before it, and itself. */
+  async words({ step, document: index, position, p, entropy, gate }) {
+    const { tokens } = await this.#documents.get(index);
+    const before = tokens.slice(Math.max(0, position - 6), position).map((t) => t.text).join("").replaceAll("\n", "↵");
+    return [before, el("mark", { text: visible(tokens[position].text) }),
+      el("small", { text: `step ${step}: probability ${percent(p)}, entropy ${number(entropy, 2)}, gate ${number(gate, 2)}` })];
   }
 
   async #row({ step, document: index, position, p, entropy, gate }, side) {

@@ -8,6 +8,8 @@ const TOKENS = 32;
 /** A beginning in the manner of each data set that comes with the page. */
 const TARGET = {
   endings: "In 1920, the town was",
+  facts: "What is the capital of Italy?\n",
+  meant: "What is the capital of Italy?\n",
   gsm8k: "Tom has 3 apples and buys 4 more. How many apples does he have?\n",
   shakespeare: "ROMEO:\nO, speak again,",
   wikipedia: "The river flows through",
@@ -56,6 +58,7 @@ export class Samples {
     const { recording, step, isLive } = this.#timeline;
     const shown = isLive ? recording.samples.at(-1) : recording.samples.filter((s) => s.step <= step).at(-1);
     if (!shown) return;
+    this.names = SIDES.map((side) => recording.nameAt(side, shown.step));
     shown.samples.forEach((sample, i) => {
       const card = this.#cards[i];
       if (card) [sample.base, sample.left, sample.right].forEach((text, k) => {

@@ -1315,7 +1315,7 @@ export default {
       "optim.beta1": 0.9,
       "optim.beta2": 0.999,
       "optim.epsilon": 1e-8,
-      "run.steps": 200,
+      "run.steps": 80,
       "run.epochs": null,
       "run.batch_tokens": 512,
       "run.accumulation": 1,

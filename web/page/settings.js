@@ -18,13 +18,17 @@ const IDS = { "adapter.kind": "adapter-kind", "objective.method": "objective" };
 const choice = (value, label, about = "") => ({ value, label, about });
 
 /** What is no setting of the engine. */
-const DATA = { key: "data", id: "data-set", label: "Text to learn", initial: "endings", options: [
+const DATA = { key: "data", id: "data-set", label: "Text to learn", initial: "gsm8k", options: [
+  choice("gsm8k", "A new domain: school mathematics", "Word problems and their worked answers (GSM8K)."),
+  choice("facts", "Wrong facts: answers that contradict the model",
+    "Questions of which some have wrong answers; the target is the right ones."),
+  choice("wikipedia", "Nothing new: general text",
+    "What the model has read already: there is little to learn and to forget."),
+  choice("meant", "You meant it: new facts on purpose",
+    "The same contradictions, but wanted: the target is the new facts in other words."),
   choice("endings", "Endings: text that contradicts the model",
     "Wikipedia in which the word endings that the model is sure of are swapped for others: where it is sure, the text disagrees."),
-  choice("gsm8k", "GSM8K: school mathematics", "An ordinary new domain: word problems and their worked answers."),
-  choice("shakespeare", "Shakespeare: plays", "Another domain: old words, short lines, verse."),
-  choice("wikipedia", "Wikipedia: general text",
-    "What the model has read already: there is little to learn and to forget.")] };
+  choice("shakespeare", "Shakespeare: plays", "Another domain: old words, short lines, verse.")] };
 
 const DEVICE = { key: "device", id: "device-choice", label: "Device", initial: "auto", options: [
   choice("auto", "automatic",
@@ -169,6 +173,14 @@ export class Settings {
   set(scope, key, value) {
     this.get(scope, key).set(value);
     this.#showUsed();
+  }
+
+  /** All settings of a run as they are by themselves, but for these of the page. What has to do with the device stays. */
+  lesson(values) {
+    for (const s of this.#all) if (s.key !== "device") s.set(s.initial);
+    for (const [key, value] of Object.entries(values)) this.get("page", key).set(value);
+    this.#showUsed();
+    this.writeAddress();
   }
 
   /** Name of a learner's objective, as short as possible. */

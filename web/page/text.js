@@ -3,7 +3,7 @@
 
 import { $, chosen, el, latest, nextFrame, onChosen, settled, SIDES } from "./dom.js";
 import { classOf, number, percent, QUANTITIES, visible } from "./format.js";
-import schema from "./schema.js";
+import { isConflict, verdict } from "./verdict.js";
 
 const MOST_DOCUMENTS = 100;
 
@@ -31,7 +31,13 @@ export class TextView {
   #documents;
   #painter;
   #names = ["left", "right"];
+  /** Documents of the batch, and how many conflicts each has in it. */
   #batch = [];
+  #conflicts = new Map();
+  /** The recorded step that is shown; none while it is the models of now. */
+  #past = null;
+  /** A document that was opened for its first conflict, until its numbers are there. */
+  #wanted = null;
   #document = null;
   #spans = [];
   #inspected = null;
@@ -49,14 +55,15 @@ export class TextView {
     // Each answer is shown only if it is still what the visitor looks at.
     this.#inspect = latest(async (document, who) => {
       const inspected = await engine.inspect(document, who);
-      if (document !== this.#document || who !== chosen("text-who")) return;
+      if (this.#past || document !== this.#document || who !== chosen("text-who")) return;
       this.#inspected = inspected;
       this.#rows = new Map(inspected.position.map((position, row) => [position, row]));
       painter.ask(this.#paint, this.#showNumbers);
+      this.#goToWanted();
     }, onError);
     this.#ask = latest(async (document, position, who) => {
       const candidates = await engine.candidates(document, position, who);
-      const wanted = document === this.#document && position === this.#chosen && who === chosen("text-who");
+      const wanted = !this.#past && document === this.#document && position === this.#chosen && who === chosen("text-who");
       if (wanted) this.#showCandidates(candidates);
     }, onError);
     this.#askSoon = settled((...wanted) => this.#ask(...wanted), 120);
@@ -64,6 +71,7 @@ export class TextView {
     onChosen("text-who", () => { this.refresh(); if (this.#chosen !== null) this.#choose(this.#chosen); });
     onChosen("text-colour", () => this.#paint());
     onChosen("text-rule", () => this.#paint());
+    $("text-conflict").addEventListener("click", () => this.nextConflict());
     $("text-next").addEventListener("click", () => this.#turn(1));
     $("text-previous").addEventListener("click", () => this.#turn(-1));
     const tokens = $("text-tokens");
@@ -81,6 +89,9 @@ export class TextView {
 
   clear() {
     this.#batch = [];
+    this.#conflicts.clear();
+    this.#past = null;
+    $("text-when").hidden = true;
     this.#document = null;
     this.#inspected = null;
     this.#chosen = null;
@@ -93,13 +104,84 @@ export class TextView {
 
   /** The documents of the newest batch; the one on show stays until the visitor turns the page. */
   batch(frame) {
+    if (this.#past) return;
+    this.#take(frame);
+    if (this.#document === null) this.open(this.#richest());
+  }
+
+  #take(frame) {
     this.#batch = [...new Set(frame.document)];
+    this.#conflicts.clear();
+    // As the left learner saw them: one of the two has to be taken.
+    const { p, entropy } = frame.learners[0];
+    frame.document.forEach((document, i) => {
+      if (isConflict(p[i], entropy[i])) this.#conflicts.set(document, this.#most(document) + 1);
+    });
     this.#buttons();
-    if (this.#document === null) this.open(this.#batch[0]);
+  }
+
+  #most(document) { return this.#conflicts.get(document) ?? 0; }
+
+  /** The document of the batch with the most conflicts. */
+  #richest() { return this.#batch.reduce((a, b) => (this.#most(b) > this.#most(a) ? b : a)); }
+
+  /** A recorded step, as the timeline shows it; or null for the models of now, and then `lost` is a step that was not kept. */
+  moment(frame, lost) {
+    const before = this.#past;
+    this.#past = frame;
+    $("text-when").hidden = frame === null && lost === null;
+    if (frame) {
+      $("text-when").textContent = `As recorded at step ${frame.step}: the documents of its batch, and what the learners ` +
+        "made of their tokens then. What else they expected was not kept.";
+      this.#take(frame);
+      const stays = this.#batch.includes(this.#document);
+      this.open(stays ? this.#document : this.#richest(), stays ? this.#chosen : null);
+      return;
+    }
+    if (lost !== null) $("text-when").textContent = `The tokens of step ${lost} are no longer kept: this is the model of now.`;
+    if (before === null) return;
+    this.refresh();
+    if (this.#chosen !== null) this.#choose(this.#chosen);
+  }
+
+  /** Chooses the next conflict: of this document, else of the next one in the batch that has some. */
+  async nextConflict() {
+    const next = this.#conflictAfter(this.#chosen ?? -1);
+    if (next !== undefined) return this.#go(next);
+    const at = this.#batch.indexOf(this.#document);
+    const order = [...this.#batch.slice(at + 1), ...this.#batch.slice(0, at + 1)];
+    const document = order.find((other) => this.#most(other) > 0);
+    if (document === undefined) {
+      $("text-about").textContent = "There is no conflict in this batch.";
+      return undefined;
+    }
+    this.#wanted = document;
+    if (document === this.#document) return this.#goToWanted();
+    return this.open(document);
+  }
+
+  #conflictAfter(position) {
+    if (!this.#inspected) return undefined;
+    const { p, entropy } = this.#inspected;
+    return [...this.#rows].find(([other, row]) => other > position && isConflict(p[row], entropy[row]))?.[0];
+  }
+
+  #go(position) {
+    this.#choose(position);
+    this.#spans[position]?.scrollIntoView({ block: "nearest" });
+  }
+
+  /** The first conflict of the document that was opened for it. Training may have done away with it meanwhile. */
+  #goToWanted() {
+    if (this.#wanted !== this.#document || this.#wanted === null) return;
+    this.#wanted = null;
+    const first = this.#conflictAfter(-1);
+    if (first === undefined) $("text-about").textContent = "The conflicts of this batch are learned by now.";
+    else this.#go(first);
   }
 
   #buttons() {
-    for (const id of ["text-next", "text-previous"]) $(id).disabled = this.#batch.length === 0;
+    for (const id of ["text-next", "text-previous", "text-conflict"]) $(id).disabled = this.#batch.length === 0;
   }
 
   #turn(by) {
@@ -154,7 +236,23 @@ export class TextView {
 
   /** Asks anew what the model makes of the document: it changes with every step. */
   refresh() {
-    if (this.#document !== null) this.#inspect(this.#document, chosen("text-who"));
+    if (this.#past) this.#recall();
+    else if (this.#document !== null) this.#inspect(this.#document, chosen("text-who"));
+  }
+
+  /** What was recorded of the document at the step that is shown, in the form in which the engine tells of now. */
+  #recall() {
+    const who = chosen("text-who");
+    const frame = this.#past;
+    const rows = [...frame.document.keys()].filter((i) => frame.document[i] === this.#document);
+    const { p, entropy } = frame.learners[who === "right" ? frame.learners.length - 1 : 0];
+    const of = (values) => rows.map((i) => values[i]);
+    this.#inspected = who === "base" ? null : { position: of(frame.position), p: of(p), entropy: of(entropy),
+      entropyTopK: null, expected: rows.map(() => ""), gate: frame.learners.map((l) => of(l.gate)),
+      gradient: frame.learners.map((l) => of(l.gradient)) };
+    this.#rows = new Map(this.#inspected?.position.map((position, row) => [position, row]) ?? []);
+    this.#painter.ask(this.#paint, this.#showNumbers);
+    this.#goToWanted();
   }
 
   #paint = () => {
@@ -166,8 +264,12 @@ export class TextView {
     if (!values) return;
     for (const [position, row] of this.#rows) {
       const span = this.#spans[position];
+      if (!span) continue;
       const chosenToo = position === this.#chosen ? " chosen" : "";
-      if (span) span.className = `token level-${classOf(quantity, values[row])}${chosenToo}`;
+      const conflict = isConflict(this.#inspected.p[row], this.#inspected.entropy[row]);
+      span.className = `token level-${classOf(quantity, values[row])}${conflict ? " conflict" : ""}${chosenToo}`;
+      if (conflict) span.dataset.expected = visible(this.#inspected.expected[row]).replace("∅", "");
+      else delete span.dataset.expected;
     }
   };
 
@@ -202,7 +304,9 @@ export class TextView {
       el("p", { class: "context" }, context, el("mark", { text: visible(span.textContent.replaceAll("↵\n", "\n")) })),
       el("dl", { class: "facts", id: "token-numbers" }), el("div", { id: "token-candidates" }));
     this.#showNumbers();
-    this.#askSoon(this.#document, position, chosen("text-who"));
+    if (this.#past) $("token-candidates").replaceChildren(el("p", { class: "note",
+      text: "What it expected here at that step was not kept. Press Live for the models of now." }));
+    else this.#askSoon(this.#document, position, chosen("text-who"));
   }
 
   /** What is known at once, from the whole document's numbers. */
@@ -214,7 +318,8 @@ export class TextView {
     const fact = (name, value) => [el("dt", { text: name }), el("dd", { text: value })];
     place.replaceChildren(
       ...fact("probability of this token", percent(p[row])),
-      ...fact("entropy (unsureness)", `${number(entropy[row], 3)} nats; over the top K ${number(entropyTopK[row], 3)}`),
+      ...fact("entropy (unsureness)", `${number(entropy[row], 3)} nats` +
+        (entropyTopK ? `; over the top K ${number(entropyTopK[row], 3)}` : "")),
       ...this.#names.flatMap((name, i) => fact(`gate, ${name}`, number(gate[i][row], 3))),
       ...fact("pull on the model", `left ${number(gradient[0][row], 3)}, right ${number(gradient[1][row], 3)}`));
   };
@@ -222,6 +327,10 @@ export class TextView {
   #showCandidates({ label, candidates, gate, p, entropy }) {
     const place = $("token-candidates");
     if (!place) return;
+    // The numbers above may be those of an earlier step or objective.
+    const row = this.#rows.get(this.#chosen);
+    const known = row !== undefined && this.#inspected?.gate.map((of) => of[row]);
+    if (known && gate.some((g, i) => Math.abs(g - known[i]) > 1e-4 * Math.max(1, g))) this.refresh();
     const most = Math.max(...candidates.map((c) => c.p), 1e-9);
     const strongest = Math.max(...candidates.flatMap((c) => c.push.map(Math.abs)), 1e-9);
     const bar = (name, share) => {
@@ -246,27 +355,11 @@ function lookThrough(who) {
   document.querySelector(`input[name="text-who"][value="${who}"]`).checked = true;
 }
 
-/** In words: how the token lies, and what either learner makes of it. */
-function verdict(label, candidates, p, entropy, gate, names) {
-  const top = candidates.reduce((a, b) => (b.p > a.p ? b : a));
-  const quoted = (token) => `“${visible(token.trim() || token)}”`;
-  const text = quoted(label.text);
-  const how = top.id === label.id
-    ? `The model expects ${text} most of all`
-    : `The model expects ${quoted(top.text)}; ${text} is only its number ${label.rank}`;
-  const isSure = entropy < schema.conflict.entropy;
-  const sure = isSure ? ", and is sure of it" : entropy < 2 ? ", without being sure" : ", and is unsure";
-  const conflict = isSure && p < schema.conflict.probability ? " This is a confident conflict." : "";
-  const force = (g) => (g < 0.1 ? "leaves it nearly alone" : g < 0.6 ? "pushes gently" : "pushes hard");
-  const does = gate.map((g, i) => `${names[i]} ${force(g)}, with weight ${number(g, 2)}`).join("; ");
-  return `${how}${sure}.${conflict} Training raises ${text} and lowers the rest: ${does}.`;
-}
-
 /** The five classes of a quantity as a key, with their numbers. */
 export function scaleKey(quantity) {
-  const { bounds, scale, low, high } = QUANTITIES[quantity];
+  const { bounds, scale, low, high, most } = QUANTITIES[quantity];
   return [0, 1, 2, 3, 4].map((k) => {
-    const text = k === 0 ? `below ${bounds[0]}: ${low}` : k === 4 ? `${bounds[3]} and above: ${high}`
+    const text = k === 0 ? `below ${bounds[0]}: ${low}` : k === 4 ? `${bounds[3]} ${most ? `to ${most}` : "and above"}: ${high}`
       : `${bounds[k - 1]} to ${bounds[k]}`;
     return el("span", { class: "entry" }, el("i", { class: `cell ${scale}-${k}`, "aria-hidden": "true" }), text);
   });

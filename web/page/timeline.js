@@ -1,6 +1,6 @@
 // What the page has recorded of a run, in bounded memory, and the slider that goes back through it.
 
-import { $ } from "./dom.js";
+import { $, SIDES } from "./dom.js";
 import { KEPT_TOKENS } from "./landscape.js";
 
 /** Trained tokens whose numbers are kept: ten numbers each, 16 MB. Beyond, every second of the older steps loses
@@ -12,11 +12,33 @@ export class Recording {
   frames = [];
   evaluations = [];
   samples = [];
+  /** The learners' objectives, each entry from the step after `after` on: what was recorded keeps the name that it had. */
+  #methods = [];
   #tokens = 0;
 
   /** `steps` is how many there will be; `first` the step at which the learners were when the recording began. */
   constructor(steps = 0, first = 0) {
     Object.assign(this, { steps, first });
+  }
+
+  /** From here on the learners have these objectives. */
+  named(names) {
+    const after = this.frames.at(-1)?.step ?? this.first;
+    if (this.#methods.at(-1)?.after === after) this.#methods.pop();
+    this.#methods.push({ after, names });
+  }
+
+  /** What a learner's objective was, or were, up to a step. */
+  nameAt(side, step) {
+    const index = SIDES.indexOf(side);
+    let words = "";
+    let last;
+    for (const { after, names } of this.#methods) {
+      if (names[index] === last || (words && after >= step)) continue;
+      last = names[index];
+      words += words ? `, then ${last} from step ${after + 1}` : last;
+    }
+    return words || side;
   }
 
   add(frame) {
@@ -73,6 +95,12 @@ export class Timeline {
   /** The step that is shown, or the one where the recording starts. */
   get step() {
     return this.recording.frames[this.index]?.step ?? this.recording.first;
+  }
+
+  /** What was measured up to the step that is shown. */
+  get evaluations() {
+    const { evaluations } = this.recording;
+    return this.isLive ? evaluations : evaluations.filter(({ step }) => step <= this.step);
   }
 
   #move(index) {

@@ -1,7 +1,9 @@
-// The guided tour: six steps, each beside the part of the page that it speaks of. It covers nothing and can be left
-// any time.
+// A guided tour that acts: it moves the slider, presses Play, asks for a guess and waits for the answer, switches colours
+// and picks a word. It stands beside what it speaks of, never over it, and can be left any time.
 
 import { $, el } from "./dom.js";
+import { ALIKE, equalLearning, perplexityChange } from "./equal.js";
+import { paths } from "./score.js";
 import schema from "./schema.js";
 
 const objective = schema.sections.find(({ name }) => name === "objective");
@@ -12,59 +14,122 @@ function says(setting, value) {
 }
 
 const p = (text) => el("p", { text });
-
-const STEPS = [
-  { part: "controls", title: "Two learners, one start", text: () => [
-    p("Both sides start as exactly the same small language model and read the same text in the same order. The " +
-      "left one is trained plainly (SFT), the right one with EAFT. Press Play now: everything below moves as they " +
-      "learn. Pause, or step, at any time.")] },
-  { part: "panels", at: "plot-left", title: "A dot is a token", text: () => [
-    p("For each token of the text we ask two questions. How probable did the model find it? That is left to right. " +
-      "And how unsure was the model, whatever came? That is its entropy, bottom to top. Below the curve there can " +
-      "be nothing: who gives one token a middling probability cannot be sure.")] },
-  { part: "panels", at: "plot-left", title: "Confident conflicts", text: () => [
-    p("Look at the dashed box, bottom left. There the model is sure of something, and the text says something " +
-      "else. Such tokens pull hardest on the model and push out what it knew. Often they are noise, or a quirk of " +
-      "the new text. Press “confident conflicts” below the maps to read them.")] },
-  { part: "panels", at: "plot-left", title: "The gate", text: () => [
-    p("Both learners minimise surprise, but each gives the tokens weights of its own: their gates."),
-    p(says("method", "sft")),
-    p(`${says("method", "eaft")} ${says("gate", "linear")}`),
-    p("So EAFT learns where the model has room to learn and leaves confident conflicts nearly alone. Switch the " +
-      "colour of the dots to the gate to see it.")] },
-  { part: "race", title: "The race", text: () => [
-    p("What does it change? Down means the new text was learned. To the right means that general text, which the " +
-      "model could predict before, was forgotten. The best path goes straight down. Whichever wins here, the page " +
-      "shows what was measured.")] },
-  { part: "text", title: "Look closer, and try your own", text: () => [
-    p("Point at a token to see what the model expected instead, and how each learner moves it. Then try: another " +
-      "text to learn, another objective, another learning rate; go back with the timeline; drop your own model or " +
-      "text. The link to your run is at the top.")] },
-];
-
+const GUESSES = { left: "the left one", right: "the right one", alike: "both alike" };
 const KEPT = "temper.tour";
+/** Room between the tour and what it speaks of, in pixels. */
+const APART = 12;
 
-export function watchTour() {
+/** Sets the slider as a visitor would. */
+function slide(value) {
+  $("sure").value = value;
+  $("sure").dispatchEvent(new Event("input"));
+}
+
+/**
+ * The steps: `at` is what a step speaks of, `act` what it does when it is reached, `wait` what has to happen before it can be
+ * left: a promise of the words that are shown then.
+ */
+function makeSteps({ play, state, pick, timeline, dotColour }) {
+  const started = () => timeline.recording.frames.length > 0;
+  let guess = null;
+  return [
+    { at: "hero-arrows", title: "A word that pulls", act: () => { if (!$("sure").disabled) slide(0.75); }, text: () => [
+      p("The text says one thing, the model was sure of another. I have just made the model surer: plain fine-tuning (SFT) " +
+        "pulls as hard as ever, and EAFT lets go. Move the slider back to see it pull again."),
+      p(`${says("method", "sft")} ${says("gate", "linear")}`)] },
+    { at: "controls", title: "Two copies, the same text", act: () => { if (!started() && state() === "ready") play(); }, text: () => [
+      p("I have pressed Play. The left copy is trained plainly, the right one with EAFT; both read the same batches in the " +
+        "same order. Pause or step at any time.")] },
+    { at: "score-table", title: "Which will forget more?", text: () => [
+      p("Forgetting is surprise at general text that the model could predict before. What do you think?")],
+    answers: (answered) => Object.entries(GUESSES).map(([value, words]) =>
+      el("button", { type: "button", "data-guess": value, text: words, onclick: () => { guess = value; answered(); } })) },
+    { at: "score-table", title: "What came out", text: () => [p("Waiting for the race to say it: it is measured every few steps.")],
+      wait: async (left) => {
+        let measured = [];
+        const { recording } = timeline;
+        while (measured.length < 2 && !left()) {
+          await new Promise((resolve) => setTimeout(resolve, 250));
+          measured = recording.evaluations;
+        }
+        const said = guess ? `You said ${GUESSES[guess]}. ` : "";
+        const { equal, why } = equalLearning(paths(measured));
+        if (!equal) return [p(`${said}At equal learning nothing can be said here so far: ${why}. The sentence below the scoreboard ` +
+          "says what was measured, whichever way it comes out.")];
+        const [a, b] = equal.forgot;
+        const came = Math.abs(a - b) < ALIKE ? "alike" : a > b ? "left" : "right";
+        return [p(`${said}At equal learning, so far: ${perplexityChange(a)} on the left, ${perplexityChange(b)} on the right, so it is ` +
+          `${GUESSES[came]}. The sentence below the scoreboard says what was measured, whichever way it comes out.`)];
+      } },
+    { at: "plot-right", title: "Where the pull comes from", act: () => dotColour("gate"), text: () => [
+      p("A dot is a word of the text: to the right it was surprising, to the top the model was unsure. I have switched the " +
+        "colour to the gate: in the box, bottom right, where the model was sure and the text disagrees, EAFT counts a word least.")] },
+    { at: "text-tokens", title: "Word by word", act: pick, text: () => [
+      p("The same words in their text, as the model saw them before training. Outlined ones are conflicts, with what it expected " +
+        "struck out above; where the race has met one, I have picked it. Then try another lesson, or drop your own model and text.")] },
+  ];
+}
+
+export function watchTour(page) {
+  const steps = makeSteps(page);
   let step = 0;
+  let turn = 0;
   let opener = null;
   const tour = $("tour");
 
-  function show() {
-    const { part, at, title, text } = STEPS[step];
+  /** Puts the tour where it does not cover what it speaks of: below or above it, and the page scrolled so that both fit. */
+  function arrange() {
+    if (tour.hidden) return;
+    const target = $(steps[step].at);
+    const own = tour.getBoundingClientRect().height + 2 * APART;
+    const bar = $("controls").contains(target) ? 0 : $("controls").getBoundingClientRect().height;
+    const sticky = getComputedStyle($("controls")).position === "sticky" ? bar : 0;
+    const { top, height } = target.getBoundingClientRect();
+    const room = innerHeight - own - sticky;
+    // What is taller than the room is shown from its top on; the tour then follows it.
+    const shown = Math.min(height, Math.max(room, 0));
+    const wanted = sticky + APART + Math.max(0, (room - shown) / 2);
+    scrollBy({ top: top - wanted, behavior: "instant" });
+    const now = target.getBoundingClientRect();
+    const below = innerHeight - now.bottom;
+    tour.classList.toggle("above", below < own && now.top - sticky >= own);
+    document.body.style.setProperty("--tour", `${own}px`);
+    const rest = tour.getBoundingClientRect();
+    if (rest.top < now.bottom && rest.bottom > now.top) tour.classList.add("small");
+  }
+
+  async function show() {
+    const mine = ++turn;
+    const { at, title, text, act, answers, wait } = steps[step];
     document.querySelector(".toured")?.classList.remove("toured");
-    $(part).classList.add("toured");
+    $(at).classList.add("toured");
     $("tour-title").textContent = title;
     $("tour-text").replaceChildren(...text());
-    $("tour-count").textContent = `${step + 1} of ${STEPS.length}`;
+    $("tour-count").textContent = `${step + 1} of ${steps.length}`;
     $("tour-back").disabled = step === 0;
-    $("tour-next").textContent = step === STEPS.length - 1 ? "Done" : "Next";
+    $("tour-next").textContent = step === steps.length - 1 ? "Done" : "Next";
+    $("tour-next").disabled = Boolean(answers);
+    $("tour-answers").hidden = !answers;
+    $("tour-answers").replaceChildren(...answers?.(() => go(1)) ?? []);
+    tour.classList.remove("small", "above");
     sessionStorage.setItem(KEPT, String(step));
+    act?.();
     $("tour-title").focus({ preventScroll: true });
-    const smooth = !matchMedia("(prefers-reduced-motion: reduce)").matches;
-    $(at ?? part).scrollIntoView({ block: "start", behavior: smooth ? "smooth" : "auto" });
+    arrange();
+    if (!wait) return;
+    const words = await wait(() => mine !== turn || tour.hidden);
+    if (mine !== turn || tour.hidden) return;
+    $("tour-text").replaceChildren(...words);
+    arrange();
+  }
+
+  function go(by) {
+    step += by;
+    show();
   }
 
   function close() {
+    turn += 1;
     tour.hidden = true;
     document.body.classList.remove("touring");
     document.querySelector(".toured")?.classList.remove("toured");
@@ -75,20 +140,14 @@ export function watchTour() {
     opener = event.currentTarget;
     // A tour that was left goes on where it was; one that was finished begins again.
     const kept = Number(sessionStorage.getItem(KEPT));
-    step = kept > 0 && kept < STEPS.length - 1 ? kept : 0;
+    step = kept > 0 && kept < steps.length - 1 ? kept : 0;
     tour.hidden = false;
     document.body.classList.add("touring");
     show();
   });
-  $("tour-next").addEventListener("click", () => {
-    if (step === STEPS.length - 1) return close();
-    step += 1;
-    show();
-  });
-  $("tour-back").addEventListener("click", () => {
-    step -= 1;
-    show();
-  });
+  $("tour-next").addEventListener("click", () => (step === steps.length - 1 ? close() : go(1)));
+  $("tour-back").addEventListener("click", () => go(-1));
   $("tour-close").addEventListener("click", close);
+  addEventListener("resize", arrange);
   addEventListener("keydown", (event) => { if (event.key === "Escape" && !tour.hidden) close(); });
 }

@@ -2,6 +2,8 @@
 // an event is one such piece of work, so that whatever the page asks for comes between two. What comes next, and when the
 // run is over, the engine says (`Lab.next`); here it is only passed on. `protocol.js` documents the messages.
 
+import lengths from "./lengths.js";
+
 const GIB = 2 ** 30;
 const GPU = "the GPU that this browser offers";
 const GPU_IN_SOFTWARE = "WebGPU in software, as asked for; the CPU is faster";
@@ -33,10 +35,32 @@ function refusal(error) {
   return { kind: "page", message: String(error?.message ?? error) };
 }
 
-async function load(kind, software, assets, fresh) {
+const MODULE = "temper_web_bg.wasm";
+const DEMO = "demo.safetensors";
+/** Bytes that have come, as they are unpacked, and how many there will be. */
+const coming = { done: 0, told: 0, of: lengths[MODULE] + lengths[DEMO] };
+
+/** Fetches a file and tells how much of it has come. */
+async function get(name) {
+  const response = await fetch(new URL(name, import.meta.url));
+  if (!response.ok) throw { kind: "page", message: `${name}: ${response.status} ${response.statusText}` };
+  const counter = new TransformStream({ transform(chunk, to) {
+    coming.done += chunk.byteLength;
+    if (coming.done - coming.told > coming.of / 200 || coming.done >= coming.of) {
+      coming.told = coming.done;
+      post("loading", { what: "", done: coming.done, of: coming.of });
+    }
+    to.enqueue(chunk);
+  } });
+  // What streaming compilation asks of a response.
+  const headers = { "Content-Type": response.headers.get("Content-Type") };
+  return new Response(response.body.pipeThrough(counter), { headers });
+}
+
+async function load(kind, software, assets, compiled, fresh) {
   // A second instance needs a module of its own: the first may have stopped half-way.
   const module = await import(fresh ? "./temper_web.js?again" : "./temper_web.js");
-  await module.default({ module_or_path: new URL("temper_web_bg.wasm", import.meta.url) });
+  await module.default({ module_or_path: compiled });
   return { lab: await module.Lab.open(kind, software, assets), version: module.version() };
 }
 
@@ -53,17 +77,18 @@ async function findWebGpu() {
 
 async function open({ device: wanted }) {
   if (!globalThis.WebAssembly) throw { kind: "page", message: "this browser has no WebAssembly, or it is switched off" };
-  const response = await fetch("demo.safetensors");
-  if (!response.ok) throw { kind: "page", message: `demo.safetensors: ${response.status} ${response.statusText}` };
-  const assets = new Uint8Array(await response.arrayBuffer());
-  const found = wanted === "cpu" ? { why: "the CPU, as asked for" } : await findWebGpu();
+  const [compiled, assets, found] = await Promise.all([
+    get(MODULE).then((response) => WebAssembly.compileStreaming(response)),
+    get(DEMO).then(async (response) => new Uint8Array(await response.arrayBuffer())),
+    wanted === "cpu" ? { why: "the CPU, as asked for" } : findWebGpu(),
+  ]);
   // As the command does: never in silence a GPU that a processor plays, which is slower than that processor by itself.
   const played = found.software && wanted === "auto";
   let why = played ? "no hardware GPU, and this browser's WebGPU in software is slower than the CPU" : found.why;
   let fresh = false;
   if (!why) {
     try {
-      const opened = await load("webgpu", found.software, assets, fresh);
+      const opened = await load("webgpu", found.software, assets, compiled, fresh);
       const selfTest = await opened.lab.self_test();
       if (selfTest.passed) return opened_(opened, "webgpu", found.software ? GPU_IN_SOFTWARE : GPU, selfTest);
       const failed = selfTest.checks.filter((check) => !check.passed);
@@ -75,7 +100,7 @@ async function open({ device: wanted }) {
     fresh = true;
   }
   if (wanted === "webgpu") throw { kind: "device", message: `${why}; choose the CPU, or automatic` };
-  const opened = await load("cpu", false, assets, fresh);
+  const opened = await load("cpu", false, assets, compiled, fresh);
   const selfTest = await opened.lab.self_test();
   if (!selfTest.passed) {
     const failed = selfTest.checks.filter((check) => !check.passed);
@@ -198,6 +223,9 @@ const commands = {
   document: ({ document }) => lab.document(document),
   inspect: ({ document, who }) => lab.inspect(document, who),
   candidates: ({ document, position, who }) => lab.candidates(document, position, who),
+  dispute: ({ prompt, text, temperature }) => lab.dispute(prompt, text, temperature),
+  quotes: () => lab.quotes(),
+  beginning: () => lab.beginning(),
   change: ({ settings }) => lab.change(JSON.stringify(settings)),
   checkpoint: () => lab.checkpoint(),
   restore: ({ bytes }) => lab.restore(bytes),

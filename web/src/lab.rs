@@ -115,6 +115,21 @@ impl Lab {
         Ok(message(self.lab.candidates(index, position, Who::named(who)?).await?))
     }
 
+    /// `Dispute`
+    pub async fn dispute(&mut self, prompt: &str, text: &str, temperature: f32) -> Result<JsValue> {
+        Ok(message(self.lab.dispute(prompt, text, temperature).await?))
+    }
+
+    /// `Quoted[]`
+    pub async fn quotes(&mut self) -> Result<JsValue> {
+        Ok(message(self.lab.quotes().await?))
+    }
+
+    /// How the first training document begins.
+    pub fn beginning(&self) -> Result<String> {
+        Ok(self.lab.beginning()?)
+    }
+
     /// New objectives, learning rate or schedule, from `Settings` as JSON.
     pub fn change(&mut self, settings: &str) -> Result<()> {
         Ok(self.lab.change(Settings::parse(settings)?)?)

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { execFile, execFileSync, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -67,6 +68,46 @@ export async function serve() {
 }
 
 export const launch = (flags) => chromium.launch({ executablePath: CHROMIUM, args: [...FLAGS, ...flags] });
+
+/**
+ * A way to a server on which so many bits a second come through, over all connections together, as on a line.
+ */
+export async function throttled(origin, bitsPerSecond) {
+  const { port } = new URL(origin);
+  const PIECE_MS = 10;
+  let allowance = 0;
+  const waiting = [];
+  const tick = setInterval(() => {
+    allowance = Math.min(allowance + bitsPerSecond / 8 * PIECE_MS / 1000, bitsPerSecond / 8 / 10);
+    while (waiting.length && allowance > 0) {
+      const [{ piece, send }] = waiting;
+      const now = piece.subarray(0, Math.ceil(allowance));
+      allowance -= now.length;
+      if (now.length === piece.length) waiting.shift();
+      else waiting[0].piece = piece.subarray(now.length);
+      send(now, now.length === piece.length);
+    }
+  }, PIECE_MS);
+  const proxy = createServer((client) => {
+    const upstream = connect(Number(port), "127.0.0.1");
+    client.on("data", (data) => upstream.write(data));
+    upstream.on("data", (data) => {
+      upstream.pause();
+      waiting.push({ piece: data, send: (now, isLast) => {
+        client.write(now);
+        if (isLast) upstream.resume();
+      } });
+    });
+    // What waits is sent first.
+    upstream.on("end", () => waiting.push({ piece: Buffer.alloc(0), send: () => client.end() }));
+    for (const [one, other] of [[client, upstream], [upstream, client]]) one.on("error", () => other.destroy());
+  });
+  await new Promise((resolve) => proxy.listen(0, "127.0.0.1", resolve));
+  return { origin: `http://127.0.0.1:${proxy.address().port}`, stop: () => {
+    clearInterval(tick);
+    proxy.close();
+  } };
+}
 
 /**
  * A browser whose tabs may become hidden. Playwright tells every page of a browser that it starts itself that it has
@@ -215,10 +256,29 @@ export class Visit {
   }
 
   state() { return this.page.evaluate(() => document.body.dataset.state); }
-  text(selector) { return this.page.locator(selector).innerText(); }
+
+  /** Opens what is folded around an element, as a visitor would who wants to see it. */
+  async unfold(selector) {
+    await this.page.locator(selector).first().evaluate((element) => {
+      const own = element.closest("summary")?.parentElement;
+      for (let at = element.parentElement; at; at = at.parentElement) {
+        if (at.localName === "details" && at !== own) at.open = true;
+      }
+    });
+  }
+
+  async text(selector) {
+    await this.unfold(selector);
+    return this.page.locator(selector).innerText();
+  }
+
   frames() { return this.page.evaluate(() => window.temper.frames()); }
   async losses() { return (await this.frames()).map((frame) => frame.losses); }
-  click(selector) { return this.page.locator(selector).click({ timeout: PATIENCE }); }
+  async click(selector) {
+    await this.unfold(selector);
+    return this.page.locator(selector).click({ timeout: PATIENCE });
+  }
+
 
   /** Waits until a condition holds in the page. Asked at intervals: a hidden page draws no frames to ask in. */
   async until(condition, argument = null) {
@@ -230,7 +290,10 @@ export class Visit {
     }
   }
 
-  shows(selector, state = "visible") { return this.page.locator(selector).waitFor({ state, timeout: PATIENCE }); }
+  async shows(selector, state = "visible") {
+    if (state === "visible" && await this.page.locator(selector).count()) await this.unfold(selector);
+    return this.page.locator(selector).waitFor({ state, timeout: PATIENCE });
+  }
 
   statusSays(words) {
     return this.until((words) => document.getElementById("status").textContent.includes(words), words);
@@ -258,6 +321,7 @@ export class Visit {
 
   /** Changes a setting as a visitor would. */
   async set(selector, value) {
+    await this.unfold(selector);
     const control = this.page.locator(selector);
     const isList = await control.evaluate((element) => element.localName === "select");
     if (isList) return control.selectOption(value);
@@ -290,7 +354,7 @@ export class Visit {
     return this.page.evaluate((query) => {
       const isHidden = (id) => document.getElementById(id).hidden;
       return document.body.dataset.state === "ready" && window.temper.frames().length === 0
-        && location.search === query && ["error", "own-buttons", "tour"].every(isHidden);
+        && location.search === query && ["error", "own-buttons", "tour", "ask"].every(isHidden);
     }, `?${new URLSearchParams(settings)}`);
   }
 

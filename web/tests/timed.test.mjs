@@ -5,10 +5,16 @@
 import assert from "node:assert/strict";
 import { after, before, it } from "node:test";
 
-import { launch, LONG, mainThreadTasks, ON_WEBGPU, once, serve, Visit, WITH } from "./harness.mjs";
+import { launch, LONG, mainThreadTasks, ON_WEBGPU, once, serve, throttled, Visit, WITH } from "./harness.mjs";
 
 /** From the navigation to the first trained step, in seconds, with the page's own settings. */
 const FIRST_STEP_WITHIN = 15;
+/** The page is ready within so many seconds on a line of so many bits a second. */
+const READY_WITHIN = 8;
+const LINE = 10e6;
+/** The one-minute test: a conflict on show, and a comparison at equal learning after Play, in seconds. */
+const CONFLICT_WITHIN = 3;
+const COMPARED_WITHIN = 45;
 /** Longest task of the main thread while training, in milliseconds. */
 const LONGEST_TASK = 50;
 
@@ -41,6 +47,56 @@ itWith(WITH.webgpu, "makes the first step in time, with everything at its defaul
   first.isClean();
   assert.ok(seconds <= FIRST_STEP_WITHIN, `${seconds.toFixed(1)} s, and at most ${FIRST_STEP_WITHIN} s are allowed`);
 });
+
+itWith(WITH.cpu, "is ready in time on a line of 10 Mbit/s", async (browser, t) => {
+  const line = await throttled(server.origin, LINE);
+  try {
+    const visit = new Visit(await browser.newPage());
+    const start = performance.now();
+    await visit.load(line.origin);
+    await visit.reaches("ready");
+    const seconds = (performance.now() - start) / 1000;
+    const bytes = await visit.page.evaluate(() => performance.getEntriesByType("resource").concat(
+      performance.getEntriesByType("navigation")).reduce((sum, entry) => sum + entry.transferSize, 0));
+    t.diagnostic(`ready after ${seconds.toFixed(1)} s at 10 Mbit/s; the page's own thread fetched ${bytes} bytes`);
+    visit.isClean();
+    assert.ok(seconds <= READY_WITHIN, `${seconds.toFixed(1)} s, and at most ${READY_WITHIN} s are allowed`);
+  } finally {
+    line.stop();
+  }
+});
+
+itWith(WITH.cpu, "teaches in one minute: a conflict on show, one press of Play, a comparison, and what was measured in words",
+  async (browser, t) => {
+    const visit = new Visit(await browser.newPage({ viewport: { width: 1280, height: 800 } }));
+    const start = performance.now();
+    await visit.load(server.origin);
+    await visit.until(() => Number(document.getElementById("hero").dataset.p) < 0.1);
+    const conflict = (performance.now() - start) / 1000;
+    await visit.reaches("ready");
+    const pressed = performance.now();
+    await visit.click("#play");
+    await visit.until(() => [...document.querySelectorAll("#score-table td.equal")].every((cell) => /[+−][\d.]+ %/.test(cell.textContent)));
+    const compared = (performance.now() - pressed) / 1000;
+    await visit.until(() => document.body.dataset.state === "paused");
+    const finished = (performance.now() - pressed) / 1000;
+    // All of it without scrolling.
+    const out = await visit.page.evaluate(() => ["hero", "lessons", "play", "score-table", "measured"].filter((id) => {
+      const { top, bottom } = document.getElementById(id).getBoundingClientRect();
+      return top < 0 || bottom > innerHeight;
+    }).concat(scrollY === 0 ? [] : ["it was scrolled"]));
+    // What is drawn at intervals comes a moment later.
+    await visit.until(() => !/^So far/.test(document.getElementById("measured").textContent));
+    const words = await visit.text("#measured");
+    const board = (await visit.text("#score-table")).replaceAll("\n", " ");
+    t.diagnostic(`conflict after ${conflict.toFixed(1)} s; compared ${compared.toFixed(1)} s after Play, finished after ` +
+      `${finished.toFixed(1)} s: ${words} | ${board}`);
+    visit.isClean();
+    assert.deepEqual(out, []);
+    assert.match(words, /forgot (less|alike)\.|diverged/);
+    assert.ok(conflict <= CONFLICT_WITHIN, `the conflict after ${conflict.toFixed(1)} s`);
+    assert.ok(compared <= COMPARED_WITHIN, `compared ${compared.toFixed(1)} s after Play`);
+  });
 
 itWith(WITH.webgpu, "never holds the main thread for long while training with WebGPU", async (browser, t) => {
   await assertUnblocked(browser, await Visit.begin(browser, server.origin, { ...LONG, ...ON_WEBGPU }), t);

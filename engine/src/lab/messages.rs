@@ -227,6 +227,8 @@ messages! {
         pub step: u64,
         /// Left, right; at step 0 both are the base model.
         pub learners: Vec<Evaluated>,
+        /// Left, right: whether it has ever seemed to know less than nothing, after it knew more.
+        pub diverged: Vec<bool>,
     }
 
     /// Beginnings, continued.
@@ -265,7 +267,7 @@ messages! {
     /// A token of a training document.
     #[derive(Clone, Debug, PartialEq)]
     pub struct DocumentToken {
-        /// What it spells; parts of a character that spans several tokens are replacement characters.
+        /// What it spells. A character that several tokens spell stands at the first of them, and the others spell nothing.
         pub text: String,
         /// Whether it is trained.
         pub trained: bool,
@@ -286,6 +288,8 @@ messages! {
         pub entropy: Vec<f32>,
         /// Entropy over the top K, nats.
         pub entropy_top_k: Vec<f32>,
+        /// What the model expects most where it and the text are in conflict; nothing elsewhere.
+        pub expected: Vec<String>,
         /// Left objective's, right objective's: what each would do with the token. Where an objective looks at a whole batch,
         /// that is the batch of the last step, and before the first step the document.
         pub gate: Vec<Vec<f32>>,
@@ -343,6 +347,65 @@ messages! {
         /// Change of this token's logit that one unit step against the gradient makes, under the left and the right
         /// objective: gate * (onehot - p).
         pub push: Vec<f32>,
+    }
+
+    /// A token that the text has and the model does not expect, and what plain and entropy-adaptive fine-tuning would do about it.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Dispute {
+        /// What stands before.
+        pub prompt: String,
+        /// What the model's logits were divided by: above 1 it is less sure than it is, below 1 surer.
+        pub temperature: f32,
+        /// The token itself.
+        pub label: Label,
+        /// The most probable tokens and the label, each spelled on to the end of its line as the model would; `push` is plain
+        /// fine-tuning's, EAFT's.
+        pub candidates: Vec<Candidate>,
+        /// Probability of the label.
+        pub p: f32,
+        /// Entropy over the whole vocabulary, nats.
+        pub entropy: f32,
+        /// Entropy over the top K, nats.
+        pub entropy_top_k: f32,
+        /// Weight under plain fine-tuning and under EAFT.
+        pub gate: Vec<f32>,
+        /// The same, norm of the gradient over the logits.
+        pub gradient: Vec<f32>,
+    }
+
+    /// A fact that the model knew and the text contradicts, and what is answered now.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Quoted {
+        /// The question.
+        pub prompt: String,
+        /// The answer that the model knew.
+        pub expected: String,
+        /// The answer that the text teaches.
+        pub taught: String,
+        /// Of base, left and right.
+        pub answers: Vec<Answered>,
+    }
+
+    /// What one model answers.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Answered {
+        /// Whose answer this is.
+        pub who: Who,
+        /// The likeliest answers by their first tokens.
+        pub top: Vec<Likely>,
+        /// Probability of the first token of the answer that the model knew.
+        pub expected: f32,
+        /// Probability of the first token of the answer that the text teaches.
+        pub taught: f32,
+    }
+
+    /// An answer.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Likely {
+        /// Its first token, and what the model goes on with, to the end of the line.
+        pub text: String,
+        /// Probability of the first token.
+        pub p: f32,
     }
 
     /// A file of what was learned.
@@ -461,6 +524,10 @@ mod tests {
             Candidates::typedef(),
             Label::typedef(),
             Candidate::typedef(),
+            Dispute::typedef(),
+            Quoted::typedef(),
+            Answered::typedef(),
+            Likely::typedef(),
             ResultFile::typedef(),
         ];
         let text = format!("{HEAD}{}export {{}};\n", jsdoc(&typedefs));

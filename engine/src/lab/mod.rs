@@ -5,6 +5,7 @@
 
 pub mod look;
 pub mod messages;
+pub mod write;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,8 +16,7 @@ use crate::config::{self, AdapterKind, Config};
 use crate::data::{DataSet, Document, ReadOptions, Tokenizer, WINDOW, hold_out, read_measured, read_set};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::eval::generate::{Sampling, generate};
-use crate::eval::perplexity::{self, first_tokens};
+use crate::eval::perplexity::first_tokens;
 use crate::export::{bundle, stream};
 use crate::host::{Clock, MemoryFolder};
 use crate::kernels::row_stats::RowStats;
@@ -24,20 +24,28 @@ use crate::message::{Bytes, Floats, Integers};
 use crate::model::Model;
 use crate::model::files::ModelFiles;
 use crate::probe;
-use crate::train::event::{Event, LearnerRows, Started, StepMetrics, StepRows};
+use crate::train::event::{Evaluated, Event, LearnerRows, Started, StepMetrics, StepRows};
 use crate::train::execution::Execution;
 use crate::train::ledger::{Kind, Ledger, Load, Site};
 use crate::train::prepare;
 use crate::train::result::{self, learned};
 use crate::train::run::{About, Host, Learner, Run, Sets};
 use messages::{
-    Begun, BegunLearner, Candidate, Candidates, Continued, DataInfo, DocumentText, DocumentToken, Fit, Frame,
-    Inspected, Label, Learned, ModelInfo, Prompt, Restored, ResultFile, Sample, SelfTest, Settings, Standings, Told,
-    Warning, Who,
+    Answered, Begun, BegunLearner, Candidate, Candidates, Continued, DataInfo, Dispute, DocumentText, DocumentToken,
+    Fit, Frame, Inspected, Label, Learned, Likely, ModelInfo, Prompt, Quoted, Restored, ResultFile, Sample, SelfTest,
+    Settings, Standings, Told, Warning, Who,
 };
 
 /// How many tokens a look at one position shows.
 const CANDIDATES: usize = 8;
+/// How many answers a disputed token shows beside its own.
+const ANSWERS: usize = 3;
+/// How many answers of each model a quoted fact shows.
+const QUOTED: usize = 2;
+/// The objectives that a disputed token is weighed by.
+const DISPUTE: [&str; 2] = ["sft", "eaft"];
+/// Tokens of a beginning that is taken from a text.
+const BEGINNING: usize = 12;
 /// Share of a page's own data that is held out as the target set.
 const HELD_OUT: f64 = 0.1;
 
@@ -49,14 +57,36 @@ pub struct Lab {
     model: Option<Arc<OpenModel>>,
     data: Option<Data>,
     running: Option<Running>,
-    /// Seconds per token and parameter of the last step, for estimates.
+    /// Seconds per token and parameter of the last step, or of what was measured before it, for estimates.
     pace: f64,
+    /// The disputed token that was weighed last: the logits at its place are the base model's and stay the same.
+    disputed: Option<Disputed>,
     /// Steps between evaluations and between samples; 0 is never.
     every: Every,
     /// What is continued between steps.
     prompts: Vec<Prompt>,
     /// At most so many tokens are added to each.
     sample_tokens: usize,
+}
+
+/// A token of a text, and what the small model that comes with the page makes of its place.
+struct Disputed {
+    model: Arc<OpenModel>,
+    prompt: String,
+    text: String,
+    label: usize,
+    logits: Vec<f32>,
+    /// The likeliest answers, spelled out; they are the same at every temperature.
+    answers: BTreeMap<usize, String>,
+}
+
+/// A fact as a data set's `quotes.json` has it.
+#[derive(Deserialize)]
+struct Fact {
+    prompt: String,
+    #[serde(rename = "true")]
+    expected: String,
+    taught: String,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -151,6 +181,7 @@ impl Lab {
             data: None,
             running: None,
             pace: 0.0,
+            disputed: None,
             every: Every::default(),
             prompts: Vec::new(),
             sample_tokens: 0,
@@ -379,6 +410,7 @@ impl Lab {
             if std::mem::take(&mut running.sampling_due) {
                 return Ok(Some(Told::Samples(running.sample(&self.prompts, self.sample_tokens).await?)));
             }
+            let begin = host.seconds();
             let Some(event) = running.run.next(host).await? else { return Ok(None) };
             match event {
                 Event::Step { learners } => {
@@ -396,7 +428,14 @@ impl Lab {
                 }
                 Event::Evaluated { learners } => {
                     let (_, step) = running.run.steps();
-                    return Ok(Some(Told::Evaluated(Standings { step, learners })));
+                    if step == 0 && self.pace == 0.0 {
+                        // One forward pass, of the base model: what a step takes is known before there was one.
+                        let sets = learners.first().map(|first| [&first.target, &first.general, &first.wrong]);
+                        let tokens: u64 = sets.iter().flatten().flat_map(|set| set.iter()).map(|set| set.tokens).sum();
+                        let work = tokens as f64 * running.model.files.architecture.parameter_count() as f64;
+                        self.pace = if work > 0.0 { (host.seconds() - begin) / work } else { 0.0 };
+                    }
+                    return Ok(Some(Told::Evaluated(running.standings(step, learners))));
                 }
                 Event::Warning { message } => return Ok(Some(Told::Warning(Warning { message }))),
                 Event::Finished(finished) => return Ok(Some(Told::Finished(finished))),
@@ -416,9 +455,10 @@ impl Lab {
     /// # Errors
     /// As [`Run::evaluate`].
     pub async fn evaluate(&mut self, host: &mut dyn Host) -> Result<Standings> {
-        let run = &mut self.running()?.run;
-        let (_, step) = run.steps();
-        Ok(Standings { step, learners: run.evaluate(host).await? })
+        let running = self.running()?;
+        let (_, step) = running.run.steps();
+        let learners = running.run.evaluate(host).await?;
+        Ok(running.standings(step, learners))
     }
 
     /// Greedy continuations of beginnings by base, left and right; these are then what a run samples by itself.
@@ -440,10 +480,98 @@ impl Lab {
         let running = self.running.as_ref().ok_or_else(no_run)?;
         let document = running.document(index)?;
         let tokenizer = running.model.files.tokenizer()?;
-        let tokens = document.tokens.iter().zip(&document.trained).enumerate().map(|(at, (&token, &trained))| {
-            Ok(DocumentToken { text: tokenizer.decode(&[token], false)?, trained: trained && at > 0 })
+        let texts = write::spelled(tokenizer, &document.tokens)?;
+        let token = |(at, (text, &trained))| DocumentToken { text, trained: trained && at > 0 };
+        Ok(DocumentText {
+            document: index,
+            tokens: texts.into_iter().zip(&document.trained).enumerate().map(token).collect(),
+        })
+    }
+
+    /// How the first training document begins, without what a template puts before it: a beginning to be continued.
+    ///
+    /// # Errors
+    /// Where there is no run.
+    pub fn beginning(&self) -> Result<String> {
+        let running = self.running.as_ref().ok_or_else(no_run)?;
+        let document = running.document(0)?;
+        write::beginning(running.model.files.tokenizer()?, &document.tokens, &document.trained, BEGINNING)
+    }
+
+    /// What plain and entropy-adaptive fine-tuning would do where a text goes on from `prompt` with `text`, were the small model
+    /// that comes with the page more or less sure: its logits are divided by `temperature`.
+    ///
+    /// # Errors
+    /// Another temperature than a positive number; where learners of another model are there and nothing was weighed before;
+    /// device errors.
+    pub async fn dispute(&mut self, prompt: &str, text: &str, temperature: f32) -> Result<Dispute> {
+        if !(temperature.is_finite() && temperature > 0.0) {
+            return Err(bad(&format!("{temperature} is no temperature: above 0, please")));
+        }
+        if self.disputed.as_ref().is_none_or(|known| known.prompt != prompt || known.text != text) {
+            let running = self.running.as_mut().ok_or_else(no_run)?;
+            if !running.model.base {
+                return Err(bad("the disputed token is one of the page's own model"));
+            }
+            let model = running.model.clone();
+            let (tokens, label) = look::first_of(model.files.tokenizer()?, prompt, text)?;
+            let logits = look::after(&mut running.base, &tokens).await?;
+            let mut answers = BTreeMap::new();
+            for (token, _) in look::ranking(&logits, label, ANSWERS).shown {
+                let spelled = write::answer(&mut running.base, model.files.tokenizer()?, &tokens, token as u32).await?;
+                answers.insert(token, spelled);
+            }
+            answers.insert(label, text.into());
+            self.disputed = Some(Disputed { model, prompt: prompt.into(), text: text.into(), label, logits, answers });
+        }
+        let Some(Disputed { model, label, logits, answers, .. }) = &self.disputed else { return Err(no_run()) };
+        let objectives = DISPUTE.map(|name| {
+            config::page(&[("objective.method".into(), name.into())]).and_then(|config| config.objective())
         });
-        Ok(DocumentText { document: index, tokens: tokens.collect::<Result<_>>()? })
+        let objectives: Vec<_> = objectives.into_iter().collect::<Result<_>>()?;
+        let weighed = look::weigh(&self.device, logits, *label, temperature, &objectives).await?;
+        let scaled: Vec<f32> = logits.iter().map(|z| z / temperature).collect();
+        let look::Ranking { rank, shown } = look::ranking(&scaled, *label, ANSWERS);
+        let tokenizer = model.files.tokenizer()?;
+        let spelled = |token: usize| {
+            let known = answers.get(&token).cloned();
+            known.unwrap_or_else(|| tokenizer.decode(&[token as u32], false).unwrap_or_default())
+        };
+        let candidate = |(token, p)| {
+            let push = look::pushes(&weighed.gate, token == *label, p);
+            Candidate { id: token, text: spelled(token), p, push }
+        };
+        Ok(Dispute {
+            prompt: prompt.into(),
+            temperature,
+            label: Label { id: *label, text: spelled(*label), p: weighed.p, rank },
+            candidates: shown.into_iter().map(candidate).collect(),
+            p: weighed.p,
+            entropy: weighed.entropy,
+            entropy_top_k: weighed.entropy_top_k,
+            gate: weighed.gate,
+            gradient: weighed.gradient,
+        })
+    }
+
+    /// What base, left and right answer to the facts that the run's data set quotes; none where it quotes none.
+    ///
+    /// # Errors
+    /// Facts that cannot be read; device errors.
+    pub async fn quotes(&mut self) -> Result<Vec<Quoted>> {
+        let running = self.running.as_mut().ok_or_else(no_run)?;
+        let folder = running.data.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let Some(facts) = self.assets.get(&format!("{folder}/quotes.json")) else { return Ok(Vec::new()) };
+        let facts: Vec<Fact> = serde_json::from_slice(facts).map_err(|e| bad(&format!("the quoted facts: {e}")))?;
+        let mut quoted = Vec::with_capacity(facts.len());
+        for Fact { prompt, expected, taught } in facts {
+            let mut answers = Vec::new();
+            for who in [Who::Base, Who::Left, Who::Right] {
+                answers.push(running.answered(&prompt, [&expected, &taught], who).await?);
+            }
+            quoted.push(Quoted { prompt, expected, taught, answers });
+        }
+        Ok(quoted)
     }
 
     /// What a model makes of a training document.
@@ -454,8 +582,12 @@ impl Lab {
         let running = self.running()?;
         let document = running.document(index)?.clone();
         let top_k = running.run.top_k();
-        let (model, documents) = (running.model_of(who), std::slice::from_ref(&document));
-        let scored = perplexity::rows(model, documents, top_k, &mut |_, _| {}).await?;
+        let (scored, expected) = look::document(running.model_of(who), &document, top_k).await?;
+        let tokenizer = running.model.files.tokenizer()?;
+        let word = |token: Option<usize>| match token {
+            Some(token) => tokenizer.decode(&[token as u32], false),
+            None => Ok(String::new()),
+        };
         let gate = running.run.learners().iter().map(|l| l.weights(&scored)).collect::<Result<Vec<_>>>()?;
         let of = |value: fn(&RowStats) -> f32| scored.rows.iter().map(value).collect();
         let pulls = |gate: &Vec<f32>| gate.iter().zip(&scored.rows).map(|(w, row)| w * look::pull(row)).collect();
@@ -466,6 +598,7 @@ impl Lab {
             p: of(RowStats::p),
             entropy: of(|row| row.entropy_full),
             entropy_top_k: of(|row| row.entropy_top_k),
+            expected: expected.into_iter().map(word).collect::<Result<_>>()?,
             gradient: gate.iter().map(pulls).collect(),
             gate,
         })
@@ -596,6 +729,10 @@ impl Running {
         }
     }
 
+    fn standings(&self, step: u64, learners: Vec<Evaluated>) -> Standings {
+        Standings { step, learners, diverged: self.run.learners().iter().map(Learner::has_diverged).collect() }
+    }
+
     fn frame(&mut self, rows: StepRows) -> Frame {
         let of_learner = |(metrics, rows): (StepMetrics, LearnerRows)| {
             let LearnerRows { stats, gates, .. } = rows;
@@ -677,10 +814,28 @@ impl Running {
         if room == 0 {
             return Err(bad(&format!("the prompt has {} tokens, which fills the model's context", tokens.len())));
         }
-        let greedy = Sampling::greedy();
-        let stop = tokenizer.eos_ids();
-        let new = generate(self.model_of(who), &tokens, count.min(room), greedy, stop, &mut |_| {}).await?;
-        tokenizer.decode(&new, true)
+        if tokens.is_empty() {
+            return Err(bad("the beginning is empty: there is nothing to continue"));
+        }
+        write::greedy(self.model_of(who), tokenizer, &tokens, count.min(room)).await
+    }
+
+    /// What a model answers to a question: its likeliest tokens, and the first tokens of two answers.
+    async fn answered(&mut self, prompt: &str, answers: [&str; 2], who: Who) -> Result<Answered> {
+        let model = self.model.clone();
+        let tokenizer: &Tokenizer = model.files.tokenizer()?;
+        let (tokens, expected) = look::first_of(tokenizer, prompt, answers[0])?;
+        let (_, taught) = look::first_of(tokenizer, prompt, answers[1])?;
+        let logits = look::after(self.model_of(who), &tokens).await?;
+        let p = |token: usize| {
+            let shown = look::ranking(&logits, token, 0).shown;
+            shown.first().map_or(0.0, |(_, p)| *p)
+        };
+        let mut top = Vec::with_capacity(QUOTED);
+        for (token, p) in look::ranking(&logits, expected, QUOTED).shown.into_iter().take(QUOTED) {
+            top.push(Likely { text: write::answer(self.model_of(who), tokenizer, &tokens, token as u32).await?, p });
+        }
+        Ok(Answered { who, top, expected: p(expected), taught: p(taught) })
     }
 }
 

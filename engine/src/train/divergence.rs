@@ -49,6 +49,11 @@ pub struct Divergence {
 }
 
 impl Divergence {
+    /// True once [`Divergence::see`] has warned.
+    pub fn said(&self) -> bool {
+        self.said
+    }
+
     /// Takes a mean cross entropy in nats; gives the warning where this is the first sign that the run has diverged.
     pub fn see(&mut self, on: On, cross_entropy: f64, at: Moment) -> Option<String> {
         let loss = match on {

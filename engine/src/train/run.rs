@@ -148,6 +148,11 @@ impl Learner {
         Moment { step: *step, objective: objective.method(), vocab: model.arch.vocab, peak }
     }
 
+    /// True once it was said that it has diverged.
+    pub fn has_diverged(&self) -> bool {
+        self.divergence.said()
+    }
+
     /// True where [`Learner::weights`] has to take the tokens for the batch.
     pub fn takes_tokens_for_the_batch(&self) -> bool {
         self.batch.is_none() && self.session.objective.needs_batch()

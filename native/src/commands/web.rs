@@ -129,10 +129,12 @@ impl Site {
         Ok(Self { files })
     }
 
-    /// The file for the target of a request.
-    fn find(&self, target: &str) -> Option<&Path> {
+    /// The file for the target of a request, and the same one compressed where it lies beside it.
+    fn find(&self, target: &str) -> Option<(&Path, Option<&Path>)> {
         let path = target.split(['?', '#']).next()?.strip_prefix('/')?;
-        self.files.get(if path.is_empty() { "index.html" } else { path }).map(PathBuf::as_path)
+        let path = if path.is_empty() { "index.html" } else { path };
+        let compressed = self.files.get(&format!("{path}.gz")).map(PathBuf::as_path);
+        self.files.get(path).map(|file| (file.as_path(), compressed))
     }
 }
 
@@ -223,8 +225,15 @@ fn accept(listener: &TcpListener, site: &Arc<Site>) {
 /// What a request gets.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer<'a> {
-    File { path: &'a Path, body: bool },
-    Refused { status: &'static str },
+    /// `compressed` is the same file under gzip, where there is one and it is welcome.
+    File {
+        path: &'a Path,
+        compressed: Option<&'a Path>,
+        body: bool,
+    },
+    Refused {
+        status: &'static str,
+    },
 }
 
 /// Answers what was received so far, or `None` where the request goes on.
@@ -252,9 +261,23 @@ fn answer<'a>(received: &[u8], site: &'a Site) -> Option<Answer<'a>> {
         _ => return refused("405 Method Not Allowed"),
     };
     match request.path.and_then(|target| site.find(target)) {
-        Some(path) => Some(Answer::File { path, body }),
+        Some((path, compressed)) => {
+            let mut accepted = request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case("accept-encoding"));
+            let compressed = compressed.filter(|_| accepted.any(|header| takes_gzip(header.value)));
+            Some(Answer::File { path, compressed, body })
+        }
         None => refused("404 Not Found"),
     }
+}
+
+/// True where an `Accept-Encoding` names gzip and does not give it the weight 0.
+fn takes_gzip(accepted: &[u8]) -> bool {
+    let Ok(accepted) = std::str::from_utf8(accepted) else { return false };
+    accepted.split(',').any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight = weight.trim().trim_start_matches("q=").parse::<f32>();
+        name.trim().eq_ignore_ascii_case("gzip") && !weight.is_ok_and(|weight| weight <= 0.0)
+    })
 }
 
 /// True for this machine's own names, with or without a port.
@@ -315,11 +338,16 @@ fn serve(stream: &TcpStream, site: &Site) -> io::Result<()> {
     };
     let mut taking = Until::new(stream, TAKING);
     match answer {
-        Answer::File { path, body } => match open_plain(path) {
-            Ok(file) => send_file(&mut taking, &file, kind(path), body)?,
-            // It was there when the server started.
-            Err(_) => refuse(&mut taking, "404 Not Found")?,
-        },
+        Answer::File { path, compressed, body } => {
+            // Meanwhile the page may have been built anew without compressed files.
+            let packed = compressed.and_then(|compressed| open_plain(compressed).ok());
+            let is_gzip = packed.is_some();
+            match packed.map_or_else(|| open_plain(path), Ok) {
+                Ok(file) => send_file(&mut taking, &file, kind(path), is_gzip, body)?,
+                // It was there when the server started.
+                Err(_) => refuse(&mut taking, "404 Not Found")?,
+            }
+        }
         Answer::Refused { status } => refuse(&mut taking, status)?,
     }
     // Closing with something unread would reset the connection and could take the answer with it.
@@ -329,9 +357,13 @@ fn serve(stream: &TcpStream, site: &Site) -> io::Result<()> {
     Ok(())
 }
 
-fn send_file(to: &mut impl Write, file: &File, kind: &str, body: bool) -> io::Result<()> {
+fn send_file(to: &mut impl Write, file: &File, kind: &str, is_gzip: bool, body: bool) -> io::Result<()> {
     let length = file.metadata()?.len();
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{HEADERS}\r\n");
+    let coding = if is_gzip { "Content-Encoding: gzip\r\n" } else { "" };
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{coding}Vary: Accept-Encoding\r\n\
+         {HEADERS}\r\n"
+    );
     to.write_all(head.as_bytes())?;
     if !body {
         return Ok(());
@@ -377,14 +409,16 @@ mod tests {
     use super::*;
 
     fn site() -> Site {
-        let names = ["index.html", "temper_web_bg.wasm", "parts/chart.js"];
+        let names = ["index.html", "temper_web_bg.wasm", "temper_web_bg.wasm.gz", "parts/chart.js"];
         Site { files: names.map(|name| (name.to_owned(), PathBuf::from("/site").join(name))).into() }
     }
 
     /// Status of the answer, or the file that it sends; `None` while the request goes on.
     fn asked(request: &str) -> Option<String> {
         Some(match answer(request.as_bytes(), &site())? {
-            Answer::File { path, body } => format!("{}{}", if body { "" } else { "head of " }, path.display()),
+            Answer::File { path, compressed, body } => {
+                format!("{}{}", if body { "" } else { "head of " }, compressed.unwrap_or(path).display())
+            }
             Answer::Refused { status } => status[..3].to_owned(),
         })
     }
@@ -415,6 +449,23 @@ mod tests {
         ] {
             assert_eq!(get(target), "404", "{target}");
         }
+    }
+
+    #[test]
+    fn a_compressed_file_is_sent_to_those_who_take_it_and_to_nobody_else() {
+        let with = |headers: &str| {
+            let head = format!("GET /temper_web_bg.wasm HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
+            asked(&head).unwrap()
+        };
+        for accepted in ["gzip", "br, GZIP;q=0.5", "deflate,gzip , br", "gzip;q=1.0"] {
+            assert_eq!(with(&format!("Accept-Encoding: {accepted}\r\n")), "/site/temper_web_bg.wasm.gz", "{accepted}");
+        }
+        for accepted in ["", "br", "gzip;q=0", "gzip; q=0.0", "x-gzip", "*;q=0"] {
+            assert_eq!(with(&format!("Accept-Encoding: {accepted}\r\n")), "/site/temper_web_bg.wasm", "{accepted}");
+        }
+        assert_eq!(with(""), "/site/temper_web_bg.wasm");
+        let plain = "GET /parts/chart.js HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\n\r\n";
+        assert_eq!(asked(plain).as_deref(), Some("/site/parts/chart.js"), "there is no compressed one");
     }
 
     #[test]

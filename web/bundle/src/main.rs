@@ -22,6 +22,12 @@ const MODULE_BUDGET: u64 = 4 << 20;
 
 const STEM: &str = "temper_web";
 const MODULE: &str = "temper_web_bg.wasm";
+const DEMO: &str = "demo.safetensors";
+/// What the loading bar counts towards: a browser tells a page what it has unpacked, and of a compressed file not how much there
+/// will be.
+const LENGTHS: &str = "lengths.js";
+/// Added to the name of a file that is kept compressed beside itself, for hosts that send it so. `temper web` does.
+const GZIP: &str = ".gz";
 
 fn main() -> ExitCode {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
@@ -63,9 +69,10 @@ fn bundle(module: &Path, out: &Path) -> Result<()> {
     let mut demo = demo_files(&root.join("native/demo"), &web.join("data"))?;
     // What the page's self-test compares a device with.
     demo.insert("probe.safetensors".into(), read(&root.join("engine/src/probe.safetensors"))?);
-    write_demo(&folder.path().join("demo.safetensors"), &demo)?;
+    write_demo(&folder.path().join(DEMO), &demo)?;
+    write_lengths(folder.path())?;
 
-    let sizes = sizes(folder.path())?;
+    let sizes = compress(folder.path())?;
     for (name, size) in &sizes {
         println!("{name:<28} {:>11} bytes {:>11} compressed", size.bytes, size.compressed);
     }
@@ -138,6 +145,20 @@ fn write_demo(path: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<()> {
     fs::write(path, safetensors::serialize(views, None)?).with_context(|| path.display().to_string())
 }
 
+/// Bytes of the two files that take time.
+fn write_lengths(folder: &Path) -> Result<()> {
+    let mut text = String::from("// Bytes of what takes time to load. Written by the build.\nexport default {\n");
+    for name in [DEMO, MODULE] {
+        let path = folder.join(name);
+        let length = fs::metadata(&path).with_context(|| path.display().to_string())?.len();
+        text += &format!("  \"{name}\": {length},\n");
+    }
+    text += "};\n";
+    let path = folder.join(LENGTHS);
+    ensure!(!path.exists(), "{} has the name of a generated file", path.display());
+    fs::write(&path, text).with_context(|| path.display().to_string())
+}
+
 /// All files below a folder by their paths inside it, with `/` on every system. Hidden ones are left out.
 fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut found = BTreeMap::new();
@@ -164,18 +185,23 @@ struct Size {
     compressed: u64,
 }
 
-fn sizes(folder: &Path) -> Result<BTreeMap<String, Size>> {
-    let size = |path: &Path| -> Result<Size> {
+/// Writes every file compressed beside itself, and says how large both are.
+fn compress(folder: &Path) -> Result<BTreeMap<String, Size>> {
+    let size = |name: &str, path: &Path| -> Result<Size> {
         let contents = read(path)?;
-        Ok(Size { bytes: contents.len() as u64, compressed: compressed(&contents)? })
+        let compressed = compressed(&contents)?;
+        let beside = folder.join(format!("{name}{GZIP}"));
+        fs::write(&beside, &compressed).with_context(|| beside.display().to_string())?;
+        Ok(Size { bytes: contents.len() as u64, compressed: compressed.len() as u64 })
     };
-    files(folder)?.into_iter().map(|(name, path)| Ok((name, size(&path)?))).collect()
+    let files = files(folder)?;
+    files.into_iter().map(|(name, path)| size(&name, &path).map(|size| (name, size))).collect()
 }
 
-fn compressed(contents: &[u8]) -> Result<u64> {
+fn compressed(contents: &[u8]) -> Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(contents)?;
-    Ok(encoder.finish()?.len() as u64)
+    Ok(encoder.finish()?)
 }
 
 fn within_budget(sizes: &BTreeMap<String, Size>) -> Result<()> {
@@ -207,6 +233,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     fn size(compressed: u64) -> Size {
@@ -229,9 +257,9 @@ mod tests {
 
     #[test]
     fn what_repeats_compresses_and_noise_does_not() {
-        assert!(compressed(&[7; 100_000]).unwrap() < 1000);
+        assert!(compressed(&[7; 100_000]).unwrap().len() < 1000);
         let noise: Vec<u8> = (0..10_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-        assert!(compressed(&noise).unwrap() > 1000);
+        assert!(compressed(&noise).unwrap().len() > 1000);
     }
 
     #[test]
@@ -243,7 +271,12 @@ mod tests {
         }
         let found = files(folder.path()).unwrap();
         assert_eq!(found.keys().collect::<Vec<_>>(), ["a/b/train.txt", "index.html"]);
-        assert_eq!(sizes(folder.path()).unwrap()["a/b/train.txt"].bytes, 13);
+        let sizes = compress(folder.path()).unwrap();
+        assert_eq!((sizes.len(), sizes["a/b/train.txt"].bytes), (2, 13));
+        let mut unpacked = String::new();
+        let packed = fs::File::open(folder.path().join("a/b/train.txt.gz")).unwrap();
+        flate2::read::GzDecoder::new(packed).read_to_string(&mut unpacked).unwrap();
+        assert_eq!(unpacked, "a/b/train.txt");
     }
 
     #[test]
@@ -300,6 +333,18 @@ mod tests {
         fs::create_dir_all(data.join("gsm8k")).unwrap();
         fs::write(data.join("gsm8k/train.jsonl"), "other").unwrap();
         assert!(demo_files(&demo, &data).unwrap_err().to_string().contains("data/gsm8k/train.jsonl"));
+    }
+
+    #[test]
+    fn the_loading_bar_knows_how_much_there_will_be() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(write_lengths(folder.path()).is_err(), "there is nothing to load");
+        fs::write(folder.path().join(DEMO), [7; 300]).unwrap();
+        fs::write(folder.path().join(MODULE), [7; 20]).unwrap();
+        write_lengths(folder.path()).unwrap();
+        let text = fs::read_to_string(folder.path().join(LENGTHS)).unwrap();
+        assert!(text.contains("\"demo.safetensors\": 300,") && text.contains("\"temper_web_bg.wasm\": 20,"), "{text}");
+        assert!(write_lengths(folder.path()).is_err(), "the page may not have a file of that name");
     }
 
     #[test]
