@@ -11,7 +11,7 @@ use super::tally::Fidelity;
 use crate::data::{Document, WINDOW, pack};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::kernels::row_stats::{self, RowStats};
+use crate::kernels::row_stats::{self, RowStats, Selection};
 use crate::kernels::tensor::{flat, read_all};
 use crate::kernels::{self, Indices, top_tokens};
 use crate::loss::objective::Objective;
@@ -45,7 +45,7 @@ pub struct TokenScore {
 /// [`Error::NonFinite`] on NaN logits, device errors.
 ///
 /// # Panics
-/// Where `gate` needs a batch.
+/// Where `gate` needs a batch, or reads another entropy than that of the K most likely tokens with a K up to [`MAX_TOP_K`].
 pub async fn score(
     model: &mut Model,
     documents: &[&Document],
@@ -65,7 +65,10 @@ async fn score_all(
 ) -> Result<Vec<TokenScore>> {
     let longest = documents.iter().map(|d| d.tokens.len()).max().unwrap_or(0);
     let vocab = model.arch.vocab;
-    let top_k = gate.top_k().unwrap_or(20).clamp(2, MAX_TOP_K);
+    let top_k = match gate.top_k() {
+        Some(Selection::Top(k)) if k <= MAX_TOP_K => k,
+        other => panic!("entropies of up to {MAX_TOP_K} tokens are made, not of {other:?}"),
+    };
     let constants = gate.without_batch(vocab);
     let mut scores = Vec::new();
     for batch in pack(documents, longest.max(WINDOW), true)? {

@@ -38,7 +38,7 @@ pub async fn position(
     model: &mut Model,
     document: &Document,
     position: usize,
-    top_k: impl Into<Selection>,
+    top_k: Selection,
     all: bool,
 ) -> Result<Position> {
     let end = if all { document.tokens.len() } else { position + 1 };
@@ -54,7 +54,11 @@ pub async fn position(
 }
 
 /// The trained tokens of a document from one forward pass, and their statistics; none where it has no such token.
-async fn scored(model: &mut Model, document: &Document, top_k: usize) -> Result<Option<(TrainedRows, Vec<RowStats>)>> {
+async fn scored(
+    model: &mut Model,
+    document: &Document,
+    top_k: Selection,
+) -> Result<Option<(TrainedRows, Vec<RowStats>)>> {
     let batch = pack(&[document], document.tokens.len(), true)?.remove(0);
     let forward = model.forward(&batch, Keep::Nothing, None)?;
     let Some(trained) = model.trained_rows(&batch, &forward)? else { return Ok(None) };
@@ -68,7 +72,11 @@ async fn scored(model: &mut Model, document: &Document, top_k: usize) -> Result<
 ///
 /// # Errors
 /// [`crate::Error::NonFinite`] on NaN logits; device errors.
-pub async fn document(model: &mut Model, document: &Document, top_k: usize) -> Result<(Scored, Vec<Option<usize>>)> {
+pub async fn document(
+    model: &mut Model,
+    document: &Document,
+    top_k: Selection,
+) -> Result<(Scored, Vec<Option<usize>>)> {
     let Some((trained, rows)) = scored(model, document, top_k).await? else { return Ok((Scored::default(), vec![])) };
     let mut expected = vec![None; rows.len()];
     for row in (0..rows.len()).filter(|&row| rows[row].is_conflict()) {
