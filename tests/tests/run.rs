@@ -1190,7 +1190,7 @@ fn a_shuffled_learner_trains_with_eafts_gates_on_other_tokens_and_a_mean_gate_wi
 }
 
 #[test]
-fn a_divergence_is_nothing_at_first_and_keeps_the_learner_near_the_untouched_model_then() {
+fn a_divergence_is_nothing_at_first_and_what_the_loss_is_beyond_the_cross_entropy_then() {
     for device in devices::all() {
         for adapter in ["none", "lora"] {
             let of = |set: &[(&str, &str)]| {
@@ -1207,7 +1207,6 @@ fn a_divergence_is_nothing_at_first_and_keeps_the_learner_near_the_untouched_mod
                 of(&[("objective.method", "asft")]),
             ];
             let mut run = run(&device, configs);
-            let before = logits(&mut run, 0);
             let laps = laps_with(&mut run, &mut Watcher::default(), 5);
             let [first, last] = [&laps[0].metrics, &laps[4].metrics];
             for (with, without) in [(1, 0), (2, 0), (3, 0), (5, 4)] {
@@ -1219,15 +1218,6 @@ fn a_divergence_is_nothing_at_first_and_keeps_the_learner_near_the_untouched_mod
             }
             // A factor of 0 is plain fine-tuning.
             assert!((last[1].loss - last[0].loss).abs() <= 2e-4, "{} {}", last[1].loss, last[0].loss);
-            let away = |run: &mut Run, learner| {
-                let now = logits(run, learner);
-                now.iter().zip(&before).map(|(a, b)| f64::from((a - b) * (a - b))).sum::<f64>()
-            };
-            let [plain, forward, reverse] = [0, 2, 3].map(|learner| away(&mut run, learner));
-            assert!(
-                plain > 0.0 && forward < 0.7 * plain && reverse < 0.7 * plain,
-                "{adapter}: {plain} {forward} {reverse}"
-            );
             // What the loss is beyond the cross entropy is the divergence.
             assert!(last[2].loss > last[2].cross_entropy && last[3].loss > last[3].cross_entropy);
         }
