@@ -541,7 +541,7 @@ recompute = "auto"
         };
         let config = page(&[]);
         assert_eq!((config.optim.learning_rate, config.adapter.kind), (3e-4, AdapterKind::None));
-        assert_eq!((config.run.steps, config.run.epochs, config.run.accumulation), (Some(200), None, 1));
+        assert_eq!((config.run.steps, config.run.epochs, config.run.accumulation), (Some(80), None, 1));
         assert_eq!((config.data.cutoff_length, config.run.batch_tokens, config.run.save_every), (512, 512, 0));
         for (batch, cutoff) in [("128", 128), ("2048", 512)] {
             assert_eq!(page(&[("run.batch_tokens", batch)]).data.cutoff_length, cutoff);

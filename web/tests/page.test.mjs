@@ -646,6 +646,8 @@ const onOnePage = () => describe("on the CPU, on one page", inOrder, () => {
     await wild.until(() => document.body.dataset.state === "paused" || document.body.dataset.state === "failed");
     const page = await wild.page.evaluate(() => document.body.textContent);
     assert.doesNotMatch(page, /e\+?308|1\.80?e/);
+    // What was measured last comes after the last step.
+    await wild.until(() => !document.getElementById("diverged").hidden);
     assert.match(await wild.text("#measured"), /diverged/);
     assert.match(await wild.text("#diverged"), /diverged by step \d+/);
     await wild.page.close();

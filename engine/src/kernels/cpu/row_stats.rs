@@ -21,12 +21,13 @@ const CANDIDATES: usize = 512;
 
 /// Statistics of `logits [rows, cols]`, the tile of the vocabulary that starts at token `column_start`.
 ///
-/// `labels [rows]` holds each row's token or [`NO_LABEL`]; `top_k` is at most [`MAX_TOP_K`], and 0 for the entropy of all tokens. With `first` the carried
-/// arrays are written afresh, else this tile is merged into them; after the last tile they describe the whole row.
-/// `top [rows, 64]` holds the largest `top_k` logits so far in descending order, then [`LOWEST`]. `stats [rows, 8]` holds, with m
-/// the row's largest logit: m, sum of e^(z-m), sum of (z-m) e^(z-m), sum of e^(2(z-m)), the label's logit (0 without
-/// one), the number of logits that are NaN or +inf (plus one if the label's own is not finite), how many tokens the
-/// entropy is of, and the entropy in nats of the renormalised top K. A logit that is not finite contributes 0 to sums and entropies.
+/// `labels [rows]` holds each row's token or [`NO_LABEL`]; `top_k` is at most [`MAX_TOP_K`], and 0 for the entropy of all
+/// tokens. With `first` the carried arrays are written afresh, else this tile is merged into them; after the last tile they
+/// describe the whole row. `top [rows, 64]` holds the largest `top_k` logits so far in descending order, then [`LOWEST`].
+/// `stats [rows, 8]` holds, with m the row's largest logit: m, sum of e^(z-m), sum of (z-m) e^(z-m), sum of e^(2(z-m)), the
+/// label's logit (0 without one), the number of logits that are NaN or +inf (plus one if the label's own is not finite), how
+/// many tokens the entropy is of, and the entropy in nats of the renormalised top K. A logit that is not finite contributes 0
+/// to sums and entropies.
 pub fn row_stats(params: &RowStatsParams, logits: &[f32], labels: &[u32], top: &mut [f32], stats: &mut [f32]) {
     let (rows, columns, column_start) = (labels.len(), params.cols as usize, params.column_start as usize);
     let (all, first) = (params.top_k == 0, params.first != 0);
