@@ -100,11 +100,7 @@ fn tokens_of(
 /// # Errors
 /// Device errors.
 #[cfg(not(target_family = "wasm"))]
-pub fn most_likely(
-    device: &Device,
-    tiles: &[Tensor<2>],
-    statistics: &row_stats::Statistics,
-) -> Result<Vec<Tensor<1>>> {
+pub fn most_likely(device: &Device, tiles: &[Tensor<2>], statistics: &row_stats::Statistics) -> Result<Vec<Tensor<1>>> {
     let mut start = 0;
     let of_tile = |logits: &Tensor<2>| {
         let found = tokens_of(device, logits, start, 1, &statistics.top)?;

@@ -8,7 +8,9 @@ use super::cpu;
 use super::launch::size;
 use super::row_stats::{Selection, of_tiles as statistics_of};
 use super::sample::{self, Case};
-use super::tensor::{empty_gpu, flat, from_cube, from_flex, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut};
+use super::tensor::{
+    empty_gpu, flat, from_cube, from_flex, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
+};
 use crate::device::Device;
 use crate::error::Result;
 
