@@ -165,7 +165,7 @@ impl Folder {
     /// Trains a point, from where it was interrupted.
     fn train(&self, grid: &Grid, point: &Point, at: &dyn Fn(u64)) -> Result<Ended> {
         let (run, log) = (self.run(point), self.path.join("logs").join(format!("{}.log", point.name)));
-        let mut command = Command::new(std::env::current_exe().context("finding this program")?);
+        let mut command = Command::new(this_program()?);
         command.arg("train").arg("--out").arg(&run);
         if RunFolder::look_into(&run).is_ok() {
             command.arg("--resume");
@@ -224,6 +224,15 @@ impl Folder {
         let answer = markdown.split("## ").nth(1).unwrap_or_default().lines().skip(1).collect::<Vec<_>>().join("\n");
         Ok((answer.trim().to_string(), path))
     }
+}
+
+/// This very program: on Linux also where its file was replaced meanwhile, so that all runs are of one version.
+fn this_program() -> Result<PathBuf> {
+    let running = PathBuf::from("/proc/self/exe");
+    if cfg!(target_os = "linux") && running.exists() {
+        return Ok(running);
+    }
+    std::env::current_exe().context("finding this program")
 }
 
 /// Asks a run to save and stop, and waits until it has, which may take a step. From a terminal Ctrl-C reaches it as well, and
