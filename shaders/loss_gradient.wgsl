@@ -25,43 +25,32 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> weight: array<f32>;
 @group(0) @binding(4) var<storage, read_write> stats: array<f32>;
 
-const WORKGROUP_SIZE: u32 = 256u;
-const COLUMNS_PER_WORKGROUP: u32 = 1024u;
-
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
     @builtin(workgroup_id) workgroup_id: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let tiles = (params.cols + COLUMNS_PER_WORKGROUP - 1u) / COLUMNS_PER_WORKGROUP;
     let group = linear_workgroup(workgroup_id, workgroups);
-    if (group >= params.rows * tiles) {
+    if (group >= params.rows * tiles_of_row()) {
         return;
     }
-    let row = group / tiles;
-    let tile_start = (group % tiles) * COLUMNS_PER_WORKGROUP;
-    let tile_end = min(tile_start + COLUMNS_PER_WORKGROUP, params.cols);
-    let row_start = row * params.cols;
+    let tile = row_tile(group);
+    let row = tile.row;
 
     let row_weight = weight[row];
     if (row_weight == 0.0) {
-        for (var column = tile_start + lane; column < tile_end; column += WORKGROUP_SIZE) {
-            logits[row_start + column] = 0.0;
+        for (var column = tile.start + lane; column < tile.end; column += WORKGROUP_SIZE) {
+            logits[tile.row_start + column] = 0.0;
         }
         return;
     }
     let maximum = stats[row * STATS_WIDTH + STAT_MAX];
     let sum = stats[row * STATS_WIDTH + STAT_SUM];
     let label = labels[row];
-    for (var column = tile_start + lane; column < tile_end; column += WORKGROUP_SIZE) {
-        let z = logits[row_start + column];
-        var probability = 0.0;
-        // -infinity is a masked column: its probability, and with it its gradient, is 0.
-        if (!is_negative_infinity(z)) {
-            probability = exp(z - maximum) / sum;
-        }
+    for (var column = tile.start + lane; column < tile.end; column += WORKGROUP_SIZE) {
+        let z = logits[tile.row_start + column];
         let hit = select(0.0, 1.0, params.column_start + column == label);
-        logits[row_start + column] = row_weight * (probability - hit);
+        logits[tile.row_start + column] = row_weight * (probability(z, maximum, sum) - hit);
     }
 }

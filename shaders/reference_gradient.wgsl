@@ -35,24 +35,18 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> reference_stats: array<f32>;
 @group(0) @binding(7) var<storage, read_write> divergence: array<f32>;
 
-const WORKGROUP_SIZE: u32 = 256u;
-const COLUMNS_PER_WORKGROUP: u32 = 1024u;
-
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
     @builtin(workgroup_id) workgroup_id: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let tiles = (params.cols + COLUMNS_PER_WORKGROUP - 1u) / COLUMNS_PER_WORKGROUP;
     let group = linear_workgroup(workgroup_id, workgroups);
-    if (group >= params.rows * tiles) {
+    if (group >= params.rows * tiles_of_row()) {
         return;
     }
-    let row = group / tiles;
-    let tile_start = (group % tiles) * COLUMNS_PER_WORKGROUP;
-    let tile_end = min(tile_start + COLUMNS_PER_WORKGROUP, params.cols);
-    let row_start = row * params.cols;
+    let tile = row_tile(group);
+    let row = tile.row;
     let base = row * STATS_WIDTH;
 
     let row_weight = weight[row];
@@ -64,21 +58,13 @@ fn main(
     let reference_maximum = reference_stats[base + STAT_MAX];
     let reference_sum = reference_stats[base + STAT_SUM];
     let reference_log_sum = log_one_plus(max(reference_sum - 1.0, 0.0));
-    for (var column = tile_start + lane; column < tile_end; column += WORKGROUP_SIZE) {
-        let z = logits[row_start + column];
-        let r = reference[row_start + column];
-        // -infinity is a masked column: its probability, and with it its gradient, is 0.
-        var p = 0.0;
-        if (!is_negative_infinity(z)) {
-            p = exp(z - maximum) / sum;
-        }
+    for (var column = tile.start + lane; column < tile.end; column += WORKGROUP_SIZE) {
+        let z = logits[tile.row_start + column];
+        let r = reference[tile.row_start + column];
+        let p = probability(z, maximum, sum);
         var pull = 0.0;
         if (params.kind == 0u) {
-            var q = 0.0;
-            if (!is_negative_infinity(r)) {
-                q = exp(r - reference_maximum) / reference_sum;
-            }
-            pull = p - q;
+            pull = p - probability(r, reference_maximum, reference_sum);
         } else if (p > 0.0) {
             let log_p = (z - maximum) - log_sum;
             let log_q = (r - reference_maximum) - reference_log_sum;
@@ -88,6 +74,6 @@ fn main(
         if (row_weight != 0.0) {
             gradient += row_weight * (p - select(0.0, 1.0, params.column_start + column == label));
         }
-        logits[row_start + column] = gradient;
+        logits[tile.row_start + column] = gradient;
     }
 }

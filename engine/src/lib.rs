@@ -97,7 +97,8 @@ pub use loss::objective::Objective;
 pub use model::Model;
 pub use model::files::ModelFiles;
 pub use train::event::{Evaluation, Event};
-pub use train::run::{Checkpoints, Host, Learner, Run, Sets};
+pub use train::host::{Checkpoints, Host};
+pub use train::run::{Learner, Run, Sets};
 pub use train::session::Session;
 
 /// Which kernel multiplies what on a device, and how it is found out.
@@ -182,8 +183,8 @@ pub mod perplexity {
 pub mod scan {
     pub use crate::data::stream::{Piece, Stream, StreamReport};
     pub use crate::eval::interval::wilson;
-    pub use crate::eval::scan::{TokenScore, score};
-    pub use crate::eval::tally::{Bottom, Bottoms, Fidelity, Highest, Reliability, Reliable, Tally};
+    pub use crate::eval::scan::score;
+    pub use crate::eval::tally::{Bottom, Bottoms, Fidelity, Highest, Reliability, Reliable, Tally, TokenScore};
     pub use crate::eval::token_class::{Classes, TokenClass};
 }
 

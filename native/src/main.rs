@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod comparison;
+mod figures;
 mod files;
 mod inputs;
 mod interrupt;

@@ -3,9 +3,9 @@
 use std::io::{self, IsTerminal};
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
-use crate::progress::{duration, grouped};
+use crate::progress::{bar_style, duration, grouped};
 
 /// Shows how far a command is.
 pub struct Meter {
@@ -19,7 +19,7 @@ impl Meter {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();
             bar.set_prefix(what);
-            bar.set_style(style("{prefix:>8} {spinner} {msg}"));
+            bar.set_style(bar_style("{prefix:>8} {spinner} {msg}"));
             bar
         });
         Self { bar, begun: Instant::now() }
@@ -29,7 +29,7 @@ impl Meter {
     pub fn of_bytes(&self, total: Option<u64>) {
         if let (Some(bar), Some(total)) = (&self.bar, total) {
             bar.set_length(total);
-            bar.set_style(style("{prefix:>8} [{bar:28}] {percent:>3} %  {msg}"));
+            bar.set_style(bar_style("{prefix:>8} [{bar:28}] {percent:>3} %  {msg}"));
         }
     }
 
@@ -37,7 +37,7 @@ impl Meter {
     pub fn of_items(&self, total: u64) {
         if let Some(bar) = &self.bar {
             bar.set_length(total);
-            bar.set_style(style("{prefix:>8} [{bar:28}] {pos}/{len}  {msg}"));
+            bar.set_style(bar_style("{prefix:>8} [{bar:28}] {pos}/{len}  {msg}"));
         }
     }
 
@@ -62,8 +62,4 @@ impl Meter {
             bar.finish_and_clear();
         }
     }
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }

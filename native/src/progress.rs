@@ -12,6 +12,11 @@ use temper_engine::{Evaluation, Event};
 
 use crate::run_folder::{Measured, Retention};
 
+/// How bars look.
+pub fn bar_style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}
+
 /// What is over sooner is not worth a bar.
 const SOON: Duration = Duration::from_millis(300);
 
@@ -25,8 +30,7 @@ pub fn loading<T>(load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T) -> T {
         }
         let bar = bar.get_or_insert_with(|| {
             let style = "loading  [{bar:28}] {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
-            let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(all).with_style(style.progress_chars("=> ")).with_elapsed(begin.elapsed())
+            ProgressBar::new(all).with_style(bar_style(style)).with_elapsed(begin.elapsed())
         });
         bar.set_position(done);
     });
@@ -51,8 +55,7 @@ impl Progress {
     pub fn new() -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
-            let style = ProgressStyle::with_template("{prefix:>8} [{bar:28}] {pos}/{len}  {msg}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+            bar.set_style(bar_style("{prefix:>8} [{bar:28}] {pos}/{len}  {msg}"));
             bar
         });
         Self { bar, steps: 0, first: None }

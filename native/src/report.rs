@@ -4,20 +4,21 @@
 //! numbers and the plots; `templates/report.html` is the page around them, and `templates/report.css` maps the placeholder
 //! colours of the plots to the reader's colour scheme.
 
-use std::ops::Range;
-
-use anyhow::{Result, anyhow};
-use plotters::coord::Shift;
-use plotters::coord::types::RangedCoordf64;
+use anyhow::Result;
 use plotters::prelude::*;
 use serde::Serialize;
 use temper_engine::Evaluation;
 use temper_engine::events::{Evaluated, Landscape, StepMetrics};
 use temper_engine::running::{Entry, Kind, Ledger, Sheet};
 
+use crate::figures::{
+    BASE, BLUE, BROWN, Fact, Figure, GREEN, GREY, INK, Key, MAIN, MAP_SIZE, OLIVE, ORANGE, PINK, RED, Root, Row,
+    SECOND, SIZE, SKY, SOFT, STYLE, Table, VIOLET, axes, bars, can_be_drawn, capitalised, css, draw, gate_keys,
+    landscape, padded, svg,
+};
 use crate::progress::{change, duration, grouped, number};
 use crate::run_folder::{Landscapes, Measured, Summary};
-use crate::templates::{self, escape};
+use crate::templates;
 
 /// Everything that a report shows.
 pub struct Report<'a> {
@@ -39,49 +40,11 @@ pub struct Report<'a> {
     pub memory: &'a [(String, &'a Ledger)],
 }
 
-pub const INK: RGBColor = RGBColor(1, 1, 1);
-pub const SOFT: RGBColor = RGBColor(2, 2, 2);
-const LINE: RGBColor = RGBColor(3, 3, 3);
-pub const MAIN: RGBColor = RGBColor(4, 4, 4);
-pub const SECOND: RGBColor = RGBColor(5, 5, 5);
-pub const BASE: RGBColor = RGBColor(6, 6, 6);
-pub const WARN: RGBColor = RGBColor(7, 7, 7);
-
-/// Colours of a landscape's cells by mean gate, from suppressed to fully trained, with the upper bound of each. They are
-/// of middle lightness, so that they show on white and on black alike.
-pub const GATES: [(f64, RGBColor, &str); 5] = [
-    (0.1, RGBColor(0xd6, 0x3f, 0x31), "gate below 0.1"),
-    (0.3, RGBColor(0xe0, 0x8b, 0x2c), "0.1 to 0.3"),
-    (0.6, RGBColor(0x9a, 0x9f, 0x2f), "0.3 to 0.6"),
-    (0.9, RGBColor(0x2f, 0x9e, 0x8a), "0.6 to 0.9"),
-    (f64::INFINITY, RGBColor(0x3d, 0x7d, 0xd8), "0.9 and above"),
-];
-
-/// Colours of kinds of memory, in their order; of middle lightness, like those of the gates.
-const KINDS: [RGBColor; Kind::ALL.len()] = [
-    RGBColor(0x3d, 0x7d, 0xd8),
-    RGBColor(0x2f, 0x9e, 0x8a),
-    RGBColor(0xd6, 0x3f, 0x31),
-    RGBColor(0xe0, 0x8b, 0x2c),
-    RGBColor(0x8e, 0x6b, 0xc9),
-    RGBColor(0x9a, 0x9f, 0x2f),
-    RGBColor(0xc2, 0x5b, 0x9b),
-    RGBColor(0x4b, 0xa6, 0xc4),
-    RGBColor(0x8a, 0x8a, 0x8a),
-    RGBColor(0xa8, 0x7b, 0x52),
-];
+/// Colours of kinds of memory, in their order.
+const KINDS: [RGBColor; Kind::ALL.len()] = [BLUE, GREEN, RED, ORANGE, VIOLET, OLIVE, PINK, SKY, GREY, BROWN];
 
 /// A plot shows at most this many points a line; more are averaged in groups.
 const POINTS: usize = 150;
-/// What is larger than this is left out of plots: a diverged run has perplexities up to f64's largest number, around which an
-/// axis would have no end. The tables have it.
-const LARGEST: f64 = 1e100;
-pub const SIZE: (u32, u32) = (520, 300);
-pub const MAP_SIZE: (u32, u32) = (520, 380);
-
-pub type Root<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-pub type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
-
 /// One line of a plot.
 struct Line {
     name: String,
@@ -112,43 +75,6 @@ struct Page<'a> {
     config: &'a str,
 }
 
-/// A plot with its words.
-#[derive(Serialize)]
-pub struct Figure {
-    pub title: String,
-    pub unit: String,
-    pub keys: Vec<Key>,
-    pub svg: String,
-}
-
-/// A colour's meaning.
-#[derive(Serialize)]
-pub struct Key {
-    pub name: String,
-    pub colour: String,
-}
-
-/// A table whose first column has no heading.
-#[derive(Serialize)]
-pub struct Table {
-    pub columns: &'static [&'static str],
-    pub rows: Vec<Row>,
-}
-
-/// A row of a table.
-#[derive(Serialize)]
-pub struct Row {
-    pub name: String,
-    pub cells: Vec<String>,
-}
-
-/// A line of a table of two columns.
-#[derive(Serialize)]
-pub struct Fact {
-    pub name: &'static str,
-    pub value: String,
-}
-
 /// Makes the report.
 ///
 /// # Errors
@@ -160,7 +86,7 @@ pub fn render(report: &Report) -> Result<String> {
     let maps = [("before".to_string(), &landscapes.before), (format!("after {objective}"), &landscapes.after)];
     let maps = maps.into_iter().filter_map(|(name, map)| Some((name, map.as_ref()?))).chain(baseline);
     let page = Page {
-        style: include_str!("../templates/report.css"),
+        style: STYLE,
         title: format!("{objective} on {}", summary.started.model),
         subtitle: subtitle(summary),
         warnings: &summary.warnings,
@@ -173,7 +99,7 @@ pub fn render(report: &Report) -> Result<String> {
             .filter(|(_, map)| map.tokens() > 0)
             .map(|(name, map)| landscape(&name, map))
             .collect::<Result<_>>()?,
-        gates: GATES.iter().map(|(_, colour, name)| Key { name: (*name).into(), colour: css(*colour) }).collect(),
+        gates: gate_keys(),
         memory: report.memory.iter().flat_map(|(name, ledger)| memory(name, ledger)).collect::<Result<_>>()?,
         facts: facts(summary),
         config: report.config,
@@ -337,45 +263,6 @@ fn race(report: &Report) -> Result<Option<Figure>> {
     Ok(Some(figure("Target against general perplexity", best, &keys, drawn)))
 }
 
-/// Training tokens by probability and entropy.
-///
-/// # Errors
-/// As [`render`].
-pub fn landscape(name: &str, map: &Landscape) -> Result<Figure> {
-    let cells = || {
-        (0..Landscape::ENTROPY_BINS)
-            .flat_map(|e| (0..Landscape::PROBABILITY_BINS).map(move |p| (e, p)))
-            .filter_map(|(e, p)| map.cell(e, p).map(|(count, gate)| (e, p, count, gate)))
-    };
-    let most = cells().map(|(_, _, count, _)| count).max().unwrap_or(1) as f64;
-    let drawn = svg(MAP_SIZE, &format!("Training tokens {name}"), |root| {
-        let top = f64::from(Landscape::ENTROPY_MAX);
-        let (width, height) = (1.0 / Landscape::PROBABILITY_BINS as f64, top / Landscape::ENTROPY_BINS as f64);
-        let mut chart = axes(root, 0.0..1.0, 0.0..top, "probability of the label", "entropy (nats)")?;
-        draw(chart.draw_series(cells().map(|(e, p, count, gate)| {
-            let (x, y) = (p as f64 * width, e as f64 * height);
-            let colour = GATES.iter().find(|(bound, ..)| gate < *bound).map_or(GATES[4].1, |(_, colour, _)| *colour);
-            let strength = 0.18 + 0.82 * (count as f64).ln_1p() / most.ln_1p();
-            Rectangle::new([(x, y), (x + width, y + height)], colour.mix(strength).filled())
-        })))?;
-        let bound = (0..=200).map(|i| f64::from(i) / 200.0).map(|p| (p, Landscape::lower_bound(p)));
-        draw(chart.draw_series(LineSeries::new(bound, SOFT.stroke_width(2))))?;
-        let (p, h) = (f64::from(Landscape::CONFLICT_REGION.0), f64::from(Landscape::CONFLICT_REGION.1));
-        for edge in [vec![(0.0, h), (p, h)], vec![(p, 0.0), (p, h)]] {
-            draw(chart.draw_series(DashedLineSeries::new(edge, 5, 3, WARN.stroke_width(2))))?;
-        }
-        Ok(())
-    })?;
-    let unit = format!(
-        "{} tokens; confident conflicts: {} ({:.2} %); entropies of {} nats and more are in the top row",
-        grouped(map.tokens()),
-        grouped(map.conflicts),
-        100.0 * map.conflict_share(),
-        Landscape::ENTROPY_MAX
-    );
-    Ok(figure(&capitalised(name), &unit, &[], drawn))
-}
-
 /// What a device was planned to hold, moment by moment, and what the host holds beside it.
 fn memory(name: &str, ledger: &Ledger) -> Vec<Result<Figure>> {
     let sides: [(String, Of); 2] =
@@ -411,125 +298,6 @@ fn memory_of(title: &str, moments: &[Entry], of: Of) -> Result<Figure> {
     let peak = moments.iter().max_by_key(|entry| of(entry).total()).map_or("", |entry| entry.moment.words());
     let unit = format!("{:.2} {unit} at most, in {peak}", most as f64 / scale);
     Ok(Figure { title: capitalised(title), unit, keys, svg: drawn })
-}
-
-/// Axes of horizontal bars, the first on top, at whole numbers from 0 upwards for the last.
-fn bars<'a, 'b>(root: &'a Root<'b>, names: &[&str], most: f64, x_name: &str) -> Result<Chart<'a, 'b>> {
-    let label = |size: i32, colour: &'static RGBColor| ("sans-serif", size).into_font().color(colour);
-    let mut chart = draw(
-        ChartBuilder::on(root)
-            .margin_top(10)
-            .margin_right(18)
-            .x_label_area_size(42)
-            .y_label_area_size(80)
-            .build_cartesian_2d(0.0..most.max(1e-9), -0.6..names.len() as f64 - 0.4),
-    )?;
-    let name = |y: &f64| match (y.round(), (y - y.round()).abs() < 1e-6) {
-        (line, true) if line >= 0.0 && (line as usize) < names.len() => {
-            names[names.len() - 1 - line as usize].to_string()
-        }
-        _ => String::new(),
-    };
-    draw(
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(LINE.stroke_width(1))
-            .axis_style(LINE.stroke_width(1))
-            .label_style(label(13, &SOFT))
-            .axis_desc_style(label(14, &SOFT))
-            .x_labels(7)
-            .y_labels(names.len() + 1)
-            .x_desc(x_name)
-            .x_label_formatter(&|value| tick(*value))
-            .y_label_formatter(&name)
-            .draw(),
-    )?;
-    Ok(chart)
-}
-
-/// Draws onto an SVG of this size and names it for those who cannot see it.
-pub fn svg(size: (u32, u32), title: &str, plot: impl FnOnce(&Root) -> Result<()>) -> Result<String> {
-    let mut text = String::new();
-    {
-        let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
-        plot(&root)?;
-        draw(root.present())?;
-    }
-    let label = format!("<svg role=\"img\" aria-label=\"{}\" ", escape(title));
-    // Inside HTML the name space is known, and its address would look like a link.
-    Ok(text.replacen("<svg ", &label, 1).replacen(" xmlns=\"http://www.w3.org/2000/svg\"", "", 1))
-}
-
-/// plotters' errors borrow the backend; only their words go on.
-pub fn draw<T, E: std::fmt::Display>(result: std::result::Result<T, E>) -> Result<T> {
-    result.map_err(|error| anyhow!("drawing a plot of the report: {error}"))
-}
-
-/// Axes with their names and a grid.
-pub fn axes<'a, 'b>(
-    root: &'a Root<'b>,
-    x: Range<f64>,
-    y: Range<f64>,
-    x_name: &str,
-    y_name: &str,
-) -> Result<Chart<'a, 'b>> {
-    let label = |size: i32, colour: &'static RGBColor| ("sans-serif", size).into_font().color(colour);
-    let mut chart = draw(
-        ChartBuilder::on(root)
-            .margin_top(10)
-            .margin_right(18)
-            .x_label_area_size(42)
-            .y_label_area_size(if y_name.is_empty() { 52 } else { 66 })
-            .build_cartesian_2d(x, y),
-    )?;
-    draw(
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(LINE.stroke_width(1))
-            .axis_style(LINE.stroke_width(1))
-            .label_style(label(13, &SOFT))
-            .axis_desc_style(label(14, &SOFT))
-            .x_labels(7)
-            .y_labels(6)
-            .x_desc(x_name)
-            .y_desc(y_name)
-            .x_label_formatter(&|value| tick(*value))
-            .y_label_formatter(&|value| tick(*value))
-            .draw(),
-    )?;
-    Ok(chart)
-}
-
-/// A tick's value without trailing zeros.
-fn tick(value: f64) -> String {
-    match value.abs() {
-        v if v < 1e-12 => "0".into(),
-        v if !(1e-3..1e6).contains(&v) => format!("{value:.1e}"),
-        _ => {
-            let text = format!("{value:.3}");
-            text.trim_end_matches('0').trim_end_matches('.').to_string()
-        }
-    }
-}
-
-fn can_be_drawn(value: f64) -> bool {
-    value.abs() <= LARGEST
-}
-
-/// The range of the values that can be drawn, widened on both sides by a share of itself; never empty.
-pub fn padded(values: impl Iterator<Item = f64>, share: f64) -> Range<f64> {
-    let (low, high) = values
-        .filter(|v| can_be_drawn(*v))
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-    if low > high {
-        return 0.0..1.0;
-    }
-    // A flat line gets a range around it; one that is 0 everywhere the range to 1.
-    let width = if high > low { high - low } else { high.abs().max(if high == 0.0 { 1.0 } else { 0.0 }) };
-    if high > low { low - share * width..high + share * width } else { low - 0.5 * width..high + 0.5 * width }
 }
 
 /// How many neighbouring points become one.
@@ -662,16 +430,6 @@ fn facts(summary: &Summary) -> Vec<Fact> {
     facts.into_iter().map(|(name, value)| Fact { name, value }).collect()
 }
 
-/// A colour as style sheets write it.
-pub fn css(colour: RGBColor) -> String {
-    format!("#{:02x}{:02x}{:02x}", colour.0, colour.1, colour.2)
-}
-
-fn capitalised(text: &str) -> String {
-    let mut characters = text.chars();
-    characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use temper_engine::events::RowStats;
@@ -682,6 +440,7 @@ mod tests {
     use temper_engine::{Config, Device};
 
     use super::*;
+    use crate::figures::{LINE, WARN};
     use crate::memory::Memory;
     use crate::run_folder::{BaselineMeasured, Retention};
 

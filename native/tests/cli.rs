@@ -942,7 +942,7 @@ fn a_comparison_trains_each_combination_once_says_who_forgot_less_and_only_adds_
         line(&format!("compare {} {vary} --out {} {more}", place.text("run.toml"), place.text("all")))
     };
     let ran = run("--vary run.seed=1,2,3").ok();
-    for said in ["at a target loss of", "eaft forgot ", "3 seeds", "report.html"] {
+    for said in ["the lowest target loss that both reached", "eaft forgot ", "3 seeds", "report.html"] {
         assert!(ran.stdout.contains(said), "{said:?} in:\n{}", ran.stdout);
     }
     let whole = ["compare.toml", "comparison.json", "logs", "report.html", "report.md", "runs"];
@@ -958,11 +958,11 @@ fn a_comparison_trains_each_combination_once_says_who_forgot_less_and_only_adds_
     let losses =
         |points: &Value, of: fn(&Value) -> [Value; 2]| points.as_array().unwrap().iter().map(of).collect::<Vec<_>>();
     assert_eq!(
-        losses(&path["path"]["points"], |p| [p["target"].clone(), p["general"].clone()]),
+        losses(&path["path"]["points"], |p| [p["learned"].clone(), p["kept"].clone()]),
         losses(&history, |e| [e["target"]["loss"].clone(), e["general"]["loss"].clone()])
     );
     let difference = &found["differences"][0]["at"][0];
-    assert_eq!(difference["target"], found["lowest_target_of_all"]);
+    assert!(difference["learned"].as_f64() < found["start"]["learned"].as_f64(), "{difference}");
     assert_eq!(difference["each"].as_array().unwrap().len(), 3);
 
     let summary = fs::metadata(place.path("all/runs/sft_seed-1/summary.json")).unwrap().modified().unwrap();
@@ -974,6 +974,24 @@ fn a_comparison_trains_each_combination_once_says_who_forgot_less_and_only_adds_
     let dry = run("--vary run.seed=1,2 --dry-run").ok();
     assert_eq!(dry.stdout.lines().count(), 4);
     assert!(dry.stdout.contains("eaft_seed-2 --set objective.method=eaft --set run.seed=2"), "{}", dry.stdout);
+}
+
+#[test]
+fn where_labels_are_wrong_a_comparison_asks_what_is_left_of_the_truth() {
+    let place = Place::new();
+    place.configure("steps = 6\n");
+    place.write("wrong.jsonl", "{\"question\": \"What is 1 plus 1?\", \"answer\": \"1 plus 1 is 3.\"}\n");
+    let set = format!("--set data.wrong={} --vary objective.method=sft,eaft", place.text("wrong.jsonl"));
+    let ran = line(&format!("compare {} {set} --out {}", place.text("run.toml"), place.text("all"))).ok();
+    assert!(ran.stdout.contains("the lowest loss on the wrong labels that both reached"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("lost of the truth"), "{}", ran.stdout);
+    let found = place.json("all/comparison.json");
+    let history = place.json("all/runs/sft/evaluations.json")["history"].clone();
+    let (point, last) = (&found["runs"][0]["path"]["points"], history.as_array().unwrap().last().unwrap());
+    let point = point.as_array().unwrap().last().unwrap();
+    assert_eq!([&point["learned"], &point["kept"]], [&last["wrong"]["loss"], &last["target"]["loss"]]);
+    let report = fs::read_to_string(place.path("all/report.html")).unwrap();
+    assert!(report.contains("Which keeps more of the truth where as much of the wrong was learned?"));
 }
 
 #[test]

@@ -455,7 +455,7 @@ kernels! {
     bindings WideEntropyBindings { logits, state, stats };
 
     /// Gradient of the weighted cross entropy, written over the logits.
-    LOSS_GRADIENT = "loss_gradient", shared ["rows", "finite", "stats"], Grid::RowTile(1024),
+    LOSS_GRADIENT = "loss_gradient", shared ["rows", "finite", "row_tile", "stats"], Grid::RowTile(1024),
     params LossGradientParams {
         /// Rows of logits.
         rows: u32,
@@ -481,7 +481,7 @@ kernels! {
     bindings ReferenceDivergenceBindings { logits, reference, stats, reference_stats, divergence };
 
     /// Gradient of the weighted cross entropy and of the divergence from another model, written over the logits.
-    REFERENCE_GRADIENT = "reference_gradient", shared ["rows", "finite", "logarithm", "stats"], Grid::RowTile(1024),
+    REFERENCE_GRADIENT = "reference_gradient", shared ["rows", "finite", "row_tile", "logarithm", "stats"], Grid::RowTile(1024),
     params ReferenceGradientParams {
         /// Rows of logits.
         rows: u32,

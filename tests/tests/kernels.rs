@@ -21,7 +21,8 @@ use temper_engine::inside::kernels::cpu::gate::kind;
 use temper_engine::inside::kernels::gate::GateParams;
 use temper_engine::inside::kernels::matmul::{self, AsOperand, Product};
 use temper_engine::inside::kernels::reference::{self, Direction, OfReference, Pulled};
-use temper_engine::inside::kernels::row_stats::{Selection, Statistics};
+use temper_engine::inside::kernels::row_stats::Statistics;
+use temper_engine::inside::kernels::statistics::Selection;
 use temper_engine::inside::kernels::tensor::{empty_gpu, from_cube, on_gpu};
 use temper_engine::inside::kernels::{Columns, Indices, Moments, Packed, Rows, Weights, elementwise, top_tokens};
 use temper_engine::inside::model::open;
@@ -544,7 +545,7 @@ fn selected(device: &Device, logits: &[f32], labels: &[u32], selection: Selectio
     let tiles: Vec<_> = starts.zip(ends).map(tile).collect();
     soil(device, &[rows * 64, rows * 8, rows * 18]);
     let indices = Indices::new(device, labels.to_vec());
-    let statistics = kernels::row_stats::of_tiles(device, &tiles.iter().collect::<Vec<_>>(), &indices, selection);
+    let statistics = kernels::statistics::of_tiles(device, &tiles.iter().collect::<Vec<_>>(), &indices, selection);
     read(&statistics.unwrap().fields).unwrap()
 }
 
@@ -663,7 +664,7 @@ fn divergence_and_its_gradient_equal_the_oracle_at_every_width_in_both_direction
                     };
                     let statistics = |tiles: &[Tensor<2>]| {
                         let tiles: Vec<_> = tiles.iter().collect();
-                        kernels::row_stats::of_tiles(&device, &tiles, &indices, 1).unwrap()
+                        kernels::statistics::of_tiles(&device, &tiles, &indices, 1).unwrap()
                     };
                     let (own, reference) = (tiles(&logits), tiles(&other));
                     let (stats, reference_stats) = (statistics(&own), statistics(&reference));

@@ -110,18 +110,8 @@ fn trained(device: &Device, arch: &Architecture, source: &Arc<dyn WeightSource>,
         ((0..20).map(|i| (i * 391 + 5) % 4096).collect(), vec![true; 20]),
     ]);
     let section = ObjectiveSection::from_overrides("eaft", &[]).unwrap();
-    let mut session = Session {
-        model,
-        objective: Objective::from_section(&section).unwrap(),
-        optimiser: models::golden_adamw(1.0),
-        keep: Keep::Everything,
-        together: false,
-        seed: 3,
-        step: 0,
-        last_norm: None,
-        untouched: None,
-        sample_weights: Vec::new(),
-    };
+    let objective = Objective::from_section(&section).unwrap();
+    let mut session = Session { seed: 3, ..Session::new(model, objective, models::golden_adamw(1.0)) };
     let outcome = wait(session.gradients(std::slice::from_ref(&batch))).unwrap();
     let mut gradients: BTreeMap<String, Vec<f32>> = BTreeMap::new();
     for parameter in session.model.trained() {
@@ -242,19 +232,7 @@ fn lora_session(device: &Device) -> (Session, MicroBatch) {
     model.add_lora(&LoraSettings { rank: 4, alpha: 8.0, dropout: 0.1, targets: Vec::new() }, 7).unwrap();
     let section = ObjectiveSection::from_overrides("eaft", &[]).unwrap();
     let objective = Objective::from_section(&section).unwrap();
-    let optimiser = models::golden_adamw(1.0);
-    let session = Session {
-        model,
-        objective,
-        optimiser,
-        keep: Keep::Everything,
-        together: true,
-        seed: 3,
-        step: 0,
-        last_norm: None,
-        untouched: None,
-        sample_weights: Vec::new(),
-    };
+    let session = Session { together: true, seed: 3, ..Session::new(model, objective, models::golden_adamw(1.0)) };
     (session, models::packed(&[((0..12).map(|i| i * 300 + 1).collect(), vec![true; 12])]))
 }
 

@@ -14,7 +14,8 @@ use temper_engine::events::RowStats;
 use temper_engine::inside::config::Choice;
 use temper_engine::inside::kernels;
 use temper_engine::inside::kernels::Indices;
-use temper_engine::inside::kernels::row_stats::{Selection, from_fields};
+use temper_engine::inside::kernels::row_stats::from_fields;
+use temper_engine::inside::kernels::statistics::Selection;
 use temper_engine::inside::loss::head::Known;
 use temper_engine::inside::loss::objective::eaft::GateShape;
 use temper_engine::inside::loss::objective::{BatchStats, Method};
@@ -77,7 +78,7 @@ fn fields(
 ) -> (burn::tensor::Tensor<2>, Vec<RowStats>) {
     let tensor = matrix(device, logits, [labels.len(), logits.len() / labels.len()]);
     let labels = Indices::new(device, labels.to_vec());
-    let fields = kernels::row_stats::of_tiles(device, &[&tensor], &labels, top_k).unwrap().fields;
+    let fields = kernels::statistics::of_tiles(device, &[&tensor], &labels, top_k).unwrap().fields;
     let host = read(&fields).unwrap();
     (fields, host.chunks_exact(temper_shaders::STATS_WIDTH).map(|f| from_fields(f).expect("finite")).collect())
 }

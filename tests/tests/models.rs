@@ -24,18 +24,7 @@ fn objective(method: &str) -> Objective {
 }
 
 fn session(model: Model, method: &str, optimiser: AdamW, keep: Keep) -> Session {
-    Session {
-        model,
-        objective: objective(method),
-        optimiser,
-        keep,
-        together: false,
-        seed: 0,
-        step: 0,
-        last_norm: None,
-        untouched: None,
-        sample_weights: Vec::new(),
-    }
+    Session { keep, ..Session::new(model, objective(method), optimiser) }
 }
 
 #[test]

@@ -103,18 +103,7 @@ fn lora_gradients_and_steps_on_a_real_sample_equal_peft() {
         ObjectiveSection::from_overrides("eaft", &[("objective.normalizer".into(), "const_3".into())]).unwrap();
     let optimiser = AdamW { max_grad_norm: 1.0, ..AdamW::default() };
     let objective = Objective::from_section(&section).unwrap();
-    let mut session = Session {
-        model,
-        objective,
-        optimiser,
-        keep: Keep::Inputs,
-        together: false,
-        seed: 0,
-        step: 0,
-        last_norm: None,
-        untouched: None,
-        sample_weights: Vec::new(),
-    };
+    let mut session = Session { keep: Keep::Inputs, ..Session::new(model, objective, optimiser) };
     let outcome = wait(session.gradients(std::slice::from_ref(&batch))).unwrap();
     let want = stated["loss_eaft"].as_f64().unwrap();
     assert!((outcome.loss - want).abs() <= 1e-4 * want, "{} instead of {want}", outcome.loss);

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Document, MicroBatch, WINDOW, pack};
 use crate::error::Result;
-use crate::kernels::row_stats::{RowStats, Selection};
+use crate::kernels::row_stats::RowStats;
+use crate::kernels::statistics::Selection;
 use crate::loss::head;
 use crate::message::messages;
 use crate::model::{Keep, Model};

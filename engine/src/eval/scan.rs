@@ -7,36 +7,18 @@
 use burn::tensor::Tensor;
 use temper_shaders::{LOWEST, MAX_TOP_K, NO_LABEL, STATS_WIDTH, stat};
 
-use super::tally::Fidelity;
+use super::tally::{Fidelity, TokenScore};
 use crate::data::{Document, WINDOW, pack};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::kernels::row_stats::{self, RowStats, Selection};
+use crate::kernels::row_stats::{self, RowStats};
+use crate::kernels::statistics::Selection;
 use crate::kernels::tensor::{flat, read_all};
 use crate::kernels::{self, Indices, top_tokens};
 use crate::loss::objective::Objective;
 use crate::loss::plan::{HeadLimits, head_plan};
 use crate::model::vocabulary::VocabularyMatrix;
 use crate::model::{Keep, Model};
-
-/// A trained token, and what the model thought of it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TokenScore {
-    /// Index of its document among those that were given.
-    pub document: u32,
-    /// Index of the token in its document, at least 1.
-    pub position: u32,
-    /// The token, which is the label.
-    pub token: u32,
-    /// Cross entropy and entropies, those of the top K with the gate's K.
-    pub stats: RowStats,
-    /// Its weight.
-    pub gate: f32,
-    /// The token that the model thought most likely, the lowest of equals.
-    pub wanted: u32,
-    /// Probability of that one.
-    pub wanted_p: f32,
-}
 
 /// Scores every trained token of some documents, in their order. `gate` is an objective whose weight needs no
 /// statistics of a batch; `fidelity` hears of the entropies of every K.

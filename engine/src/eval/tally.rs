@@ -3,7 +3,26 @@
 use serde::Serialize;
 use temper_shaders::{LOWEST, MAX_TOP_K};
 
-use super::scan::TokenScore;
+use crate::kernels::row_stats::RowStats;
+
+/// A trained token, and what the model thought of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenScore {
+    /// Index of its document among those that were given.
+    pub document: u32,
+    /// Index of the token in its document, at least 1.
+    pub position: u32,
+    /// The token, which is the label.
+    pub token: u32,
+    /// Cross entropy and entropies, those of the top K with the gate's K.
+    pub stats: RowStats,
+    /// Its weight.
+    pub gate: f32,
+    /// The token that the model thought most likely, the lowest of equals.
+    pub wanted: u32,
+    /// Probability of that one.
+    pub wanted_p: f32,
+}
 
 /// Counts and means of some tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]

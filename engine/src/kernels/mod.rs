@@ -13,6 +13,7 @@ mod own;
 pub mod profile;
 mod record;
 pub(crate) mod sample;
+pub mod statistics;
 pub mod tensor;
 pub mod words;
 

@@ -8,8 +8,9 @@ use temper_shaders::{
 
 use super::cpu;
 use super::launch::size;
-use super::row_stats::{Statistics, of_tiles};
+use super::row_stats::Statistics;
 use super::sample::{self, Case};
+use super::statistics::of_tiles;
 use super::tensor::{
     Indices, empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice,
     slice_mut,

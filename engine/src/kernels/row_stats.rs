@@ -10,7 +10,6 @@ use super::tensor::{
     Indices, empty_gpu, flat, from_cube, from_flex, from_vec, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice,
     slice_mut,
 };
-use super::wide_entropy;
 use crate::device::Device;
 use crate::error::Result;
 
@@ -52,72 +51,6 @@ impl RowStats {
     pub fn is_conflict(&self) -> bool {
         self.p() < CONFLICT_PROBABILITY && self.entropy_full < CONFLICT_ENTROPY
     }
-}
-
-/// Which tokens of a row its entropy is of. Their probabilities are divided by their sum first.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Selection {
-    /// The K most probable ones; all where the vocabulary has no more.
-    Top(usize),
-    /// All.
-    Full,
-    /// The fewest most probable ones that together have this share of the probability, less [`Selection::SLACK`].
-    Share(f32),
-}
-
-impl Selection {
-    /// What a share may lack, so that rounding does not decide where probabilities add up to just the share.
-    pub const SLACK: f32 = 1e-5;
-
-    /// The K with which row statistics are accumulated (0: of all), and whether the entropy has to be made in sweeps of its
-    /// own behind them.
-    fn of_rows(self, vocab: usize) -> (usize, bool) {
-        match self {
-            Self::Top(k) if k <= MAX_TOP_K => (k, false),
-            Self::Top(k) if k < vocab => (1, true),
-            Self::Top(_) | Self::Full => (0, false),
-            Self::Share(_) => (1, true),
-        }
-    }
-
-    /// True where the entropy is made in sweeps of its own.
-    pub fn is_wide(self, vocab: usize) -> bool {
-        self.of_rows(vocab).1
-    }
-}
-
-impl From<usize> for Selection {
-    fn from(k: usize) -> Self {
-        Self::Top(k)
-    }
-}
-
-/// Statistics of rows whose logits lie in `tiles`, each `[rows, columns]` behind the one before.
-///
-/// # Errors
-/// Device errors.
-///
-/// # Panics
-/// Without a tile.
-pub fn of_tiles(
-    device: &Device,
-    tiles: &[&Tensor<2>],
-    labels: &Indices,
-    selection: impl Into<Selection>,
-) -> Result<Statistics> {
-    let selection = selection.into();
-    let vocab = tiles.iter().map(|tile| tile.dims()[1]).sum();
-    let (top_k, wide) = selection.of_rows(vocab);
-    let (mut statistics, mut start): (Option<Statistics>, usize) = (None, 0);
-    for tile in tiles {
-        statistics = Some(accumulate(device, tile, start, labels, top_k, statistics)?);
-        start += tile.dims()[1];
-    }
-    let mut statistics = statistics.expect("a row has at least one tile");
-    if wide {
-        statistics.fields = wide_entropy::of_tiles(device, tiles, statistics.fields, selection)?;
-    }
-    Ok(statistics)
 }
 
 /// Statistics of some rows after the tiles seen so far.

@@ -6,7 +6,7 @@ use temper_shaders::{WIDE_ENTROPY, WIDE_ENTROPY_STATE, WideEntropyBindings, Wide
 
 use super::cpu;
 use super::launch::size;
-use super::row_stats::{Selection, of_tiles as statistics_of};
+use super::row_stats;
 use super::sample::{self, Case};
 use super::tensor::{
     empty_gpu, flat, from_cube, from_flex, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
@@ -17,16 +17,24 @@ use crate::error::Result;
 /// How far the digit of each sweep lies from a key's end; the last sweep sums up.
 const SHIFTS: [u32; 9] = [28, 24, 20, 16, 12, 8, 4, 0, 32];
 
-/// Writes entropy and count of `selection` over those in `fields [rows, 8]`, which are the statistics of all `tiles`.
+/// What is selected.
+#[derive(Debug, Clone, Copy)]
+pub enum Wide {
+    /// The K largest logits.
+    Top(usize),
+    /// The fewest largest ones that together have this share of the probability.
+    Share(f32),
+}
+
+/// Writes entropy and count of `selected` over those in `fields [rows, 8]`, which are the statistics of all `tiles`.
 ///
 /// # Errors
 /// Device errors.
-pub fn of_tiles(device: &Device, tiles: &[&Tensor<2>], fields: Tensor<2>, selection: Selection) -> Result<Tensor<2>> {
+pub fn of_tiles(device: &Device, tiles: &[&Tensor<2>], fields: Tensor<2>, selected: Wide) -> Result<Tensor<2>> {
     let rows = fields.dims()[0];
-    let (top_k, share) = match selection {
-        Selection::Top(k) => (k.max(1), 0.0),
-        Selection::Full => (tiles.iter().map(|tile| tile.dims()[1]).sum(), 0.0),
-        Selection::Share(share) => (0, share - Selection::SLACK),
+    let (top_k, share) = match selected {
+        Wide::Top(k) => (k.max(1), 0.0),
+        Wide::Share(share) => (0, share),
     };
     let params =
         WideEntropyParams { rows: size(rows), cols: 0, shift: 0, first: 0, last: 0, top_k: size(top_k), share };
@@ -54,6 +62,9 @@ pub fn of_tiles(device: &Device, tiles: &[&Tensor<2>], fields: Tensor<2>, select
 /// The self-test.
 pub(crate) const SELF_TEST: &[Case] = &[("wide_entropy", |d| {
     let (logits, labels) = (sample::logits(d), sample::labels(d));
-    let of = |selection| Ok(flat(&statistics_of(d, &[&logits], &labels, selection)?.fields));
-    [Selection::Top(100), Selection::Share(0.9)].into_iter().map(of).collect()
+    let of = |selected| {
+        let fields = row_stats::accumulate(d, &logits, 0, &labels, 1, None)?.fields;
+        Ok(flat(&of_tiles(d, &[&logits], fields, selected)?))
+    };
+    [Wide::Top(100), Wide::Share(0.9 - 1e-5)].into_iter().map(of).collect()
 })];

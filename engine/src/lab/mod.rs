@@ -26,10 +26,11 @@ use crate::model::files::ModelFiles;
 use crate::probe;
 use crate::train::event::{Evaluated, Event, LearnerRows, Started, StepMetrics, StepRows};
 use crate::train::execution::Execution;
+use crate::train::host::Host;
 use crate::train::ledger::{Kind, Ledger, Load, Site};
 use crate::train::prepare;
 use crate::train::result::{self, learned};
-use crate::train::run::{About, Host, Learner, Run, Sets};
+use crate::train::run::{About, Learner, Run, Sets};
 use messages::{
     Answered, Begun, BegunLearner, Candidate, Candidates, Continued, DataInfo, Dispute, DocumentText, DocumentToken,
     Fit, Frame, Inspected, Label, Learned, Likely, ModelInfo, Prompt, Quoted, Restored, ResultFile, Sample, SelfTest,

@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 use crate::kernels::adamw::{self, SumSquares};
 use crate::kernels::matmul::{AsOperand, Product};
 use crate::kernels::reference::{self, OfReference, Pulled};
-use crate::kernels::row_stats::{RowStats, Selection, Statistics};
+use crate::kernels::row_stats::{RowStats, Statistics};
+use crate::kernels::statistics::Selection;
 use crate::kernels::tensor::{flat, joined, read_all};
 use crate::kernels::{self, Columns, Indices};
 use crate::model::parameter::from_host;
@@ -376,7 +377,7 @@ fn chunk_statistics(
     labels: &Indices,
     selection: Selection,
 ) -> Result<Statistics> {
-    kernels::row_stats::of_tiles(device, &logits.iter().collect::<Vec<_>>(), labels, selection)
+    kernels::statistics::of_tiles(device, &logits.iter().collect::<Vec<_>>(), labels, selection)
 }
 
 /// Host statistics from device fields, refusing what is not finite.

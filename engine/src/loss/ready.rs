@@ -86,7 +86,7 @@ pub async fn evaluate(
         let end = (start + at_once).min(n);
         let indices = Indices::new(device, label.host()[start..end].to_vec());
         let tensor = from_host(compact[start * vocab..end * vocab].to_vec(), [end - start, vocab], device);
-        let statistics = kernels::row_stats::of_tiles(device, &[&tensor], &indices, head::top_k(objective))?;
+        let statistics = kernels::statistics::of_tiles(device, &[&tensor], &indices, head::top_k(objective))?;
         for fields in read(&statistics.fields).await?.chunks_exact(temper_shaders::STATS_WIDTH) {
             let row = scored[stats.len()];
             stats.push(from_fields(fields).ok_or(Error::NonFinite { tensor: "logits".into(), row, step: None })?);

@@ -5,6 +5,7 @@ mod divergence;
 pub mod event;
 pub mod execution;
 mod fit;
+pub mod host;
 pub mod ledger;
 pub mod optimiser;
 pub mod prepare;

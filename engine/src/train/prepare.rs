@@ -199,16 +199,11 @@ pub fn session(config: &Config, objective: &Objective, base: Model, execution: E
         model.add_lora(&lora_settings(config), config.run.seed)?;
     }
     Ok(Session {
-        model,
-        objective: *objective,
         untouched,
-        sample_weights: Vec::new(),
-        optimiser: optimiser(config),
         keep: execution.keep,
         together: execution.together,
         seed: mix(config.run.seed, 1),
-        step: 0,
-        last_norm: None,
+        ..Session::new(model, *objective, optimiser(config))
     })
 }
 

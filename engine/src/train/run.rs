@@ -20,6 +20,7 @@ use super::event::{
     Evaluated, Event, Finished, Landscape, LearnerRows, Phase, Started, StepMetrics, StepRows, TokenPlace,
 };
 use super::execution::Execution;
+use super::host::Host;
 use super::prepare::{self, Plan};
 use super::samples::Samples;
 use super::session::{Session, StepOutcome};
@@ -29,61 +30,11 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::eval::perplexity::{self, Evaluation, Scored, Watch};
 use crate::export::bundle;
-use crate::host::{Clock, Folder, MemoryFolder};
-use crate::kernels::row_stats::Selection;
+use crate::host::{Folder, MemoryFolder};
+use crate::kernels::statistics::Selection;
 use crate::loss::head;
 use crate::loss::objective::{BatchStats, Objective, conflict_share_quantile};
 use crate::model::Model;
-
-/// What a run needs from outside.
-pub trait Host: Clock {
-    /// Where checkpoints go; `None` where none are kept.
-    fn checkpoints(&mut self) -> Option<&mut dyn Checkpoints> {
-        None
-    }
-
-    /// True where somebody looks at the rows of every logged step ([`Event::Rows`]).
-    fn shows_rows(&self) -> bool {
-        false
-    }
-
-    /// Highest device memory so far, in bytes; 0 where nobody knows.
-    fn peak_bytes(&self) -> u64;
-
-    /// True once the user wants to stop: after the step under way, or in the middle of an evaluation, which is then made again
-    /// by whoever goes on.
-    fn stop_requested(&self) -> bool {
-        false
-    }
-
-    /// What was left under this name by [`Host::keep`], where the host keeps such things for the runs of one folder.
-    ///
-    /// # Errors
-    /// What is there and cannot be read.
-    fn recall(&mut self, _name: &str) -> Result<Option<Vec<u8>>> {
-        Ok(None)
-    }
-
-    /// Keeps what is costly to make again and only depends on what the run begins with.
-    ///
-    /// # Errors
-    /// Whatever ends the run, such as a full disk.
-    fn keep(&mut self, _name: &str, _bytes: &[u8]) -> Result<()> {
-        Ok(())
-    }
-
-    /// Progress within an evaluation: micro-batches done, of.
-    fn evaluating(&mut self, _what: &str, _done: usize, _of: usize) {}
-}
-
-/// Where a host keeps checkpoints.
-pub trait Checkpoints {
-    /// Stores a checkpoint so that it is complete or absent, and returns its name for people.
-    ///
-    /// # Errors
-    /// Whatever ends the run, such as a full disk.
-    fn save(&mut self, step: u64, checkpoint: &Checkpoint) -> Result<String>;
-}
 
 /// What is measured besides training.
 #[derive(Clone, Debug, Default)]

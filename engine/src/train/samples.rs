@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::run::Host;
+use super::host::Host;
 use crate::data::{Document, fingerprint};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::eval::perplexity::{self, Watch};
-use crate::kernels::row_stats::Selection;
+use crate::kernels::statistics::Selection;
 use crate::loss::objective::flow;
 use crate::model::Model;
 

@@ -129,6 +129,22 @@ struct Rows {
 }
 
 impl Session {
+    /// At its first step, everything of a forward pass kept, micro-batch after micro-batch, with seed 0.
+    pub fn new(model: Model, objective: Objective, optimiser: AdamW) -> Self {
+        Self {
+            model,
+            objective,
+            untouched: None,
+            sample_weights: Vec::new(),
+            optimiser,
+            keep: Keep::Everything,
+            together: false,
+            seed: 0,
+            step: 0,
+            last_norm: None,
+        }
+    }
+
     /// Applies one optimiser step on micro-batches that together are its batch.
     ///
     /// The gradient is the one of the sum over all trained tokens divided by their number, however the batch is split.

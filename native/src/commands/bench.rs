@@ -22,7 +22,7 @@ use temper_engine::configuration::ObjectiveSection;
 use temper_engine::events::RowStats;
 use temper_engine::inside::data::{IGNORE, MicroBatch};
 use temper_engine::inside::kernels;
-use temper_engine::inside::kernels::row_stats::Selection;
+use temper_engine::inside::kernels::statistics::Selection;
 use temper_engine::inside::kernels::{Columns, Indices, tensor};
 use temper_engine::inside::loss::{head, ready};
 use temper_engine::inside::model::Keep;
@@ -363,19 +363,9 @@ fn step_session(files: &ModelFiles, device: &Device, rank: usize, method: &str) 
         Ok(())
     })?;
     let optimiser = AdamW { max_grad_norm: 1.0, ..AdamW::default() };
-    Ok(Session {
-        model,
-        objective,
-        optimiser,
-        keep: Keep::Everything,
-        together: false,
-        seed: 0,
-        step: 0,
-        last_norm: None,
-        untouched,
-        // Of the one document that a step has.
-        sample_weights: vec![0.5],
-    })
+    // Of the one document that a step has.
+    let sample_weights = vec![0.5];
+    Ok(Session { untouched, sample_weights, ..Session::new(model, objective, optimiser) })
 }
 
 /// The gradients of a step: with every block run twice against the same with everything kept, which takes another path
@@ -473,7 +463,7 @@ fn bench_loss(device: &Device, args: &BenchLossArgs) -> Result<Vec<Measurement>>
         };
         let mut body = || -> Result<()> {
             let z = tensor.replace(from_host(vec![0.0], [1, 1], device));
-            let stats = kernels::row_stats::of_tiles(device, &[&z], &indices, head::top_k(&objective))?;
+            let stats = kernels::statistics::of_tiles(device, &[&z], &indices, head::top_k(&objective))?;
             let weight = kernels::gate::weights(device, &stats.fields, &gate, 1.0 / rows as f32)?;
             let z = kernels::loss_gradient::over_logits(device, z, 0, &indices, &weight, &stats.fields)?;
             // Reading a row's statistics back waits for the work on any device.

@@ -10,6 +10,7 @@
 //! report.html, report.md, comparison.json
 //! ```
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -18,23 +19,25 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
-use temper_engine::{Config, Error};
+use indicatif::ProgressBar;
+use temper_engine::Error;
 
 use crate::cli::{CompareArgs, Global};
-use crate::comparison::frontier::{self, Path as RunPath};
-use crate::comparison::report::{self, Done};
+use crate::comparison::frontier::Path as RunPath;
+use crate::comparison::report::{self, Done, Rendered};
 use crate::comparison::{Grid, Point};
 use crate::files::{io_error, write_atomically};
 use crate::inputs::read_configuration;
 use crate::interrupt::{self, Interrupted};
 use crate::output;
-use crate::progress::duration;
+use crate::progress::{bar_style, duration};
 use crate::run_folder::{Part, RunFolder};
 
 const SHARED: &str = "compare.toml";
-/// How often a run is asked how far it is.
+const REPORT: &str = "report.html";
+/// How often it is asked whether a run has ended, and, where somebody sees it, how far the run is.
 const LOOK: Duration = Duration::from_millis(250);
+const SHOWN: Duration = Duration::from_secs(2);
 /// What a process exits with that was stopped as asked.
 const STOPPED: i32 = 130;
 /// So much of what a run said last is repeated where it failed.
@@ -63,14 +66,16 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     interrupt::listen();
 
     let bar = Bar::new(&grid);
+    let mut done: Vec<Option<Done>> =
+        grid.points.iter().map(|point| folder.done(&grid, point)).collect::<Result<_>>()?;
     let mut failed = Vec::new();
     for (index, point) in grid.points.iter().enumerate() {
-        if folder.done(&grid, point)?.is_none() {
-            match folder.train(&grid, point, &|step| bar.at(index, point, step))? {
-                Ended::Well => {}
+        if done[index].is_none() {
+            match folder.train(&grid, point, &bar, index)? {
+                Ended::Well(run) => done[index] = Some(*run),
                 Ended::Stopped => {
                     bar.clear();
-                    folder.report(&name, &grid)?;
+                    folder.report(&name, &grid, &done)?;
                     let again = format!("the same command ({} of {} runs are done)", index, grid.points.len());
                     return Err(Interrupted { again }.into());
                 }
@@ -80,12 +85,12 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
                     continue;
                 }
             }
-            folder.report(&name, &grid)?;
+            folder.report(&name, &grid, &done)?;
         }
         bar.at(index + 1, point, 0);
     }
     bar.clear();
-    let (answer, path) = folder.report(&name, &grid)?;
+    let (answer, path) = folder.report(&name, &grid, &done)?;
     output::text(&format!("{answer}\nreport     {}\n", path.display()))?;
     if failed.is_empty() {
         Ok(())
@@ -95,8 +100,8 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
 }
 
 /// How a run's process ended.
-enum Ended {
-    Well,
+enum Ended<'a> {
+    Well(Box<Done<'a>>),
     Stopped,
     Badly(String),
 }
@@ -142,8 +147,7 @@ impl Folder {
     /// Where there is one of this name with other settings.
     fn done<'a>(&self, grid: &Grid, point: &'a Point) -> Result<Option<Done<'a>>> {
         let Ok(folder) = RunFolder::look_into(&self.run(point)) else { return Ok(None) };
-        let want = Config::parse(&grid.base.to_toml(), SHARED, &point.set)?;
-        if folder.config()?.to_toml() != want.to_toml() {
+        if folder.config()?.to_toml() != point.config {
             let problem = format!(
                 "{}: holds a run with other settings than {} has now; give the variant another name, or remove that folder",
                 folder.path().display(),
@@ -153,17 +157,19 @@ impl Folder {
         }
         let Some(summary) = folder.summary()?.filter(|summary| !summary.finished.interrupted) else { return Ok(None) };
         let history = folder.evaluations()?.history;
-        let at = |e: &temper_engine::events::Evaluated| {
-            Some(frontier::Point { step: e.step, target: e.target?.loss, general: e.general?.loss })
-        };
         let (seed, setting) = (point.seed.clone(), point.setting.clone());
-        let path = RunPath { variant: point.variant, seed, setting, points: history.iter().filter_map(at).collect() };
+        let path = RunPath {
+            variant: point.variant,
+            seed,
+            setting,
+            points: history.iter().filter_map(|e| grid.measure.point(e)).collect(),
+        };
         let metrics = folder.read_metrics(Part::Main)?.0;
         Ok(Some(Done { point, path, history, metrics, summary, landscapes: folder.landscapes()? }))
     }
 
-    /// Trains a point, from where it was interrupted.
-    fn train(&self, grid: &Grid, point: &Point, at: &dyn Fn(u64)) -> Result<Ended> {
+    /// Trains a point, from where it was interrupted, while `before` runs are done.
+    fn train<'a>(&self, grid: &Grid, point: &'a Point, bar: &Bar, before: usize) -> Result<Ended<'a>> {
         let (run, log) = (self.run(point), self.path.join("logs").join(format!("{}.log", point.name)));
         let mut command = Command::new(this_program()?);
         command.arg("train").arg("--out").arg(&run);
@@ -185,14 +191,16 @@ impl Folder {
             if interrupt::requested() {
                 stop(&mut child);
             }
-            if let Ok((steps, _)) = RunFolder::look_into(&run).and_then(|folder| folder.read_metrics(Part::Main)) {
-                at(steps.last().map_or(0, |step| step.step));
+            if bar.wants_to_know()
+                && let Ok((steps, _)) = RunFolder::look_into(&run).and_then(|folder| folder.read_metrics(Part::Main))
+            {
+                bar.at(before, point, steps.last().map_or(0, |step| step.step));
             }
             sleep(LOOK);
         };
         Ok(match status.code() {
             Some(0) => match self.done(grid, point)? {
-                Some(_) => Ended::Well,
+                Some(run) => Ended::Well(Box::new(run)),
                 None => Ended::Badly(format!("it left no result; see {}", log.display())),
             },
             _ if interrupt::requested() => Ended::Stopped,
@@ -210,19 +218,14 @@ impl Folder {
     }
 
     /// Writes the report on what is done, and gives it in words with its path.
-    fn report(&self, name: &str, grid: &Grid) -> Result<(String, PathBuf)> {
-        let done: Vec<Done> =
-            grid.points.iter().filter_map(|point| self.done(grid, point).transpose()).collect::<Result<_>>()?;
-        let (html, markdown) = report::render(&format!("Comparison: {name}"), grid, &done)?;
-        let path = self.path.join("report.html");
-        write_atomically(&path, |w| w.write_all(html.as_bytes()))?;
-        write_atomically(&self.path.join("report.md"), |w| w.write_all(markdown.as_bytes()))?;
-        write_atomically(&self.path.join("comparison.json"), |w| {
-            serde_json::to_writer_pretty(&mut *w, &report::numbers(grid, &done))?;
-            w.write_all(b"\n")
-        })?;
-        let answer = markdown.split("## ").nth(1).unwrap_or_default().lines().skip(1).collect::<Vec<_>>().join("\n");
-        Ok((answer.trim().to_string(), path))
+    fn report(&self, name: &str, grid: &Grid, done: &[Option<Done>]) -> Result<(String, PathBuf)> {
+        let done: Vec<&Done> = done.iter().flatten().collect();
+        let Rendered { answer, html, markdown, numbers } = report::render(&format!("Comparison: {name}"), grid, &done)?;
+        let numbers = serde_json::to_string_pretty(&numbers)? + "\n";
+        for (file, text) in [("report.md", markdown), ("comparison.json", numbers), (REPORT, html)] {
+            write_atomically(&self.path.join(file), |w| w.write_all(text.as_bytes()))?;
+        }
+        Ok((answer, self.path.join(REPORT)))
     }
 }
 
@@ -254,27 +257,32 @@ struct Bar {
     steps: Option<u64>,
     begin: Instant,
     /// Runs that were done when it began.
-    first: std::cell::Cell<Option<f64>>,
+    first: Cell<Option<f64>>,
+    shown: Cell<Option<Instant>>,
 }
 
 impl Bar {
     fn new(grid: &Grid) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template(" compare [{bar:28}] {msg}");
-            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ");
-            ProgressBar::new(1000 * grid.points.len() as u64).with_style(style)
+            ProgressBar::new(1000 * grid.points.len() as u64).with_style(bar_style(" compare [{bar:28}] {msg}"))
         });
-        let first = std::cell::Cell::new(None);
-        Self { bar, runs: grid.points.len(), steps: grid.base.run.steps, begin: Instant::now(), first }
+        let (runs, steps) = (grid.points.len(), grid.base.run.steps);
+        Self { bar, runs, steps, begin: Instant::now(), first: Cell::default(), shown: Cell::default() }
+    }
+
+    /// True where somebody sees it, and has seen nothing new for a while.
+    fn wants_to_know(&self) -> bool {
+        self.bar.is_some() && self.shown.get().is_none_or(|shown| shown.elapsed() >= SHOWN)
     }
 
     /// So many runs are done, and so many steps of the one under way.
     fn at(&self, runs: usize, point: &Point, step: u64) {
+        let Some(bar) = &self.bar else { return };
+        self.shown.set(Some(Instant::now()));
         let part = self.steps.map_or(0.0, |steps| step as f64 / steps.max(1) as f64);
         let done = runs as f64 + part.min(1.0);
         let first = self.first.get().unwrap_or(done);
         self.first.set(Some(first));
-        let Some(bar) = &self.bar else { return };
         let left = match done - first {
             made if made > 0.02 => {
                 let pace = self.begin.elapsed().as_secs_f64() / made;

@@ -171,16 +171,16 @@ impl Read {
         // The other sets may look different from the training set: each is detected on its own.
         let measured = read.measured();
         let data = &config.data;
-        let paths = [("target", &data.target), ("general", &data.general), ("wrong", &data.wrong)];
-        let mut sets = [const { Vec::new() }; 3];
-        for (set, (name, path)) in sets.iter_mut().zip(paths) {
+        let mut sets = [("target", &data.target), ("general", &data.general), ("wrong", &data.wrong)]
+            .map(|(name, path)| (name, path.clone(), Vec::new()));
+        for (name, path, set) in &mut sets {
             if let Some(path) = path {
                 let data = read_data(path)
                     .and_then(|bytes| read_measured(path, &bytes, tokenizer, context, measured))
                     .with_context(|| format!("while reading [data] {name}"))?;
                 say_what_was_read(name, path, &data.records, &data.encoding);
                 *set = data.documents;
-            } else if let (Some(share), "target") = (config.data.hold_out, name) {
+            } else if let (Some(share), "target") = (config.data.hold_out, *name) {
                 *set = hold_out(&mut train.documents, &config.data.train, share)?;
                 say_what_was_held_out(set, train.documents.len());
             }
@@ -189,15 +189,15 @@ impl Read {
             say(&line);
         }
         let most = settings.config.data.measured_tokens.map_or(usize::MAX, |most| most as usize);
-        let mut names = ["target", "general", "wrong"].into_iter();
-        let [target, general, wrong] = sets.map(|set| {
-            let (name, first) = (names.next().unwrap_or_default(), first_tokens(&set, most));
+        let [target, general, wrong] = sets.map(|(name, _, mut set)| {
+            let first = first_tokens(&set, most);
             if first.len() < set.len() {
                 let tokens = |documents: &[Document]| documents.iter().map(|d| d.tokens.len()).sum::<usize>() as u64;
                 let (some, all) = (grouped(tokens(first)), grouped(tokens(&set)));
                 say(&format!("{name:<10} measured on its first {some} of {all} tokens (data.measured_tokens)"));
             }
-            first.to_vec()
+            set.truncate(first.len());
+            set
         });
         let landscape = landscape::documents(&settings.config, &train.documents)?;
         let train = train.documents;

@@ -1,21 +1,24 @@
-//! What was kept at equal learning: for each variant and seed, the least general loss at which a target loss was reached,
-//! over all settings and all steps that were measured.
+//! What was kept at equal learning: for each variant and seed, the least loss on what is to be kept at which a loss on what is
+//! learned was reached, over all settings and all steps that were measured.
 //!
-//! A run is a path in the plane of target and general loss, measured before, during and after training; between two points it is
-//! taken to be straight. No checkpoint is chosen: whole paths are compared, so nothing is picked by what it is judged by but
+//! A run is a path in the plane of those two losses, measured before, during and after training; between two points it is taken to
+//! be straight. No checkpoint is chosen: whole paths are compared, so nothing is picked by what it is judged by but
 //! the setting, and that in the same way for every variant.
 
 use serde::Serialize;
+
+/// Where two variants are compared: shares of the way down to the lowest loss on what is learned that both reached.
+const SHARES: [f64; 3] = [1.0, 0.75, 0.5];
 
 /// A measured point of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Point {
     /// Steps done.
     pub step: u64,
-    /// Loss on what is to be learned, nats per token.
-    pub target: f64,
+    /// Loss on what is learned, nats per token.
+    pub learned: f64,
     /// Loss on what is to be kept.
-    pub general: f64,
+    pub kept: f64,
 }
 
 /// A run.
@@ -32,22 +35,21 @@ pub struct Path {
 }
 
 impl Path {
-    /// The least general loss on the path where the target loss is at most `target`; none where it never is.
-    pub fn kept_at(&self, target: f64) -> Option<f64> {
-        let finite: Vec<&Point> =
-            self.points.iter().filter(|p| p.target.is_finite() && p.general.is_finite()).collect();
-        let reached = finite.iter().filter(|p| p.target <= target).map(|p| p.general);
+    /// The least that was lost of what is to be kept where what is learned has at most this loss; none where it never has.
+    pub fn kept_at(&self, learned: f64) -> Option<f64> {
+        let finite: Vec<&Point> = self.points.iter().filter(|p| p.learned.is_finite() && p.kept.is_finite()).collect();
+        let reached = finite.iter().filter(|p| p.learned <= learned).map(|p| p.kept);
         let crossed = finite.windows(2).filter_map(|pair| {
             let [a, b] = pair else { return None };
-            let part = (target - a.target) / (b.target - a.target);
-            (0.0..=1.0).contains(&part).then_some(a.general + part * (b.general - a.general))
+            let part = (learned - a.learned) / (b.learned - a.learned);
+            (0.0..=1.0).contains(&part).then_some(a.kept + part * (b.kept - a.kept))
         });
         reached.chain(crossed).min_by(f64::total_cmp)
     }
 
-    /// The lowest target loss that was reached.
+    /// The lowest loss on what is learned that was reached.
     fn best(&self) -> f64 {
-        self.points.iter().map(|p| p.target).filter(|loss| loss.is_finite()).fold(f64::INFINITY, f64::min)
+        self.points.iter().map(|p| p.learned).filter(|loss| loss.is_finite()).fold(f64::INFINITY, f64::min)
     }
 }
 
@@ -57,17 +59,16 @@ pub struct Frontier<'a> {
     paths: &'a [Path],
     /// In the order in which they were met.
     seeds: Vec<&'a str>,
-    variants: usize,
 }
 
-/// Two variants at one target loss.
+/// Two variants where they learned the same.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
-    /// The target loss.
-    pub target: f64,
-    /// General loss of the one and of the other, mean over seeds.
+    /// Their loss on what is learned.
+    pub learned: f64,
+    /// Loss on what is to be kept of the one and of the other, mean over seeds.
     pub kept: [f64; 2],
-    /// Of each seed that has both, the one's general loss less the other's: below 0 the one forgot less.
+    /// Of each seed that has both, the one's loss less the other's: below 0 the one kept more.
     pub each: Vec<f64>,
     /// Its mean.
     pub mean: f64,
@@ -84,14 +85,14 @@ impl Difference {
 
 impl<'a> Frontier<'a> {
     /// Of these paths of so many variants.
-    pub fn new(paths: &'a [Path], variants: usize) -> Self {
+    pub fn new(paths: &'a [Path]) -> Self {
         let mut seeds: Vec<&str> = Vec::new();
         for path in paths {
             if !seeds.contains(&path.seed.as_str()) {
                 seeds.push(&path.seed);
             }
         }
-        Self { paths, seeds, variants }
+        Self { paths, seeds }
     }
 
     /// Paths of a variant.
@@ -103,30 +104,38 @@ impl<'a> Frontier<'a> {
         self.of(variant).filter(move |path| path.seed == seed)
     }
 
-    /// Target loss before training: the same for all but for rounding.
+    /// The losses before training: the same for all but for rounding.
     pub fn start(&self) -> Option<Point> {
         self.paths.iter().find_map(|path| path.points.first().copied())
     }
 
-    /// The lowest target loss that every variant reached with every seed that it has; none where that is not below the start.
-    pub fn reached_by_all(&self) -> Option<f64> {
+    /// The lowest loss on what is learned that each of these variants reached with every seed that it has; none where that is not
+    /// below the start.
+    pub fn reached_by(&self, variants: &[usize]) -> Option<f64> {
         let best = |variant: usize, seed: &str| self.of_seed(variant, seed).map(Path::best).min_by(f64::total_cmp);
-        let pairs = (0..self.variants).flat_map(|variant| self.seeds.iter().map(move |seed| (variant, *seed)));
+        let pairs = variants.iter().flat_map(|variant| self.seeds.iter().map(|seed| (*variant, *seed)));
         let worst = pairs.filter_map(|(variant, seed)| best(variant, seed)).max_by(f64::total_cmp)?;
-        (worst < self.start()?.target).then_some(worst)
+        (worst < self.start()?.learned).then_some(worst)
     }
 
-    /// Least general loss of a variant at a target loss, seed by seed.
-    pub fn kept(&self, variant: usize, target: f64) -> Vec<Option<f64>> {
+    /// Where two variants are compared: at [`SHARES`] of the way down to the lowest loss on what is learned that both reached;
+    /// share and loss.
+    pub fn levels(&self, one: usize, other: usize) -> Vec<(f64, f64)> {
+        let (Some(start), Some(lowest)) = (self.start(), self.reached_by(&[one, other])) else { return Vec::new() };
+        SHARES.iter().map(|share| (*share, start.learned + share * (lowest - start.learned))).collect()
+    }
+
+    /// The least that a variant lost of what is to be kept where it had learned so much, seed by seed.
+    pub fn kept(&self, variant: usize, learned: f64) -> Vec<Option<f64>> {
         let of_seed =
-            |seed: &&str| self.of_seed(variant, seed).filter_map(|path| path.kept_at(target)).min_by(f64::total_cmp);
+            |seed: &&str| self.of_seed(variant, seed).filter_map(|path| path.kept_at(learned)).min_by(f64::total_cmp);
         self.seeds.iter().map(of_seed).collect()
     }
 
-    /// The setting with which a variant kept most at a target loss, in how many seeds it did, and of how many.
-    pub fn best_setting(&self, variant: usize, target: f64) -> Option<(&'a str, usize, usize)> {
+    /// The setting with which a variant kept most where it had learned so much, in how many seeds it did, and of how many.
+    pub fn best_setting(&self, variant: usize, learned: f64) -> Option<(&'a str, usize, usize)> {
         let best = |seed: &&str| {
-            let paths = self.of_seed(variant, seed).filter_map(|path| Some((path.kept_at(target)?, path)));
+            let paths = self.of_seed(variant, seed).filter_map(|path| Some((path.kept_at(learned)?, path)));
             paths.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, path)| path.setting.as_str())
         };
         let all: Vec<&str> = self.seeds.iter().filter_map(best).collect();
@@ -135,12 +144,12 @@ impl<'a> Frontier<'a> {
         Some((most, count(most), all.len()))
     }
 
-    /// One variant against another at a target loss; none where no seed has both.
-    pub fn difference(&self, one: usize, other: usize, target: f64) -> Option<Difference> {
+    /// One variant against another where both had learned so much; none where no seed has both.
+    pub fn difference(&self, one: usize, other: usize, learned: f64) -> Option<Difference> {
         let pairs: Vec<(f64, f64)> = self
-            .kept(one, target)
+            .kept(one, learned)
             .into_iter()
-            .zip(self.kept(other, target))
+            .zip(self.kept(other, learned))
             .filter_map(|(one, other)| Some((one?, other?)))
             .collect();
         if pairs.is_empty() {
@@ -149,7 +158,7 @@ impl<'a> Frontier<'a> {
         let mean = |of: fn(&(f64, f64)) -> f64| pairs.iter().map(of).sum::<f64>() / pairs.len() as f64;
         let each: Vec<f64> = pairs.iter().map(|(one, other)| one - other).collect();
         let interval = bootstrap(&each);
-        Some(Difference { target, kept: [mean(|p| p.0), mean(|p| p.1)], mean: mean(|p| p.0 - p.1), each, interval })
+        Some(Difference { learned, kept: [mean(|p| p.0), mean(|p| p.1)], mean: mean(|p| p.0 - p.1), each, interval })
     }
 }
 
@@ -185,11 +194,8 @@ mod tests {
     use super::*;
 
     fn path(variant: usize, seed: &str, setting: &str, points: &[(f64, f64)]) -> Path {
-        let point = |(step, (target, general)): (usize, &(f64, f64))| Point {
-            step: step as u64,
-            target: *target,
-            general: *general,
-        };
+        let point =
+            |(step, (learned, kept)): (usize, &(f64, f64))| Point { step: step as u64, learned: *learned, kept: *kept };
         let points = points.iter().enumerate().map(point).collect();
         Path { variant, seed: seed.into(), setting: setting.into(), points }
     }
@@ -221,8 +227,8 @@ mod tests {
     #[test]
     fn variants_are_compared_where_all_of_them_came_seed_by_seed() {
         let paths = example();
-        let frontier = Frontier::new(&paths, 2);
-        assert_eq!(frontier.reached_by_all(), Some(2.5));
+        let frontier = Frontier::new(&paths);
+        assert_eq!(frontier.reached_by(&[0, 1]), Some(2.5));
         for (found, want) in frontier.kept(0, 3.0).iter().zip([3.1, 3.12, 3.09]) {
             assert!((found.unwrap() - want).abs() < 1e-12, "{found:?} {want}");
         }
@@ -242,7 +248,7 @@ mod tests {
     #[test]
     fn few_seeds_or_seeds_that_disagree_are_within_the_spread() {
         let of =
-            |each: Vec<f64>| Difference { target: 1.0, kept: [0.0; 2], mean: 0.0, interval: bootstrap(&each), each };
+            |each: Vec<f64>| Difference { learned: 1.0, kept: [0.0; 2], mean: 0.0, interval: bootstrap(&each), each };
         assert!(!of(vec![-1.0, -1.0]).is_beyond_spread(), "two seeds");
         assert!(!of(vec![-1.0, -1.0, 2.0]).is_beyond_spread());
         assert!(of(vec![-1.0, -1.2, -0.9]).is_beyond_spread());
@@ -260,9 +266,19 @@ mod tests {
     }
 
     #[test]
+    fn a_variant_that_learned_little_shortens_its_own_comparison_alone() {
+        let mut paths = example();
+        paths.push(path(2, "1", "", &[(4.0, 3.0), (3.6, 3.0)]));
+        let frontier = Frontier::new(&paths);
+        assert_eq!(frontier.levels(1, 0), [(1.0, 2.5), (0.75, 2.875), (0.5, 3.25)]);
+        assert_eq!(frontier.levels(2, 0)[0], (1.0, 3.6));
+        assert_eq!(frontier.reached_by(&[0, 1, 2]), Some(3.6));
+    }
+
+    #[test]
     fn nothing_learned_is_nothing_to_compare() {
         let paths = [path(0, "1", "", &[(4.0, 3.0), (2.0, 3.1)]), path(1, "1", "", &[(4.0, 3.0), (4.2, 3.5)])];
-        assert_eq!(Frontier::new(&paths, 2).reached_by_all(), None);
-        assert_eq!(Frontier::new(&[], 0).reached_by_all(), None);
+        assert_eq!(Frontier::new(&paths).reached_by(&[0, 1]), None);
+        assert_eq!(Frontier::new(&[]).reached_by(&[0]), None);
     }
 }

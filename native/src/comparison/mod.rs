@@ -8,6 +8,8 @@ pub mod report;
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
+use temper_engine::events::Evaluated;
 use temper_engine::{Config, Error, Result};
 
 /// Settings as `--set` takes them.
@@ -42,6 +44,59 @@ pub struct Point {
     pub setting: String,
     /// All its settings.
     pub set: Set,
+    /// Its whole configuration, as TOML.
+    pub config: String,
+}
+
+/// What runs are compared by: the loss on what is learned, and on what is to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// The target set is learned and the general set kept.
+    General,
+    /// The labels are wrong (`data.wrong`): they are what is learned, and the truth, which is the target set, what is to be
+    /// kept.
+    Truth,
+}
+
+impl Measure {
+    /// Of runs that share a configuration.
+    fn of(base: &Config) -> Self {
+        if base.data.wrong.is_some() { Self::Truth } else { Self::General }
+    }
+
+    /// Where a run was.
+    pub fn point(self, at: &Evaluated) -> Option<frontier::Point> {
+        let (learned, kept) = match self {
+            Self::General => (at.target?, at.general?),
+            Self::Truth => (at.wrong?, at.target?),
+        };
+        Some(frontier::Point { step: at.step, learned: learned.loss, kept: kept.loss })
+    }
+
+    /// Name of the loss on what is learned.
+    pub fn learned(self) -> &'static str {
+        match self {
+            Self::General => "target loss",
+            Self::Truth => "loss on the wrong labels",
+        }
+    }
+
+    /// Name of the loss on what is to be kept.
+    pub fn kept(self) -> &'static str {
+        match self {
+            Self::General => "general loss",
+            Self::Truth => "loss on the truth",
+        }
+    }
+
+    /// What a variant did to what is to be kept.
+    pub fn lost(self) -> &'static str {
+        match self {
+            Self::General => "forgot",
+            Self::Truth => "lost of the truth",
+        }
+    }
 }
 
 /// All runs of a comparison.
@@ -49,6 +104,8 @@ pub struct Point {
 pub struct Grid {
     /// What the runs share.
     pub base: Config,
+    /// What they are compared by.
+    pub measure: Measure,
     /// What is compared, the first one with all others.
     pub variants: Vec<Variant>,
     /// The runs: all variants of a setting and a seed follow each other, so that what is there early can be compared.
@@ -123,23 +180,24 @@ impl Grid {
                     let name = parts.collect::<Vec<_>>().join("_");
                     let name = name.replace(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)), "-");
                     let seed = seed.first().map_or(String::new(), |(_, value)| value.clone());
-                    points.push(Point { name, variant, seed, setting: label(&setting).join(" "), set });
+                    let setting = label(&setting).join(" ");
+                    points.push(Point { name, variant, seed, setting, set, config: String::new() });
                 }
             }
         }
-        let grid = Self { base, variants, points };
-        grid.check()?;
+        let mut grid = Self { measure: Measure::of(&base), base, variants, points };
+        grid.configure()?;
         Ok(grid)
     }
 
-    /// Whether each run's configuration can be used.
-    fn check(&self) -> Result<()> {
+    /// Gives each run its configuration, if it can be used.
+    fn configure(&mut self) -> Result<()> {
         let text = self.base.to_toml();
         let mut problems = Vec::new();
-        for point in &self.points {
-            let found = Config::parse(&text, "the configuration", &point.set).and_then(|config| config.objective());
-            match found {
-                Ok(_) => {}
+        for point in &mut self.points {
+            let found = Config::parse(&text, "the configuration", &point.set);
+            match found.and_then(|config| config.objective().map(|_| config)) {
+                Ok(config) => point.config = config.to_toml(),
                 Err(Error::Config { problems: own }) => {
                     problems.extend(own.into_iter().map(|problem| format!("{}: {problem}", point.name)));
                 }

@@ -1,5 +1,6 @@
 //! What a comparison says: in words, as tables and as pictures, in one HTML file and one of Markdown.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use anyhow::Result;
@@ -8,12 +9,13 @@ use serde::Serialize;
 use temper_engine::Evaluation;
 use temper_engine::events::{Evaluated, Landscape, StepMetrics};
 
-use super::frontier::{Difference, Frontier, Path};
-use super::{Grid, Point};
-use crate::progress::change;
-use crate::report::{
-    Figure, GATES, Key, MAP_SIZE, Root, Row, SIZE, SOFT, Table, axes, css, draw, landscape, padded, svg,
+use super::frontier::{self, Difference, Frontier, Path};
+use super::{Grid, Measure, Point};
+use crate::figures::{
+    BLUE, COPPER, Figure, GREEN, GREY, Key, MAP_SIZE, OLIVE, PINK, RED, Root, Row, SIZE, SOFT, STYLE, Table, VIOLET,
+    axes, css, draw, gate_keys, landscape, padded, svg,
 };
+use crate::progress::change;
 use crate::run_folder::{Landscapes, Summary};
 use crate::templates;
 
@@ -33,20 +35,9 @@ pub struct Done<'a> {
     pub landscapes: Landscapes,
 }
 
-/// Colours of variants, of middle lightness so that they show on white and on black.
-const COLOURS: [RGBColor; 8] = [
-    RGBColor(0xd9, 0x6b, 0x1f),
-    RGBColor(0x3d, 0x7d, 0xd8),
-    RGBColor(0x2f, 0x9e, 0x8a),
-    RGBColor(0x8e, 0x6b, 0xc9),
-    RGBColor(0xd6, 0x3f, 0x31),
-    RGBColor(0x9a, 0x9f, 0x2f),
-    RGBColor(0xc2, 0x5b, 0x9b),
-    RGBColor(0x8a, 0x8a, 0x8a),
-];
+/// Colours of variants.
+const COLOURS: [RGBColor; 8] = [COPPER, BLUE, GREEN, VIOLET, RED, OLIVE, PINK, GREY];
 
-/// Where variants are compared: shares of the way to the lowest target loss that all of them reached.
-const SHARES: [f64; 3] = [1.0, 0.75, 0.5];
 /// Points of a frontier's line.
 const LINE: usize = 60;
 
@@ -60,9 +51,11 @@ struct Page<'a> {
     style: &'static str,
     title: &'a str,
     subtitle: String,
+    question: &'static str,
     answer: &'a [String],
     frontier: Option<Figure>,
-    reference: &'a str,
+    about_frontier: String,
+    about_differences: String,
     differences: Table,
     ends: Table,
     curves: Vec<Figure>,
@@ -72,52 +65,67 @@ struct Page<'a> {
     config: String,
 }
 
-/// HTML, and the same without pictures as Markdown.
+/// A report in its forms.
+pub struct Rendered {
+    /// In a few sentences, with the differences.
+    pub answer: String,
+    /// With pictures.
+    pub html: String,
+    /// The same without them.
+    pub markdown: String,
+    /// For scripts.
+    pub numbers: serde_json::Value,
+}
+
+/// Makes the report.
 ///
 /// # Errors
 /// Only if a plot cannot be drawn, which no data can cause.
-pub fn render(title: &str, grid: &Grid, done: &[Done]) -> Result<(String, String)> {
+pub fn render(title: &str, grid: &Grid, done: &[&Done]) -> Result<Rendered> {
     let paths: Vec<Path> = done.iter().map(|run| run.path.clone()).collect();
-    let frontier = Frontier::new(&paths, grid.variants.len());
-    let name = |variant: usize| grid.variants[variant].name.as_str();
+    let frontier = Frontier::new(&paths);
+    let numbers = numbers(grid, done, &frontier);
     let answer = answer(grid, &frontier);
     let subtitle = subtitle(grid, done);
     let method = method(grid);
     let (differences, ends) = (differences(grid, &frontier), ends(grid, done));
-    let mut markdown =
-        format!("# {title}\n\n{subtitle}\n\n## Which forgets less at equal learning?\n\n{}\n", answer.join("\n\n"));
+    let mut said = answer.join("\n\n");
     if !differences.rows.is_empty() {
+        let table = plain(&differences);
         // Writing to a string cannot fail.
-        let _ = write!(
-            markdown,
-            "\nGeneral loss at equal target loss, less that of {}: below 0 forgot less.\n\n{}",
-            name(0),
-            plain(&differences)
-        );
+        let _ = write!(said, "\n\n{}\n\n{}", about_differences(grid), table.trim_end());
     }
-    let _ = write!(markdown, "\n## Where each run ended\n\n{}\n## How it was made\n\n{method}\n", plain(&ends));
+    let markdown = format!(
+        "# {title}\n\n{subtitle}\n\n## {}\n\n{said}\n\n## Where each run ended\n\n{}\n\
+         ## How it was made\n\n{method}\n",
+        question(grid),
+        plain(&ends)
+    );
     let chosen: Vec<Vec<&Done>> = (0..grid.variants.len()).map(|variant| chosen(&frontier, variant, done)).collect();
     let page = Page {
-        style: include_str!("../../templates/report.css"),
+        style: STYLE,
         title,
         subtitle,
+        question: question(grid),
         answer: &answer,
         frontier: drawn_frontier(grid, &frontier, &paths)?,
-        reference: name(0),
+        about_frontier: about_frontier(grid),
+        about_differences: about_differences(grid),
         differences,
         ends,
         curves: curves(grid, &chosen)?,
         landscapes: landscapes(grid, &chosen)?,
-        gates: GATES.iter().map(|(_, colour, name)| Key { name: (*name).into(), colour: css(*colour) }).collect(),
+        gates: gate_keys(),
         method,
         config: grid.base.to_toml(),
     };
-    Ok((templates::render("comparison.html", page)?, markdown))
+    let html = templates::render("comparison.html", page)?;
+    Ok(Rendered { answer: said, html, markdown, numbers })
 }
 
-fn subtitle(grid: &Grid, done: &[Done]) -> String {
-    let seeds = done.iter().map(|run| run.point.seed.as_str()).collect::<std::collections::BTreeSet<_>>().len();
-    let settings = done.iter().map(|run| run.point.setting.as_str()).collect::<std::collections::BTreeSet<_>>().len();
+fn subtitle(grid: &Grid, done: &[&Done]) -> String {
+    let distinct = |of: fn(&Point) -> &str| done.iter().map(|run| of(run.point)).collect::<BTreeSet<_>>().len();
+    let (seeds, settings) = (distinct(|point| &point.seed), distinct(|point| &point.setting));
     let about = done.first().map_or(String::new(), |run| {
         format!("; {} on {}; Temper {}", run.summary.started.model, run.summary.started.device, run.summary.temper)
     });
@@ -132,49 +140,87 @@ fn subtitle(grid: &Grid, done: &[Done]) -> String {
     )
 }
 
+fn question(grid: &Grid) -> &'static str {
+    match grid.measure {
+        Measure::General => "Which forgets less at equal learning?",
+        Measure::Truth => "Which keeps more of the truth where as much of the wrong was learned?",
+    }
+}
+
 fn method(grid: &Grid) -> String {
+    let (learned, kept) = (grid.measure.learned(), grid.measure.kept());
+    let sets = match grid.measure {
+        Measure::General => "the target and the general set",
+        Measure::Truth => "the truth, the wrong labels and the general set",
+    };
     format!(
-        "All runs start from the same model and see the same data, in an order that the seed decides. Each is measured on the target \
-         and the general set before training, every {} steps, and after it. A variant's frontier is the least general loss, over its \
-         settings and all its measured steps with straight lines between them, at which a target loss was reached. No checkpoint is \
-         chosen.",
+        "All runs start from the same model and see the same data, in an order that the seed decides. Each is measured on {sets} before \
+         training, every {} steps, and after it. A variant's frontier is the least {kept}, over its settings and all its measured steps \
+         with straight lines between them, at which a {learned} was reached. No checkpoint is chosen.",
         grid.base.run.eval_every
     )
 }
 
-/// In words, each other variant against the first one.
+fn about_frontier(grid: &Grid) -> String {
+    format!(
+        "Across: nats per token that the {} came down. Up: nats per token that the {} rose. Lower is better. A line is a variant's \
+         best over its settings, mean of its seeds; its band goes from the best to the worst seed. Thin lines are the runs.",
+        grid.measure.learned(),
+        grid.measure.kept()
+    )
+}
+
+fn about_differences(grid: &Grid) -> String {
+    format!(
+        "The {} where both had the same {}, less that of {}: below 0 {} less. The interval is the bootstrap's over seeds, in pairs.",
+        grid.measure.kept(),
+        grid.measure.learned(),
+        grid.variants[0].name,
+        grid.measure.lost()
+    )
+}
+
+/// In words, each other variant against the first one, at the lowest loss that both reached.
 fn answer(grid: &Grid, frontier: &Frontier) -> Vec<String> {
     let name = |variant: usize| grid.variants[variant].name.as_str();
-    let others = 1..grid.variants.len();
-    if others.is_empty() {
+    let (learned, first) = (grid.measure.learned(), name(0));
+    let Some(start) = frontier.start() else {
+        return vec![
+            "No run was measured on what is learned and on what is to be kept, so that nothing can be compared.".into(),
+        ];
+    };
+    if grid.variants.len() == 1 {
         return vec!["There is one variant, and nothing to compare it with.".into()];
     }
-    let (Some(start), Some(lowest)) = (frontier.start(), frontier.reached_by_all()) else {
-        let why = "Some variant never came below the target loss it started with, so that there is no equal learning at which \
-                   they could be compared; or the runs have no target and general set.";
-        return vec![why.into()];
-    };
     let mut said = vec![format!(
-        "Compared at a target loss of {lowest:.3} nats per token, down from {:.3}: the lowest that every variant reached with every \
-         seed.",
-        start.target
+        "Each is compared with {first} at the lowest {learned} that both reached with every seed, down from {:.3} nats per token.",
+        start.learned
     )];
-    for variant in others {
-        let Some(found) = frontier.difference(variant, 0, lowest) else {
-            said.push(format!("{} and {} have no seed in common.", name(variant), name(0)));
-            continue;
-        };
-        said.push(sentence(name(variant), name(0), &found));
+    for variant in 1..grid.variants.len() {
+        said.push(match frontier.reached_by(&[variant, 0]) {
+            None => {
+                format!(
+                    "{} or {first} never came below the {learned} it started with: there is no equal learning.",
+                    name(variant)
+                )
+            }
+            Some(lowest) => match frontier.difference(variant, 0, lowest) {
+                Some(found) => sentence(grid, variant, &found),
+                None => format!("{} and {first} have no seed in common.", name(variant)),
+            },
+        });
     }
     said
 }
 
-fn sentence(one: &str, other: &str, found: &Difference) -> String {
+fn sentence(grid: &Grid, variant: usize, found: &Difference) -> String {
     let n = found.each.len();
+    let (one, other) = (&grid.variants[variant].name, &grid.variants[0].name);
+    let (lost, kept) = (grid.measure.lost(), grid.measure.kept());
     let verb = match found.mean {
-        mean if mean < 0.0 => "forgot less than",
-        mean if mean > 0.0 => "forgot more than",
-        _ => "forgot as much as",
+        mean if mean < 0.0 => format!("{lost} less than"),
+        mean if mean > 0.0 => format!("{lost} more than"),
+        _ => format!("{lost} as much as"),
     };
     let alike = found.each.iter().all(|d| *d < 0.0) || found.each.iter().all(|d| *d > 0.0);
     let spread = match (n, found.is_beyond_spread()) {
@@ -188,27 +234,21 @@ fn sentence(one: &str, other: &str, found: &Difference) -> String {
         (_, false) => format!("within the spread of {n} seeds"),
     };
     format!(
-        "{one} {verb} {other}: general loss {:.3} against {:.3} ({:+.3} nats per token; 95 % from {:+.3} to {:+.3}), {spread}.",
-        found.kept[0], found.kept[1], found.mean, found.interval[0], found.interval[1]
+        "{one} {verb} {other}: at {:.3}, {kept} {:.3} against {:.3} ({:+.3} nats per token; 95 % from {:+.3} to {:+.3}), {spread}.",
+        found.learned, found.kept[0], found.kept[1], found.mean, found.interval[0], found.interval[1]
     )
 }
 
 fn differences(grid: &Grid, frontier: &Frontier) -> Table {
-    let levels: Vec<(f64, f64)> = match (frontier.start(), frontier.reached_by_all()) {
-        (Some(start), Some(lowest)) => {
-            SHARES.map(|share| (share, start.target + share * (lowest - start.target))).into()
-        }
-        _ => Vec::new(),
-    };
-    let row = |(share, target): (f64, f64), variant: usize| {
-        let found = frontier.difference(variant, 0, target)?;
+    let row = |(share, learned): (f64, f64), variant: usize| {
+        let found = frontier.difference(variant, 0, learned)?;
         let each = found.each.iter().map(|d| format!("{d:+.3}")).collect::<Vec<_>>().join(", ");
-        let setting = frontier.best_setting(variant, target).map_or(String::new(), |(setting, n, of)| match n == of {
+        let setting = frontier.best_setting(variant, learned).map_or(String::new(), |(setting, n, of)| match n == of {
             true => setting.to_string(),
             false => format!("{setting} ({n} of {of} seeds)"),
         });
         let cells = vec![
-            format!("{target:.3} ({:.0} %)", 100.0 * share),
+            format!("{learned:.3} ({:.0} %)", 100.0 * share),
             format!("{:.3}", found.kept[0]),
             format!("{:+.3}", found.mean),
             format!("{:+.3} to {:+.3}", found.interval[0], found.interval[1]),
@@ -217,11 +257,15 @@ fn differences(grid: &Grid, frontier: &Frontier) -> Table {
         ];
         Some(Row { name: grid.variants[variant].name.clone(), cells })
     };
-    let rows =
-        levels.into_iter().flat_map(|level| (1..grid.variants.len()).filter_map(move |variant| row(level, variant)));
+    let of = |variant: usize| frontier.levels(variant, 0).into_iter().filter_map(move |level| row(level, variant));
     Table {
-        columns: &["at target loss", "general loss", "difference", "95 % interval", "seed by seed", "with"],
-        rows: rows.collect(),
+        columns: match grid.measure {
+            Measure::General => &["target loss", "general loss", "difference", "95 % interval", "seed by seed", "with"],
+            Measure::Truth => {
+                &["loss on the wrong", "loss on the truth", "difference", "95 % interval", "seed by seed", "with"]
+            }
+        },
+        rows: (1..grid.variants.len()).flat_map(of).collect(),
     }
 }
 
@@ -233,7 +277,7 @@ fn spread(values: &[f64]) -> String {
     if values.len() > 1 { format!("{mean:.4} ± {deviation:.4}") } else { format!("{mean:.4}") }
 }
 
-fn ends(grid: &Grid, done: &[Done]) -> Table {
+fn ends(grid: &Grid, done: &[&Done]) -> Table {
     let mut rows: Vec<Row> = Vec::new();
     type Of = fn(&Done) -> (Option<Evaluation>, Option<Evaluation>);
     let sets: [Of; 3] = [
@@ -270,7 +314,7 @@ fn ends(grid: &Grid, done: &[Done]) -> Table {
         }
         for setting in settings {
             let of = |run: &&Done| run.point.variant == variant && run.point.setting == setting;
-            let runs: Vec<&Done> = done.iter().filter(of).collect();
+            let runs: Vec<&Done> = done.iter().copied().filter(of).collect();
             let name = format!("{} {setting}", own.name).trim_end().to_string();
             rows.push(Row { name, cells: cells(&runs) });
         }
@@ -307,9 +351,9 @@ fn plain(table: &Table) -> String {
 }
 
 /// Runs of a variant with the setting that kept most.
-fn chosen<'a>(frontier: &Frontier, variant: usize, done: &'a [Done<'a>]) -> Vec<&'a Done<'a>> {
-    let own = done.iter().filter(|run| run.point.variant == variant);
-    let best = frontier.reached_by_all().and_then(|lowest| frontier.best_setting(variant, lowest));
+fn chosen<'a>(frontier: &Frontier, variant: usize, done: &[&'a Done<'a>]) -> Vec<&'a Done<'a>> {
+    let own = done.iter().copied().filter(|run| run.point.variant == variant);
+    let best = frontier.reached_by(&[variant, 0]).and_then(|lowest| frontier.best_setting(variant, lowest));
     match best {
         Some((setting, ..)) => own.filter(|run| run.point.setting == setting).collect(),
         None => own.collect(),
@@ -319,16 +363,10 @@ fn chosen<'a>(frontier: &Frontier, variant: usize, done: &'a [Done<'a>]) -> Vec<
 /// Nats learned and nats forgotten.
 fn drawn_frontier(grid: &Grid, frontier: &Frontier, paths: &[Path]) -> Result<Option<Figure>> {
     let Some(start) = frontier.start() else { return Ok(None) };
-    let moved = |target: f64, general: f64| (start.target - target, general - start.general);
+    let moved = |p: &frontier::Point| (start.learned - p.learned, p.kept - start.kept);
     let lines: Vec<Vec<(f64, f64)>> = paths
         .iter()
-        .map(|path| {
-            path.points
-                .iter()
-                .map(|p| moved(p.target, p.general))
-                .filter(|p| p.0.is_finite() && p.1.is_finite())
-                .collect()
-        })
+        .map(|path| path.points.iter().map(moved).filter(|p| p.0.is_finite() && p.1.is_finite()).collect())
         .collect();
     // Runs that went far astray would leave no room for the others.
     let sane = |values: &mut dyn Iterator<Item = f64>| {
@@ -345,8 +383,8 @@ fn drawn_frontier(grid: &Grid, frontier: &Frontier, paths: &[Path]) -> Result<Op
             root,
             x.clone(),
             y.clone(),
-            "learned: target loss came down by (nats)",
-            "forgotten: general loss rose by (nats)",
+            &format!("learned: {} came down by (nats)", grid.measure.learned()),
+            &format!("lost: {} rose by (nats)", grid.measure.kept()),
         )?;
         draw(chart.draw_series(DashedLineSeries::new(vec![(x.start, 0.0), (x.end, 0.0)], 4, 4, SOFT.stroke_width(1))))?;
         for (path, line) in paths.iter().zip(&lines) {
@@ -356,8 +394,8 @@ fn drawn_frontier(grid: &Grid, frontier: &Frontier, paths: &[Path]) -> Result<Op
         for variant in 0..grid.variants.len() {
             let at = |step: usize| {
                 let learned = x.end * step as f64 / LINE as f64;
-                let kept: Option<Vec<f64>> = frontier.kept(variant, start.target - learned).into_iter().collect();
-                let kept: Vec<f64> = kept?.iter().map(|general| general - start.general).collect();
+                let kept: Option<Vec<f64>> = frontier.kept(variant, start.learned - learned).into_iter().collect();
+                let kept: Vec<f64> = kept?.iter().map(|loss| loss - start.kept).collect();
                 let fold = |of: fn(f64, f64) -> f64| kept.iter().copied().reduce(of);
                 let mean = kept.iter().sum::<f64>() / kept.len().max(1) as f64;
                 Some((learned, mean, fold(f64::min)?, fold(f64::max)?))
@@ -443,24 +481,19 @@ fn landscapes(grid: &Grid, chosen: &[Vec<&Done>]) -> Result<Vec<Figure>> {
     maps.iter().filter(|(_, map)| map.tokens() > 0).map(|(name, map)| landscape(name, map)).collect()
 }
 
-/// The frontier's numbers, for scripts.
-pub fn numbers(grid: &Grid, done: &[Done]) -> serde_json::Value {
-    let paths: Vec<Path> = done.iter().map(|run| run.path.clone()).collect();
-    let frontier = Frontier::new(&paths, grid.variants.len());
-    let (start, lowest) = (frontier.start(), frontier.reached_by_all());
+/// The frontier's numbers.
+fn numbers(grid: &Grid, done: &[&Done], frontier: &Frontier) -> serde_json::Value {
     let compared = |variant: usize| {
-        let levels = SHARES.iter().filter_map(|share| {
-            let (start, lowest) = (start?.target, lowest?);
-            frontier.difference(variant, 0, start + share * (lowest - start))
-        });
-        let levels: Vec<Difference> = levels.collect();
+        let levels = frontier.levels(variant, 0).into_iter();
+        let levels: Vec<Difference> =
+            levels.filter_map(|(_, learned)| frontier.difference(variant, 0, learned)).collect();
         serde_json::json!({ "variant": grid.variants[variant].name, "against": grid.variants[0].name, "at": levels })
     };
     serde_json::json!({
         "variants": grid.variants.iter().map(|variant| &variant.name).collect::<Vec<_>>(),
-        "runs": done.iter().zip(&paths).map(|(run, path)| serde_json::json!({ "run": run.point.name, "path": path })).collect::<Vec<_>>(),
-        "start": start,
-        "lowest_target_of_all": lowest,
+        "runs": done.iter().map(|run| serde_json::json!({ "run": run.point.name, "path": run.path })).collect::<Vec<_>>(),
+        "measure": grid.measure,
+        "start": frontier.start(),
         "differences": (1..grid.variants.len()).map(compared).collect::<Vec<_>>(),
     })
 }

@@ -3,7 +3,7 @@
 use temper_shaders::RmsNormParams;
 
 use super::par;
-use super::simd::{fma, sum_lanes, vectorised};
+use super::simd::{dot, sum_lanes, vectorised};
 
 /// Rows whose products one partial sum of the scale gradient covers.
 const SCALE_ROWS: usize = 32;
@@ -67,17 +67,7 @@ pub fn rms_norm_scale_gradient(x: &[f32], inverse: &[f32], dy: &[f32], dscale: &
 
 vectorised! {
     fn dot_row<FMA>(x: &[f32], y: &[f32]) -> f32 {
-        let mut lanes = [0.0f32; 16];
-        let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<16>(), y.as_chunks::<16>());
-        for (x, y) in x.iter().zip(y) {
-            for l in 0..16 {
-                lanes[l] = fma::<FMA>(x[l], y[l], lanes[l]);
-            }
-        }
-        for (l, (x, y)) in x_rest.iter().zip(y_rest).enumerate() {
-            lanes[l] = fma::<FMA>(*x, *y, lanes[l]);
-        }
-        sum_lanes(&lanes)
+        dot::<FMA>(x, y)
     }
 
     fn scale_row<FMA>(x: &[f32], scale: &[f32], inverse: f32, y: &mut [f32]) {

@@ -16,7 +16,8 @@
 
 use super::quantile::{quantile, refuse_fraction};
 use super::rule::{BatchStats, GateParams, Rule, finite, gate, indicator, kind};
-use crate::kernels::row_stats::{RowStats, Selection};
+use crate::kernels::row_stats::RowStats;
+use crate::kernels::statistics::Selection;
 use crate::settings::{NumberOr, Problem, Range, Reader, Settings, choice, settings};
 
 /// Smallest K: the entropy of one value is always 0 and ln 1 = 0, so K = 1 would be 0 / 0.

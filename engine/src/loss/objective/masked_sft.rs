@@ -3,7 +3,8 @@
 
 use super::quantile::{quantile, refuse_fraction};
 use super::rule::{BatchStats, GateParams, Rule, finite, gate, indicator, kind};
-use crate::kernels::row_stats::{RowStats, Selection};
+use crate::kernels::row_stats::RowStats;
+use crate::kernels::statistics::Selection;
 use crate::settings::{Range, settings};
 
 settings! {

@@ -51,7 +51,8 @@ use toml::Value;
 use self::rule::Rule;
 use crate::error::{Error, Result};
 use crate::kernels::gate::GateParams;
-use crate::kernels::row_stats::{RowStats, Selection};
+use crate::kernels::row_stats::RowStats;
+use crate::kernels::statistics::Selection;
 use crate::settings::{Key, Problem, Reader, Setting, Settings, choice};
 
 pub mod deft;

@@ -3,7 +3,8 @@
 pub use crate::kernels::cpu::gate::kind;
 pub use crate::kernels::gate::GateParams;
 use crate::kernels::reference::Direction;
-use crate::kernels::row_stats::{RowStats, Selection};
+use crate::kernels::row_stats::RowStats;
+use crate::kernels::statistics::Selection;
 
 /// A divergence from the untouched model that is added to each row's loss.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -6,7 +6,8 @@
 
 use super::eaft::Eaft;
 use super::rule::{BatchStats, GateParams, Rule, gate, kind};
-use crate::kernels::row_stats::{RowStats, Selection};
+use crate::kernels::row_stats::RowStats;
+use crate::kernels::statistics::Selection;
 use crate::settings::{NumberOr, Range, choice, settings};
 
 choice! {

@@ -63,6 +63,26 @@ struct Answered {
     truncated: bool,
 }
 
+impl Answered {
+    /// To an item, nothing yet.
+    fn to(task: Task, item: &Item, expected: &str) -> Self {
+        Self {
+            what: "item".into(),
+            task: task.name().into(),
+            id: item.id.clone(),
+            file: item.file.clone(),
+            line: item.line,
+            answer: None,
+            expected: expected.into(),
+            correct: false,
+            strict: None,
+            log_likelihoods: None,
+            text: None,
+            truncated: false,
+        }
+    }
+}
+
 /// What a task gave.
 #[derive(Clone, Debug, Serialize)]
 struct Score {
@@ -307,18 +327,11 @@ fn choose(task: Task, items: &[&Item], model: &mut Model, tokenizer: &Tokenizer,
         let best =
             (1..likelihoods.len()).fold(0, |best, at| if likelihoods[at] > likelihoods[best] { at } else { best });
         results.add(Answered {
-            what: "item".into(),
-            task: task.name().into(),
-            id: item.id.clone(),
-            file: item.file.clone(),
-            line: item.line,
             answer: Some(choices[best].trim().into()),
-            expected: choices[answer].trim().into(),
             correct: best == answer,
-            strict: None,
             log_likelihoods: Some(likelihoods),
-            text: None,
             truncated,
+            ..Answered::to(task, item, choices[answer].trim())
         })?;
         read += text.len() as u64;
         meter.at(done as u64 + 1, read);
@@ -378,20 +391,8 @@ fn generate(
             text += &writer.finish()?;
             let Asked::Answer { expected } = &item.asked else { continue };
             let (answer, correct, strict) = judge(task, expected, &text);
-            results.add(Answered {
-                what: "item".into(),
-                task: task.name().into(),
-                id: item.id.clone(),
-                file: item.file.clone(),
-                line: item.line,
-                answer,
-                expected: expected.clone(),
-                correct,
-                strict,
-                log_likelihoods: None,
-                text: Some(text),
-                truncated,
-            })?;
+            let to = Answered::to(task, item, expected);
+            results.add(Answered { answer, correct, strict, text: Some(text), truncated, ..to })?;
             done += 1;
             meter.at(done, written);
         }

@@ -8,10 +8,10 @@ use temper_engine::scan::Tally;
 use super::advice::{self, Advice};
 use super::counts::{Counts, ENTROPIES, GATES as GATE_BINS, PROBABILITIES};
 use super::{Scan, Shown};
-use crate::progress::{duration, grouped, number, perplexity};
-use crate::report::{
-    Fact, Figure, GATES, Key, MAIN, Row, SECOND, SIZE, SOFT, Table, WARN, axes, css, draw, landscape, svg,
+use crate::figures::{
+    Fact, Figure, Key, MAIN, Row, SECOND, SIZE, SOFT, STYLE, Table, WARN, axes, draw, gate_keys, landscape, svg,
 };
+use crate::progress::{duration, grouped, number, perplexity};
 use crate::templates;
 
 /// What the template shows; it does no more than put it in order.
@@ -85,7 +85,7 @@ pub fn render(scan: &Scan) -> Result<String> {
         shown,
     });
     let page = Page {
-        style: include_str!("../../../templates/report.css"),
+        style: STYLE,
         title: format!("{} meets {}", scan.data.join(", "), scan.model),
         subtitle: format!(
             "{} tokens scored in {} documents, {} on {}; Temper {}",
@@ -99,7 +99,7 @@ pub fn render(scan: &Scan) -> Result<String> {
         advice: advice::of(counts),
         facts: facts(scan),
         on_policy: contrast.is_some(),
-        gates: GATES.iter().map(|(_, colour, name)| Key { name: (*name).into(), colour: css(*colour) }).collect(),
+        gates: gate_keys(),
         landscapes,
         where_they_are: vec![places(counts)?, gates(counts)?],
         classes: tallies(counts.by_class().iter().map(|(class, t)| (class.name().into(), *t))),
