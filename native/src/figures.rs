@@ -40,13 +40,25 @@ pub const VIOLET: RGBColor = RGBColor(0x8e, 0x6b, 0xc9);
 pub const PINK: RGBColor = RGBColor(0xc2, 0x5b, 0x9b);
 pub const GREY: RGBColor = RGBColor(0x8a, 0x8a, 0x8a);
 
-/// Colours of a landscape's cells by mean gate, from suppressed to fully trained, with the upper bound of each.
-const GATES: [(f64, RGBColor, &str); 5] = [
+/// Classes of a landscape's cells: the upper bound of each, its colour and its name.
+type Classes = [(f64, RGBColor, &'static str); 5];
+
+/// By mean gate, from suppressed to fully trained.
+const GATES: Classes = [
     (0.1, RED, "gate below 0.1"),
     (0.3, ORANGE, "0.1 to 0.3"),
     (0.6, OLIVE, "0.3 to 0.6"),
     (0.9, GREEN, "0.6 to 0.9"),
     (f64::INFINITY, BLUE, "0.9 and above"),
+];
+
+/// By mean norm of the gated gradient at the logits, which is at most the square root of 2.
+const GRADIENTS: Classes = [
+    (0.05, BLUE, "pull below 0.05"),
+    (0.2, GREEN, "0.05 to 0.2"),
+    (0.5, OLIVE, "0.2 to 0.5"),
+    (0.9, ORANGE, "0.5 to 0.9"),
+    (f64::INFINITY, RED, "0.9 and above"),
 ];
 
 /// What is larger than this is left out of plots: a diverged run has perplexities up to f64's largest number, around which an
@@ -95,29 +107,57 @@ pub struct Fact {
     pub value: String,
 }
 
-/// What the colours of a landscape mean.
-pub fn gate_keys() -> Vec<Key> {
-    GATES.iter().map(|(_, colour, name)| Key { name: (*name).into(), colour: css(*colour) }).collect()
+/// What a landscape's cells are coloured by.
+#[derive(Clone, Copy)]
+pub enum By {
+    /// The mean gate of their tokens.
+    Gate,
+    /// How hard their tokens pull at the logits.
+    Gradient,
+}
+
+impl By {
+    fn classes(self) -> &'static Classes {
+        match self {
+            Self::Gate => &GATES,
+            Self::Gradient => &GRADIENTS,
+        }
+    }
+
+    /// What the colours mean.
+    pub fn keys(self) -> Vec<Key> {
+        let key = |(_, colour, name): &(f64, RGBColor, &str)| Key { name: (*name).into(), colour: css(*colour) };
+        self.classes().iter().map(key).collect()
+    }
 }
 
 /// Training tokens by probability and entropy.
 ///
 /// # Errors
 /// Only if it cannot be drawn, which no data can cause.
-pub fn landscape(name: &str, map: &Landscape) -> Result<Figure> {
+pub fn landscape(name: &str, map: &Landscape, by: By) -> Result<Figure> {
     let cells = || {
-        (0..Landscape::ENTROPY_BINS)
-            .flat_map(|e| (0..Landscape::PROBABILITY_BINS).map(move |p| (e, p)))
-            .filter_map(|(e, p)| map.cell(e, p).map(|(count, gate)| (e, p, count, gate)))
+        (0..Landscape::ENTROPY_BINS).flat_map(|e| (0..Landscape::PROBABILITY_BINS).map(move |p| (e, p))).filter_map(
+            |(e, p)| {
+                let (count, gate) = map.cell(e, p)?;
+                let value = match by {
+                    By::Gate => gate,
+                    By::Gradient => map.gradient(e, p)?,
+                };
+                Some((e, p, count, value))
+            },
+        )
     };
     let most = cells().map(|(_, _, count, _)| count).max().unwrap_or(1) as f64;
     let drawn = svg(MAP_SIZE, &format!("Training tokens {name}"), |root| {
         let top = f64::from(Landscape::ENTROPY_MAX);
         let (width, height) = (1.0 / Landscape::PROBABILITY_BINS as f64, top / Landscape::ENTROPY_BINS as f64);
         let mut chart = axes(root, 0.0..1.0, 0.0..top, "probability of the label", "entropy (nats)")?;
-        draw(chart.draw_series(cells().map(|(e, p, count, gate)| {
+        draw(chart.draw_series(cells().map(|(e, p, count, value)| {
             let (x, y) = (p as f64 * width, e as f64 * height);
-            let colour = GATES.iter().find(|(bound, ..)| gate < *bound).map_or(GATES[4].1, |(_, colour, _)| *colour);
+            let classes = by.classes();
+            let colour =
+                classes.iter().find(|(bound, ..)| value < *bound).map_or(classes[4].1, |(_, colour, _)| *colour);
             let strength = 0.18 + 0.82 * (count as f64).ln_1p() / most.ln_1p();
             Rectangle::new([(x, y), (x + width, y + height)], colour.mix(strength).filled())
         })))?;

@@ -22,6 +22,7 @@ mod run_config;
 mod run_folder;
 mod settings;
 mod templates;
+mod tensorboard;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -12,9 +12,9 @@ use temper_engine::events::{Evaluated, Landscape, StepMetrics};
 use temper_engine::running::{Entry, Kind, Ledger, Sheet};
 
 use crate::figures::{
-    BASE, BLUE, BROWN, Fact, Figure, GREEN, GREY, INK, Key, MAIN, MAP_SIZE, OLIVE, ORANGE, PINK, RED, Root, Row,
-    SECOND, SIZE, SKY, SOFT, STYLE, Table, VIOLET, axes, bars, can_be_drawn, capitalised, css, draw, gate_keys,
-    landscape, padded, svg,
+    BASE, BLUE, BROWN, By, Fact, Figure, GREEN, GREY, INK, Key, MAIN, MAP_SIZE, OLIVE, ORANGE, PINK, RED, Root, Row,
+    SECOND, SIZE, SKY, SOFT, STYLE, Table, VIOLET, axes, bars, can_be_drawn, capitalised, css, draw, landscape, padded,
+    svg,
 };
 use crate::progress::{change, duration, grouped, number};
 use crate::run_folder::{Landscapes, Measured, Summary};
@@ -97,9 +97,9 @@ pub fn render(report: &Report) -> Result<String> {
         ends: steps_table(report),
         landscapes: maps
             .filter(|(_, map)| map.tokens() > 0)
-            .map(|(name, map)| landscape(&name, map))
+            .map(|(name, map)| landscape(&name, map, By::Gate))
             .collect::<Result<_>>()?,
-        gates: gate_keys(),
+        gates: By::Gate.keys(),
         memory: report.memory.iter().flat_map(|(name, ledger)| memory(name, ledger)).collect::<Result<_>>()?,
         facts: facts(summary),
         config: report.config,
@@ -145,7 +145,7 @@ fn curves(report: &Report) -> Result<Vec<Figure>> {
             _ => report.history.iter().filter_map(|e| Some((e.step as f64, of(e)?.loss))).collect(),
         },
     };
-    let figures: [(&str, &str, Vec<Line>); 7] = [
+    let figures: [(&str, &str, Vec<Line>); 8] = [
         (
             "Loss",
             "nats per trained token; the gated loss is what is minimised, the cross entropy is comparable",
@@ -173,6 +173,15 @@ fn curves(report: &Report) -> Result<Vec<Figure>> {
             "Confident conflicts",
             "percent of trained tokens with probability below 0.1 and entropy below 0.5 nats",
             vec![main("", MAIN, |m| 100.0 * m.conflict_share), other("", |m| 100.0 * m.conflict_share)],
+        ),
+        (
+            "Sure and open tokens",
+            "cross entropy (nats) of tokens whose entropy is then at most 0.5 nats, or at least 2",
+            vec![
+                main("sure", MAIN, |m| m.sure_cross_entropy.unwrap_or(f64::NAN)),
+                other("sure", |m| m.sure_cross_entropy.unwrap_or(f64::NAN)),
+                main("open", SECOND, |m| m.open_cross_entropy.unwrap_or(f64::NAN)),
+            ],
         ),
         (
             "Gradient norm",
@@ -496,6 +505,8 @@ mod tests {
                     gate_below_0_1: if gated { 0.3 + 0.1 * t } else { 0.0 },
                     conflict_share: 0.012 * (1.0 - 0.6 * t) + 0.001 * noise(&mut seed),
                     conflict_share_quantile: 0.01,
+                    sure_cross_entropy: Some(0.3 * cross_entropy),
+                    open_cross_entropy: (step % 7 > 0).then_some(2.0 * cross_entropy),
                     learning_rate: 1e-4 * (1.0 + (std::f64::consts::PI * t).cos()) / 2.0,
                     gradient_norm: 0.6 + 0.5 * noise(&mut seed),
                     tokens_per_second: 1150.0 + 150.0 * noise(&mut seed),
@@ -628,7 +639,7 @@ mod tests {
     #[test]
     fn a_full_report_has_every_plot_and_balanced_tags() {
         let html = full();
-        assert_eq!(html.matches("<svg ").count(), 12, "race, seven curves, three maps, memory");
+        assert_eq!(html.matches("<svg ").count(), 13, "race, eight curves, three maps, memory");
         for tag in ["svg", "figure", "table", "tr", "td", "th", "div", "p", "details"] {
             let opened = html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count();
             assert_eq!(opened, html.matches(&format!("</{tag}>")).count(), "{tag}");

@@ -3,6 +3,7 @@
 //! ```text
 //! config.toml      resolved configuration, and digests of what the run began with
 //! metrics.jsonl    a line a logged step
+//! events.out.tfevents.temper   the same and the evaluations for TensorBoard
 //! summary.json     what came out, written at the end (and `retention` within it)
 //! landscape.json   entropy-by-probability maps before and after
 //! checkpoints/     step-00000100/ ...: complete or absent, the newest few kept; each with a record of what the files above
@@ -20,6 +21,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use temper_engine::events::{Evaluated, Finished, Landscape, Phase, Started, StepMetrics};
@@ -31,6 +33,7 @@ use crate::files::{OsFolder, io_error, is_partial, remove_partial, write_atomica
 use crate::memory::Memory;
 use crate::place::{Place, is_at, path_of};
 use crate::run_config::RunConfig;
+use crate::tensorboard::{self, EVENTS};
 
 /// Locked by the process that writes the run, whose number it holds.
 const LOCK: &str = ".lock";
@@ -352,6 +355,26 @@ impl RunFolder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((Vec::new(), Vec::new())),
             Err(error) => Err(io_error(&path, &error)),
         }
+    }
+
+    /// Writes what TensorBoard reads of the steps that `metrics.jsonl` holds and of these evaluations, and opens it for appending.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn curves(&self, part: Part, evaluations: &Evaluations) -> Result<Curves> {
+        let path = self.part(part).join(EVENTS);
+        let steps = self.read_metrics(part)?.0;
+        let begin = seconds_since_1970() - steps.last().map_or(0.0, |step| step.seconds);
+        // What was measured after a step happened at its end.
+        let when =
+            |at: &Evaluated| begin + steps.iter().rfind(|step| step.step <= at.step).map_or(0.0, |step| step.seconds);
+        let mut text = tensorboard::head(begin);
+        text.extend(steps.iter().flat_map(|step| tensorboard::step(begin, step)));
+        text.extend(evaluations.history.iter().flat_map(|at| tensorboard::evaluated(when(at), at)));
+        self.guarded(|| write_atomically(&path, |w| w.write_all(&text)))?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(|error| io_error(&path, &error))?;
+        let place = Place::open(&path)?;
+        Ok(Curves { run: self.clone(), file, place, path, begin })
     }
 
     /// `summary.json`; none where the run has not come to its end.
@@ -724,6 +747,46 @@ impl Lines {
         };
         self.lines.iter().enumerate().filter_map(warning).collect()
     }
+}
+
+/// What TensorBoard reads of a run, open for appending.
+#[derive(Debug)]
+pub struct Curves {
+    run: RunFolder,
+    file: File,
+    place: Place,
+    path: PathBuf,
+    /// When the run would have begun had nothing interrupted it, in seconds since 1970.
+    begin: f64,
+}
+
+impl Curves {
+    /// Appends a logged step.
+    ///
+    /// # Errors
+    /// [`Error::Io`], also where the file is gone.
+    pub fn step(&mut self, metrics: &StepMetrics) -> Result<()> {
+        self.append(&tensorboard::step(self.begin, metrics))
+    }
+
+    /// Appends an evaluation.
+    ///
+    /// # Errors
+    /// [`Error::Io`], also where the file is gone.
+    pub fn evaluated(&mut self, evaluated: &Evaluated) -> Result<()> {
+        self.append(&tensorboard::evaluated(seconds_since_1970(), evaluated))
+    }
+
+    fn append(&mut self, record: &[u8]) -> Result<()> {
+        self.run.guarded(|| {
+            self.place.check()?;
+            (&self.file).write_all(record).map_err(|error| io_error(&self.path, &error))
+        })
+    }
+}
+
+fn seconds_since_1970() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }
 
 /// `metrics.jsonl`, open for appending.

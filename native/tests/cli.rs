@@ -359,6 +359,12 @@ impl Place {
         names
     }
 
+    /// How often TensorBoard is told of this.
+    fn told_tensorboard(&self, run: &str, tag: &str) -> usize {
+        let file = fs::read(self.path(&format!("{run}/events.out.tfevents.temper"))).unwrap();
+        file.windows(tag.len()).filter(|window| *window == tag.as_bytes()).count()
+    }
+
     /// Everything that the seed decides about a run: its metrics without times and memory, and what it trained.
     fn result(&self, out: &str) -> (Vec<Value>, Vec<u8>) {
         let mut metrics = self.metrics(out);
@@ -410,12 +416,17 @@ fn a_run_leaves_exactly_the_promised_folder() {
         "checkpoints",
         "config.toml",
         "evaluations.json",
+        "events.out.tfevents.temper",
         "landscape.json",
         "metrics.jsonl",
         "report.html",
         "summary.json",
     ];
     assert_eq!(place.names("out"), promised);
+    for (part, steps) in [("out", 7), ("out/baseline", 7)] {
+        assert_eq!(place.told_tensorboard(part, "train/loss"), steps);
+    }
+    assert_eq!(place.told_tensorboard("out", "eval/general_loss"), 4, "before, after steps 4 and 8, after");
     assert_eq!(place.names("out/adapter"), ["adapter_config.json", "adapter_model.safetensors"]);
     assert_eq!(place.names("out/checkpoints"), ["step-00000008", "step-00000011"], "the newest two");
 
@@ -1062,6 +1073,9 @@ fn a_killed_run_goes_on_to_the_same_bits(more: &[&str]) {
     let ran = place.resume("killed").ok();
     assert!(ran.stderr.contains("from step "), "{}", ran.stderr);
     assert!(place.result("killed") == place.result("whole"), "the resumed run differs from the uninterrupted one");
+    for tag in ["train/loss", "eval/general_loss"] {
+        assert_eq!(place.told_tensorboard("killed", tag), place.told_tensorboard("whole", tag), "{tag}");
+    }
     let (killed, whole) = (place.json("killed/summary.json"), place.json("whole/summary.json"));
     assert_eq!(killed["retention"], whole["retention"]);
     assert_eq!(killed["finished"]["tokens"], whole["finished"]["tokens"], "tokens of all steps");
@@ -1139,6 +1153,9 @@ fn a_run_that_is_told_to_stop_saves_says_how_to_go_on_and_does() {
 
     place.resume("stopped").ok();
     assert!(place.result("stopped") == place.result("whole"), "the resumed run differs from the uninterrupted one");
+    for tag in ["train/loss", "eval/general_loss"] {
+        assert_eq!(place.told_tensorboard("stopped", tag), place.told_tensorboard("whole", tag), "{tag}");
+    }
 }
 
 #[test]

@@ -163,6 +163,9 @@
  *   0.5 nats.
  * @property {number} conflict_share_quantile  Share of tokens in the batch's lowest 15 % by both label probability and
  *   full entropy.
+ * @property {(number | null)} sure_cross_entropy  Cross entropy of the tokens that the model is sure of now, with a
+ *   full entropy of at most 0.5 nats, in nats per token; none where there is none.
+ * @property {(number | null)} open_cross_entropy  Cross entropy of the tokens whose full entropy is at least 2 nats.
  * @property {number} learning_rate  Learning rate that this step used.
  * @property {number} gradient_norm  Global gradient norm before clipping.
  * @property {number} tokens_per_second  All tokens through the model, trained or not, per second of this step.

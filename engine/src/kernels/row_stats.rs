@@ -17,6 +17,10 @@ use crate::error::Result;
 pub const CONFLICT_PROBABILITY: f32 = 0.1;
 /// ... and a full entropy (nats) below this: the model is sure and the label disagrees.
 pub const CONFLICT_ENTROPY: f32 = 0.5;
+/// Entropies, in nats, up to which the model is sure of a token and from which on it is open.
+pub const SURE: f32 = 0.5;
+/// See [`SURE`].
+pub const OPEN: f32 = 2.0;
 
 /// Statistics of one row of logits `z` with label `y`. The row statistics kernel and its CPU twin produce these.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,6 +49,22 @@ impl RowStats {
     /// must be abandoned and the row named.
     pub fn is_finite(&self) -> bool {
         [self.ce, self.entropy_top_k, self.entropy_full, self.collision].iter().all(|v| v.is_finite())
+    }
+
+    /// Norm of the cross entropy's gradient by this row's logits, `|P - onehot(y)|`: from 0 to the square root of 2.
+    pub fn gradient_norm(&self) -> f32 {
+        let p = self.p();
+        ((1.0 - p).powi(2) + (self.collision - p * p).max(0.0)).sqrt()
+    }
+
+    /// The model is sure of the token: its entropy is at most [`SURE`]. The paper's low-entropy tokens (Figure 4).
+    pub fn is_sure(&self) -> bool {
+        self.entropy_full <= SURE
+    }
+
+    /// The model is open: its entropy is at least [`OPEN`]. The paper's high-entropy tokens.
+    pub fn is_open(&self) -> bool {
+        self.entropy_full >= OPEN
     }
 
     /// A confident conflict by the absolute thresholds [`CONFLICT_PROBABILITY`] and [`CONFLICT_ENTROPY`].

@@ -101,6 +101,11 @@ messages! {
         pub conflict_share: f64,
         /// Share of tokens in the batch's lowest 15 % by both label probability and full entropy.
         pub conflict_share_quantile: f64,
+        /// Cross entropy of the tokens that the model is sure of now, with a full entropy of at most 0.5 nats, in nats per
+        /// token; none where there is none.
+        pub sure_cross_entropy: Option<f64>,
+        /// Cross entropy of the tokens whose full entropy is at least 2 nats.
+        pub open_cross_entropy: Option<f64>,
         /// Learning rate that this step used.
         pub learning_rate: f64,
         /// Global gradient norm before clipping.
@@ -214,6 +219,9 @@ pub struct Landscape {
     pub counts: Vec<u64>,
     /// Sum of weights per cell.
     pub gate_sums: Vec<f64>,
+    /// Sum of weight times [`RowStats::gradient_norm`] per cell; empty in files of versions that did not count it.
+    #[serde(default)]
+    pub gradient_sums: Vec<f64>,
     /// Tokens that are confident conflicts.
     pub conflicts: u64,
 }
@@ -221,7 +229,7 @@ pub struct Landscape {
 impl Default for Landscape {
     fn default() -> Self {
         let cells = Self::PROBABILITY_BINS * Self::ENTROPY_BINS;
-        Self { counts: vec![0; cells], gate_sums: vec![0.0; cells], conflicts: 0 }
+        Self { counts: vec![0; cells], gate_sums: vec![0.0; cells], gradient_sums: vec![0.0; cells], conflicts: 0 }
     }
 }
 
@@ -241,6 +249,7 @@ impl Landscape {
         let cell = line.min(Self::ENTROPY_BINS - 1) * Self::PROBABILITY_BINS + column.min(Self::PROBABILITY_BINS - 1);
         self.counts[cell] += 1;
         self.gate_sums[cell] += f64::from(weight);
+        self.gradient_sums[cell] += f64::from(weight * row.gradient_norm());
         self.conflicts += u64::from(row.is_conflict());
     }
 
@@ -255,6 +264,14 @@ impl Landscape {
         let cell = entropy_bin * Self::PROBABILITY_BINS + probability_bin;
         let count = self.counts.get(cell).copied().filter(|count| *count > 0)?;
         Some((count, self.gate_sums.get(cell)? / count as f64))
+    }
+
+    /// Mean norm of what a cell's tokens pull at their logits with, weight times gradient of the cross entropy; none where the
+    /// cell is empty or it was not counted.
+    pub fn gradient(&self, entropy_bin: usize, probability_bin: usize) -> Option<f64> {
+        let cell = entropy_bin * Self::PROBABILITY_BINS + probability_bin;
+        let count = self.counts.get(cell).copied().filter(|count| *count > 0)?;
+        Some(self.gradient_sums.get(cell)? / count as f64)
     }
 
     /// Share of confident conflicts: label probability below 0.1, full entropy below 0.5 nats.
@@ -319,6 +336,8 @@ mod tests {
             "gate_below_0_1",
             "conflict_share",
             "conflict_share_quantile",
+            "sure_cross_entropy",
+            "open_cross_entropy",
             "learning_rate",
             "gradient_norm",
             "tokens_per_second",
@@ -327,7 +346,7 @@ mod tests {
         ] {
             assert!(fields.iter().any(|f| f == field), "{field}");
         }
-        assert_eq!(fields.len(), 13);
+        assert_eq!(fields.len(), 15);
     }
 
     #[test]
@@ -341,6 +360,11 @@ mod tests {
         assert_eq!(map.cell(3, 2), Some((1, 0.5)));
         assert_eq!(map.cell(39, 20), Some((1, 0.5)));
         assert_eq!(map.cell(5, 5), None);
+        // |P - onehot(y)| of p = 0.06 and a collision of 0.5: sqrt(0.94^2 + 0.5 - 0.06^2).
+        assert!((map.gradient(3, 2).unwrap() - 0.5 * (0.94_f64.powi(2) + 0.5 - 0.06_f64.powi(2)).sqrt()).abs() < 1e-6);
+        assert_eq!(map.gradient(5, 5), None);
+        let old = Landscape { gradient_sums: Vec::new(), ..map.clone() };
+        assert_eq!((old.gradient(3, 2), old.cell(3, 2)), (None, Some((1, 0.5))));
         assert_eq!(map.conflicts, 2);
         assert!((map.conflict_share() - 2.0 / 6.0).abs() <= 1e-12);
     }

@@ -31,6 +31,7 @@ use crate::error::{Error, Result};
 use crate::eval::perplexity::{self, Evaluation, Scored, Watch};
 use crate::export::bundle;
 use crate::host::{Folder, MemoryFolder};
+use crate::kernels::row_stats::RowStats;
 use crate::kernels::statistics::Selection;
 use crate::loss::head;
 use crate::loss::objective::{BatchStats, Objective, conflict_share_quantile};
@@ -824,6 +825,11 @@ fn metrics(
     peak_device_bytes: u64,
 ) -> StepMetrics {
     let share = |count: usize| count as f64 / outcome.gates.len().max(1) as f64;
+    let cross_entropy = |of: fn(&RowStats) -> bool| {
+        let (count, sum) =
+            outcome.rows.iter().filter(|row| of(row)).fold((0, 0.0), |(n, sum), row| (n + 1, sum + f64::from(row.ce)));
+        (count > 0).then(|| sum / f64::from(count))
+    };
     StepMetrics {
         step,
         tokens: outcome.trained_tokens as u64,
@@ -833,6 +839,8 @@ fn metrics(
         gate_below_0_1: share(outcome.gates.iter().filter(|&&g| g < 0.1).count()),
         conflict_share: share(outcome.rows.iter().filter(|r| r.is_conflict()).count()),
         conflict_share_quantile: conflict_share_quantile(&outcome.rows),
+        sure_cross_entropy: cross_entropy(RowStats::is_sure),
+        open_cross_entropy: cross_entropy(RowStats::is_open),
         learning_rate,
         gradient_norm: outcome.gradient_norm,
         tokens_per_second: outcome.tokens as f64 / step_seconds.max(1e-9),

@@ -32,7 +32,7 @@ use crate::progress::{Progress, end_table, grouped, loading};
 use crate::report::{self, Report};
 use crate::run_config::RunConfig;
 use crate::run_folder::{
-    BaselineMeasured, Evaluations, Landscapes, Metrics, Part, Record, Reserved, Retention, RunFolder, Summary,
+    BaselineMeasured, Curves, Evaluations, Landscapes, Metrics, Part, Record, Reserved, Retention, RunFolder, Summary,
 };
 use crate::settings::{self, Settings};
 
@@ -347,6 +347,7 @@ impl Job<'_> {
             folder: self.folder,
             part,
             metrics,
+            curves: self.folder.curves(part, &record.evaluations)?,
             evaluations: record.evaluations,
             landscapes: record.landscapes,
         };
@@ -521,6 +522,7 @@ struct Written<'a> {
     folder: &'a RunFolder,
     part: Part,
     metrics: Metrics,
+    curves: Curves,
     evaluations: Evaluations,
     landscapes: Landscapes,
 }
@@ -538,9 +540,18 @@ impl Written<'_> {
     fn event(&mut self, event: &Event) -> temper_engine::Result<()> {
         // The runs of the command have one learner.
         match event {
-            Event::Step { learners } => learners.iter().try_for_each(|metrics| self.metrics.append(metrics)),
+            Event::Step { learners } => learners.iter().try_for_each(|metrics| {
+                self.metrics.append(metrics)?;
+                self.curves.step(metrics)
+            }),
             Event::Evaluated { learners } => {
-                learners.iter().for_each(|evaluated| self.evaluations.record(evaluated));
+                for evaluated in learners {
+                    // One that is repeated after a resume is there already.
+                    if !self.evaluations.history.contains(evaluated) {
+                        self.curves.evaluated(evaluated)?;
+                    }
+                    self.evaluations.record(evaluated);
+                }
                 self.folder.write_evaluations(self.part, &self.evaluations)
             }
             Event::Warning { message } => {

@@ -12,8 +12,8 @@ use temper_engine::events::{Evaluated, Landscape, StepMetrics};
 use super::frontier::{self, Difference, Frontier, Path};
 use super::{Grid, Measure, Point};
 use crate::figures::{
-    BLUE, COPPER, Figure, GREEN, GREY, Key, MAP_SIZE, OLIVE, PINK, RED, Root, Row, SIZE, SOFT, STYLE, Table, VIOLET,
-    axes, css, draw, gate_keys, landscape, padded, svg,
+    BLUE, By, COPPER, Figure, GREEN, GREY, Key, MAP_SIZE, OLIVE, PINK, RED, Root, Row, SIZE, SOFT, STYLE, Table,
+    VIOLET, axes, css, draw, landscape, padded, svg,
 };
 use crate::progress::change;
 use crate::run_folder::{Landscapes, Summary};
@@ -61,6 +61,8 @@ struct Page<'a> {
     curves: Vec<Figure>,
     landscapes: Vec<Figure>,
     gates: Vec<Key>,
+    pulls: Vec<Figure>,
+    pull_keys: Vec<Key>,
     method: String,
     config: String,
 }
@@ -115,7 +117,9 @@ pub fn render(title: &str, grid: &Grid, done: &[&Done]) -> Result<Rendered> {
         ends,
         curves: curves(grid, &chosen)?,
         landscapes: landscapes(grid, &chosen)?,
-        gates: gate_keys(),
+        gates: By::Gate.keys(),
+        pulls: pulls(grid, &chosen)?,
+        pull_keys: By::Gradient.keys(),
         method,
         config: grid.base.to_toml(),
     };
@@ -428,12 +432,22 @@ fn curves(grid: &Grid, chosen: &[Vec<&Done>]) -> Result<Vec<Figure>> {
     let logged = |of: fn(&StepMetrics) -> f64| -> OfRun {
         Box::new(move |run| run.metrics.iter().map(|m| (m.step as f64, of(m))).collect())
     };
-    let figures: [(&str, &str, OfRun); 6] = [
+    let figures: [(&str, &str, OfRun); 8] = [
         ("Target loss", "nats per token", measured(|e| e.target)),
         ("General loss", "nats per token", measured(|e| e.general)),
         ("Loss on wrong labels", "nats per token; lower: more of the wrong was learned", measured(|e| e.wrong)),
         ("Gate", "mean weight of a trained token", logged(|m| m.gate_mean)),
         ("Confident conflicts", "percent of trained tokens", logged(|m| 100.0 * m.conflict_share)),
+        (
+            "Loss of sure tokens",
+            "nats per trained token whose entropy is then at most 0.5 nats",
+            logged(|m| m.sure_cross_entropy.unwrap_or(f64::NAN)),
+        ),
+        (
+            "Loss of open tokens",
+            "nats per trained token whose entropy is then at least 2 nats",
+            logged(|m| m.open_cross_entropy.unwrap_or(f64::NAN)),
+        ),
         ("Gradient norm", "global, before clipping", logged(|m| m.gradient_norm)),
     ];
     let mut drawn = Vec::new();
@@ -478,7 +492,17 @@ fn landscapes(grid: &Grid, chosen: &[Vec<&Done>]) -> Result<Vec<Figure>> {
         .filter_map(|(variant, runs)| Some((format!("after {}", grid.variants[variant].name), of(runs)?.after?)));
     let maps: Vec<(String, Landscape)> =
         before.map(|map| ("before".to_string(), map)).into_iter().chain(after).collect();
-    maps.iter().filter(|(_, map)| map.tokens() > 0).map(|(name, map)| landscape(name, map)).collect()
+    maps.iter().filter(|(_, map)| map.tokens() > 0).map(|(name, map)| landscape(name, map, By::Gate)).collect()
+}
+
+/// How hard each variant pulls at the tokens before it has moved anything: the paper's Figure 3.
+fn pulls(grid: &Grid, chosen: &[Vec<&Done>]) -> Result<Vec<Figure>> {
+    let of = |(variant, runs): (usize, &Vec<&Done>)| {
+        let map = runs.first()?.landscapes.before.as_ref()?;
+        let counted = map.tokens() > 0 && !map.gradient_sums.is_empty();
+        counted.then(|| landscape(&grid.variants[variant].name, map, By::Gradient))
+    };
+    chosen.iter().enumerate().filter_map(of).collect()
 }
 
 /// The frontier's numbers.

@@ -411,7 +411,8 @@ fn left(out: &Path) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
         // An older checkpoint may stem from before an alteration.
         let older =
             inside.starts_with("checkpoints") && newest.as_ref().is_some_and(|newest| !path.starts_with(newest));
-        if name == "report.html" || older {
+        // Of the report and of what TensorBoard reads all comes from the other files, and times.
+        if name == "report.html" || name.ends_with("events.out.tfevents.temper") || older {
             continue;
         }
         let bytes = fs::read(&path).map_err(io)?;

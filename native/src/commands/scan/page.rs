@@ -9,7 +9,7 @@ use super::advice::{self, Advice};
 use super::counts::{Counts, ENTROPIES, GATES as GATE_BINS, PROBABILITIES};
 use super::{Scan, Shown};
 use crate::figures::{
-    Fact, Figure, Key, MAIN, Row, SECOND, SIZE, SOFT, STYLE, Table, WARN, axes, draw, gate_keys, landscape, svg,
+    By, Fact, Figure, Key, MAIN, Row, SECOND, SIZE, SOFT, STYLE, Table, WARN, axes, draw, landscape, svg,
 };
 use crate::progress::{duration, grouped, number, perplexity};
 use crate::templates;
@@ -62,10 +62,10 @@ struct Token<'a> {
 pub fn render(scan: &Scan) -> Result<String> {
     let counts = &scan.counts;
     let contrast = scan.contrast.as_ref();
-    let mut landscapes = vec![landscape("all scored tokens", &counts.landscape)?];
+    let mut landscapes = vec![landscape("all scored tokens", &counts.landscape, By::Gate)?];
     if let Some(contrast) = contrast {
-        landscapes.push(landscape("the data's answers", &contrast.data.1)?);
-        landscapes.push(landscape("the model's own answers", &contrast.model.1)?);
+        landscapes.push(landscape("the data's answers", &contrast.data.1, By::Gate)?);
+        landscapes.push(landscape("the model's own answers", &contrast.model.1, By::Gate)?);
     }
     let documents = counts.worst_documents.entries().iter().filter_map(|(_, document)| {
         Some(Document {
@@ -99,7 +99,7 @@ pub fn render(scan: &Scan) -> Result<String> {
         advice: advice::of(counts),
         facts: facts(scan),
         on_policy: contrast.is_some(),
-        gates: gate_keys(),
+        gates: By::Gate.keys(),
         landscapes,
         where_they_are: vec![places(counts)?, gates(counts)?],
         classes: tallies(counts.by_class().iter().map(|(class, t)| (class.name().into(), *t))),
