@@ -79,11 +79,52 @@ pub struct Figure {
     pub svg: String,
 }
 
+impl Figure {
+    /// As a file of its own, with its title and its keys below, in the colours of a light page.
+    pub fn standalone(&self) -> String {
+        const COLUMN: u32 = 172;
+        const ROW: u32 = 20;
+        let (width, height) = MAP_SIZE;
+        let columns = width / COLUMN;
+        let lines = (self.keys.len() as u32).div_ceil(columns);
+        let below = 58 + ROW * lines;
+        let mut plot = self.svg.clone();
+        for (placeholder, colour) in [(INK, "#1b1f24"), (SOFT, "#5a6472"), (LINE, "#d8dce2"), (WARN, "#c0392b")] {
+            plot = plot.replace(&css(placeholder), colour).replace(&css(placeholder).to_uppercase(), colour);
+        }
+        let keys = self.keys.iter().zip(0..).map(|(key, at): (_, u32)| {
+            let (x, y) = (16 + COLUMN * (at % columns), height + 62 + ROW * (at / columns));
+            let dash = if key.dashed { " stroke-dasharray=\"4 3\"" } else { "" };
+            format!(
+                "<line x1=\"{x}\" x2=\"{}\" y1=\"{}\" y2=\"{}\" stroke=\"{}\" stroke-width=\"3\"{dash}/>\
+                 <text x=\"{}\" y=\"{y}\" font-size=\"12\" fill=\"#1b1f24\">{}</text>\n",
+                x + 18,
+                y - 4,
+                y - 4,
+                key.colour,
+                x + 24,
+                escape(&key.name)
+            )
+        });
+        let (keys, unit, title) = (keys.collect::<String>(), escape(&self.unit), escape(&self.title));
+        let total = height + below;
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{total}\" viewBox=\"0 0 {width} {total}\" \
+             font-family=\"system-ui, sans-serif\">\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
+             <text x=\"16\" y=\"22\" font-size=\"14\" font-weight=\"600\" fill=\"#1b1f24\">{title}</text>\n\
+             <text x=\"16\" y=\"38\" font-size=\"12\" fill=\"#5a6472\">{unit}</text>\n\
+             <g transform=\"translate(0 44)\">\n{plot}</g>\n{keys}</svg>\n"
+        )
+    }
+}
+
 /// A colour's meaning.
 #[derive(Serialize)]
 pub struct Key {
     pub name: String,
     pub colour: String,
+    /// Its line is dashed.
+    pub dashed: bool,
 }
 
 /// A table whose first column has no heading.
@@ -126,7 +167,11 @@ impl By {
 
     /// What the colours mean.
     pub fn keys(self) -> Vec<Key> {
-        let key = |(_, colour, name): &(f64, RGBColor, &str)| Key { name: (*name).into(), colour: css(*colour) };
+        let key = |(_, colour, name): &(f64, RGBColor, &str)| Key {
+            name: (*name).into(),
+            colour: css(*colour),
+            dashed: false,
+        };
         self.classes().iter().map(key).collect()
     }
 }

@@ -303,7 +303,8 @@ fn memory_of(title: &str, moments: &[Entry], of: Of) -> Result<Figure> {
     })?;
     let held = |kind: Kind| moments.iter().any(|entry| of(entry).of(kind) > 0);
     let keys = Kind::ALL.into_iter().zip(KINDS).filter(|(kind, _)| held(*kind));
-    let keys = keys.map(|(kind, colour)| Key { name: kind.words().into(), colour: css(colour) }).collect();
+    let keys =
+        keys.map(|(kind, colour)| Key { name: kind.words().into(), colour: css(colour), dashed: false }).collect();
     let peak = moments.iter().max_by_key(|entry| of(entry).total()).map_or("", |entry| entry.moment.words());
     let unit = format!("{:.2} {unit} at most, in {peak}", most as f64 / scale);
     Ok(Figure { title: capitalised(title), unit, keys, svg: drawn })
@@ -333,7 +334,7 @@ fn figure(title: &str, unit: &str, lines: &[Line], svg: String) -> Figure {
         BASE => "var(--base)",
         _ => "var(--main)",
     };
-    let key = |line: &Line| Key { name: line.name.trim().into(), colour: colour(line).into() };
+    let key = |line: &Line| Key { name: line.name.trim().into(), colour: colour(line).into(), dashed: false };
     Figure { title: title.into(), unit: unit.into(), keys: lines.iter().map(key).collect(), svg }
 }
 

@@ -956,7 +956,8 @@ fn a_comparison_trains_each_combination_once_says_who_forgot_less_and_only_adds_
     for said in ["the lowest target loss that both reached", "eaft forgot ", "3 seeds", "report.html"] {
         assert!(ran.stdout.contains(said), "{said:?} in:\n{}", ran.stdout);
     }
-    let whole = ["compare.toml", "comparison.json", "logs", "report.html", "report.md", "runs"];
+    let whole =
+        ["compare.toml", "comparison.json", "frontier.svg", "logs", "paths.csv", "report.html", "report.md", "runs"];
     assert_eq!(place.names("all"), whole);
     let runs = ["eaft_seed-1", "eaft_seed-2", "eaft_seed-3", "sft_seed-1", "sft_seed-2", "sft_seed-3"];
     assert_eq!(place.names("all/runs"), runs);
@@ -995,7 +996,7 @@ fn where_labels_are_wrong_a_comparison_asks_what_is_left_of_the_truth() {
     let set = format!("--set data.wrong={} --vary objective.method=sft,eaft", place.text("wrong.jsonl"));
     let ran = line(&format!("compare {} {set} --out {}", place.text("run.toml"), place.text("all"))).ok();
     assert!(ran.stdout.contains("the lowest loss on the wrong labels that both reached"), "{}", ran.stdout);
-    assert!(ran.stdout.contains("lost of the truth"), "{}", ran.stdout);
+    assert!(ran.stdout.contains(" of the truth than sft: at "), "{}", ran.stdout);
     let found = place.json("all/comparison.json");
     let history = place.json("all/runs/sft/evaluations.json")["history"].clone();
     let (point, last) = (&found["runs"][0]["path"]["points"], history.as_array().unwrap().last().unwrap());

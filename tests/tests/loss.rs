@@ -18,7 +18,7 @@ use temper_engine::inside::kernels::row_stats::from_fields;
 use temper_engine::inside::kernels::statistics::Selection;
 use temper_engine::inside::loss::head::Known;
 use temper_engine::inside::loss::objective::eaft::GateShape;
-use temper_engine::inside::loss::objective::{BatchStats, Method};
+use temper_engine::inside::loss::objective::{BatchStats, Method, flow};
 use temper_engine::inside::loss::plan::{HeadLimits, head_plan};
 use temper_engine::inside::loss::ready::Evaluated;
 use temper_engine::inside::loss::{head, ready};
@@ -884,6 +884,50 @@ fn with_a_divergence_from_the_untouched_model_the_gradient_is_the_slope_of_the_l
                 let read = output.on_device().iter().map(|part| read(part).unwrap()).collect::<Vec<_>>();
                 close(&what, &output.rows_of(&read).unwrap().divergences, &kls, 1e-6, 1e-5).unwrap();
                 wait(output.check(&device)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn losses_that_ask_the_untouched_model_and_their_gradients_equal_pytorch() {
+    let golden = Tensors::read("divergence.safetensors");
+    let labels: Vec<u32> = golden.ints("labels").iter().map(|label| *label as u32).collect();
+    let ([rows, width], [vocab, _]) = (golden.shape("hidden"), golden.shape("weight")) else { panic!("two matrices") };
+    let (rows, width, vocab) = (*rows, *width, *vocab);
+    let weights = flow::weights(&golden.floats("flow.losses").iter().map(|loss| Some(*loss)).collect::<Vec<_>>());
+    close("weights of samples", &weights, golden.floats("flow.weights"), 1e-9, 1e-6).unwrap();
+    let weights: Vec<f32> = golden.ints("samples").iter().map(|sample| weights[*sample as usize]).collect();
+    for (name, method, kl) in [
+        ("sft_kl.forward", "sft_kl", "forward"),
+        ("sft_kl.reverse", "sft_kl", "reverse"),
+        ("asft.forward", "asft", "forward"),
+        ("asft.reverse", "asft", "reverse"),
+        ("flow", "flow", ""),
+    ] {
+        let set = [("kl", kl)];
+        let objective = objective(method, if kl.is_empty() { &[] } else { &set });
+        for device in devices::all() {
+            let what = format!("{name} on {}", device.name());
+            let mut head = vocabulary(&device, &golden.f32s("weight"), width, &[1, 40, vocab]);
+            let untouched = vocabulary(&device, &golden.f32s("untouched.weight"), width, &[1, 40, vocab]);
+            let x = matrix(&device, &golden.f32s("hidden"), [rows, width]);
+            let y = matrix(&device, &golden.f32s("untouched.hidden"), [rows, width]);
+            let known = match method {
+                "flow" => Known { weights: Some(&weights), untouched: None },
+                _ => Known { weights: None, untouched: Some((&untouched, &y)) },
+            };
+            let (batch, reciprocal) = (objective.without_batch(vocab), 1.0 / rows as f32);
+            let (output, dhidden) =
+                head::gradient_of_known(&device, &mut head, &x, &labels, &objective, &batch, known, reciprocal)
+                    .unwrap();
+            close_to_largest(&what, &read(&dhidden).unwrap(), golden.floats(&format!("{name}.dhidden")), 1e-5);
+            close_to_largest(&what, &weight_gradient(&head), golden.floats(&format!("{name}.dweight")), 1e-5);
+            let read = output.on_device().iter().map(|part| read(part).unwrap()).collect::<Vec<_>>();
+            let found = output.rows_of(&read).unwrap();
+            if method != "flow" {
+                let want = golden.floats(&format!("{name}.divergence"));
+                close(&what, &found.divergences, want, 1e-6, 1e-5).unwrap();
             }
         }
     }

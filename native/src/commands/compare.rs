@@ -7,7 +7,7 @@
 //! compare.toml      what all runs share
 //! runs/NAME/        a run's folder
 //! logs/NAME.log     what it said
-//! report.html, report.md, comparison.json
+//! report.html, report.md, frontier.svg, comparison.json, paths.csv
 //! ```
 
 use std::cell::Cell;
@@ -24,7 +24,7 @@ use temper_engine::Error;
 
 use crate::cli::{CompareArgs, Global};
 use crate::comparison::frontier::Path as RunPath;
-use crate::comparison::report::{self, Done, Rendered};
+use crate::comparison::report::{self, Done, PICTURE, Rendered};
 use crate::comparison::{Grid, Point};
 use crate::files::{io_error, write_atomically};
 use crate::inputs::read_configuration;
@@ -220,9 +220,11 @@ impl Folder {
     /// Writes the report on what is done, and gives it in words with its path.
     fn report(&self, name: &str, grid: &Grid, done: &[Option<Done>]) -> Result<(String, PathBuf)> {
         let done: Vec<&Done> = done.iter().flatten().collect();
-        let Rendered { answer, html, markdown, numbers } = report::render(&format!("Comparison: {name}"), grid, &done)?;
+        let Rendered { answer, html, markdown, picture, paths, numbers } =
+            report::render(&format!("Comparison: {name}"), grid, &done)?;
         let numbers = serde_json::to_string_pretty(&numbers)? + "\n";
-        for (file, text) in [("report.md", markdown), ("comparison.json", numbers), (REPORT, html)] {
+        let files = [("comparison.json", numbers), ("paths.csv", paths), ("report.md", markdown), (REPORT, html)];
+        for (file, text) in files.into_iter().chain(picture.map(|svg| (PICTURE, svg))) {
             write_atomically(&self.path.join(file), |w| w.write_all(text.as_bytes()))?;
         }
         Ok((answer, self.path.join(REPORT)))

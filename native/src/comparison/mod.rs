@@ -90,11 +90,11 @@ impl Measure {
         }
     }
 
-    /// What a variant did to what is to be kept.
-    pub fn lost(self) -> &'static str {
+    /// What a variant did to what is to be kept: forgot less, lost more of the truth.
+    pub fn lost(self, how: &str) -> String {
         match self {
-            Self::General => "forgot",
-            Self::Truth => "lost of the truth",
+            Self::General => format!("forgot {how}"),
+            Self::Truth => format!("lost {how} of the truth"),
         }
     }
 }

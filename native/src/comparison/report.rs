@@ -12,8 +12,8 @@ use temper_engine::events::{Evaluated, Landscape, StepMetrics};
 use super::frontier::{self, Difference, Frontier, Path};
 use super::{Grid, Measure, Point};
 use crate::figures::{
-    BLUE, By, COPPER, Figure, GREEN, GREY, Key, MAP_SIZE, OLIVE, PINK, RED, Root, Row, SIZE, SOFT, STYLE, Table,
-    VIOLET, axes, css, draw, landscape, padded, svg,
+    BLUE, By, COPPER, Chart, Figure, GREEN, GREY, Key, MAP_SIZE, OLIVE, PINK, RED, Root, Row, SIZE, SKY, SOFT, STYLE,
+    Table, VIOLET, axes, css, draw, landscape, padded, svg,
 };
 use crate::progress::change;
 use crate::run_folder::{Landscapes, Summary};
@@ -35,14 +35,33 @@ pub struct Done<'a> {
     pub landscapes: Landscapes,
 }
 
-/// Colours of variants.
-const COLOURS: [RGBColor; 8] = [COPPER, BLUE, GREEN, VIOLET, RED, OLIVE, PINK, GREY];
+/// Colours of variants; what comes after has them once more, dashed.
+const COLOURS: [RGBColor; 9] = [COPPER, BLUE, GREEN, VIOLET, RED, OLIVE, PINK, SKY, GREY];
+/// Of more variants bands would hide each other, of more runs their own paths.
+const MOST_BANDS: usize = 6;
+const MOST_PATHS: usize = 60;
 
+/// Name of the frontier's file.
+pub const PICTURE: &str = "frontier.svg";
 /// Points of a frontier's line.
 const LINE: usize = 60;
 
 fn colour(variant: usize) -> RGBColor {
     COLOURS[variant % COLOURS.len()]
+}
+
+fn is_dashed(variant: usize) -> bool {
+    variant >= COLOURS.len()
+}
+
+/// A variant's line.
+fn trace(chart: &mut Chart, variant: usize, points: Vec<(f64, f64)>, width: u32) -> Result<()> {
+    let style = colour(variant).stroke_width(width);
+    match is_dashed(variant) {
+        false => draw(chart.draw_series(LineSeries::new(points, style)))?,
+        true => draw(chart.draw_series(DashedLineSeries::new(points, 5, 3, style)))?,
+    };
+    Ok(())
 }
 
 /// What the template shows.
@@ -75,6 +94,10 @@ pub struct Rendered {
     pub html: String,
     /// The same without them.
     pub markdown: String,
+    /// The frontier, as SVG; none where nothing was measured.
+    pub picture: Option<String>,
+    /// All measured points of all runs, as CSV.
+    pub paths: String,
     /// For scripts.
     pub numbers: serde_json::Value,
 }
@@ -87,6 +110,8 @@ pub fn render(title: &str, grid: &Grid, done: &[&Done]) -> Result<Rendered> {
     let paths: Vec<Path> = done.iter().map(|run| run.path.clone()).collect();
     let frontier = Frontier::new(&paths);
     let numbers = numbers(grid, done, &frontier);
+    let drawn = drawn_frontier(grid, &frontier, &paths)?;
+    let picture = drawn.as_ref().map(Figure::standalone);
     let answer = answer(grid, &frontier);
     let subtitle = subtitle(grid, done);
     let method = method(grid);
@@ -98,9 +123,10 @@ pub fn render(title: &str, grid: &Grid, done: &[&Done]) -> Result<Rendered> {
         let _ = write!(said, "\n\n{}\n\n{}", about_differences(grid), table.trim_end());
     }
     let markdown = format!(
-        "# {title}\n\n{subtitle}\n\n## {}\n\n{said}\n\n## Where each run ended\n\n{}\n\
+        "# {title}\n\n{subtitle}\n\n## {}\n\n{}{said}\n\n## Where each run ended\n\n{}\n\
          ## How it was made\n\n{method}\n",
         question(grid),
+        if picture.is_some() { format!("![Learned against lost]({PICTURE})\n\n") } else { String::new() },
         plain(&ends)
     );
     let chosen: Vec<Vec<&Done>> = (0..grid.variants.len()).map(|variant| chosen(&frontier, variant, done)).collect();
@@ -110,7 +136,7 @@ pub fn render(title: &str, grid: &Grid, done: &[&Done]) -> Result<Rendered> {
         subtitle,
         question: question(grid),
         answer: &answer,
-        frontier: drawn_frontier(grid, &frontier, &paths)?,
+        frontier: drawn,
         about_frontier: about_frontier(grid),
         about_differences: about_differences(grid),
         differences,
@@ -124,7 +150,7 @@ pub fn render(title: &str, grid: &Grid, done: &[&Done]) -> Result<Rendered> {
         config: grid.base.to_toml(),
     };
     let html = templates::render("comparison.html", page)?;
-    Ok(Rendered { answer: said, html, markdown, numbers })
+    Ok(Rendered { answer: said, html, markdown, picture, paths: csv(grid, done), numbers })
 }
 
 fn subtitle(grid: &Grid, done: &[&Done]) -> String {
@@ -168,19 +194,21 @@ fn method(grid: &Grid) -> String {
 fn about_frontier(grid: &Grid) -> String {
     format!(
         "Across: nats per token that the {} came down. Up: nats per token that the {} rose. Lower is better. A line is a variant's \
-         best over its settings, mean of its seeds; its band goes from the best to the worst seed. Thin lines are the runs.",
+         best over its settings, mean of its seeds{}.{}",
         grid.measure.learned(),
-        grid.measure.kept()
+        grid.measure.kept(),
+        if grid.variants.len() <= MOST_BANDS { "; its band goes from the best to the worst seed" } else { "" },
+        if grid.points.len() <= MOST_PATHS { " Thin lines are the runs." } else { "" }
     )
 }
 
 fn about_differences(grid: &Grid) -> String {
     format!(
-        "The {} where both had the same {}, less that of {}: below 0 {} less. The interval is the bootstrap's over seeds, in pairs.",
+        "The {} where both had the same {}, less that of {}: below 0 {}. The interval is the bootstrap's over seeds, in pairs.",
         grid.measure.kept(),
         grid.measure.learned(),
         grid.variants[0].name,
-        grid.measure.lost()
+        grid.measure.lost("less")
     )
 }
 
@@ -220,12 +248,12 @@ fn answer(grid: &Grid, frontier: &Frontier) -> Vec<String> {
 fn sentence(grid: &Grid, variant: usize, found: &Difference) -> String {
     let n = found.each.len();
     let (one, other) = (&grid.variants[variant].name, &grid.variants[0].name);
-    let (lost, kept) = (grid.measure.lost(), grid.measure.kept());
-    let verb = match found.mean {
-        mean if mean < 0.0 => format!("{lost} less than"),
-        mean if mean > 0.0 => format!("{lost} more than"),
-        _ => format!("{lost} as much as"),
+    let than = match found.mean {
+        mean if mean < 0.0 => ("less", "than"),
+        mean if mean > 0.0 => ("more", "than"),
+        _ => ("as much", "as"),
     };
+    let (lost, kept) = (grid.measure.lost(than.0), grid.measure.kept());
     let alike = found.each.iter().all(|d| *d < 0.0) || found.each.iter().all(|d| *d > 0.0);
     let spread = match (n, found.is_beyond_spread()) {
         (1, _) => "one seed, so nothing is known of the spread".to_string(),
@@ -237,9 +265,13 @@ fn sentence(grid: &Grid, variant: usize, found: &Difference) -> String {
         (_, true) => format!("beyond the spread of {n} seeds"),
         (_, false) => format!("within the spread of {n} seeds"),
     };
+    let interval = match n {
+        1 => String::new(),
+        _ => format!("; 95 % from {:+.3} to {:+.3}", found.interval[0], found.interval[1]),
+    };
     format!(
-        "{one} {verb} {other}: at {:.3}, {kept} {:.3} against {:.3} ({:+.3} nats per token; 95 % from {:+.3} to {:+.3}), {spread}.",
-        found.learned, found.kept[0], found.kept[1], found.mean, found.interval[0], found.interval[1]
+        "{one} {lost} {} {other}: at {:.3}, {kept} {:.3} against {:.3} ({:+.3} nats per token{interval}), {spread}.",
+        than.1, found.learned, found.kept[0], found.kept[1], found.mean
     )
 }
 
@@ -391,7 +423,7 @@ fn drawn_frontier(grid: &Grid, frontier: &Frontier, paths: &[Path]) -> Result<Op
             &format!("lost: {} rose by (nats)", grid.measure.kept()),
         )?;
         draw(chart.draw_series(DashedLineSeries::new(vec![(x.start, 0.0), (x.end, 0.0)], 4, 4, SOFT.stroke_width(1))))?;
-        for (path, line) in paths.iter().zip(&lines) {
+        for (path, line) in paths.iter().zip(&lines).filter(|_| grid.points.len() <= MOST_PATHS) {
             let line: Vec<_> = line.iter().copied().take_while(&inside).collect();
             draw(chart.draw_series(LineSeries::new(line, colour(path.variant).mix(0.3).stroke_width(1))))?;
         }
@@ -406,10 +438,11 @@ fn drawn_frontier(grid: &Grid, frontier: &Frontier, paths: &[Path]) -> Result<Op
             };
             let band: Vec<_> =
                 (0..=LINE).filter_map(at).filter(|p| inside(&(p.0, p.2)) && inside(&(p.0, p.3))).collect();
-            let edge = band.iter().map(|p| (p.0, p.2)).chain(band.iter().rev().map(|p| (p.0, p.3)));
-            draw(chart.draw_series([Polygon::new(edge.collect::<Vec<_>>(), colour(variant).mix(0.18).filled())]))?;
-            let mean = band.iter().map(|p| (p.0, p.1));
-            draw(chart.draw_series(LineSeries::new(mean, colour(variant).stroke_width(3))))?;
+            if grid.variants.len() <= MOST_BANDS {
+                let edge = band.iter().map(|p| (p.0, p.2)).chain(band.iter().rev().map(|p| (p.0, p.3)));
+                draw(chart.draw_series([Polygon::new(edge.collect::<Vec<_>>(), colour(variant).mix(0.18).filled())]))?;
+            }
+            trace(&mut chart, variant, band.iter().map(|p| (p.0, p.1)).collect(), 3)?;
         }
         Ok(())
     })?;
@@ -418,7 +451,11 @@ fn drawn_frontier(grid: &Grid, frontier: &Frontier, paths: &[Path]) -> Result<Op
 }
 
 fn keys(grid: &Grid) -> Vec<Key> {
-    let key = |(variant, own): (usize, &super::Variant)| Key { name: own.name.clone(), colour: css(colour(variant)) };
+    let key = |(variant, own): (usize, &super::Variant)| Key {
+        name: own.name.clone(),
+        colour: css(colour(variant)),
+        dashed: is_dashed(variant),
+    };
     grid.variants.iter().enumerate().map(key).collect()
 }
 
@@ -462,7 +499,7 @@ fn curves(grid: &Grid, chosen: &[Vec<&Done>]) -> Result<Vec<Figure>> {
         let svg = svg(SIZE, title, |root| {
             let mut chart = axes(root, x, y, "step", "")?;
             for (variant, line) in lines.iter().enumerate() {
-                draw(chart.draw_series(LineSeries::new(line.clone(), colour(variant).stroke_width(2))))?;
+                trace(&mut chart, variant, line.clone(), 2)?;
             }
             Ok(())
         })?;
@@ -503,6 +540,33 @@ fn pulls(grid: &Grid, chosen: &[Vec<&Done>]) -> Result<Vec<Figure>> {
         counted.then(|| landscape(&grid.variants[variant].name, map, By::Gradient))
     };
     chosen.iter().enumerate().filter_map(of).collect()
+}
+
+/// A line a measured point.
+fn csv(grid: &Grid, done: &[&Done]) -> String {
+    let mut text = String::from("variant,setting,seed,step,target_loss,general_loss,wrong_loss\n");
+    let quoted = |name: &str| match name.contains([',', '"']) {
+        true => format!("\"{}\"", name.replace('"', "\"\"")),
+        false => name.to_string(),
+    };
+    let loss = |set: Option<Evaluation>| set.map_or(String::new(), |set| format!("{:.5}", set.loss));
+    for run in done {
+        let Point { variant, setting, seed, .. } = run.point;
+        let name = quoted(&grid.variants[*variant].name);
+        for at in &run.history {
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "{name},{},{seed},{},{},{},{}",
+                quoted(setting),
+                at.step,
+                loss(at.target),
+                loss(at.general),
+                loss(at.wrong)
+            );
+        }
+    }
+    text
 }
 
 /// The frontier's numbers.

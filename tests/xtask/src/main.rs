@@ -1,7 +1,7 @@
 //! `cargo xtask`: the project's own commands, the same on a laptop and in automation.
 //!
 //! Standard library only, so that it compiles in seconds before anything else does. Each subcommand is one file:
-//! [`checks`] (`test`, `lint`), [`cooperative`], [`doctor`], [`hostile`], [`kill`], [`smollm2`], [`web`]. [`binaries`] lists the tests that cargo
+//! [`checks`] (`test`, `lint`), [`cooperative`], [`doctor`], [`hostile`], [`kill`], [`smollm2`], [`study`], [`web`]. [`binaries`] lists the tests that cargo
 //! has built, [`features`] guards the build time, [`format`] finds every file, [`markdown`] reads the documents, [`setup`] knows
 //! what the machine must offer, and
 //! [`step`] runs and times what the others list.
@@ -19,6 +19,7 @@ mod markdown;
 mod setup;
 mod smollm2;
 mod step;
+mod study;
 mod web;
 
 use std::path::PathBuf;
@@ -38,6 +39,8 @@ Usage: cargo xtask <COMMAND>
             --minutes M | --inputs N (of each target); --target NAME; --seed S
   smollm2   fetch the SmolLM2-135M test model (a 93 MB download), check it, print its path
   cooperative  make the software driver with cooperative matrices that kernels for tensor cores are tested on, print its folder
+  study     train what STUDY.md compares and write its tables: hours, and the same command goes on where it was
+            --only NAME: one part, may be repeated; --out DIR; --tables: train nothing
   web       build: put the page together in web/dist; serve: build it and show it; test: build it and run the browser tests";
 
 /// Why a subcommand stopped, in words for the user.
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         ["hostile", ref options @ ..] => hostile::run(options),
         ["cooperative"] => cooperative::fetch().map(|path| println!("{}", path.display())),
         ["smollm2"] => smollm2::fetch().map(|path| println!("{}", path.display())),
+        ["study", ref arguments @ ..] => study::run(arguments),
         ["web", "build"] => web::build(),
         ["web", "serve"] => web::serve(),
         ["web", "test"] => web::test(),
