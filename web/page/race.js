@@ -29,6 +29,9 @@ export class Race {
 
   #evaluations() { return this.#timeline.evaluations; }
 
+  /** Labels are wrong: what is learned are they, and the target is the truth, which can only be kept. */
+  #isWrong() { return this.#evaluations()[0]?.learners.every(({ wrong }) => wrong) ?? false; }
+
   #describe(what, i) {
     const now = this.#evaluations().at(-1);
     if (!now) return `${what}: nothing measured yet`;
@@ -39,13 +42,21 @@ export class Race {
   plane = () => {
     const shown = this.#evaluations();
     const first = shown[0]?.learners[0];
-    const lines = SIDES.map((name, i) => ({ name, marks: true,
-      points: shown.map(({ learners }) => [learners[i].general.loss, learners[i].target.loss]) }));
+    const wrong = this.#isWrong();
+    const point = ({ target, general, wrong: taught }) => (wrong ? [target.loss, taught.loss] : [general.loss, target.loss]);
+    const lines = SIDES.map((name, i) => ({ name, marks: true, points: shown.map(({ learners }) => point(learners[i])) }));
+    $("plane-name").textContent = wrong ? "Truth against the wrong" : "Learning against forgetting";
+    $("plane-best").textContent = wrong ? "best is to stay at the start: nothing wrong learned, no truth lost"
+      : "best is straight down: learned, and nothing forgotten";
+    $("target-name").textContent = wrong ? "Loss on the truth" : "Target loss";
+    $("target-way").textContent = wrong ? "rises while the truth is lost" : "falls while learning";
     // The start is that of both learners; a restored run starts apart.
     const same = first && shown[0].step === 0;
-    draw($("race-plane"), { lines, plane: true, least: LEAST_SPAN, base: same ? [first.general.loss, first.target.loss] : undefined,
-      x: "general loss, nats/token (right: forgotten)", y: "target loss, nats/token (down: learned)",
-      describe: `${this.#describe("Target loss", "target")}. ${this.#describe("General loss", "general")}` });
+    draw($("race-plane"), { lines, plane: true, least: LEAST_SPAN, base: same ? point(first) : undefined,
+      x: wrong ? "loss on the truth, nats/token (right: lost)" : "general loss, nats/token (right: forgotten)",
+      y: wrong ? "loss on the wrong answers, nats/token (down: learned)" : "target loss, nats/token (down: learned)",
+      describe: wrong ? `${this.#describe("Loss on the truth", "target")}. ${this.#describe("Loss on the wrong answers", "wrong")}`
+        : `${this.#describe("Target loss", "target")}. ${this.#describe("General loss", "general")}` });
   };
 
   #overSteps(place, which, label) {
@@ -56,7 +67,7 @@ export class Race {
       cursor: isLive ? undefined : step, describe: this.#describe(label, which) });
   }
 
-  target = () => this.#overSteps("race-target", "target", "Target loss");
+  target = () => this.#overSteps("race-target", "target", this.#isWrong() ? "Loss on the truth" : "Target loss");
   general = () => this.#overSteps("race-general", "general", "General loss");
 
   training = () => {
@@ -74,7 +85,7 @@ export class Race {
     const shown = this.#evaluations();
     const first = shown[0];
     const now = shown.at(-1);
-    const hasWrong = first?.learners.every(({ wrong }) => wrong) ?? false;
+    const hasWrong = this.#isWrong();
     for (const cell of document.querySelectorAll("#race-table thead .wrong")) cell.hidden = !hasWrong;
     const row = (name, { target, general, wrong }, before) => el("tr", {}, el("th", { scope: "row", text: name }),
       ...[target, general].flatMap((e, i) => {

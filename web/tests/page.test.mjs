@@ -718,6 +718,8 @@ const onOnePage = () => describe("on the CPU, on one page", inOrder, () => {
     await facts.shows("#quotes");
     assert.match(await facts.text("#quotes-list"), /before.*SFT.*EAFT/s);
     assert.match(await facts.text("#score-table"), /wrong learned/);
+    assert.match(await facts.text("#plane-name"), /^Truth against the wrong/);
+    assert.match(await facts.text("#target-name"), /^Loss on the truth/);
     facts.isClean();
     await facts.page.close();
   });
