@@ -20,6 +20,16 @@ const PARTS: [(&str, &str); 6] = [
     ("smollm2-full", "few"),
     ("smollm2-lora", "few"),
 ];
+/// What is learned one after the other, after the parts above: name, what is trained, what is measured.
+const SEQUENCE: &str = "sequence";
+const DOMAINS: [(&str, &str, &str); 5] = [
+    ("mathematics", "embedded:train.jsonl", "embedded:target.jsonl"),
+    ("tool calls", "native/study/data/toolcalls.train.jsonl", "native/study/data/toolcalls.target.jsonl"),
+    ("medicine", "native/study/data/pubmedqa.train.jsonl", "native/study/data/pubmedqa.target.jsonl"),
+    ("cases", "native/study/data/medqa.train.jsonl", "native/study/data/medqa.target.jsonl"),
+    ("Shakespeare", "web/data/shakespeare/train.txt", "web/data/shakespeare/target.txt"),
+];
+const SEEDS: [u32; 3] = [1, 2, 3];
 const FOLDER: &str = "native/study";
 const DOCUMENT: &str = "STUDY.md";
 const DATA: &str = "native/demo/train.jsonl";
@@ -42,8 +52,8 @@ pub fn run(arguments: &[&str]) -> Result<(), Failure> {
             other => return Err(format!("study: there is no option \"{other}\"")),
         }
     }
-    if let Some(name) = only.iter().find(|name| !PARTS.iter().any(|(part, _)| part == *name)) {
-        let all: Vec<&str> = PARTS.iter().map(|(part, _)| *part).collect();
+    let all: Vec<&str> = PARTS.iter().map(|(part, _)| *part).chain([SEQUENCE]).collect();
+    if let Some(name) = only.iter().find(|name| !all.contains(name)) {
         return Err(format!("study: there is no part \"{name}\"; there are {}", all.join(", ")));
     }
     let chosen = PARTS.iter().filter(|(part, _)| only.is_empty() || only.contains(part));
@@ -52,21 +62,142 @@ pub fn run(arguments: &[&str]) -> Result<(), Failure> {
         run_in_order(&[Step::cargo("command", "build --release --locked")])?;
     }
     let temper = web::target_folder()?.join("release").join(format!("temper{}", std::env::consts::EXE_SUFFIX));
+    let compare = |name: &str| -> Result<(), Failure> {
+        if !train {
+            return Ok(());
+        }
+        let done = Command::new(&temper)
+            .args(["compare", &format!("{name}.toml"), "--device", "cpu", "--out", name])
+            .current_dir(&out)
+            .status()
+            .map_err(|error| format!("{}: {error}", temper.display()))?;
+        match done.success() {
+            true => Ok(()),
+            false => Err(format!("{name} did not come to its end; the same command goes on with it")),
+        }
+    };
     for (part, variants) in chosen {
         prepare(part, variants, &out)?;
-        if train {
-            let done = Command::new(&temper)
-                .args(["compare", &format!("{part}.toml"), "--device", "cpu", "--out", part])
-                .current_dir(&out)
-                .status()
-                .map_err(|error| format!("{}: {error}", temper.display()))?;
-            if !done.success() {
-                return Err(format!("the part {part} did not come to its end; the same command goes on with it"));
-            }
-        }
+        compare(part)?;
         publish(part, &out.join(part))?;
     }
+    if only.is_empty() || only.contains(&SEQUENCE) {
+        sequence(&out, &compare)?;
+    }
     Ok(())
+}
+
+/// Five domains one after the other: for each seed a comparison a domain, whose variants start from the models that they left.
+fn sequence(out: &Path, compare: &dyn Fn(&str) -> Result<(), Failure>) -> Result<(), Failure> {
+    let (shared, few) =
+        (read(&root().join(FOLDER).join("sequence.toml"))?, read(&root().join(FOLDER).join("few.toml"))?);
+    for path in DOMAINS.iter().flat_map(|(_, train, target)| [train, target]).filter(|path| !path.contains(':')) {
+        write(&out.join(path.replace('/', "-")), &read(&root().join(path))?)?;
+    }
+    let mut table = Vec::new();
+    for seed in SEEDS {
+        for (at, (_, train, target)) in DOMAINS.iter().enumerate() {
+            let name = format!("{SEQUENCE}-{seed}-{}", at + 1);
+            let data = format!(
+                "[data]\ntrain = \"{}\"\ntarget = \"{}\"\ngeneral = \"embedded:general.txt\"\nwrong = \"{}\"\nmeasured_tokens = 8192\n\
+                 cutoff_length = 512\n\n",
+                train.replace('/', "-"),
+                target.replace('/', "-"),
+                DOMAINS[0].2
+            );
+            let variants = match at {
+                0 => few.clone(),
+                _ => from_their_models(&few, &format!("{SEQUENCE}-{seed}-{at}"), seed),
+            };
+            let seeds = format!("[compare]\n\"run.seed\" = [{seed}]\n\n");
+            write(&out.join(format!("{name}.toml")), &format!("{shared}{data}{seeds}{variants}"))?;
+            compare(&name)?;
+            let points = read(&out.join(&name).join("paths.csv"))?;
+            table.push((seed, at, points));
+        }
+    }
+    let document = root().join(DOCUMENT);
+    let text = between(&read(&document)?, SEQUENCE, &sequence_table(&table)?)?;
+    write(&document, &text)?;
+    let all = table.iter().map(|(seed, at, points)| {
+        let lines = points.lines().skip(1).map(|line| format!("{seed},{},{line}\n", DOMAINS[*at].0));
+        lines.collect::<String>()
+    });
+    let head = "sequence_seed,domain,variant,setting,seed,step,target_loss,general_loss,first_domain_loss\n";
+    write(&root().join(FOLDER).join("sequence.csv"), &(head.to_string() + &all.collect::<String>()))
+}
+
+/// Variants that start from the models which the same variants left in another comparison.
+fn from_their_models(variants: &str, comparison: &str, seed: u32) -> String {
+    const NAME: &str = "name = \"";
+    let line = |line: &str| match line.strip_prefix(NAME) {
+        Some(rest) => {
+            let name =
+                rest.trim_end_matches('"').replace(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)), "-");
+            format!("{line}\n\"model.path\" = \"{comparison}/runs/{name}_seed-{seed}/model\"\n")
+        }
+        None => format!("{line}\n"),
+    };
+    variants.lines().map(line).collect()
+}
+
+/// A row of a comparison's table of points: variant, step, target loss, general loss, and that of the first domain.
+fn point(line: &str) -> Option<(String, u64, [f64; 3])> {
+    // A variant's name can hold commas; what follows cannot.
+    let cells: Vec<&str> = line.rsplitn(7, ',').collect();
+    let [first, general, target, step, _, _, variant] = cells[..] else { return None };
+    let losses = [target, general, first].map(|loss| loss.parse().ok());
+    let [Some(target), Some(general), Some(first)] = losses else { return None };
+    Some((variant.trim_matches('"').to_string(), step.parse().ok()?, [target, general, first]))
+}
+
+/// General loss after each domain, and what is left of the first: mean of the seeds and their spread.
+fn sequence_table(all: &[(u32, usize, String)]) -> Result<String, Failure> {
+    let mut variants: Vec<String> = Vec::new();
+    // By variant, domain and loss, before and after.
+    let mut found: std::collections::BTreeMap<(String, usize), Vec<([f64; 3], [f64; 3])>> = Default::default();
+    for (_, at, text) in all {
+        let points: Vec<_> = text.lines().skip(1).filter_map(point).collect();
+        for (variant, _, before) in points.iter().filter(|(_, step, _)| *step == 0) {
+            let last = points.iter().filter(|(other, ..)| other == variant).max_by_key(|(_, step, _)| *step);
+            let (_, _, after) = last.ok_or("a variant has no points")?;
+            if !variants.contains(variant) {
+                variants.push(variant.clone());
+            }
+            found.entry((variant.clone(), *at)).or_default().push((*before, *after));
+        }
+    }
+    let spread = |values: Vec<f64>| {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let deviation = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0)).sqrt();
+        format!("{mean:.3} ± {deviation:.3}")
+    };
+    let heads: Vec<String> = DOMAINS.iter().map(|(name, ..)| format!("after {name}")).collect();
+    let mut text = format!(
+        "| general loss | before | {} | learned, mean of the five | {} at the end |\n|---|---|{}---|---|\n",
+        heads.join(" | "),
+        DOMAINS[0].0,
+        "---|".repeat(DOMAINS.len())
+    );
+    for variant in &variants {
+        let at = |domain: usize| found.get(&(variant.clone(), domain)).map(Vec::as_slice).unwrap_or_default();
+        let cells: Vec<String> =
+            (0..DOMAINS.len()).map(|k| spread(at(k).iter().map(|(_, after)| after[1]).collect())).collect();
+        let runs = (0..DOMAINS.len()).map(|k| at(k).len()).min().unwrap_or(0);
+        let learned = (0..runs).map(|run| {
+            let each = (0..DOMAINS.len()).map(|k| at(k)[run].0[0] - at(k)[run].1[0]);
+            each.sum::<f64>() / DOMAINS.len() as f64
+        });
+        let before = at(0).first().map_or(f64::NAN, |(before, _)| before[1]);
+        text += &format!(
+            "| {variant} | {before:.3} | {} | {} | {} |\n",
+            cells.join(" | "),
+            spread(learned.collect()),
+            spread(at(DOMAINS.len() - 1).iter().map(|(_, after)| after[2]).collect())
+        );
+    }
+    Ok(text.trim_end().to_string())
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
@@ -183,6 +314,29 @@ mod tests {
     }
 
     #[test]
+    fn a_sequence_goes_on_from_each_variants_own_model_and_its_table_has_means_and_spreads() {
+        let few = "[[compare.variant]]\nname = \"sft, mean gate\"\n\"objective.method\" = \"sft\"\n";
+        assert_eq!(
+            from_their_models(few, "sequence-2-1", 2),
+            "[[compare.variant]]\nname = \"sft, mean gate\"\n\
+             \"model.path\" = \"sequence-2-1/runs/sft--mean-gate_seed-2/model\"\n\"objective.method\" = \"sft\"\n"
+        );
+        let line = "\"sft, mean gate\",,2,80,3.5,4.25,2.0";
+        assert_eq!(point(line), Some(("sft, mean gate".into(), 80, [3.5, 4.25, 2.0])));
+        assert_eq!(point("sft,,2,80,3.5,4.25,"), None);
+        let of = |general: f64| format!("h\nsft,,1,0,6.0,3.0,6.0\nsft,,1,80,4.0,{general},5.0\n");
+        let all: Vec<_> =
+            [1, 2].iter().flat_map(|seed| (0..5).map(|at| (*seed, at, of(3.0 + f64::from(*seed))))).collect();
+        let table = sequence_table(&all).unwrap();
+        let row = table.lines().last().unwrap();
+        assert_eq!(
+            row,
+            format!("| sft | 3.000 | {} | 2.000 ± 0.000 | 5.000 ± 0.000 |", ["4.500 ± 0.707"; 5].join(" | "))
+        );
+        assert_eq!(row.matches('|').count(), table.lines().nth(1).unwrap().matches('|').count());
+    }
+
+    #[test]
     fn every_part_has_its_files_and_its_place_in_the_document() {
         let document = read(&root().join(DOCUMENT)).unwrap();
         for (part, variants) in PARTS {
@@ -191,5 +345,6 @@ mod tests {
             }
             between(&document, part, "").unwrap();
         }
+        between(&document, SEQUENCE, "").unwrap();
     }
 }
