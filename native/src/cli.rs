@@ -243,7 +243,7 @@ pub struct TaskArgs {
     /// Folder with one folder a task, of the task's name.
     #[arg(long, value_name = "DIR", requires = "tasks")]
     pub task_data: Option<PathBuf>,
-    /// Ask only so many items of each task; of mmlu one of each subject in turn.
+    /// Ask only so many items of each task; of mmlu one of each subject in turn, of bfcl one of each category.
     #[arg(long, value_name = "N", value_parser = at_least_one, requires = "tasks")]
     pub limit: Option<usize>,
     /// Worked examples before each question of mmlu and gsm8k; 5 without it.
@@ -255,7 +255,8 @@ pub struct TaskArgs {
     /// Put generated tasks' questions into the model's chat template.
     #[arg(long, requires = "tasks")]
     pub chat: bool,
-    /// Longest generated answer in tokens; 256 for gsm8k, 1024 for math500, 2048 for aime without it.
+    /// Longest generated answer in tokens; without it 256 for gsm8k, 1024 for math500, 2048 for aime, 1280 for
+    /// ifeval, 512 for bfcl.
     #[arg(long, value_name = "N", value_parser = at_least_one, requires = "tasks")]
     pub max_tokens: Option<usize>,
     /// How many answers are generated at once.
@@ -277,7 +278,7 @@ pub struct EvalInput {
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
     /// Benchmarks with commas between them, from local files (--task-data): mmlu, medmcqa, medqa, pubmedqa, cluewsc, gsm8k,
-    /// math500, aime.
+    /// math500, aime, ifeval, bfcl.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "task_data")]
     pub tasks: Vec<String>,
 }

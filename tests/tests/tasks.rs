@@ -11,7 +11,7 @@ use temper_conformance::{golden, models, skip};
 use temper_engine::host::MemoryFolder;
 use temper_engine::models::Hold;
 use temper_engine::reading::OnError;
-use temper_engine::tasks::{Asked, Items, Likelihoods, Task, TaskFolder, TaskOptions, judge, read_items};
+use temper_engine::tasks::{Asked, Items, Likelihoods, Task, TaskFolder, TaskOptions, bfcl, ifeval, judge, read_items};
 use temper_engine::{Device, Error, ModelFiles, Result, wait};
 
 /// A task's folder in memory.
@@ -296,4 +296,286 @@ fn smollm2_chooses_as_lm_eval_does_on_at_least_99_percent_of_mmlu_items() {
     }
     assert!(same * 100 >= 99 * expected.len(), "{same} of {} choices are the same", expected.len());
     assert!(worst <= 0.02, "log-likelihoods differ by up to {worst}");
+}
+
+/// A record of IFEval with these instructions, as an item.
+fn asked_to_follow(key: usize, ids: &Value, kwargs: &Value) -> Asked {
+    let record = json!({"key": key, "prompt": "p", "instruction_id_list": ids, "kwargs": kwargs}).to_string();
+    items(Task::IfEval, &files(&[("input_data.jsonl", &record)]), ALL).unwrap().items.remove(0).asked
+}
+
+fn followed(asked: &Asked, answer: &str) -> ifeval::Followed {
+    let Asked::Instructions(instructions) = asked else { panic!("{asked:?}") };
+    ifeval::follow(instructions, answer)
+}
+
+#[test]
+fn each_instruction_of_ifeval_is_followed_by_hand_checked_answers_and_not_by_others() {
+    // Kind, arguments, answers that follow it, and such that do not.
+    let cases: [(&str, Value, &[&str], &[&str]); 28] = [
+        ("keywords:existence", json!({"keywords": ["cat", "Dog"]}), &["A CAT and dogs."], &["A cat.", ""]),
+        (
+            "keywords:frequency",
+            json!({"keyword": "sun", "frequency": 2, "relation": "at least"}),
+            &["Sun, sunny"],
+            &["One sun.", "none"],
+        ),
+        (
+            "keywords:frequency",
+            json!({"keyword": "sun", "frequency": 2, "relation": "less than"}),
+            &["One sun.", "none"],
+            &["Sun, sunny"],
+        ),
+        (
+            "keywords:forbidden_words",
+            json!({"forbidden_words": ["run", "yes"]}),
+            &["A runner said yess.", "re_run"],
+            &["Run!", "so (yes)", "re-run"],
+        ),
+        (
+            "keywords:letter_frequency",
+            json!({"letter": "E", "let_frequency": 3, "let_relation": "at least"}),
+            &["Eels see"],
+            &["an eel", "x"],
+        ),
+        (
+            "keywords:letter_frequency",
+            json!({"letter": "!", "let_frequency": 1, "let_relation": "less than"}),
+            &["no"],
+            &["yes!"],
+        ),
+        (
+            "language:response_language",
+            json!({"language": "de"}),
+            &["Das ist ein Haus und es ist nicht für dich."],
+            &["This is a house and it is not for you.", "C'est une maison et elle est dans la ville.", "12!", "Xyzzy"],
+        ),
+        (
+            "length_constraints:number_sentences",
+            json!({"num_sentences": 2, "relation": "at least"}),
+            &["One. Two.", "Is it? Yes"],
+            &["One.", "Mr. Smith came."],
+        ),
+        (
+            "length_constraints:number_paragraphs",
+            json!({"num_paragraphs": 2}),
+            &["a\n***\nb", "***\na***b\n***"],
+            &["a", "a***b***c", "a\n***\n***\nb"],
+        ),
+        (
+            "length_constraints:number_words",
+            json!({"num_words": 3, "relation": "less than"}),
+            &["two words"],
+            &["now three words", "it's two"],
+        ),
+        (
+            "length_constraints:nth_paragraph_first_word",
+            json!({"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "Then"}),
+            &["One.\n\nThen two.", "One.\n\n\"THEN, two\""],
+            &["Then.\n\nTwo", "One.\n\nThens", "One.\n\nThen\n\nthree", "One\nThen"],
+        ),
+        (
+            "detectable_content:number_placeholders",
+            json!({"num_placeholders": 2}),
+            &["[a] [b]", "[][]"],
+            &["[a]", "[a\nb] [c]"],
+        ),
+        (
+            "detectable_content:postscript",
+            json!({"postscript_marker": "P.S."}),
+            &["x\nP.S. y", "x p. s. y"],
+            &["x\nPS y", "P.S y", "P.P.S y"],
+        ),
+        (
+            "detectable_content:postscript",
+            json!({"postscript_marker": "P.P.S"}),
+            &["x\nP.P.S. y", "p. p. s"],
+            &["P.S. y", "PPS"],
+        ),
+        (
+            "detectable_format:number_bullet_lists",
+            json!({"num_bullets": 2}),
+            &["* a\n* b", "x\n- a\n  * b"],
+            &["* a", "* a\n* b\n- c", "** a\n** b", "x * a * b"],
+        ),
+        (
+            "detectable_format:constrained_response",
+            json!({}),
+            &["My answer is yes.", "I say: My answer is maybe. OK"],
+            &["My answer is yes", "my answer is no."],
+        ),
+        (
+            "detectable_format:number_highlighted_sections",
+            json!({"num_highlights": 2}),
+            &["*a* *b*", "**a** and *b*"],
+            &["*a*", "*a\nb* *c*", "** ** *a*"],
+        ),
+        (
+            "detectable_format:multiple_sections",
+            json!({"section_spliter": "Section", "num_sections": 2}),
+            &["Section 1\na\nSection 2\nb", "**Section1** Section 2"],
+            &["Section 1", "section 1 section 2", "Section A Section B"],
+        ),
+        (
+            "detectable_format:json_format",
+            json!({}),
+            &["{\"a\": 1}", "```json\n[1]\n```", "\"x\""],
+            &["{a: 1}", "Sure: {\"a\": 1}", "{\"a\": 1"],
+        ),
+        ("detectable_format:title", json!({}), &["<<x>>", "a <<b c>> d"], &["<x>", "<< >>", "<<a\nb>>", "<<>>"]),
+        (
+            "combination:two_responses",
+            json!({}),
+            &["a******b", "******\na\n******\nb"],
+            &["a", "a******a", "a******b******c", "a***b", "a****** ******b"],
+        ),
+        (
+            "combination:repeat_prompt",
+            json!({"prompt_to_repeat": "Say it. "}),
+            &["Say it. It.", "\nSAY IT."],
+            &["I say it.", "It. Say it."],
+        ),
+        (
+            "startend:end_checker",
+            json!({"end_phrase": "The end."}),
+            &["x the END.", "\"x. The end.\"\n"],
+            &["The end", "The end. x"],
+        ),
+        ("startend:quotation", json!({}), &["\"a\"", " \"a\" b\"\n"], &["\"a", "a", "“a”", "\""]),
+        (
+            "change_case:english_capital",
+            json!({}),
+            &["THIS IS AN ANSWER, AND IT IS FOR YOU."],
+            &["This is it.", "DAS IST EIN HAUS UND ES IST NICHT FÜR DICH.", "123", "XYZZY"],
+        ),
+        (
+            "change_case:english_lowercase",
+            json!({}),
+            &["this is an answer, and it is for you."],
+            &["This is it.", "das ist ein haus und es ist nicht für dich.", "xyzzy"],
+        ),
+        (
+            "change_case:capital_word_frequency",
+            json!({"capital_frequency": 2, "capital_relation": "at least"}),
+            &["NASA and I", "DON'T"],
+            &["NASA and me", "None"],
+        ),
+        ("punctuation:no_comma", json!({}), &["a; b"], &["a, b"]),
+    ];
+    let mut compared = 0;
+    for (kind, arguments, right, wrong) in cases {
+        let asked = asked_to_follow(1, &json!([kind]), &json!([arguments]));
+        for (answers, want) in [(right, true), (wrong, false)] {
+            for answer in answers {
+                assert_eq!(followed(&asked, answer).strict, [want], "{kind} {arguments}: {answer:?}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared >= 100, "{compared}");
+}
+
+#[test]
+fn loosely_an_answer_may_have_a_line_more_at_either_end_or_asterisks_and_an_open_language_is_told_apart() {
+    let quoted = asked_to_follow(1, &json!(["startend:quotation", "punctuation:no_comma"]), &json!([{}, {}]));
+    for (answer, strict, loose) in [
+        ("\"a\"", [true, true], [true, true]),
+        ("Sure, here:\n\"a\"", [false, false], [true, true]),
+        ("\"a\"\nThat is it, bye", [false, false], [true, true]),
+        ("Sure, here\n\"a\"\nthat is it, bye", [false, false], [true, true]),
+        ("*\"a\"*", [false, true], [true, true]),
+        ("x, y\nb, c\nz, w", [false, false], [false, false]),
+        ("", [false, false], [false, false]),
+    ] {
+        let found = followed(&quoted, answer);
+        assert_eq!((&found.strict[..], &found.loose[..]), (&strict[..], &loose[..]), "{answer:?}");
+        assert_eq!(found.ids, ["startend:quotation", "punctuation:no_comma"]);
+        assert_eq!(found.open, [false, false]);
+    }
+    let german = asked_to_follow(1, &json!(["language:response_language"]), &json!([{"language": "de"}]));
+    for (answer, strict, open) in
+        [("Das ist es und nicht mehr.", true, false), ("Xyzzy", false, true), ("12", false, false)]
+    {
+        let found = followed(&german, answer);
+        assert_eq!((found.strict[0], found.open[0]), (strict, open), "{answer}");
+    }
+}
+
+#[test]
+fn ifeval_is_judged_as_its_own_checker_judges() {
+    let text = String::from_utf8(golden::bytes("tasks/ifeval_verdicts.jsonl")).unwrap();
+    // Of each kind: verdicts that are the same, and all.
+    let mut kinds: BTreeMap<String, [usize; 2]> = BTreeMap::new();
+    let (mut both, mut different) = ([0, 0], Vec::new());
+    for (line, record) in text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).enumerate() {
+        let answer = record["response"].as_str().unwrap();
+        let asked = asked_to_follow(line, &record["instruction_id_list"], &record["kwargs"]);
+        let found = followed(&asked, answer);
+        for (at, id) in found.ids.iter().enumerate() {
+            let count = kinds.entry(id.clone()).or_default();
+            for (ours, theirs) in [(found.strict[at], &record["strict"][at]), (found.loose[at], &record["loose"][at])] {
+                let theirs = theirs.as_bool().unwrap();
+                count[1] += 1;
+                both[usize::from(theirs)] += 1;
+                if ours == theirs {
+                    count[0] += 1;
+                } else {
+                    different.push(format!(
+                        "line {}: {id} {} is {ours} here: {answer:?}",
+                        line + 1,
+                        record["kwargs"][at]
+                    ));
+                }
+            }
+        }
+    }
+    let [same, all] = kinds.values().fold([0, 0], |[same, all], [a, b]| [same + a, all + b]);
+    println!("{same} of {all} verdicts are the same: {kinds:?}\n{}", different.join("\n"));
+    assert_eq!(kinds.len(), 25);
+    assert!(all >= 1500 && both.iter().all(|count| *count >= 500), "{all}: {both:?}");
+    assert!(same == 0, "{same} of {all} verdicts are the same: {kinds:?}\n{}", different.join("\n"));
+}
+
+/// The folder of BFCL with what was taken out of the published files.
+fn bfcl_files() -> Files {
+    let names = [
+        "BFCL_v4_simple_python.json",
+        "BFCL_v4_multiple.json",
+        "BFCL_v4_parallel.json",
+        "BFCL_v4_parallel_multiple.json",
+        "BFCL_v4_irrelevance.json",
+        "possible_answer_simple_python.json",
+        "possible_answer_multiple.json",
+        "possible_answer_parallel.json",
+        "possible_answer_parallel_multiple.json",
+    ];
+    names.into_iter().map(|name| (name, golden::bytes(&format!("tasks/bfcl/{name}")))).collect()
+}
+
+#[test]
+fn bfcl_is_judged_as_its_own_checker_judges() {
+    let questions = items(Task::Bfcl, &bfcl_files(), ALL).unwrap();
+    assert_eq!(questions.items.len(), 90);
+    let by_id: BTreeMap<&str, &Asked> = questions.items.iter().map(|item| (item.id.as_str(), &item.asked)).collect();
+    let text = String::from_utf8(golden::bytes("tasks/bfcl_verdicts.jsonl")).unwrap();
+    let mut categories: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
+    let (mut both, mut different) = ([0, 0], Vec::new());
+    for record in text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        let Asked::Calls(question) = by_id[record["id"].as_str().unwrap()] else { panic!("{record}") };
+        let called = bfcl::call(question, record["text"].as_str().unwrap());
+        assert_eq!(called.right, called.problem.is_none());
+        let theirs = record["right"].as_bool().unwrap();
+        let count = categories.entry(question.category).or_default();
+        count[1] += 1;
+        both[usize::from(theirs)] += 1;
+        if called.right == theirs {
+            count[0] += 1;
+        } else {
+            different.push(format!("{}, answer {}: {called:?}, {theirs} there", record["text"], question.answer));
+        }
+    }
+    println!("{categories:?}, {both:?}\n{}", different.join("\n"));
+    assert_eq!(categories.len(), 5);
+    assert!(both.iter().all(|count| *count >= 250), "{both:?}");
+    assert!(different.is_empty(), "{categories:?}\n{}", different.join("\n"));
 }
