@@ -532,8 +532,18 @@ fn ifeval_is_judged_as_its_own_checker_judges() {
     let [same, all] = kinds.values().fold([0, 0], |[same, all], [a, b]| [same + a, all + b]);
     println!("{same} of {all} verdicts are the same: {kinds:?}\n{}", different.join("\n"));
     assert_eq!(kinds.len(), 25);
-    assert!(all >= 1500 && both.iter().all(|count| *count >= 500), "{all}: {both:?}");
-    assert!(same == 0, "{same} of {all} verdicts are the same: {kinds:?}\n{}", different.join("\n"));
+    assert!(all >= 2500 && both.iter().all(|count| *count >= 700), "{all}: {both:?}");
+    assert!(same * 100 >= 99 * all, "{same} of {all} verdicts are the same: {kinds:?}\n{}", different.join("\n"));
+    // Kinds in which the two may differ, and in how many of a hundred.
+    let may = |kind: &str| match kind {
+        "language:response_language" | "change_case:english_capital" | "change_case:english_lowercase" => 5,
+        "length_constraints:number_sentences" => 4,
+        _ => 0,
+    };
+    for (kind, [same, all]) in &kinds {
+        let few = (all - same) * 100 <= may(kind) * all;
+        assert!(*all >= 10 && few, "{kind}: {same} of {all}\n{}", different.join("\n"));
+    }
 }
 
 /// The folder of BFCL with what was taken out of the published files.

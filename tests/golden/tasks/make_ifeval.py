@@ -204,6 +204,9 @@ def main(data, out, results=None):
         again = [item for item in items for id in item["instruction_id_list"] if any(part in id for part in rare)]
         for item in items + again:
             ids, kwargs = item["instruction_id_list"], item["kwargs"]
+            # lm-eval's copy draws another letter for one that is none.
+            if any(not (k.get("letter") or "a").isalpha() for k in kwargs):
+                continue
             long = any(k.get("num_words") or 0 for k in kwargs) or "combination:repeat_prompt" in ids
             if draw.random() < (0.6 if long else 0.25):
                 continue
@@ -231,6 +234,7 @@ def main(data, out, results=None):
                 (id, {number: count + (relation == "less than"), which: relation})
                 for id, number, which, count in counts
                 for relation in ("at least", "less than")
+                if count > 0  # lm-eval's copy takes 0 for no argument, and draws one
             ]
             line = judge(0, [id for id, _ in exact], [given for _, given in exact], text)
             file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")

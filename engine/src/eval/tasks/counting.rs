@@ -148,43 +148,96 @@ const ABBREVIATIONS: [&str; 96] = [
 ];
 
 /// Words that begin a sentence where they are written with a capital behind an abbreviation.
-const STARTERS: [&str; 36] = [
-    "according",
+const STARTERS: [&str; 89] = [
+    "a",
+    "after",
+    "all",
+    "also",
     "although",
     "among",
+    "an",
+    "and",
+    "another",
+    "are",
+    "as",
+    "at",
+    "because",
+    "before",
     "both",
     "but",
+    "by",
     "despite",
+    "did",
+    "do",
+    "does",
+    "each",
     "even",
+    "every",
+    "finally",
+    "first",
+    "for",
+    "from",
     "he",
+    "her",
+    "here",
+    "his",
+    "how",
     "however",
+    "i",
     "if",
     "in",
     "indeed",
     "instead",
+    "is",
     "it",
+    "its",
     "many",
     "meanwhile",
     "moreover",
     "most",
+    "my",
     "nevertheless",
+    "next",
+    "no",
     "nor",
+    "not",
+    "now",
+    "on",
+    "once",
+    "one",
+    "our",
+    "please",
+    "she",
+    "similarly",
     "since",
     "so",
     "some",
+    "that",
     "the",
+    "their",
+    "then",
     "there",
     "these",
     "they",
     "this",
+    "those",
     "though",
     "thus",
+    "to",
     "under",
+    "until",
+    "was",
+    "we",
+    "were",
+    "what",
     "when",
+    "where",
     "while",
+    "why",
+    "with",
     "yet",
-    "similarly",
-    "i",
+    "you",
+    "your",
 ];
 
 /// Characters that are a token of their own at the end of a word.
@@ -252,10 +305,12 @@ fn ends(word: &[char], following: &[char]) -> bool {
         return true;
     }
     // The token that the full stop belongs to.
-    let start =
-        (0..word.len() - 1).rev().find(|&at| is_mark(word[at]) || matches!(word[at], ',' | '`' | '#' | '&' | '-'));
+    let divides = |c: char| is_mark(c) || matches!(c, ',' | '`' | '#' | '&' | '-');
+    let start = (0..word.len() - 1).rev().find(|&at| divides(word[at]));
+    // An apostrophe, a `?` or a `!` begins the token behind it.
+    let begins = |&at: &usize| if matches!(word[at], '\'' | '?' | '!') { at } else { at + 1 };
     let hyphen = start.filter(|&at| word[at] == '-' && at > 0 && word[at - 1] != '-');
-    let token: String = word[start.map_or(0, |at| at + 1)..word.len() - 1].iter().collect();
+    let token: String = word[start.as_ref().map_or(0, begins)..word.len() - 1].iter().collect();
     let next: String = following.iter().take_while(|c| !is_space(**c) && !is_mark(**c)).collect();
     let next = if next.is_empty() { following.iter().take(1).collect() } else { next };
     let upper = next.chars().next().is_some_and(char::is_uppercase);
@@ -265,7 +320,7 @@ fn ends(word: &[char], following: &[char]) -> bool {
         !matches!(next, ";" | ":" | "," | "." | "!" | "?") && !next.chars().next().is_some_and(char::is_lowercase)
     };
     if token.ends_with('.') {
-        return upper && starter();
+        return upper;
     }
     let initial = token.chars().count() == 1 && token.chars().all(char::is_alphabetic) && hyphen.is_none();
     let number = {
@@ -356,6 +411,8 @@ mod tests {
             ("Mr. Smith met Dr. Who at 5 p.m. in Rome.", 1),
             ("It opens at 5 p.m. The door is blue.", 2),
             ("Wait... what?", 1),
+            ("Wait... What?", 2),
+            ("We can't. DON'T ask.", 2),
             ("It cost 3.50 dollars. Cheap.", 2),
             ("1. Buy milk\n2. Go home", 3),
             ("It was 1999. then more", 1),

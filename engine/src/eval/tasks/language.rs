@@ -278,7 +278,7 @@ fn clear(mut scored: Vec<(&'static str, usize)>, words: usize) -> Option<&'stati
     scored.sort_by_key(|(_, hits)| std::cmp::Reverse(*hits));
     let [(language, hits), (_, second), ..] = scored[..] else { return None };
     let share = hits as f64 / words.max(1) as f64;
-    let enough = if hits >= 3 { share >= 0.08 } else { hits == 2 && share >= 0.3 };
+    let enough = if hits >= 3 { share >= 0.08 } else { hits == 2 && share >= if second == 0 { 0.15 } else { 0.3 } };
     (enough && hits as f64 >= 1.2 * second as f64).then_some(language)
 }
 
