@@ -446,6 +446,9 @@ pub enum Bench {
     Generate(BenchGenerateArgs),
     /// Scanning a text (`temper scan`) against a bare forward pass over it, in turns.
     Scan(BenchScanArgs),
+    /// Multiple choice (`temper eval --tasks mmlu`): a question read once for its choices and what questions share read once,
+    /// against every choice read whole, and with --python against transformers in the same turns.
+    Eval(BenchEvalArgs),
     /// Reading a data set: from bytes to tokens.
     Data(BenchDataArgs),
     /// Large models on this machine's CPU, each trained for a step or a few: what they hold, how long they take.
@@ -561,6 +564,28 @@ pub struct BenchScanArgs {
     /// Tokens of the text, at least 2.
     #[arg(long, default_value_t = 1024, value_parser = at_least_two, value_name = "N")]
     pub tokens: usize,
+    #[command(flatten)]
+    pub timing: Timing,
+}
+
+/// Arguments of `temper bench eval`.
+#[derive(Debug, Args)]
+pub struct BenchEvalArgs {
+    /// Hugging Face folder or GGUF file.
+    #[arg(long, value_name = "DIR_OR_GGUF")]
+    pub model: String,
+    /// Folder with a folder `mmlu`.
+    #[arg(long, value_name = "DIR")]
+    pub task_data: PathBuf,
+    /// Questions, one of each subject in turn.
+    #[arg(long, default_value_t = 40, value_name = "N", value_parser = at_least_one)]
+    pub limit: usize,
+    /// Worked examples before each question.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub shots: usize,
+    /// A Python with torch and transformers, to be timed beside.
+    #[arg(long, value_name = "PROGRAM")]
+    pub python: Option<PathBuf>,
     #[command(flatten)]
     pub timing: Timing,
 }

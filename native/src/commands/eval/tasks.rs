@@ -241,9 +241,18 @@ fn shots(task: Task, args: &TaskArgs) -> usize {
     if task.takes_shots() { args.shots.unwrap_or(task.shots()) } else { 0 }
 }
 
-/// Reads the items of a task.
 fn items(task: Task, args: &TaskArgs) -> Result<Items> {
-    let path = args.task_data.as_deref().unwrap_or(Path::new("")).join(task.name());
+    let options = TaskOptions {
+        shots: shots(task, args),
+        limit: args.limit.unwrap_or(usize::MAX),
+        on_error: if args.skip_broken { OnError::Skip } else { OnError::Stop },
+    };
+    items_in(task, args.task_data.as_deref().unwrap_or(Path::new("")), options)
+}
+
+/// Reads the items of a task out of its folder in this one.
+pub(crate) fn items_in(task: Task, folder: &Path, options: TaskOptions) -> Result<Items> {
+    let path = folder.join(task.name());
     let failed = |error: io::Error| io_error(&path, &error);
     let mut names = Vec::new();
     for entry in fs::read_dir(&path).map_err(failed)? {
@@ -261,11 +270,6 @@ fn items(task: Task, args: &TaskArgs) -> Result<Items> {
     names.sort();
     let read = |name: &str| read_data(&path.join(name).display().to_string());
     let folder = TaskFolder { path: path.display().to_string(), names, read: &read };
-    let options = TaskOptions {
-        shots: shots(task, args),
-        limit: args.limit.unwrap_or(usize::MAX),
-        on_error: if args.skip_broken { OnError::Skip } else { OnError::Stop },
-    };
     Ok(read_items(task, &folder, options)?)
 }
 
@@ -344,11 +348,19 @@ fn tokens(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     Ok(bos.into_iter().chain(tokenizer.encode(text)?).collect())
 }
 
-/// Answers questions with choices by the likelihood of each.
-fn choose(task: Task, items: &[&Item], model: &mut Model, tokenizer: &Tokenizer, results: &mut Results) -> Result<()> {
+/// A question with choices, in tokens.
+pub(crate) struct Question<'a> {
+    pub(crate) item: &'a Item,
+    choices: &'a [String],
+    answer: usize,
+    pub(crate) text: Vec<u32>,
+    pub(crate) choices_tokens: Vec<Vec<u32>>,
+    truncated: bool,
+}
+
+/// The tokens of questions with choices.
+pub(crate) fn questions<'a>(items: &[&'a Item], tokenizer: &Tokenizer, context: usize) -> Result<Vec<Question<'a>>> {
     let mut asked = Vec::with_capacity(items.len());
-    let context = model.arch.context;
-    let mut capacity = 0;
     for item in items {
         let Asked::Choice { choices, answer } = &item.asked else { continue };
         let mut text = tokens(tokenizer, &item.prompt)?;
@@ -366,29 +378,45 @@ fn choose(task: Task, items: &[&Item], model: &mut Model, tokenizer: &Tokenizer,
         }
         let beyond = (text.len() + longest).saturating_sub(context);
         text.drain(..beyond);
-        capacity = capacity.max(text.len() + longest);
-        asked.push((*item, choices, *answer, text, choices_tokens, beyond > 0));
+        asked.push(Question { item, choices, answer: *answer, text, choices_tokens, truncated: beyond > 0 });
     }
+    Ok(asked)
+}
+
+/// Tokens of the longest question with its longest choice.
+pub(crate) fn longest_question(questions: &[Question]) -> usize {
+    let of =
+        |question: &Question| question.text.len() + question.choices_tokens.iter().map(Vec::len).max().unwrap_or(0);
+    questions.iter().map(of).max().unwrap_or(0)
+}
+
+/// The likeliest choice; the first of equals.
+pub(crate) fn likeliest(likelihoods: &[f64]) -> usize {
+    (1..likelihoods.len()).fold(0, |best, at| if likelihoods[at] > likelihoods[best] { at } else { best })
+}
+
+/// Answers questions with choices by the likelihood of each.
+fn choose(task: Task, items: &[&Item], model: &mut Model, tokenizer: &Tokenizer, results: &mut Results) -> Result<()> {
+    let asked = questions(items, tokenizer, model.arch.context)?;
     if asked.is_empty() {
         return Ok(());
     }
-    let mut reader = Likelihoods::new(model, capacity)?;
+    let mut reader = Likelihoods::new(model, longest_question(&asked))?;
     let meter = Meter::new(task.name());
     meter.of_items(asked.len() as u64);
     let mut read = 0;
-    for (done, (item, choices, answer, text, tokens, truncated)) in asked.into_iter().enumerate() {
-        let likelihoods = wait(reader.of(model, &text, &tokens))?;
-        // The first of equals.
-        let best =
-            (1..likelihoods.len()).fold(0, |best, at| if likelihoods[at] > likelihoods[best] { at } else { best });
+    for (done, question) in asked.into_iter().enumerate() {
+        let likelihoods = wait(reader.of(model, &question.text, &question.choices_tokens))?;
+        let best = likeliest(&likelihoods);
+        let Question { item, choices, answer, .. } = question;
         results.add(Answered {
             answer: Some(choices[best].trim().into()),
             correct: best == answer,
             log_likelihoods: Some(likelihoods),
-            truncated,
+            truncated: question.truncated,
             ..Answered::to(task, item, choices[answer].trim())
         })?;
-        read += text.len() as u64;
+        read += question.text.len() as u64;
         meter.at(done as u64 + 1, read);
     }
     meter.finish();
