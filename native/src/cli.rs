@@ -862,6 +862,7 @@ mod tests {
             "temper bench head --hidden 576 --vocab 49152 --rows 1024 --device cpu --json",
             "temper bench step --model m --tokens 512 --rank 16 --objective eaft --json",
             "temper bench loss --json",
+            "temper bench eval --model m --task-data d --limit 8 --shots 5 --python python3 --repeat 1 --json",
             "temper bench product --shape 64x32x48 --layout tn --device cpu --json",
             "temper devices --calibrate --device vulkan --json",
             "temper bench web --tokens 256 --json",

@@ -1865,6 +1865,30 @@ fn a_scan_is_measured_against_a_bare_pass_in_turns() {
     assert!(lines.iter().all(|line| line["ratio"].as_f64().unwrap() > 0.0 && line["error"].as_f64().unwrap() <= 1e-5));
 }
 
+#[test]
+fn multiple_choice_is_measured_against_reading_every_choice_whole_and_its_choices_are_the_same() {
+    let place = Place::new();
+    task_files(&place);
+    let bench = format!("bench eval --model {} --task-data {}", place.text("model"), place.text("tasks"));
+    let ran = line(&format!("{bench} --limit 5 --repeat 2 --json")).ok();
+    let lines: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let variants: Vec<&str> = lines.iter().map(|line| line["variant"].as_str().unwrap()).collect();
+    assert_eq!(variants, ["prefix shared (temper eval)", "every choice read whole"]);
+    assert_eq!(lines[0]["ratio"], 1.0);
+    for line in &lines {
+        assert!(line["other_choices"] == 0 && line["error"].as_f64().unwrap() <= 1e-3, "{line}");
+        assert!(line["items_per_second"].as_f64().unwrap() > 0.0, "{line}");
+        assert!(line["shape"].as_str().unwrap().starts_with("5 questions of "), "{line}");
+    }
+    let text = line(&format!("{bench} --limit 5 --repeat 1")).ok().stdout;
+    assert!(text.contains("items/s") && text.contains("0 other choices"), "{text}");
+    // Whatever it is, it is no Python with torch.
+    line(&format!("{bench} --limit 2 --repeat 1 --python {}", env!("CARGO_BIN_EXE_temper")))
+        .fails(1, &["the Python script ended"]);
+    line(&format!("{bench} --python {}", place.text("nothing"))).fails(1, &["nothing cannot be run"]);
+    line(&format!("{bench} --shots 2")).fails(2, &["parity_dev.csv", "is not there"]);
+}
+
 /// A template in which a conversation is a few bytes.
 const TEMPLATE: &str =
     "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}";

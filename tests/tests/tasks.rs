@@ -532,7 +532,6 @@ fn ifeval_is_judged_as_its_own_checker_judges() {
         }
     }
     let [same, all] = kinds.values().fold([0, 0], |[same, all], [a, b]| [same + a, all + b]);
-    println!("{same} of {all} verdicts are the same: {kinds:?}\n{}", different.join("\n"));
     assert_eq!(kinds.len(), 25);
     assert!(all >= 2500 && both.iter().all(|count| *count >= 700), "{all}: {both:?}");
     assert!(same * 100 >= 99 * all, "{same} of {all} verdicts are the same: {kinds:?}\n{}", different.join("\n"));
@@ -586,7 +585,6 @@ fn bfcl_is_judged_as_its_own_checker_judges() {
             different.push(format!("{}, answer {}: {called:?}, {theirs} there", record["text"], question.answer));
         }
     }
-    println!("{categories:?}, {both:?}\n{}", different.join("\n"));
     assert_eq!(categories.len(), 5);
     assert!(both.iter().all(|count| *count >= 250), "{both:?}");
     assert!(different.is_empty(), "{categories:?}\n{}", different.join("\n"));
@@ -639,7 +637,8 @@ fn called(items: &Items, text: &str) -> std::result::Result<(), String> {
 #[test]
 fn each_rule_of_bfcl_lets_hand_checked_calls_pass_and_refuses_others_for_its_own_reason() {
     // Possible values of one parameter beside `to`, values that are right, and such that are not with the reason.
-    let cases: [(&str, Value, &[&str], &[(&str, &str)]); 10] = [
+    type Case<'a> = (&'a str, Value, &'a [&'a str], &'a [(&'a str, &'a str)]);
+    let cases: [Case; 10] = [
         (
             "amount",
             json!([5, 7]),

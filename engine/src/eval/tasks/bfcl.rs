@@ -125,7 +125,7 @@ pub fn call(question: &ToolQuestion, text: &str) -> Called {
     let problem = match (found, question.category) {
         (Ok(calls), "irrelevance") if !calls.is_empty() => Some("a function is called, and none fits".into()),
         (_, "irrelevance") => None,
-        (Err(problem), _) => Some(problem),
+        (Err(problem), _) => Some(format!("the text is not calls: {problem}")),
         (Ok(calls), _) => all_match(&question.expected, &calls).err(),
     };
     Called { calls: written, right: problem.is_none(), problem }
