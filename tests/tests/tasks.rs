@@ -908,6 +908,14 @@ fn questions_and_answers_of_bfcl_that_cannot_be_used_are_named_with_file_and_lin
         assert_eq!((skipping.items.len(), skipping.skipped), (89, 1), "{line}");
         assert!(skipping.problems[0].contains(words), "{:?}", skipping.problems);
     }
+    // Results are known by these names, so that none may be in two categories either.
+    let mut found = bfcl_files();
+    let twice = nth("BFCL_v4_simple_python.json", 0)["id"].clone();
+    let mut record = nth("BFCL_v4_irrelevance.json", 0);
+    record["id"] = twice;
+    found.insert("BFCL_v4_irrelevance.json", record.to_string().into());
+    let message = items(Task::Bfcl, &found, ALL).unwrap_err().to_string();
+    assert!(message.contains("is there twice, first in line 1 of BFCL_v4_simple_python.json"), "{message}");
     for name in [questions, answers] {
         let mut found = bfcl_files();
         found.remove(name);

@@ -536,10 +536,10 @@ fn aime(folder: &TaskFolder, options: TaskOptions) -> Result<Items> {
     Ok(all)
 }
 
-/// Names of items, of which none may be there twice.
-fn once(seen: &mut HashMap<String, usize>, id: &str, line: usize) -> Checked<()> {
-    match seen.insert(id.to_owned(), line) {
-        Some(first) => Err(format!("{id} is there twice, first in line {first}")),
+/// Names of items and where they are, of which none may be there twice.
+fn once(seen: &mut HashMap<String, String>, id: &str, place: String) -> Checked<()> {
+    match seen.insert(id.to_owned(), place) {
+        Some(first) => Err(format!("{id} is there twice, first in {first}")),
         None => Ok(()),
     }
 }
@@ -552,14 +552,14 @@ fn ifeval(folder: &TaskFolder, options: TaskOptions) -> Result<Items> {
             _ => text(record, "key")?,
         };
         let asked = Asked::Instructions(ifeval::instructions(record)?);
-        once(&mut seen, &id, at + 1)?;
+        once(&mut seen, &id, format!("line {}", at + 1))?;
         Ok(item(id, text(record, "prompt")?, asked))
     })
 }
 
 fn bfcl(folder: &TaskFolder, options: TaskOptions) -> Result<Items> {
     let mut all = Items::default();
-    let mut parts = Vec::new();
+    let (mut parts, mut seen) = (Vec::new(), HashMap::new());
     for (category, file) in bfcl::CATEGORIES {
         // Published in a folder of its own, under the question's name.
         let nested = format!("possible_answer/BFCL_v4_{file}.json");
@@ -569,11 +569,11 @@ fn bfcl(folder: &TaskFolder, options: TaskOptions) -> Result<Items> {
             "irrelevance" => None,
             _ => Some(bfcl::Answers::new(display(folder, &name), records(folder, &name)?.into_iter())),
         };
-        let mut seen = HashMap::new();
-        let items = lines(folder, &format!("BFCL_v4_{file}.json"), options, |at, record| {
+        let name = format!("BFCL_v4_{file}.json");
+        let items = lines(folder, &name, options, |at, record| {
             let id = text(record, "id")?;
             let question = bfcl::question(category, record, answers.as_ref())?;
-            once(&mut seen, &id, at + 1)?;
+            once(&mut seen, &id, format!("line {} of {name}", at + 1))?;
             Ok(item(id, format!("{}\nAnswer:", question.told), Asked::Calls(Box::new(question))))
         })?;
         all.skipped += items.skipped;

@@ -645,9 +645,10 @@ fn text(scores: &[Score], model: &Model, why: &str) -> String {
                 let _ = writeln!(text, "  {name:<20} {}", line(share));
             }
             if found.language_open > 0 {
+                let more = if found.language_open > found.language_open_items.len() as u64 { " and more" } else { "" };
                 let _ = writeln!(
                     text,
-                    "  of {} instructions the language could not be told; they count as not followed (items {} ..)",
+                    "  of {} instructions the language could not be told; they count as not followed (items {}{more})",
                     grouped(found.language_open),
                     found.language_open_items.join(", ")
                 );
