@@ -118,8 +118,8 @@ pub mod configuration {
 /// From records to documents.
 pub mod reading {
     pub use crate::data::{
-        ChatTemplate, EncodeReport, Loader, Message, OnError, ReadOptions, RecordFormat, Report, Templating, hold_out,
-        read_measured, read_set, steps_per_epoch,
+        ChatTemplate, EncodeReport, Loader, Message, OnError, ReadOptions, RecordFormat, RenderOptions, Report,
+        Templating, hold_out, read_measured, read_set, steps_per_epoch,
     };
 }
 
@@ -193,7 +193,9 @@ pub mod scan {
 pub mod tasks {
     pub use crate::eval::interval::wilson;
     pub use crate::eval::likelihood::Likelihoods;
-    pub use crate::eval::tasks::{Asked, Item, Items, Task, TaskFolder, TaskOptions, answer, judge, read_items};
+    pub use crate::eval::tasks::{
+        Asked, Item, Items, Task, TaskFolder, TaskOptions, answer, bfcl, calls, ifeval, judge, read_items,
+    };
 }
 
 /// An objective on logits that already exist.

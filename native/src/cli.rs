@@ -243,7 +243,7 @@ pub struct TaskArgs {
     /// Folder with one folder a task, of the task's name.
     #[arg(long, value_name = "DIR", requires = "tasks")]
     pub task_data: Option<PathBuf>,
-    /// Ask only so many items of each task; of mmlu one of each subject in turn.
+    /// Ask only so many items of each task; of mmlu one of each subject in turn, of bfcl one of each category.
     #[arg(long, value_name = "N", value_parser = at_least_one, requires = "tasks")]
     pub limit: Option<usize>,
     /// Worked examples before each question of mmlu and gsm8k; 5 without it.
@@ -255,7 +255,8 @@ pub struct TaskArgs {
     /// Put generated tasks' questions into the model's chat template.
     #[arg(long, requires = "tasks")]
     pub chat: bool,
-    /// Longest generated answer in tokens; 256 for gsm8k, 1024 for math500, 2048 for aime without it.
+    /// Longest generated answer in tokens; without it 256 for gsm8k, 1024 for math500, 2048 for aime, 1280 for
+    /// ifeval, 512 for bfcl.
     #[arg(long, value_name = "N", value_parser = at_least_one, requires = "tasks")]
     pub max_tokens: Option<usize>,
     /// How many answers are generated at once.
@@ -277,7 +278,7 @@ pub struct EvalInput {
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
     /// Benchmarks with commas between them, from local files (--task-data): mmlu, medmcqa, medqa, pubmedqa, cluewsc, gsm8k,
-    /// math500, aime.
+    /// math500, aime, ifeval, bfcl.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "task_data")]
     pub tasks: Vec<String>,
 }
@@ -445,6 +446,9 @@ pub enum Bench {
     Generate(BenchGenerateArgs),
     /// Scanning a text (`temper scan`) against a bare forward pass over it, in turns.
     Scan(BenchScanArgs),
+    /// Multiple choice (`temper eval --tasks mmlu`): a question read once for its choices and what questions share read once,
+    /// against every choice read whole, and with --python against transformers in the same turns.
+    Eval(BenchEvalArgs),
     /// Reading a data set: from bytes to tokens.
     Data(BenchDataArgs),
     /// Large models on this machine's CPU, each trained for a step or a few: what they hold, how long they take.
@@ -560,6 +564,28 @@ pub struct BenchScanArgs {
     /// Tokens of the text, at least 2.
     #[arg(long, default_value_t = 1024, value_parser = at_least_two, value_name = "N")]
     pub tokens: usize,
+    #[command(flatten)]
+    pub timing: Timing,
+}
+
+/// Arguments of `temper bench eval`.
+#[derive(Debug, Args)]
+pub struct BenchEvalArgs {
+    /// Hugging Face folder or GGUF file.
+    #[arg(long, value_name = "DIR_OR_GGUF")]
+    pub model: String,
+    /// Folder with a folder `mmlu`.
+    #[arg(long, value_name = "DIR")]
+    pub task_data: PathBuf,
+    /// Questions, one of each subject in turn.
+    #[arg(long, default_value_t = 40, value_name = "N", value_parser = at_least_one)]
+    pub limit: usize,
+    /// Worked examples before each question.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub shots: usize,
+    /// A Python with torch and transformers, to be timed beside.
+    #[arg(long, value_name = "PROGRAM")]
+    pub python: Option<PathBuf>,
     #[command(flatten)]
     pub timing: Timing,
 }
@@ -836,6 +862,7 @@ mod tests {
             "temper bench head --hidden 576 --vocab 49152 --rows 1024 --device cpu --json",
             "temper bench step --model m --tokens 512 --rank 16 --objective eaft --json",
             "temper bench loss --json",
+            "temper bench eval --model m --task-data d --limit 8 --shots 5 --python python3 --repeat 1 --json",
             "temper bench product --shape 64x32x48 --layout tn --device cpu --json",
             "temper devices --calibrate --device vulkan --json",
             "temper bench web --tokens 256 --json",

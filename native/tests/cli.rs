@@ -1581,7 +1581,8 @@ fn tasks_that_cannot_be_are_refused_by_name_file_and_line() {
     let place = Place::new();
     task_files(&place);
     eval_tasks(&place, "--tasks mmlu,hellaswag").fails(2, &["no task \"hellaswag\"", "mmlu, medmcqa", "aime"]);
-    eval_tasks(&place, "--tasks ifeval").fails(2, &["no task \"ifeval\""]);
+    eval_tasks(&place, "--tasks IFEval").fails(2, &["no task \"IFEval\"", "ifeval, bfcl"]);
+    eval_tasks(&place, "--tasks ifeval").fails(2, &["tasks/ifeval"]);
     eval_tasks(&place, "--tasks mmlu,mmlu").fails(2, &["mmlu is there twice"]);
     eval_tasks(&place, "--tasks aime").fails(2, &["tasks/aime"]);
     eval_tasks(&place, "--tasks gsm8k --chat").fails(2, &["no chat template"]);
@@ -1595,6 +1596,82 @@ fn tasks_that_cannot_be_are_refused_by_name_file_and_line() {
     let (model, data) = (place.text("model"), place.text("tasks"));
     line(&format!("eval --model {model} --task-data {data} --tasks mmlu"))
         .fails(2, &["parity_dev.csv", "is not there"]);
+}
+
+#[test]
+fn instructions_and_calls_are_scored_by_the_embedded_model_in_parts_as_in_one_go() {
+    let place = Place::new();
+    for folder in ["ifeval", "bfcl"] {
+        fs::create_dir_all(place.path("tasks").join(folder)).unwrap();
+        for file in fs::read_dir(golden(&format!("tasks/{folder}"))).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), place.path("tasks").join(folder).join(file.file_name())).unwrap();
+        }
+    }
+    let (data, whole, parts) = (place.text("tasks"), place.text("whole.jsonl"), place.text("parts.jsonl"));
+    let eval = |more: &str| {
+        line(&format!("eval --model embedded:base --task-data {data} --tasks ifeval,bfcl --max-tokens 4 {more}"))
+    };
+    let found = eval(&format!("--limit 10 --results {whole} --json")).ok().json();
+    let [following, calling] = &found["tasks"].as_array().unwrap()[..] else { panic!("{found}") };
+    assert_eq!((&following["items"], &calling["items"]), (&json!(10), &json!(10)));
+    let lines = lines_of(Path::new(&whole));
+    assert_eq!(lines.len(), 1 + 10 + 10);
+    // The figures are those of the lines.
+    let of = |field: &str| {
+        let all = lines[1..11].iter().flat_map(|line| line["followed"][field].as_array().unwrap());
+        let all: Vec<bool> = all.map(|one| one.as_bool().unwrap()).collect();
+        (all.iter().filter(|one| **one).count(), all.len())
+    };
+    for (figure, field) in [("instruction_strict", "strict"), ("instruction_loose", "loose")] {
+        let (correct, all) = of(field);
+        let figure = &following["instructions"][figure];
+        assert_eq!((&figure["correct"], &figure["of"]), (&json!(correct), &json!(all)));
+        assert!(figure.get("interval").is_none());
+    }
+    let whole_prompts = |field: &str| {
+        let all = |line: &&Value| line["followed"][field].as_array().unwrap().iter().all(|one| one == true);
+        lines[1..11].iter().filter(all).count()
+    };
+    for (figure, field) in [("prompt_strict", "strict"), ("prompt_loose", "loose")] {
+        let figure = &following["instructions"][figure];
+        assert_eq!((&figure["correct"], &figure["of"]), (&json!(whole_prompts(field)), &json!(10)));
+        assert_eq!(figure["interval"].as_array().unwrap().len(), 2);
+    }
+    assert_eq!(following["correct"], following["instructions"]["prompt_strict"]["correct"]);
+    let categories = calling["categories"].as_array().unwrap();
+    let names: Vec<&str> = categories.iter().map(|one| one["category"].as_str().unwrap()).collect();
+    assert_eq!(names, ["simple", "multiple", "parallel", "parallel_multiple", "irrelevance"]);
+    assert!(categories.iter().all(|one| one["of"] == 2), "{calling}");
+    let sum: u64 = categories.iter().map(|one| one["correct"].as_u64().unwrap()).sum();
+    assert_eq!(calling["correct"], sum);
+    for line in &lines[11..] {
+        assert_eq!(line["correct"], line.get("problem").is_none(), "{line}");
+        assert!(line["text"].is_string() && line["expected"].is_string(), "{line}");
+    }
+    // This model calls nothing, which is right where no function fits.
+    assert_eq!((&categories[0]["correct"], &categories[4]["correct"]), (&json!(0), &json!(2)));
+
+    eval(&format!("--limit 4 --results {parts}")).ok();
+    let again = eval(&format!("--limit 10 --results {parts} --json")).ok().json();
+    for (at, field) in [(0, "correct"), (0, "instructions"), (1, "correct"), (1, "categories")] {
+        assert_eq!(again["tasks"][at][field], found["tasks"][at][field], "{field}");
+    }
+    assert_eq!((&again["tasks"][0]["resumed"], &again["tasks"][1]["resumed"]), (&json!(4), &json!(4)));
+    let text = eval(&format!("--limit 10 --results {parts}")).ok().stdout;
+    for words in ["prompts, strict", "instructions, loose", "parallel_multiple", "10 from before", "of 10 items"] {
+        assert!(text.contains(words), "{words} is not in {text}");
+    }
+
+    // Wrong lines are named, or counted.
+    let file = place.path("tasks").join("ifeval/input_data.jsonl");
+    let published = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{published}{{\"key\": 0}}\n")).unwrap();
+    eval("").fails(2, &["ifeval/input_data.jsonl, line 21: "]);
+    let ran = eval("--limit 2 --skip-broken").ok();
+    assert!(ran.stdout.contains("1 skipped") && ran.stdout.contains("line 21: "), "{}", ran.stdout);
+    fs::remove_file(place.path("tasks").join("bfcl/possible_answer_parallel.json")).unwrap();
+    eval("--skip-broken").fails(2, &["possible_answer_parallel.json", "is not there"]);
 }
 
 /// The scan of a place's data into `scan/`.
@@ -1804,6 +1881,30 @@ fn a_scan_is_measured_against_a_bare_pass_in_turns() {
     assert_eq!(variants, ["bare forward", "loss and entropies (eval)", "scan"]);
     assert_eq!(lines[0]["ratio"], 1.0);
     assert!(lines.iter().all(|line| line["ratio"].as_f64().unwrap() > 0.0 && line["error"].as_f64().unwrap() <= 1e-5));
+}
+
+#[test]
+fn multiple_choice_is_measured_against_reading_every_choice_whole_and_its_choices_are_the_same() {
+    let place = Place::new();
+    task_files(&place);
+    let bench = format!("bench eval --model {} --task-data {}", place.text("model"), place.text("tasks"));
+    let ran = line(&format!("{bench} --limit 5 --repeat 2 --json")).ok();
+    let lines: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let variants: Vec<&str> = lines.iter().map(|line| line["variant"].as_str().unwrap()).collect();
+    assert_eq!(variants, ["prefix shared (temper eval)", "every choice read whole"]);
+    assert_eq!(lines[0]["ratio"], 1.0);
+    for line in &lines {
+        assert!(line["other_choices"] == 0 && line["error"].as_f64().unwrap() <= 1e-3, "{line}");
+        assert!(line["items_per_second"].as_f64().unwrap() > 0.0, "{line}");
+        assert!(line["shape"].as_str().unwrap().starts_with("5 questions of "), "{line}");
+    }
+    let text = line(&format!("{bench} --limit 5 --repeat 1")).ok().stdout;
+    assert!(text.contains("items/s") && text.contains("0 other choices"), "{text}");
+    // Whatever it is, it is no Python with torch.
+    line(&format!("{bench} --limit 2 --repeat 1 --python {}", env!("CARGO_BIN_EXE_temper")))
+        .fails(1, &["the Python script ended"]);
+    line(&format!("{bench} --python {}", place.text("nothing"))).fails(1, &["nothing cannot be run"]);
+    line(&format!("{bench} --shots 2")).fails(2, &["parity_dev.csv", "is not there"]);
 }
 
 /// A template in which a conversation is a few bytes.

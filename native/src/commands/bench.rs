@@ -5,6 +5,7 @@
 
 mod capacity;
 mod data;
+mod eval;
 mod generate;
 mod hardware;
 mod product;
@@ -74,6 +75,7 @@ pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
         Bench::Loss(args) => (args.timing.clone(), bench_loss(&device()?, &args)?),
         Bench::Generate(args) => (args.timing.clone(), generate::bench_generate(&device()?, &args)?),
         Bench::Scan(args) => return scan::run(&device()?, &args),
+        Bench::Eval(args) => return eval::run(&device()?, &args),
         Bench::Data(args) => return data::run(&args),
         Bench::Capacity(args) => return capacity::run(&args),
         Bench::Hardware(args) => return hardware::run(&args, global.device.as_deref()),

@@ -1,6 +1,6 @@
 //! `temper eval`: loss and perplexity on a text or a data set; or benchmarks ([tasks]).
 
-mod tasks;
+pub(crate) mod tasks;
 
 use std::path::Path;
 

@@ -10,6 +10,8 @@
 //! | `gsm8k` | `test.jsonl`, `train.jsonl` | `Question: ..`, `Answer:` | the last number of a greedy answer; also the one behind `#### ` | 5, the first of `train` |
 //! | `math500` | `test.jsonl` | the problem, `Please reason step by step, and put your final answer within \boxed{}.` | the boxed answer, normalised | 0 |
 //! | `aime` | `aime24.jsonl`, `aime25.jsonl` | as `math500` | the boxed integer, or the last one | 0 |
+//! | `ifeval` | `input_data.jsonl` | the prompt | instructions that a program checks ([`ifeval`]) | 0 |
+//! | `bfcl` | `BFCL_v4_<category>.json`, `possible_answer_<category>.json` | the functions and the question | abstract-syntax match of calls ([`bfcl`]) | 0 |
 //!
 //! Prompts, likelihoods and extraction are those of lm-eval 0.4 (EleutherAI) where it has the task. Where this differs:
 //! MMLU has 5 shots here and is one number over all items, not a mean of subjects; MedQA's file has five options and
@@ -19,7 +21,14 @@
 //! its beginning, as in lm-eval; it is counted.
 
 pub mod answer;
+pub mod bfcl;
+pub mod calls;
+mod counting;
 mod csv;
+pub mod ifeval;
+mod language;
+
+use std::collections::HashMap;
 
 use serde_json::Value;
 
@@ -51,11 +60,15 @@ pub enum Task {
     Math500,
     /// American invitational mathematics examination, 2024 and 2025.
     Aime,
+    /// Instructions that a program can check (Zhou et al. 2023).
+    IfEval,
+    /// Calls of functions, Berkeley Function Calling Leaderboard 4 (Patil et al. 2025).
+    Bfcl,
 }
 
 impl Task {
     /// All of them with the names by which they are asked for.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 10] = [
         ("mmlu", Self::Mmlu),
         ("medmcqa", Self::MedMcqa),
         ("medqa", Self::MedQa),
@@ -64,6 +77,8 @@ impl Task {
         ("gsm8k", Self::Gsm8k),
         ("math500", Self::Math500),
         ("aime", Self::Aime),
+        ("ifeval", Self::IfEval),
+        ("bfcl", Self::Bfcl),
     ];
 
     /// The task of a name.
@@ -88,7 +103,7 @@ impl Task {
 
     /// True where an answer is generated.
     pub fn is_generated(self) -> bool {
-        matches!(self, Self::Gsm8k | Self::Math500 | Self::Aime)
+        matches!(self, Self::Gsm8k | Self::Math500 | Self::Aime | Self::IfEval | Self::Bfcl)
     }
 
     /// Longest generated answer, in tokens, unless asked otherwise.
@@ -96,13 +111,15 @@ impl Task {
         match self {
             Self::Gsm8k => 256,
             Self::Aime => 2048,
+            Self::IfEval => 1280,
+            Self::Bfcl => 512,
             _ => 1024,
         }
     }
 
     /// Texts that end a generated answer.
     pub fn stops(self) -> &'static [&'static str] {
-        if self == Self::Gsm8k { &["Question:"] } else { &[] }
+        if matches!(self, Self::Gsm8k | Self::Bfcl) { &["Question:"] } else { &[] }
     }
 }
 
@@ -121,6 +138,10 @@ pub enum Asked {
         /// What it is compared with.
         expected: String,
     },
+    /// Generated text that follows these.
+    Instructions(Vec<ifeval::Instruction>),
+    /// Calls of functions.
+    Calls(Box<bfcl::ToolQuestion>),
 }
 
 /// One question.
@@ -211,6 +232,8 @@ pub fn read_items(task: Task, folder: &TaskFolder, options: TaskOptions) -> Resu
             problem(text(record, "unique_id").unwrap_or_else(|_| at.to_string()), record, text(record, "answer")?)
         })?,
         Task::Aime => aime(folder, options)?,
+        Task::IfEval => ifeval(folder, options)?,
+        Task::Bfcl => bfcl(folder, options)?,
     };
     items.items.truncate(options.limit);
     if items.items.is_empty() {
@@ -245,11 +268,22 @@ fn lines(
     folder: &TaskFolder,
     name: &str,
     options: TaskOptions,
-    item: impl Fn(usize, &Value) -> Checked<Item>,
+    mut item: impl FnMut(usize, &Value) -> Checked<Item>,
 ) -> Result<Items> {
     let mut items = Items::default();
     let file = display(folder, name);
-    // A line that is not UTF-8 is one bad line, not a bad file.
+    for (line, record) in records(folder, name)? {
+        let parsed = record.and_then(|record| item(line - 1, &record));
+        let placed = parsed.map(|item| Item { file: file.clone(), line, ..item });
+        items.take(&file, line, placed, options.on_error)?;
+    }
+    Ok(items)
+}
+
+/// The lines of a file, from 1, each of which should be a JSON object. A line that is not UTF-8 is one bad line, not a
+/// bad file.
+fn records(folder: &TaskFolder, name: &str) -> Result<Vec<(usize, Checked<Value>)>> {
+    let file = display(folder, name);
     if !folder.names.iter().any(|other| other == name) {
         let problem = "is not there, and the task needs it".into();
         return Err(Error::Missing { path: file, problem });
@@ -260,12 +294,8 @@ fn lines(
     if bytes[..end].starts_with(b"[") {
         return Err(Error::Data { file, problem: "is a JSON array; one JSON object a line is needed".into() });
     }
-    for (at, line) in bytes[..end].split(|byte| *byte == b'\n').enumerate().filter(|_| end > 0) {
-        let parsed = json_line(line).and_then(|record| item(at, &record));
-        let placed = parsed.map(|item| Item { file: file.clone(), line: at + 1, ..item });
-        items.take(&file, at + 1, placed, options.on_error)?;
-    }
-    Ok(items)
+    let lines = bytes[..end].split(|byte| *byte == b'\n').enumerate().filter(|_| end > 0);
+    Ok(lines.map(|(at, line)| (at + 1, json_line(line))).collect())
 }
 
 fn json_line(line: &[u8]) -> Checked<Value> {
@@ -391,13 +421,18 @@ fn mmlu(folder: &TaskFolder, options: TaskOptions) -> Result<Items> {
         all.problems.extend(items.problems.into_iter().take(KEPT_PROBLEMS - all.problems.len()));
         of_subjects.push(items.items);
     }
-    // One of each subject in turn while there is a limit, then in the order of subjects, whose examples are so read
-    // once.
-    let mut taken = vec![0; of_subjects.len()];
-    let mut left = options.limit;
+    all.items = in_turn(of_subjects, options.limit);
+    Ok(all)
+}
+
+/// At most so many items: one of each part in turn while there is a limit, then in the order of parts, whose examples
+/// are so read once.
+fn in_turn(parts: Vec<Vec<Item>>, limit: usize) -> Vec<Item> {
+    let mut taken = vec![0; parts.len()];
+    let mut left = limit;
     while left > 0 {
         let before = left;
-        for (taken, items) in taken.iter_mut().zip(&of_subjects) {
+        for (taken, items) in taken.iter_mut().zip(&parts) {
             if *taken < items.len() && left > 0 {
                 *taken += 1;
                 left -= 1;
@@ -407,10 +442,7 @@ fn mmlu(folder: &TaskFolder, options: TaskOptions) -> Result<Items> {
             break;
         }
     }
-    for (taken, items) in taken.into_iter().zip(of_subjects) {
-        all.items.extend(items.into_iter().take(taken));
-    }
-    Ok(all)
+    parts.into_iter().zip(taken).flat_map(|(items, taken)| items.into_iter().take(taken)).collect()
 }
 
 fn pubmedqa(folder: &TaskFolder, options: TaskOptions) -> Result<Items> {
@@ -504,7 +536,55 @@ fn aime(folder: &TaskFolder, options: TaskOptions) -> Result<Items> {
     Ok(all)
 }
 
-/// What a generated text answers, as it is compared, and whether that is right. GSM8K's stricter reading is second.
+/// Names of items and where they are, of which none may be there twice.
+fn once(seen: &mut HashMap<String, String>, id: &str, place: String) -> Checked<()> {
+    match seen.insert(id.to_owned(), place) {
+        Some(first) => Err(format!("{id} is there twice, first in {first}")),
+        None => Ok(()),
+    }
+}
+
+fn ifeval(folder: &TaskFolder, options: TaskOptions) -> Result<Items> {
+    let mut seen = HashMap::new();
+    lines(folder, "input_data.jsonl", options, |at, record| {
+        let id = match record.get("key") {
+            Some(Value::Number(number)) => number.to_string(),
+            _ => text(record, "key")?,
+        };
+        let asked = Asked::Instructions(ifeval::instructions(record)?);
+        once(&mut seen, &id, format!("line {}", at + 1))?;
+        Ok(item(id, text(record, "prompt")?, asked))
+    })
+}
+
+fn bfcl(folder: &TaskFolder, options: TaskOptions) -> Result<Items> {
+    let mut all = Items::default();
+    let (mut parts, mut seen) = (Vec::new(), HashMap::new());
+    for (category, file) in bfcl::CATEGORIES {
+        // Published in a folder of its own, under the question's name.
+        let nested = format!("possible_answer/BFCL_v4_{file}.json");
+        let flat = format!("possible_answer_{file}.json");
+        let name = if folder.names.contains(&nested) { nested } else { flat };
+        let answers = match category {
+            "irrelevance" => None,
+            _ => Some(bfcl::Answers::new(display(folder, &name), records(folder, &name)?.into_iter())),
+        };
+        let name = format!("BFCL_v4_{file}.json");
+        let items = lines(folder, &name, options, |at, record| {
+            let id = text(record, "id")?;
+            let question = bfcl::question(category, record, answers.as_ref())?;
+            once(&mut seen, &id, format!("line {} of {name}", at + 1))?;
+            Ok(item(id, format!("{}\nAnswer:", question.told), Asked::Calls(Box::new(question))))
+        })?;
+        all.skipped += items.skipped;
+        all.problems.extend(items.problems.into_iter().take(KEPT_PROBLEMS - all.problems.len()));
+        parts.push(items.items);
+    }
+    all.items = in_turn(parts, options.limit);
+    Ok(all)
+}
+
+/// What a generated text answers to a problem, as it is compared, and whether that is right. GSM8K's stricter reading is second.
 pub fn judge(task: Task, expected: &str, text: &str) -> (Option<String>, bool, Option<bool>) {
     match task {
         Task::Gsm8k => {

@@ -1,7 +1,7 @@
 //! `temper eval --tasks`: benchmarks out of local files, item by item, so that a run that was stopped goes on where it
 //! was.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -11,7 +11,9 @@ use std::time::Instant;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use temper_engine::continuing::{Cache, Request, Writer, generate_all};
-use temper_engine::reading::{ChatTemplate, Message, OnError};
+use temper_engine::reading::{ChatTemplate, Message, OnError, RenderOptions};
+use temper_engine::tasks::bfcl::{self, ToolQuestion};
+use temper_engine::tasks::ifeval::{self, Followed};
 use temper_engine::tasks::{Asked, Item, Items, Likelihoods, Task, TaskFolder, TaskOptions, judge, read_items, wilson};
 use temper_engine::{Devices, Error, Model, Sampling, Tokenizer, wait};
 
@@ -53,6 +55,12 @@ struct Answered {
     /// Of GSM8K: right by the answer behind `#### ` too.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     strict: Option<bool>,
+    /// Of IFEval: which instructions it follows.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    followed: Option<Followed>,
+    /// Of calls that are wrong: why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    problem: Option<String>,
     /// Of choices, in their order.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     log_likelihoods: Option<Vec<f64>>,
@@ -76,11 +84,45 @@ impl Answered {
             expected: expected.into(),
             correct: false,
             strict: None,
+            followed: None,
+            problem: None,
             log_likelihoods: None,
             text: None,
             truncated: false,
         }
     }
+}
+
+/// How many of something there were.
+#[derive(Clone, Debug, Serialize)]
+struct Share {
+    correct: u64,
+    of: u64,
+    accuracy: f64,
+    /// Wilson's 95 % interval, where the things counted are items.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval: Option<[f64; 2]>,
+}
+
+/// One category of a task.
+#[derive(Clone, Debug, Serialize)]
+struct Category {
+    category: &'static str,
+    #[serde(flatten)]
+    share: Share,
+}
+
+/// IFEval's four figures. Instructions of one prompt are not independent, so those have no interval.
+#[derive(Clone, Debug, Serialize)]
+struct Instructions {
+    prompt_strict: Share,
+    instruction_strict: Share,
+    prompt_loose: Share,
+    instruction_loose: Share,
+    /// Instructions about a language that could not be told; not followed in the strict figures.
+    language_open: u64,
+    /// The first few items of these.
+    language_open_items: Vec<String>,
 }
 
 /// What a task gave.
@@ -95,6 +137,10 @@ struct Score {
     /// Of GSM8K, by the answer behind `#### ` alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     strict_accuracy: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    categories: Vec<Category>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instructions: Option<Instructions>,
     shots: usize,
     /// Items that could not be used, and the first few reasons.
     skipped: u64,
@@ -195,22 +241,35 @@ fn shots(task: Task, args: &TaskArgs) -> usize {
     if task.takes_shots() { args.shots.unwrap_or(task.shots()) } else { 0 }
 }
 
-/// Reads the items of a task.
 fn items(task: Task, args: &TaskArgs) -> Result<Items> {
-    let path = args.task_data.as_deref().unwrap_or(Path::new("")).join(task.name());
-    let failed = |error: io::Error| io_error(&path, &error);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&path).map_err(failed)? {
-        names.extend(entry.map_err(failed)?.file_name().into_string());
-    }
-    names.sort();
-    let read = |name: &str| read_data(&path.join(name).display().to_string());
-    let folder = TaskFolder { path: path.display().to_string(), names, read: &read };
     let options = TaskOptions {
         shots: shots(task, args),
         limit: args.limit.unwrap_or(usize::MAX),
         on_error: if args.skip_broken { OnError::Skip } else { OnError::Stop },
     };
+    items_in(task, args.task_data.as_deref().unwrap_or(Path::new("")), options)
+}
+
+/// Reads the items of a task out of its folder in this one.
+pub(crate) fn items_in(task: Task, folder: &Path, options: TaskOptions) -> Result<Items> {
+    let path = folder.join(task.name());
+    let failed = |error: io::Error| io_error(&path, &error);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        // BFCL's answers are published in a folder of their own.
+        if task == Task::Bfcl && name == "possible_answer" && entry.path().is_dir() {
+            for inner in fs::read_dir(entry.path()).map_err(failed)? {
+                let inner = inner.map_err(failed)?.file_name().into_string();
+                names.extend(inner.map(|inner| format!("{name}/{inner}")));
+            }
+        }
+        names.push(name);
+    }
+    names.sort();
+    let read = |name: &str| read_data(&path.join(name).display().to_string());
+    let folder = TaskFolder { path: path.display().to_string(), names, read: &read };
     Ok(read_items(task, &folder, options)?)
 }
 
@@ -289,11 +348,19 @@ fn tokens(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     Ok(bos.into_iter().chain(tokenizer.encode(text)?).collect())
 }
 
-/// Answers questions with choices by the likelihood of each.
-fn choose(task: Task, items: &[&Item], model: &mut Model, tokenizer: &Tokenizer, results: &mut Results) -> Result<()> {
+/// A question with choices, in tokens.
+pub(crate) struct Question<'a> {
+    pub(crate) item: &'a Item,
+    choices: &'a [String],
+    answer: usize,
+    pub(crate) text: Vec<u32>,
+    pub(crate) choices_tokens: Vec<Vec<u32>>,
+    truncated: bool,
+}
+
+/// The tokens of questions with choices.
+pub(crate) fn questions<'a>(items: &[&'a Item], tokenizer: &Tokenizer, context: usize) -> Result<Vec<Question<'a>>> {
     let mut asked = Vec::with_capacity(items.len());
-    let context = model.arch.context;
-    let mut capacity = 0;
     for item in items {
         let Asked::Choice { choices, answer } = &item.asked else { continue };
         let mut text = tokens(tokenizer, &item.prompt)?;
@@ -311,29 +378,45 @@ fn choose(task: Task, items: &[&Item], model: &mut Model, tokenizer: &Tokenizer,
         }
         let beyond = (text.len() + longest).saturating_sub(context);
         text.drain(..beyond);
-        capacity = capacity.max(text.len() + longest);
-        asked.push((*item, choices, *answer, text, choices_tokens, beyond > 0));
+        asked.push(Question { item, choices, answer: *answer, text, choices_tokens, truncated: beyond > 0 });
     }
+    Ok(asked)
+}
+
+/// Tokens of the longest question with its longest choice.
+pub(crate) fn longest_question(questions: &[Question]) -> usize {
+    let of =
+        |question: &Question| question.text.len() + question.choices_tokens.iter().map(Vec::len).max().unwrap_or(0);
+    questions.iter().map(of).max().unwrap_or(0)
+}
+
+/// The likeliest choice; the first of equals.
+pub(crate) fn likeliest(likelihoods: &[f64]) -> usize {
+    (1..likelihoods.len()).fold(0, |best, at| if likelihoods[at] > likelihoods[best] { at } else { best })
+}
+
+/// Answers questions with choices by the likelihood of each.
+fn choose(task: Task, items: &[&Item], model: &mut Model, tokenizer: &Tokenizer, results: &mut Results) -> Result<()> {
+    let asked = questions(items, tokenizer, model.arch.context)?;
     if asked.is_empty() {
         return Ok(());
     }
-    let mut reader = Likelihoods::new(model, capacity)?;
+    let mut reader = Likelihoods::new(model, longest_question(&asked))?;
     let meter = Meter::new(task.name());
     meter.of_items(asked.len() as u64);
     let mut read = 0;
-    for (done, (item, choices, answer, text, tokens, truncated)) in asked.into_iter().enumerate() {
-        let likelihoods = wait(reader.of(model, &text, &tokens))?;
-        // The first of equals.
-        let best =
-            (1..likelihoods.len()).fold(0, |best, at| if likelihoods[at] > likelihoods[best] { at } else { best });
+    for (done, question) in asked.into_iter().enumerate() {
+        let likelihoods = wait(reader.of(model, &question.text, &question.choices_tokens))?;
+        let best = likeliest(&likelihoods);
+        let Question { item, choices, answer, .. } = question;
         results.add(Answered {
             answer: Some(choices[best].trim().into()),
             correct: best == answer,
             log_likelihoods: Some(likelihoods),
-            truncated,
+            truncated: question.truncated,
             ..Answered::to(task, item, choices[answer].trim())
         })?;
-        read += text.len() as u64;
+        read += question.text.len() as u64;
         meter.at(done as u64 + 1, read);
     }
     meter.finish();
@@ -359,9 +442,12 @@ fn generate(
         let mut requests = Vec::with_capacity(some.len());
         let mut truncated = Vec::with_capacity(some.len());
         for item in some {
-            let mut prompt = match template {
-                Some(template) => tokenizer.encode(&template.render(&[Message::new("user", &item.prompt)], true)?)?,
-                None => tokens(tokenizer, &item.prompt)?,
+            let mut prompt = match (template, &item.asked) {
+                (Some(template), Asked::Calls(question)) => tokenizer.encode(&with_tools(template, question)?)?,
+                (Some(template), _) => {
+                    tokenizer.encode(&template.render(&[Message::new("user", &item.prompt)], true)?)?
+                }
+                (None, _) => tokens(tokenizer, &item.prompt)?,
             };
             let count = args.max_tokens.unwrap_or(task.answer_tokens()).min(model.arch.context - 1);
             let beyond = (prompt.len() + count).saturating_sub(model.arch.context);
@@ -389,16 +475,98 @@ fn generate(
         }
         for (((item, writer), mut text), truncated) in some.iter().zip(&mut writers).zip(texts).zip(truncated) {
             text += &writer.finish()?;
-            let Asked::Answer { expected } = &item.asked else { continue };
-            let (answer, correct, strict) = judge(task, expected, &text);
-            let to = Answered::to(task, item, expected);
-            results.add(Answered { answer, correct, strict, text: Some(text), truncated, ..to })?;
+            let answered = judged(task, item, &text);
+            results.add(Answered { text: Some(text), truncated, ..answered })?;
             done += 1;
             meter.at(done, written);
         }
     }
     meter.finish();
     Ok(())
+}
+
+/// A question with functions in a chat template; in words where the template does not take functions.
+fn with_tools(template: &ChatTemplate, question: &ToolQuestion) -> Result<String> {
+    let tools = Some(question.tools.clone());
+    let options = RenderOptions { add_generation_prompt: true, tools, ..RenderOptions::default() };
+    let with = template.render_with(&question.messages, &options)?;
+    match with == template.render(&question.messages, true)? {
+        true => Ok(template.render(&[Message::new("user", &question.told)], true)?),
+        false => Ok(with),
+    }
+}
+
+/// What a generated text is worth.
+fn judged(task: Task, item: &Item, text: &str) -> Answered {
+    match &item.asked {
+        Asked::Answer { expected } => {
+            let (answer, correct, strict) = judge(task, expected, text);
+            Answered { answer, correct, strict, ..Answered::to(task, item, expected) }
+        }
+        Asked::Instructions(instructions) => {
+            let followed = ifeval::follow(instructions, text);
+            let correct = followed.strict.iter().all(|followed| *followed);
+            let to = Answered::to(task, item, &followed.ids.join(", "));
+            Answered { correct, followed: Some(followed), ..to }
+        }
+        Asked::Calls(question) => {
+            let called = bfcl::call(question, text);
+            let to = Answered::to(task, item, &question.answer.to_string());
+            Answered { answer: called.calls, correct: called.right, problem: called.problem, ..to }
+        }
+        Asked::Choice { .. } => unreachable!("choices are not generated"),
+    }
+}
+
+/// The categories of a task's items, in their order, with what was answered rightly.
+fn categories(items: &Items, answered: &[&Answered]) -> Vec<Category> {
+    let category = |item: &Item| match &item.asked {
+        Asked::Calls(question) => Some(question.category),
+        _ => None,
+    };
+    let of: HashMap<&str, &'static str> =
+        items.items.iter().filter_map(|item| Some((item.id.as_str(), category(item)?))).collect();
+    let mut names: Vec<&'static str> = items.items.iter().filter_map(category).collect();
+    names.dedup();
+    let count = |name: &'static str| {
+        let own = answered.iter().filter(|answered| of.get(answered.id.as_str()) == Some(&name));
+        let (correct, all) = own.fold((0, 0), |(correct, all), one| (correct + u64::from(one.correct), all + 1));
+        Category { category: name, share: share(correct, all, true) }
+    };
+    names.into_iter().map(count).collect()
+}
+
+fn share(correct: u64, of: u64, of_items: bool) -> Share {
+    let interval = of_items.then(|| wilson(correct, of));
+    Share { correct, of, accuracy: correct as f64 / of.max(1) as f64, interval }
+}
+
+fn instructions(answered: &[&Answered]) -> Option<Instructions> {
+    /// Items of an open language that are named.
+    const NAMED: usize = 5;
+    let all: Vec<(&str, &Followed)> =
+        answered.iter().filter_map(|one| Some((one.id.as_str(), one.followed.as_ref()?))).collect();
+    if all.is_empty() {
+        return None;
+    }
+    let figures = |of: fn(&Followed) -> &[bool]| {
+        let whole = all.iter().filter(|(_, followed)| of(followed).iter().all(|one| *one)).count();
+        let single: Vec<bool> = all.iter().flat_map(|(_, followed)| of(followed)).copied().collect();
+        let followed = single.iter().filter(|one| **one).count();
+        [share(whole as u64, all.len() as u64, true), share(followed as u64, single.len() as u64, false)]
+    };
+    let [prompt_strict, instruction_strict] = figures(|followed| &followed.strict);
+    let [prompt_loose, instruction_loose] = figures(|followed| &followed.loose);
+    let is_open = |followed: &Followed| followed.open.iter().filter(|open| **open).count() as u64;
+    let open = all.iter().filter(|(_, followed)| is_open(followed) > 0);
+    Some(Instructions {
+        prompt_strict,
+        instruction_strict,
+        prompt_loose,
+        instruction_loose,
+        language_open: all.iter().map(|(_, followed)| is_open(followed)).sum(),
+        language_open_items: open.map(|(id, _)| (*id).to_owned()).take(NAMED).collect(),
+    })
 }
 
 fn score(task: Task, items: &Items, results: &Results, args: &TaskArgs, fresh: usize, speed: Option<f64>) -> Score {
@@ -418,6 +586,8 @@ fn score(task: Task, items: &Items, results: &Results, args: &TaskArgs, fresh: u
             .iter()
             .any(|answered| answered.strict.is_some())
             .then(|| share(count(&|answered| answered.strict == Some(true)))),
+        categories: categories(items, &answered),
+        instructions: instructions(&answered),
         shots: shots(task, args),
         skipped: items.skipped,
         problems: items.problems.clone(),
@@ -457,6 +627,33 @@ fn text(scores: &[Score], model: &Model, why: &str) -> String {
             let _ = write!(text, "; {} an item", duration(1.0 / speed));
         }
         text.push('\n');
+        let line = |share: &Share| {
+            let interval = share.interval.map(|[low, high]| format!("  ({} to {})", percent(low), percent(high)));
+            let counted = format!("{} of {}", grouped(share.correct), grouped(share.of));
+            format!("{:>7}{}  {counted}", percent(share.accuracy), interval.unwrap_or_default())
+        };
+        for Category { category, share } in &s.categories {
+            let _ = writeln!(text, "  {category:<20} {}", line(share));
+        }
+        if let Some(found) = &s.instructions {
+            for (name, share) in [
+                ("prompts, strict", &found.prompt_strict),
+                ("prompts, loose", &found.prompt_loose),
+                ("instructions, strict", &found.instruction_strict),
+                ("instructions, loose", &found.instruction_loose),
+            ] {
+                let _ = writeln!(text, "  {name:<20} {}", line(share));
+            }
+            if found.language_open > 0 {
+                let more = if found.language_open > found.language_open_items.len() as u64 { " and more" } else { "" };
+                let _ = writeln!(
+                    text,
+                    "  of {} instructions the language could not be told; they count as not followed (items {}{more})",
+                    grouped(found.language_open),
+                    found.language_open_items.join(", ")
+                );
+            }
+        }
         for problem in &s.problems {
             let _ = writeln!(text, "  skipped {problem}");
         }
