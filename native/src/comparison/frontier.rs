@@ -122,7 +122,8 @@ impl<'a> Frontier<'a> {
     /// share and loss.
     pub fn levels(&self, one: usize, other: usize) -> Vec<(f64, f64)> {
         let (Some(start), Some(lowest)) = (self.start(), self.reached_by(&[one, other])) else { return Vec::new() };
-        SHARES.iter().map(|share| (*share, start.learned + share * (lowest - start.learned))).collect()
+        // All of the way is that loss to the bit: the run that reached it no further has to count.
+        SHARES.iter().map(|share| (*share, share * lowest + (1.0 - share) * start.learned)).collect()
     }
 
     /// The least that a variant lost of what is to be kept where it had learned so much, seed by seed.
@@ -273,6 +274,12 @@ mod tests {
         assert_eq!(frontier.levels(1, 0), [(1.0, 2.5), (0.75, 2.875), (0.5, 3.25)]);
         assert_eq!(frontier.levels(2, 0)[0], (1.0, 3.6));
         assert_eq!(frontier.reached_by(&[0, 1, 2]), Some(3.6));
+        // A start and an end whose difference cannot be added back.
+        let (start, end) = (2.130_757_9, 0.152_000_1);
+        let paths = [path(0, "1", "", &[(start, 1.0), (end, 2.0)]), path(1, "1", "", &[(start, 1.0), (end, 2.5)])];
+        let frontier = Frontier::new(&paths);
+        assert_eq!(frontier.levels(1, 0)[0].1, end);
+        assert_eq!(frontier.difference(1, 0, frontier.levels(1, 0)[0].1).map(|found| found.each.len()), Some(1));
     }
 
     #[test]

@@ -404,17 +404,30 @@ fn drawn_frontier(grid: &Grid, frontier: &Frontier, paths: &[Path]) -> Result<Op
         .iter()
         .map(|path| path.points.iter().map(moved).filter(|p| p.0.is_finite() && p.1.is_finite()).collect())
         .collect();
-    // Runs that went far astray would leave no room for the others.
-    let sane = |values: &mut dyn Iterator<Item = f64>| {
-        let mut all: Vec<f64> = values.collect();
-        all.sort_by(f64::total_cmp);
-        let most = all.get(all.len().saturating_sub(1) * 95 / 100).copied().unwrap_or(1.0).max(1e-3);
-        padded(all.into_iter().filter(|v| *v <= 2.0 * most && *v >= -most), 0.06)
+    let most = lines.iter().flatten().map(|p| p.0).fold(0.0, f64::max);
+    let band = |variant: usize| -> Vec<[f64; 4]> {
+        let at = |step: usize| {
+            let learned = most * step as f64 / LINE as f64;
+            let kept: Option<Vec<f64>> = frontier.kept(variant, start.learned - learned).into_iter().collect();
+            let kept: Vec<f64> = kept?.iter().map(|loss| loss - start.kept).collect();
+            let fold = |of: fn(f64, f64) -> f64| kept.iter().copied().reduce(of);
+            let mean = kept.iter().sum::<f64>() / kept.len().max(1) as f64;
+            Some([learned, mean, fold(f64::min)?, fold(f64::max)?])
+        };
+        (0..=LINE).filter_map(at).collect()
     };
-    let x = sane(&mut lines.iter().flatten().map(|p| p.0));
-    let y = sane(&mut lines.iter().flatten().map(|p| p.1));
+    let bands: Vec<Vec<[f64; 4]>> = (0..grid.variants.len()).map(band).collect();
+    // Runs that went far astray would leave no room for the others: a frontier has none of that.
+    let x = padded([0.0, most].into_iter(), 0.06);
+    let y = padded(bands.iter().flatten().flat_map(|p| [p[2], p[3]]).chain([0.0]), 0.06);
     let inside = |p: &(f64, f64)| x.contains(&p.0) && y.contains(&p.1);
-    let drawn = svg(MAP_SIZE, "Learned against forgotten", |root: &Root| {
+    let (title, unit) = match grid.measure {
+        Measure::General => ("Learned against forgotten", "best is right and down: learned, and nothing forgotten"),
+        Measure::Truth => {
+            ("Wrong learned against truth lost", "lower is better: less of the truth lost for the same wrong")
+        }
+    };
+    let drawn = svg(MAP_SIZE, title, |root: &Root| {
         let mut chart = axes(
             root,
             x.clone(),
@@ -427,27 +440,16 @@ fn drawn_frontier(grid: &Grid, frontier: &Frontier, paths: &[Path]) -> Result<Op
             let line: Vec<_> = line.iter().copied().take_while(&inside).collect();
             draw(chart.draw_series(LineSeries::new(line, colour(path.variant).mix(0.3).stroke_width(1))))?;
         }
-        for variant in 0..grid.variants.len() {
-            let at = |step: usize| {
-                let learned = x.end * step as f64 / LINE as f64;
-                let kept: Option<Vec<f64>> = frontier.kept(variant, start.learned - learned).into_iter().collect();
-                let kept: Vec<f64> = kept?.iter().map(|loss| loss - start.kept).collect();
-                let fold = |of: fn(f64, f64) -> f64| kept.iter().copied().reduce(of);
-                let mean = kept.iter().sum::<f64>() / kept.len().max(1) as f64;
-                Some((learned, mean, fold(f64::min)?, fold(f64::max)?))
-            };
-            let band: Vec<_> =
-                (0..=LINE).filter_map(at).filter(|p| inside(&(p.0, p.2)) && inside(&(p.0, p.3))).collect();
+        for (variant, band) in bands.iter().enumerate() {
             if grid.variants.len() <= MOST_BANDS {
-                let edge = band.iter().map(|p| (p.0, p.2)).chain(band.iter().rev().map(|p| (p.0, p.3)));
+                let edge = band.iter().map(|p| (p[0], p[2])).chain(band.iter().rev().map(|p| (p[0], p[3])));
                 draw(chart.draw_series([Polygon::new(edge.collect::<Vec<_>>(), colour(variant).mix(0.18).filled())]))?;
             }
-            trace(&mut chart, variant, band.iter().map(|p| (p.0, p.1)).collect(), 3)?;
+            trace(&mut chart, variant, band.iter().map(|p| (p[0], p[1])).collect(), 3)?;
         }
         Ok(())
     })?;
-    let unit = "best is right and down: learned, and nothing forgotten";
-    Ok(Some(Figure { title: "Learned against forgotten".into(), unit: unit.into(), keys: keys(grid), svg: drawn }))
+    Ok(Some(Figure { title: title.into(), unit: unit.into(), keys: keys(grid), svg: drawn }))
 }
 
 fn keys(grid: &Grid) -> Vec<Key> {
