@@ -4,6 +4,7 @@
 //! there yet, so the same command goes on after an interruption; what it found is copied beside the situation (`NAME.csv`,
 //! `NAME.svg`), and what it says goes into the document between the marks of that part.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -141,8 +142,11 @@ fn from_their_models(variants: &str, comparison: &str, seed: u32) -> String {
     variants.lines().map(line).collect()
 }
 
-/// A row of a comparison's table of points: variant, step, target loss, general loss, and that of the first domain.
-fn point(line: &str) -> Option<(String, u64, [f64; 3])> {
+/// Target loss, general loss, and that of the first domain.
+type Losses = [f64; 3];
+
+/// A row of a comparison's table of points: variant, step and losses.
+fn point(line: &str) -> Option<(String, u64, Losses)> {
     // A variant's name can hold commas; what follows cannot.
     let cells: Vec<&str> = line.rsplitn(7, ',').collect();
     let [first, general, target, step, _, _, variant] = cells[..] else { return None };
@@ -154,8 +158,8 @@ fn point(line: &str) -> Option<(String, u64, [f64; 3])> {
 /// General loss after each domain, and what is left of the first: mean of the seeds and their spread.
 fn sequence_table(all: &[(u32, usize, String)]) -> Result<String, Failure> {
     let mut variants: Vec<String> = Vec::new();
-    // By variant, domain and loss, before and after.
-    let mut found: std::collections::BTreeMap<(String, usize), Vec<([f64; 3], [f64; 3])>> = Default::default();
+    // By variant and domain, a run each seed: before and after.
+    let mut found: BTreeMap<(String, usize), Vec<[Losses; 2]>> = BTreeMap::new();
     for (_, at, text) in all {
         let points: Vec<_> = text.lines().skip(1).filter_map(point).collect();
         for (variant, _, before) in points.iter().filter(|(_, step, _)| *step == 0) {
@@ -164,7 +168,7 @@ fn sequence_table(all: &[(u32, usize, String)]) -> Result<String, Failure> {
             if !variants.contains(variant) {
                 variants.push(variant.clone());
             }
-            found.entry((variant.clone(), *at)).or_default().push((*before, *after));
+            found.entry((variant.clone(), *at)).or_default().push([*before, *after]);
         }
     }
     let spread = |values: Vec<f64>| {
@@ -183,18 +187,18 @@ fn sequence_table(all: &[(u32, usize, String)]) -> Result<String, Failure> {
     for variant in &variants {
         let at = |domain: usize| found.get(&(variant.clone(), domain)).map(Vec::as_slice).unwrap_or_default();
         let cells: Vec<String> =
-            (0..DOMAINS.len()).map(|k| spread(at(k).iter().map(|(_, after)| after[1]).collect())).collect();
+            (0..DOMAINS.len()).map(|k| spread(at(k).iter().map(|[_, after]| after[1]).collect())).collect();
         let runs = (0..DOMAINS.len()).map(|k| at(k).len()).min().unwrap_or(0);
         let learned = (0..runs).map(|run| {
-            let each = (0..DOMAINS.len()).map(|k| at(k)[run].0[0] - at(k)[run].1[0]);
+            let each = (0..DOMAINS.len()).map(|k| at(k)[run][0][0] - at(k)[run][1][0]);
             each.sum::<f64>() / DOMAINS.len() as f64
         });
-        let before = at(0).first().map_or(f64::NAN, |(before, _)| before[1]);
+        let before = at(0).first().map_or(f64::NAN, |[before, _]| before[1]);
         text += &format!(
             "| {variant} | {before:.3} | {} | {} | {} |\n",
             cells.join(" | "),
             spread(learned.collect()),
-            spread(at(DOMAINS.len() - 1).iter().map(|(_, after)| after[2]).collect())
+            spread(at(DOMAINS.len() - 1).iter().map(|[_, after]| after[2]).collect())
         );
     }
     Ok(text.trim_end().to_string())
