@@ -42,6 +42,8 @@ const faded = (newer) => Math.exp(-2.2 * newer / KEPT_TOKENS);
 
 export class Landscape {
   #canvas = el("canvas", { "aria-hidden": "true" });
+  // Pixels are only ever put there, so the canvas needs no GPU, which could lose them.
+  #context = this.#canvas.getContext("2d", { willReadFrequently: true });
   #axes;
   #summary;
   #painter;
@@ -70,6 +72,7 @@ export class Landscape {
     this.#axes = svg("svg", { class: "axes", role: "img", "aria-labelledby": summary.id });
     place.append(this.#canvas, this.#axes, this.#tip);
     this.#watchPointer();
+    this.#canvas.addEventListener("contextrestored", () => this.redraw());
     new ResizeObserver(([{ contentRect }]) => this.#resize(contentRect.width, contentRect.height)).observe(place);
   }
 
@@ -138,7 +141,7 @@ export class Landscape {
         out.fill(colour | alpha, row * width + x + edge, row * width + x + outer - edge);
       }
     }
-    this.#canvas.getContext("2d").putImageData(this.#pixels, 0, 0);
+    this.#context.putImageData(this.#pixels, 0, 0);
   };
 
   /** Shares of the visible tokens in the conflict's box and in the chosen region, and the words for them. */

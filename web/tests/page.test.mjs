@@ -213,6 +213,12 @@ const onTheirOwnPages = () => describe("on the CPU, each on a page of its own", 
         await posed.page.evaluate(() => scrollTo(0, 0));
         await posed.page.screenshot({ path: here(`screenshots/${name}-${colorScheme}.png`) });
         await posed.page.screenshot({ path: here(`screenshots/${name}-${colorScheme}-whole.png`), fullPage: true });
+        const dots = await posed.page.evaluate(() => ["left", "right"].map((side) => {
+          const canvas = document.querySelector(`#plot-${side} canvas`);
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          return data.filter((value, at) => at % 4 === 3 && value > 0).length;
+        }));
+        assert.ok(dots.every((count) => count > 2000), `${name}, ${colorScheme}: ${dots} pixels of dots`);
       }
     }
     posed.isClean();
