@@ -90,7 +90,7 @@ impl Figure {
         let below = 58 + ROW * lines;
         let mut plot = self.svg.clone();
         for (placeholder, colour) in [(INK, "#1b1f24"), (SOFT, "#5a6472"), (LINE, "#d8dce2"), (WARN, "#c0392b")] {
-            plot = plot.replace(&css(placeholder), colour).replace(&css(placeholder).to_uppercase(), colour);
+            plot = plot.replace(&css(placeholder), colour);
         }
         let keys = self.keys.iter().zip(0..).map(|(key, at): (_, u32)| {
             let (x, y) = (16 + COLUMN * (at % columns), height + 62 + ROW * (at / columns));

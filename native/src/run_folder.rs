@@ -336,8 +336,7 @@ impl RunFolder {
             Ok(file)
         };
         let file = self.guarded(|| attempt().map_err(|error| io_error(&path, &error)))?;
-        let place = Place::open(&path)?;
-        Ok((Metrics { run: self.clone(), file, place, path, digester }, warnings))
+        Ok((Metrics { file: Growing::of(self, file, path)?, digester }, warnings))
     }
 
     /// The steps of `metrics.jsonl`, and a warning for each line that is none. An incomplete last line, which a killed process
@@ -373,8 +372,7 @@ impl RunFolder {
         text.extend(evaluations.history.iter().flat_map(|at| tensorboard::evaluated(when(at), at)));
         self.guarded(|| write_atomically(&path, |w| w.write_all(&text)))?;
         let file = OpenOptions::new().append(true).open(&path).map_err(|error| io_error(&path, &error))?;
-        let place = Place::open(&path)?;
-        Ok(Curves { run: self.clone(), file, place, path, begin })
+        Ok(Curves { file: Growing::of(self, file, path)?, begin })
     }
 
     /// `summary.json`; none where the run has not come to its end.
@@ -749,13 +747,34 @@ impl Lines {
     }
 }
 
-/// What TensorBoard reads of a run, open for appending.
+/// A file of a run, open for appending: refused where it, or the run's folder, is gone.
 #[derive(Debug)]
-pub struct Curves {
+struct Growing {
     run: RunFolder,
     file: File,
     place: Place,
     path: PathBuf,
+}
+
+impl Growing {
+    fn of(run: &RunFolder, file: File, path: PathBuf) -> Result<Self> {
+        let place = Place::open(&path)?;
+        Ok(Self { run: run.clone(), file, place, path })
+    }
+
+    /// In one write, so that a reader never sees half of it.
+    fn append(&self, bytes: &[u8]) -> Result<()> {
+        self.run.guarded(|| {
+            self.place.check()?;
+            (&self.file).write_all(bytes).map_err(|error| io_error(&self.path, &error))
+        })
+    }
+}
+
+/// What TensorBoard reads of a run, open for appending.
+#[derive(Debug)]
+pub struct Curves {
+    file: Growing,
     /// When the run would have begun had nothing interrupted it, in seconds since 1970.
     begin: f64,
 }
@@ -766,7 +785,7 @@ impl Curves {
     /// # Errors
     /// [`Error::Io`], also where the file is gone.
     pub fn step(&mut self, metrics: &StepMetrics) -> Result<()> {
-        self.append(&tensorboard::step(self.begin, metrics))
+        self.file.append(&tensorboard::step(self.begin, metrics))
     }
 
     /// Appends an evaluation.
@@ -774,14 +793,7 @@ impl Curves {
     /// # Errors
     /// [`Error::Io`], also where the file is gone.
     pub fn evaluated(&mut self, evaluated: &Evaluated) -> Result<()> {
-        self.append(&tensorboard::evaluated(seconds_since_1970(), evaluated))
-    }
-
-    fn append(&mut self, record: &[u8]) -> Result<()> {
-        self.run.guarded(|| {
-            self.place.check()?;
-            (&self.file).write_all(record).map_err(|error| io_error(&self.path, &error))
-        })
+        self.file.append(&tensorboard::evaluated(seconds_since_1970(), evaluated))
     }
 }
 
@@ -792,25 +804,19 @@ fn seconds_since_1970() -> f64 {
 /// `metrics.jsonl`, open for appending.
 #[derive(Debug)]
 pub struct Metrics {
-    run: RunFolder,
-    file: File,
-    place: Place,
-    path: PathBuf,
+    file: Growing,
     digester: Digester,
 }
 
 impl Metrics {
-    /// Appends a line, in one write, so that a reader never sees half of one.
+    /// Appends a line.
     ///
     /// # Errors
     /// [`Error::Io`], also where the file is gone.
     pub fn append(&mut self, metrics: &StepMetrics) -> Result<()> {
-        let mut line = serde_json::to_vec(metrics).map_err(|error| io_error(&self.path, &error.into()))?;
+        let mut line = serde_json::to_vec(metrics).map_err(|error| io_error(&self.file.path, &error.into()))?;
         line.push(b'\n');
-        self.run.guarded(|| {
-            self.place.check()?;
-            (&self.file).write_all(&line).map_err(|error| io_error(&self.path, &error))
-        })?;
+        self.file.append(&line)?;
         self.digester.add(&line);
         Ok(())
     }

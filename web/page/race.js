@@ -29,9 +29,6 @@ export class Race {
 
   #evaluations() { return this.#timeline.evaluations; }
 
-  /** Labels are wrong: what is learned are they, and the target is the truth, which can only be kept. */
-  #isWrong() { return this.#evaluations()[0]?.learners.every(({ wrong }) => wrong) ?? false; }
-
   #describe(what, i) {
     const now = this.#evaluations().at(-1);
     if (!now) return `${what}: nothing measured yet`;
@@ -42,7 +39,7 @@ export class Race {
   plane = () => {
     const shown = this.#evaluations();
     const first = shown[0]?.learners[0];
-    const wrong = this.#isWrong();
+    const wrong = this.#timeline.isWrong;
     const point = ({ target, general, wrong: taught }) => (wrong ? [target.loss, taught.loss] : [general.loss, target.loss]);
     const lines = SIDES.map((name, i) => ({ name, marks: true, points: shown.map(({ learners }) => point(learners[i])) }));
     $("plane-name").textContent = wrong ? "Truth against the wrong" : "Learning against forgetting";
@@ -67,7 +64,7 @@ export class Race {
       cursor: isLive ? undefined : step, describe: this.#describe(label, which) });
   }
 
-  target = () => this.#overSteps("race-target", "target", this.#isWrong() ? "Loss on the truth" : "Target loss");
+  target = () => this.#overSteps("race-target", "target", this.#timeline.isWrong ? "Loss on the truth" : "Target loss");
   general = () => this.#overSteps("race-general", "general", "General loss");
 
   training = () => {
@@ -85,7 +82,7 @@ export class Race {
     const shown = this.#evaluations();
     const first = shown[0];
     const now = shown.at(-1);
-    const hasWrong = this.#isWrong();
+    const hasWrong = this.#timeline.isWrong;
     for (const cell of document.querySelectorAll("#race-table thead .wrong")) cell.hidden = !hasWrong;
     const row = (name, { target, general, wrong }, before) => el("tr", {}, el("th", { scope: "row", text: name }),
       ...[target, general].flatMap((e, i) => {

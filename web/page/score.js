@@ -28,7 +28,7 @@ export class Scoreboard {
     const race = whole ? paths(shown) : [[], []];
     const names = SIDES.map((side) => recording.nameAt(side, step));
     const { equal, why } = equalLearning(race);
-    const wrong = first?.learners.every(({ wrong }) => wrong) ?? false;
+    const wrong = this.#timeline.isWrong;
     for (const cell of document.querySelectorAll("#score-table .wrong")) cell.hidden = !wrong;
     // With wrong labels the target is what the model knew: it can only be kept.
     $("score-target").replaceChildren(wrong ? "truth" : "learned",

@@ -103,6 +103,9 @@ export class Timeline {
     return this.isLive ? evaluations : evaluations.filter(({ step }) => step <= this.step);
   }
 
+  /** Labels are wrong: what is learned are they, and the target is the truth, which can only be kept. */
+  get isWrong() { return this.evaluations[0]?.learners.every(({ wrong }) => wrong) ?? false; }
+
   #move(index) {
     this.isLive = index >= this.recording.frames.length - 1;
     this.#slider.value = index;

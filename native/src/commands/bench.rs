@@ -109,6 +109,36 @@ fn spread(mut numbers: Vec<f64>) -> [f64; 3] {
     [at(0), at(numbers.len() / 2), at(numbers.len().saturating_sub(1))]
 }
 
+/// A variant that was timed in turns with others: what their JSON lines have in common.
+#[derive(Debug, Serialize)]
+struct InTurns {
+    bench: &'static str,
+    variant: &'static str,
+    shape: String,
+    device: String,
+    median_s: f64,
+    min_s: f64,
+    max_s: f64,
+    /// Median over the turns of this variant's time over that of the first one in the same turn.
+    ratio: f64,
+}
+
+impl InTurns {
+    /// Of the seconds that it and the first variant took in each turn.
+    fn of(
+        bench: &'static str,
+        variant: &'static str,
+        shape: &str,
+        device: &Device,
+        own: &[f64],
+        first: &[f64],
+    ) -> Self {
+        let [_, ratio, _] = spread(own.iter().zip(first).map(|(own, first)| own / first).collect());
+        let [min_s, median_s, max_s] = spread(own.to_vec());
+        Self { bench, variant, shape: shape.into(), device: device.name().into(), median_s, min_s, max_s, ratio }
+    }
+}
+
 fn objective(method: &str) -> Result<Objective, Error> {
     Objective::from_section(&ObjectiveSection::from_overrides(method, &[])?)
 }

@@ -109,13 +109,14 @@ pub struct Rendered {
 pub fn render(title: &str, grid: &Grid, done: &[&Done]) -> Result<Rendered> {
     let paths: Vec<Path> = done.iter().map(|run| run.path.clone()).collect();
     let frontier = Frontier::new(&paths);
-    let numbers = numbers(grid, done, &frontier);
+    let compared = compared(grid, &frontier);
+    let numbers = numbers(grid, done, &frontier, &compared);
     let drawn = drawn_frontier(grid, &frontier, &paths)?;
     let picture = drawn.as_ref().map(Figure::standalone);
-    let answer = answer(grid, &frontier);
+    let answer = answer(grid, &frontier, &compared);
     let subtitle = subtitle(grid, done);
     let method = method(grid);
-    let (differences, ends) = (differences(grid, &frontier), ends(grid, done));
+    let (differences, ends) = (differences(grid, &frontier, &compared), ends(grid, done));
     let mut said = answer.join("\n\n");
     if !differences.rows.is_empty() {
         let table = plain(&differences);
@@ -212,8 +213,23 @@ fn about_differences(grid: &Grid) -> String {
     )
 }
 
+/// A variant against the first one, with the share of the way at which they are compared, all of it first.
+struct Compared {
+    variant: usize,
+    at: Vec<(f64, Difference)>,
+}
+
+fn compared(grid: &Grid, frontier: &Frontier) -> Vec<Compared> {
+    let of = |variant: usize| {
+        let levels = frontier.levels(variant, 0).into_iter();
+        let at = levels.filter_map(|(share, learned)| Some((share, frontier.difference(variant, 0, learned)?)));
+        Compared { variant, at: at.collect() }
+    };
+    (1..grid.variants.len()).map(of).collect()
+}
+
 /// In words, each other variant against the first one, at the lowest loss that both reached.
-fn answer(grid: &Grid, frontier: &Frontier) -> Vec<String> {
+fn answer(grid: &Grid, frontier: &Frontier, compared: &[Compared]) -> Vec<String> {
     let name = |variant: usize| grid.variants[variant].name.as_str();
     let (learned, first) = (grid.measure.learned(), name(0));
     let Some(start) = frontier.start() else {
@@ -228,20 +244,17 @@ fn answer(grid: &Grid, frontier: &Frontier) -> Vec<String> {
         "Each is compared with {first} at the lowest {learned} that both reached with every seed, down from {:.3} nats per token.",
         start.learned
     )];
-    for variant in 1..grid.variants.len() {
-        said.push(match frontier.reached_by(&[variant, 0]) {
-            None => {
-                format!(
-                    "{} or {first} never came below the {learned} it started with: there is no equal learning.",
-                    name(variant)
-                )
-            }
-            Some(lowest) => match frontier.difference(variant, 0, lowest) {
-                Some(found) => sentence(grid, variant, &found),
-                None => format!("{} and {first} have no seed in common.", name(variant)),
-            },
-        });
-    }
+    let sentences = compared.iter().map(|Compared { variant, at }| match at.first() {
+        Some((_, found)) => sentence(grid, *variant, found),
+        None if frontier.reached_by(&[*variant, 0]).is_some() => {
+            format!("{} and {first} have no seed in common.", name(*variant))
+        }
+        None => format!(
+            "{} or {first} never came below the {learned} it started with: there is no equal learning.",
+            name(*variant)
+        ),
+    });
+    said.extend(sentences);
     said
 }
 
@@ -275,9 +288,9 @@ fn sentence(grid: &Grid, variant: usize, found: &Difference) -> String {
     )
 }
 
-fn differences(grid: &Grid, frontier: &Frontier) -> Table {
-    let row = |(share, learned): (f64, f64), variant: usize| {
-        let found = frontier.difference(variant, 0, learned)?;
+fn differences(grid: &Grid, frontier: &Frontier, compared: &[Compared]) -> Table {
+    let row = |variant: usize, (share, found): &(f64, Difference)| {
+        let learned = found.learned;
         let each = found.each.iter().map(|d| format!("{d:+.3}")).collect::<Vec<_>>().join(", ");
         let setting = frontier.best_setting(variant, learned).map_or(String::new(), |(setting, n, of)| match n == of {
             true => setting.to_string(),
@@ -291,9 +304,9 @@ fn differences(grid: &Grid, frontier: &Frontier) -> Table {
             each,
             setting,
         ];
-        Some(Row { name: grid.variants[variant].name.clone(), cells })
+        Row { name: grid.variants[variant].name.clone(), cells }
     };
-    let of = |variant: usize| frontier.levels(variant, 0).into_iter().filter_map(move |level| row(level, variant));
+    let rows = compared.iter().flat_map(|one| one.at.iter().map(|at| row(one.variant, at)));
     Table {
         columns: match grid.measure {
             Measure::General => &["target loss", "general loss", "difference", "95 % interval", "seed by seed", "with"],
@@ -301,7 +314,7 @@ fn differences(grid: &Grid, frontier: &Frontier) -> Table {
                 &["loss on the wrong", "loss on the truth", "difference", "95 % interval", "seed by seed", "with"]
             }
         },
-        rows: (1..grid.variants.len()).flat_map(of).collect(),
+        rows: rows.collect(),
     }
 }
 
@@ -572,18 +585,16 @@ fn csv(grid: &Grid, done: &[&Done]) -> String {
 }
 
 /// The frontier's numbers.
-fn numbers(grid: &Grid, done: &[&Done], frontier: &Frontier) -> serde_json::Value {
-    let compared = |variant: usize| {
-        let levels = frontier.levels(variant, 0).into_iter();
-        let levels: Vec<Difference> =
-            levels.filter_map(|(_, learned)| frontier.difference(variant, 0, learned)).collect();
-        serde_json::json!({ "variant": grid.variants[variant].name, "against": grid.variants[0].name, "at": levels })
-    };
+fn numbers(grid: &Grid, done: &[&Done], frontier: &Frontier, compared: &[Compared]) -> serde_json::Value {
+    let differences = compared.iter().map(|Compared { variant, at }| {
+        let at: Vec<&Difference> = at.iter().map(|(_, found)| found).collect();
+        serde_json::json!({ "variant": grid.variants[*variant].name, "against": grid.variants[0].name, "at": at })
+    });
     serde_json::json!({
         "variants": grid.variants.iter().map(|variant| &variant.name).collect::<Vec<_>>(),
         "runs": done.iter().map(|run| serde_json::json!({ "run": run.point.name, "path": run.path })).collect::<Vec<_>>(),
         "measure": grid.measure,
         "start": frontier.start(),
-        "differences": (1..grid.variants.len()).map(compared).collect::<Vec<_>>(),
+        "differences": differences.collect::<Vec<_>>(),
     })
 }

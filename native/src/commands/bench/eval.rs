@@ -12,7 +12,7 @@ use temper_engine::reading::OnError;
 use temper_engine::tasks::{Item, Likelihoods, Task, TaskOptions};
 use temper_engine::{Device, Model, wait};
 
-use super::spread;
+use super::InTurns;
 use crate::cli::BenchEvalArgs;
 use crate::commands::eval::tasks::{Question, items_in, likeliest, longest_question, questions};
 use crate::inputs::open_model;
@@ -26,16 +26,9 @@ const TOLERANCE: f64 = 0.02;
 /// One JSON line.
 #[derive(Debug, Serialize)]
 struct Compared {
-    bench: &'static str,
-    variant: &'static str,
-    shape: String,
-    device: String,
-    median_s: f64,
-    min_s: f64,
-    max_s: f64,
+    #[serde(flatten)]
+    timed: InTurns,
     items_per_second: f64,
-    /// Median over the turns of this variant's time over that of the shared prefix in the same turn.
-    ratio: f64,
     /// Questions of which it takes another choice.
     other_choices: usize,
     /// Largest difference of a log-likelihood.
@@ -97,29 +90,17 @@ pub fn run(device: &Device, args: &BenchEvalArgs) -> Result<()> {
     let tokens: usize = asked.iter().map(|question| question.text.len()).sum();
     let shape = format!("{} questions of {} tokens, {} shots", asked.len(), tokens / asked.len(), args.shots);
     for (which, (variant, own)) in names.into_iter().zip(&seconds).enumerate() {
-        let [_, ratio, _] = spread(own.iter().zip(&seconds[0]).map(|(own, ours)| own / ours).collect());
-        let [min_s, median_s, max_s] = spread(own.clone());
+        let timed = InTurns::of("eval", variant, &shape, device, own, &seconds[0]);
+        let items_per_second = asked.len() as f64 / timed.median_s;
         let (other_choices, error) = differs[which];
-        let compared = Compared {
-            bench: "eval",
-            variant,
-            shape: shape.clone(),
-            device: device.name().into(),
-            median_s,
-            min_s,
-            max_s,
-            items_per_second: asked.len() as f64 / median_s,
-            ratio,
-            other_choices,
-            error,
-        };
+        let compared = Compared { timed, items_per_second, other_choices, error };
         if args.timing.json {
             output::json(&compared)?;
         } else {
             output::text(&format!(
-                "{variant:<28} {:>8.2} items/s  {median_s:>8.2} s ({min_s:.2} to {max_s:.2})  {ratio:.2} of the time; \
+                "{variant:<28} {items_per_second:>8.2} items/s  {:>8.2} s ({:.2} to {:.2})  {:.2} of the time; \
                  {other_choices} other choices, error {error:.1e}\n",
-                compared.items_per_second
+                compared.timed.median_s, compared.timed.min_s, compared.timed.max_s, compared.timed.ratio
             ))?;
         }
     }

@@ -12,7 +12,7 @@ use temper_engine::inside::model::Keep;
 use temper_engine::scan::{Classes, Fidelity, TokenScore, score};
 use temper_engine::{Device, Document, Error, Model, Objective, perplexity, wait};
 
-use super::{difference, objective, refuse, spread};
+use super::{InTurns, difference, objective, refuse};
 use crate::cli::BenchScanArgs;
 use crate::commands::scan::counts::Counts;
 use crate::inputs::{open_model, read_data};
@@ -21,16 +21,9 @@ use crate::output;
 /// One JSON line.
 #[derive(Debug, Serialize)]
 struct Compared {
-    bench: &'static str,
-    variant: &'static str,
-    shape: String,
-    device: String,
-    median_s: f64,
-    min_s: f64,
-    max_s: f64,
+    #[serde(flatten)]
+    timed: InTurns,
     tokens_per_second: f64,
-    /// Median over the turns of this variant's time over that of the bare pass in the same turn.
-    ratio: f64,
     /// How far its mean loss is from that of `temper eval`, relatively.
     error: f64,
 }
@@ -78,30 +71,18 @@ pub fn run(device: &Device, args: &BenchScanArgs) -> Result<()> {
     }
     let shape = format!("{} tokens in windows of {window}", args.tokens);
     for (variant, own) in names.into_iter().zip(&seconds) {
-        let ratios = own.iter().zip(&seconds[0]).map(|(own, bare)| own / bare).collect();
-        let [_, ratio, _] = spread(ratios);
-        let [min_s, median_s, max_s] = spread(own.clone());
-        let compared = Compared {
-            bench: "scan",
-            variant,
-            shape: shape.clone(),
-            device: device.name().into(),
-            median_s,
-            min_s,
-            max_s,
-            tokens_per_second: args.tokens as f64 / median_s,
-            ratio,
-            error: if variant == "scan" { error } else { 0.0 },
-        };
+        let timed = InTurns::of("scan", variant, &shape, device, own, &seconds[0]);
+        let tokens_per_second = args.tokens as f64 / timed.median_s;
+        let compared = Compared { timed, tokens_per_second, error: if variant == "scan" { error } else { 0.0 } };
         if args.timing.json {
             output::json(&compared)?;
         } else {
             output::text(&format!(
-                "{variant:<28} {:>10.1} ms ({:.1} to {:.1})  {:>8.0} tokens/s  {ratio:.3} of the bare pass\n",
-                median_s * 1e3,
-                min_s * 1e3,
-                max_s * 1e3,
-                compared.tokens_per_second
+                "{variant:<28} {:>10.1} ms ({:.1} to {:.1})  {tokens_per_second:>8.0} tokens/s  {:.3} of the bare pass\n",
+                compared.timed.median_s * 1e3,
+                compared.timed.min_s * 1e3,
+                compared.timed.max_s * 1e3,
+                compared.timed.ratio
             ))?;
         }
     }
