@@ -1,6 +1,6 @@
 // De-quantisation of a stored matrix to f32. The part of `formats/` in front says what element i is.
 //
-//   out[start + i] = element(first + i),   i < count
+//   out[start + i] = value(first + i),   i < count
 //
 // Bindings
 //   1 packed_words [words] u32  in   the stored bytes, little endian, the last word padded
@@ -14,7 +14,6 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read_write> packed_words: array<u32>;
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;
 
 const WORKGROUP_SIZE: u32 = 256u;
@@ -29,5 +28,5 @@ fn main(
     if (index >= params.count) {
         return;
     }
-    out[params.start + index] = element(params.first + index);
+    out[params.start + index] = value(params.first + index);
 }

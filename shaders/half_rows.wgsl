@@ -2,7 +2,7 @@
 //
 //   halves[g rows + i, p] = f16(2^-e values[g][i, p]),   exponents[g rows + i] = e,   0 for inner <= p < padded
 //
-// where values[g][i, p] is values[offset + g batch + i row + p step]: rows and terms as the product reads them, for
+// where values[g][i, p] is value(offset + g batch + i row + p step): rows and terms as the product reads them, for
 // the right operand its columns. e is such that the row's largest number lands in [2^14, 2^15): f16 ends at 65,504,
 // and what is 2^28 times smaller than the largest keeps all of its digits. NaN and infinity become NaN, and their row
 // keeps e = 0. Two numbers share a word, the first in its lower half.
@@ -11,6 +11,7 @@
 //
 // Bindings
 //   1 values    [..]                          in
+//   1 packed_words [words] u32                in   in place of those a stored matrix
 //   2 halves    [batches * rows, padded / 2]  out  padded is a multiple of 8, at least inner
 //   3 exponents [batches * rows]              out  the bits of an i32
 // Launch: ceil(batches * rows / 8) workgroups. Before: anything. After: matmul_cooperative.
@@ -27,7 +28,6 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read_write> values: array<f32>;
 @group(0) @binding(2) var<storage, read_write> halves: array<u32>;
 @group(0) @binding(3) var<storage, read_write> exponents: array<u32>;
 
@@ -53,7 +53,7 @@ fn term(at: u32, p: u32) -> f32 {
     if (p >= params.inner) {
         return 0.0;
     }
-    return values[at + p * params.step];
+    return value(at + p * params.step);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)

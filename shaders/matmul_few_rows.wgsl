@@ -7,11 +7,13 @@
 // workgroup shares the terms of its 8 rows by 32 columns: an invocation sums every 32nd term of 8 rows by 4 columns,
 // and the 32 partial sums of each element are added up in workgroup memory, in their order. Neighbouring invocations
 // have neighbouring terms where those of `right` are contiguous, else neighbouring columns. Rows and columns past the
-// end read the last ones and write nothing; a single row takes a loop of its own.
+// end read the last ones and write nothing; a single row takes a loop of its own. The right operand may be a stored
+// matrix: each of its elements is then expanded once a workgroup, and read in as few bytes as the file has it.
 //
 // Bindings
 //   1 left_values   [..]  in
 //   2 right_values  [..]  in
+//   2 packed_words  [words] u32  in  in place of those a stored matrix, strides and offsets in its elements
 //   3 target_values [..]  in/out  added to where accumulate is 1, else overwritten (and not read)
 // Launch: batches * ceil(rows / 8) * ceil(columns / 32) workgroups. Before: anything. After: anything.
 
@@ -77,7 +79,7 @@ fn main(
         for (var p = slice; p < params.inner; p += SLICES) {
             let b = p * params.right_step;
             let right_row =
-                vec4<f32>(right_values[b0 + b], right_values[b1 + b], right_values[b2 + b], right_values[b3 + b]);
+                vec4<f32>(right_value(b0 + b), right_value(b1 + b), right_value(b2 + b), right_value(b3 + b));
             s0 += left_values[a0 + p * params.left_step] * right_row;
         }
     } else {
@@ -92,7 +94,7 @@ fn main(
             let a = p * params.left_step;
             let b = p * params.right_step;
             let right_row =
-                vec4<f32>(right_values[b0 + b], right_values[b1 + b], right_values[b2 + b], right_values[b3 + b]);
+                vec4<f32>(right_value(b0 + b), right_value(b1 + b), right_value(b2 + b), right_value(b3 + b));
             s0 += left_values[a0 + a] * right_row;
             s1 += left_values[a1 + a] * right_row;
             s2 += left_values[a2 + a] * right_row;

@@ -11,8 +11,8 @@ use serde::Serialize;
 use crate::device::Device;
 use crate::error::Result;
 use crate::export::bundle;
-use crate::kernels::tensor::read_all;
-use crate::kernels::{self, dequantize, sample};
+use crate::kernels::tensor::{flat, read_all};
+use crate::kernels::{self, dequantize, matmul, sample};
 use crate::message::messages;
 use crate::weights::WeightFormat;
 
@@ -91,16 +91,18 @@ fn stored(answers: &[u8]) -> Result<Vec<(String, Vec<f32>)>> {
 async fn answer(device: &Device, case: Case) -> Result<Vec<f32>> {
     let values = match case {
         Case::Launch(launch) => launch(device)?,
-        Case::Expand(format) => dequantize::self_test(device, format)?,
+        Case::Expand(format) => vec![flat(&dequantize::blocks(device, format)?.dense(device)?)],
+        Case::Multiply(format) => vec![matmul::self_test(device, &dequantize::blocks(device, format)?)?],
     };
     Ok(read_all(values).await?.concat())
 }
 
-/// What makes a kernel's answer: a function that launches it, or blocks of a format.
+/// What makes a kernel's answer: a function that launches it, or blocks of a format, expanded or in a product.
 #[derive(Clone, Copy)]
 enum Case {
     Launch(fn(&Device) -> Result<Vec<Tensor<1>>>),
     Expand(WeightFormat),
+    Multiply(WeightFormat),
 }
 
 /// Stems of the kernels that are run; `gather_rows` stands for what burn computes.
@@ -110,8 +112,12 @@ pub fn kernels() -> impl Iterator<Item = &'static str> {
 
 /// One case a kernel, under the kernel's stem.
 fn cases() -> impl Iterator<Item = (&'static str, Case)> {
-    let formats = WeightFormat::ALL.into_iter();
-    let expand = formats.filter_map(|f| f.kernels().map(|kernels| (kernels.dequantize.stem, Case::Expand(f))));
+    let of_format = |f: WeightFormat| {
+        let kernels = f.kernels()?;
+        Some([(kernels.dequantize.stem, Case::Expand(f)), (kernels.matmul_few_rows.stem, Case::Multiply(f))])
+    };
     let launched = kernels::SELF_TESTS.iter().copied().flatten();
-    launched.map(|&(stem, launch)| (stem, Case::Launch(launch))).chain(expand)
+    launched
+        .map(|&(stem, launch)| (stem, Case::Launch(launch)))
+        .chain(WeightFormat::ALL.into_iter().filter_map(of_format).flatten())
 }

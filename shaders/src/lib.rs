@@ -14,6 +14,8 @@
 use std::marker::PhantomData;
 use std::ops::Deref;
 
+use formats::FormatKernels;
+
 /// Calls a macro with the names of the operations: files that hold what belongs to one or several kernels (launch, CPU twin,
 /// oracle). The modules and the self-test are declared from this list, so that a new operation is listed once.
 #[macro_export]
@@ -794,7 +796,7 @@ kernels! {
     bindings MatmulBindings;
 
     /// Rows of an operand in half precision, for [`MATMUL_COOPERATIVE_16`]; `rows` of the launch are those of all batches.
-    HALF_ROWS = "half_rows", shared ["rows", "halves"], Grid::Rows(8),
+    HALF_ROWS = "half_rows", shared ["rows", "values", "halves"], Grid::Rows(8),
     params HalfRowsParams {
         /// Rows of a batch, as the product reads them: of a right operand its columns.
         rows: u32,
@@ -852,13 +854,16 @@ kernels! {
 /// Every kernel: those with a file of their own, then those of [`formats`].
 pub const KERNELS: &[Kernel] = &every_kernel();
 
-const fn every_kernel() -> [Kernel; SINGLE.len() + formats::ALL.len()] {
-    let mut kernels = [SINGLE[0]; SINGLE.len() + formats::ALL.len()];
+const fn every_kernel() -> [Kernel; SINGLE.len() + formats::ALL.len() * FormatKernels::COUNT] {
+    let mut kernels = [SINGLE[0]; SINGLE.len() + formats::ALL.len() * FormatKernels::COUNT];
     let mut index = 0;
     while index < kernels.len() {
         kernels[index] = match index < SINGLE.len() {
             true => SINGLE[index],
-            false => formats::ALL[index - SINGLE.len()].dequantize.kernel,
+            false => {
+                let index = index - SINGLE.len();
+                formats::ALL[index / FormatKernels::COUNT].all()[index % FormatKernels::COUNT]
+            }
         };
         index += 1;
     }

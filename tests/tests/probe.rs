@@ -10,7 +10,7 @@ use temper_engine::{Device, wait};
 /// What burn computes, and no shader of ours has the name of.
 const OF_BURN: [&str; 1] = ["gather_rows"];
 
-/// What only cooperative kernels read, which no browser has; those have a self-test of their own.
+/// The file of what only cooperative kernels read, which no browser has; those have a self-test of their own.
 const FOR_THOSE: &str = "half_rows";
 
 #[test]
@@ -32,7 +32,7 @@ fn every_device_passes_the_self_test() {
 fn the_self_test_covers_every_shader() {
     let probed: BTreeSet<&str> = probe::kernels().collect();
     let everywhere =
-        temper_shaders::KERNELS.iter().filter(|kernel| !kernel.is_cooperative() && kernel.stem != FOR_THOSE);
+        temper_shaders::KERNELS.iter().filter(|kernel| !kernel.is_cooperative() && kernel.file != FOR_THOSE);
     let shaders: BTreeSet<&str> = everywhere.map(|kernel| kernel.stem).collect();
     let missing: Vec<_> = shaders.difference(&probed).copied().collect();
     assert!(missing.is_empty(), "shaders without a case: {missing:?}");

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 use burn_wgpu::CubeTensor;
-use temper_shaders::formats::{DequantizeBindings, DequantizeParams};
+use temper_shaders::formats::{DequantizeBindings, DequantizeParams, FormatKernels};
 
 use super::Words;
 use super::cpu::matmul::{Blocks, PIECE, RowsOf, Segment};
 use super::cpu::par;
 use super::launch::{Binding, size};
 use super::own::Own;
-use super::tensor::{empty, flat, from_vec, gpu_of, joined, on_gpu};
+use super::tensor::{empty, from_vec, gpu_of, joined, on_gpu};
 use crate::device::Device;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -54,6 +54,35 @@ enum Place {
     Trained(CubeTensor),
     /// In the file, and in memory only while it is used, in one or several parts.
     File(InFile, Option<Arc<[Part]>>),
+}
+
+/// Rows of a [`Packed`] that lie in one buffer of a GPU.
+#[derive(Clone)]
+pub(super) struct Piece {
+    part: Part,
+    /// The first of them in the buffer.
+    pub first: usize,
+    /// How many.
+    pub rows: usize,
+}
+
+impl Piece {
+    /// The buffer.
+    ///
+    /// # Panics
+    /// Where it is on no GPU.
+    pub fn words(&self) -> Binding<'_> {
+        match &self.part.place {
+            Place::Device(words, _) => Binding::from(&**words),
+            Place::Trained(words) => Binding::from(words),
+            _ => panic!("weights that are not on the GPU used there"),
+        }
+    }
+
+    /// The kernels that read it; none where it is in f32.
+    pub fn kernels(&self) -> Option<&'static FormatKernels> {
+        self.part.format.kernels()
+    }
 }
 
 /// A tensor that is left in its file.
@@ -255,27 +284,36 @@ impl Packed {
     pub(super) fn dense_rows(&self, device: &Device, rows: Range<usize>) -> Result<Tensor<2>> {
         let out = empty(device, [rows.len(), self.columns]);
         let (target, gpu) = (on_gpu(&out), gpu_of(device));
-        let mut at = rows.start;
-        while at < rows.end {
-            let (part, first) = self.part_of(at);
-            let here = (part.rows - first).min(rows.end - at);
-            let (count, first, start) = (here * self.columns, first * self.columns, (at - rows.start) * self.columns);
-            at += here;
-            let (words, kernels) = match (&part.place, part.format.kernels()) {
-                (Place::Device(words, _), Some(kernels)) => (Binding::from(&**words), kernels),
-                (Place::Trained(words), Some(kernels)) => (Binding::from(words), kernels),
+        let mut start = 0;
+        for piece in self.pieces(rows) {
+            let (count, first) = (piece.rows * self.columns, piece.first * self.columns);
+            match (&piece.part.place, piece.kernels()) {
                 (Place::Device(words, _), None) => {
                     let bytes = |elements: usize| elements as u64 * 4;
                     gpu.copy(words, bytes(first), &target, bytes(start), bytes(count))?;
-                    continue;
                 }
-                _ => panic!("weights that are not on the GPU used there"),
-            };
-            let params = DequantizeParams { count: size(count), first: size(first), start: size(start) };
-            let bound = DequantizeBindings { packed_words: words, out: Binding::from(&target) };
-            gpu.run(&kernels.dequantize, params, bound, kernels.dequantize.workgroups(1, count as u64))?;
+                (_, kernels) => {
+                    let kernel = kernels.map(|kernels| &kernels.dequantize).expect("trained matrices are not in f32");
+                    let params = DequantizeParams { count: size(count), first: size(first), start: size(start) };
+                    let bound = DequantizeBindings { packed_words: piece.words(), out: Binding::from(&target) };
+                    gpu.run(kernel, params, bound, kernel.workgroups(1, count as u64))?;
+                }
+            }
+            start += count;
         }
         Ok(out)
+    }
+
+    /// Rows by the buffers that they lie in, in order.
+    pub(super) fn pieces(&self, rows: Range<usize>) -> Vec<Piece> {
+        let (mut pieces, mut at) = (Vec::new(), rows.start);
+        while at < rows.end {
+            let (part, first) = self.part_of(at);
+            let here = (part.rows - first).min(rows.end - at);
+            pieces.push(Piece { part: part.clone(), first, rows: here });
+            at += here;
+        }
+        pieces
     }
 
     /// The part that a row lies in, and the row's place there.
@@ -364,11 +402,11 @@ fn part_of(parts: &[Part], mut row: usize) -> (&Part, usize) {
     panic!("a row past the end of a matrix");
 }
 
-/// The self-test: blocks of a format.
+/// For the self-test: blocks of a format, `[3, 512]`.
 ///
 /// # Errors
 /// Device errors.
-pub(crate) fn self_test(device: &Device, format: WeightFormat) -> Result<Vec<Tensor<1>>> {
+pub(crate) fn blocks(device: &Device, format: WeightFormat) -> Result<Packed> {
     let (rows, columns) = (3, 512);
     let bytes =
         format.bytes_for(rows * columns).ok_or_else(|| Error::Unsupported { problem: "a probe's shape".into() })?;
@@ -379,5 +417,5 @@ pub(crate) fn self_test(device: &Device, format: WeightFormat) -> Result<Vec<Ten
         format.halves().iter().for_each(|at| block[at + 1] = 0x2c | block[at + 1] & 0x83);
     }
     let raw = RawTensor { name: "probe".into(), shape: vec![rows, columns], format, bytes };
-    Ok(vec![flat(&Packed::new(device, vec![raw], columns, Rows::Whole)?.dense(device)?)])
+    Packed::new(device, vec![raw], columns, Rows::Whole)
 }

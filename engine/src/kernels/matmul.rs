@@ -2,19 +2,24 @@
 //!
 //! A [`Product`] says what is multiplied, [`Product::run`] with what: on the CPU our GEMM on the tensors' own memory,
 //! on a GPU the WGSL kernel that is best for the device and the shape ([`Multiplier`]), both with strides instead of copies.
-//! A frozen matrix is expanded as it is used: a rectangle at a time on the CPU, on a GPU so many rows at once as fit a tile.
+//! A frozen matrix is expanded as it is used: a rectangle at a time on the CPU; on a GPU inside the kernel where there are few
+//! rows, into half precision for tensor cores, else in f32 so many of its rows at once as fit a tile.
 
 use std::ops::Range;
 
 use burn::tensor::Tensor;
+use burn_wgpu::CubeTensor;
 use temper_shaders::{
+    Kernel,
     MATMUL, MATMUL_FEW_ROWS, MATMUL_TILED, MATMUL_TILED_VECTORS, MATMUL_VECTORS, MatmulBindings, MatmulParams,
     TypedKernel,
 };
+use temper_shaders::formats::MatmulStoredBindings;
 
 use super::cpu::matmul::{Layout, RowsOf, Segment, Sizes, Stored, matmul, matmul_few_rows, matmul_stored};
-use super::launch::size;
-use super::multiplier::Multiplier;
+use super::dequantize::Piece;
+use super::launch::{Binding, size};
+use super::multiplier::{FEW, Multiplier};
 use super::sample::{Case, matrix};
 use super::tensor::{
     empty, empty_gpu, flat, from_cube, from_flex, gpu_of, into_cpu, into_gpu, on_cpu, on_gpu, slice, slice_mut,
@@ -38,17 +43,16 @@ enum Values<const D: usize> {
     Tensor(Tensor<D>),
     /// Of a frozen weight: always the right side of a product.
     Packed(Packed),
+    /// Some rows of one, of so many columns, on a GPU: for kernels that read them as they are stored.
+    Piece(Piece, usize),
 }
 
 impl<const D: usize> Values<D> {
     fn dims(&self) -> [usize; D] {
         match self {
             Self::Tensor(tensor) => tensor.dims(),
-            Self::Packed(packed) => {
-                let mut dims = [1; D];
-                (dims[D - 2], dims[D - 1]) = (packed.rows(), packed.columns());
-                dims
-            }
+            Self::Packed(packed) => matrix_dims(packed.rows(), packed.columns()),
+            Self::Piece(piece, columns) => matrix_dims(piece.rows, *columns),
         }
     }
 
@@ -56,9 +60,16 @@ impl<const D: usize> Values<D> {
     fn into_tensor(self) -> Tensor<D> {
         match self {
             Self::Tensor(tensor) => tensor,
-            Self::Packed(_) => panic!("a frozen matrix on the left of a product"),
+            Self::Packed(_) | Self::Piece(..) => panic!("a frozen matrix where a tensor is needed"),
         }
     }
+}
+
+/// Dimensions of a single matrix.
+fn matrix_dims<const D: usize>(rows: usize, columns: usize) -> [usize; D] {
+    let mut dims = [1; D];
+    (dims[D - 2], dims[D - 1]) = (rows, columns);
+    dims
 }
 
 impl<const D: usize> Operand<D> {
@@ -70,8 +81,11 @@ impl<const D: usize> Operand<D> {
     fn view(&self) -> View {
         let dims = self.values.dims();
         let (stored, stride) = (dims[D - 2], dims[D - 1]);
-        let Columns { offset, width } = self.columns.unwrap_or(Columns { offset: 0, width: stride });
+        let Columns { mut offset, width } = self.columns.unwrap_or(Columns { offset: 0, width: stride });
         assert!(offset + width <= stride, "columns {offset} .. {} of a matrix of {stride}", offset + width);
+        if let Values::Piece(piece, columns) = &self.values {
+            offset += piece.first * columns;
+        }
         View {
             batches: dims[..D - 2].iter().product(),
             batch: stored * stride,
@@ -220,19 +234,49 @@ impl<const D: usize> Product<D> {
                 let packed = packed.clone();
                 self.by_rows(device, &packed)
             }
-            (false, Values::Tensor(_)) => self.in_wgsl(device),
+            (false, Values::Tensor(_) | Values::Piece(..)) => self.in_wgsl(device),
         }
     }
 
-    /// With a frozen matrix on a GPU: as many of its rows at a time as fit in f32 into one tile of the device.
+    /// Who computes a product of these sizes on a GPU.
+    fn multiplier(&self, device: &Device, sizes: Sizes) -> Multiplier {
+        match self.by {
+            By::Only(multiplier) => multiplier,
+            By::Best => device.choice().of(sizes, false),
+            By::Exact => device.choice().of(sizes, true),
+        }
+    }
+
+    /// With a frozen matrix on a GPU: some of its rows at a time, as they are stored where the kernel reads them so, else in
+    /// f32 as many as fit into one tile of the device.
     fn by_rows(self, device: &Device, packed: &Packed) -> Result<Tensor<D>> {
-        let Self { left, right, alpha, into, by } = self;
-        assert!(right.columns.is_none(), "columns of a frozen matrix");
-        let tiles = packed.tiles(device);
+        assert!(self.right.columns.is_none(), "columns of a frozen matrix");
+        let (sizes, _) = Self::sizes(&self.left.view(), &self.right.view());
+        let kernel = self.multiplier(device, sizes);
+        let Self { left, right, alpha, into, .. } = self;
+        // Of all of it the same kernel, whatever the sizes of a part.
+        let by = By::Only(kernel);
+        let whole = packed.pieces(0..packed.rows());
+        // Few rows expand an element once for each 8 of the result.
+        let few = kernel == Multiplier::FewRows && right.transposed && sizes.m <= FEW;
+        let as_stored =
+            (few || kernel == Multiplier::Cooperative) && whole.iter().all(|piece| piece.kernels().is_some());
+        let tiles: Vec<Range<usize>> = match as_stored {
+            true if few => ranges(0, &whole),
+            true => {
+                let tile = |rows: Range<usize>| ranges(rows.start, &packed.pieces(rows));
+                packed.tiles(device).into_iter().flat_map(tile).collect()
+            }
+            false => packed.tiles(device),
+        };
         let dense = |rows: &Range<usize>| -> Result<Operand<D>> {
-            let mut dims = [1; D];
-            (dims[D - 2], dims[D - 1]) = (rows.len(), packed.columns());
-            let values = Values::Tensor(packed.dense_rows(device, rows.clone())?.reshape(dims));
+            let values = if as_stored {
+                let [piece] = <[Piece; 1]>::try_from(packed.pieces(rows.clone())).unwrap_or_else(|_| panic!("{rows:?}"));
+                Values::Piece(piece, packed.columns())
+            } else {
+                let dims = matrix_dims(rows.len(), packed.columns());
+                Values::Tensor(packed.dense_rows(device, rows.clone())?.reshape(dims))
+            };
             Ok(Operand { values, columns: None, transposed: right.transposed })
         };
         if let [whole] = tiles.as_slice() {
@@ -308,6 +352,7 @@ impl<const D: usize> Product<D> {
                 matmul_stored(a, left.layout, &right, sizes.m, self.alpha, accumulate, into, stride);
                 return Ok(from_flex(c));
             }
+            Values::Piece(..) => panic!("a piece of a GPU's matrix on the CPU"),
         };
         let b = slice(&b);
         for g in 0..batches {
@@ -323,7 +368,12 @@ impl<const D: usize> Product<D> {
         let (left, right) = (self.left.view(), self.right.view());
         let (sizes, batches) = Self::sizes(&left, &right);
         let dims = self.dims(sizes);
-        let (a, b) = (on_gpu(&self.left.values.into_tensor()), on_gpu(&self.right.values.into_tensor()));
+        let kernel = self.multiplier(device, sizes);
+        let a = on_gpu(&self.left.values.into_tensor());
+        let b = match self.right.values {
+            Values::Piece(piece, _) => Right::Stored(piece),
+            values => Right::Plain(on_gpu(&values.into_tensor())),
+        };
         let (target, offset, accumulate) = self.into.opened(|| from_cube(empty_gpu(&a, dims)));
         let stride = target.dims()[D - 1];
         let target = into_gpu(target);
@@ -347,23 +397,30 @@ impl<const D: usize> Product<D> {
             accumulate: u32::from(accumulate),
             alpha: self.alpha,
         };
-        let kernel = match self.by {
-            By::Only(multiplier) => multiplier,
-            By::Best => device.choice().of(sizes, false),
-            By::Exact => device.choice().of(sizes, true),
-        };
         let operations = 2.0 * batches as f64 * sizes.m as f64 * sizes.n as f64 * sizes.k as f64;
+        let groups = |kernel: &Kernel| batches as u64 * kernel.workgroups(sizes.m as u64, sizes.n as u64);
         let in_single = |kernel: &TypedKernel<MatmulParams, MatmulBindings>| {
-            let tensors = MatmulBindings { left_values: &a, right_values: &b, target_values: &target };
-            let groups = batches as u64 * kernel.workgroups(sizes.m as u64, sizes.n as u64);
-            gpu_of(device).run_counted(kernel, params, tensors, groups, operations)
+            let Right::Plain(b) = &b else { panic!("{} was given a stored matrix", kernel.stem) };
+            let tensors = MatmulBindings { left_values: &a, right_values: b, target_values: &target };
+            gpu_of(device).run_counted(kernel, params, tensors, groups(kernel), operations)
         };
         match kernel {
             Multiplier::Software if in_vectors(&params) => in_single(&MATMUL_VECTORS)?,
             Multiplier::Software => in_single(&MATMUL)?,
             Multiplier::Tiled if in_vectors(&params) => in_single(&MATMUL_TILED_VECTORS)?,
             Multiplier::Tiled => in_single(&MATMUL_TILED)?,
-            Multiplier::FewRows => in_single(&MATMUL_FEW_ROWS)?,
+            Multiplier::FewRows => match &b {
+                Right::Plain(_) => in_single(&MATMUL_FEW_ROWS)?,
+                Right::Stored(piece) => {
+                    let kernel = piece.kernels().map(|kernels| &kernels.matmul_few_rows).expect("chosen for its format");
+                    let tensors = MatmulStoredBindings {
+                        left_values: Binding::from(&a),
+                        packed_words: piece.words(),
+                        target_values: Binding::from(&target),
+                    };
+                    gpu_of(device).run_counted(kernel, params, tensors, groups(kernel), operations)?;
+                }
+            },
             #[cfg(not(target_family = "wasm"))]
             Multiplier::Cooperative => halved::multiply(device, &a, &b, &target, params)?,
             #[cfg(target_family = "wasm")]
@@ -371,6 +428,22 @@ impl<const D: usize> Product<D> {
         }
         Ok(from_cube(target))
     }
+}
+
+/// The right operand of a product on a GPU.
+enum Right {
+    Plain(CubeTensor),
+    Stored(Piece),
+}
+
+/// Rows of pieces that follow each other, from `start` on.
+fn ranges(start: usize, pieces: &[Piece]) -> Vec<Range<usize>> {
+    let mut at = start;
+    let mut next = |piece: &Piece| {
+        at += piece.rows;
+        at - piece.rows..at
+    };
+    pieces.iter().map(&mut next).collect()
 }
 
 /// Whether both operands can be read four numbers at a time, as `matmul_vectors.wgsl` says.
@@ -389,13 +462,15 @@ fn in_vectors(p: &MatmulParams) -> bool {
 #[cfg(not(target_family = "wasm"))]
 mod halved {
     use burn_wgpu::CubeTensor;
+    use temper_shaders::formats::HalfRowsStoredBindings;
     use temper_shaders::{
         HALF_ROWS, HALF_TERMS, HalfRowsBindings, HalfRowsParams, MATMUL_COOPERATIVE_8, MATMUL_COOPERATIVE_16,
         MatmulCooperativeBindings, MatmulCooperativeParams, MatmulParams,
     };
 
-    use super::super::launch::size;
+    use super::super::launch::{Binding, size};
     use super::super::tensor::{empty_gpu, gpu_of};
+    use super::Right;
     use crate::device::Device;
     use crate::error::{Error, Result};
 
@@ -406,7 +481,7 @@ mod halved {
     pub fn multiply(
         device: &Device,
         left: &CubeTensor,
-        right: &CubeTensor,
+        right: &Right,
         target: &CubeTensor,
         p: MatmulParams,
     ) -> Result<()> {
@@ -415,16 +490,28 @@ mod halved {
         };
         let gpu = gpu_of(device);
         let padded = (p.inner as usize).next_multiple_of(HALF_TERMS);
-        let halve = |values: &CubeTensor, rows: u32, offset, batch, row, step| -> Result<[CubeTensor; 2]> {
-            let all = p.batches as usize * rows as usize;
-            let (halves, exponents) = (empty_gpu(values, [all * padded / 2]), empty_gpu(values, [all]));
-            let (batches, inner, padded) = (p.batches, p.inner, size(padded));
-            let params = HalfRowsParams { rows, batches, inner, padded, offset, batch, row, step };
-            let bindings = HalfRowsBindings { values, halves: &halves, exponents: &exponents };
-            gpu.run(&HALF_ROWS, params, bindings, HALF_ROWS.workgroups(all as u64, 1))?;
+        let (batches, inner) = (p.batches, p.inner);
+        let halve = |operand: &Right, rows: u32, offset, batch, row, step| -> Result<[CubeTensor; 2]> {
+            let all = batches as usize * rows as usize;
+            let (halves, exponents) = (empty_gpu(left, [all * padded / 2]), empty_gpu(left, [all]));
+            let params = HalfRowsParams { rows, batches, inner, padded: size(padded), offset, batch, row, step };
+            let groups = HALF_ROWS.workgroups(all as u64, 1);
+            match operand {
+                Right::Plain(values) => {
+                    let bindings = HalfRowsBindings { values, halves: &halves, exponents: &exponents };
+                    gpu.run(&HALF_ROWS, params, bindings, groups)?;
+                }
+                Right::Stored(piece) => {
+                    let kernel = piece.kernels().map(|kernels| &kernels.half_rows).expect("chosen for its format");
+                    let (halves, exponents) = (Binding::from(&halves), Binding::from(&exponents));
+                    let bindings = HalfRowsStoredBindings { packed_words: piece.words(), halves, exponents };
+                    gpu.run(kernel, params, bindings, groups)?;
+                }
+            }
             Ok([halves, exponents])
         };
-        let [left_halves, left_exponents] = halve(left, p.rows, p.left_offset, p.left_batch, p.left_row, p.left_step)?;
+        let [left_halves, left_exponents] =
+            halve(&Right::Plain(left.clone()), p.rows, p.left_offset, p.left_batch, p.left_row, p.left_step)?;
         let [right_halves, right_exponents] =
             halve(right, p.columns, p.right_offset, p.right_batch, p.right_column, p.right_step)?;
         let params = MatmulCooperativeParams {
@@ -506,9 +593,20 @@ impl Product<2> {
                 multiply(&[Segment { rows: sizes.n, stored: RowsOf::Plain(slice(&b)) }]);
             }
             Values::Packed(packed) => multiply(&packed.segments()),
+            Values::Piece(..) => panic!("a piece of a GPU's matrix on the CPU"),
         }
         Ok(from_flex(c))
     }
+}
+
+/// For the self-test: a few rows by a stored matrix.
+///
+/// # Errors
+/// Device errors.
+pub(crate) fn self_test(device: &Device, packed: &Packed) -> Result<Tensor<1>> {
+    let x = matrix(device, 35, 3, packed.columns());
+    let product = Product::of(&x, Operand::from(packed).transposed());
+    Ok(flat(&product.by(Multiplier::FewRows).run(device)?))
 }
 
 /// The self-test. Only where all sizes are multiples of 4 can four numbers be read at a time.

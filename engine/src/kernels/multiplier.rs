@@ -56,7 +56,7 @@ impl Multiplier {
 }
 
 /// Rows up to which a product is [`Class::Few`].
-const FEW: usize = 8;
+pub(super) const FEW: usize = 8;
 /// Rows or columns up to which it is [`Class::Thin`].
 const THIN: usize = 32;
 

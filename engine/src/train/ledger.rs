@@ -1019,19 +1019,25 @@ impl Walk<'_> {
 
     fn expand_linear(&mut self, linear: &LinearSpec) {
         let specs: Vec<TensorSpec> = linear.modules.iter().map(|module| linear.weight(module)).collect();
-        match f32s(product(linear.rows(), linear.inputs)) > self.book.site.max_binding_bytes {
-            // Held in single precision too, it lies in buffers of its own.
+        match self.lies_in_buffers(linear) {
             true => self.tile(&specs),
+            // Tensor cores have it halved as it is stored.
+            false if self.book.site.halves => {}
             false => self.expand(&specs),
         }
     }
 
-    /// Copies of a product's operands in half precision, beside the matrix in single precision.
+    /// Whether a matrix lies in buffers of its own even where it is held in single precision.
+    fn lies_in_buffers(&self, linear: &LinearSpec) -> bool {
+        f32s(product(linear.rows(), linear.inputs)) > self.book.site.max_binding_bytes
+    }
+
+    /// Copies of a product's operands in half precision, of a matrix as much as would fit a tile in single precision.
     fn halve(&mut self, linear: &LinearSpec, tokens: usize) {
         if self.book.site.halves {
-            let matrix = product(linear.rows(), linear.inputs);
+            let matrix = product(linear.rows(), linear.inputs).min(self.tile_bytes() / 4);
             let stream = product(tokens, linear.rows().max(linear.inputs));
-            let tile = f32s(matrix).min(self.tile_bytes());
+            let tile = if self.lies_in_buffers(linear) { f32s(matrix) } else { 0 };
             let halves = matrix.saturating_add(stream).saturating_mul(2);
             self.book.pass(Kind::Scratch, tile.saturating_add(halves));
         }
