@@ -1,8 +1,9 @@
-"""Makes `data/` out of the published files that `data/SOURCE.md` names: `python prepare.py FOLDER`.
+"""Makes `data/` and `tasks/` out of the published files that `data/SOURCE.md` names: `python prepare.py FOLDER`.
 
-Each domain is questions with answers; the first records are trained on, the next ones measured.
+Each domain is questions with answers; the first records are trained on, the next ones measured. Of each benchmark a few items.
 """
 
+import csv
 import json
 import pathlib
 import sys
@@ -42,3 +43,23 @@ for name, items in (("medqa", medqa()), ("pubmedqa", pubmedqa()), ("toolcalls", 
             at += 1
         (out / f"{name}.{part}.jsonl").write_text("".join(chosen), encoding="utf-8")
         print(name, part, len(chosen), size)
+
+tasks = out.parent / "tasks"
+# 100 test questions of grade school mathematics that the demo neither trains on nor measures.
+demo = out.parents[1] / "demo"
+known = {
+    json.loads(line)["question"]
+    for name in ("train", "target")
+    for line in (demo / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+}
+lines = (source / "gsm8k/test.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+fresh = [line for line in lines if json.loads(line)["question"] not in known][:100]
+(tasks / "gsm8k").mkdir(parents=True, exist_ok=True)
+(tasks / "gsm8k/test.jsonl").write_text("".join(fresh), encoding="utf-8")
+# The first six questions of each of MMLU's 57 subjects.
+(tasks / "mmlu").mkdir(exist_ok=True)
+for path in sorted((source / "mmlu").glob("*_test.csv")):
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))[:6]
+    with (tasks / "mmlu" / path.name).open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)

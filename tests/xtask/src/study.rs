@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::step::{Step, run_in_order};
 use crate::{Failure, root, smollm2, web};
@@ -37,6 +37,8 @@ const DATA: &str = "native/demo/train.jsonl";
 /// Which lines of ten have another one's answer.
 const REPLACED: [(&str, &[usize]); 2] = [("replaced-10.jsonl", &[3]), ("replaced-30.jsonl", &[1, 4, 7])];
 const MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+/// What models of that one are asked before and after, out of `native/study/tasks`: 100 and 300 items.
+const TASKS: [&str; 2] = ["gsm8k", "mmlu"];
 
 /// Trains what is missing and writes the document's tables. `--only NAME` (may be repeated), `--out DIR`, `--tables` (trains
 /// nothing and takes what is there).
@@ -80,7 +82,12 @@ pub fn run(arguments: &[&str]) -> Result<(), Failure> {
     for (part, variants) in chosen {
         prepare(part, variants, &out)?;
         compare(part)?;
-        publish(part, &out.join(part))?;
+        let found = out.join(part);
+        let asked = match read(&out.join(format!("{part}.toml")))?.contains(MODEL) {
+            true => tasks(&found, &out.join(MODEL), train.then_some(&temper))?,
+            false => String::new(),
+        };
+        publish(part, &found, &asked)?;
     }
     if only.is_empty() || only.contains(&SEQUENCE) {
         sequence(&out, &compare)?;
@@ -133,13 +140,129 @@ fn from_their_models(variants: &str, comparison: &str, seed: u32) -> String {
     const NAME: &str = "name = \"";
     let line = |line: &str| match line.strip_prefix(NAME) {
         Some(rest) => {
-            let name =
-                rest.trim_end_matches('"').replace(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)), "-");
+            let name = folder_name(rest.trim_end_matches('"'));
             format!("{line}\n\"model.path\" = \"{comparison}/runs/{name}_seed-{seed}/model\"\n")
         }
         None => format!("{line}\n"),
     };
     variants.lines().map(line).collect()
+}
+
+/// How the model, and of each variant and seed the run that ended at the lowest target loss, answer the tasks. Without the
+/// program only what was asked before.
+fn tasks(found: &Path, model: &Path, temper: Option<&PathBuf>) -> Result<String, Failure> {
+    let folder = found.join("tasks");
+    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let ask = |name: &str, of: [&str; 2]| -> Result<Option<String>, Failure> {
+        let (results, said) = (folder.join(format!("{name}.jsonl")), folder.join(format!("{name}.json")));
+        let (Some(temper), false) = (temper, said.exists()) else { return Ok(read(&said).ok()) };
+        let done = Command::new(temper)
+            .args(["eval", of[0], of[1], "--tasks", &TASKS.join(","), "--shots", "0", "--chat", "--limit", "300"])
+            .args(["--device", "cpu", "--json", "--task-data"])
+            .arg(root().join(FOLDER).join("tasks"))
+            .arg("--results")
+            .arg(results)
+            .stderr(Stdio::inherit())
+            .output()
+            .map_err(|error| format!("{}: {error}", temper.display()))?;
+        if !done.status.success() {
+            return Err(format!("{name} was not asked to the end; the same command goes on with it"));
+        }
+        let text = String::from_utf8_lossy(&done.stdout).into_owned();
+        write(&said, &text)?;
+        Ok(Some(text))
+    };
+    let path = |path: &Path| path.display().to_string();
+    let before = ask("before", ["--model", &path(model)])?;
+    let mut asked = Vec::new();
+    for run in lowest(&read(&found.join("paths.csv"))?) {
+        let name = run.folder();
+        if let Some(said) = ask(&name, ["--run", &path(&found.join("runs").join(&name))])? {
+            asked.push((run, said));
+        }
+    }
+    Ok(tasks_table(before.as_deref(), &asked))
+}
+
+/// Where a run ended.
+#[derive(Debug, PartialEq)]
+struct End {
+    variant: String,
+    setting: String,
+    seed: String,
+    step: u64,
+    losses: Losses,
+}
+
+impl End {
+    /// Of a row of a comparison's table of points.
+    fn of(line: &str) -> Option<Self> {
+        // A variant's name can hold commas; what follows cannot.
+        let cells: Vec<&str> = line.rsplitn(7, ',').collect();
+        let [_, general, target, step, seed, setting, variant] = cells[..] else { return None };
+        let losses = [target.parse().ok()?, general.parse().ok()?, f64::NAN];
+        let [variant, setting, seed] = [variant.trim_matches('"'), setting, seed].map(str::to_string);
+        Some(Self { variant, setting, seed, step: step.parse().ok()?, losses })
+    }
+
+    /// Name of its folder.
+    fn folder(&self) -> String {
+        let (_, setting) = self.setting.split_once('.').unwrap_or_default();
+        format!("{}_{}_seed-{}", folder_name(&self.variant), setting.replace('=', "-"), self.seed)
+    }
+}
+
+/// Of each variant and seed the run with the lowest target loss at its end, in the order of the table.
+fn lowest(points: &str) -> Vec<End> {
+    let mut ends: Vec<End> = Vec::new();
+    for point in points.lines().skip(1).filter_map(End::of) {
+        let same =
+            |end: &&mut End| (&end.variant, &end.setting, &end.seed) == (&point.variant, &point.setting, &point.seed);
+        match ends.iter_mut().find(same) {
+            Some(end) if end.step < point.step => *end = point,
+            Some(_) => {}
+            None => ends.push(point),
+        }
+    }
+    let mut lowest: Vec<End> = Vec::new();
+    for end in ends {
+        match lowest.iter_mut().find(|other| (&other.variant, &other.seed) == (&end.variant, &end.seed)) {
+            Some(other) if end.losses[0] < other.losses[0] => *other = end,
+            Some(_) => {}
+            None => lowest.push(end),
+        }
+    }
+    lowest
+}
+
+fn tasks_table(before: Option<&str>, asked: &[(End, String)]) -> String {
+    // Of what `temper eval --json` prints: "task":"gsm8k","items":100,"correct":3.
+    let right = |said: &str, task: &str| -> Option<String> {
+        let (_, rest) = said.split_once(&format!("\"task\":\"{task}\""))?;
+        let number = |name: &str| {
+            let (_, rest) = rest.split_once(&format!("\"{name}\":"))?;
+            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok()
+        };
+        Some(format!("{} of {}", number("correct")?, number("items")?))
+    };
+    let cells = |said: &str| TASKS.map(|task| right(said, task).unwrap_or_else(|| "?".into())).join(" | ");
+    let Some(before) = before else { return String::new() };
+    let mut text = format!(
+        "Asked before, and of each variant and seed at the rate that left the lowest target loss:\n\n\
+         |  | with | seed | target loss | general loss | GSM8K | MMLU |\n|---|---|---|---|---|---|---|\n\
+         | before |  |  |  |  | {} |\n",
+        cells(before)
+    );
+    for (end, said) in asked {
+        let End { variant, setting, seed, losses: [target, general, _], .. } = end;
+        text += &format!("| {variant} | {setting} | {seed} | {target:.3} | {general:.3} | {} |\n", cells(said));
+    }
+    text
+}
+
+/// A variant's name in the name of a folder.
+fn folder_name(variant: &str) -> String {
+    variant.replace(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)), "-")
 }
 
 /// Target loss, general loss, and that of the first domain.
@@ -247,13 +370,14 @@ fn replaced(text: &str, of_ten: &[usize]) -> Result<String, Failure> {
     Ok(records.iter().enumerate().map(line).collect())
 }
 
-/// Copies what a part found, and puts what it says into the document.
-fn publish(part: &str, found: &Path) -> Result<(), Failure> {
+/// Copies what a part found, and puts what it says, and how tasks were answered, into the document.
+fn publish(part: &str, found: &Path, tasks: &str) -> Result<(), Failure> {
     let folder = root().join(FOLDER);
     write(&folder.join(format!("{part}.csv")), &read(&found.join("paths.csv"))?)?;
     write(&folder.join(format!("{part}.svg")), &read(&found.join("frontier.svg"))?)?;
     let document = root().join(DOCUMENT);
-    let text = between(&read(&document)?, part, &summary(part, &read(&found.join("report.md"))?))?;
+    let text = format!("{}\n\n{tasks}", summary(part, &read(&found.join("report.md"))?));
+    let text = between(&read(&document)?, part, text.trim_end())?;
     write(&document, &text)
 }
 
@@ -338,6 +462,33 @@ mod tests {
             format!("| sft | 3.000 | {} | 2.000 ± 0.000 | 5.000 ± 0.000 |", ["4.500 ± 0.707"; 5].join(" | "))
         );
         assert_eq!(row.matches('|').count(), table.lines().nth(1).unwrap().matches('|').count());
+    }
+
+    #[test]
+    fn tasks_are_asked_of_the_run_that_learned_most_and_their_answers_are_counted() {
+        let points = "variant,setting,seed,step,target_loss,general_loss,wrong_loss\n\
+                      \"sft, mean gate\",optim.learning_rate=0.0001,1,0,3.0,2.0,\n\
+                      \"sft, mean gate\",optim.learning_rate=0.0001,1,50,2.5,2.25,\n\
+                      \"sft, mean gate\",optim.learning_rate=0.0002,1,0,1.0,2.0,\n\
+                      \"sft, mean gate\",optim.learning_rate=0.0002,1,50,2.0,2.5,\n\
+                      eaft,optim.learning_rate=0.0001,1,50,2.75,2.0,\n";
+        let runs = lowest(points);
+        let names: Vec<_> = runs.iter().map(End::folder).collect();
+        assert_eq!(names, ["sft--mean-gate_learning_rate-0.0002_seed-1", "eaft_learning_rate-0.0001_seed-1"]);
+        let said = |correct| {
+            format!(
+                "{{\"tasks\":[{{\"task\":\"gsm8k\",\"items\":100,\"correct\":{correct},\"accuracy\":0.1}},\
+                 {{\"task\":\"mmlu\",\"items\":300,\"correct\":75}}]}}"
+            )
+        };
+        let asked: Vec<_> = runs.into_iter().map(|run| (run, said(7))).collect();
+        let table = tasks_table(Some(&said(3)), &asked);
+        let rows: Vec<_> = table.lines().skip(4).collect();
+        assert_eq!(rows[0], "| before |  |  |  |  | 3 of 100 | 75 of 300 |");
+        let row = "| sft, mean gate | optim.learning_rate=0.0002 | 1 | 2.000 | 2.500 | 7 of 100 | 75 of 300 |";
+        assert_eq!(rows[1], row);
+        assert_eq!(tasks_table(None, &asked), "");
+        assert!(tasks_table(Some("{}"), &[]).contains("| ? | ? |"));
     }
 
     #[test]
