@@ -205,7 +205,8 @@ pub mod logits {
 
 /// Messages between the page and its worker.
 pub mod page {
-    pub use crate::lab::messages::{Dispute, Frame, Prompt, Quoted, Settings, Told, Who};
+    pub use crate::lab::messages::{Dispute, Frame, Learned, Prompt, Quoted, Settings, Sides, Told, Who};
+    pub use crate::loss::objective::BatchStats;
     pub use crate::message::{Bytes, Message, Value};
 }
 

@@ -637,6 +637,9 @@ pub struct BenchWebArgs {
     /// Tokens of a batch: at most 128, or a multiple of 128.
     #[arg(long, default_value_t = 512, value_parser = whole_documents)]
     pub tokens: usize,
+    /// Only the page itself on the CPU, with its own settings: one worker for both learners against one for each.
+    #[arg(long)]
+    pub workers: bool,
     #[command(flatten)]
     pub timing: Timing,
 }

@@ -6,7 +6,7 @@ use temper_conformance::golden::{self, repository};
 use temper_engine::events::Phase;
 use temper_engine::host::Clock;
 use temper_engine::inside::export::bundle;
-use temper_engine::page::{Dispute, Frame, Message, Prompt, Settings, Told, Value, Who};
+use temper_engine::page::{Dispute, Frame, Learned, Message, Prompt, Settings, Sides, Told, Value, Who};
 use temper_engine::{Device, Error, Host, Lab, wait};
 
 struct Page;
@@ -105,7 +105,7 @@ fn a_split_model_is_taken_with_all_its_parts_and_refused_by_name_without() {
 fn a_page_pulls_the_start_every_step_what_it_asked_for_between_and_the_end() {
     let mut lab = lab();
     lab.every(2, 3);
-    let begun = lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    let begun = lab.start(settings("sft", "eaft", ""), Sides::Both, &Page).unwrap();
     assert_eq!((begun.step, begun.steps, begun.batch_tokens), (0, 4, 128));
     assert_eq!(begun.learners.iter().map(|l| l.objective.as_str()).collect::<Vec<_>>(), ["sft", "eaft"]);
     assert!(begun.learners.iter().all(|l| l.trainable == l.parameters));
@@ -164,13 +164,13 @@ fn a_page_pulls_the_start_every_step_what_it_asked_for_between_and_the_end() {
 #[test]
 fn a_look_at_a_token_weighs_it_as_the_last_step_would() {
     let mut lab = lab();
-    lab.start(settings("mile", "talr", ""), &Page).unwrap();
+    lab.start(settings("mile", "talr", ""), Sides::Both, &Page).unwrap();
     for step in 0..2 {
         // Before the first step the document is the batch, then the batch of the last step.
-        let inspected = wait(lab.inspect(3, Who::Left)).unwrap();
+        let inspected = wait(lab.inspect(3, Who::Left, None)).unwrap();
         assert!(inspected.position.len() > 4 && inspected.gate.len() == 2);
         for row in [0, 3] {
-            let seen = wait(lab.candidates(3, inspected.position[row], Who::Left)).unwrap();
+            let seen = wait(lab.candidates(3, inspected.position[row], Who::Left, None)).unwrap();
             assert_eq!((seen.p, seen.entropy_top_k), (inspected.p[row], inspected.entropy_top_k[row]), "step {step}");
             for (learner, gate) in seen.gate.iter().enumerate() {
                 let whole = inspected.gate[learner][row];
@@ -191,19 +191,22 @@ fn a_look_at_a_token_weighs_it_as_the_last_step_would() {
             assert!((mean - 1.0).abs() > 1e-4, "the batch of the step was other documents too: {mean}");
         }
     }
-    assert!(wait(lab.candidates(3, 0, Who::Left)).unwrap_err().to_string().contains("no token 0 that is predicted"));
-    assert!(wait(lab.inspect(18, Who::Base)).unwrap_err().to_string().contains("there are 18 documents"));
+    assert!(
+        wait(lab.candidates(3, 0, Who::Left, None)).unwrap_err().to_string().contains("no token 0 that is predicted")
+    );
+    assert!(wait(lab.inspect(18, Who::Base, None)).unwrap_err().to_string().contains("there are 18 documents"));
 }
 
 #[test]
 fn a_saved_run_is_restored_with_its_settings_and_goes_on_to_the_bit() {
     let mut lab = lab();
-    lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    lab.start(settings("sft", "eaft", ""), Sides::Both, &Page).unwrap();
     frame(&mut lab);
-    let saved = wait(lab.checkpoint()).unwrap();
+    let saved = wait(lab.checkpoint(None)).unwrap();
     let wanted = frame(&mut lab);
     let mut again = self::lab();
-    let restored = again.restore(&saved, &Page).unwrap();
+    let restored = again.restore(&saved, Sides::Both, &Page).unwrap();
+    again.adopt(true);
     assert_eq!((restored.begun.step, restored.data.as_str()), (1, "own.jsonl"));
     assert_eq!(restored.settings.common["run.batch_tokens"], "128");
     assert!(again.is_between_steps(), "nothing is measured anew by itself");
@@ -212,8 +215,163 @@ fn a_saved_run_is_restored_with_its_settings_and_goes_on_to_the_bit() {
     for (found, wanted) in found.learners.iter().zip(&wanted.learners) {
         assert_eq!((found.metrics.loss, &found.gate), (wanted.metrics.loss, &wanted.gate));
     }
-    let broken = again.restore(&saved[..saved.len() / 2], &Page);
+    let broken = again.restore(&saved[..saved.len() / 2], Sides::Both, &Page);
     assert!(broken.is_err() && frame(&mut again).step == 3, "what was there goes on");
+}
+
+/// A lab for each learner, on the same model and text.
+fn apart() -> [(Lab, Sides); 2] {
+    [Sides::Left, Sides::Right].map(|sides| (lab(), sides))
+}
+
+/// What both tell next, where that is of one kind.
+fn tell(labs: &mut [(Lab, Sides)]) -> Vec<Told> {
+    labs.iter_mut().map(|(lab, _)| next(lab).expect("the run is not over")).collect()
+}
+
+#[test]
+fn a_lab_for_each_learner_tells_the_same_numbers_as_one_lab_for_both() {
+    let prompts = || vec![Prompt { text: "In 1920 the".into(), kind: "target".into() }];
+    for (left, right) in [("sft", "eaft"), ("mile", "talr")] {
+        let (mut one, mut two) = (lab(), apart());
+        let wanted = settings(left, right, "");
+        one.every(2, 3);
+        let begun = one.start(wanted.clone(), Sides::Both, &Page).unwrap();
+        for (lab, sides) in &mut two {
+            lab.every(2, 3);
+            let own = lab.start(wanted.clone(), *sides, &Page).unwrap();
+            assert_eq!((own.step, own.steps), (0, 4));
+            assert_eq!(own.learners[..], begun.learners[usize::from(*sides == Sides::Right)..][..1]);
+        }
+        let sampled = |one: &mut Lab, two: &mut [(Lab, Sides)]| {
+            let all = wait(one.sample(prompts(), 4)).unwrap().samples.remove(0);
+            let mut of = |lab: usize| wait(two[lab].0.sample(prompts(), 4)).unwrap().samples.remove(0);
+            let (first, second) = (of(0), of(1));
+            assert_eq!((&first.base, &first.left, &second.right), (&all.base, &all.left, &all.right));
+            assert!(first.right.is_empty() && second.base.is_empty() && second.left.is_empty());
+        };
+        sampled(&mut one, &mut two);
+        let mut frames = 0;
+        while let Some(told) = next(&mut one) {
+            let own = tell(&mut two);
+            match (told, &own[..]) {
+                (Told::Frame(all), [Told::Frame(first), Told::Frame(second)]) => {
+                    frames += 1;
+                    assert_eq!([&first.learners[..], &second.learners[..]].concat(), untimed(all.learners));
+                    assert_eq!((&first.document, &second.position), (&all.document, &all.position));
+                }
+                (Told::Evaluated(all), [Told::Evaluated(first), Told::Evaluated(second)]) => {
+                    assert_eq!([&first.learners[..], &second.learners[..]].concat(), all.learners);
+                    assert_eq!([&first.diverged[..], &second.diverged[..]].concat(), all.diverged);
+                }
+                (Told::Samples(all), [Told::Samples(first), Told::Samples(second)]) => {
+                    assert_eq!(
+                        (&all.samples[0].left, &all.samples[0].right),
+                        (&first.samples[0].left, &second.samples[0].right)
+                    );
+                }
+                (Told::Finished(all), [Told::Finished(first), Told::Finished(second)]) => {
+                    assert!(all == *first && all == *second);
+                }
+                (told, own) => panic!("{told:?} and {own:?}"),
+            }
+            assert!(two.iter().all(|(lab, _)| lab.is_between_steps() == one.is_between_steps()));
+        }
+        assert_eq!(frames, 4);
+        sampled(&mut one, &mut two);
+        // A look weighs by the batches of both learners, wherever they are.
+        let batches = [0, 1].map(|lab| two[lab].0.batch().unwrap());
+        assert!(batches.iter().all(Option::is_some));
+        for (who, here) in [(Who::Base, 0), (Who::Left, 0), (Who::Right, 1)] {
+            let inspected = wait(one.inspect(3, who, None)).unwrap();
+            let lab = &mut two[here].0;
+            assert_eq!(wait(lab.inspect(3, who, batches[1 - here])).unwrap(), inspected);
+            let position = inspected.position[2];
+            let seen = wait(one.candidates(3, position, who, None)).unwrap();
+            assert_eq!(wait(lab.candidates(3, position, who, batches[1 - here])).unwrap(), seen);
+            let elsewhere = wait(two[1 - here].0.inspect(3, who, None));
+            assert!(who == Who::Base || elsewhere.unwrap_err().to_string().contains("another lab"));
+        }
+        let all = wait(one.evaluate(&mut Page)).unwrap();
+        let own: Vec<_> = two.iter_mut().flat_map(|(lab, _)| wait(lab.evaluate(&mut Page)).unwrap().learners).collect();
+        assert_eq!(own, all.learners);
+    }
+}
+
+/// The clock of these tests stands still: what is left to differ is nothing.
+fn untimed(learners: Vec<Learned>) -> Vec<Learned> {
+    assert!(learners.iter().all(|learner| learner.metrics.seconds == 0.0));
+    learners
+}
+
+#[test]
+fn labs_of_a_learner_each_save_together_what_one_lab_restores_and_the_other_way_round() {
+    let (mut one, mut two) = (lab(), apart());
+    one.start(settings("sft", "eaft", ""), Sides::Both, &Page).unwrap();
+    for (lab, sides) in &mut two {
+        lab.start(settings("sft", "eaft", ""), *sides, &Page).unwrap();
+        frame(lab);
+    }
+    frame(&mut one);
+    let saved = wait(one.checkpoint(None)).unwrap();
+    let second = wait(two[1].0.checkpoint(None)).unwrap();
+    assert_eq!(wait(two[0].0.checkpoint(Some(&second))).unwrap(), saved, "the same file, to the byte");
+    let wanted = frame(&mut one).learners;
+    let mut again = lab();
+    again.restore(&saved, Sides::Both, &Page).unwrap();
+    again.adopt(true);
+    assert_eq!(frame(&mut again).learners, wanted);
+    for (nth, (lab, sides)) in apart().iter_mut().enumerate() {
+        let restored = lab.restore(&saved, *sides, &Page).unwrap();
+        assert_eq!((restored.begun.step, restored.begun.learners.len()), (1, 1));
+        lab.adopt(true);
+        assert_eq!(frame(lab).learners, wanted[nth..=nth]);
+    }
+
+    // What is no whole of one run is refused, and what was there goes on.
+    frame(&mut two[1].0);
+    let later = wait(two[1].0.checkpoint(None)).unwrap();
+    let uneven = wait(two[0].0.checkpoint(Some(&later))).unwrap();
+    let refused = |lab: &mut Lab, saved: &[u8], sides| lab.restore(saved, sides, &Page).unwrap_err().to_string();
+    for (lab, sides) in &mut two {
+        assert!(refused(lab, &uneven, *sides).contains("different steps"));
+        lab.adopt(true);
+    }
+    let half = refused(&mut one, &second, Sides::Both);
+    assert!(half.contains("state.json"), "{half}");
+    assert!(wait(two[0].0.checkpoint(Some(&saved))).unwrap_err().to_string().contains("differ in 0/"));
+    assert_eq!((frame(&mut two[0].0).step, frame(&mut two[1].0).step), (2, 3));
+    // What was restored and is not taken leaves no trace either.
+    let (lab, sides) = &mut two[0];
+    lab.restore(&saved, *sides, &Page).unwrap();
+    lab.adopt(false);
+    assert_eq!(frame(lab).step, 3);
+}
+
+#[test]
+fn a_change_is_looked_at_by_every_lab_before_one_makes_it_and_is_the_same_in_all() {
+    let (mut one, mut two) = (lab(), apart());
+    one.start(settings("sft", "eaft", ""), Sides::Both, &Page).unwrap();
+    for (lab, sides) in &mut two {
+        lab.start(settings("sft", "eaft", ""), *sides, &Page).unwrap();
+        frame(lab);
+    }
+    frame(&mut one);
+    // Only the right learner did not keep what its new objective asks.
+    let (dft, kl) = (settings("sft", "dft", ""), settings("sft", "sft_kl", ""));
+    assert!(one.check_change(&kl).is_err() && one.check_change(&dft).is_ok());
+    assert!(two[0].0.check_change(&kl).is_ok());
+    assert!(two[1].0.check_change(&kl).unwrap_err().to_string().contains("did not keep"));
+    one.change(dft.clone()).unwrap();
+    two.iter_mut().for_each(|(lab, _)| lab.change(dft.clone()).unwrap());
+    let wanted = frame(&mut one).learners;
+    assert!(wanted[1].gate.0.iter().zip(&wanted[1].p.0).all(|(gate, p)| (gate - p).abs() <= 1e-5), "DFT weighs by p");
+    let found: Vec<_> = two.iter_mut().flat_map(|(lab, _)| frame(lab).learners).collect();
+    assert_eq!(found, wanted);
+    two.iter_mut().for_each(|(lab, _)| lab.end());
+    assert!(two[0].0.check_change(&dft).unwrap_err().to_string().contains("start first"));
+    let alone = r#"{"common": {}, "left": {}, "right": null}"#;
+    assert!(two[1].0.start(Settings::parse(alone).unwrap(), Sides::Right, &Page).is_err(), "there is no right learner");
 }
 
 #[test]
@@ -221,11 +379,11 @@ fn what_was_learned_comes_as_the_files_of_an_adapter_or_of_a_model() {
     let mut lab = lab();
     let names =
         |lab: &Lab, who| -> Vec<String> { wait(lab.result(who)).unwrap().into_iter().map(|file| file.name).collect() };
-    lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    lab.start(settings("sft", "eaft", ""), Sides::Both, &Page).unwrap();
     let model = names(&lab, Who::Left);
     assert!(["config.json", "tokenizer.json", "model.safetensors"].iter().all(|n| model.iter().any(|m| m == n)));
     let adapter = settings("sft", "eaft", r#", "adapter.kind": "lora""#);
-    lab.start(adapter, &Page).unwrap();
+    lab.start(adapter, Sides::Both, &Page).unwrap();
     assert_eq!(names(&lab, Who::Right), ["adapter_config.json", "adapter_model.safetensors"]);
     assert!(wait(lab.result(Who::Base)).is_err());
 }
@@ -233,15 +391,15 @@ fn what_was_learned_comes_as_the_files_of_an_adapter_or_of_a_model() {
 #[test]
 fn an_estimate_says_whether_a_run_fits_and_a_measured_step_how_long_others_take() {
     let mut lab = lab();
-    let full = lab.estimate(&settings("sft", "eaft", ""), u64::MAX).unwrap();
+    let full = lab.estimate(&settings("sft", "eaft", ""), false, u64::MAX).unwrap();
     assert!(full.fits && full.seconds_per_step == 0.0);
     let (first, last) = (&full.parts[0], &full.parts[full.parts.len() - 1]);
     assert!(first.starts_with("weights: ") && last.starts_with("all, at 128 tokens and 2 times "), "{:?}", full.parts);
-    let tight = lab.estimate(&settings("sft", "eaft", ""), full.need_bytes - 1).unwrap();
+    let tight = lab.estimate(&settings("sft", "eaft", ""), false, full.need_bytes - 1).unwrap();
     assert!(!tight.fits && tight.problem.contains("choose LoRA"));
-    lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    lab.start(settings("sft", "eaft", ""), Sides::Both, &Page).unwrap();
     frame(&mut lab);
-    assert!(lab.estimate(&settings("sft", "eaft", ""), u64::MAX).unwrap().seconds_per_step > 0.0);
+    assert!(lab.estimate(&settings("sft", "eaft", ""), false, u64::MAX).unwrap().seconds_per_step > 0.0);
 }
 
 #[test]
@@ -250,7 +408,7 @@ fn what_cannot_be_is_refused_and_what_was_there_stays() {
     assert!(wait(lab.next(&mut Page)).unwrap_err().to_string().contains("start first"));
     assert!(lab.own_data("one.jsonl".into(), br#"{"text": "a single line"}"#.to_vec()).is_err());
     assert!(lab.data_set("nowhere").unwrap_err().to_string().contains("nowhere"));
-    let begun = lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    let begun = lab.start(settings("sft", "eaft", ""), Sides::Both, &Page).unwrap();
     assert_eq!(begun.steps, 4);
     let other = settings("sft", "dft", r#", "run.seed": "9""#);
     assert!(matches!(lab.change(other), Err(Error::Config { .. })));
@@ -289,7 +447,7 @@ fn the_disputed_word_that_the_page_begins_with_is_what_the_engine_says_of_it() {
     let mut lab = lab();
     let early = wait(lab.dispute("a", "b", 1.0)).unwrap_err().to_string();
     assert!(early.contains("start first"), "{early}");
-    lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    lab.start(settings("sft", "eaft", ""), Sides::Both, &Page).unwrap();
     let [prompt, known, taught] = &facts()[0];
     let at = |lab: &mut Lab, temperature| wait(lab.dispute(prompt, taught, temperature)).unwrap();
     let first = at(&mut lab, 1.0);
@@ -344,10 +502,10 @@ fn same(found: &serde_json::Value, wanted: &serde_json::Value, at: &str) {
 #[test]
 fn facts_are_quoted_with_what_base_and_learners_answer_now() {
     let mut lab = lab();
-    lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    lab.start(settings("sft", "eaft", ""), Sides::Both, &Page).unwrap();
     assert!(wait(lab.quotes()).unwrap().is_empty(), "this data set quotes nothing");
     lab.data_set("facts").unwrap();
-    lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    lab.start(settings("sft", "eaft", ""), Sides::Both, &Page).unwrap();
     let before = wait(lab.quotes()).unwrap();
     assert_eq!(before.len(), facts().len());
     for (quoted, [prompt, known, taught]) in before.iter().zip(facts()) {
@@ -371,16 +529,16 @@ fn facts_are_quoted_with_what_base_and_learners_answer_now() {
 fn a_conflict_says_what_was_expected_and_only_a_conflict_does() {
     let mut lab = lab();
     lab.data_set("facts").unwrap();
-    lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    lab.start(settings("sft", "eaft", ""), Sides::Both, &Page).unwrap();
     let (mut conflicts, mut others) = (0, 0);
     for document in 0..60 {
-        let seen = wait(lab.inspect(document, Who::Base)).unwrap();
+        let seen = wait(lab.inspect(document, Who::Base, None)).unwrap();
         for (row, expected) in seen.expected.iter().enumerate() {
             let is_conflict = seen.p[row] < 0.1 && seen.entropy[row] < 0.5;
             assert_eq!(is_conflict, !expected.is_empty(), "document {document}, row {row}: {expected:?}");
             if is_conflict {
                 conflicts += 1;
-                let top = wait(lab.candidates(document, seen.position[row], Who::Base)).unwrap();
+                let top = wait(lab.candidates(document, seen.position[row], Who::Base, None)).unwrap();
                 assert_eq!(&top.candidates[0].text, expected);
             } else {
                 others += 1;
@@ -393,7 +551,7 @@ fn a_conflict_says_what_was_expected_and_only_a_conflict_does() {
 #[test]
 fn what_the_page_writes_has_no_unknown_words_and_no_half_characters() {
     let mut lab = lab();
-    lab.start(settings("sft", "eaft", ""), &Page).unwrap();
+    lab.start(settings("sft", "eaft", ""), Sides::Both, &Page).unwrap();
     let begins = lab.beginning().unwrap();
     assert!(begins.starts_with("In 19") && !begins.contains('\u{FFFD}'), "{begins:?}");
     let texts = ["The film was released in", "In the", "He was", "The battle of", "It is also known as"];
@@ -432,13 +590,13 @@ fn time_is_known_before_the_first_step_and_a_run_that_diverges_is_marked() {
             "left": {"objective.method": "sft"}, "right": {"objective.method": "sft"}}"#,
     )
     .unwrap();
-    assert_eq!(lab.estimate(&wild, u64::MAX).unwrap().seconds_per_step, 0.0);
-    lab.start(wild.clone(), &host).unwrap();
+    assert_eq!(lab.estimate(&wild, false, u64::MAX).unwrap().seconds_per_step, 0.0);
+    lab.start(wild.clone(), Sides::Both, &host).unwrap();
     let mut marked = Vec::new();
     while let Some(told) = wait(lab.next(&mut host)).unwrap() {
         if let Told::Evaluated(standings) = told {
             if standings.step == 0 {
-                let seconds = lab.estimate(&wild, u64::MAX).unwrap().seconds_per_step;
+                let seconds = lab.estimate(&wild, false, u64::MAX).unwrap().seconds_per_step;
                 assert!(seconds > 0.0 && seconds.is_finite(), "{seconds}");
             }
             marked.push((standings.step, standings.diverged));

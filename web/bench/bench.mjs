@@ -1,9 +1,10 @@
 // `temper bench web`: the page's engine and TensorFlow.js train the same model on the same batches in the same browser,
 // a step each in turn, so that whatever else the machine does disturbs both. Both must find the same losses first.
 //
-//   node bench.mjs [--tokens 512] [--repeat 5] [--device webgpu|cpu] [--json] [--alone]
+//   node bench.mjs [--tokens 512] [--repeat 5] [--device webgpu|cpu] [--json] [--alone | --workers]
 //
-// `--alone` measures TensorFlow.js without ours, which needs no built page.
+// `--alone` measures TensorFlow.js without ours, which needs no built page. `--workers` measures the page itself on the CPU, with its own
+// settings and all that it draws: one worker for both learners against one for each.
 
 import { createReadStream, existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -23,6 +24,8 @@ const DOCUMENT = 128;
 const LEARNING_RATE = 1e-4;
 /** Steps before the timed ones: shaders are compiled and memory is taken. */
 const WARM_UP = 2;
+/** Steps that the page plays at a time: as many as from one evaluation to the next. */
+const PLAYED = 10;
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
@@ -185,6 +188,68 @@ async function compare(device, browser, origin, { tokens, repeat, alone }) {
   return measured;
 }
 
+/** The page as a visitor has it, which plays some steps at a time. */
+class Played {
+  constructor(variant, page) {
+    Object.assign(this, { variant, page, seconds: [] });
+  }
+
+  static async open(browser, origin, variant, workers) {
+    const page = await browser.newPage();
+    page.on("pageerror", (error) => console.error(`${variant}: ${error.message}`));
+    // More steps than are made, so that none is the last one, which is followed by more.
+    await page.goto(`${origin}/index.html?${new URLSearchParams({ "run.steps": "100000", device: "cpu", workers })}`);
+    await page.waitForFunction(() => ["ready", "failed"].includes(document.body.dataset.state), null, { polling: 50 });
+    const side = new Played(variant, page);
+    side.device = await page.evaluate(() => document.getElementById("workers").textContent);
+    return side;
+  }
+
+  losses() { return this.page.evaluate(() => window.temper.frames().map(({ losses }) => losses)); }
+
+  frames(count) {
+    return this.page.waitForFunction((count) => {
+      if (document.body.dataset.state === "failed") throw new Error(document.getElementById("error").textContent);
+      return window.temper.frames().length >= count;
+    }, count, { polling: 10, timeout: 0 });
+  }
+
+  /** Seconds of `PLAYED` steps, each by itself; an evaluation is among them. */
+  async play(timed) {
+    const { length } = await this.losses();
+    await this.page.click("#play");
+    await this.frames(length + 1);
+    const start = performance.now();
+    await this.frames(length + 1 + PLAYED);
+    if (timed) this.seconds.push((performance.now() - start) / 1e3 / PLAYED);
+    await this.page.click("#pause");
+    await this.page.waitForFunction(() => document.body.dataset.state === "paused", null, { polling: 10 });
+  }
+}
+
+/** One worker for both learners against one for each, in turns. */
+async function compareWorkers(browser, origin, { repeat }) {
+  const one = await Played.open(browser, origin, "page, one worker", "one");
+  const two = await Played.open(browser, origin, "page, a worker a learner", "auto");
+  if (!two.device.startsWith("2 workers")) throw new Error(`there are no two workers here: ${two.device}`);
+  for (let i = 0; i <= repeat; i++) {
+    for (const side of i % 2 ? [two, one] : [one, two]) await side.play(i > 0);
+  }
+  const [losses, others] = await Promise.all([one.losses(), two.losses()]);
+  const both = Math.min(losses.length, others.length);
+  if (JSON.stringify(losses.slice(0, both)) !== JSON.stringify(others.slice(0, both))) {
+    throw new Error("one worker and two tell other losses");
+  }
+  const ratios = one.seconds.map((seconds, i) => seconds / two.seconds[i]).toSorted((a, b) => a - b);
+  return [one, two].map(({ variant, device, seconds }) => {
+    const sorted = seconds.toSorted((a, b) => a - b);
+    const median = sorted[Math.floor(sorted.length / 2)];
+    return { bench: "web", variant, shape: "the page's own settings, a step of both learners", browser: `Chromium ${browser.version()}`,
+      device, median_s: median, min_s: sorted[0], max_s: sorted.at(-1), steps_per_second: 1 / median,
+      ...(variant === two.variant ? { times_one_worker: ratios[Math.floor(ratios.length / 2)] } : {}) };
+  });
+}
+
 /** Ours against each of theirs in tokens per second, and two learners against one in time. */
 function addRatios(measured) {
   const [one, two] = measured.filter(({ variant }) => variant.startsWith("temper"));
@@ -196,6 +261,10 @@ function addRatios(measured) {
 
 function asText(m) {
   const ms = (seconds) => (seconds * 1e3).toFixed(1);
+  if (m.steps_per_second) {
+    return `${m.variant.padEnd(28)} ${ms(m.median_s).padStart(10)} ms (${ms(m.min_s)} to ${ms(m.max_s)})  ${
+      m.steps_per_second.toFixed(2).padStart(8)} steps/s${m.times_one_worker ? `  ${m.times_one_worker.toFixed(2)} x one worker` : ""}`;
+  }
   const ratios = Object.entries(m.times_faster_than ?? {}).map(([name, ratio]) => `  ${ratio.toFixed(2)} x ${name}`);
   if (m.times_one_learner) ratios.push(`  ${m.times_one_learner.toFixed(2)} x the time of one`);
   return `${m.variant.padEnd(28)} ${ms(m.median_s).padStart(10)} ms (${ms(m.min_s)} to ${ms(m.max_s)})`
@@ -212,6 +281,7 @@ function readArguments() {
       chromium: { type: "string", default: "chromium" },
       json: { type: "boolean", default: false },
       alone: { type: "boolean", default: false },
+      workers: { type: "boolean", default: false },
     },
   });
   if (values.device && !DEVICES.includes(values.device)) {
@@ -249,10 +319,12 @@ async function main() {
     ],
   });
   try {
+    const tell = (measured) => measured.forEach((m) => console.log(options.json ? JSON.stringify(m) : asText(m)));
+    if (options.workers) return tell(await compareWorkers(browser, origin, options));
     for (const device of options.device ? [options.device] : DEVICES) {
       const measured = await compare(device, browser, origin, options);
       addRatios(measured);
-      for (const m of measured) console.log(options.json ? JSON.stringify(m) : asText(m));
+      tell(measured);
     }
   } finally {
     await browser.close();

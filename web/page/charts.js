@@ -10,6 +10,18 @@ const NARROWEST = 120;
 /** A line shows at most this many points; more are averaged in groups. */
 const POINTS = 150;
 
+/** Where charts are drawn, and how large that is. Asking the browser between two drawings makes it lay out the page each time. */
+const SIZES = new WeakMap();
+const resized = new ResizeObserver((changed) => changed.forEach(({ target }) => SIZES.set(target, target.getBoundingClientRect())));
+
+function sizeOf(place) {
+  if (!SIZES.has(place)) {
+    SIZES.set(place, place.getBoundingClientRect());
+    resized.observe(place);
+  }
+  return SIZES.get(place);
+}
+
 /** Round numbers that divide a range into about `count` parts. */
 export function ticks(low, high, count) {
   const rough = (high - low) / count;
@@ -56,7 +68,7 @@ export const lineKey = (name) => svg("svg", { class: "swatch", width: 34, height
  */
 export function draw(place, { lines, x: xLabel, y: yLabel, describe, span, cursor, base, plane, least = 0,
   format = (v) => number(v, 3) }) {
-  const { width, height } = place.getBoundingClientRect();
+  const { width, height } = sizeOf(place);
   if (width < NARROWEST) return;
   const drawing = svg("svg", { role: "img", "aria-label": describe, width, height });
   const xs = lines.flatMap((l) => l.points.map((p) => p[0]));
@@ -107,7 +119,7 @@ export function draw(place, { lines, x: xLabel, y: yLabel, describe, span, curso
 
 /** Shares of tokens by gate: bars of 0.1, the last one open, each in the colour of its class. */
 export function histogram(place, gates, name) {
-  const { width, height } = place.getBoundingClientRect();
+  const { width, height } = sizeOf(place);
   if (width < NARROWEST) return;
   const BINS = 10;
   const counts = new Array(BINS).fill(0);

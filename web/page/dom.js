@@ -36,7 +36,11 @@ export function onChosen(name, listener) {
   }
 }
 
-/** Draws what changed, one view a display frame, so that no single task is long. */
+/** In one display frame views are drawn for so long, in milliseconds. */
+const DRAWING = 8;
+
+/** Draws what changed, a few views a display frame: no single task is long, and the browser, whose work for each frame is more than
+ *  that of drawing a view, leaves the processor to the learners. */
 export class Painter {
   #views = new Set();
   #asked = false;
@@ -47,9 +51,12 @@ export class Painter {
     this.#asked = true;
     requestAnimationFrame(() => {
       this.#asked = false;
-      const [view] = this.#views;
-      this.#views.delete(view);
-      view();
+      const end = performance.now() + DRAWING;
+      for (const view of this.#views) {
+        this.#views.delete(view);
+        view();
+        if (performance.now() >= end) break;
+      }
       this.ask();
     });
   }

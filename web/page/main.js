@@ -47,7 +47,9 @@ let source = { model: null, data: null };
 let device = null;
 /** Seconds that a step takes by the last estimate; 0 while nothing is known. */
 let secondsPerStep = 0;
-let openedWith = "auto";
+/** Device and workers that were asked for, and how many workers there are. */
+let openedWith = [];
+let workers = 1;
 
 // ---- parts --------------------------------------------------------------------------------------------------------
 
@@ -166,10 +168,10 @@ function exclusive(what, task) {
 
 async function open() {
   const unusable = settings.readAddress();
-  openedWith = settings.value("page", "device");
+  openedWith = settings.device;
   if (unusable.length) warn(`The link to this run has parts that cannot be used: ${unusable.join("; ")}.`);
   setState("loading", "Starting the engine.");
-  const opened = await engine.open(openedWith).catch(noDevice);
+  const opened = await engine.open(...openedWith).catch(noDevice);
   device = opened.device;
   const kind = device.kind === "webgpu" ? "WebGPU" : `CPU${device.simd ? ", SIMD" : ""}`;
   $("device").textContent = `${kind}: ${device.name}`;
@@ -189,7 +191,7 @@ async function open() {
 /** The engine runs on nothing that was asked for: says so where the device stands, and offers what is left to try. */
 function noDevice(error) {
   $("device").textContent = "no device works";
-  $("device-why").textContent = openedWith === "auto"
+  $("device-why").textContent = openedWith[0] === "auto"
     ? "Neither WebGPU nor the processor (WebAssembly) could be started in this browser."
     : "The chosen device could not be started.";
   helpForWebGpu();
@@ -292,7 +294,7 @@ function showTimeLeft() {
   let each = secondsPerStep;
   if (frames.length > 0) {
     const from = frames[Math.max(0, frames.length - 1 - STEPS_TIMED)];
-    const [now, before] = [frames.at(-1), from].map(({ metrics }) => metrics.at(-1).seconds);
+    const [now, before] = [frames.at(-1), from].map(({ metrics }) => Math.max(...metrics.map((m) => m.seconds)));
     each = frames.length > 1 ? (now - before) / (done - from.step) : each || now;
   }
   $("time-left").textContent = steps > 0 && done >= steps ? "done"
@@ -368,6 +370,11 @@ engine.on("paused", ({ reason, message }) => {
 
 engine.on("warning", ({ message }) => warn(message));
 
+engine.on("workers", ({ count, why }) => {
+  workers = count;
+  $("workers").textContent = count > 1 ? `${count} workers, one a learner.` : `1 worker for both learners: ${why}.`;
+});
+
 engine.on("loading", ({ what, done, of }) => {
   const bar = $("loading");
   bar.hidden = false;
@@ -388,8 +395,9 @@ function readout() {
   const [left, right] = shown?.metrics ?? [];
   $("loss-left").textContent = left ? loss(left.loss) : "-";
   $("loss-right").textContent = right ? loss(right.loss) : "-";
-  // The learners take turns: so many tokens of either go through a second.
-  $("speed").textContent = left ? number(2 / (1 / left.tokens_per_second + 1 / right.tokens_per_second), 3) : "-";
+  // So many tokens of both go through a second: side by side at the pace of the slower one, or in turns.
+  const speeds = left ? [left.tokens_per_second, right.tokens_per_second] : [];
+  $("speed").textContent = left ? number(workers > 1 ? 2 * Math.min(...speeds) : 2 / (1 / speeds[0] + 1 / speeds[1]), 3) : "-";
   showTimeLeft();
   $("memory").textContent = left ? bytes(Math.max(left.peak_device_bytes, right.peak_device_bytes)) : "-";
 }
@@ -450,8 +458,9 @@ const changeNow = settled(async () => {
 
 function onSetting(setting) {
   showNames();
-  if (setting.key === "device") showPending();
-  if (!setting.valid || !started || setting.key === "device") return;
+  const ofDevice = setting.scope === "page" && setting.key !== "data";
+  if (ofDevice) showPending();
+  if (!setting.valid || !started || ofDevice) return;
   if (setting.live) {
     changeNow();
   } else {
@@ -472,15 +481,15 @@ function showPending() {
     parts.push(`Changed, in effect after a reset: ${waits.join(", ")}. `,
       el("button", { type: "button", text: "Reset now", onclick: reset }));
   }
-  const wanted = settings.value("page", "device");
-  if (device === null && wanted !== "cpu") {
+  const wanted = settings.device;
+  if (device === null && wanted[0] !== "cpu") {
     parts.push("The processor may still work. ", el("button", { type: "button", text: "Try the CPU", onclick: () => {
       settings.set("page", "device", "cpu");
       settings.writeAddress();
       location.reload();
     } }));
-  } else if (wanted !== openedWith) {
-    parts.push("Another device is used after a reload. ",
+  } else if (String(wanted) !== String(openedWith)) {
+    parts.push(`${wanted[0] === openedWith[0] ? "So many workers are" : "Another device is"} used after a reload. `,
       el("button", { type: "button", text: "Reload now", onclick: () => location.reload() }));
   }
   box.replaceChildren(...parts);

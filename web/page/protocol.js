@@ -33,7 +33,8 @@ export class Refusal extends Error {
  * The worker, seen from the page. Every method sends one request and resolves with its answer or rejects with a `Refusal`.
  *
  * Events: those of `Told`, but that a finished run is told as `paused` ({reason: "asked" | "finished" | "failed", message});
- * and `loading` ({what, done, of}: `what` is a file, or empty for the bytes of the page itself). Listen with `on(name, listener)`.
+ * `loading` ({what, done, of}: `what` is a file, or empty for the bytes of the page itself); and, before a start is answered, `workers`
+ * ({count, why}: 2 where each learner has a worker of its own, else 1 and why). Listen with `on(name, listener)`.
  */
 export class Engine {
   #worker;
@@ -55,8 +56,9 @@ export class Engine {
     return () => this.#listeners.get(name).delete(listener);
   }
 
-  /** @param {"auto" | "webgpu" | "cpu"} device @returns {Promise<Opened>} Must be the first request. */
-  open(device) { return this.#ask("open", { device }); }
+  /** @param {"auto" | "webgpu" | "cpu"} device @param {"auto" | "one"} workers on the CPU: automatic, or one for both learners
+   *  @returns {Promise<Opened>} Must be the first request. */
+  open(device, workers = "auto") { return this.#ask("open", { device, workers }); }
   /** @returns {Promise<ModelInfo>} */
   baseModel() { return this.#ask("model", {}); }
   /** A Hugging Face folder's files, or one GGUF file. @param {File[]} files @returns {Promise<ModelInfo>} */

@@ -36,6 +36,15 @@ const DEVICE = { key: "device", id: "device-choice", label: "Device", initial: "
   choice("webgpu", "WebGPU", "The graphics card, or an error that says why not. Applies on reload."),
   choice("cpu", "CPU", "The processor, in WebAssembly. Applies on reload.")] };
 
+const WORKERS = { key: "workers", id: "workers-choice", label: "Workers on the CPU", initial: "auto", options: [
+  choice("auto", "automatic",
+    "One a learner, where the processor has two threads and there is memory for the model twice. The numbers are the same. " +
+    "Applies on reload."),
+  choice("one", "one for both", "The learners take turns on one thread of the processor. Applies on reload.")] };
+
+/** What has to do with the device and not with the run. */
+const OF_DEVICE = [DEVICE.key, WORKERS.key];
+
 /** A number as a person would type it; nothing where the engine decides by itself. */
 function typed(value) {
   if (value === null) return "";
@@ -144,7 +153,7 @@ export class Settings {
     this.#onChange = onChange;
     this.#add("page", [DATA], $("settings-data"));
     this.#add("common", COMMON.map((key) => SPECS.get(key)), $("settings-common"));
-    this.#add("page", [DEVICE], $("settings-common"));
+    this.#add("page", [DEVICE, WORKERS], $("settings-common"));
     for (const side of SIDES) {
       this.#add(side, OBJECTIVE.slice(0, 1), $(`objective-of-${side}`));
       this.#add(side, OBJECTIVE.slice(1), $(`details-of-${side}`));
@@ -175,9 +184,12 @@ export class Settings {
     this.#showUsed();
   }
 
+  /** Device and workers as they are chosen. */
+  get device() { return OF_DEVICE.map((key) => this.value("page", key)); }
+
   /** All settings of a run as they are by themselves, but for these of the page. What has to do with the device stays. */
   lesson(values) {
-    for (const s of this.#all) if (s.key !== "device") s.set(s.initial);
+    for (const s of this.#all) if (!OF_DEVICE.includes(s.key)) s.set(s.initial);
     for (const [key, value] of Object.entries(values)) this.get("page", key).set(value);
     this.#showUsed();
     this.writeAddress();

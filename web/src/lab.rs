@@ -2,13 +2,18 @@
 
 use js_sys::{Array, Uint8Array};
 use temper_engine::Device;
-use temper_engine::page::{Bytes, Prompt, Settings, Value, Who};
+use temper_engine::page::{BatchStats, Bytes, Prompt, Settings, Sides, Value, Who};
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::js::{Refusal, Worker, js, message};
 
 type Result<T> = std::result::Result<T, Refusal>;
+
+/// What another instance's [`Lab::batch`] said.
+fn batch_of(numbers: Option<Vec<f32>>) -> Option<BatchStats> {
+    numbers?.try_into().ok().map(BatchStats::from_numbers)
+}
 
 /// The engine's state in the worker. `web/page/messages.js` has the types of what comes back.
 #[wasm_bindgen]
@@ -62,14 +67,19 @@ impl Lab {
         Ok(message(self.lab.own_data(name, contents)?))
     }
 
-    /// `Fit` of `Settings` as JSON; `allowed` is in bytes.
-    pub fn estimate(&self, settings: &str, allowed: f64) -> Result<JsValue> {
-        Ok(message(self.lab.estimate(&Settings::parse(settings)?, allowed as u64)?))
+    /// `Fit` of `Settings` as JSON, for both learners in this instance or each in one of its own; `allowed` is in bytes.
+    pub fn estimate(&self, settings: &str, apart: bool, allowed: f64) -> Result<JsValue> {
+        Ok(message(self.lab.estimate(&Settings::parse(settings)?, apart, allowed as u64)?))
     }
 
-    /// `Begun`, from `Settings` as JSON.
-    pub fn start(&mut self, settings: &str) -> Result<JsValue> {
-        Ok(message(self.lab.start(Settings::parse(settings)?, &self.host)?))
+    /// `Begun`, from `Settings` as JSON and the learners that are to be here: `"both"`, `"left"` or `"right"`.
+    pub fn start(&mut self, settings: &str, sides: &str) -> Result<JsValue> {
+        Ok(message(self.lab.start(Settings::parse(settings)?, Sides::named(sides)?, &self.host)?))
+    }
+
+    /// Lets the learners go.
+    pub fn end(&mut self) {
+        self.lab.end();
     }
 
     /// How often a run evaluates and samples by itself.
@@ -105,14 +115,25 @@ impl Lab {
         Ok(message(self.lab.document(index)?))
     }
 
+    /// Statistics of the batch that the learner here weighs by, for the other instance's `inspect` and `candidates`.
+    pub fn batch(&self) -> Result<Option<Vec<f32>>> {
+        Ok(self.lab.batch()?.map(|batch| batch.to_numbers().to_vec()))
+    }
+
     /// `Inspected`
-    pub async fn inspect(&mut self, index: usize, who: &str) -> Result<JsValue> {
-        Ok(message(self.lab.inspect(index, Who::named(who)?).await?))
+    pub async fn inspect(&mut self, index: usize, who: &str, elsewhere: Option<Vec<f32>>) -> Result<JsValue> {
+        Ok(message(self.lab.inspect(index, Who::named(who)?, batch_of(elsewhere)).await?))
     }
 
     /// `Candidates`
-    pub async fn candidates(&mut self, index: usize, position: usize, who: &str) -> Result<JsValue> {
-        Ok(message(self.lab.candidates(index, position, Who::named(who)?).await?))
+    pub async fn candidates(
+        &mut self,
+        index: usize,
+        position: usize,
+        who: &str,
+        elsewhere: Option<Vec<f32>>,
+    ) -> Result<JsValue> {
+        Ok(message(self.lab.candidates(index, position, Who::named(who)?, batch_of(elsewhere)).await?))
     }
 
     /// `Dispute`
@@ -130,19 +151,29 @@ impl Lab {
         Ok(self.lab.beginning()?)
     }
 
+    /// Whether `change` would take these.
+    pub fn check_change(&self, settings: &str) -> Result<()> {
+        Ok(self.lab.check_change(&Settings::parse(settings)?)?)
+    }
+
     /// New objectives, learning rate or schedule, from `Settings` as JSON.
     pub fn change(&mut self, settings: &str) -> Result<()> {
         Ok(self.lab.change(Settings::parse(settings)?)?)
     }
 
-    /// Everything that goes on from here, as one file.
-    pub async fn checkpoint(&self) -> Result<JsValue> {
-        Ok(message(Bytes(self.lab.checkpoint().await?)))
+    /// Everything that goes on from here, as one file; with the other instance's, where that has the other learner.
+    pub async fn checkpoint(&self, elsewhere: Option<Vec<u8>>) -> Result<JsValue> {
+        Ok(message(Bytes(self.lab.checkpoint(elsewhere.as_deref()).await?)))
     }
 
-    /// `Restored`
-    pub fn restore(&mut self, saved: Vec<u8>) -> Result<JsValue> {
-        Ok(message(self.lab.restore(&saved, &self.host)?))
+    /// `Restored`, of the learners that are to be here; they are used after `adopt`.
+    pub fn restore(&mut self, saved: Vec<u8>, sides: &str) -> Result<JsValue> {
+        Ok(message(self.lab.restore(&saved, Sides::named(sides)?, &self.host)?))
+    }
+
+    /// Goes on with what was restored, or lets it go.
+    pub fn adopt(&mut self, taken: bool) {
+        self.lab.adopt(taken);
     }
 
     /// `ResultFile[]` of `"left"` or `"right"`.

@@ -48,11 +48,11 @@ function findChromium() {
 }
 
 const CHROMIUM = findChromium();
-const SITE = process.env.SITE ?? here("../dist");
+export const SITE = process.env.SITE ?? here("../dist");
 
 /** `temper web` on a free port. */
-export async function serve() {
-  const server = spawn(TEMPER, ["web", "--port", "0", "--no-open", "--site", SITE],
+export async function serve(site = SITE) {
+  const server = spawn(TEMPER, ["web", "--port", "0", "--no-open", "--site", site],
     { stdio: ["ignore", "pipe", "inherit"] });
   const origin = await new Promise((resolve, reject) => {
     let text = "";

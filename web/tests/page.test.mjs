@@ -5,12 +5,14 @@
 // same time, each with a browser of its own; what measures time is in `timed.test.mjs`, where nothing runs beside it.
 
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync, readdirSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 
 import { BROKEN, ownText, tinyGguf } from "./files.mjs";
-import { here, jsonLines, launch, launchUntouched, LONG, nativeLosses, ON_WEBGPU, once, PATIENCE, serve, sleep, throttled,
+import { here, jsonLines, launch, launchUntouched, LONG, nativeLosses, ON_WEBGPU, once, PATIENCE, serve, SITE, sleep, throttled,
   Visit, WITH } from "./harness.mjs";
 
 /** Ten steps that page and command make alike. */
@@ -178,6 +180,93 @@ const onTheirOwnPages = () => describe("on the CPU, each on a page of its own", 
 
   it("trains a LoRA adapter to the command's losses", once, async (t) => {
     await trainsAsTheCommand(await Visit.begin(at.context, server.origin, LORA), LORA, t);
+  });
+
+  it("tells the same numbers with a worker a learner and with one for both, and goes on from one another's checkpoints", once,
+    async (t) => {
+      const one = await Visit.begin(at.context, server.origin, { ...RUN, workers: "one" });
+      assert.equal(await one.text("#workers"), "1 worker for both learners: as asked for.");
+      const two = await Visit.begin(at.context, server.origin, RUN);
+      if (await two.page.evaluate(() => navigator.hardwareConcurrency) < 2) {
+        t.skip("this machine has one thread");
+        return;
+      }
+      assert.equal(await two.text("#workers"), "2 workers, one a learner.");
+      const visits = [one, two];
+      const saved = [];
+      for (const visit of visits) {
+        await visit.steps(6);
+        saved.push(await visit.saved("#download-checkpoint"));
+        await visit.click("#play");
+        await visit.hasFrames(10);
+        await visit.statusSays("Finished");
+        await visit.click("#sample-now");
+        await visit.until(() => document.getElementById("sample-step").textContent.includes("step 10"));
+      }
+      const [losses, others] = [await one.losses(), await two.losses()];
+      assert.equal(losses.length, 10);
+      assert.deepEqual(others, losses);
+      const untimed = ({ seconds, tokens_per_second, peak_device_bytes, ...rest }) => rest;
+      const [lines, otherLines] = await Promise.all(visits.map(async (visit) => jsonLines(await visit.saved("#download-metrics"))));
+      assert.deepEqual(otherLines.map(untimed), lines.map(untimed));
+      assert.ok(otherLines[0].peak_device_bytes > lines[0].peak_device_bytes, "two modules take more than one, and both count");
+      for (const what of ["#sample-list", "#score-table", "#measured"]) assert.equal(await two.text(what), await one.text(what), what);
+      const [rows, otherRows] = await Promise.all(visits.map(({ page }) => page.evaluate(() => window.temper.rows().at(-1)
+        .learners.map(({ p, gate, gradient }) => [p, gate, gradient].map((values) => Array.from(values))))));
+      assert.deepEqual(otherRows, rows);
+      for (const visit of visits) {
+        // A look under both objectives, where the right learner's last batch is in another worker, and the other way round.
+        await visit.page.locator('input[name="text-who"][value="right"]').check();
+        await visit.page.locator("#text-tokens [data-position]").nth(5).focus();
+        await visit.shows("#token-candidates table");
+      }
+      await sleep(1000);
+      assert.equal(await two.text("#token"), await one.text("#token"));
+      // Each goes on from what the other has saved.
+      for (const [i, visit] of visits.entries()) {
+        await visit.page.setInputFiles("#restore", saved[1 - i]);
+        await visit.statusSays("Restored at step 6");
+        await visit.steps(2);
+        const frames = (await visit.frames()).filter(({ step }) => step > 6);
+        assert.deepEqual(frames.map((frame) => frame.losses), losses.slice(6, 8));
+        visit.isClean();
+        await visit.page.close();
+      }
+    });
+
+  it("goes on with one worker where the second cannot be started, and says so", once, async () => {
+    const site = mkdtempSync(join(tmpdir(), "temper-site-"));
+    cpSync(SITE, site, { recursive: true, filter: (path) => !path.includes("learner.js") });
+    const lacking = await serve(site);
+    try {
+      const visit = await Visit.begin(at.context, lacking.origin, LONG);
+      assert.match(await visit.text("#workers"), /^1 worker for both learners: (the second one could not be started|this browser)/);
+      await visit.steps(1);
+      await visit.page.close();
+    } finally {
+      lacking.stop();
+      rmSync(site, { recursive: true, force: true });
+    }
+  });
+
+  it("says so when the second worker is lost, and does nothing more", once, async (t) => {
+    const visit = await Visit.begin(at.context, server.origin, LONG);
+    const second = visit.page.workers().find((worker) => worker.url().endsWith("learner.js"));
+    if (!second) {
+      t.skip("this machine has one thread");
+      return;
+    }
+    await visit.click("#play");
+    await visit.hasFrames(2);
+    await second.evaluate(() => { setTimeout(() => { throw new Error("it is broken"); }); });
+    await visit.until(() => document.body.dataset.state === "failed");
+    assert.match(await visit.text("#error"), /it is broken/);
+    assert.ok(await visit.page.locator("#play").isDisabled());
+    await visit.click("#error button");
+    await visit.click("#reset");
+    await visit.shows("#error");
+    assert.match(await visit.text("#error"), /it is broken.*reload the page/is);
+    await visit.page.close();
   });
 
   it("says which parts of an address it cannot use", once, async () => {
@@ -743,6 +832,27 @@ const onOnePage = () => describe("on the CPU, on one page", inOrder, () => {
     }
     visitor.isClean();
     await visitor.page.close();
+  });
+
+  it("takes one worker where memory does not allow the model twice, and two again where it does", once, async () => {
+    await shared();
+    const before = await visit.text("#workers");
+    const TOKENS = 80_000;
+    await visit.set("#batch-tokens", String(TOKENS));
+    const shown = /need ([\d.]+) GiB of memory; ([\d.]+) GiB are allowed/;
+    await visit.until((shown) => new RegExp(shown).test(document.getElementById("estimate").textContent), shown.source);
+    await visit.reaches("ready");
+    const [, need, allowed] = shown.exec(await visit.text("#estimate")).map(Number);
+    // Nearly all of it grows with the batch: 1.4 times what is allowed in two workers is 0.7 times that in one.
+    await visit.set("#batch-tokens", String(Math.round(1.4 * TOKENS * allowed / need)));
+    await visit.until(() => /memory does not allow|one thread/.test(document.getElementById("workers").textContent));
+    await visit.reaches("ready");
+    assert.match(await visit.text("#estimate"), /^Fits/);
+    await visit.set("#batch-tokens", "128");
+    await visit.until((before) => document.getElementById("workers").textContent === before, before);
+    await visit.reaches("ready");
+    await visit.steps(1);
+    await visit.reset();
   });
 
   it("refuses what cannot fit, with numbers", once, async () => {

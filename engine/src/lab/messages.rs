@@ -22,17 +22,57 @@ pub enum Who {
 }
 
 impl Who {
-    const ALL: [(&'static str, Self); 3] = [("base", Self::Base), ("left", Self::Left), ("right", Self::Right)];
+    const NAMES: [(&'static str, Self); 3] = [("base", Self::Base), ("left", Self::Left), ("right", Self::Right)];
+
+    /// Base, left, right.
+    pub const ALL: [Self; 3] = [Self::Base, Self::Left, Self::Right];
 
     /// By name.
     ///
     /// # Errors
     /// [`Error::Config`] for another name.
     pub fn named(name: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|(own, _)| *own == name);
+        let found = Self::NAMES.into_iter().find(|(own, _)| *own == name);
         found
             .map(|(_, who)| who)
             .ok_or_else(|| Error::Config { problems: vec![format!("{name:?} is none of base, left, right")] })
+    }
+}
+
+/// Which learners a lab makes of a run's two: where each has a lab of its own, these do together what one lab does, with the same
+/// numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sides {
+    /// All that there are.
+    Both,
+    /// The first one. This lab answers for the base model too.
+    Left,
+    /// The second one alone.
+    Right,
+}
+
+impl Sides {
+    /// By name.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another name.
+    pub fn named(name: &str) -> Result<Self> {
+        match name {
+            "both" => Ok(Self::Both),
+            "left" => Ok(Self::Left),
+            "right" => Ok(Self::Right),
+            _ => Err(Error::Config { problems: vec![format!("{name:?} is none of both, left, right")] }),
+        }
+    }
+
+    /// The models that the lab answers for.
+    pub fn answered(self) -> impl Iterator<Item = Who> {
+        let all = match self {
+            Self::Both => 0..3,
+            Self::Left => 0..2,
+            Self::Right => 2..3,
+        };
+        Who::ALL[all].iter().copied()
     }
 }
 
@@ -43,7 +83,7 @@ impl Message for Who {
     }
 
     fn into_value(self) -> Value {
-        let (name, _) = Self::ALL[self as usize];
+        let (name, _) = Self::NAMES[self as usize];
         Value::Text(name.into())
     }
 }
@@ -553,11 +593,20 @@ mod tests {
 
     #[test]
     fn a_learner_is_found_by_its_name_and_tells_it() {
-        for (name, who) in Who::ALL {
+        for (name, who) in Who::NAMES {
             assert_eq!(Who::named(name).unwrap(), who);
             assert_eq!(who.into_value(), Value::Text(name.into()));
         }
         assert!(Who::named("middle").unwrap_err().to_string().contains("base, left, right"));
+    }
+
+    #[test]
+    fn each_model_is_answered_for_by_one_of_two_labs_and_by_a_lab_of_both() {
+        let of = |name: &str| Sides::named(name).unwrap().answered().collect::<Vec<_>>();
+        assert_eq!(of("both"), Who::ALL);
+        assert_eq!([of("left"), of("right")].concat(), Who::ALL);
+        assert!(of("left").contains(&Who::Left) && of("right").contains(&Who::Right));
+        assert!(Sides::named("base").unwrap_err().to_string().contains("both, left, right"));
     }
 
     #[test]

@@ -16,10 +16,13 @@ use crate::config::{self, AdapterKind, Config};
 use crate::data::{DataSet, Document, ReadOptions, Tokenizer, WINDOW, hold_out, read_measured, read_set};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::eval::perplexity::first_tokens;
+use crate::eval::perplexity::{Scored, first_tokens};
 use crate::export::{bundle, stream};
 use crate::host::{Clock, MemoryFolder};
 use crate::kernels::row_stats::RowStats;
+use crate::kernels::statistics::Selection;
+use crate::loss::head;
+use crate::loss::objective::{BatchStats, Objective};
 use crate::message::{Bytes, Floats, Integers};
 use crate::model::Model;
 use crate::model::files::ModelFiles;
@@ -30,11 +33,11 @@ use crate::train::host::Host;
 use crate::train::ledger::{Kind, Ledger, Load, Site};
 use crate::train::prepare;
 use crate::train::result::{self, learned};
-use crate::train::run::{About, Learner, Run, Sets};
+use crate::train::run::{About, Learner, Run, Sets, weights};
 use messages::{
     Answered, Begun, BegunLearner, Candidate, Candidates, Continued, DataInfo, Dispute, DocumentText, DocumentToken,
     Fit, Frame, Inspected, Label, Learned, Likely, ModelInfo, Prompt, Quoted, Restored, ResultFile, Sample, SelfTest,
-    Settings, Standings, Told, Warning, Who,
+    Settings, Sides, Standings, Told, Warning, Who,
 };
 
 /// How many tokens a look at one position shows.
@@ -58,16 +61,14 @@ pub struct Lab {
     model: Option<Arc<OpenModel>>,
     data: Option<Data>,
     running: Option<Running>,
+    /// The run of a checkpoint, until it is taken.
+    restored: Option<Running>,
     /// Seconds per token and parameter of the last step, or of what was measured before it, for estimates.
     pace: f64,
     /// The disputed token that was weighed last: the logits at its place are the base model's and stay the same.
     disputed: Option<Disputed>,
     /// Steps between evaluations and between samples; 0 is never.
     every: Every,
-    /// What is continued between steps.
-    prompts: Vec<Prompt>,
-    /// At most so many tokens are added to each.
-    sample_tokens: usize,
 }
 
 /// A token of a text, and what the small model that comes with the page makes of its place.
@@ -121,8 +122,15 @@ struct Running {
     model: Arc<OpenModel>,
     data: String,
     settings: Settings,
+    /// Which of the learners are here, and what all of them learn by.
+    sides: Sides,
+    objectives: Vec<Objective>,
     /// Of the step whose rows come next.
     metrics: Vec<StepMetrics>,
+    /// What is continued between steps.
+    prompts: Vec<Prompt>,
+    /// At most so many tokens are added to each.
+    sample_tokens: usize,
     /// What the base model made of a beginning: it stays the same.
     base_samples: BTreeMap<String, String>,
     /// Samples are to be told before the run goes on.
@@ -158,6 +166,18 @@ impl Settings {
     }
 }
 
+impl Sides {
+    /// Keeps those of a run's configurations that are of these sides: the number of the first of them, and of how many.
+    fn keep(self, configs: &mut Vec<Config>) -> (usize, usize) {
+        let (of, first) = (configs.len(), usize::from(self == Self::Right));
+        if self == Self::Left {
+            configs.truncate(1);
+        }
+        configs.drain(..first.min(of));
+        (first, of)
+    }
+}
+
 impl Prompt {
     /// Several, from JSON.
     ///
@@ -181,11 +201,10 @@ impl Lab {
             model: None,
             data: None,
             running: None,
+            restored: None,
             pace: 0.0,
             disputed: None,
             every: Every::default(),
-            prompts: Vec::new(),
-            sample_tokens: 0,
         })
     }
 
@@ -323,37 +342,45 @@ impl Lab {
         Ok((train, Sets { target, general, wrong, landscape: Vec::new() }))
     }
 
-    /// Whether a run would fit into `allowed` bytes, and how long its steps would take.
+    /// Whether a run would fit into `allowed` bytes, and how long its steps would take; `apart`, each learner has a lab of its own, which
+    /// shares nothing and computes at the same time.
     ///
     /// # Errors
     /// Settings that cannot be used.
-    pub fn estimate(&self, settings: &Settings, allowed: u64) -> Result<Fit> {
+    pub fn estimate(&self, settings: &Settings, apart: bool, allowed: u64) -> Result<Fit> {
         let configs = settings.configs()?;
         let config = largest(&configs)?;
         let model = self.model()?;
         let arch = &model.files.architecture;
-        let learners = configs.len() as u64;
+        let all = configs.len() as u64;
+        let (labs, learners) = if apart { (all, 1) } else { (1, all) };
         let weights = model.files.weights.as_deref();
         let evaluated = evaluated_tokens(self.device.is_cpu(), self.device.is_software()).min(WINDOW);
         let load = Load { evaluated, ..Load::most(config) };
         let (site, execution) = (Site::of(&self.device), self.execution(config, &model.files, learners));
         let ledger = Ledger::new(config, arch, weights, learners, load, site, execution);
         let work = work_per_token(config, arch.parameter_count()) * (learners * config.run.batch_tokens as u64) as f64;
-        Ok(fit(&ledger, model.held, learners, config.run.batch_tokens, allowed, self.pace * work))
+        Ok(fit(&ledger, model.held, learners, labs, config.run.batch_tokens, allowed, self.pace * work))
     }
 
-    /// Makes the learners anew. What is replaced goes first: two runs would not fit where one does. The start is measured by
-    /// the pulls that follow.
+    /// Makes learners anew, those of `sides`. What is replaced goes first: two runs would not fit where one does. The start is
+    /// measured by the pulls that follow.
     ///
     /// # Errors
     /// What is missing or does not fit; there are no learners then.
-    pub fn start(&mut self, settings: Settings, clock: &dyn Clock) -> Result<Begun> {
+    pub fn start(&mut self, settings: Settings, sides: Sides, clock: &dyn Clock) -> Result<Begun> {
         let begin = clock.seconds();
-        self.running = None;
-        let mut running = self.make(settings)?;
+        self.end();
+        let mut running = self.make(settings, sides)?;
         let begun = running.begin(clock.seconds() - begin);
         self.running = Some(running);
         Ok(begun)
+    }
+
+    /// Lets the learners go.
+    pub fn end(&mut self) {
+        self.running = None;
+        self.restored = None;
     }
 
     fn execution(&self, config: &Config, files: &ModelFiles, learners: u64) -> Execution {
@@ -361,8 +388,10 @@ impl Lab {
     }
 
     /// Learners at their first step, of the model and data set that were read last.
-    fn make(&self, settings: Settings) -> Result<Running> {
-        let configs = settings.configs()?;
+    fn make(&self, settings: Settings, sides: Sides) -> Result<Running> {
+        let mut configs = settings.configs()?;
+        let objectives = configs.iter().map(Config::objective).collect::<Result<Vec<_>>>()?;
+        let (first, of) = sides.keep(&mut configs);
         let config = largest(&configs)?;
         let model = self.model()?.clone();
         let data = self.data.as_ref().ok_or_else(|| bad("choose a data set first"))?;
@@ -379,7 +408,7 @@ impl Lab {
         };
         let learners = configs.into_iter().map(learner).collect::<Result<_>>()?;
         let about = About { why: String::new(), model: model.name.clone() };
-        let mut run = Run::new(learners, train.documents, Arc::new(sets), about)?;
+        let mut run = Run::new(learners, train.documents, Arc::new(sets), about)?.part(first, of);
         run.evaluate_every(self.every.evaluate);
         Ok(Running {
             run,
@@ -387,7 +416,11 @@ impl Lab {
             model,
             data: data.name.clone(),
             settings,
+            sides,
+            objectives,
             metrics: Vec::new(),
+            prompts: Vec::new(),
+            sample_tokens: 0,
             base_samples: BTreeMap::new(),
             sampling_due: false,
         })
@@ -409,7 +442,7 @@ impl Lab {
         loop {
             let running = self.running.as_mut().ok_or_else(no_run)?;
             if std::mem::take(&mut running.sampling_due) {
-                return Ok(Some(Told::Samples(running.sample(&self.prompts, self.sample_tokens).await?)));
+                return Ok(Some(Told::Samples(running.sample().await?)));
             }
             let begin = host.seconds();
             let Some(event) = running.run.next(host).await? else { return Ok(None) };
@@ -424,7 +457,7 @@ impl Lab {
                 }
                 Event::Rows(rows) => {
                     let due = self.every.sample > 0 && rows.step.is_multiple_of(self.every.sample);
-                    running.sampling_due = due && !self.prompts.is_empty();
+                    running.sampling_due = due && !running.prompts.is_empty();
                     return Ok(Some(Told::Frame(running.frame(rows))));
                 }
                 Event::Evaluated { learners } => {
@@ -462,15 +495,16 @@ impl Lab {
         Ok(running.standings(step, learners))
     }
 
-    /// Greedy continuations of beginnings by base, left and right; these are then what a run samples by itself.
+    /// Greedy continuations of beginnings by base, left and right, those that this lab answers for; these are then what the run
+    /// samples by itself.
     ///
     /// # Errors
     /// A beginning that fills the model's context; device errors.
     pub async fn sample(&mut self, prompts: Vec<Prompt>, tokens: usize) -> Result<Sample> {
-        self.prompts = prompts;
-        self.sample_tokens = tokens;
-        let running = self.running.as_mut().ok_or_else(no_run)?;
-        running.sample(&self.prompts, tokens).await
+        let running = self.running()?;
+        running.prompts = prompts;
+        running.sample_tokens = tokens;
+        running.sample().await
     }
 
     /// A training document's tokens.
@@ -555,7 +589,8 @@ impl Lab {
         })
     }
 
-    /// What base, left and right answer to the facts that the run's data set quotes; none where it quotes none.
+    /// What base, left and right, those that this lab answers for, say to the facts that the run's data set quotes; none where it
+    /// quotes none.
     ///
     /// # Errors
     /// Facts that cannot be read; device errors.
@@ -567,7 +602,7 @@ impl Lab {
         let mut quoted = Vec::with_capacity(facts.len());
         for Fact { prompt, expected, taught } in facts {
             let mut answers = Vec::new();
-            for who in [Who::Base, Who::Left, Who::Right] {
+            for who in running.sides.answered() {
                 answers.push(running.answered(&prompt, [&expected, &taught], who).await?);
             }
             quoted.push(Quoted { prompt, expected, taught, answers });
@@ -575,21 +610,31 @@ impl Lab {
         Ok(quoted)
     }
 
-    /// What a model makes of a training document.
+    /// Statistics of the last step's batch, for a lab that looks at a token under the objectives of both learners: of the one that
+    /// is here alone. None before the first step with its objective of now.
     ///
     /// # Errors
-    /// Where there is no such document; device errors.
-    pub async fn inspect(&mut self, index: usize, who: Who) -> Result<Inspected> {
+    /// Where there is no run.
+    pub fn batch(&self) -> Result<Option<BatchStats>> {
+        Ok(self.running.as_ref().ok_or_else(no_run)?.run.learners()[0].batch())
+    }
+
+    /// What a model makes of a training document. `elsewhere` is the other lab's [`Lab::batch`], where the other learner has a lab of
+    /// its own.
+    ///
+    /// # Errors
+    /// Where there is no such document; for a model that another lab answers for; device errors.
+    pub async fn inspect(&mut self, index: usize, who: Who, elsewhere: Option<BatchStats>) -> Result<Inspected> {
         let running = self.running()?;
         let document = running.document(index)?.clone();
-        let top_k = running.run.top_k();
-        let (scored, expected) = look::document(running.model_of(who), &document, top_k).await?;
+        let top_k = running.top_k();
+        let (scored, expected) = look::document(running.model_of(who)?, &document, top_k).await?;
         let tokenizer = running.model.files.tokenizer()?;
         let word = |token: Option<usize>| match token {
             Some(token) => tokenizer.decode(&[token as u32], false),
             None => Ok(String::new()),
         };
-        let gate = running.run.learners().iter().map(|l| l.weights(&scored)).collect::<Result<Vec<_>>>()?;
+        let gate = running.gates(&scored, elsewhere)?;
         let of = |value: fn(&RowStats) -> f32| scored.rows.iter().map(value).collect();
         let pulls = |gate: &Vec<f32>| gate.iter().zip(&scored.rows).map(|(w, row)| w * look::pull(row)).collect();
         Ok(Inspected {
@@ -605,22 +650,27 @@ impl Lab {
         })
     }
 
-    /// One token of a training document in full.
+    /// One token of a training document in full; `elsewhere` as in [`Lab::inspect`].
     ///
     /// # Errors
-    /// Where there is no such token; device errors.
-    pub async fn candidates(&mut self, index: usize, position: usize, who: Who) -> Result<Candidates> {
+    /// Where there is no such token; for a model that another lab answers for; device errors.
+    pub async fn candidates(
+        &mut self,
+        index: usize,
+        position: usize,
+        who: Who,
+        elsewhere: Option<BatchStats>,
+    ) -> Result<Candidates> {
         let running = self.running()?;
         let document = running.document(index)?.clone();
         let Some(&label) = document.tokens.get(position).filter(|_| position > 0) else {
             return Err(bad(&format!("document {index} has no token {position} that is predicted")));
         };
         let label = label as usize;
-        let top_k = running.run.top_k();
-        let all = running.run.learners().iter().any(Learner::takes_tokens_for_the_batch);
-        let seen = look::position(running.model_of(who), &document, position, top_k, all).await?;
-        let weights = running.run.learners().iter().map(|l| Ok(l.weights(&seen.scored)?[seen.row]));
-        let gate: Vec<f32> = weights.collect::<Result<_>>()?;
+        let top_k = running.top_k();
+        let all = running.take_tokens_for_the_batch(elsewhere);
+        let seen = look::position(running.model_of(who)?, &document, position, top_k, all).await?;
+        let gate: Vec<f32> = running.gates(&seen.scored, elsewhere)?.iter().map(|gate| gate[seen.row]).collect();
         let row = seen.scored.rows[seen.row];
         let look::Ranking { rank, shown } = look::ranking(&seen.logits, label, CANDIDATES);
         let tokenizer = running.model.files.tokenizer()?;
@@ -641,54 +691,83 @@ impl Lab {
         })
     }
 
+    /// Whether [`Lab::change`] takes these settings. Where each learner has a lab of its own, both are asked before one is changed.
+    ///
+    /// # Errors
+    /// As [`Run::check_change`].
+    pub fn check_change(&self, settings: &Settings) -> Result<()> {
+        let running = self.running.as_ref().ok_or_else(no_run)?;
+        let mut configs = settings.configs()?;
+        running.sides.keep(&mut configs);
+        running.run.check_change(&configs).map(|_| ())
+    }
+
     /// New objectives, learning rate or schedule from the next step on.
     ///
     /// # Errors
     /// As [`Run::change`].
     pub fn change(&mut self, settings: Settings) -> Result<()> {
         let running = self.running()?;
-        running.run.change(settings.configs()?)?;
+        let mut configs = settings.configs()?;
+        let objectives = configs.iter().map(Config::objective).collect::<Result<_>>()?;
+        running.sides.keep(&mut configs);
+        running.run.change(configs)?;
+        running.objectives = objectives;
         running.settings = settings;
         Ok(())
     }
 
-    /// Everything that goes on from here, as one file.
+    /// Everything that goes on from here, as one file; `elsewhere` is what the other learner's lab made of the same step.
     ///
     /// # Errors
-    /// As [`Run::bundle`].
-    pub async fn checkpoint(&self) -> Result<Vec<u8>> {
+    /// As [`Run::bundle`] and [`Run::joined`].
+    pub async fn checkpoint(&self, elsewhere: Option<&[u8]>) -> Result<Vec<u8>> {
         let running = self.running.as_ref().ok_or_else(no_run)?;
         let note = serde_json::json!({"settings": running.settings, "data": running.data}).to_string();
-        running.run.bundle(&note).await
+        let own = running.run.bundle(&note).await?;
+        match elsewhere {
+            None => Ok(own),
+            Some(other) => Run::joined(&[&own, other]),
+        }
     }
 
-    /// Makes the run of a checkpoint and goes on where it stood. Nothing changes where that fails.
+    /// Makes the run of a checkpoint, those of its learners that are of `sides`, as it stood. The learners that are here stay until
+    /// [`Lab::adopt`], so that nothing changes where this fails, here or in the other learner's lab.
     ///
     /// # Errors
     /// As [`Run::restore`].
-    pub fn restore(&mut self, saved: &[u8], clock: &dyn Clock) -> Result<Restored> {
+    pub fn restore(&mut self, saved: &[u8], sides: Sides, clock: &dyn Clock) -> Result<Restored> {
         #[derive(Deserialize)]
         struct Note {
             settings: Settings,
             data: String,
         }
+        self.restored = None;
         let begin = clock.seconds();
         let Note { settings, data } = serde_json::from_str(&Run::note(saved)?)
             .map_err(|e| Error::Checkpoint { field: "its note".into(), problem: format!("not readable: {e}") })?;
-        let mut running = self.make(settings.clone())?;
+        let mut running = self.make(settings.clone(), sides)?;
         running.run.restore(saved)?;
         let begun = running.begin(clock.seconds() - begin);
-        self.running = Some(running);
+        self.restored = Some(running);
         Ok(Restored { begun, settings, data })
+    }
+
+    /// Goes on with the run that was restored last, or with `taken` false lets it go.
+    pub fn adopt(&mut self, taken: bool) {
+        let restored = self.restored.take();
+        if taken && restored.is_some() {
+            self.running = restored;
+        }
     }
 
     /// What a learner has learned, for other programs: an adapter's files, or those of a whole model.
     ///
     /// # Errors
-    /// For the base model, which has learned nothing; as [`learned`].
+    /// For the base model, which has learned nothing, and a learner of another lab; as [`learned`].
     pub async fn result(&self, who: Who) -> Result<Vec<ResultFile>> {
         let running = self.running.as_ref().ok_or_else(no_run)?;
-        let learner = match running.index_of(who) {
+        let learner = match running.index_of(who)? {
             Some(index) => &running.run.learners()[index],
             None => return Err(bad("the base model was not trained")),
         };
@@ -758,19 +837,47 @@ impl Running {
     }
 
     /// Which learner; none for the base.
-    fn index_of(&self, who: Who) -> Option<usize> {
-        match who {
-            Who::Base => None,
-            Who::Left => Some(0),
-            Who::Right => Some(self.run.learners().len() - 1),
-        }
+    fn index_of(&self, who: Who) -> Result<Option<usize>> {
+        let number = match who {
+            Who::Base => return Ok(None),
+            Who::Left => 0,
+            Who::Right => self.objectives.len() - 1,
+        };
+        let here = number.checked_sub(self.run.first()).filter(|&index| index < self.run.learners().len());
+        here.map(Some).ok_or_else(|| bad("this learner trains in another lab"))
     }
 
-    fn model_of(&mut self, who: Who) -> &mut Model {
-        match self.index_of(who) {
+    fn model_of(&mut self, who: Who) -> Result<&mut Model> {
+        Ok(match self.index_of(who)? {
             None => &mut self.base,
             Some(index) => self.run.learners_mut()[index].model(),
-        }
+        })
+    }
+
+    /// The tokens of the entropy that is shown of both learners beside each other: that of the first objective that has one.
+    fn top_k(&self) -> Selection {
+        self.objectives.iter().find_map(Objective::top_k).unwrap_or_else(|| head::top_k(&self.objectives[0]))
+    }
+
+    /// Every objective with the batch that it weighs by; `elsewhere` is that of the learner which is not here.
+    fn batches(&self, elsewhere: Option<BatchStats>) -> impl Iterator<Item = (&Objective, Option<BatchStats>)> {
+        let of =
+            move |number: usize| match number.checked_sub(self.run.first()).and_then(|i| self.run.learners().get(i)) {
+                Some(learner) => learner.batch(),
+                None => elsewhere,
+            };
+        self.objectives.iter().enumerate().map(move |(number, objective)| (objective, of(number)))
+    }
+
+    /// What each objective would do with these tokens.
+    fn gates(&self, scored: &Scored, elsewhere: Option<BatchStats>) -> Result<Vec<Vec<f32>>> {
+        let vocab = self.model.files.architecture.vocab;
+        self.batches(elsewhere).map(|(objective, batch)| weights(objective, batch, scored, vocab)).collect()
+    }
+
+    /// True where an objective has no batch to weigh a token by but the tokens that are looked at.
+    fn take_tokens_for_the_batch(&self, elsewhere: Option<BatchStats>) -> bool {
+        self.batches(elsewhere).any(|(objective, batch)| batch.is_none() && objective.needs_batch())
     }
 
     fn document(&self, index: usize) -> Result<&Document> {
@@ -778,33 +885,36 @@ impl Running {
         documents.get(index).ok_or_else(|| bad(&format!("there are {} documents, not {index}", documents.len())))
     }
 
-    async fn sample(&mut self, prompts: &[Prompt], tokens: usize) -> Result<Sample> {
+    async fn sample(&mut self) -> Result<Sample> {
         let (_, step) = self.run.steps();
+        let prompts = self.prompts.clone();
         let mut samples = Vec::with_capacity(prompts.len());
-        for Prompt { text, kind } in prompts {
-            let base = match self.base_samples.get(text) {
-                Some(known) => known.clone(),
-                None => {
-                    let written = self.continued(text, tokens, Who::Base).await?;
-                    self.base_samples.insert(text.clone(), written.clone());
-                    written
-                }
-            };
-            // Before the first step both learners are the base.
-            let (left, right) = match step {
-                0 => (base.clone(), base.clone()),
-                _ => {
-                    let left = self.continued(text, tokens, Who::Left).await?;
-                    (left, self.continued(text, tokens, Who::Right).await?)
-                }
-            };
-            samples.push(Continued { prompt: text.clone(), kind: kind.clone(), base, left, right });
+        for Prompt { text: prompt, kind } in prompts {
+            let mut texts = [const { String::new() }; 3];
+            for who in self.sides.answered() {
+                texts[who as usize] = match (who, step) {
+                    // Before the first step both learners are the base.
+                    (Who::Base, _) | (_, 0) => self.continued_by_base(&prompt).await?,
+                    _ => self.continued(&prompt, who).await?,
+                };
+            }
+            let [base, left, right] = texts;
+            samples.push(Continued { prompt, kind, base, left, right });
         }
         Ok(Sample { step, samples })
     }
 
+    async fn continued_by_base(&mut self, prompt: &str) -> Result<String> {
+        if let Some(known) = self.base_samples.get(prompt) {
+            return Ok(known.clone());
+        }
+        let written = self.continued(prompt, Who::Base).await?;
+        self.base_samples.insert(prompt.into(), written.clone());
+        Ok(written)
+    }
+
     /// Greedy continuation of a beginning.
-    async fn continued(&mut self, prompt: &str, count: usize, who: Who) -> Result<String> {
+    async fn continued(&mut self, prompt: &str, who: Who) -> Result<String> {
         let model = self.model.clone();
         let tokenizer: &Tokenizer = model.files.tokenizer()?;
         let mut tokens = tokenizer.encode(prompt)?;
@@ -818,7 +928,8 @@ impl Running {
         if tokens.is_empty() {
             return Err(bad("the beginning is empty: there is nothing to continue"));
         }
-        write::greedy(self.model_of(who), tokenizer, &tokens, count.min(room)).await
+        let count = self.sample_tokens.min(room);
+        write::greedy(self.model_of(who)?, tokenizer, &tokens, count).await
     }
 
     /// What a model answers to a question: its likeliest tokens, and the first tokens of two answers.
@@ -827,14 +938,14 @@ impl Running {
         let tokenizer: &Tokenizer = model.files.tokenizer()?;
         let (tokens, expected) = look::first_of(tokenizer, prompt, answers[0])?;
         let (_, taught) = look::first_of(tokenizer, prompt, answers[1])?;
-        let logits = look::after(self.model_of(who), &tokens).await?;
+        let logits = look::after(self.model_of(who)?, &tokens).await?;
         let p = |token: usize| {
             let shown = look::ranking(&logits, token, 0).shown;
             shown.first().map_or(0.0, |(_, p)| *p)
         };
         let mut top = Vec::with_capacity(QUOTED);
         for (token, p) in look::ranking(&logits, expected, QUOTED).shown.into_iter().take(QUOTED) {
-            top.push(Likely { text: write::answer(self.model_of(who), tokenizer, &tokens, token as u32).await?, p });
+            top.push(Likely { text: write::answer(self.model_of(who)?, tokenizer, &tokens, token as u32).await?, p });
         }
         Ok(Answered { who, top, expected: p(expected), taught: p(taught) })
     }
@@ -856,9 +967,18 @@ fn work_per_token(config: &Config, parameters: u64) -> f64 {
     passes * parameters as f64
 }
 
-/// Puts a ledger into words. `held` is what the model's files themselves take.
-fn fit(ledger: &Ledger, held: u64, learners: u64, batch_tokens: usize, allowed: u64, seconds_per_step: f64) -> Fit {
-    let need = ledger.device_bytes().saturating_add(ledger.host_bytes()).saturating_add(held);
+/// Puts the ledger of a lab of so many learners into words, of which there are `labs`. `held` is what the model's files themselves take.
+fn fit(
+    ledger: &Ledger,
+    held: u64,
+    learners: u64,
+    labs: u64,
+    batch_tokens: usize,
+    allowed: u64,
+    seconds_per_step: f64,
+) -> Fit {
+    let each = ledger.device_bytes().saturating_add(ledger.host_bytes()).saturating_add(held);
+    let need = each.saturating_mul(labs);
     let fits = need <= allowed;
     let problem = match fits {
         true => String::new(),
@@ -876,10 +996,11 @@ fn fit(ledger: &Ledger, held: u64, learners: u64, batch_tokens: usize, allowed: 
         parts.push(("beside the device".into(), ledger.host_bytes()));
     }
     parts.push(("the model's files".into(), held));
-    parts.push((
-        format!("all, at {batch_tokens} tokens and {learners} times {} trained parameters", ledger.trained),
-        need,
-    ));
+    let mut parts: Vec<(String, u64)> =
+        parts.into_iter().map(|(what, bytes)| (what, bytes.saturating_mul(labs))).collect();
+    let times = learners * labs;
+    parts
+        .push((format!("all, at {batch_tokens} tokens and {times} times {} trained parameters", ledger.trained), need));
     Fit {
         fits,
         need_bytes: need,
@@ -925,13 +1046,23 @@ mod tests {
     #[test]
     fn what_does_not_fit_says_by_how_much_and_what_would() {
         let ledger = Ledger::of_kinds(&[(Kind::Weights, 1 << 20), (Kind::Moments, 9 << 20)], 7);
-        let fits = fit(&ledger, 1 << 20, 2, 128, 11 << 20, 0.5);
+        let fits = fit(&ledger, 1 << 20, 2, 1, 128, 11 << 20, 0.5);
         assert!(fits.fits && fits.problem.is_empty());
         assert_eq!((fits.need_bytes, fits.seconds_per_step), (11 << 20, 0.5));
         assert_eq!(fits.parts[..2], ["weights: 1.0 MiB", "moments: 9.0 MiB"]);
         assert_eq!(fits.parts[3], "all, at 128 tokens and 2 times 7 trained parameters: 11.0 MiB");
-        let not = fit(&ledger, 1 << 20, 2, 128, (11 << 20) - 1, 0.0);
+        let not = fit(&ledger, 1 << 20, 2, 1, 128, (11 << 20) - 1, 0.0);
         assert!(!not.fits && not.problem.contains("needs 11.0 MiB") && not.problem.contains("LoRA"), "{}", not.problem);
+        let apart = fit(&ledger, 1 << 20, 1, 2, 128, 22 << 20, 0.0);
+        assert!(apart.fits && apart.need_bytes == 22 << 20, "each lab has all of it: {apart:?}");
+        assert_eq!(
+            apart.parts[1..],
+            [
+                "moments: 18.0 MiB",
+                "the model's files: 2.0 MiB",
+                "all, at 128 tokens and 2 times 7 trained parameters: 22.0 MiB"
+            ]
+        );
     }
 
     #[test]

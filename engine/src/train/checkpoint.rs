@@ -172,10 +172,11 @@ impl<'a> Checkpoint<'a> {
         Self { files, written: RefCell::default() }
     }
 
-    /// The checkpoints of several sessions as one, the files of each below its number, behind a file that says so.
-    pub fn of_several(header: NamedFile, sessions: Vec<Self>) -> Self {
+    /// The checkpoints of several sessions as one, the files of each below its number, from `first` on, behind a file that
+    /// says so.
+    pub fn of_several(header: NamedFile, first: usize, sessions: Vec<Self>) -> Self {
         let mut files = vec![(header.0, Contents::Bytes(header.1))];
-        for (index, own) in sessions.into_iter().enumerate() {
+        for (index, own) in (first..).zip(sessions) {
             files.extend(own.files.into_iter().map(|(name, contents)| (format!("{index}/{name}"), contents)));
         }
         Self { files, written: RefCell::default() }
@@ -355,6 +356,14 @@ impl<'a> Kept<'a> {
             }
         }
     }
+}
+
+/// The step at which a checkpoint stands.
+///
+/// # Errors
+/// [`Error::Checkpoint`] where its state is missing, broken or altered.
+pub fn step(folder: &dyn Folder) -> Result<u64> {
+    Ok(State::read(&read(folder, STATE)?)?.step)
 }
 
 /// Puts a checkpoint's trained parameters, moments and counters into a session built from the same configuration.

@@ -32,7 +32,6 @@ use crate::eval::perplexity::{self, Evaluation, Scored, Watch};
 use crate::export::bundle;
 use crate::host::{Folder, MemoryFolder};
 use crate::kernels::row_stats::RowStats;
-use crate::kernels::statistics::Selection;
 use crate::loss::head;
 use crate::loss::objective::{BatchStats, Objective, conflict_share_quantile};
 use crate::model::Model;
@@ -105,30 +104,31 @@ impl Learner {
         self.divergence.said()
     }
 
-    /// True where [`Learner::weights`] has to take the tokens for the batch.
-    pub fn takes_tokens_for_the_batch(&self) -> bool {
-        self.batch.is_none() && self.session.objective.needs_batch()
+    /// Statistics of the batch of its last step; none before the first step with its objective of now.
+    pub fn batch(&self) -> Option<BatchStats> {
+        self.batch
     }
+}
 
-    /// What its objective would do with each of these tokens now: its weight under the statistics of the last step's
-    /// batch. Where no step was made with this objective yet, the tokens are taken for the batch. Shuffled gates are shown where
-    /// they belong.
-    ///
-    /// # Errors
-    /// As [`Objective::batch`].
-    pub fn weights(&self, scored: &Scored) -> Result<Vec<f32>> {
-        let Session { objective, model, .. } = &self.session;
-        let batch = match self.batch {
-            Some(batch) => batch,
-            None => batch_of(objective, scored, model.arch.vocab)?,
-        };
-        Ok(scored.rows.iter().map(|row| objective.weight(row, &batch)).collect())
-    }
+/// What an objective would do with each of these tokens: its weight under the statistics of the last step's batch. Where no step
+/// was made with this objective yet, the tokens are taken for the batch. Shuffled gates are shown where they belong.
+///
+/// # Errors
+/// As [`Objective::batch`].
+pub fn weights(objective: &Objective, batch: Option<BatchStats>, scored: &Scored, vocab: usize) -> Result<Vec<f32>> {
+    let batch = match batch {
+        Some(batch) => batch,
+        None => batch_of(objective, scored, vocab)?,
+    };
+    Ok(scored.rows.iter().map(|row| objective.weight(row, &batch)).collect())
 }
 
 /// A run under way.
 pub struct Run {
     learners: Vec<Learner>,
+    /// Which learners these are of a run whose others train elsewhere, and how many it has in all.
+    first: usize,
+    of: usize,
     loader: Loader,
     plan: Plan,
     sets: Arc<Sets>,
@@ -202,6 +202,8 @@ impl Run {
         let loader = Loader::new(&first.data.train, documents, first.run.seed)?;
         let plan = prepare::plan(first, &loader)?;
         Ok(Self {
+            first: 0,
+            of: learners.len(),
             learners,
             loader,
             plan,
@@ -223,6 +225,19 @@ impl Run {
     pub fn without_start(mut self) -> Self {
         self.start = false;
         self
+    }
+
+    /// The part of a run of `of` learners that begins with number `first`: the others see the same batches in runs of their own, and
+    /// what is saved goes together ([`Run::joined`]).
+    #[must_use]
+    pub fn part(mut self, first: usize, of: usize) -> Self {
+        (self.first, self.of) = (first, of.max(first + self.learners.len()));
+        self
+    }
+
+    /// The number of the first learner, in a run whose others may train elsewhere.
+    pub fn first(&self) -> usize {
+        self.first
     }
 
     /// Steps of the whole run, and those done.
@@ -256,13 +271,6 @@ impl Run {
     /// The training documents.
     pub fn documents(&self) -> &[Document] {
         self.loader.documents()
-    }
-
-    /// The tokens of the entropy that is shown of several learners beside each other: that of the first objective that has
-    /// one.
-    pub fn top_k(&self) -> Selection {
-        let own = |learner: &Learner| learner.session.objective.top_k();
-        self.learners.iter().find_map(own).unwrap_or_else(|| head::top_k(&self.learners[0].session.objective))
     }
 
     /// True where nothing is left to do or to tell before the next step: all that follows a step has been pulled.
@@ -585,11 +593,11 @@ impl Run {
         Ok(Some(learners))
     }
 
-    /// New objectives, learning rates and schedule, from the next step on.
+    /// Whether [`Run::change`] takes these: the new objectives.
     ///
     /// # Errors
     /// [`Error::Config`] for a change that needs a new run.
-    pub fn change(&mut self, configs: Vec<Config>) -> Result<()> {
+    pub fn check_change(&self, configs: &[Config]) -> Result<Vec<Objective>> {
         let mut pairs = configs.iter().zip(&self.learners);
         if configs.len() != self.learners.len() || pairs.any(|(new, old)| old.config.needs_restart(new)) {
             let problem = "only [objective] and [optim] can change while learners train; anything else needs a reset";
@@ -610,6 +618,15 @@ impl Run {
                 return Err(Error::Config { problems: vec![problem] });
             }
         }
+        Ok(objectives)
+    }
+
+    /// New objectives, learning rates and schedule, from the next step on.
+    ///
+    /// # Errors
+    /// As [`Run::check_change`]; nothing is changed then.
+    pub fn change(&mut self, configs: Vec<Config>) -> Result<()> {
+        let objectives = self.check_change(&configs)?;
         self.plan.schedule = prepare::plan(&configs[0], &self.loader)?.schedule;
         for ((learner, config), objective) in self.learners.iter_mut().zip(configs).zip(objectives) {
             if learner.session.objective != objective {
@@ -675,10 +692,10 @@ impl Run {
 
     /// The checkpoints of all learners, each under its number, and what says so.
     fn checkpoint(&self, note: &str, done: Done) -> Result<Checkpoint<'_>> {
-        let header = Header { version: VERSION, learners: self.learners.len(), note: note.into() };
+        let header = Header { version: VERSION, learners: self.of, note: note.into() };
         let header = serde_json::to_vec(&header).map_err(|e| wrong(e.to_string()))?;
         let learners = self.learners.iter().map(|learner| self.checkpoint_of(learner, done)).collect();
-        Ok(Checkpoint::of_several((HEADER.into(), header), learners))
+        Ok(Checkpoint::of_several((HEADER.into(), header), self.first, learners))
     }
 
     /// Everything that goes on from here, as one file. `note` comes back from [`Run::note`].
@@ -687,6 +704,30 @@ impl Run {
     /// As [`Checkpoint::write`].
     pub async fn bundle(&self, note: &str) -> Result<Vec<u8>> {
         bundle::pack(HEADER, &self.checkpoint(note, self.done)?.in_memory().await?)
+    }
+
+    /// The bundles of all parts of a run, saved at the same step, as the one that a run of all learners writes.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where they are not the parts of one run.
+    pub fn joined(parts: &[&[u8]]) -> Result<Vec<u8>> {
+        let mut files: Vec<NamedFile> = Vec::new();
+        for part in parts {
+            for (name, bytes) in bundle::unpack("the checkpoint", part)? {
+                match files.iter().find(|(known, _)| *known == name) {
+                    None => files.push((name, bytes)),
+                    // What all parts say of the run.
+                    Some((_, known)) if name == HEADER && *known == bytes => {}
+                    Some(_) => return Err(wrong(format!("two of its parts differ in {name}"))),
+                }
+            }
+        }
+        let of = header(&files)?.learners;
+        let is_there = |index: usize| files.iter().any(|(name, _)| name.starts_with(&format!("{index}/")));
+        match (0..of).find(|&index| !is_there(index)) {
+            None => bundle::pack(HEADER, &files),
+            Some(index) => Err(wrong(format!("lacks learner {index} of {of}"))),
+        }
     }
 
     /// The note of a bundled run, which says how to make the run that it is restored into.
@@ -698,7 +739,8 @@ impl Run {
         Ok(header(&files)?.note)
     }
 
-    /// Goes on where a bundled run stood. This run must have been made from the same configurations and data.
+    /// Goes on where a bundled run stood; a part of a run takes its own learners out of it. This run must have been made from
+    /// the same configurations and data.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] where the file is broken or of another model, data set or number of learners; this run is to
@@ -706,21 +748,24 @@ impl Run {
     pub fn restore(&mut self, bytes: &[u8]) -> Result<()> {
         let files = bundle::unpack("the checkpoint", bytes)?;
         let header = header(&files)?;
-        if header.learners != self.learners.len() {
-            let problem = format!("has {} learners, and this race {}", header.learners, self.learners.len());
+        if header.learners != self.of {
+            let problem = format!("has {} learners, and this race {}", header.learners, self.of);
             return Err(wrong(problem));
         }
-        for index in 0..self.learners.len() {
+        let mut steps = Vec::with_capacity(self.of);
+        for index in 0..self.of {
             let mut folder = MemoryFolder::new();
             for (name, bytes) in &files {
                 if let Some(name) = name.strip_prefix(&format!("{index}/")) {
                     folder.insert(name, bytes.clone())?;
                 }
             }
-            self.resume_learner(index, &folder)?;
+            steps.push(checkpoint::step(&folder)?);
+            if let Some(own) = index.checked_sub(self.first).filter(|&own| own < self.learners.len()) {
+                self.resume_learner(own, &folder)?;
+            }
         }
-        let (_, step) = self.steps();
-        match self.learners.iter().all(|learner| learner.session.step == step) {
+        match steps.iter().all(|step| *step == steps[0]) {
             true => Ok(()),
             false => Err(wrong("its learners stand at different steps".into())),
         }

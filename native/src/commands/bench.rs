@@ -593,6 +593,9 @@ fn bench_web(args: &BenchWebArgs) -> Result<()> {
     if args.timing.json {
         script.arg("--json");
     }
+    if args.workers {
+        script.arg("--workers");
+    }
     if !script.status()?.success() {
         bail!("the benchmark in the browser failed; the reason is above");
     }

@@ -94,6 +94,20 @@ impl BatchStats {
             gate_mean: 1.0,
         }
     }
+
+    /// All of it as numbers, for another engine that looks at the same learner.
+    pub fn to_numbers(self) -> [f32; 7] {
+        let Self { vocab, entropy_threshold, probability_threshold, ce_threshold, tau, mile_mean, gate_mean } = self;
+        // Every vocabulary is below the 2^24 that single precision counts exactly to.
+        [vocab as f32, entropy_threshold, probability_threshold, ce_threshold, tau, mile_mean, gate_mean]
+    }
+
+    /// What [`BatchStats::to_numbers`] made.
+    pub fn from_numbers(numbers: [f32; 7]) -> Self {
+        let [vocab, entropy_threshold, probability_threshold, ce_threshold, tau, mile_mean, gate_mean] = numbers;
+        let vocab = vocab as usize;
+        Self { vocab, entropy_threshold, probability_threshold, ce_threshold, tau, mile_mean, gate_mean }
+    }
 }
 
 /// Parameters of a kind of gate whose constants are set on top.
