@@ -381,14 +381,19 @@ fn publish(part: &str, found: &Path, tasks: &str) -> Result<(), Failure> {
     write(&document, &text)
 }
 
-/// Of a comparison's report: how many runs there are, what is compared, and each variant where it learned most.
+/// Of a comparison's report: how many runs there are, what is compared, and each variant where it learned most and at three
+/// quarters of the way there.
 fn summary(part: &str, report: &str) -> String {
     let runs = report.lines().nth(2).and_then(|line| line.split_once(';')).map_or("", |(runs, _)| runs);
     let answer = report.lines().skip_while(|line| !line.starts_with("## ")).skip(1);
     let answer = answer.take_while(|line| !line.starts_with("## "));
     // Its sentences say what the table says.
     let kept = answer.filter(|line| match line.strip_prefix('|') {
-        Some(cells) => line.contains("(100 %)") || cells.starts_with("  |") || cells.contains("---"),
+        Some(cells) => {
+            ["(100 %)", "(75 %)"].iter().any(|share| line.contains(share))
+                || cells.starts_with("  |")
+                || cells.contains("---")
+        }
         None => line.starts_with("Each is compared") || line.is_empty() || line.starts_with("The "),
     });
     let mut text = format!("![Learned against lost]({FOLDER}/{part}.svg)\n\n{runs}.\n");
@@ -399,7 +404,7 @@ fn summary(part: &str, report: &str) -> String {
         }
         blank = line.is_empty();
     }
-    text.trim_end().replace(" (100 %)", "")
+    text.trim_end().to_string()
 }
 
 /// The document with another text between a part's marks.
@@ -429,12 +434,12 @@ mod tests {
     #[test]
     fn a_report_is_put_between_its_marks_and_nothing_else_is_touched() {
         let report = "# Comparison: x\n\n3 of 4 runs: 2 variants; m on cpu\n\n## Which?\n\n![L](frontier.svg)\n\nEach is compared.\n\neaft forgot less.\n\n\
-                      |  | target loss |\n| --- | --- |\n| eaft | 2.0 (100 %) |\n| eaft | 3.0 (75 %) |\n\n## Where\n\n| sft | 1 |\n";
+                      |  | target loss |\n| --- | --- |\n| eaft | 2.0 (100 %) |\n| eaft | 3.0 (75 %) |\n| eaft | 4.0 (50 %) |\n\n## Where\n\n| sft | 1 |\n";
         let said = summary("x", report);
         assert_eq!(
             said,
             "![Learned against lost](native/study/x.svg)\n\n3 of 4 runs: 2 variants.\n\nEach is compared.\n\n\
-             |  | target loss |\n| --- | --- |\n| eaft | 2.0 |"
+             |  | target loss |\n| --- | --- |\n| eaft | 2.0 (100 %) |\n| eaft | 3.0 (75 %) |"
         );
         let document = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n";
         assert_eq!(between(document, "x", &said).unwrap(), format!("a\n<!-- x -->\n\n{said}\n\n<!-- /x -->\nb\n"));
