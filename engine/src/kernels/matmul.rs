@@ -9,12 +9,11 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 use burn_wgpu::CubeTensor;
+use temper_shaders::formats::MatmulStoredBindings;
 use temper_shaders::{
-    Kernel,
-    MATMUL, MATMUL_FEW_ROWS, MATMUL_TILED, MATMUL_TILED_VECTORS, MATMUL_VECTORS, MatmulBindings, MatmulParams,
+    Kernel, MATMUL, MATMUL_FEW_ROWS, MATMUL_TILED, MATMUL_TILED_VECTORS, MATMUL_VECTORS, MatmulBindings, MatmulParams,
     TypedKernel,
 };
-use temper_shaders::formats::MatmulStoredBindings;
 
 use super::cpu::matmul::{Layout, RowsOf, Segment, Sizes, Stored, matmul, matmul_few_rows, matmul_stored};
 use super::dequantize::Piece;
@@ -271,7 +270,8 @@ impl<const D: usize> Product<D> {
         };
         let dense = |rows: &Range<usize>| -> Result<Operand<D>> {
             let values = if as_stored {
-                let [piece] = <[Piece; 1]>::try_from(packed.pieces(rows.clone())).unwrap_or_else(|_| panic!("{rows:?}"));
+                let [piece] =
+                    <[Piece; 1]>::try_from(packed.pieces(rows.clone())).unwrap_or_else(|_| panic!("{rows:?}"));
                 Values::Piece(piece, packed.columns())
             } else {
                 let dims = matrix_dims(rows.len(), packed.columns());
@@ -412,7 +412,8 @@ impl<const D: usize> Product<D> {
             Multiplier::FewRows => match &b {
                 Right::Plain(_) => in_single(&MATMUL_FEW_ROWS)?,
                 Right::Stored(piece) => {
-                    let kernel = piece.kernels().map(|kernels| &kernels.matmul_few_rows).expect("chosen for its format");
+                    let kernel =
+                        piece.kernels().map(|kernels| &kernels.matmul_few_rows).expect("chosen for its format");
                     let tensors = MatmulStoredBindings {
                         left_values: Binding::from(&a),
                         packed_words: piece.words(),
