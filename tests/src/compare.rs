@@ -69,6 +69,15 @@ pub fn same_bits(name: &str, got: &[f32], want: &[f32]) -> Result<(), String> {
     Err(message)
 }
 
+/// Cosine of the angle between two gradients; NaN where one is nothing or not finite.
+pub fn cosine(got: &[f32], want: &[f64]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let dot = |pairs: &mut dyn Iterator<Item = (f64, f64)>| pairs.map(|(a, b)| a * b).sum::<f64>();
+    let got = || got.iter().map(|v| f64::from(*v));
+    let product = dot(&mut got().zip(want.iter().copied()));
+    product / (dot(&mut got().zip(got())) * dot(&mut want.iter().map(|v| (*v, *v)))).sqrt()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +135,12 @@ mod tests {
         assert!(same_bits("x", &[0.0, f32::NAN], &[0.0, f32::NAN]).is_ok());
         assert!(same_bits("x", &[0.0], &[-0.0]).is_err());
         assert!(same_bits("x", &[0.0], &[0.0, 0.0]).is_err());
+    }
+
+    #[test]
+    fn the_angle_between_gradients_is_told_and_nothing_has_none() {
+        assert_eq!(cosine(&[3.0, 4.0], &[6.0, 8.0]), 1.0);
+        assert_eq!(cosine(&[1.0, 0.0], &[0.0, 1.0]), 0.0);
+        assert!(cosine(&[0.0, 0.0], &[0.0, 1.0]).is_nan() && cosine(&[f32::NAN, 0.0], &[0.0, 1.0]).is_nan());
     }
 }

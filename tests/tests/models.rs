@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use temper_conformance::compare::close;
+use temper_conformance::compare::{close, cosine};
 use temper_conformance::golden::{GoldenFolder, Tensors, json};
 use temper_conformance::{devices, models};
 use temper_engine::configuration::ObjectiveSection;
@@ -295,15 +295,6 @@ fn every_parameter_gradient_of_every_tiny_model_equals_pytorch() {
     }
 }
 
-/// Cosine of the angle between two gradients; NaN where one is nothing or not finite.
-fn cosine(got: &[f32], want: &[f64]) -> f64 {
-    assert_eq!(got.len(), want.len());
-    let dot = |pairs: &mut dyn Iterator<Item = (f64, f64)>| pairs.map(|(a, b)| a * b).sum::<f64>();
-    let got = || got.iter().map(|v| f64::from(*v));
-    let product = dot(&mut got().zip(want.iter().copied()));
-    product / (dot(&mut got().zip(got())) * dot(&mut want.iter().map(|v| (*v, *v)))).sqrt()
-}
-
 #[test]
 fn half_precision_keeps_the_direction_of_every_gradient_and_the_gates_of_every_tiny_model() {
     let test = half_precision_keeps_the_direction_of_every_gradient_and_the_gates_of_every_tiny_model;
@@ -353,13 +344,6 @@ fn half_precision_keeps_the_direction_of_every_gradient_and_the_gates_of_every_t
         }
     }
     assert!(differ > 20, "only {differ} gradients were computed in half precision");
-}
-
-#[test]
-fn the_angle_between_gradients_is_told_and_nothing_has_none() {
-    assert_eq!(cosine(&[3.0, 4.0], &[6.0, 8.0]), 1.0);
-    assert_eq!(cosine(&[1.0, 0.0], &[0.0, 1.0]), 0.0);
-    assert!(cosine(&[0.0, 0.0], &[0.0, 1.0]).is_nan() && cosine(&[f32::NAN, 0.0], &[0.0, 1.0]).is_nan());
 }
 
 #[test]

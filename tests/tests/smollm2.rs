@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use temper_conformance::compare::close;
+use temper_conformance::compare::{close, cosine};
 use temper_conformance::devices;
 use temper_conformance::golden::{GoldenFolder, Tensors, json};
 use temper_conformance::models::packed;
@@ -19,6 +19,7 @@ use temper_engine::inside::model::parameter::to_host;
 use temper_engine::inside::model::{load, open};
 use temper_engine::inside::train::optimiser::AdamW;
 use temper_engine::models::Hold;
+use temper_engine::products::Compute;
 use temper_engine::{Device, Document, Model, Objective, Sampling, Session, generate, perplexity, wait};
 
 fn open<T: Fn()>(test: T) -> Option<(Opened, Arc<GgufModel>)> {
@@ -130,4 +131,51 @@ fn lora_gradients_and_steps_on_a_real_sample_equal_peft() {
         assert!((outcome.loss - loss).abs() <= 2e-3 * loss, "step {step}: loss {} instead of {loss}", outcome.loss);
         assert!((outcome.gradient_norm - norm).abs() <= 5e-3 * norm, "step {step}: norm {}", outcome.gradient_norm);
     }
+}
+
+#[test]
+fn half_precision_turns_no_gradient_of_a_real_model_by_two_degrees_and_moves_no_gate_by_two_thousandths() {
+    let test = half_precision_turns_no_gradient_of_a_real_model_by_two_degrees_and_moves_no_gate_by_two_thousandths;
+    let Some(device) = devices::with_matrices(test) else { return };
+    let Some((opened, _)) = open(test) else { return };
+    let (device, said) = device.computing(Compute::F16, &devices::NoClock).unwrap();
+    assert_eq!(said, Vec::<String>::new(), "the driver computes right");
+    let base = Tensors::read("smollm2/expected.safetensors");
+    let trained: Vec<bool> = base.ints("sft_labels").iter().map(|&l| l != -100).collect();
+    let batch = packed(&[(tokens(base.ints("sft_ids")), trained)]);
+    let (settings, values) = peft::read(&GoldenFolder::new("smollm2/lora")).unwrap();
+    let section = ObjectiveSection::from_overrides("eaft", &[]).unwrap();
+    let on = |device: &Device| {
+        let mut model = model(&opened, device, Hold::Auto);
+        model.load_lora(&settings, values.clone(), "golden adapter").unwrap();
+        let objective = Objective::from_section(&section).unwrap();
+        let mut session = Session { keep: Keep::Inputs, ..Session::new(model, objective, AdamW::default()) };
+        let outcome = wait(session.gradients(std::slice::from_ref(&batch))).unwrap();
+        let gates: Vec<f32> = outcome.rows.iter().map(|row| row.entropy_top_k / 20f32.ln()).collect();
+        let mut gradients = Vec::new();
+        session
+            .model
+            .visit_mut(&mut |parameter| {
+                if let Some(gradient) = parameter.gradient.take() {
+                    gradients.push((parameter.parts[0].name.clone(), wait(to_host(&gradient)).unwrap()));
+                }
+                Ok(())
+            })
+            .unwrap();
+        (outcome.loss, gates, gradients)
+    };
+    let ((loss, gates, gradients), (want_loss, want_gates, want)) = (on(&device), on(&Device::cpu()));
+    assert!((loss - want_loss).abs() <= 5e-3 * want_loss, "loss {loss}, want {want_loss}");
+    let far = gates.iter().zip(&want_gates).fold(0f32, |most, (got, want)| most.max((got - want).abs()));
+    assert!(far <= 2e-3, "a gate is off by {far}");
+    assert!(gates.len() == want_gates.len() && gradients.len() == want.len() && want.len() > 100, "{}", want.len());
+    let mut differ = 0;
+    for ((name, got), (_, want)) in gradients.iter().zip(&want) {
+        let wide: Vec<f64> = want.iter().map(|&x| f64::from(x)).collect();
+        let cosine = cosine(got, &wide);
+        assert!(cosine >= 0.9995, "{name}: {cosine}");
+        let largest = want.iter().fold(0f32, |most, x| most.max(x.abs()));
+        differ += usize::from(got.iter().zip(want).any(|(a, b)| (a - b).abs() > 1e-5 * largest));
+    }
+    assert!(differ > 60, "only {differ} gradients were computed in half precision");
 }

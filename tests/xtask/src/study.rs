@@ -13,13 +13,15 @@ use crate::step::{Step, run_in_order};
 use crate::{Failure, root, smollm2, web};
 
 /// What is compared where, cheapest first.
-const PARTS: [(&str, &str); 6] = [
+const PARTS: [(&str, &str); 8] = [
     ("wrong", "variants"),
     ("ordinary", "variants"),
     ("replaced-10", "few"),
     ("replaced-30", "few"),
-    ("smollm2-full", "few"),
     ("smollm2-lora", "few"),
+    ("smollm2-medicine", "pair"),
+    ("smollm2-others", "others"),
+    ("smollm2-full", "few"),
 ];
 /// What is learned one after the other, after the parts above: name, what is trained, what is measured.
 const SEQUENCE: &str = "sequence";
@@ -32,6 +34,8 @@ const DOMAINS: [(&str, &str, &str); 5] = [
 ];
 const SEEDS: [u32; 3] = [1, 2, 3];
 const FOLDER: &str = "native/study";
+/// Data in that folder that a part names.
+const OWN_DATA: [&str; 2] = ["pubmedqa.train.jsonl", "pubmedqa.target.jsonl"];
 const DOCUMENT: &str = "STUDY.md";
 const DATA: &str = "native/demo/train.jsonl";
 /// Which lines of ten have another one's answer.
@@ -108,7 +112,7 @@ fn sequence(out: &Path, compare: &dyn Fn(&str) -> Result<(), Failure>) -> Result
             let name = format!("{SEQUENCE}-{seed}-{}", at + 1);
             let data = format!(
                 "[data]\ntrain = \"{}\"\ntarget = \"{}\"\ngeneral = \"embedded:general.txt\"\nwrong = \"{}\"\nmeasured_tokens = 8192\n\
-                 cutoff_length = 512\n\n",
+                 cutoff_length = 512\non_error = \"skip\"\n\n",
                 train.replace('/', "-"),
                 target.replace('/', "-"),
                 DOMAINS[0].2
@@ -342,6 +346,9 @@ fn prepare(part: &str, variants: &str, out: &Path) -> Result<(), Failure> {
     write(&out.join(format!("{part}.toml")), &config)?;
     for (name, lines) in REPLACED.iter().filter(|(name, _)| config.contains(name)) {
         write(&out.join(name), &replaced(&read(&root().join(DATA))?, lines)?)?;
+    }
+    for name in OWN_DATA.iter().filter(|name| config.contains(*name)) {
+        write(&out.join(name), &read(&root().join(FOLDER).join("data").join(name))?)?;
     }
     let model = out.join(MODEL);
     if config.contains(MODEL) && !model.exists() {
