@@ -56,22 +56,17 @@ macro_rules! text {
 /// A kernel that reads elements of one format.
 macro_rules! entry {
     ($file:literal, $part:literal, shared [$($shared:literal),*], $grid:expr, $params:ident, $bindings:ident) => {
-        TypedKernel {
-            kernel: Kernel {
-                stem: concat!($file, "_", $part),
-                file: $file,
-                source: concat!($(text!("shared/", $shared),)* text!("formats/", $part), text!($file)),
-                shared: &[$($shared),*],
-                format: Some($part),
-                workgroup_size: 256,
-                grid: $grid,
-                bindings: <$bindings as Storage>::NAMES,
-                params: <$params as Uniform>::FIELDS,
-                param_types: <$params as Uniform>::TYPES,
-                param_offsets: <$params as Uniform>::OFFSETS,
-            },
-            types: PhantomData,
-        }
+        typed_kernel!(
+            concat!($file, "_", $part),
+            $file,
+            concat!($(text!("shared/", $shared),)* text!("formats/", $part), text!($file)),
+            shared &[$($shared),*],
+            format Some($part),
+            invocations 256,
+            $grid,
+            $params,
+            $bindings
+        )
     };
 }
 

@@ -333,6 +333,31 @@ macro_rules! storage {
     };
 }
 
+/// A kernel with what the structs of its launch say of themselves.
+macro_rules! typed_kernel {
+    (
+        $stem:expr, $file:expr, $source:expr, shared $shared:expr, format $format:expr, invocations $size:expr, $grid:expr,
+        $params:ident, $bindings:ident
+    ) => {
+        TypedKernel {
+            kernel: Kernel {
+                stem: $stem,
+                file: $file,
+                source: $source,
+                shared: $shared,
+                format: $format,
+                workgroup_size: $size,
+                grid: $grid,
+                bindings: <$bindings as Storage>::NAMES,
+                params: <$params as Uniform>::FIELDS,
+                param_types: <$params as Uniform>::TYPES,
+                param_offsets: <$params as Uniform>::OFFSETS,
+            },
+            types: PhantomData,
+        }
+    };
+}
+
 // Behind the macros that it uses.
 pub mod formats;
 
@@ -357,25 +382,20 @@ macro_rules! kernels {
             $(storage!($stem, $bindings { $($binding),* });)?
 
             $(#[$doc])*
-            pub const $kernel: TypedKernel<$params, $bindings> = TypedKernel {
-                kernel: Kernel {
-                    stem: $stem,
-                    file: first!($($file,)? $stem),
-                    source: concat!(
-                        $(include_str!(concat!("../shared/", $shared, ".wgsl")),)*
-                        include_str!(concat!("../", first!($($file,)? $stem), ".wgsl"))
-                    ),
-                    shared: &[$($shared),*],
-                    format: None,
-                    workgroup_size: [$($size,)? 256][0],
-                    grid: $grid,
-                    bindings: <$bindings as Storage>::NAMES,
-                    params: <$params as Uniform>::FIELDS,
-                    param_types: <$params as Uniform>::TYPES,
-                    param_offsets: <$params as Uniform>::OFFSETS,
-                },
-                types: PhantomData,
-            };
+            pub const $kernel: TypedKernel<$params, $bindings> = typed_kernel!(
+                $stem,
+                first!($($file,)? $stem),
+                concat!(
+                    $(include_str!(concat!("../shared/", $shared, ".wgsl")),)*
+                    include_str!(concat!("../", first!($($file,)? $stem), ".wgsl"))
+                ),
+                shared &[$($shared),*],
+                format None,
+                invocations [$($size,)? 256][0],
+                $grid,
+                $params,
+                $bindings
+            );
         )*
         /// Every kernel with a file of its own.
         const SINGLE: &[Kernel] = &[$($kernel.kernel),*];

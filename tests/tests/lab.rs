@@ -304,15 +304,21 @@ fn untimed(learners: Vec<Learned>) -> Vec<Learned> {
     learners
 }
 
-#[test]
-fn labs_of_a_learner_each_save_together_what_one_lab_restores_and_the_other_way_round() {
+/// A lab of both learners and a lab of each, a step after the same start.
+fn a_step_on() -> (Lab, [(Lab, Sides); 2]) {
     let (mut one, mut two) = (lab(), apart());
     one.start(settings("sft", "eaft", ""), Sides::Both, &Page).unwrap();
+    frame(&mut one);
     for (lab, sides) in &mut two {
         lab.start(settings("sft", "eaft", ""), *sides, &Page).unwrap();
         frame(lab);
     }
-    frame(&mut one);
+    (one, two)
+}
+
+#[test]
+fn labs_of_a_learner_each_save_together_what_one_lab_restores_and_the_other_way_round() {
+    let (mut one, mut two) = a_step_on();
     let saved = wait(one.checkpoint(None)).unwrap();
     let second = wait(two[1].0.checkpoint(None)).unwrap();
     assert_eq!(wait(two[0].0.checkpoint(Some(&second))).unwrap(), saved, "the same file, to the byte");
@@ -350,13 +356,7 @@ fn labs_of_a_learner_each_save_together_what_one_lab_restores_and_the_other_way_
 
 #[test]
 fn a_change_is_looked_at_by_every_lab_before_one_makes_it_and_is_the_same_in_all() {
-    let (mut one, mut two) = (lab(), apart());
-    one.start(settings("sft", "eaft", ""), Sides::Both, &Page).unwrap();
-    for (lab, sides) in &mut two {
-        lab.start(settings("sft", "eaft", ""), *sides, &Page).unwrap();
-        frame(lab);
-    }
-    frame(&mut one);
+    let (mut one, mut two) = a_step_on();
     // Only the right learner did not keep what its new objective asks.
     let (dft, kl) = (settings("sft", "dft", ""), settings("sft", "sft_kl", ""));
     assert!(one.check_change(&kl).is_err() && one.check_change(&dft).is_ok());

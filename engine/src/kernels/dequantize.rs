@@ -64,6 +64,8 @@ pub(super) struct Piece {
     pub first: usize,
     /// How many.
     pub rows: usize,
+    /// Columns of the matrix.
+    pub columns: usize,
 }
 
 impl Piece {
@@ -310,7 +312,7 @@ impl Packed {
         while at < rows.end {
             let (part, first) = self.part_of(at);
             let here = (part.rows - first).min(rows.end - at);
-            pieces.push(Piece { part: part.clone(), first, rows: here });
+            pieces.push(Piece { part: part.clone(), first, rows: here, columns: self.columns });
             at += here;
         }
         pieces

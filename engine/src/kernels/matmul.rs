@@ -42,8 +42,8 @@ enum Values<const D: usize> {
     Tensor(Tensor<D>),
     /// Of a frozen weight: always the right side of a product.
     Packed(Packed),
-    /// Some rows of one, of so many columns, on a GPU: for kernels that read them as they are stored.
-    Piece(Piece, usize),
+    /// Some rows of one on a GPU: for kernels that read them as they are stored.
+    Piece(Piece),
 }
 
 impl<const D: usize> Values<D> {
@@ -51,7 +51,7 @@ impl<const D: usize> Values<D> {
         match self {
             Self::Tensor(tensor) => tensor.dims(),
             Self::Packed(packed) => matrix_dims(packed.rows(), packed.columns()),
-            Self::Piece(piece, columns) => matrix_dims(piece.rows, *columns),
+            Self::Piece(piece) => matrix_dims(piece.rows, piece.columns),
         }
     }
 
@@ -82,8 +82,8 @@ impl<const D: usize> Operand<D> {
         let (stored, stride) = (dims[D - 2], dims[D - 1]);
         let Columns { mut offset, width } = self.columns.unwrap_or(Columns { offset: 0, width: stride });
         assert!(offset + width <= stride, "columns {offset} .. {} of a matrix of {stride}", offset + width);
-        if let Values::Piece(piece, columns) = &self.values {
-            offset += piece.first * columns;
+        if let Values::Piece(piece) = &self.values {
+            offset += piece.first * piece.columns;
         }
         View {
             batches: dims[..D - 2].iter().product(),
@@ -260,41 +260,40 @@ impl<const D: usize> Product<D> {
         let few = kernel == Multiplier::FewRows && right.transposed && sizes.m <= FEW;
         let as_stored =
             (few || kernel == Multiplier::Cooperative) && whole.iter().all(|piece| piece.kernels().is_some());
-        let tiles: Vec<Range<usize>> = match as_stored {
-            true if few => ranges(0, &whole),
+        let tiles: Vec<(Range<usize>, Option<Piece>)> = match as_stored {
+            true if few => with_rows(0, whole).collect(),
             true => {
-                let tile = |rows: Range<usize>| ranges(rows.start, &packed.pieces(rows));
+                let tile = |rows: Range<usize>| with_rows(rows.start, packed.pieces(rows));
                 packed.tiles(device).into_iter().flat_map(tile).collect()
             }
-            false => packed.tiles(device),
+            false => packed.tiles(device).into_iter().map(|rows| (rows, None)).collect(),
         };
-        let dense = |rows: &Range<usize>| -> Result<Operand<D>> {
-            let values = if as_stored {
-                let [piece] =
-                    <[Piece; 1]>::try_from(packed.pieces(rows.clone())).unwrap_or_else(|_| panic!("{rows:?}"));
-                Values::Piece(piece, packed.columns())
-            } else {
-                let dims = matrix_dims(rows.len(), packed.columns());
-                Values::Tensor(packed.dense_rows(device, rows.clone())?.reshape(dims))
+        let operand = |rows: &Range<usize>, piece: Option<Piece>| -> Result<Operand<D>> {
+            let values = match piece {
+                Some(piece) => Values::Piece(piece),
+                None => {
+                    let dims = matrix_dims(rows.len(), packed.columns());
+                    Values::Tensor(packed.dense_rows(device, rows.clone())?.reshape(dims))
+                }
             };
             Ok(Operand { values, columns: None, transposed: right.transposed })
         };
-        if let [whole] = tiles.as_slice() {
-            return Self { left, right: dense(whole)?, alpha, into, by }.run(device);
+        if let [(rows, piece)] = tiles.as_slice() {
+            return Self { left, right: operand(rows, piece.clone())?, alpha, into, by }.run(device);
         }
         if !right.transposed {
             // Each takes columns of the left matrix and is added to what the others gave.
             assert!(!left.transposed, "a transposed matrix by a frozen one");
             let offset = left.columns.map_or(0, |columns| columns.offset);
             let mut into = into;
-            for rows in &tiles {
+            for (rows, piece) in tiles {
                 let columns = Some(Columns { offset: offset + rows.start, width: rows.len() });
                 let left = Operand { columns, ..left.clone() };
                 let of_whole = match &into {
                     Target::Columns(_, columns) | Target::Place(_, columns) => Some(*columns),
                     Target::New | Target::Sum(_) => None,
                 };
-                let sum = Self { left, right: dense(rows)?, alpha, into, by }.run(device)?;
+                let sum = Self { left, right: operand(&rows, piece)?, alpha, into, by }.run(device)?;
                 into = match of_whole {
                     Some(columns) => Target::Columns(sum, columns),
                     None => Target::Sum(sum),
@@ -311,10 +310,10 @@ impl<const D: usize> Product<D> {
             (dims[D - 2], dims[D - 1]) = (left.view().shape[0], packed.rows());
             empty(device, dims)
         });
-        for rows in &tiles {
+        for (rows, piece) in tiles {
             let columns = Columns { offset: offset + rows.start, width: rows.len() };
             let into = if added { Target::Columns(target, columns) } else { Target::Place(target, columns) };
-            target = Self { left: left.clone(), right: dense(rows)?, alpha, into, by }.run(device)?;
+            target = Self { left: left.clone(), right: operand(&rows, piece)?, alpha, into, by }.run(device)?;
         }
         Ok(target)
     }
@@ -371,7 +370,7 @@ impl<const D: usize> Product<D> {
         let kernel = self.multiplier(device, sizes);
         let a = on_gpu(&self.left.values.into_tensor());
         let b = match self.right.values {
-            Values::Piece(piece, _) => Right::Stored(piece),
+            Values::Piece(piece) => Right::Stored(piece),
             values => Right::Plain(on_gpu(&values.into_tensor())),
         };
         let (target, offset, accumulate) = self.into.opened(|| from_cube(empty_gpu(&a, dims)));
@@ -437,14 +436,13 @@ enum Right {
     Stored(Piece),
 }
 
-/// Rows of pieces that follow each other, from `start` on.
-fn ranges(start: usize, pieces: &[Piece]) -> Vec<Range<usize>> {
+/// Pieces that follow each other with their rows, from `start` on.
+fn with_rows(start: usize, pieces: Vec<Piece>) -> impl Iterator<Item = (Range<usize>, Option<Piece>)> {
     let mut at = start;
-    let mut next = |piece: &Piece| {
+    pieces.into_iter().map(move |piece| {
         at += piece.rows;
-        at - piece.rows..at
-    };
-    pieces.iter().map(&mut next).collect()
+        (at - piece.rows..at, Some(piece))
+    })
 }
 
 /// Whether both operands can be read four numbers at a time, as `matmul_vectors.wgsl` says.

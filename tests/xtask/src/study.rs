@@ -188,23 +188,22 @@ fn tasks(found: &Path, model: &Path, temper: Option<&PathBuf>) -> Result<String,
     Ok(tasks_table(before.as_deref(), &asked))
 }
 
-/// Where a run ended.
-#[derive(Debug, PartialEq)]
-struct End {
+/// A row of a comparison's table of points.
+struct Point {
     variant: String,
     setting: String,
     seed: String,
     step: u64,
-    losses: Losses,
+    /// Target loss, general loss, and that of the first domain, which only a sequence measures.
+    losses: [Option<f64>; 3],
 }
 
-impl End {
-    /// Of a row of a comparison's table of points.
+impl Point {
     fn of(line: &str) -> Option<Self> {
         // A variant's name can hold commas; what follows cannot.
         let cells: Vec<&str> = line.rsplitn(7, ',').collect();
-        let [_, general, target, step, seed, setting, variant] = cells[..] else { return None };
-        let losses = [target.parse().ok()?, general.parse().ok()?, f64::NAN];
+        let [first, general, target, step, seed, setting, variant] = cells[..] else { return None };
+        let losses = [target, general, first].map(|loss| loss.parse().ok());
         let [variant, setting, seed] = [variant.trim_matches('"'), setting, seed].map(str::to_string);
         Some(Self { variant, setting, seed, step: step.parse().ok()?, losses })
     }
@@ -217,18 +216,20 @@ impl End {
 }
 
 /// Of each variant and seed the run with the lowest target loss at its end, in the order of the table.
-fn lowest(points: &str) -> Vec<End> {
-    let mut ends: Vec<End> = Vec::new();
-    for point in points.lines().skip(1).filter_map(End::of) {
+fn lowest(points: &str) -> Vec<Point> {
+    let mut ends: Vec<Point> = Vec::new();
+    for point in
+        points.lines().skip(1).filter_map(Point::of).filter(|point| point.losses[..2].iter().all(Option::is_some))
+    {
         let same =
-            |end: &&mut End| (&end.variant, &end.setting, &end.seed) == (&point.variant, &point.setting, &point.seed);
+            |end: &&mut Point| (&end.variant, &end.setting, &end.seed) == (&point.variant, &point.setting, &point.seed);
         match ends.iter_mut().find(same) {
             Some(end) if end.step < point.step => *end = point,
             Some(_) => {}
             None => ends.push(point),
         }
     }
-    let mut lowest: Vec<End> = Vec::new();
+    let mut lowest: Vec<Point> = Vec::new();
     for end in ends {
         match lowest.iter_mut().find(|other| (&other.variant, &other.seed) == (&end.variant, &end.seed)) {
             Some(other) if end.losses[0] < other.losses[0] => *other = end,
@@ -239,7 +240,7 @@ fn lowest(points: &str) -> Vec<End> {
     lowest
 }
 
-fn tasks_table(before: Option<&str>, asked: &[(End, String)]) -> String {
+fn tasks_table(before: Option<&str>, asked: &[(Point, String)]) -> String {
     // Of what `temper eval --json` prints: "task":"gsm8k","items":100,"correct":3.
     let right = |said: &str, task: &str| -> Option<String> {
         let (_, rest) = said.split_once(&format!("\"task\":\"{task}\""))?;
@@ -258,7 +259,8 @@ fn tasks_table(before: Option<&str>, asked: &[(End, String)]) -> String {
         cells(before)
     );
     for (end, said) in asked {
-        let End { variant, setting, seed, losses: [target, general, _], .. } = end;
+        let Point { variant, setting, seed, losses, .. } = end;
+        let [target, general, _] = losses.map(|loss| loss.unwrap_or(f64::NAN));
         text += &format!("| {variant} | {setting} | {seed} | {target:.3} | {general:.3} | {} |\n", cells(said));
     }
     text
@@ -272,14 +274,11 @@ fn folder_name(variant: &str) -> String {
 /// Target loss, general loss, and that of the first domain.
 type Losses = [f64; 3];
 
-/// A row of a comparison's table of points: variant, step and losses.
+/// Variant, step and losses of a row, all three of them.
 fn point(line: &str) -> Option<(String, u64, Losses)> {
-    // A variant's name can hold commas; what follows cannot.
-    let cells: Vec<&str> = line.rsplitn(7, ',').collect();
-    let [first, general, target, step, _, _, variant] = cells[..] else { return None };
-    let losses = [target, general, first].map(|loss| loss.parse().ok());
+    let Point { variant, step, losses, .. } = Point::of(line)?;
     let [Some(target), Some(general), Some(first)] = losses else { return None };
-    Some((variant.trim_matches('"').to_string(), step.parse().ok()?, [target, general, first]))
+    Some((variant, step, [target, general, first]))
 }
 
 /// General loss after each domain, and what is left of the first: mean of the seeds and their spread.
@@ -485,7 +484,7 @@ mod tests {
                       \"sft, mean gate\",optim.learning_rate=0.0002,1,50,2.0,2.5,\n\
                       eaft,optim.learning_rate=0.0001,1,50,2.75,2.0,\n";
         let runs = lowest(points);
-        let names: Vec<_> = runs.iter().map(End::folder).collect();
+        let names: Vec<_> = runs.iter().map(Point::folder).collect();
         assert_eq!(names, ["sft--mean-gate_learning_rate-0.0002_seed-1", "eaft_learning_rate-0.0001_seed-1"]);
         let said = |correct| {
             format!(
