@@ -3,6 +3,9 @@
 //! A hardware GPU is chosen where there is one; otherwise the CPU backend, and never silently software Vulkan, which is
 //! some twenty times slower than the CPU it runs on. [`adapters`] lists everything with the reason for the choice.
 
+#[cfg(not(target_family = "wasm"))]
+use std::sync::{Arc, Mutex, OnceLock};
+
 use burn::tensor::Device as BurnDevice;
 #[cfg(not(target_family = "wasm"))]
 use burn::tensor::{
@@ -11,9 +14,12 @@ use burn::tensor::{
 };
 
 use crate::error::{Error, Result};
+#[cfg(not(target_family = "wasm"))]
+use crate::host::Shelf;
+#[cfg(not(target_family = "wasm"))]
+use crate::kernels::kept::Kept;
 use crate::kernels::launch::Gpu;
 use crate::kernels::multiplier::{Choice, Compute, Products};
-#[cfg(not(target_family = "wasm"))]
 use crate::kernels::profile::KernelTime;
 
 /// A device on which tensors live and kernels run. Cheap to clone.
@@ -55,6 +61,27 @@ pub struct AdapterReport {
     /// Where the graphics API lists it.
     #[serde(skip)]
     place: (wgpu::Backends, usize),
+}
+
+/// Adapters that were opened, with their ids: burn refuses a second initialisation of one, so they are kept for the process's life.
+#[cfg(not(target_family = "wasm"))]
+static OPENED: Mutex<Vec<(String, Device)>> = Mutex::new(Vec::new());
+
+/// See [`keep_on`].
+#[cfg(not(target_family = "wasm"))]
+static SHELF: OnceLock<Arc<dyn Shelf>> = OnceLock::new();
+
+/// Lets every device that this process opens from now on begin with what earlier ones left on a shelf. The first one stays.
+#[cfg(not(target_family = "wasm"))]
+pub fn keep_on(shelf: Arc<dyn Shelf>) {
+    let _ = SHELF.set(shelf);
+}
+
+/// Leaves on the shelf what was compiled for the devices that were opened.
+#[cfg(not(target_family = "wasm"))]
+pub fn leave_compiled() {
+    let opened = OPENED.lock().unwrap_or_else(|e| e.into_inner());
+    opened.iter().filter_map(|(_, device)| device.kept()).for_each(Kept::leave);
 }
 
 /// What a logical device may use of its adapter; everything the adapter has where a field is `None`.
@@ -141,8 +168,6 @@ impl Device {
 
     #[cfg(not(target_family = "wasm"))]
     fn open(adapter: &AdapterReport) -> Result<Self> {
-        // burn refuses a second initialisation of one adapter, so opened adapters are kept for the process's life.
-        static OPENED: std::sync::Mutex<Vec<(String, Device)>> = std::sync::Mutex::new(Vec::new());
         let mut opened = OPENED.lock().unwrap_or_else(|e| e.into_inner());
         if let Some((_, device)) = opened.iter().find(|(id, _)| *id == adapter.id) {
             return Ok(device.clone());
@@ -154,6 +179,10 @@ impl Device {
             .init_with_setup()
             .map_err(|e| Error::Device { problem: format!("{} could not be opened: {e}", adapter.name) })?;
         let gpu = Gpu::new(&burn, setup, !adapter.is_hardware());
+        let gpu = match SHELF.get() {
+            Some(shelf) => gpu.with_shelf(shelf.clone()),
+            None => gpu,
+        };
         let name = format!("{} ({})", adapter.name, adapter.id);
         let device = Self::new(burn, Some(gpu), name);
         opened.push((adapter.id.clone(), device.clone()));
@@ -237,6 +266,26 @@ impl Device {
         self.gpu.as_ref().is_some_and(Gpu::software)
     }
 
+    /// What earlier runs left for it.
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) fn kept(&self) -> Option<&Kept> {
+        self.gpu.as_ref().and_then(Gpu::kept)
+    }
+
+    /// The same device with what earlier runs left on a shelf: for tests.
+    #[doc(hidden)]
+    #[cfg(not(target_family = "wasm"))]
+    pub fn with_shelf(&self, shelf: Arc<dyn Shelf>) -> Self {
+        Self { gpu: self.gpu.clone().map(|gpu| gpu.with_shelf(shelf)), ..self.clone() }
+    }
+
+    /// Leaves what was compiled on its shelf: for tests.
+    #[doc(hidden)]
+    #[cfg(not(target_family = "wasm"))]
+    pub fn leave_compiled(&self) {
+        self.kept().into_iter().for_each(Kept::leave);
+    }
+
     /// What it knows of products.
     #[cfg(not(target_family = "wasm"))]
     pub(crate) fn products(&self) -> &Products {
@@ -305,6 +354,12 @@ impl Device {
         self.gpu.as_ref().map_or(0, Gpu::submissions)
     }
 
+    /// Bind groups that launches on a GPU made so far, and how many of them are kept for launches that bind the same.
+    #[doc(hidden)]
+    pub fn bind_groups(&self) -> (u64, usize) {
+        self.gpu.as_ref().map_or((0, 0), Gpu::bind_groups)
+    }
+
     /// True on the CPU backend.
     pub fn is_cpu(&self) -> bool {
         self.gpu.is_none()
@@ -357,24 +412,24 @@ impl Device {
         !matches!(kind, Some(wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other))
     }
 
-    /// Takes the time of each kernel that `work` launches, in order, but for burn's.
+    /// Takes the time of each kernel that this thread launches from now on, but for burn's.
     ///
     /// # Errors
-    /// [`Error::Device`] on the CPU and on a GPU without timestamps; what `work` gives; [`Error::Lost`].
-    #[cfg(not(target_family = "wasm"))]
-    pub fn profile<E: From<Error>>(
-        &self,
-        work: impl FnOnce() -> std::result::Result<(), E>,
-    ) -> std::result::Result<Vec<KernelTime>, E> {
-        let Some(gpu) = &self.gpu else {
-            let problem = "kernels are timed on GPUs; choose one with --device".into();
-            return Err(Error::Device { problem }.into());
-        };
-        gpu.begin_profile()?;
-        let done = work();
-        let times = gpu.end_profile();
-        done?;
-        Ok(times?)
+    /// [`Error::Device`] on the CPU and on a GPU without timestamps.
+    pub fn begin_profile(&self) -> Result<()> {
+        let on_cpu = || Error::Device { problem: "kernels are timed on GPUs; choose one".into() };
+        self.gpu.as_ref().ok_or_else(on_cpu)?.begin_profile()
+    }
+
+    /// Times of the kernels since [`Device::begin_profile`], in order.
+    ///
+    /// # Errors
+    /// [`Error::Lost`].
+    pub async fn end_profile(&self) -> Result<Vec<KernelTime>> {
+        match &self.gpu {
+            Some(gpu) => gpu.end_profile().await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// The cause of an error where that is memory that the device did not have; the error itself elsewhere.
@@ -386,9 +441,15 @@ impl Device {
     /// now on. False where that was done as often as it helps.
     pub(crate) fn make_room(&self) -> bool {
         let Some(gpu) = &self.gpu else { return false };
-        self.burn().memory_cleanup();
+        self.release_unused();
         gpu.take_refusal();
         gpu.halve_tiles()
+    }
+
+    /// Gives memory that nothing uses back to the driver.
+    pub fn release_unused(&self) {
+        self.gpu.iter().for_each(Gpu::forget_bound);
+        self.burn().memory_cleanup();
     }
 
     /// Lets so many allocations of ours fail after so many that succeed: for tests.

@@ -80,6 +80,16 @@ pub trait Clock {
     fn seconds(&self) -> f64;
 }
 
+/// What is left of earlier runs on this machine: compiled kernels, which kernel was fastest for what. All of it can be made
+/// again, so that a host may lose it; whoever takes something notices whether it was damaged.
+pub trait Shelf: Send + Sync {
+    /// What was left under a plain file name ([`check_name`]); none where nothing was, or it cannot be read.
+    fn take(&self, name: &str) -> Option<Vec<u8>>;
+
+    /// Leaves something there in the place of what was. Nobody waits for it or is told that it failed.
+    fn leave(&self, name: &str, bytes: &[u8]);
+}
+
 /// Accepts plain file names only, because names also come out of downloaded files (a shard index) and must not leave
 /// the folder on any system: no separators of either kind, no drive or stream colon, no `.` or `..`, no control
 /// characters, at most 255 bytes.

@@ -88,7 +88,7 @@ pub use config::Config;
 pub use data::{Document, Tokenizer};
 pub use device::Device;
 #[cfg(not(target_family = "wasm"))]
-pub use device::adapters;
+pub use device::{adapters, keep_on, leave_compiled};
 pub use devices::Devices;
 pub use error::{Error, Result};
 pub use eval::generate::{Sampling, generate};

@@ -21,15 +21,18 @@ mod report;
 mod run_config;
 mod run_folder;
 mod settings;
+mod shelf;
 mod templates;
 mod tensorboard;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use cli::{Cli, Command};
 use interrupt::Interrupted;
+use temper_engine::{keep_on, leave_compiled};
 use tracing_subscriber::EnvFilter;
 
 /// As shells report a program that Ctrl-C ended.
@@ -44,6 +47,9 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("TEMPER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
 
+    if let Some(cache) = shelf::Cache::of_this_machine() {
+        keep_on(Arc::new(cache));
+    }
     let result = match command {
         Command::Train(args) => commands::train::run(args, &global),
         Command::Compare(args) => commands::compare::run(&args, &global),
@@ -62,6 +68,7 @@ fn main() -> ExitCode {
         Command::Logits(args) => commands::logits::run(args, &global),
         Command::Web(args) => commands::web::run(args, &global),
     };
+    leave_compiled();
     let Err(error) = result else { return ExitCode::SUCCESS };
     if is_broken_pipe(&error) {
         return ExitCode::SUCCESS;

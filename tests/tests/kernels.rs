@@ -3,7 +3,8 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Tensor, TensorData};
 use common::{Random, matrix, poisoned_rows};
@@ -12,7 +13,7 @@ use temper_conformance::devices::read;
 use temper_conformance::golden::GoldenFolder;
 use temper_conformance::oracle::{self, matmul::matmul, wide};
 use temper_conformance::{devices, models};
-use temper_engine::host::Clock;
+use temper_engine::host::{Clock, Shelf};
 use temper_engine::inside::kernels;
 use temper_engine::inside::kernels::adamw::{AdamwCompactParams, AdamwParams};
 use temper_engine::inside::kernels::cached_attention::{KeyValues, Places, Precision};
@@ -27,7 +28,7 @@ use temper_engine::inside::kernels::tensor::{empty_gpu, from_cube, on_gpu};
 use temper_engine::inside::kernels::{Columns, Indices, Moments, Packed, Rows, Weights, elementwise, top_tokens};
 use temper_engine::inside::model::open;
 use temper_engine::inside::weights::{RawTensor, WeightFormat};
-use temper_engine::products::{Compute, Multiplier, calibrate};
+use temper_engine::products::{Class, Compute, Multiplier, calibrate};
 use temper_engine::{Device, Result, wait};
 
 fn vector(device: &Device, values: &[f32]) -> Tensor<1> {
@@ -362,6 +363,41 @@ fn what_is_not_finite_stays_so_in_half_precision_and_nothing_else_becomes_it() {
 }
 
 #[test]
+fn a_half_precision_product_is_one_of_operands_rounded_to_eleven_bits_row_by_row() {
+    let test = a_half_precision_product_is_one_of_operands_rounded_to_eleven_bits_row_by_row;
+    let Some(device) = devices::with_matrices(test) else { return };
+    let rounding = Device::cpu().halving_wide();
+    let mut random = Random::new(38);
+    let (m, n, k) = (70, 50, 96);
+    // Rows of very different sizes.
+    let mut rows =
+        |count: usize| -> Vec<f32> { (0..count).flat_map(|i| random.vec(k, 10f32.powi(i as i32 % 9 - 4))).collect() };
+    let (a, b) = (rows(m), rows(n));
+    let both = |device: &Device| {
+        let (a, b) = (matrix(device, &a, [m, k]), matrix(device, &b, [n, k]));
+        let gradient = |y: &Tensor<2>| Product::of(y.transposed(), &a);
+        let by = |product: Product<2>| match device.is_cpu() {
+            true => product.run(device).unwrap(),
+            false => product.by(Multiplier::Cooperative).run(device).unwrap(),
+        };
+        let y = by(Product::of(&a, b.transposed()).times(0.5));
+        [read(&y).unwrap(), read(&by(gradient(&y))).unwrap()].concat()
+    };
+    let (halves, rounded, single) = (both(&device), both(&rounding), both(&Device::cpu()));
+    let scale = |row: &[f32]| row.iter().fold(0f32, |most, x| most.max(x.abs()));
+    let far = |other: &[f32]| {
+        let rows = halves.chunks(n).zip(other.chunks(n)).take(m);
+        rows.map(|(a, b)| a.iter().zip(b).fold(0f32, |far, (a, b)| far.max((a - b).abs())) / scale(b))
+            .fold(0f32, f32::max)
+    };
+    assert!(far(&rounded) < 2e-6, "{}", far(&rounded));
+    assert!(far(&single) > 2e-5, "{}: nothing was rounded", far(&single));
+    let (halves, rounded) = (&halves[m * n..], &rounded[m * n..]);
+    let wide: Vec<f64> = rounded.iter().map(|&x| f64::from(x)).collect();
+    assert!(temper_conformance::compare::cosine(halves, &wide) > 1.0 - 1e-7);
+}
+
+#[test]
 fn a_device_settled_for_half_precision_multiplies_so_but_for_logits_and_thin_sides() {
     let test = a_device_settled_for_half_precision_multiplies_so_but_for_logits_and_thin_sides;
     let Some(device) = devices::with_matrices(test) else { return };
@@ -399,6 +435,17 @@ fn a_device_without_cooperative_matrices_refuses_half_precision_and_says_why() {
     }
 }
 
+/// A clock that runs fast: everything is tried as often as it must be.
+#[derive(Default)]
+struct Fast(std::cell::Cell<f64>);
+
+impl Clock for Fast {
+    fn seconds(&self) -> f64 {
+        self.0.set(self.0.get() + 0.04);
+        self.0.get()
+    }
+}
+
 #[test]
 fn every_kernel_passes_its_own_test_and_a_calibration_takes_only_what_it_has_timed() {
     use temper_engine::inside::kernels::calibration::self_test;
@@ -406,15 +453,7 @@ fn every_kernel_passes_its_own_test_and_a_calibration_takes_only_what_it_has_tim
     for multiplier in [Multiplier::Tiled, Multiplier::Software, Multiplier::FewRows] {
         assert_eq!(self_test(&device, multiplier).unwrap(), None, "{}", multiplier.name());
     }
-    // A clock that runs fast: everything is tried as often as it must be.
-    struct Fast(std::cell::Cell<f64>);
-    impl Clock for Fast {
-        fn seconds(&self) -> f64 {
-            self.0.set(self.0.get() + 0.04);
-            self.0.get()
-        }
-    }
-    let found = calibrate(&device.treated_as_software(false), Compute::F32, &Fast(std::cell::Cell::new(0.0))).unwrap();
+    let found = calibrate(&device.treated_as_software(false), Compute::F32, &Fast::default()).unwrap();
     assert!(found.wrong.is_empty(), "{:?}", found.wrong);
     assert!(!found.timed.is_empty());
     for t in &found.timed {
@@ -422,6 +461,86 @@ fn every_kernel_passes_its_own_test_and_a_calibration_takes_only_what_it_has_tim
         let taken = found.choice.for_class(t.class);
         assert!(found.timed.iter().any(|other| other.class == t.class && other.multiplier == taken), "{t:?}");
     }
+}
+
+/// A shelf in memory.
+#[derive(Default)]
+struct Things(Mutex<BTreeMap<String, Vec<u8>>>);
+
+impl Shelf for Things {
+    fn take(&self, name: &str) -> Option<Vec<u8>> {
+        self.0.lock().unwrap().get(name).cloned()
+    }
+
+    fn leave(&self, name: &str, bytes: &[u8]) {
+        self.0.lock().unwrap().insert(name.into(), bytes.into());
+    }
+}
+
+#[test]
+fn what_a_run_measured_and_compiled_serves_the_next_one_and_what_was_damaged_is_compiled_again() {
+    let things = Arc::new(Things::default());
+    let device = || devices::gpu().treated_as_software(false).with_shelf(things.clone());
+    let names = || things.0.lock().unwrap().keys().cloned().collect::<Vec<_>>();
+    let mut random = Random::new(36);
+    let (a, b) = (random.vec(40 * 50, 1.0), random.vec(60 * 50, 1.0));
+    let multiply = |device: &Device| {
+        let (a, b) = (matrix(device, &a, [40, 50]), matrix(device, &b, [60, 50]));
+        read(&Product::of(&a, b.transposed()).by(Multiplier::Tiled).run(device).unwrap()).unwrap()
+    };
+
+    let first = device();
+    let (settled, said) = first.computing(Compute::F32, &Fast::default()).unwrap();
+    assert!(said.is_empty(), "{said:?}");
+    let product = multiply(&settled);
+    first.leave_compiled();
+    let measured = names().into_iter().find(|name| name.starts_with("products-f32-")).expect("what was measured");
+    // Another choice than any that was measured, as it would be found there; no clock runs.
+    let odd = "tiled tiled software software";
+    things.leave(&measured, odd.as_bytes());
+    let (again, said) = device().computing(Compute::F32, &devices::NoClock).unwrap();
+    assert!(said.is_empty(), "{said:?}");
+    let kernels = Class::ALL.map(|class| again.choice().for_class(class).name()).join(" ");
+    assert_eq!(kernels, odd);
+    same_bits("with what was compiled", &multiply(&again), &product).unwrap();
+
+    let Some(compiled) = names().into_iter().find(|name| name.starts_with("wgpu_pipeline_cache")) else {
+        // Such a thing is Vulkan's.
+        assert!(!device().name().contains("vulkan"), "{}", device().name());
+        return;
+    };
+    for damage in [0, 20] {
+        let mut bytes = things.take(&compiled).unwrap();
+        bytes[damage] ^= 1;
+        things.leave(&compiled, &bytes);
+        let device = device();
+        same_bits("after damage", &multiply(&device), &product).unwrap();
+        device.leave_compiled();
+        assert_ne!(things.take(&compiled).unwrap(), bytes, "it was left anew");
+    }
+}
+
+#[test]
+fn what_binds_weights_is_let_go_of_with_them_and_so_is_everything_on_request() {
+    // Of its own: other tests launch too.
+    let device = Device::logical(&temper_engine::adapters()[0].id, Default::default()).unwrap();
+    let mut random = Random::new(37);
+    let x = matrix(&device, &random.vec(40 * 64, 1.0), [40, 64]);
+    // Halves of 1, which a kernel expands.
+    let bytes = [0, 0x3c].repeat(60 * 64);
+    let raw = RawTensor { name: String::new(), shape: vec![60, 64], format: WeightFormat::F16, bytes };
+    let packed = Packed::new(&device, vec![raw], 64, Rows::Whole).unwrap();
+    let held = || device.bind_groups().1;
+    let multiply = |packed: &Packed| {
+        read(&Product::of(&x, matmul::Operand::from(packed).transposed()).run(&device).unwrap()).unwrap()
+    };
+    let product = multiply(&packed);
+    let with_weights = held();
+    same_bits("bound once more", &multiply(&packed), &product).unwrap();
+    drop(packed);
+    assert!(held() < with_weights, "{} of {with_weights} are held", held());
+    device.release_unused();
+    assert_eq!(held(), 0);
 }
 
 // Row statistics, gate and gradient.

@@ -412,6 +412,25 @@ fn kernels_submitted_together_leave_the_bits_of_kernels_submitted_one_by_one() {
 }
 
 #[test]
+fn a_step_binds_what_the_step_before_it_did() {
+    // Of its own: other tests launch too.
+    let device = Device::logical(&temper_engine::adapters()[0].id, Default::default()).unwrap();
+    let mut model = models::tiny("qwen3", &device, false);
+    model.add_lora(&LoraSettings { rank: 3, alpha: 6.0, dropout: 0.0, targets: Vec::new() }, 5).unwrap();
+    let expected = Tensors::read("tiny/qwen3/expected.safetensors");
+    let batches = models::unpacked(&models::golden_documents(&expected));
+    let mut session = session(model, "eaft", models::golden_adamw(1.0), Keep::Inputs);
+    let mut step = || {
+        let (before, _) = device.bind_groups();
+        wait(session.step(&batches, 1e-2)).unwrap();
+        device.bind_groups().0 - before
+    };
+    // burn's pool places the tensors of later steps where it placed those of the first ones.
+    let made: Vec<u64> = (0..5).map(|_| step()).collect();
+    assert!(made[0] > 100 && made[4] * 20 < made[0], "{made:?}");
+}
+
+#[test]
 fn adamw_runs_of_every_tiny_model_follow_pytorch() {
     for device in devices::all() {
         for name in models::TINY {

@@ -1,7 +1,7 @@
 // What the page says about the device: the self-test's result, how to get WebGPU, and what to do after an error.
 
 import { $, el } from "./dom.js";
-import { number } from "./format.js";
+import { number, percent } from "./format.js";
 
 export function showSelfTest({ passed, seconds, checks }) {
   const wrong = checks.filter((check) => !check.passed).length;
@@ -12,6 +12,15 @@ export function showSelfTest({ passed, seconds, checks }) {
   $("self-test-checks").replaceChildren(...checks.map((check) => el("tr", { class: check.passed ? "" : "bad" },
     el("th", { scope: "row", text: check.kernel }), el("td", { text: check.passed ? "passed" : "FAILED" }),
     el("td", { text: check.error.toExponential(1) }), el("td", { text: check.message }))));
+}
+
+/** @param {import("./messages.js").Profile} profile */
+export function showProfile({ step, seconds, shares }) {
+  $("profile-summary").textContent = `Where a step's time goes: ${number(1e3 * seconds, 3)} ms on the GPU, step ${step}`;
+  $("profile-shares").replaceChildren(...shares.map((share) => el("tr", {},
+    el("th", { scope: "row", text: share.kernel }), el("td", { text: percent(share.percent / 100) }),
+    el("td", { text: number(1e3 * share.seconds, 3) }), el("td", { text: share.runs || "" }),
+    el("td", { text: share.gflops === null ? "" : number(share.gflops, 3) }))));
 }
 
 const HELP = [

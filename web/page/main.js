@@ -5,7 +5,7 @@
 // wait.
 
 import { draw, histogram } from "./charts.js";
-import { helpForWebGpu, showSelfTest, whatToDo } from "./device.js";
+import { helpForWebGpu, showProfile, showSelfTest, whatToDo } from "./device.js";
 import { $, chosen, el, latest, onChosen, Painter, settled, SIDES } from "./dom.js";
 import { describeData, describeModel, metricsLines, save, showEstimate, watchFiles } from "./files.js";
 import { bytes, duration, loss, number, percent } from "./format.js";
@@ -107,7 +107,7 @@ function setState(state, words) {
   const still = state === "ready" || state === "paused" || state === "failed";
   const finished = has && lastStep() >= timeline.recording.steps;
   $("play").disabled = !(still && has) || finished || state === "failed";
-  $("step").disabled = $("play").disabled;
+  $("step").disabled = $("profile-now").disabled = $("play").disabled;
   $("pause").disabled = state !== "playing";
   $("reset").disabled = !(still || state === "playing") || device === null;
   for (const what of ["checkpoint", ...SIDES]) $(`download-${what}`).disabled = state === "loading" || !has;
@@ -178,6 +178,7 @@ async function open() {
   $("device-why").textContent = device.why;
   $("version").textContent = opened.version;
   showSelfTest(opened.selfTest);
+  $("profile").hidden = device.kind !== "webgpu";
   if (device.kind !== "webgpu") helpForWebGpu();
   await engine.every(schema.page.initial["run.eval_every"], SAMPLE_EVERY);
   $("status").textContent = "Loading the model.";
@@ -521,19 +522,25 @@ async function pause(words) {
   if (focused) $("play").focus({ preventScroll: true });
 }
 
-async function step() {
-  if ($("step").disabled) return;
-  const focused = document.activeElement === $("step");
+/** One step, made by `make`; the button that asked for it keeps the focus. */
+async function step(button = "step", make = () => engine.step()) {
+  if ($(button).disabled) return;
+  const focused = document.activeElement === $(button);
   setState("playing", "One step.");
   try {
-    await engine.step();
+    await make();
     const finished = lastStep() >= timeline.recording.steps;
     setState("paused", finished ? `Finished: all ${lastStep()} steps are made.` : `Paused at step ${lastStep()}.`);
   } catch (error) {
     report("The step failed", error);
     setState(still(), `Paused at step ${lastStep()}.`);
   }
-  if (focused) $("step").focus({ preventScroll: true });
+  if (focused) $(button).focus({ preventScroll: true });
+}
+
+async function profile() {
+  const profile = await engine.profile();
+  if (profile) showProfile(profile);
 }
 
 function reset() {
@@ -560,7 +567,8 @@ $("ask").addEventListener("keydown", (event) => { if (event.key === "Escape") $(
 
 $("play").addEventListener("click", play);
 $("pause").addEventListener("click", () => pause());
-$("step").addEventListener("click", step);
+$("step").addEventListener("click", () => step());
+$("profile-now").addEventListener("click", () => step("profile-now", profile));
 $("reset").addEventListener("click", reset);
 
 addEventListener("keydown", (event) => {

@@ -53,6 +53,26 @@
  */
 
 /**
+ * Where the time of a step went on a GPU.
+ * @typedef {object} Profile
+ * @property {number} step  Which step.
+ * @property {number} seconds  From the first kernel's begin to the last one's end.
+ * @property {Share[]} shares  The largest first; the last one is `(between)`.
+ */
+
+/**
+ * What one kernel took of a step's time on a GPU.
+ * @typedef {object} Share
+ * @property {string} kernel  Its name, or `(between)` for what no kernel of ours took: burn's kernels, and waiting.
+ * @property {number} runs  How often it ran.
+ * @property {number} seconds  How long, in all.
+ * @property {number} percent  Of the time from the first kernel's begin to the last one's end.
+ * @property {(number | null)} gflops  Billions of floating-point operations a second, where they are counted.
+ * @property {number} boundGbytesPerS  Bytes of the buffers that it binds, in billions a second: more than it moves,
+ *   where it reads a part of them.
+ */
+
+/**
  * The model that learners will start from.
  * @typedef {object} ModelInfo
  * @property {string} name  For people.

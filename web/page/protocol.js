@@ -5,7 +5,7 @@
 
 /**
  * What the engine makes has its types in `messages.js`, which is made from the engine's own declarations.
- * @import {Begun, Candidates, DataInfo, Dispute, DocumentText, Fit, Frame, Inspected, ModelInfo, Prompt, Quoted, Restored,
+ * @import {Begun, Candidates, DataInfo, Dispute, DocumentText, Fit, Frame, Inspected, ModelInfo, Profile, Prompt, Quoted, Restored,
  *   ResultFile, Sample, SelfTest, Settings, Side, Standings, Told, Who} from "./messages.js"
  */
 
@@ -78,6 +78,9 @@ export class Engine {
   pause() { return this.#ask("pause", {}); }
   /** One step of both. @returns {Promise<Frame>} Also emitted as `frame`. */
   step() { return this.#ask("step", {}); }
+  /** As `step`, with each kernel of the GPU timed; refused on the CPU and where the browser offers no timestamps.
+   *  @returns {Promise<Profile | null>} null where the run is over. */
+  profile() { return this.#ask("profile", {}); }
   /** @returns {Promise<Standings>} Also emitted as `evaluated`. */
   evaluate() { return this.#ask("evaluate", {}); }
   /** Continues prompts with base, left and right. @param {Prompt[]} prompts @returns {Promise<Sample>} Also emitted as

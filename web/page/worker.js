@@ -166,6 +166,21 @@ async function step() {
   return told?.detail ?? null;
 }
 
+/** A step whose kernels are timed. */
+async function profile() {
+  await settle();
+  await labs.ask("begin_profile");
+  let told, profiled;
+  try {
+    do told = await labs.next();
+    while (told && told.event !== "frame");
+  } finally {
+    profiled = await labs.ask("end_profile");
+  }
+  await settle();
+  return told ? profiled : null;
+}
+
 /** An answer that is told as an event too. */
 async function toldToo(event, answer) {
   const detail = await answer;
@@ -210,6 +225,7 @@ const commands = {
   estimate: ({ settings }) => labs.estimate(settings, allowedBytes()),
   start,
   step,
+  profile,
   every: ({ evaluate, sample }) => labs.every(evaluate, sample),
   evaluate: () => toldToo("evaluated", labs.evaluate()),
   sample: ({ prompts, tokens }) => toldToo("samples", labs.sample(prompts, tokens)),

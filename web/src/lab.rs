@@ -100,6 +100,16 @@ impl Lab {
         self.lab.is_between_steps()
     }
 
+    /// Takes the time of each kernel from now on; refused where the device takes none.
+    pub fn begin_profile(&self) -> Result<()> {
+        Ok(self.lab.begin_profile()?)
+    }
+
+    /// `Profile` of what was launched since.
+    pub async fn end_profile(&self) -> Result<JsValue> {
+        Ok(message(self.lab.end_profile().await?))
+    }
+
     /// `Standings`
     pub async fn evaluate(&mut self) -> Result<JsValue> {
         Ok(message(self.lab.evaluate(&mut self.host).await?))

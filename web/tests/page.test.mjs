@@ -130,6 +130,27 @@ const withWebGpu = () => describe("with WebGPU", inOrder, () => {
     assert.deepEqual(await visit.losses(), found.slice(0, 1), "the first step after a reset");
   });
 
+  it("times the kernels of a step, which computes what it does untimed", once, async (t) => {
+    await shared();
+    await visit.reset();
+    await visit.steps(1);
+    const untimed = await visit.losses();
+    await visit.reset();
+    await visit.unfold("#profile-shares");
+    await visit.click("#profile-now");
+    await visit.reaches("paused");
+    assert.deepEqual(await visit.losses(), untimed);
+    const rows = await visit.page.locator("#profile-shares tr").allInnerTexts();
+    const cells = rows.map((row) => row.split("\t").map((cell) => cell.trim()));
+    t.diagnostic(cells.slice(0, 3).map((row) => row.join(" ")).join("; "));
+    assert.ok(cells.length > 5 && cells.some(([kernel]) => kernel === "row_stats"), rows.join("\n"));
+    assert.equal(cells.at(-1)[0], "(between)");
+    const shares = cells.map(([, share]) => Number(share.replace(/[<%]/g, "")));
+    const sum = shares.reduce((a, b) => a + b, 0);
+    assert.ok(Math.abs(sum - 100) < 3, `${sum} %`);
+    assert.match(await visit.text("#profile-summary"), /ms on the GPU, step 1$/);
+  });
+
   it("passes the self-test of every shader", once, async () => {
     await shared();
     assert.equal(await visit.page.getAttribute("#self-test", "data-passed"), "true");

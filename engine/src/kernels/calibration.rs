@@ -148,7 +148,7 @@ pub fn self_test(device: &Device, multiplier: Multiplier) -> Result<Option<Strin
 
 impl Device {
     /// The same device, with the kernels for products settled for this precision, and what there is to say about it.
-    /// Hardware is [calibrated](calibrate); a software adapter takes its own kernel, and tensor cores where f16 is asked for.
+    /// Hardware is [calibrated](calibrate), or takes what an earlier run found the fastest, after another self-test; a software adapter takes its own kernel, and tensor cores where f16 is asked for.
     ///
     /// # Errors
     /// [`Error::Device`] where f16 is asked for and the device has no such matrices; device errors.
@@ -166,7 +166,16 @@ impl Device {
             return Ok((self.with_products(Products { compute, ..*self.products() }), Vec::new()));
         }
         let calibration = match self.is_software() {
-            false => calibrate(self, compute, clock)?,
+            false => match self.calibrated_before(compute)? {
+                Some(calibration) => calibration,
+                None => {
+                    let calibration = calibrate(self, compute, clock)?;
+                    if let (Some(kept), true) = (self.kept(), calibration.wrong.is_empty()) {
+                        kept.leave_choice(compute, calibration.choice);
+                    }
+                    calibration
+                }
+            },
             // Never timed: that a processor is slow at it is known.
             true => {
                 let problem = self_test(self, Multiplier::Cooperative)?;
@@ -182,11 +191,32 @@ impl Device {
         Ok(self.settled(compute, &calibration))
     }
 
+    /// What an earlier run settled, where all its kernels still compute right.
+    fn calibrated_before(&self, compute: Compute) -> Result<Option<Calibration>> {
+        let Some(choice) = self.kept().and_then(|kept| kept.choice(compute)) else { return Ok(None) };
+        for multiplier in Multiplier::ALL {
+            let taken = Class::ALL.iter().any(|class| choice.for_class(*class) == multiplier);
+            let there = multiplier != Multiplier::Cooperative || self.products().tile.is_some();
+            if taken && (!there || self_test(self, multiplier)?.is_some()) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Calibration { timed: Vec::new(), wrong: Vec::new(), choice }))
+    }
+
     /// The same device with every product in half precision but those in [`Class::Exact`], however small: for tests.
     #[doc(hidden)]
     pub fn halving_all(&self) -> Self {
         let classes = [Class::Few, Class::Thin, Class::Wide];
         let choice = classes.into_iter().fold(self.choice(), |c, class| c.with(class, Multiplier::Cooperative));
+        self.with_products(Products { choice: Some(choice), ..*self.products() })
+    }
+
+    /// The same device with what a device with tensor cores computes in half precision computed so; on the CPU with operands that are
+    /// rounded alike: for tests.
+    #[doc(hidden)]
+    pub fn halving_wide(&self) -> Self {
+        let choice = self.choice().with(Class::Wide, Multiplier::Cooperative);
         self.with_products(Products { choice: Some(choice), ..*self.products() })
     }
 

@@ -13,9 +13,14 @@ use burn_wgpu::{AutoCompiler, CubeTensor};
 use cubecl::wgpu::WgpuServer;
 use temper_shaders::{InOrder, Kernel, Storage, TypedKernel, Uniform, WORKGROUP_SIZE};
 
+#[cfg(not(target_family = "wasm"))]
+use super::kept::Kept;
 use super::own::Own;
+use super::profile::KernelTime;
 use super::record::{Launch, Pipeline, Range, Recorder};
 use crate::error::{Error, Result};
+#[cfg(not(target_family = "wasm"))]
+use crate::host::Shelf;
 
 /// What one product may take for itself, where a binding could be larger: an expanded matrix, logits.
 /// Tiles of this size keep any card busy; more of them cost one launch each.
@@ -33,6 +38,8 @@ pub struct Gpu {
     max_binding_bytes: u64,
     books: Arc<Books>,
     recorder: Arc<Recorder>,
+    #[cfg(not(target_family = "wasm"))]
+    kept: Option<Arc<Kept>>,
 }
 
 /// By stem and whether they are for software.
@@ -96,7 +103,23 @@ impl Gpu {
             // A tensor is one buffer, and bound as a whole.
             max_binding_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
             books,
+            #[cfg(not(target_family = "wasm"))]
+            kept: None,
         }
+    }
+
+    /// The same device with what earlier runs left for it.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn with_shelf(self, shelf: Arc<dyn Shelf>) -> Self {
+        let kept = Kept::of(&self.setup.device, &self.setup.adapter.get_info(), shelf);
+        // Nothing that was compiled without.
+        Self { kept: Some(Arc::new(kept)), pipelines: Pipelines::default(), ..self }
+    }
+
+    /// What earlier runs left for it, where its host keeps anything.
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) fn kept(&self) -> Option<&Kept> {
+        self.kept.as_deref()
     }
 
     /// Whether kernels are launched as suits software: row kernels narrow, matrix products our own.
@@ -241,7 +264,7 @@ impl Gpu {
                 self.setup.device.poll(wgpu::PollType::wait_indefinitely()).map_err(lost)?;
             }
         }
-        Ok(Own::new(buffer, self.books.own.clone()))
+        Ok(Own::new(buffer, self.books.own.clone(), self.recorder.clone()))
     }
 
     /// Copies `bytes` of a buffer of our own, from `offset` on, into a tensor, from its byte `start` on.
@@ -264,7 +287,6 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::Device`] for a device without timestamps.
-    #[cfg(not(target_family = "wasm"))]
     pub fn begin_profile(&self) -> Result<()> {
         self.recorder.begin_profile(&self.setup.adapter.get_info().name)
     }
@@ -273,14 +295,23 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::Lost`].
-    #[cfg(not(target_family = "wasm"))]
-    pub fn end_profile(&self) -> Result<Vec<super::profile::KernelTime>> {
-        self.recorder.end_profile()
+    pub async fn end_profile(&self) -> Result<Vec<KernelTime>> {
+        self.recorder.end_profile().await
     }
 
     /// Submits every kernel by itself, as if nothing were recorded, or many together again: for comparisons.
     pub fn submit_each(&self, each: bool) {
         self.recorder.submit_each(each);
+    }
+
+    /// Lets go of what launches bound.
+    pub fn forget_bound(&self) {
+        self.recorder.forget_all();
+    }
+
+    /// Bind groups that launches made so far, and how many are kept.
+    pub fn bind_groups(&self) -> (u64, usize) {
+        self.recorder.bind_groups()
     }
 
     /// Submissions of ours so far.
@@ -410,6 +441,9 @@ impl Gpu {
                 module: &module,
                 entry_point: Some("main"),
                 compilation_options: wgpu::PipelineCompilationOptions { constants: &constants, ..Default::default() },
+                #[cfg(not(target_family = "wasm"))]
+                cache: self.kept().and_then(Kept::cache),
+                #[cfg(target_family = "wasm")]
                 cache: None,
             });
             Arc::new(Pipeline { compute, bindings })

@@ -7,15 +7,15 @@
 
 use std::ops::Range;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use burn_wgpu::CubeTensor;
 use temper_shaders::formats::MatmulStoredBindings;
 use temper_shaders::{
-    Kernel, MATMUL, MATMUL_FEW_ROWS, MATMUL_TILED, MATMUL_TILED_VECTORS, MATMUL_VECTORS, MatmulBindings, MatmulParams,
-    TypedKernel,
+    HalfRowsParams, Kernel, MATMUL, MATMUL_FEW_ROWS, MATMUL_TILED, MATMUL_TILED_VECTORS, MATMUL_VECTORS,
+    MatmulBindings, MatmulParams, TypedKernel,
 };
 
-use super::cpu::matmul::{Layout, RowsOf, Segment, Sizes, Stored, matmul, matmul_few_rows, matmul_stored};
+use super::cpu::matmul::{Layout, RowsOf, Segment, Sizes, Stored, half_rows, matmul, matmul_few_rows, matmul_stored};
 use super::dequantize::Piece;
 use super::launch::{Binding, size};
 use super::multiplier::{FEW, Multiplier};
@@ -228,13 +228,43 @@ impl<const D: usize> Product<D> {
     /// Where shapes do not fit each other.
     pub fn run(self, device: &Device) -> Result<Tensor<D>> {
         match (device.is_cpu(), &self.right.values) {
-            (true, _) => self.on_cpu(device),
+            (true, _) => {
+                let (sizes, _) = Self::sizes(&self.left.view(), &self.right.view());
+                // Only where a test asked for what tensor cores would make of it ([`Device::halving_wide`]).
+                let halved = self.multiplier(device, sizes) == Multiplier::Cooperative;
+                if halved { self.halved_on_cpu(device) } else { self.on_cpu(device) }
+            }
             (false, Values::Packed(packed)) => {
                 let packed = packed.clone();
                 self.by_rows(device, &packed)
             }
             (false, Values::Tensor(_) | Values::Piece(..)) => self.in_wgsl(device),
         }
+    }
+
+    /// With operands rounded as tensor cores get them.
+    fn halved_on_cpu(self, device: &Device) -> Result<Tensor<D>> {
+        let Self { left, right, alpha, into, .. } = self;
+        let rounded = |operand: Operand<D>, of_right: bool| -> Result<Operand<D>> {
+            let view = operand.view();
+            let [mut rows, mut inner] = view.shape;
+            let (mut row, mut step) = view.layout.strides();
+            if of_right {
+                ((rows, inner), (row, step)) = ((inner, rows), (step, row));
+            }
+            let values = match operand.values {
+                Values::Packed(packed) => on_cpu(&packed.dense(device)?),
+                values => on_cpu(&values.into_tensor()),
+            };
+            let sizes = [rows, view.batches, inner, inner, view.offset, view.batch, row, step].map(size);
+            let [rows, batches, inner, padded, offset, batch, row, step] = sizes;
+            let params = HalfRowsParams { rows, batches, inner, padded, offset, batch, row, step };
+            let mut dims = [view.batches; D];
+            (dims[D - 2], dims[D - 1]) = (rows as usize, inner as usize);
+            let values = Tensor::from_data(TensorData::new(half_rows(params, slice(&values)), dims), device.burn());
+            Ok(Operand { values: Values::Tensor(values), columns: None, transposed: of_right })
+        };
+        Self { left: rounded(left, false)?, right: rounded(right, true)?, alpha, into, by: By::Exact }.on_cpu(device)
     }
 
     /// Who computes a product of these sizes on a GPU.

@@ -6,10 +6,11 @@ pub mod calibration;
 pub mod compact;
 pub mod cpu;
 pub mod dequantize;
+#[cfg(not(target_family = "wasm"))]
+pub(crate) mod kept;
 pub mod launch;
 pub mod multiplier;
 mod own;
-#[cfg(not(target_family = "wasm"))]
 pub mod profile;
 mod record;
 pub(crate) mod sample;

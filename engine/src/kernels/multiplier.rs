@@ -38,6 +38,12 @@ impl Multiplier {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Cooperative, Self::Tiled, Self::Software, Self::FewRows];
 
+    /// The one that is called so.
+    #[cfg(not(target_family = "wasm"))]
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|multiplier| multiplier.name() == name)
+    }
+
     /// What benchmarks and messages call it.
     pub fn name(self) -> &'static str {
         match self {
@@ -143,6 +149,22 @@ impl Choice {
         }
     }
 
+    /// The kernels' names, in the order of [`Class::ALL`].
+    #[cfg(not(target_family = "wasm"))]
+    pub(super) fn names(&self) -> String {
+        self.0.map(Multiplier::name).join(" ")
+    }
+
+    /// The choice that has these names; none where there is another kernel among them or their number is wrong, or one could not
+    /// be its class's.
+    #[cfg(not(target_family = "wasm"))]
+    pub(super) fn from_names(names: &str) -> Option<Self> {
+        let named: Vec<Multiplier> = names.split(' ').map(Multiplier::from_name).collect::<Option<_>>()?;
+        let named: [Multiplier; 4] = named.try_into().ok()?;
+        let fits = Class::ALL.iter().zip(named).all(|(class, multiplier)| class.candidates().contains(&multiplier));
+        fits.then_some(Self(named))
+    }
+
     /// The kernel for shapes of a class.
     pub fn for_class(&self, class: Class) -> Multiplier {
         self.0[class as usize]
@@ -210,6 +232,17 @@ mod tests {
         assert_eq!([of(9, 4096, 64, false), of(4096, 32, 64, true)], [Class::Thin; 2]);
         assert_eq!([of(33, 33, 31, false), of(512, 512, 512, true)], [Class::Exact; 2]);
         assert_eq!(of(33, 33, 32, false), Class::Wide);
+    }
+
+    #[test]
+    fn a_choice_is_read_as_it_was_written_and_no_other_text_is_one() {
+        for choice in [Choice::unmeasured(false), Choice::unmeasured(true).with(Class::Wide, Multiplier::Cooperative)] {
+            assert_eq!(Choice::from_names(&choice.names()), Some(choice));
+        }
+        let exact_in_halves = "few_rows few_rows tiled cooperative";
+        for wrong in ["", "tiled", "few_rows few_rows tiled", "few_rows few_rows tiled fast", exact_in_halves] {
+            assert_eq!(Choice::from_names(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

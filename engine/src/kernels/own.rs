@@ -4,18 +4,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::record::Recorder;
+
 /// Words on a device, made by [`super::launch::Gpu::upload`].
 pub struct Own {
     buffer: wgpu::Buffer,
     /// Bytes of all of them on the device.
     held: Arc<AtomicU64>,
+    recorder: Arc<Recorder>,
 }
 
 impl Own {
     /// Puts a buffer on the device's books.
-    pub(super) fn new(buffer: wgpu::Buffer, held: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(buffer: wgpu::Buffer, held: Arc<AtomicU64>, recorder: Arc<Recorder>) -> Self {
         held.fetch_add(buffer.size(), Ordering::Relaxed);
-        Self { buffer, held }
+        Self { buffer, held, recorder }
     }
 
     pub(super) fn buffer(&self) -> &wgpu::Buffer {
@@ -30,6 +33,7 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
+        self.recorder.forget(&self.buffer);
         self.held.fetch_sub(self.buffer.size(), Ordering::Relaxed);
     }
 }

@@ -16,9 +16,7 @@ use burn::tensor::Device as BurnDevice;
 use burn_wgpu::CubeTensor;
 use cubecl::client::Client;
 
-#[cfg(not(target_family = "wasm"))]
 use super::profile::{KernelTime, Profile, Recorded};
-#[cfg(not(target_family = "wasm"))]
 use crate::error::{Error, Result as EngineResult};
 
 /// Bytes of the uniform buffer that each kernel has: no kernel's parameters are longer, and any device binds at multiples of it.
@@ -31,6 +29,9 @@ const KERNELS: usize = 128;
 /// before a driver takes it for hung.
 const OPERATIONS: f64 = 0.5e12;
 
+/// So many submissions later what was bound is let go of: it keeps its buffers' memory.
+const UNUSED: u64 = 128;
+
 /// A pipeline and the layout of what it binds.
 pub(super) struct Pipeline {
     pub compute: wgpu::ComputePipeline,
@@ -38,6 +39,7 @@ pub(super) struct Pipeline {
 }
 
 /// Where bytes that are bound lie.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Range {
     pub buffer: wgpu::Buffer,
     pub offset: u64,
@@ -64,11 +66,22 @@ pub(super) struct Recorder {
     queue: wgpu::Queue,
     uniforms: wgpu::Buffer,
     layouts: Mutex<HashMap<usize, wgpu::BindGroupLayout>>,
+    groups: Mutex<Groups>,
     /// Of each thread.
     pending: Mutex<HashMap<ThreadId, Pending>>,
     submissions: AtomicU64,
     /// Whether each kernel is submitted by itself.
     each: AtomicBool,
+}
+
+/// What launches bind. A step binds what the step before did, as far as burn's pool gives its tensors the same places.
+#[derive(Default)]
+struct Groups {
+    /// With the submission that used it last. The layout is that of so many buffers.
+    known: HashMap<Vec<Range>, (wgpu::BindGroup, u64)>,
+    made: u64,
+    /// At which submission the unused were let go of.
+    swept: u64,
 }
 
 /// Recorded by one thread and not yet submitted.
@@ -83,7 +96,6 @@ struct Pending {
     burn: Option<Client>,
     /// What burn's queue said where nobody could be told.
     failed: Option<String>,
-    #[cfg(not(target_family = "wasm"))]
     profile: Option<Profile>,
 }
 
@@ -126,6 +138,7 @@ impl Recorder {
             queue,
             uniforms,
             layouts: Mutex::default(),
+            groups: Mutex::default(),
             pending: Mutex::default(),
             submissions: AtomicU64::new(0),
             each: AtomicBool::new(false),
@@ -205,6 +218,22 @@ impl Recorder {
         pending.params.resize(offset + SLOT, 0);
         pending.operations += launch.operations;
 
+        let group = self.group(launch);
+        pending.time(&self.device, launch);
+        let pass = pending.pass(&self.device);
+        pass.set_pipeline(&launch.pipeline.compute);
+        pass.set_bind_group(0, &group, &[offset as u32]);
+        let [x, y, z] = launch.workgroups;
+        pass.dispatch_workgroups(x, y, z);
+    }
+
+    /// What a launch binds: what it bound the last time, where that was the same.
+    fn group(&self, launch: &Launch) -> wgpu::BindGroup {
+        let (mut groups, now) = (lock(&self.groups), self.submissions());
+        if let Some((group, used)) = groups.known.get_mut(launch.ranges) {
+            *used = now;
+            return group.clone();
+        }
         let buffer = |buffer, offset, size| wgpu::BufferBinding { buffer, offset, size: NonZeroU64::new(size) };
         let mut entries = vec![wgpu::BindGroupEntry {
             binding: 0,
@@ -217,18 +246,34 @@ impl Recorder {
                 resource: wgpu::BindingResource::Buffer(bound),
             });
         }
-        let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(launch.stem),
             layout: &launch.pipeline.bindings,
             entries: &entries,
         });
-        #[cfg(not(target_family = "wasm"))]
-        pending.time(&self.device, launch);
-        let pass = pending.pass(&self.device);
-        pass.set_pipeline(&launch.pipeline.compute);
-        pass.set_bind_group(0, &bind_group, &[offset as u32]);
-        let [x, y, z] = launch.workgroups;
-        pass.dispatch_workgroups(x, y, z);
+        groups.made += 1;
+        if now >= groups.swept + UNUSED {
+            groups.swept = now;
+            groups.known.retain(|_, (_, used)| *used + UNUSED >= now);
+        }
+        groups.known.insert(launch.ranges.to_vec(), (group.clone(), now));
+        group
+    }
+
+    /// Lets go of what binds a buffer, so that its memory is free once the queue is done with it.
+    pub fn forget(&self, buffer: &wgpu::Buffer) {
+        lock(&self.groups).known.retain(|ranges, _| ranges.iter().all(|range| range.buffer != *buffer));
+    }
+
+    /// Lets go of everything that is bound.
+    pub fn forget_all(&self) {
+        lock(&self.groups).known.clear();
+    }
+
+    /// Bind groups that were made so far, and how many are kept.
+    pub fn bind_groups(&self) -> (u64, usize) {
+        let groups = lock(&self.groups);
+        (groups.made, groups.known.len())
     }
 
     /// Records a copy of bytes.
@@ -260,7 +305,6 @@ impl Recorder {
     ///
     /// # Errors
     /// [`Error::Device`] for a device without timestamps.
-    #[cfg(not(target_family = "wasm"))]
     pub fn begin_profile(&self, name: &str) -> EngineResult<()> {
         let problem = || Error::Device { problem: format!("{name} takes no timestamps, so it cannot be profiled") };
         self.pending(|pending| {
@@ -274,13 +318,15 @@ impl Recorder {
     ///
     /// # Errors
     /// [`Error::Lost`].
-    #[cfg(not(target_family = "wasm"))]
-    pub fn end_profile(&self) -> EngineResult<Vec<KernelTime>> {
+    pub async fn end_profile(&self) -> EngineResult<Vec<KernelTime>> {
         let profile = self.pending(|pending| {
             self.submit_pending(pending);
             pending.profile.take()
         });
-        profile.map_or_else(|| Ok(Vec::new()), |profile| profile.read(&self.device, &self.queue))
+        match profile {
+            Some(profile) => profile.read(&self.device, &self.queue).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// What this thread has recorded.
@@ -306,7 +352,6 @@ impl Recorder {
         if pending.encoder.is_none() {
             return;
         }
-        #[cfg(not(target_family = "wasm"))]
         if let (Some(profile), Some(encoder)) = (&mut pending.profile, &mut pending.encoder) {
             profile.close(&self.device, encoder);
         }
@@ -328,11 +373,7 @@ impl Recorder {
 
 impl Pending {
     fn holds_something(&self) -> bool {
-        #[cfg(not(target_family = "wasm"))]
-        if self.profile.is_some() {
-            return true;
-        }
-        self.encoder.is_some() || self.failed.is_some()
+        self.encoder.is_some() || self.failed.is_some() || self.profile.is_some()
     }
 
     /// For commands between passes.
@@ -343,7 +384,6 @@ impl Pending {
     }
 
     /// Opens a pass of its own for a kernel whose time is taken.
-    #[cfg(not(target_family = "wasm"))]
     fn time(&mut self, device: &wgpu::Device, launch: &Launch) {
         let Some(mut profile) = self.profile.take() else { return };
         let bytes = launch.ranges.iter().map(|range| range.size).sum();

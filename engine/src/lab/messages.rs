@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::kernels::profile::Share;
 use crate::message::{Bytes, Floats, Integers, Message, Value, messages};
 use crate::probe::Check;
 use crate::train::event::{Evaluated, Finished, StepMetrics};
@@ -122,6 +123,17 @@ messages! {
         pub seconds: f64,
         /// A kernel each.
         pub checks: Vec<Check>,
+    }
+
+    /// Where the time of a step went on a GPU.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Profile {
+        /// Which step.
+        pub step: u64,
+        /// From the first kernel's begin to the last one's end.
+        pub seconds: f64,
+        /// The largest first; the last one is `(between)`.
+        pub shares: Vec<Share>,
     }
 
     /// The model that learners will start from.
@@ -541,6 +553,8 @@ mod tests {
             Prompt::typedef(),
             SelfTest::typedef(),
             Check::typedef(),
+            Profile::typedef(),
+            Share::typedef(),
             ModelInfo::typedef(),
             DataInfo::typedef(),
             Fit::typedef(),

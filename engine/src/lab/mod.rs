@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::eval::perplexity::{Scored, first_tokens};
 use crate::export::{bundle, stream};
 use crate::host::{Clock, MemoryFolder};
+use crate::kernels::profile::shares;
 use crate::kernels::row_stats::RowStats;
 use crate::kernels::statistics::Selection;
 use crate::loss::head;
@@ -36,8 +37,8 @@ use crate::train::result::{self, learned};
 use crate::train::run::{About, Learner, Run, Sets, weights};
 use messages::{
     Answered, Begun, BegunLearner, Candidate, Candidates, Continued, DataInfo, Dispute, DocumentText, DocumentToken,
-    Fit, Frame, Inspected, Label, Learned, Likely, ModelInfo, Prompt, Quoted, Restored, ResultFile, Sample, SelfTest,
-    Settings, Sides, Standings, Told, Warning, Who,
+    Fit, Frame, Inspected, Label, Learned, Likely, ModelInfo, Profile, Prompt, Quoted, Restored, ResultFile, Sample,
+    SelfTest, Settings, Sides, Standings, Told, Warning, Who,
 };
 
 /// How many tokens a look at one position shows.
@@ -477,6 +478,26 @@ impl Lab {
                 Event::Started { .. } | Event::Landscape { .. } | Event::Saved { .. } => {}
             }
         }
+    }
+
+    /// Takes the time of each kernel from now on.
+    ///
+    /// # Errors
+    /// [`Error::Device`] on the CPU and on a GPU without timestamps.
+    pub fn begin_profile(&self) -> Result<()> {
+        self.device.begin_profile()
+    }
+
+    /// Where the time went since [`Lab::begin_profile`].
+    ///
+    /// # Errors
+    /// [`Error::Lost`].
+    pub async fn end_profile(&self) -> Result<Profile> {
+        let times = self.device.end_profile().await?;
+        let (begin, end) =
+            (times.first().map_or(0.0, |time| time.begin_s), times.last().map_or(0.0, |time| time.end_s));
+        let step = self.running.as_ref().map_or(0, |running| running.run.steps().1);
+        Ok(Profile { step, seconds: end - begin, shares: shares(&times) })
     }
 
     /// True where nothing is left to tell before the next step.

@@ -23,6 +23,7 @@ use temper_engine::configuration::ObjectiveSection;
 use temper_engine::events::RowStats;
 use temper_engine::inside::data::{IGNORE, MicroBatch};
 use temper_engine::inside::kernels;
+use temper_engine::inside::kernels::profile::shares;
 use temper_engine::inside::kernels::statistics::Selection;
 use temper_engine::inside::kernels::{Columns, Indices, tensor};
 use temper_engine::inside::loss::{head, ready};
@@ -171,7 +172,7 @@ fn measure_prepared(
 ) -> Result<Measurement> {
     prepare()?;
     // What was checked before must not hide what is needed now.
-    device.burn().memory_cleanup();
+    device.release_unused();
     memory::reset_peak();
     let before = memory::resident_bytes();
     body()?;
@@ -359,10 +360,14 @@ fn bench_step(device: &Device, args: &BenchStepArgs) -> Result<Vec<Measurement>>
         };
         // Pipelines are compiled in the first one.
         step()?;
-        let times = device.profile(step)?;
-        let shares = profile::shares(&times);
+        device.begin_profile()?;
+        let done = step();
+        let times = wait(device.end_profile());
+        done?;
+        let times = times?;
+        let shares = shares(&times);
         if args.timing.json {
-            shares.iter().try_for_each(output::json)?;
+            shares.iter().map(profile::Line::from).try_for_each(|line| output::json(&line))?;
         } else {
             output::text(&profile::table(&shares))?;
         }

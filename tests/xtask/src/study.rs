@@ -2,7 +2,8 @@
 //!
 //! A part is a situation (`native/study/NAME.toml`) with the variants that are compared in it. `temper compare` trains what is not
 //! there yet, so the same command goes on after an interruption; what it found is copied beside the situation (`NAME.csv`,
-//! `NAME.svg`), and what it says goes into the document between the marks of that part.
+//! `NAME.svg`), and what it says goes into the document between the marks of that part. Runs of the large model take hours: what is
+//! known of a finished one is kept in `native/study/runs`, and another machine goes on with the rest.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,6 +44,12 @@ const REPLACED: [(&str, &[usize]); 2] = [("replaced-10.jsonl", &[3]), ("replaced
 const MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 /// What models of that one are asked before and after, out of `native/study/tasks`: 100 and 300 items.
 const TASKS: [&str; 2] = ["gsm8k", "mmlu"];
+
+/// What all runs of a comparison share.
+const SHARED: &str = "compare.toml";
+/// Files of a run that a comparison reads; a run is finished once it has the first.
+const OF_A_RUN: [&str; 4] = [SUMMARY, "config.toml", "metrics.jsonl", "evaluations.json"];
+const SUMMARY: &str = "summary.json";
 
 /// Trains what is missing and writes the document's tables. `--only NAME` (may be repeated), `--out DIR`, `--tables` (trains
 /// nothing and takes what is there).
@@ -85,18 +92,62 @@ pub fn run(arguments: &[&str]) -> Result<(), Failure> {
     };
     for (part, variants) in chosen {
         prepare(part, variants, &out)?;
-        compare(part)?;
-        let found = out.join(part);
-        let asked = match read(&out.join(format!("{part}.toml")))?.contains(MODEL) {
-            true => tasks(&found, &out.join(MODEL), train.then_some(&temper))?,
-            false => String::new(),
-        };
+        let (found, kept) = (out.join(part), root().join(FOLDER).join("runs").join(part));
+        let slow = read(&out.join(format!("{part}.toml")))?.contains(MODEL);
+        if slow {
+            bring(&kept, &found)?;
+        }
+        let asked = compare(part).and_then(|()| match slow {
+            true => tasks(&found, &out.join(MODEL), train.then_some(&temper)),
+            false => Ok(String::new()),
+        });
+        // Also of what did not come to its end.
+        if slow {
+            bring(&found, &kept)?;
+        }
+        let asked = asked?;
         publish(part, &found, &asked)?;
     }
     if only.is_empty() || only.contains(&SEQUENCE) {
         sequence(&out, &compare)?;
     }
     Ok(())
+}
+
+/// Brings what a comparison needs of its finished runs, and how their models answered, from one folder to another: runs of the
+/// large model are kept in the repository, so that another machine goes on with them.
+fn bring(from: &Path, to: &Path) -> Result<(), Failure> {
+    let shared = from.join(SHARED);
+    if !shared.is_file() {
+        return Ok(());
+    }
+    let mut files = vec![PathBuf::from(SHARED)];
+    for run in entries(&from.join("runs"))? {
+        if from.join("runs").join(&run).join(SUMMARY).is_file() {
+            files.extend(OF_A_RUN.map(|file| Path::new("runs").join(&run).join(file)));
+        }
+    }
+    files.extend(entries(&from.join("tasks"))?.into_iter().map(|file| Path::new("tasks").join(file)));
+    for file in files.iter().filter(|file| from.join(file).is_file() && !to.join(file).is_file()) {
+        let (from, to) = (from.join(file), to.join(file));
+        let folder = to.parent().expect("a file is in a folder");
+        fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        write(&to, &read(&from)?)?;
+    }
+    Ok(())
+}
+
+/// Names of what is in a folder; none where there is no folder.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let problem = |error| format!("{}: {error}", folder.display());
+    let all = fs::read_dir(folder).map_err(problem)?;
+    let mut names: Vec<PathBuf> =
+        all.map(|entry| Ok(PathBuf::from(entry.map_err(problem)?.file_name()))).collect::<Result<_, Failure>>()?;
+    names.sort();
+    Ok(names)
 }
 
 /// Five domains one after the other: for each seed a comparison a domain, whose variants start from the models that they left.
@@ -500,6 +551,35 @@ mod tests {
         assert_eq!(rows[1], row);
         assert_eq!(tasks_table(None, &asked), "");
         assert!(tasks_table(Some("{}"), &[]).contains("| ? | ? |"));
+    }
+
+    #[test]
+    fn finished_runs_and_answers_go_to_another_machine_and_what_is_there_stays() {
+        let base = std::env::temp_dir().join(format!("temper-study-{}", std::process::id()));
+        let (here, kept, there) = (base.join("here"), base.join("kept"), base.join("there"));
+        let put = |path: PathBuf, text: &str| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            write(&path, text).unwrap();
+        };
+        bring(&here, &kept).unwrap();
+        assert!(!kept.exists(), "of no comparison nothing is brought");
+        put(here.join(SHARED), "shared");
+        for file in OF_A_RUN {
+            put(here.join("runs/sft_seed-1").join(file), file);
+        }
+        put(here.join("runs/sft_seed-1/checkpoints/a"), "large");
+        put(here.join("runs/sft_seed-2/config.toml"), "under way");
+        put(here.join("tasks/before.json"), "{}");
+        bring(&here, &kept).unwrap();
+        put(there.join("tasks/before.json"), "newer");
+        bring(&kept, &there).unwrap();
+        for file in OF_A_RUN {
+            assert_eq!(read(&there.join("runs/sft_seed-1").join(file)).unwrap(), file);
+        }
+        assert_eq!(read(&there.join(SHARED)).unwrap(), "shared");
+        assert_eq!(read(&there.join("tasks/before.json")).unwrap(), "newer");
+        assert!(!there.join("runs/sft_seed-1/checkpoints").exists() && !there.join("runs/sft_seed-2").exists());
+        fs::remove_dir_all(&base).unwrap();
     }
 
     #[test]

@@ -5,55 +5,22 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 use temper_engine::Result;
-use temper_engine::inside::kernels::profile::KernelTime;
+use temper_engine::inside::kernels::profile::{KernelTime, Share};
 
 use crate::files::write_atomically;
 
 /// What one kernel took in a step. One JSON line.
-#[derive(Debug, Serialize, PartialEq)]
-pub struct Share {
+#[derive(Serialize)]
+pub struct Line<'a> {
     bench: &'static str,
-    pub kernel: String,
-    pub runs: usize,
-    pub seconds: f64,
-    /// Of the time from the first kernel's begin to the last one's end.
-    pub percent: f64,
-    /// Where its operations are counted.
-    pub gflops: Option<f64>,
-    /// Bytes of the buffers that it binds, a second: more than it moves, where it reads a part of them.
-    pub bound_gbytes_per_s: f64,
+    #[serde(flatten)]
+    share: &'a Share,
 }
 
-/// Shares of a step, the largest first; what no kernel of ours took is the last one, `(between)`: burn's kernels, and waiting.
-pub fn shares(times: &[KernelTime]) -> Vec<Share> {
-    let begin = times.iter().map(|time| time.begin_s).fold(f64::INFINITY, f64::min);
-    let end = times.iter().map(|time| time.end_s).fold(f64::NEG_INFINITY, f64::max);
-    let whole = (end - begin).max(f64::MIN_POSITIVE);
-    let share = |kernel: &str, runs, seconds: f64, operations: f64, bytes: u64| Share {
-        bench: "profile",
-        kernel: kernel.into(),
-        runs,
-        seconds,
-        percent: 100.0 * seconds / whole,
-        gflops: (operations > 0.0 && seconds > 0.0).then(|| operations / seconds / 1e9),
-        bound_gbytes_per_s: bytes as f64 / seconds.max(f64::MIN_POSITIVE) / 1e9,
-    };
-    let mut shares: Vec<Share> = Vec::new();
-    let mut names: Vec<&str> = times.iter().map(|time| time.kernel).collect();
-    names.sort_unstable();
-    names.dedup();
-    for name in names {
-        let own: Vec<&KernelTime> = times.iter().filter(|time| time.kernel == name).collect();
-        let seconds = own.iter().map(|time| time.end_s - time.begin_s).sum();
-        let operations = own.iter().map(|time| time.operations).sum();
-        shares.push(share(name, own.len(), seconds, operations, own.iter().map(|time| time.bytes).sum()));
+impl<'a> From<&'a Share> for Line<'a> {
+    fn from(share: &'a Share) -> Self {
+        Self { bench: "profile", share }
     }
-    shares.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    let taken: f64 = shares.iter().map(|share| share.seconds).sum();
-    if !shares.is_empty() {
-        shares.push(share("(between)", 0, (whole - taken).max(0.0), 0.0, 0));
-    }
-    shares
 }
 
 /// A table of shares.
@@ -95,22 +62,21 @@ pub fn write_trace(times: &[KernelTime], device: &str, file: &Path) -> Result<()
 
 #[cfg(test)]
 mod tests {
+    use temper_engine::inside::kernels::profile::shares;
+
     use super::*;
 
-    fn time(kernel: &'static str, begin_s: f64, end_s: f64, operations: f64) -> KernelTime {
-        KernelTime { kernel, begin_s, end_s, operations, bytes: 1_000_000_000 }
-    }
-
     #[test]
-    fn shares_add_up_to_the_whole_and_the_largest_comes_first() {
-        let times = [time("norm", 10.0, 11.0, 0.0), time("product", 11.0, 14.0, 6e9), time("norm", 15.0, 16.0, 0.0)];
-        let shares = shares(&times);
-        let of: Vec<_> = shares.iter().map(|s| (s.kernel.as_str(), s.runs, s.seconds.round())).collect();
-        assert_eq!(of, [("product", 1, 3.0), ("norm", 2, 2.0), ("(between)", 0, 1.0)]);
-        assert!((shares.iter().map(|share| share.percent).sum::<f64>() - 100.0).abs() < 1e-9);
-        assert_eq!((shares[0].gflops, shares[1].gflops), (Some(2.0), None));
-        assert!((shares[1].bound_gbytes_per_s - 1.0).abs() < 1e-9);
+    fn a_step_is_told_as_a_table_and_as_lines_with_the_largest_share_first() {
+        let time =
+            |kernel, begin_s, end_s| KernelTime { kernel, begin_s, end_s, operations: 6e9, bytes: 1_000_000_000 };
+        let shares = shares(&[time("norm", 10.0, 11.0), time("product", 11.0, 14.0)]);
         assert!(table(&shares).lines().nth(1).unwrap().starts_with("product"), "{}", table(&shares));
-        assert!(super::shares(&[]).is_empty());
+        let line = serde_json::to_value(Line::from(&shares[0])).unwrap();
+        let expected = json!({
+            "bench": "profile", "kernel": "product", "runs": 1, "seconds": 3.0, "percent": 75.0, "gflops": 2.0,
+            "bound_gbytes_per_s": 1.0 / 3.0,
+        });
+        assert_eq!(line, expected);
     }
 }

@@ -22,6 +22,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod few_rows;
+mod half_rows;
 #[cfg(target_arch = "x86_64")]
 mod packed;
 #[cfg(target_arch = "x86_64")]
@@ -32,6 +33,7 @@ mod stored;
 mod tile;
 
 pub use few_rows::{Blocks, PIECE, RowsOf, Segment, matmul_few_rows};
+pub use half_rows::half_rows;
 pub(crate) use stored::rectangle_elements;
 pub use stored::{Stored, matmul_stored};
 

@@ -1,0 +1,105 @@
+//! What a device finds of earlier runs and leaves to later ones: kernels as its driver compiled them, and which kernel multiplies
+//! what.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::multiplier::{Choice, Compute};
+use crate::digest::Digest;
+use crate::host::Shelf;
+
+/// Bytes of the digest before what is compiled.
+const DIGEST: usize = 16;
+
+/// A device's place on a shelf.
+pub(crate) struct Kept {
+    shelf: Arc<dyn Shelf>,
+    /// Of the driver and of this engine: what another one left is of no use.
+    version: Digest,
+    compiled: Option<Compiled>,
+}
+
+/// Kernels as the driver compiled them.
+struct Compiled {
+    cache: wgpu::PipelineCache,
+    name: String,
+    /// What of them lies on the shelf.
+    there: Mutex<Option<Digest>>,
+}
+
+impl Kept {
+    /// What `shelf` has for a device. Compiled kernels only where the driver hands them out.
+    pub(crate) fn of(device: &wgpu::Device, adapter: &wgpu::AdapterInfo, shelf: Arc<dyn Shelf>) -> Self {
+        let engine = env!("CARGO_PKG_VERSION");
+        let version = [engine, &adapter.name, &adapter.driver, &adapter.driver_info].join("\n");
+        let version = Digest::of(version.as_bytes());
+        let name = wgpu::util::pipeline_cache_key(adapter);
+        let name = name.filter(|_| device.features().contains(wgpu::Features::PIPELINE_CACHE));
+        let compiled = name.map(|name| {
+            let name = format!("{name}-{version}");
+            let data = shelf.take(&name).and_then(whole);
+            let descriptor =
+                wgpu::PipelineCacheDescriptor { label: Some("kernels"), data: data.as_deref(), fallback: true };
+            // SAFETY: the data is what `get_data` gave, of a device with this name: its digest says that nothing happened to it.
+            // wgpu and the driver look at its head besides, and take none of another card or driver.
+            let cache = unsafe { device.create_pipeline_cache(&descriptor) };
+            Compiled { cache, name, there: Mutex::new(data.as_deref().map(Digest::of)) }
+        });
+        Self { shelf, version, compiled }
+    }
+
+    /// Where pipelines look first.
+    pub(crate) fn cache(&self) -> Option<&wgpu::PipelineCache> {
+        self.compiled.as_ref().map(|compiled| &compiled.cache)
+    }
+
+    /// Leaves what was compiled for the next run, unless it lies there already.
+    pub(crate) fn leave(&self) {
+        let Some(Compiled { cache, name, there }) = &self.compiled else { return };
+        let Some(data) = cache.get_data() else { return };
+        let (digest, mut there) = (Digest::of(&data), there.lock().unwrap_or_else(PoisonError::into_inner));
+        if *there != Some(digest) {
+            self.shelf.leave(name, &[digest.to_string().as_bytes(), &data].concat());
+            *there = Some(digest);
+        }
+    }
+
+    /// Which kernels an earlier run found to be the fastest.
+    pub(crate) fn choice(&self, compute: Compute) -> Option<Choice> {
+        Choice::from_names(std::str::from_utf8(&self.shelf.take(&self.products(compute))?).ok()?)
+    }
+
+    /// Leaves that to later runs.
+    pub(crate) fn leave_choice(&self, compute: Compute, choice: Choice) {
+        self.shelf.leave(&self.products(compute), choice.names().as_bytes());
+    }
+
+    fn products(&self, compute: Compute) -> String {
+        format!("products-{compute}-{}", self.version)
+    }
+}
+
+/// What follows its own digest; none where that is another one's.
+fn whole(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+    let digest = String::from_utf8(bytes.get(..DIGEST)?.to_vec()).ok()?;
+    bytes.drain(..DIGEST);
+    (Digest::of(&bytes).to_string() == digest).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_damaged_is_not_taken() {
+        let data = b"compiled".to_vec();
+        let left = [Digest::of(&data).to_string().as_bytes(), &data].concat();
+        assert_eq!(whole(left.clone()), Some(data));
+        assert_eq!(whole(left[..left.len() - 1].to_vec()), None);
+        for at in [0, DIGEST, left.len() - 1] {
+            let mut left = left.clone();
+            left[at] ^= 1;
+            assert_eq!(whole(left), None, "byte {at}");
+        }
+        assert_eq!(whole(b"short".to_vec()), None);
+    }
+}
