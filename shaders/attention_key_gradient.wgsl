@@ -38,21 +38,6 @@ fn put_number(which: u32, at: u32, value: f32) {
     dqkv[at] = value;
 }
 
-// First token behind all that see the key: documents begin in ascending order, so it is searched by halves.
-fn past_readers(key: u32) -> u32 {
-    var low = key + 1u;
-    var high = params.tokens;
-    while (low < high) {
-        let middle = low + (high - low) / 2u;
-        if (document_start[middle] <= key) {
-            low = middle + 1u;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
-}
-
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
     @builtin(workgroup_id) workgroup_id: vec3<u32>,

@@ -9,16 +9,6 @@
 //
 // A kernel declares `read_number(which, at)` and `put_number(which, at, value)` for the arrays that it binds.
 
-struct Params {
-    tokens: u32,
-    heads: u32,
-    kv_heads: u32,
-    head_dim: u32,
-    scale: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-
 const WORKGROUP_SIZE: u32 = 256u;
 const ROWS_PER_WORKGROUP: u32 = 64u;
 const COLUMNS_PER_WORKGROUP: u32 = 128u;
@@ -98,14 +88,6 @@ fn agree(value: u32, lane: u32) -> u32 {
         agreed = value;
     }
     return workgroupUniformLoad(&agreed);
-}
-
-// First token of a token's document; past the last token one that no key reaches.
-fn start_of(token: u32) -> u32 {
-    if (token >= params.tokens) {
-        return 0xffffffffu;
-    }
-    return document_start[token];
 }
 
 // The `head`-th head of qkv or its gradient: query heads, then key heads, then value heads.
@@ -288,22 +270,6 @@ fn max_across(value: vec4<f32>, lane: u32) -> vec4<f32> {
         most = max(most, numbers[at + down]);
     }
     return most;
-}
-
-// e^x, but NaN and infinity stay what they are: a driver's own may make finite numbers of them.
-fn exponential(x: vec4<f32>) -> vec4<f32> {
-    let exponent = vec4<u32>(EXPONENT_BITS);
-    return select(exp(x), x, (bitcast<vec4<u32>>(x) & exponent) == exponent);
-}
-
-// Of scores whose log-sum-exp is known; exactly 0 where they are hidden.
-fn probability(product: vec4<f32>, lse: vec4<f32>, seen: vec4<bool>) -> vec4<f32> {
-    return select(vec4<f32>(0.0), exponential(params.scale * product - lse), seen);
-}
-
-// By the scores, from the gradient by their probabilities; exactly 0 where they are hidden.
-fn score_gradient(p: vec4<f32>, dp: vec4<f32>, mean: vec4<f32>, seen: vec4<bool>) -> vec4<f32> {
-    return select(vec4<f32>(0.0), p * (dp - mean), seen);
 }
 
 // Puts sums of numbers `offset` on where the rows have them.

@@ -581,7 +581,7 @@ kernels! {
     bindings GatedMlpBackwardBindings { gate_up, dy };
 
     /// Causal grouped-query attention within documents; times the number of heads.
-    ATTENTION = "attention", shared ["rows", "finite", "attention"], Grid::Tile(64, 128),
+    ATTENTION = "attention", shared ["rows", "finite", "scores", "attention"], Grid::Tile(64, 128),
     params AttentionParams {
         /// Tokens of the packed stream.
         tokens: u32,
@@ -596,15 +596,32 @@ kernels! {
     },
     bindings AttentionBindings { document_start, qkv, out, lse };
 
+    /// The same of heads that are multiples of 4 numbers wide, without workgroup memory: for software adapters.
+    ATTENTION_VECTORS = "attention_vectors", shared ["rows", "finite", "scores", "attention_vectors"], Grid::Elements, invocations 16,
+    params AttentionParams,
+    bindings AttentionBindings;
+
     /// Gradient of [`ATTENTION`] by its queries; times the number of heads.
-    ATTENTION_QUERY_GRADIENT = "attention_query_gradient", shared ["rows", "finite", "attention"], Grid::Tile(64, 128),
+    ATTENTION_QUERY_GRADIENT = "attention_query_gradient", shared ["rows", "finite", "scores", "attention"], Grid::Tile(64, 128),
     params AttentionParams,
     bindings AttentionQueryGradientBindings { document_start, qkv, out, lse, dout, mean, dqkv };
 
+    /// Gradient of [`ATTENTION_VECTORS`] by its queries.
+    ATTENTION_QUERY_GRADIENT_VECTORS = "attention_query_gradient_vectors",
+    shared ["rows", "finite", "scores", "attention_vectors"], Grid::Elements, invocations 16,
+    params AttentionParams,
+    bindings AttentionQueryGradientBindings;
+
     /// Gradient of [`ATTENTION`] by its keys and values; times the number of their heads.
-    ATTENTION_KEY_GRADIENT = "attention_key_gradient", shared ["rows", "finite", "attention"], Grid::Tile(64, 128),
+    ATTENTION_KEY_GRADIENT = "attention_key_gradient", shared ["rows", "finite", "scores", "attention"], Grid::Tile(64, 128),
     params AttentionParams,
     bindings AttentionKeyGradientBindings { document_start, qkv, lse, dout, mean, dqkv };
+
+    /// Gradient of [`ATTENTION_VECTORS`] by its keys and values.
+    ATTENTION_KEY_GRADIENT_VECTORS = "attention_key_gradient_vectors",
+    shared ["rows", "finite", "scores", "attention_vectors"], Grid::Elements, invocations 16,
+    params AttentionParams,
+    bindings AttentionKeyGradientBindings;
 
     /// Puts keys and values of new tokens into a cache.
     APPEND_KEYS = "append_keys", shared ["rows", "halves"], Grid::Elements,

@@ -4,7 +4,8 @@
 
 use burn::tensor::Tensor;
 use temper_shaders::{
-    ATTENTION, ATTENTION_KEY_GRADIENT, ATTENTION_QUERY_GRADIENT, AttentionBindings, AttentionKeyGradientBindings,
+    ATTENTION, ATTENTION_KEY_GRADIENT, ATTENTION_KEY_GRADIENT_VECTORS, ATTENTION_QUERY_GRADIENT,
+    ATTENTION_QUERY_GRADIENT_VECTORS, ATTENTION_VECTORS, AttentionBindings, AttentionKeyGradientBindings,
     AttentionParams, AttentionQueryGradientBindings,
 };
 
@@ -29,6 +30,39 @@ pub fn forward(
     shape: Shape,
     document_start: &Indices,
 ) -> Result<(Tensor<2>, Tensor<2>)> {
+    forward_by(device, Kind::best(device, shape), qkv, shape, document_start)
+}
+
+/// Which kernels a GPU takes.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// Tiles in workgroup memory.
+    Tiles,
+    /// Four numbers a load and nothing shared: for software adapters.
+    Vectors,
+}
+
+impl Kind {
+    fn best(device: &Device, shape: Shape) -> Self {
+        if device.is_software() && shape.head_dim.is_multiple_of(4) { Self::Vectors } else { Self::Tiles }
+    }
+
+    /// Workgroups of any of the three kernels, for so many heads.
+    fn workgroups(self, heads: usize, shape: Shape, tokens: usize) -> u64 {
+        match self {
+            Self::Tiles => heads as u64 * ATTENTION.workgroups(tokens as u64, shape.head_dim as u64),
+            Self::Vectors => ATTENTION_VECTORS.workgroups(heads as u64, tokens.div_ceil(4) as u64),
+        }
+    }
+}
+
+fn forward_by(
+    device: &Device,
+    kind: Kind,
+    qkv: &Tensor<2>,
+    shape: Shape,
+    document_start: &Indices,
+) -> Result<(Tensor<2>, Tensor<2>)> {
     let Shape { heads, head_dim, .. } = shape;
     let tokens = qkv.dims()[0];
     if device.is_cpu() {
@@ -42,8 +76,9 @@ pub fn forward(
     let (document_start, starts) = (document_start.gpu(), document_start.host());
     let tensors = AttentionBindings { document_start, qkv: &qkv, out: &out, lse: &lse };
     let operations = 2.0 * product_operations(shape, starts);
-    let groups = workgroups(heads, shape, tokens);
-    gpu_of(device).run_counted(&ATTENTION, params(shape, tokens), tensors, groups, operations)?;
+    let kernel = if kind == Kind::Tiles { &ATTENTION } else { &ATTENTION_VECTORS };
+    let groups = kind.workgroups(heads, shape, tokens);
+    gpu_of(device).run_counted(kernel, params(shape, tokens), tensors, groups, operations)?;
     Ok((from_cube(out), from_cube(lse)))
 }
 
@@ -53,6 +88,19 @@ pub fn forward(
 /// Device errors.
 pub fn backward(
     device: &Device,
+    qkv: &Tensor<2>,
+    out: &Tensor<2>,
+    lse: &Tensor<2>,
+    dout: &Tensor<2>,
+    shape: Shape,
+    document_start: &Indices,
+) -> Result<Tensor<2>> {
+    backward_by(device, Kind::best(device, shape), qkv, out, lse, dout, shape, document_start)
+}
+
+fn backward_by(
+    device: &Device,
+    kind: Kind,
     qkv: &Tensor<2>,
     out: &Tensor<2>,
     lse: &Tensor<2>,
@@ -74,11 +122,15 @@ pub fn backward(
     let operations = product_operations(shape, document_start.host());
     let (document_start, params) = (document_start.gpu(), params(shape, tokens));
     let tensors = AttentionQueryGradientBindings { document_start, qkv, out, lse, dout, mean, dqkv };
-    let groups = workgroups(shape.heads, shape, tokens);
-    gpu_of(device).run_counted(&ATTENTION_QUERY_GRADIENT, params, tensors, groups, 3.0 * operations)?;
+    let (queries, keys) = match kind {
+        Kind::Tiles => (&ATTENTION_QUERY_GRADIENT, &ATTENTION_KEY_GRADIENT),
+        Kind::Vectors => (&ATTENTION_QUERY_GRADIENT_VECTORS, &ATTENTION_KEY_GRADIENT_VECTORS),
+    };
+    let groups = kind.workgroups(shape.heads, shape, tokens);
+    gpu_of(device).run_counted(queries, params, tensors, groups, 3.0 * operations)?;
     let tensors = AttentionKeyGradientBindings { document_start, qkv, lse, dout, mean, dqkv };
-    let groups = workgroups(shape.kv_heads, shape, tokens);
-    gpu_of(device).run_counted(&ATTENTION_KEY_GRADIENT, params, tensors, groups, 4.0 * operations)?;
+    let groups = kind.workgroups(shape.kv_heads, shape, tokens);
+    gpu_of(device).run_counted(keys, params, tensors, groups, 4.0 * operations)?;
     Ok(from_cube(dqkv.clone()))
 }
 
@@ -98,21 +150,21 @@ fn product_operations(shape: Shape, document_start: &[u32]) -> f64 {
     2.0 * pairs * (shape.heads * shape.head_dim) as f64
 }
 
-/// Of any of the three kernels, for so many heads.
-fn workgroups(heads: usize, shape: Shape, tokens: usize) -> u64 {
-    heads as u64 * ATTENTION.workgroups(tokens as u64, shape.head_dim as u64)
-}
-
 /// The self-test, on two documents of four and five tokens.
 pub(crate) const SELF_TEST: &[Case] = &[
-    ("attention", |d| {
-        let (starts, shape, qkv) = sample(d);
-        let (out, lse) = forward(d, &qkv, shape, &starts)?;
-        Ok(vec![flat(&out), flat(&lse)])
-    }),
-    ("attention_query_gradient", |d| Ok(vec![flat(&gradient(d)?.slice([0..9, 0..64]))])),
-    ("attention_key_gradient", |d| Ok(vec![flat(&gradient(d)?.slice([0..9, 64..128]))])),
+    ("attention", |d| output(d, Kind::Tiles)),
+    ("attention_vectors", |d| output(d, Kind::Vectors)),
+    ("attention_query_gradient", |d| Ok(vec![flat(&gradient(d, Kind::Tiles)?.slice([0..9, 0..64]))])),
+    ("attention_query_gradient_vectors", |d| Ok(vec![flat(&gradient(d, Kind::Vectors)?.slice([0..9, 0..64]))])),
+    ("attention_key_gradient", |d| Ok(vec![flat(&gradient(d, Kind::Tiles)?.slice([0..9, 64..128]))])),
+    ("attention_key_gradient_vectors", |d| Ok(vec![flat(&gradient(d, Kind::Vectors)?.slice([0..9, 64..128]))])),
 ];
+
+fn output(device: &Device, kind: Kind) -> Result<Vec<Tensor<1>>> {
+    let (starts, shape, qkv) = sample(device);
+    let (out, lse) = forward_by(device, kind, &qkv, shape, &starts)?;
+    Ok(vec![flat(&out), flat(&lse)])
+}
 
 fn sample(device: &Device) -> (Indices, Shape, Tensor<2>) {
     let shape = Shape { heads: 4, kv_heads: 2, head_dim: 16 };
@@ -120,11 +172,11 @@ fn sample(device: &Device) -> (Indices, Shape, Tensor<2>) {
     (starts, shape, matrix(device, 7, 9, (4 + 2 * 2) * 16))
 }
 
-fn gradient(device: &Device) -> Result<Tensor<2>> {
+fn gradient(device: &Device, kind: Kind) -> Result<Tensor<2>> {
     let (starts, shape, qkv) = sample(device);
-    let (out, lse) = forward(device, &qkv, shape, &starts)?;
+    let (out, lse) = forward_by(device, kind, &qkv, shape, &starts)?;
     let dout = matrix(device, 8, 9, shape.heads * shape.head_dim);
-    let dqkv = backward(device, &qkv, &out, &lse, &dout, shape, &starts)?;
+    let dqkv = backward_by(device, kind, &qkv, &out, &lse, &dout, shape, &starts)?;
     // burn cuts it into parts.
     device.submit();
     Ok(dqkv)
