@@ -812,7 +812,7 @@ kernels! {
     bindings MatmulBindings { left_values, right_values, target_values };
 
     /// The same of operands that can be read four numbers at a time.
-    MATMUL_VECTORS = "matmul_vectors", shared ["rows", "vectors", "product"], Grid::Tile(64, 128),
+    MATMUL_VECTORS = "matmul_vectors", shared ["rows", "vectors", "product"], Grid::Tile(32, 128), invocations 64,
     params MatmulParams,
     bindings MatmulBindings;
 
