@@ -13,16 +13,33 @@ use std::process::{Command, Stdio};
 use crate::step::{Step, run_in_order};
 use crate::{Failure, root, smollm2, web};
 
+/// Variants by their names in `native/study/variants.toml`: those that the question is about, and these with what is compared once on
+/// the large model. None are all.
+const FEW: &[&str] = &["sft", "eaft", "sft, mean gate", "eaft, shuffled", "dft"];
+const PAIR: &[&str] = &["sft", "eaft"];
+const OTHERS: &[&str] = &[
+    "sft",
+    "eaft",
+    "sft_kl",
+    "masked_sft",
+    "talr",
+    "flow",
+    "eaft, squared",
+    "eaft, hard",
+    "eaft, all tokens",
+    "eaft, adaptive K",
+];
+const VARIANTS: &str = "variants.toml";
 /// What is compared where, cheapest first.
-const PARTS: [(&str, &str); 8] = [
-    ("wrong", "variants"),
-    ("ordinary", "variants"),
-    ("replaced-10", "few"),
-    ("replaced-30", "few"),
-    ("smollm2-lora", "few"),
-    ("smollm2-medicine", "pair"),
-    ("smollm2-others", "others"),
-    ("smollm2-full", "few"),
+const PARTS: [(&str, &[&str]); 8] = [
+    ("wrong", &[]),
+    ("ordinary", &[]),
+    ("replaced-10", FEW),
+    ("replaced-30", FEW),
+    ("smollm2-lora", FEW),
+    ("smollm2-medicine", PAIR),
+    ("smollm2-others", OTHERS),
+    ("smollm2-full", FEW),
 ];
 /// What is learned one after the other, after the parts above: name, what is trained, what is measured.
 const SEQUENCE: &str = "sequence";
@@ -90,8 +107,8 @@ pub fn run(arguments: &[&str]) -> Result<(), Failure> {
             false => Err(format!("{name} did not come to its end; the same command goes on with it")),
         }
     };
-    for (part, variants) in chosen {
-        prepare(part, variants, &out)?;
+    for (part, names) in chosen {
+        prepare(part, names, &out)?;
         let (found, kept) = (out.join(part), root().join(FOLDER).join("runs").join(part));
         let slow = read(&out.join(format!("{part}.toml")))?.contains(MODEL);
         if slow {
@@ -152,8 +169,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
 
 /// Five domains one after the other: for each seed a comparison a domain, whose variants start from the models that they left.
 fn sequence(out: &Path, compare: &dyn Fn(&str) -> Result<(), Failure>) -> Result<(), Failure> {
-    let (shared, few) =
-        (read(&root().join(FOLDER).join("sequence.toml"))?, read(&root().join(FOLDER).join("few.toml"))?);
+    let (shared, few) = (read(&root().join(FOLDER).join("sequence.toml"))?, variants(FEW)?);
     for path in DOMAINS.iter().flat_map(|(_, train, target)| [train, target]).filter(|path| !path.contains(':')) {
         write(&out.join(path.replace('/', "-")), &read(&root().join(path))?)?;
     }
@@ -389,10 +405,22 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
     fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// The variants of these names, all of them where none is named, as a configuration has them.
+fn variants(names: &[&str]) -> Result<String, Failure> {
+    const BEGIN: &str = "[[compare.variant]]\n";
+    let text = read(&root().join(FOLDER).join(VARIANTS))?;
+    let all: Vec<&str> = text.split(BEGIN).skip(1).collect();
+    let named = |variant: &&str, name: &str| variant.starts_with(&format!("name = \"{name}\"\n"));
+    if let Some(name) = names.iter().find(|name| !all.iter().any(|variant| named(variant, name))) {
+        return Err(format!("{FOLDER}/{VARIANTS}: there is no variant \"{name}\""));
+    }
+    let chosen = all.iter().filter(|variant| names.is_empty() || names.iter().any(|name| named(variant, name)));
+    Ok(chosen.map(|variant| format!("{BEGIN}{variant}")).collect())
+}
+
 /// The part's configuration, and the data and the model that it names.
-fn prepare(part: &str, variants: &str, out: &Path) -> Result<(), Failure> {
-    let of = |name: &str| read(&root().join(FOLDER).join(format!("{name}.toml")));
-    let config = format!("{}\n{}", of(part)?, of(variants)?);
+fn prepare(part: &str, names: &[&str], out: &Path) -> Result<(), Failure> {
+    let config = format!("{}\n{}", read(&root().join(FOLDER).join(format!("{part}.toml")))?, variants(names)?);
     write(&out.join(format!("{part}.toml")), &config)?;
     for (name, lines) in REPLACED.iter().filter(|(name, _)| config.contains(name)) {
         write(&out.join(name), &replaced(&read(&root().join(DATA))?, lines)?)?;
@@ -585,12 +613,16 @@ mod tests {
     #[test]
     fn every_part_has_its_files_and_its_place_in_the_document() {
         let document = read(&root().join(DOCUMENT)).unwrap();
-        for (part, variants) in PARTS {
-            for name in [part, variants] {
-                assert!(root().join(FOLDER).join(format!("{name}.toml")).is_file(), "{name}");
-            }
+        for (part, names) in PARTS {
+            assert!(root().join(FOLDER).join(format!("{part}.toml")).is_file(), "{part}");
             between(&document, part, "").unwrap();
+            let compared = variants(names).unwrap();
+            let count = compared.matches("[[compare.variant]]").count();
+            assert!(if names.is_empty() { count > OTHERS.len() } else { count == names.len() }, "{part}: {compared}");
+            // The first is what all others are compared with.
+            assert!(compared.starts_with("[[compare.variant]]\nname = \"sft\"\n"), "{part}: {compared}");
         }
+        assert!(variants(&["sft", "eaft, no such"]).unwrap_err().contains("no variant \"eaft, no such\""));
         between(&document, SEQUENCE, "").unwrap();
     }
 }
