@@ -2034,7 +2034,9 @@ fn every_kernel_of_a_device_is_tested_and_a_profile_says_where_a_step_goes() {
     assert!(steps.len() == 2 && steps.iter().all(|step| (1..runs / 2).contains(&submissions(step))), "{steps:?}");
     let percent: f64 = shares.iter().map(|share| share["percent"].as_f64().unwrap()).sum();
     assert!((percent - 100.0).abs() < 1.0, "{percent} of {shares:?}");
-    assert!(shares.iter().any(|share| share["kernel"] == "attention" && share["gflops"].as_f64() > Some(0.0)));
+    assert!(shares.iter().any(
+        |share| share["kernel"].as_str().unwrap().starts_with("attention") && share["gflops"].as_f64() > Some(0.0)
+    ));
     let events = place.json("trace.json")["traceEvents"].as_array().unwrap().len() as u64;
     assert_eq!(events, runs + 1, "an event a kernel, and the device's name");
 

@@ -248,11 +248,38 @@ fn tasks(found: &Path, model: &Path, temper: Option<&PathBuf>) -> Result<String,
     let mut asked = Vec::new();
     for run in lowest(&read(&found.join("paths.csv"))?) {
         let name = run.folder();
-        if let Some(said) = ask(&name, ["--run", &path(&found.join("runs").join(&name))])? {
+        let mut trained = found.join("runs").join(&name);
+        let has_model = |folder: &Path| ["adapter", "model"].iter().any(|model| folder.join(model).is_dir());
+        if let (Some(temper), false, false) =
+            (temper, has_model(&trained), folder.join(format!("{name}.json")).exists())
+        {
+            // Another machine's: its model did not come along, and is trained again, to the same bits.
+            let config = trained.join("config.toml");
+            trained = found.join("again").join(&name);
+            let out = found.parent().expect("a comparison is in a folder");
+            train_again(temper, &config, &trained, out)?;
+        }
+        if let Some(said) = ask(&name, ["--run", &path(&trained)])? {
             asked.push((run, said));
         }
     }
     Ok(tasks_table(before.as_deref(), &asked))
+}
+
+/// Trains what a run's configuration says, in a folder of its own; goes on with it where it was begun.
+fn train_again(temper: &Path, config: &Path, into: &Path, out: &Path) -> Result<(), Failure> {
+    let mut command = Command::new(temper);
+    command.arg("train").arg("--out").arg(into).current_dir(out);
+    match into.join("config.toml").is_file() {
+        true if into.join(SUMMARY).is_file() => return Ok(()),
+        true => command.arg("--resume"),
+        false => command.arg(config),
+    };
+    let done = command.status().map_err(|error| format!("{}: {error}", temper.display()))?;
+    match done.success() {
+        true => Ok(()),
+        false => Err(format!("{} was not trained again; the same command goes on with it", config.display())),
+    }
 }
 
 /// A row of a comparison's table of points.
