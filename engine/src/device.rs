@@ -417,7 +417,9 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] on the CPU and on a GPU without timestamps.
     pub fn begin_profile(&self) -> Result<()> {
-        let on_cpu = || Error::Device { problem: "kernels are timed on GPUs; choose one (for the command with --device)".into() };
+        let on_cpu = || Error::Device {
+            problem: "kernels are timed on GPUs; choose one (for the command with --device)".into(),
+        };
         self.gpu.as_ref().ok_or_else(on_cpu)?.begin_profile()
     }
 

@@ -148,7 +148,8 @@ pub fn self_test(device: &Device, multiplier: Multiplier) -> Result<Option<Strin
 
 impl Device {
     /// The same device, with the kernels for products settled for this precision, and what there is to say about it.
-    /// Hardware is [calibrated](calibrate), or takes what an earlier run found the fastest, after another self-test; a software adapter takes its own kernel, and tensor cores where f16 is asked for.
+    /// Hardware is [calibrated](calibrate), or takes what an earlier run found the fastest, after another self-test; a software
+    /// adapter takes its own kernel, and tensor cores where f16 is asked for.
     ///
     /// # Errors
     /// [`Error::Device`] where f16 is asked for and the device has no such matrices; device errors.
