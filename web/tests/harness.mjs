@@ -187,7 +187,8 @@ export async function mainThreadTasks(browser, page, ms) {
   const tasks = traceEvents.filter((event) => event.name === "RunTask" && event.ph === "X" && isMain(event));
   const pids = [...new Set(tasks.map(({ pid }) => pid))];
   return {
-    tasks: tasks.map(({ dur, tdur }) => ({ wall: dur / 1000, work: tdur / 1000 })),
+    // Now and then Chromium gives no processor time: the clock's is the most that it can have been.
+    tasks: tasks.map(({ dur, tdur }) => ({ wall: dur / 1000, work: (tdur ?? dur) / 1000 })),
     waited: pids.reduce((sum, pid) => sum + after.get(pid) - (before.get(pid) ?? 0), 0),
   };
 }
