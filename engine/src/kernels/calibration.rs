@@ -113,6 +113,11 @@ fn settle(unmeasured: Choice, compute: Compute, timed: &[Timed], wrong: &[(Multi
     choice
 }
 
+/// Under what a calibration's choice is kept.
+fn measured_for(compute: Compute) -> String {
+    format!("products-{compute}")
+}
+
 /// What is wrong with what a kernel computes on a device: products of sizes beside its tiles' edges in the three layouts of
 /// training, against those of the CPU.
 ///
@@ -172,7 +177,7 @@ impl Device {
                 None => {
                     let calibration = calibrate(self, compute, clock)?;
                     if let (Some(kept), true) = (self.kept(), calibration.wrong.is_empty()) {
-                        kept.leave_choice(compute, calibration.choice);
+                        kept.leave_measured(&measured_for(compute), &calibration.choice.names());
                     }
                     calibration
                 }
@@ -194,7 +199,8 @@ impl Device {
 
     /// What an earlier run settled, where all its kernels still compute right.
     fn calibrated_before(&self, compute: Compute) -> Result<Option<Calibration>> {
-        let Some(choice) = self.kept().and_then(|kept| kept.choice(compute)) else { return Ok(None) };
+        let measured = self.kept().and_then(|kept| kept.measured(&measured_for(compute)));
+        let Some(choice) = measured.and_then(|names| Choice::from_names(&names)) else { return Ok(None) };
         for multiplier in Multiplier::ALL {
             let taken = Class::ALL.iter().any(|class| choice.for_class(*class) == multiplier);
             let there = multiplier != Multiplier::Cooperative || self.products().tile.is_some();

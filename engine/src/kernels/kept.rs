@@ -1,9 +1,7 @@
-//! What a device finds of earlier runs and leaves to later ones: kernels as its driver compiled them, and which kernel multiplies
-//! what.
+//! What a device finds of earlier runs and leaves to later ones: kernels as its driver compiled them, and what was measured of it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::multiplier::{Choice, Compute};
 use crate::digest::Digest;
 use crate::host::Shelf;
 
@@ -63,18 +61,18 @@ impl Kept {
         }
     }
 
-    /// Which kernels an earlier run found to be the fastest.
-    pub(crate) fn choice(&self, compute: Compute) -> Option<Choice> {
-        Choice::from_names(std::str::from_utf8(&self.shelf.take(&self.products(compute))?).ok()?)
+    /// What an earlier run measured, under its name.
+    pub(crate) fn measured(&self, name: &str) -> Option<String> {
+        String::from_utf8(self.shelf.take(&self.versioned(name))?).ok()
     }
 
     /// Leaves that to later runs.
-    pub(crate) fn leave_choice(&self, compute: Compute, choice: Choice) {
-        self.shelf.leave(&self.products(compute), choice.names().as_bytes());
+    pub(crate) fn leave_measured(&self, name: &str, text: &str) {
+        self.shelf.leave(&self.versioned(name), text.as_bytes());
     }
 
-    fn products(&self, compute: Compute) -> String {
-        format!("products-{compute}-{}", self.version)
+    fn versioned(&self, name: &str) -> String {
+        format!("{name}-{}", self.version)
     }
 }
 
