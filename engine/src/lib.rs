@@ -159,8 +159,11 @@ pub mod running {
 
 /// What was learned, as files that other programs load.
 pub mod result {
+    pub use crate::export::merged::Adapter;
+    pub use crate::export::model::write_source;
     pub use crate::export::peft::read;
-    pub use crate::train::result::{ADAPTER, MODEL, WEIGHTS, learned};
+    pub use crate::train::result::{ADAPTER, MODEL, WEIGHTS, beside_weights, learned};
+    pub use crate::weights::WeightFormat;
 }
 
 /// Texts that a model continues: several at once, one again and again, and as text.

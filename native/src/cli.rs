@@ -57,6 +57,8 @@ pub enum Command {
     Chat(ChatArgs),
     /// Measure time and memory, after checking that the results are right.
     Bench(BenchArgs),
+    /// Write what a run trained, or a model with its adapter, as one model for other programs.
+    Export(ExportArgs),
     /// Write a model as a GGUF file whose matrices take fewer bits.
     Quantize(QuantizeArgs),
     /// Write a model file of a published shape with random weights, to try and to measure with.
@@ -166,6 +168,24 @@ pub struct InitArgs {
     pub data: Option<String>,
 }
 
+/// Arguments of `temper export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// What to write; never overwritten. A name that ends in .gguf: a file for llama.cpp, Ollama and LM Studio; any other: a
+    /// Hugging Face folder.
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
+    /// How matrices are stored. In a folder: f16, bf16 or f32; in a GGUF file any of `temper quantize --to` too. Few bits can
+    /// round away what an adapter changes: measure with `temper eval`.
+    #[arg(long, value_name = "FORMAT", default_value = "f16")]
+    pub to: String,
+    /// Write only the adapter, as a GGUF file that llama.cpp puts on the model itself (`--lora`).
+    #[arg(long, conflicts_with_all = ["to", "storage"])]
+    pub adapter_only: bool,
+}
+
 /// Arguments of `temper quantize`.
 #[derive(Debug, Args)]
 pub struct QuantizeArgs {
@@ -175,7 +195,7 @@ pub struct QuantizeArgs {
     /// GGUF file to write; never overwritten.
     #[arg(value_name = "OUT")]
     pub out: PathBuf,
-    /// How matrices are stored: q8_0, q4_0, q4_k_m (llama.cpp's mix of q4_k and q6_k), q4_k, q6_k, q4_1, q5_0, q5_1, f16 or bf16.
+    /// How matrices are stored: q8_0, q4_0, q4_k_m (llama.cpp's mix of q4_k and q6_k), q4_k, q6_k, q4_1, q5_0, q5_1, f16, bf16 or f32.
     /// Where rows are no whole blocks of 256, q5_0 is taken for q4_k and q8_0 for q6_k, and f16 where they are none of 32. Norms
     /// and biases stay as they are.
     #[arg(long, value_name = "FORMAT")]

@@ -12,7 +12,7 @@ use flate2::read::MultiGzDecoder;
 use temper_engine::configuration::AdapterKind;
 use temper_engine::host::{Bytes, Folder, MOST_CONFIGURATION_BYTES, MemoryFolder};
 use temper_engine::models::Hold;
-use temper_engine::result::{self, ADAPTER, MODEL};
+use temper_engine::result::{self, ADAPTER, Adapter, MODEL};
 use temper_engine::running::placement_of_model;
 use temper_engine::{Devices, Error, Model, ModelFiles, Result};
 
@@ -20,7 +20,7 @@ use crate::cli::ModelArgs;
 use crate::files::{Beside, OpenFile, OsFolder, io_error};
 use crate::memory;
 use crate::plan::memory_of;
-use crate::progress::loading;
+use crate::progress::progress;
 use crate::run_folder::RunFolder;
 
 /// Paths that begin with this name files inside the program.
@@ -104,6 +104,8 @@ pub fn open_folder(path: &str) -> Result<Box<dyn Folder>> {
 
 /// A model that is only used: its files, and the adapter to put on it.
 pub struct ModelInUse {
+    /// Where the files are, as [`open_model`] takes it.
+    pub path: String,
     /// Description, weights and tokenizer.
     pub files: ModelFiles,
     adapter: Option<PathBuf>,
@@ -118,8 +120,8 @@ impl ModelInUse {
     pub fn open(args: &ModelArgs) -> Result<Self> {
         let Some(run) = &args.run else {
             let storage = args.storage.unwrap_or(Hold::Auto);
-            let path = args.model.as_deref().unwrap_or_default();
-            return Ok(Self { files: open_model(path)?, adapter: args.adapter.clone(), storage });
+            let path = args.model.clone().unwrap_or_default();
+            return Ok(Self { files: open_model(&path)?, path, adapter: args.adapter.clone(), storage });
         };
         let config = RunFolder::look_into(run)?.config()?;
         let result = run.join(if config.adapter.kind == AdapterKind::Lora { ADAPTER } else { MODEL });
@@ -132,10 +134,21 @@ impl ModelInUse {
         }
         // An adapter was trained on weights that were rounded so.
         let storage = args.storage.unwrap_or(config.run.storage);
-        match config.adapter.kind {
-            AdapterKind::Lora => Ok(Self { files: open_model(&config.model.path)?, adapter: Some(result), storage }),
-            AdapterKind::None => Ok(Self { files: open_model(&result.display().to_string())?, adapter: None, storage }),
-        }
+        let (path, adapter) = match config.adapter.kind {
+            AdapterKind::Lora => (config.model.path, Some(result)),
+            AdapterKind::None => (result.display().to_string(), None),
+        };
+        Ok(Self { files: open_model(&path)?, path, adapter, storage })
+    }
+
+    /// The adapter, read.
+    ///
+    /// # Errors
+    /// As [`result::read`].
+    pub fn adapter(&self) -> Result<Option<Adapter>> {
+        let Some(path) = &self.adapter else { return Ok(None) };
+        let (settings, values) = result::read(&OsFolder::open(path)?)?;
+        Ok(Some(Adapter { settings, values, file: path.display().to_string(), base: self.storage }))
     }
 
     /// Puts the model on its devices, with its adapter. `more` are the bytes that its use will take beside it.
@@ -145,10 +158,9 @@ impl ModelInUse {
     pub fn load(&self, devices: &Devices, more: u64) -> Result<Model> {
         let placement = placement_of_model(&self.files, self.storage, devices, &memory_of(devices))?;
         memory::check_model(&self.files, &placement, self.storage, more)?;
-        let mut model = loading(|heard| self.files.load_onto(&placement, self.storage, false, 0, heard))?;
-        if let Some(path) = &self.adapter {
-            let (settings, values) = result::read(&OsFolder::open(path)?)?;
-            model.load_lora(&settings, values, &path.display().to_string())?;
+        let mut model = progress("loading", |heard| self.files.load_onto(&placement, self.storage, false, 0, heard))?;
+        if let Some(Adapter { settings, values, file, .. }) = self.adapter()? {
+            model.load_lora(&settings, values, &file)?;
         }
         Ok(model)
     }

@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => commands::generate::run(args, &global),
         Command::Chat(args) => commands::chat::run(args, &global),
         Command::Bench(args) => commands::bench::run(args, &global),
+        Command::Export(args) => commands::export::run(&args),
         Command::Quantize(args) => commands::quantize::run(args),
         Command::Fabricate(args) => commands::fabricate::run(args),
         Command::Loss(args) => commands::loss::run(args, &global),

@@ -20,24 +20,25 @@ pub fn bar_style(template: &str) -> ProgressStyle {
 /// What is over sooner is not worth a bar.
 const SOON: Duration = Duration::from_millis(300);
 
-/// Shows on a terminal how far a model's files are read: `load` tells bytes read, of all.
-pub fn loading<T>(load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T) -> T {
+/// Shows on a terminal how far `work` is with a model's files, which it reads or writes: it tells the bytes done, of all.
+pub fn progress<T>(what: &str, work: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T) -> T {
     let (begin, shows) = (Instant::now(), io::stderr().is_terminal());
     let mut bar: Option<ProgressBar> = None;
-    let loaded = load(&mut |done, all| {
+    let done = work(&mut |done, all| {
         if !shows || begin.elapsed() < SOON {
             return;
         }
         let bar = bar.get_or_insert_with(|| {
-            let style = "loading  [{bar:28}] {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
-            ProgressBar::new(all).with_style(bar_style(style)).with_elapsed(begin.elapsed())
+            let style = "{prefix:8} [{bar:28}] {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
+            let bar = ProgressBar::new(all).with_style(bar_style(style)).with_elapsed(begin.elapsed());
+            bar.with_prefix(what.to_string())
         });
         bar.set_position(done);
     });
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    loaded
+    done
 }
 
 /// Shows a run's events on stderr.

@@ -2291,6 +2291,77 @@ fn a_quantised_file_measures_as_the_model_held_so_and_quantises_again() {
 }
 
 #[test]
+fn an_exported_run_measures_as_the_run_does_and_every_program_finds_its_files() {
+    let place = Place::new();
+    let text = place.text("general.txt");
+    let loss = |what: &str| line(&format!("eval --json {what} --text {text}")).ok().json()["loss"].as_f64().unwrap();
+    line(&format!("quantize embedded:base {} --to f32", place.text("base.gguf"))).ok();
+    for base in ["embedded:base".to_string(), place.text("base.gguf")] {
+        let out = if base.ends_with("gguf") { "of-gguf" } else { "of-folder" };
+        place.train(out, &["run.steps=4", &format!("model.path={base}"), "adapter.rank=4"]).ok();
+        let run = format!("--run {}", place.text(out));
+        let trained = loss(&run);
+        assert!((trained - loss(&format!("--model {base}"))).abs() > 1e-3, "the adapter changes something");
+        for (to, tolerance) in [("f32", 1e-6), ("f16", 1e-3), ("bf16", 1e-2)] {
+            let folder = place.text(&format!("{out}-{to}"));
+            let ran = line(&format!("export {run} {folder} --to {to}")).ok();
+            assert!(ran.stdout.contains("(rank 4) into 28 matrices of"), "{}", ran.stdout);
+            assert_close(to, Some(loss(&format!("--model {folder}"))), Some(trained), tolerance);
+            let config = place.json(&format!("{out}-{to}/config.json"));
+            let dtype = if to == "f32" {
+                "float32"
+            } else if to == "f16" {
+                "float16"
+            } else {
+                "bfloat16"
+            };
+            assert!(config.to_string().contains(dtype), "{config}");
+            for file in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+                assert!(place.path(&format!("{out}-{to}/{file}")).is_file(), "{out} {to}: {file}");
+            }
+        }
+        for (to, tolerance) in [("f32", 1e-6), ("f16", 1e-3), ("q8_0", 5e-3), ("q4_0", 0.2)] {
+            let file = place.text(&format!("{out}-{to}.gguf"));
+            line(&format!("export {run} {file} --to {to}")).ok();
+            assert_close(to, Some(loss(&format!("--model {file}"))), Some(trained), tolerance);
+        }
+        let adapter = place.text(&format!("{out}-adapter.gguf"));
+        let ran = line(&format!("export {run} --adapter-only {adapter}")).ok();
+        assert!(ran.stdout.contains("an adapter of rank 4 for 28 matrices of"), "{}", ran.stdout);
+        assert!(fs::read(&adapter).unwrap().starts_with(b"GGUF"));
+        line(&format!("export {run} {adapter}")).fails(2, &["is already there"]);
+        line(&format!("export {run} {}", place.text(out))).fails(2, &["is already there"]);
+    }
+    // A model and an adapter by themselves are what a run is; a model alone is only written anew.
+    let adapter = place.text("of-folder/adapter");
+    line(&format!("export --model embedded:base --adapter {adapter} {} --to f32", place.text("by-hand"))).ok();
+    let weights = |folder: &str| fs::read(place.path(&format!("{folder}/model.safetensors"))).unwrap();
+    assert_eq!(weights("by-hand"), weights("of-folder-f32"));
+    line(&format!("export --model embedded:base {} --to f32", place.text("plain"))).ok();
+    let plain = loss("--model embedded:base");
+    assert_close("plain", Some(loss(&format!("--model {}", place.text("plain")))), Some(plain), 1e-6);
+    // A model that was trained whole.
+    place.train("full", &["run.steps=2", "model.path=embedded:base", "adapter.kind=none"]).ok();
+    let run = format!("--run {}", place.text("full"));
+    line(&format!("export {run} {} --to f32", place.text("full.gguf"))).ok();
+    assert_close("full", Some(loss(&format!("--model {}", place.text("full.gguf")))), Some(loss(&run)), 1e-6);
+
+    let out = place.text("x");
+    for (wrong, parts) in [
+        (format!("{run} {out} --to q8_0"), &["--to q8_0", "f16, bf16, f32", "in a file that ends in .gguf"][..]),
+        (format!("{run} {out}.gguf --to q3"), &["--to q3", "q8_0, q4_0, q4_k_m, q4_k"]),
+        (format!("{run} {out}.gguf --adapter-only"), &["has no adapter"]),
+        (format!("{run} {out} --adapter-only"), &["ends in .gguf"]),
+        (format!("--model nowhere {out}"), &["nowhere"]),
+        (format!("--model {} --adapter {adapter} {out}", place.text("model")), &["lora_A"]),
+        (format!("--run {} {out}", place.text("no-run")), &["no-run"]),
+    ] {
+        line(&format!("export {wrong}")).fails(2, parts);
+    }
+    assert!(!place.path("x").exists() && !place.path("x.gguf").exists());
+}
+
+#[test]
 fn a_document_of_16384_tokens_trains_saves_resumes_and_is_measured() {
     let place = Place::new();
     let config: Value = serde_json::from_slice(&fs::read(place.path("model/config.json")).unwrap()).unwrap();

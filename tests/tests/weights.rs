@@ -7,7 +7,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
 
-use temper_conformance::golden::{self, GoldenFolder, bytes};
+use temper_conformance::compare::close;
+use temper_conformance::golden::{self, GoldenFolder, Tensors, bytes};
 use temper_conformance::models;
 use temper_engine::host::{Folder, MemoryFolder};
 use temper_engine::inside::export::{model, peft};
@@ -19,6 +20,7 @@ use temper_engine::inside::weights::gguf::Gguf;
 use temper_engine::inside::weights::safetensors::SafetensorsFile;
 use temper_engine::inside::weights::{MemorySource, RawTensor, WeightFormat, WeightSource};
 use temper_engine::models::{Architecture, Hold, Quantised, Recipe};
+use temper_engine::result::{Adapter, WEIGHTS, beside_weights, write_source};
 use temper_engine::{Device, ModelFiles, Result, wait};
 
 /// Every tiny model, and one in shards.
@@ -267,7 +269,8 @@ fn a_quantised_gguf_file_differs_from_its_source_in_its_matrices_alone() {
         let source = Arc::new(bytes(&format!("gguf/{name}.gguf")));
         let before = Gguf::open(source.clone(), name).unwrap();
         for format in [WeightFormat::Q4_0, WeightFormat::Q4K, WeightFormat::F16] {
-            let file = written(&Quantised::of_gguf(&alone(name, &source), name, Recipe::Uniform(format)).unwrap());
+            let file =
+                written(&Quantised::of_gguf(&alone(name, &source), name, Recipe::Uniform(format), None).unwrap());
             let after = Gguf::open(file.clone(), name).unwrap();
             assert_eq!(after.names(), before.names());
             for tensor in before.names() {
@@ -336,6 +339,140 @@ fn a_folder_becomes_a_gguf_file_of_the_same_model() {
     }
 }
 
+/// `W + alpha / rank B A` of a golden adapter, in f64 with plain loops.
+fn with_product(w: &RawTensor, adapter: &Adapter, (a, b): (&[f32], &[f32])) -> Vec<f64> {
+    let (rank, columns) = (adapter.settings.rank, w.shape[1]);
+    let product = |row: usize, column: usize| -> f64 {
+        (0..rank).map(|r| f64::from(b[row * rank + r]) * f64::from(a[r * columns + column])).sum()
+    };
+    let scale = adapter.settings.alpha / rank as f64;
+    let values = w.to_f32().into_iter().enumerate();
+    values.map(|(at, value)| f64::from(value) + scale * product(at / columns, at % columns)).collect()
+}
+
+fn golden_adapter(name: &str) -> Adapter {
+    let (settings, values) = peft::read(&GoldenFolder::new(&format!("tiny/{name}/lora"))).unwrap();
+    Adapter { settings, values, file: "lora".into(), base: Hold::Auto }
+}
+
+#[test]
+fn a_merged_adapter_is_the_sum_and_answers_as_peft_does_in_a_folder_and_in_gguf() {
+    for name in ["llama", "qwen3", "glm4"] {
+        let open_base = || ModelFiles::open_folder(&WithTokenizer(GoldenFolder::new(&format!("tiny/{name}")))).unwrap();
+        let (base, adapter) = (open_base(), golden_adapter(name));
+        let before = base.weights.clone().unwrap();
+        let f32s = Recipe::Uniform(WeightFormat::F32);
+        let base_gguf = written(&Quantised::of_files(&base, name, f32s).unwrap());
+        let merged = adapter.merged_into(base).unwrap();
+        let after = merged.weights.clone().unwrap();
+        for tensor in before.names() {
+            let (was, is) = (before.read(&tensor).unwrap(), after.read(&tensor).unwrap());
+            let pair = tensor.strip_suffix(".weight").and_then(|module| adapter.values.get(module));
+            match pair {
+                None => assert_eq!(is, was, "{name} {tensor}"),
+                Some((a, b)) => {
+                    let wanted = with_product(&was, &adapter, (a, b));
+                    close(&tensor, &is.to_f32(), &wanted, 1e-6, 1e-6).unwrap();
+                    assert_ne!(is.to_f32(), was.to_f32(), "{name} {tensor}");
+                }
+            }
+        }
+
+        // As a folder, and as a file out of a folder and out of a file: the same weights, and PEFT's logits.
+        let expected = Tensors::read(&format!("tiny/{name}/lora/expected.safetensors"));
+        let inputs = Tensors::read(&format!("tiny/{name}/expected.safetensors"));
+        let ids: Vec<u32> = inputs.ints("input_ids")[..17].iter().map(|&t| t as u32).collect();
+        let answers = |files: &ModelFiles, what: &str| {
+            let mut model = files.load(&Device::cpu(), Hold::Auto, false, 0).unwrap();
+            let logits = wait(model.logits(&ids)).unwrap();
+            close(&format!("{name} {what}"), &logits, expected.floats("logits_row0"), 1e-4, 1e-4).unwrap();
+        };
+        let mut folder = MemoryFolder::new();
+        for (file, contents) in beside_weights(&merged, WeightFormat::F32, &mut |_| None).unwrap() {
+            folder.insert(&file, contents).unwrap();
+        }
+        let mut weights = Vec::new();
+        write_source(&mut weights, &merged.architecture, after.as_ref(), WeightFormat::F32).unwrap();
+        folder.insert(WEIGHTS, weights).unwrap();
+        answers(&ModelFiles::open_folder(&folder).unwrap(), "as a folder");
+        let out_of_folder = written(&Quantised::of_files(&merged, name, f32s).unwrap());
+        answers(&ModelFiles::open_gguf(out_of_folder.clone(), name).unwrap(), "as a file");
+        let out_of_file = Quantised::of_gguf(&alone(name, &base_gguf), name, f32s, Some(&adapter)).unwrap();
+        let out_of_file = written(&out_of_file);
+        let (one, other) = (Gguf::open(out_of_folder, name).unwrap(), Gguf::open(out_of_file.clone(), name).unwrap());
+        for tensor in one.names() {
+            assert_eq!(other.read(&tensor).unwrap(), one.read(&tensor).unwrap(), "{name} {tensor}");
+        }
+        let coarse =
+            Quantised::of_gguf(&alone(name, &base_gguf), name, Recipe::Uniform(WeightFormat::Q8_0), Some(&adapter));
+        let coarse = Gguf::open(written(&coarse.unwrap()), name).unwrap();
+        for tensor in one.names() {
+            let wanted = stored_as(&one.read(&tensor).unwrap(), WeightFormat::Q8_0);
+            assert_eq!(coarse.read(&tensor).unwrap(), wanted, "{name} {tensor}");
+        }
+
+        // Alone: what llama.cpp adds to the file's own tensors gives the merged file's.
+        let mut alone = Vec::new();
+        adapter.write_gguf(&merged.architecture, &mut alone).unwrap();
+        let alone = Gguf::open(Arc::new(alone), "adapter").unwrap();
+        let text = |key: &str| alone.metadata().text(key);
+        let family = merged.architecture.family.gguf_architecture;
+        assert_eq!((text("general.type"), text("adapter.type")), (Some("adapter"), Some("lora")));
+        assert_eq!(text("general.architecture"), family);
+        assert_eq!(alone.metadata().number("adapter.lora.alpha"), Some(adapter.settings.alpha));
+        assert_eq!(alone.names().len(), 2 * adapter.values.len());
+        let base_file = Gguf::open(base_gguf, name).unwrap();
+        for tensor in alone.names().iter().filter_map(|name| name.strip_suffix(".lora_a")) {
+            let part = |end: &str| alone.read(&format!("{tensor}.{end}")).unwrap();
+            let (a, b) = (part("lora_a"), part("lora_b"));
+            let w = base_file.read(tensor).unwrap();
+            let rank = adapter.settings.rank;
+            assert_eq!((a.shape.as_slice(), b.shape.as_slice()), (&[rank, w.shape[1]][..], &[w.shape[0], rank][..]));
+            let wanted = with_product(&w, &adapter, (&a.to_f32(), &b.to_f32()));
+            close(tensor, &one.read(tensor).unwrap().to_f32(), &wanted, 1e-6, 1e-6).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_adapter_is_merged_into_the_weights_that_it_was_trained_on_or_not_at_all() {
+    let open_base = || ModelFiles::open_folder(&GoldenFolder::new("tiny/llama")).unwrap();
+    let rounded = Adapter { base: Hold::Q8_0, ..golden_adapter("llama") };
+    let merged = rounded.merged_into(open_base()).unwrap().weights.unwrap();
+    let base = open_base().weights.unwrap();
+    for tensor in base.names() {
+        let raw = base.read(&tensor).unwrap();
+        let held = if raw.shape.len() == 1 { raw } else { stored_as(&raw, WeightFormat::Q8_0) };
+        match tensor.strip_suffix(".weight").and_then(|module| rounded.values.get(module)) {
+            None => assert_eq!(merged.read(&tensor).unwrap(), held, "{tensor}"),
+            Some((a, b)) => {
+                let wanted = with_product(&held, &rounded, (a, b));
+                close(&tensor, &merged.read(&tensor).unwrap().to_f32(), &wanted, 1e-6, 1e-6).unwrap();
+            }
+        }
+        let format = merged.read(&tensor).unwrap().format;
+        assert_eq!(merged.format(&tensor), Some(format), "{tensor}");
+    }
+    let wrong = |change: &dyn Fn(&mut Adapter)| {
+        let mut adapter = golden_adapter("llama");
+        change(&mut adapter);
+        adapter.merged_into(open_base()).err().unwrap().to_string()
+    };
+    let module = "model.layers.0.mlp.up_proj";
+    let pair = golden_adapter("llama").values[module].clone();
+    for stranger in ["lm_head", "model.embed_tokens", "model.layers.99.mlp.up_proj", "model.layers.0.input_layernorm"] {
+        let problem = wrong(&|adapter| drop(adapter.values.insert(stranger.into(), pair.clone())));
+        assert!(problem.contains(stranger) && problem.contains("fits no linear layer"), "{problem}");
+    }
+    let problem = wrong(&|adapter| {
+        adapter.values.get_mut(module).unwrap().0.pop();
+    });
+    assert!(problem.contains(module) && problem.contains("expected lora_A ["), "{problem}");
+    let other = golden_adapter("llama");
+    let no_weights = ModelFiles { weights: None, ..open_base() };
+    assert!(other.merged_into(no_weights).err().unwrap().to_string().contains("no weights"));
+}
+
 /// A golden folder with another rotary scaling.
 struct Rescaled(WithTokenizer, serde_json::Value);
 
@@ -380,7 +517,7 @@ fn a_rotary_scaling_survives_quantising_out_of_a_folder_and_out_of_gguf() {
         for again in [false, true] {
             if again {
                 file = written(
-                    &Quantised::of_gguf(&alone("scaled", &file), "scaled", Recipe::Uniform(WeightFormat::Q4_0))
+                    &Quantised::of_gguf(&alone("scaled", &file), "scaled", Recipe::Uniform(WeightFormat::Q4_0), None)
                         .unwrap(),
                 );
             }
@@ -459,7 +596,8 @@ fn what_cannot_be_stored_is_named_with_its_file_and_nothing_is_written_for_a_fol
     let embedding: Vec<u8> = (0..8).flat_map(|i| (i as f32).to_le_bytes()).collect();
     let at = big.windows(32).position(|bytes| bytes == embedding).unwrap();
     big[at + 20..at + 24].copy_from_slice(&1e6_f32.to_le_bytes());
-    let model = Quantised::of_gguf(&alone("big.gguf", &big), "big.gguf", Recipe::Uniform(WeightFormat::F16)).unwrap();
+    let model =
+        Quantised::of_gguf(&alone("big.gguf", &big), "big.gguf", Recipe::Uniform(WeightFormat::F16), None).unwrap();
     let error = model.write(&mut Vec::new()).unwrap_err().downcast::<temper_engine::Error>().unwrap();
     assert!(error.is_bad_input());
     let text = error.to_string();
@@ -1018,7 +1156,7 @@ fn any_part_of_a_split_gguf_opens_the_whole_model() {
             opened.weights.names().iter().map(|tensor| opened.weights.file_of(tensor)).collect();
         assert_eq!(files.len(), 3, "a message names the part that a tensor is in: {files:?}");
         // Quantised, it is one file again.
-        let one = written(&Quantised::of_gguf(&folder, name, Recipe::Uniform(WeightFormat::Q4_0)).unwrap());
+        let one = written(&Quantised::of_gguf(&folder, name, Recipe::Uniform(WeightFormat::Q4_0), None).unwrap());
         let one = Gguf::open(one, "one.gguf").unwrap();
         assert_eq!(one.names().len(), 22);
         assert!(one.metadata().get("split.count").is_none() && one.metadata().get("general.architecture").is_some());

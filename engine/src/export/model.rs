@@ -11,7 +11,7 @@ use crate::model::Model;
 use crate::model::architecture::{Architecture, SpecialTokens};
 use crate::model::layout::TensorSpec;
 use crate::model::parameter::{Parameter, to_host};
-use crate::weights::{WeightFormat, tensor_error};
+use crate::weights::{WeightFormat, WeightSource, tensor_error};
 
 /// What a model that was trained whole is stored as: bf16 where its matrices are held so, f32 else.
 pub fn format(model: &Model) -> WeightFormat {
@@ -27,6 +27,29 @@ pub fn config_json(architecture: &Architecture, special: &SpecialTokens, format:
         _ => "float32",
     };
     architecture.to_config_json(special, dtype)
+}
+
+/// Writes `model.safetensors` of weights as they are, in files or merged: matrices as `format` (F32, F16 or BF16), vectors in
+/// f32.
+///
+/// # Errors
+/// The writer's; [`crate::Error`] inside for what cannot be read or stored. See [`super::stream::into_error`].
+pub fn write_source(
+    out: &mut dyn Write,
+    architecture: &Architecture,
+    source: &dyn WeightSource,
+    format: WeightFormat,
+) -> io::Result<()> {
+    let store = |spec: &TensorSpec| if spec.shape.len() == 1 { WeightFormat::F32 } else { format };
+    let specs: Vec<_> = architecture.tensor_specs().into_iter().map(|spec| (store(&spec), spec)).collect();
+    let announced = specs.iter().map(|(store, spec)| (spec.clone(), Store::Float(*store))).collect();
+    let mut stream = Stream::begin_mixed(out, announced)?;
+    for (store, spec) in &specs {
+        let raw =
+            source.read(&spec.name).and_then(|raw| if raw.format == *store { Ok(raw) } else { raw.stored_as(*store) });
+        stream.append_bytes(&spec.name, &raw.map_err(wrong)?.bytes)?;
+    }
+    stream.finish()
 }
 
 /// Writes `model.safetensors` of a model that was trained whole, each tensor as it is held: matrices in bf16 as bf16, the rest

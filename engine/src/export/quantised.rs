@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use super::gguf::{Announced, Field, write};
+use super::merged::Adapter;
 use super::recipe::{Matrix, Recipe};
 use super::stream::wrong;
 use crate::data::tokenizer::gguf::GgufVocabulary;
@@ -24,7 +25,7 @@ use crate::weights::gguf::Gguf;
 use crate::weights::{RawTensor, WeightFormat, WeightSource};
 
 /// What matrices can be stored as, with the number that GGUF's `general.file_type` has for a file of them.
-const TARGETS: [(Recipe, u32); 10] = [
+const TARGETS: [(Recipe, u32); 11] = [
     (Recipe::Uniform(WeightFormat::Q8_0), 7),
     (Recipe::Uniform(WeightFormat::Q4_0), 2),
     (Recipe::Q4KM, 15),
@@ -35,6 +36,7 @@ const TARGETS: [(Recipe, u32); 10] = [
     (Recipe::Uniform(WeightFormat::Q5_1), 9),
     (Recipe::Uniform(WeightFormat::F16), 1),
     (Recipe::Uniform(WeightFormat::Bf16), 32),
+    (Recipe::Uniform(WeightFormat::F32), 0),
 ];
 
 /// Names of the recipes that matrices can be stored by, in small letters.
@@ -65,14 +67,14 @@ enum Origin {
 }
 
 impl Quantised {
-    /// Of a GGUF file of a folder, in one part or several, its matrices stored by `recipe`.
+    /// Of a GGUF file of a folder, in one part or several, its matrices stored by `recipe`, with an adapter in them.
     ///
     /// # Errors
-    /// As [`open::open_gguf_in`]; [`Error::Io`] where the host cannot read.
-    pub fn of_gguf(folder: &dyn Folder, name: &str, recipe: Recipe) -> Result<Self> {
+    /// As [`open::open_gguf_in`] and [`Adapter::merged_into_gguf`]; [`Error::Io`] where the host cannot read.
+    pub fn of_gguf(folder: &dyn Folder, name: &str, recipe: Recipe, adapter: Option<&Adapter>) -> Result<Self> {
         // A file that cannot be used is refused before anything is written.
-        let layers = open::open_gguf_in(folder, name)?.0.architecture.layers;
-        let source = Gguf::open_in(folder, name)?;
+        let arch = open::open_gguf_in(folder, name)?.0.architecture;
+        let (layers, source) = (arch.layers, Gguf::open_in(folder, name)?);
         let mut fields = Vec::new();
         for stored in source.stored_values() {
             let (key, value) = stored?;
@@ -95,7 +97,11 @@ impl Quantised {
         };
         let tensors: Vec<_> = source.names().iter().filter_map(announce).collect();
         let origins = tensors.iter().map(|tensor| Origin::Source(tensor.name.clone(), None)).collect();
-        Ok(Self { fields, tensors, origins, weights: Arc::new(source) })
+        let mut weights: Arc<dyn WeightSource> = Arc::new(source);
+        if let Some(adapter) = adapter {
+            weights = adapter.merged_into_gguf(weights, &arch)?;
+        }
+        Ok(Self { fields, tensors, origins, weights })
     }
 
     /// Of other files; `name` becomes the model's. Vectors are stored in f32.
@@ -135,6 +141,11 @@ impl Quantised {
             }
         }
         counts
+    }
+
+    /// Bytes of all tensors together.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.iter().map(|tensor| tensor.length().unwrap_or(0)).sum()
     }
 
     /// Writes the file.

@@ -398,12 +398,12 @@ pub fn rope_divisors(architecture: &Architecture) -> Option<(&'static str, Vec<f
     Some((ROPE_DIVISORS, divisors))
 }
 
-/// Rows in Hugging Face's order as a GGUF file has them; the inverse of what reading does.
-pub fn permute(bytes: &[u8], rows: usize, head: usize) -> Vec<u8> {
-    let width = bytes.len() / rows.max(1);
-    let mut permuted = vec![0; bytes.len()];
-    for (row, bytes) in bytes.chunks_exact(width.max(1)).enumerate() {
-        permuted[unpermuted_row(row, head) * width..][..width].copy_from_slice(bytes);
+/// Rows of bytes or numbers in Hugging Face's order as a GGUF file has them; the inverse of what reading does.
+pub fn permute<T: Copy + Default>(values: &[T], rows: usize, head: usize) -> Vec<T> {
+    let width = values.len() / rows.max(1);
+    let mut permuted = vec![T::default(); values.len()];
+    for (row, values) in values.chunks_exact(width.max(1)).enumerate() {
+        permuted[unpermuted_row(row, head) * width..][..width].copy_from_slice(values);
     }
     permuted
 }

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::export::{model, peft};
 use crate::model::Model;
 use crate::model::files::ModelFiles;
+use crate::weights::WeightFormat;
 
 /// Folder of a trained adapter.
 pub const ADAPTER: &str = "adapter";
@@ -65,13 +66,25 @@ pub async fn learned<'a>(
         let files = peft::write(&prepare::lora_settings(config), Some(name), &values)?;
         return Ok(Learned { folder: ADAPTER, files, weights: None });
     }
-    let model_format = model::format(model);
-    let config = model::config_json(&files.architecture, &files.special, model_format);
+    let small = beside_weights(files, model::format(model), beside)?;
+    Ok(Learned { folder: MODEL, files: small, weights: Some(Weights(model)) })
+}
+
+/// What a Hugging Face folder has besides its weights, whose matrices are stored as `format`; `beside` as in [`learned`].
+///
+/// # Errors
+/// [`crate::Error::Tokenizer`] for a tokenizer that has no such files.
+pub fn beside_weights(
+    files: &ModelFiles,
+    format: WeightFormat,
+    beside: &mut dyn FnMut(&str) -> Option<Vec<u8>>,
+) -> Result<Vec<NamedFile>> {
+    let config = model::config_json(&files.architecture, &files.special, format);
     let mut small = vec![("config.json".to_string(), config.into_bytes())];
     small.extend(TOKENIZER_FILES.iter().filter_map(|name| Some((name.to_string(), beside(name)?))));
     if let (1, Some(tokenizer)) = (small.len(), &files.tokenizer) {
         // A GGUF file holds the tokenizer in its own way, and a page keeps no file.
         small.extend(tokenizer.to_files()?);
     }
-    Ok(Learned { folder: MODEL, files: small, weights: Some(Weights(model)) })
+    Ok(small)
 }

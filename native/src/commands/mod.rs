@@ -6,6 +6,7 @@ pub mod compare;
 pub mod config;
 pub mod devices;
 pub mod eval;
+pub mod export;
 pub mod fabricate;
 pub mod generate;
 pub mod init;

@@ -28,7 +28,7 @@ use crate::landscape;
 use crate::memory::{self, Before, Memory, Peaks};
 use crate::output;
 use crate::plan::{Plan, Room, Since, Subject, Time};
-use crate::progress::{Progress, end_table, grouped, loading};
+use crate::progress::{Progress, end_table, grouped, progress};
 use crate::report::{self, Report};
 use crate::run_config::RunConfig;
 use crate::run_folder::{
@@ -320,7 +320,7 @@ impl Job<'_> {
     /// Everything up to the first step. Writes nothing.
     fn prepare(&self, objective: &Objective, documents: Vec<Document>) -> Result<Run> {
         let Plan { placement, executions, .. } = &self.plan;
-        let base = loading(|heard| base_on(self.config, self.files, placement.clone(), executions, heard))?;
+        let base = progress("loading", |heard| base_on(self.config, self.files, placement.clone(), executions, heard))?;
         // What is kept and in which order is the same on all devices.
         let learner = Learner::new(self.config.clone(), objective, base, executions[0])?;
         let about = About { why: self.why.into(), model: model_name(self.config, self.files) };

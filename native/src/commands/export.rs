@@ -1,0 +1,163 @@
+//! `temper export`: what a run trained, or a model with its adapter, as one model for other programs.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::Result;
+use temper_engine::models::{Quantised, Recipe, quantised};
+use temper_engine::result::{Adapter, WEIGHTS, WeightFormat, beside_weights, write_source};
+use temper_engine::{Error, ModelFiles};
+
+use crate::cli::ExportArgs;
+use crate::files::{Beside, write_atomically, write_folder_with, write_new};
+use crate::inputs::{EMBEDDED, ModelInUse, read_data};
+use crate::output;
+use crate::progress::{grouped, progress};
+
+/// What a Hugging Face folder's matrices can be stored as.
+const IN_FOLDERS: [WeightFormat; 3] = [WeightFormat::F16, WeightFormat::Bf16, WeightFormat::F32];
+
+/// Runs the command.
+pub fn run(args: &ExportArgs) -> Result<()> {
+    let out = args.out.as_path();
+    let is_gguf = out.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
+    refuse_if_there(out)?;
+    if args.adapter_only && !is_gguf {
+        return Err(refused(format!("{}: an adapter alone is written as a file that ends in .gguf", out.display())));
+    }
+    // Refused before anything is read.
+    let recipe =
+        quantised::target(&args.to).filter(|recipe| is_gguf || in_folder(*recipe).is_some()).ok_or_else(|| {
+            let known = match is_gguf {
+                true => quantised::targets().collect(),
+                false => IN_FOLDERS.map(|format| format.name().to_lowercase()).to_vec(),
+            };
+            let where_else = if is_gguf { "" } else { " in a folder, and more in a file that ends in .gguf" };
+            refused(format!("--to {}: is not one of {}{where_else}", args.to, known.join(", ")))
+        })?;
+    let model = ModelInUse::open(&args.model)?;
+    let adapter = model.adapter()?;
+    if args.adapter_only {
+        let nothing = || refused(format!("--adapter-only: {} has no adapter", model.path));
+        return write_adapter(out, &model, &adapter.ok_or_else(nothing)?);
+    }
+    let ModelInUse { path: base, files, .. } = model;
+    let path = Path::new(&base);
+    if is_gguf && !base.starts_with(EMBEDDED) && path.is_file() {
+        let (folder, file) = Beside::of(path)?;
+        write_gguf(out, &Quantised::of_gguf(&folder, &file, recipe, adapter.as_ref())?)?;
+    } else {
+        let files = match &adapter {
+            Some(adapter) => adapter.merged_into(files)?,
+            None => files,
+        };
+        match in_folder(recipe).filter(|_| !is_gguf) {
+            None => write_gguf(out, &Quantised::of_files(&files, &name_of(&base), recipe)?)?,
+            Some(format) => write_folder(out, &base, &files, format)?,
+        }
+    }
+    let Some(adapter) = adapter else { return Ok(()) };
+    let (rank, count) = (adapter.settings.rank, adapter.values.len());
+    output::text(&format!("merged {} (rank {rank}) into {count} matrices of {base}\n", adapter.file))
+}
+
+/// What a model of this path is called.
+pub fn name_of(path: &str) -> String {
+    Path::new(path).file_name().map_or_else(|| path.to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// The format that a recipe has in a Hugging Face folder.
+fn in_folder(recipe: Recipe) -> Option<WeightFormat> {
+    IN_FOLDERS.into_iter().find(|format| recipe == Recipe::Uniform(*format))
+}
+
+fn refused(problem: String) -> anyhow::Error {
+    Error::Config { problems: vec![problem] }.into()
+}
+
+/// Nothing that is there is written over.
+///
+/// # Errors
+/// [`Error::Config`] where something is there.
+pub fn refuse_if_there(out: &Path) -> Result<()> {
+    match out.exists() {
+        true => Err(refused(format!("{}: is already there; name another file or folder", out.display()))),
+        false => Ok(()),
+    }
+}
+
+/// Writes a GGUF file and says what is in it.
+///
+/// # Errors
+/// As [`Quantised::write`].
+pub fn write_gguf(out: &Path, model: &Quantised) -> Result<()> {
+    let all = model.bytes();
+    progress("writing", |heard| write_atomically(out, |file| model.write(&mut Counted { file, done: 0, all, heard })))?;
+    let matrices = model.matrices();
+    let matrices: Vec<String> =
+        matrices.iter().map(|(format, count)| format!("{count} in {}", format.name())).collect();
+    let bytes = fs::metadata(out).map_or(0, |found| found.len());
+    output::text(&format!("wrote {}: {} bytes; matrices: {}\n", out.display(), grouped(bytes), matrices.join(", ")))
+}
+
+fn write_folder(out: &Path, base: &str, files: &ModelFiles, format: WeightFormat) -> Result<()> {
+    let mut beside = |name: &str| read_data(&format!("{}/{name}", base.trim_end_matches('/'))).ok();
+    let small = beside_weights(files, format, &mut beside)?;
+    let arch = &files.architecture;
+    let missing = || Error::Missing { path: base.into(), problem: "has no weights".into() };
+    let weights = files.weights.as_ref().ok_or_else(missing)?;
+    let stored = |shape: &[usize]| if shape.len() == 1 { WeightFormat::F32 } else { format };
+    let bytes = |shape: &[usize]| stored(shape).bytes_for_shape(shape).unwrap_or(0) as u64;
+    let all = arch.tensor_specs().iter().map(|spec| bytes(&spec.shape)).sum();
+    progress("writing", |heard| {
+        write_folder_with(out, &small, |folder| {
+            write_new(&folder.join(WEIGHTS), |file| {
+                write_source(&mut Counted { file, done: 0, all, heard }, arch, weights.as_ref(), format)
+            })
+        })
+    })?;
+    let size = fs::metadata(out.join(WEIGHTS)).map_or(0, |found| found.len());
+    let names: Vec<&str> = small.iter().map(|(name, _)| name.as_str()).collect();
+    output::text(&format!(
+        "wrote {}: {WEIGHTS} ({} bytes in {}), {}\n",
+        out.display(),
+        grouped(size),
+        format.name(),
+        names.join(", ")
+    ))
+}
+
+fn write_adapter(out: &Path, model: &ModelInUse, adapter: &Adapter) -> Result<()> {
+    write_atomically(out, |file| adapter.write_gguf(&model.files.architecture, file))?;
+    let bytes = fs::metadata(out).map_or(0, |found| found.len());
+    let count = adapter.values.len();
+    output::text(&format!(
+        "wrote {}: {} bytes; an adapter of rank {} for {count} matrices of {}\n",
+        out.display(),
+        grouped(bytes),
+        adapter.settings.rank,
+        model.path
+    ))
+}
+
+/// Tells how much was written.
+struct Counted<'a> {
+    file: &'a mut dyn Write,
+    done: u64,
+    all: u64,
+    heard: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.done += count as u64;
+        (self.heard)(self.done.min(self.all), self.all);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
