@@ -68,13 +68,14 @@ const LIVE: [&str; 2] = [ObjectiveSection::SECTION, OptimSection::SECTION];
 
 /// What may be changed when a run is resumed: nothing that the steps already made would have depended on. The number of
 /// steps only grows, and the schedule is spread over the new one from there on.
-pub const CHANGEABLE: [&str; 8] = [
+pub const CHANGEABLE: [&str; 9] = [
     "run.steps",
     "run.epochs",
     "run.log_every",
     "run.save_every",
     "run.keep",
     "run.eval_every",
+    "run.evaluations",
     "run.device",
     "run.device_memory",
 ];

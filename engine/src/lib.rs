@@ -161,8 +161,8 @@ pub mod running {
 pub mod result {
     pub use crate::export::merged::Adapter;
     pub use crate::export::model::write_source;
-    pub use crate::export::peft::read;
-    pub use crate::train::result::{ADAPTER, MODEL, WEIGHTS, beside_weights, learned};
+    pub use crate::export::peft::{FILES as ADAPTER_FILES, read};
+    pub use crate::train::result::{ADAPTER, MODEL, WEIGHTS, beside_weights, learned, tokenizer_files};
     pub use crate::weights::WeightFormat;
 }
 

@@ -13,8 +13,9 @@ use temper_engine::configuration::AdapterKind;
 use temper_engine::host::{Bytes, Folder, MOST_CONFIGURATION_BYTES, MemoryFolder};
 use temper_engine::models::Hold;
 use temper_engine::result::{self, ADAPTER, Adapter, MODEL};
-use temper_engine::running::placement_of_model;
-use temper_engine::{Devices, Error, Model, ModelFiles, Result};
+use temper_engine::reading::{ChatTemplate, Message, OnError, ReadOptions, RecordFormat, Templating};
+use temper_engine::running::{Digest, Digester, NamedFile, placement_of_model};
+use temper_engine::{Config, Devices, Error, Model, ModelFiles, Result, Tokenizer};
 
 use crate::cli::ModelArgs;
 use crate::files::{Beside, OpenFile, OsFolder, io_error};
@@ -102,14 +103,57 @@ pub fn open_folder(path: &str) -> Result<Box<dyn Folder>> {
     })
 }
 
+/// How a model is asked.
+pub enum Layout {
+    /// In its chat template.
+    Chat(ChatTemplate),
+    /// As a run without a template has it: a prompt, a line end, the answer.
+    Lines,
+    /// As a text that goes on.
+    Text,
+}
+
+impl Layout {
+    /// The tokens of a prompt, after which the answer comes.
+    ///
+    /// # Errors
+    /// [`Error::Template`] and [`Error::Tokenizer`].
+    pub fn prompt(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+        match self {
+            // A template writes the first token itself.
+            Self::Chat(template) => tokenizer.encode(&template.render(&[Message::new("user", text)], true)?),
+            Self::Lines => tokenizer.encode_begun(&format!("{text}\n")),
+            Self::Text => tokenizer.encode_begun(text),
+        }
+    }
+}
+
+/// The tokenizer's files as they lie beside a model's; none of a GGUF file, which holds its own.
+///
+/// # Errors
+/// As [`result::tokenizer_files`].
+pub fn files_beside(model: &str) -> Result<Vec<NamedFile>> {
+    if !model.starts_with(EMBEDDED) && !Path::new(model).is_dir() {
+        return Ok(Vec::new());
+    }
+    result::tokenizer_files(open_folder(model)?.as_ref())
+}
+
 /// A model that is only used: its files, and the adapter to put on it.
 pub struct ModelInUse {
     /// Where the files are, as [`open_model`] takes it.
     pub path: String,
     /// Description, weights and tokenizer.
     pub files: ModelFiles,
+    /// How its matrices are held.
+    pub storage: Hold,
+    /// Configuration of the run that it is the result of.
+    pub run: Option<Config>,
     adapter: Option<PathBuf>,
-    storage: Hold,
+    /// Digest of the model that the run's adapter was trained on.
+    trained_on: Option<Digest>,
+    /// What kind of records the run was trained on.
+    records: Option<String>,
 }
 
 impl ModelInUse {
@@ -121,9 +165,11 @@ impl ModelInUse {
         let Some(run) = &args.run else {
             let storage = args.storage.unwrap_or(Hold::Auto);
             let path = args.model.clone().unwrap_or_default();
-            return Ok(Self { files: open_model(&path)?, path, adapter: args.adapter.clone(), storage });
+            let (files, adapter) = (open_model(&path)?, args.adapter.clone());
+            return Ok(Self { files, path, adapter, storage, run: None, trained_on: None, records: None });
         };
-        let config = RunFolder::look_into(run)?.config()?;
+        let folder = RunFolder::look_into(run)?;
+        let config = folder.config()?;
         let result = run.join(if config.adapter.kind == AdapterKind::Lora { ADAPTER } else { MODEL });
         if !result.is_dir() {
             let problem = format!(
@@ -135,10 +181,88 @@ impl ModelInUse {
         // An adapter was trained on weights that were rounded so.
         let storage = args.storage.unwrap_or(config.run.storage);
         let (path, adapter) = match config.adapter.kind {
-            AdapterKind::Lora => (config.model.path, Some(result)),
+            AdapterKind::Lora => (config.model.path.clone(), Some(result)),
             AdapterKind::None => (result.display().to_string(), None),
         };
-        Ok(Self { files: open_model(&path)?, path, adapter, storage })
+        let files = open_model(&path).map_err(|error| match error {
+            // Its path may be relative to another folder than this one.
+            Error::Missing { path: missing, problem } if adapter.is_some() => Error::Missing {
+                path: missing,
+                problem: format!("{problem}; it is the model of the run {} (its model.path)", run.display()),
+            },
+            other => other,
+        })?;
+        let records = folder.summary()?.and_then(|summary| summary.records);
+        let trained_on = match config.adapter.kind {
+            AdapterKind::Lora => folder.run_config().ok().and_then(|run| run.origin.get("model").copied()),
+            AdapterKind::None => None,
+        };
+        Ok(Self { files, path, adapter, storage, run: Some(config), trained_on, records })
+    }
+
+    /// Refuses another model than the one that the run's adapter was trained on.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with both digests.
+    pub fn refuse_other(&self, found: Digest) -> Result<()> {
+        match self.trained_on {
+            Some(trained) if trained != found => Err(Error::Config {
+                problems: vec![format!(
+                    "{} is not the model that this run's adapter was trained on: its digest is {found}, and that one's was \
+                     {trained}; give the right one with --model and the adapter with --adapter",
+                    self.path
+                )],
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// How data are read for it: as its run read what it measured; without one by the model's chat template, every assistant
+    /// turn scored, up to the model's context.
+    pub fn reading(&self) -> ReadOptions {
+        let context = self.files.architecture.context;
+        match &self.run {
+            Some(config) => {
+                let own = ReadOptions::of(&config.data).measured();
+                ReadOptions { cutoff_length: own.cutoff_length.min(context), ..own }
+            }
+            None => ReadOptions {
+                format: RecordFormat::Auto,
+                on_error: OnError::Stop,
+                cutoff_length: context,
+                last_turn_only: false,
+                template: Templating::Model,
+            },
+        }
+    }
+
+    /// How it is asked: as its run was trained, without one in the model's chat template, or as a text where it has none.
+    ///
+    /// # Errors
+    /// [`Error::Template`] for a template that cannot be used; [`Error::Tokenizer`] where there is no tokenizer.
+    pub fn layout(&self) -> Result<Layout> {
+        let own = self.run.as_ref().is_none_or(|config| config.data.template == Templating::Model);
+        if let Some(template) = chat_template(self.files.tokenizer()?)?.filter(|_| own) {
+            return Ok(Layout::Chat(template));
+        }
+        Ok(match &self.records {
+            Some(kind) if kind != "text" => Layout::Lines,
+            _ => Layout::Text,
+        })
+    }
+
+    /// A digest of the adapter's files; none without one.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] and [`Error::Io`] for what cannot be read.
+    pub fn adapter_digest(&self) -> Result<Option<Digest>> {
+        let Some(folder) = &self.adapter else { return Ok(None) };
+        let mut digester = Digester::default();
+        for name in result::ADAPTER_FILES {
+            let file = folder.join(name);
+            digester.add(&fs::read(&file).map_err(|error| io_error(&file, &error))?);
+        }
+        Ok(Some(digester.digest()))
     }
 
     /// The adapter, read.
@@ -159,11 +283,23 @@ impl ModelInUse {
         let placement = placement_of_model(&self.files, self.storage, devices, &memory_of(devices))?;
         memory::check_model(&self.files, &placement, self.storage, more)?;
         let mut model = progress("loading", |heard| self.files.load_onto(&placement, self.storage, false, 0, heard))?;
+        self.refuse_other(model.origin)?;
         if let Some(Adapter { settings, values, file, .. }) = self.adapter()? {
             model.load_lora(&settings, values, &file)?;
         }
         Ok(model)
     }
+}
+
+/// The model's chat template, where it has one.
+///
+/// # Errors
+/// [`Error::Template`].
+pub fn chat_template(tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>> {
+    let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
+    let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
+    let source = tokenizer.chat_template();
+    source.map(|source| ChatTemplate::new(source, bos.as_deref(), eos.as_deref())).transpose()
 }
 
 fn embedded_folder(name: &str) -> Result<MemoryFolder> {

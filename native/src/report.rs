@@ -470,6 +470,7 @@ mod tests {
             },
             finished: Finished { step: 300, tokens: 412_345, seconds: 4321.0, interrupted: false },
             seed: 42,
+            records: None,
             tokens_per_second: 1234.5,
             peak_device_bytes: 734_003_200,
             memory: Memory::default(),

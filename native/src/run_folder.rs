@@ -71,6 +71,9 @@ pub struct Summary {
     pub finished: Finished,
     /// Seed of the run.
     pub seed: u64,
+    /// What kind of records it was trained on, such as `question_answer`; none in summaries of before 2026-11-27.
+    #[serde(default)]
+    pub records: Option<String>,
     /// All tokens through the model per second, mean over the logged steps; 0 where none was logged.
     pub tokens_per_second: f64,
     /// Highest device memory, in bytes; 0 where the device does not say.

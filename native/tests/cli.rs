@@ -693,14 +693,72 @@ fn a_run_folder_stands_for_the_model_that_it_trained() {
         let base = line(&format!("eval --json --model {} --data {target}", place.text("model"))).ok().json();
         assert_ne!(base["perplexity"], found["perplexity"]);
     }
-    let generate = |which: &str| line(&format!("generate {which} --prompt Rain --max-tokens 8")).ok().stdout;
-    let by_path = format!("--model {} --adapter {}", place.text("model"), place.text("adapted/adapter"));
-    assert_eq!(generate(&format!("--run {}", place.text("adapted"))), generate(&by_path));
+    let generate = |which: [&str; 4], prompt: &str, more: &[&str]| {
+        let own = ["--prompt", prompt, "--max-tokens", "8"];
+        temper([&["generate"][..], &which[..], &own[..], more].concat()).ok().stdout
+    };
+    let (model, adapter) = (place.text("model"), place.text("adapted/adapter"));
+    let by_path = ["--model", &model, "--adapter", &adapter];
+    let adapted = place.text("adapted");
+    let by_run = ["--device", "cpu", "--run", &adapted];
+    // It learned questions with a line end behind them; by itself a model without a template goes on with a text.
+    assert_eq!(generate(by_run, "Rain", &[]), generate(by_path, "Rain\n", &[]));
+    assert_eq!(generate(by_run, "Rain", &["--raw"]), generate(by_path, "Rain", &[]));
+    place.write("texts.jsonl", &format!("{}\n", json!({"text": "It rained all night, and all day."})).repeat(8));
+    place.train("texts", &["run.steps=1", &format!("data.train={}", place.text("texts.jsonl"))]).ok();
+    let texts = place.text("texts");
+    let by_texts = ["--device", "cpu", "--run", &texts];
+    assert_eq!(generate(by_texts, "Rain", &[]), generate(by_texts, "Rain", &["--raw"]));
+
+    // As it was trained, so it is measured.
+    place.train("short", &["run.steps=2", "data.cutoff_length=24", "data.train_on=last"]).ok();
+    let found = line(&format!("eval --json --run {} --data {target}", place.text("short"))).ok().json();
+    let after = &place.json("short/summary.json")["retention"]["after"]["target"];
+    assert_eq!(found["tokens"], after["tokens"]);
+    assert_close("loss", found["loss"].as_f64(), after["loss"].as_f64(), 1e-6);
 
     fs::remove_dir_all(place.path("adapted/adapter")).unwrap();
     let eval = |out: &str| line(&format!("eval --run {} --data {target}", place.text(out)));
     eval("adapted").fails(2, &["adapter", "has not come to its end", "--resume"]);
     eval("model").fails(2, &["model", "holds no run"]);
+}
+
+#[test]
+fn a_run_is_used_with_the_model_that_it_was_trained_on_or_not_at_all() {
+    let place = Place::new();
+    place.train("out", &["run.steps=1"]).ok();
+    place.train("whole", &["run.steps=1", "adapter.kind=none"]).ok();
+    let (run, text) = (place.text("out"), place.text("general.txt"));
+    let used = [
+        format!("eval --run {run} --text {text}"),
+        format!("generate --run {run} --prompt Rain --max-tokens 1"),
+        format!("export --run {run} {}", place.text("merged")),
+    ];
+    line(&used[0]).ok();
+    // Another model with the same description.
+    let file = place.path("model/model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&file, bytes).unwrap();
+    for used in &used {
+        line(used).fails(2, &["is not the model that this run's adapter was trained on", "digest"]);
+    }
+    assert!(!place.path("merged").exists());
+    line(&format!("eval --run {} --text {text}", place.text("whole"))).ok();
+    fs::rename(place.path("model"), place.path("moved")).unwrap();
+    line(&used[0]).fails(2, &["it is the model of the run", "model.path"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_out_of_the_models_folder_is_refused_before_the_training_that_would_copy_it() {
+    let place = Place::new();
+    place.write("secret.json", "{}");
+    std::os::unix::fs::symlink(place.path("secret.json"), place.path("model/generation_config.json")).unwrap();
+    place.train("out", &["run.steps=1", "adapter.kind=none"]).fails(2, &["generation_config.json", "a link out of"]);
+    assert!(!place.path("out").exists());
+    line(&format!("export --model {} {}", place.text("model"), place.text("x"))).fails(2, &["a link out of"]);
+    place.train("out", &["run.steps=1"]).ok();
 }
 
 // Memory.
@@ -986,6 +1044,27 @@ fn a_comparison_trains_each_combination_once_says_who_forgot_less_and_only_adds_
     let dry = run("--vary run.seed=1,2 --dry-run").ok();
     assert_eq!(dry.stdout.lines().count(), 4);
     assert!(dry.stdout.contains("eaft_seed-2 --set objective.method=eaft --set run.seed=2"), "{}", dry.stdout);
+}
+
+#[test]
+fn a_comparison_of_epochs_measures_on_the_way_and_mixes_no_files() {
+    let place = Place::new();
+    let text = fs::read_to_string(place.path("run.toml")).unwrap().replace("steps = 10\n", "epochs = 2\n");
+    place.write("run.toml", &text);
+    let run = |seeds: &str| {
+        let vary = format!("--vary objective.method=sft,eaft --vary run.seed={seeds}");
+        line(&format!("compare {} {vary} --out {}", place.text("run.toml"), place.text("all")))
+    };
+    run("1").ok();
+    let found = place.json("all/comparison.json");
+    let points = found["runs"][0]["path"]["points"].as_array().unwrap().len();
+    let steps = place.json("all/runs/sft_seed-1/summary.json")["finished"]["step"].as_u64().unwrap();
+    assert!(points >= 8.min(steps as usize) && points > 3, "{points} points of {steps} steps");
+    let report = fs::read_to_string(place.path("all/report.md")).unwrap();
+    assert!(report.contains("after each of 8 equal parts"), "{report}");
+    // The same command over other files would put old and new runs side by side.
+    place.write("general.txt", "Nothing is as it was, and the river has another bed.\n");
+    run("1,2").fails(2, &["sft_seed-2", "began with another general than", "sft_seed-1"]);
 }
 
 #[test]
@@ -1574,6 +1653,34 @@ fn benchmarks_go_on_after_a_stop_and_give_what_one_go_gives() {
         .fails(2, &["parts.jsonl, line 1", "were made with", "name another file"]);
     eval_tasks(&place, &format!("--tasks mmlu --results {}", place.text("train.jsonl")))
         .fails(2, &["train.jsonl, line 1"]);
+    place.write("notes.txt", "without a line end");
+    eval_tasks(&place, &format!("--tasks mmlu --results {}", place.text("notes.txt"))).fails(2, &["notes.txt, line 1"]);
+    assert_eq!(fs::read_to_string(place.path("notes.txt")).unwrap(), "without a line end");
+    // Only its own first line was being written.
+    place.write("cut.jsonl", &first[..20]);
+    eval_tasks(&place, &format!("--tasks mmlu --limit 3 --results {}", place.text("cut.jsonl"))).ok();
+    assert_eq!(fs::read_to_string(place.path("cut.jsonl")).unwrap(), first);
+}
+
+#[test]
+fn results_of_another_adapter_or_of_other_questions_are_not_taken_for_these() {
+    let place = Place::new();
+    task_files(&place);
+    let run = place.text("out");
+    place.train("out", &["run.steps=1"]).ok();
+    let eval = || {
+        let (data, results) = (place.text("tasks"), place.text("results.jsonl"));
+        line(&format!("eval --run {run} --task-data {data} --shots 0 --tasks mmlu --results {results}"))
+    };
+    eval().ok();
+    assert!(eval().ok().stdout.contains("8 from before"));
+    place.resume_with("out", &["run.steps=2"]).ok();
+    eval().fails(2, &["results.jsonl, line 1", "adapter_digest", "name another file"]);
+    fs::remove_file(place.path("results.jsonl")).unwrap();
+    eval().ok();
+    let asked = fs::read_to_string(place.path("tasks/mmlu/sums_test.csv")).unwrap();
+    place.write("tasks/mmlu/sums_test.csv", &asked.replace("is 1, odd", "is 1 odd"));
+    eval().fails(2, &["sums_test.csv, line 2", "not the question that the results hold an answer to"]);
 }
 
 #[test]
@@ -1967,7 +2074,7 @@ fn a_chat_answers_each_line_with_what_was_said_before_it() {
     let place = Place::new();
     let model = place.text("model");
     let talk = format!("chat --model {model} --temperature 0 --max-tokens 6");
-    chat(&talk, b"Hi\n").fails(2, &["no chat template", "generate --raw"]);
+    chat(&talk, b"Hi\n").fails(2, &["no chat template", "temper generate"]);
     place.write("model/chat_template.jinja", TEMPLATE);
     // What the model says to a text as it is.
     let raw = |prompt: &str| {

@@ -69,6 +69,21 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// As [`Tokenizer::encode`], with the beginning-of-sequence token first where the model expects one and the text does not
+    /// begin with it already.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_begun(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.encode(text)?;
+        Ok(self.missing_bos(&ids).into_iter().chain(ids).collect())
+    }
+
+    /// The beginning-of-sequence token, where the model expects one and these ids of a raw text do not begin with it.
+    pub(super) fn missing_bos(&self, ids: &[u32]) -> Option<u32> {
+        self.bos_id().filter(|bos| self.add_bos() && ids.first() != Some(bos))
+    }
+
     /// As [`Tokenizer::encode`], with the place of each token in `text`.
     pub fn encode_with_offsets(&self, text: &str) -> Result<Tokens> {
         let mut tokens = Tokens { ids: Vec::new(), offsets: Vec::new() };

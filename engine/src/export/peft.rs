@@ -22,6 +22,8 @@ use crate::weights::{WeightFormat, WeightSource, read_small, tensor_error};
 pub const CONFIG: &str = "adapter_config.json";
 /// Name of the weights.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
+/// All of an adapter's files.
+pub const FILES: [&str; 2] = [CONFIG, WEIGHTS];
 
 const PREFIX: &str = "base_model.model.";
 const A: &str = ".lora_A.weight";

@@ -793,7 +793,7 @@ impl Lab {
             None => return Err(bad("the base model was not trained")),
         };
         let (model, files) = (&learner.session().model, &running.model.files);
-        let learned = learned(model, learner.config(), files, &running.model.name, &mut |_| None).await?;
+        let learned = learned(model, learner.config(), files, &running.model.name, &[]).await?;
         let mut files = learned.files;
         if let Some(weights) = learned.weights {
             let mut bytes = Vec::new();

@@ -9,13 +9,14 @@ use super::placement::Placement;
 use super::{Model, open};
 use crate::data::Tokenizer;
 use crate::device::Device;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::host::{Bytes, Folder};
 use crate::weights::{WeightSource, read_if_there};
 
 /// No tokenizer file is read past this, since what is made of it takes several times its size. Four times the largest that
 /// is published (Gemma 3: 33 MB).
-const MOST_TOKENIZER_BYTES: u64 = 128 << 20;
+pub const MOST_TOKENIZER_BYTES: u64 = 128 << 20;
 
 /// A model's description, weights and tokenizer.
 pub struct ModelFiles {
@@ -97,6 +98,14 @@ impl ModelFiles {
         self.tokenizer
             .as_ref()
             .ok_or_else(|| Error::Tokenizer { problem: "there is no tokenizer.json beside the model".into() })
+    }
+
+    /// The digest that the model has once it is loaded ([`Model::origin`]); none without weights.
+    ///
+    /// # Errors
+    /// As [`load::origin`].
+    pub fn origin(&self) -> Result<Option<Digest>> {
+        self.weights.as_ref().map(|weights| load::origin(&self.architecture, weights.as_ref())).transpose()
     }
 
     /// Puts the model on a device, all parameters trained where `full`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Model;
 use super::architecture::Architecture;
-use super::layout::{Kind, LinearSpec, TensorSpec};
+use super::layout::{Kind, LinearSpec, Part as LayoutPart, TensorSpec};
 use super::linear::{Linear, LoraScale};
 use super::open::check;
 use super::parameter::{Parameter, Part, from_host};
@@ -115,8 +115,7 @@ pub fn load_onto(
     let (mut read, mut done) = (described(arch), 0);
     let mut maker = |spec: &TensorSpec, _| {
         let raw = source.read(&spec.name)?;
-        read.add(format!("{} {:?} {}", raw.name, raw.shape, raw.format.name()).as_bytes());
-        read.add(&raw.bytes);
+        note(&mut read, &raw);
         done += raw.bytes.len() as u64;
         progress(done, all);
         Ok(raw)
@@ -134,6 +133,41 @@ fn described(arch: &Architecture) -> Digester {
     let mut digester = Digester::default();
     digester.add(format!("{arch:?}").as_bytes());
     digester
+}
+
+/// Another tensor of the digest.
+fn note(digester: &mut Digester, raw: &RawTensor) {
+    digester.add(format!("{} {:?} {}", raw.name, raw.shape, raw.format.name()).as_bytes());
+    digester.add(&raw.bytes);
+}
+
+/// The digest that a model has which is loaded from this source ([`Model::origin`]), without loading it: one tensor is in
+/// memory at a time.
+///
+/// # Errors
+/// As [`check`]; [`Error::Io`] where the host cannot read.
+pub fn origin(arch: &Architecture, source: &dyn WeightSource) -> Result<Digest> {
+    check(source, arch)?;
+    let mut digester = described(arch);
+    // In the order in which a model is built.
+    let mut specs = vec![arch.embedding()];
+    specs.extend(arch.head());
+    for index in 0..arch.layers {
+        for part in arch.block(index).parts() {
+            match part {
+                LayoutPart::Norm(norm) => specs.push(norm.clone()),
+                LayoutPart::Linear(linear) => {
+                    specs.extend(linear.modules.iter().map(|module| linear.weight(module)));
+                    specs.extend(linear.modules.iter().filter_map(|module| linear.bias(module)));
+                }
+            }
+        }
+    }
+    specs.push(arch.final_norm());
+    for spec in specs {
+        note(&mut digester, &source.read(&spec.name)?);
+    }
+    Ok(digester.digest())
 }
 
 /// A model with random weights: normal with standard deviation 0.02, residual projections scaled down by

@@ -251,7 +251,10 @@ pub fn plan(config: &Config, loader: &Loader) -> Result<Plan> {
         packing: config.data.packing,
         log_every: run.log_every,
         save_every: run.save_every,
-        eval_every: run.eval_every,
+        eval_every: match (run.eval_every, run.evaluations) {
+            (0, parts @ 1..) => (steps / parts).max(1),
+            (every, _) => every,
+        },
     })
 }
 

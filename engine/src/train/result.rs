@@ -8,8 +8,9 @@ use crate::config::{AdapterKind, Config};
 use crate::error::Result;
 use crate::export::{model, peft};
 use crate::model::Model;
-use crate::model::files::ModelFiles;
-use crate::weights::WeightFormat;
+use crate::host::Folder;
+use crate::model::files::{MOST_TOKENIZER_BYTES, ModelFiles};
+use crate::weights::{WeightFormat, read_if_there};
 
 /// Folder of a trained adapter.
 pub const ADAPTER: &str = "adapter";
@@ -49,8 +50,20 @@ impl Weights<'_> {
     }
 }
 
-/// What a model that was made of `files` has learned. `name` is what an adapter calls its base model; `beside` reads a file
-/// that came beside the model, such as one of [`TOKENIZER_FILES`].
+/// Those of [`TOKENIZER_FILES`] that a model's folder has.
+///
+/// # Errors
+/// The folder's, such as for a link out of it; [`crate::Error::Format`] for a file that is too large.
+pub fn tokenizer_files(folder: &dyn Folder) -> Result<Vec<NamedFile>> {
+    let mut found = Vec::new();
+    for name in TOKENIZER_FILES {
+        found.extend(read_if_there(folder, name, MOST_TOKENIZER_BYTES)?.map(|bytes| (name.to_string(), bytes)));
+    }
+    Ok(found)
+}
+
+/// What a model that was made of `files` has learned. `name` is what an adapter calls its base model; `beside` are the files
+/// that came beside the model ([`tokenizer_files`]).
 ///
 /// # Errors
 /// Device errors; as [`peft::write`].
@@ -59,7 +72,7 @@ pub async fn learned<'a>(
     config: &Config,
     files: &ModelFiles,
     name: &str,
-    beside: &mut dyn FnMut(&str) -> Option<Vec<u8>>,
+    beside: &[NamedFile],
 ) -> Result<Learned<'a>> {
     if config.adapter.kind == AdapterKind::Lora {
         let values = peft::values(model).await?;
@@ -74,14 +87,10 @@ pub async fn learned<'a>(
 ///
 /// # Errors
 /// [`crate::Error::Tokenizer`] for a tokenizer that has no such files.
-pub fn beside_weights(
-    files: &ModelFiles,
-    format: WeightFormat,
-    beside: &mut dyn FnMut(&str) -> Option<Vec<u8>>,
-) -> Result<Vec<NamedFile>> {
+pub fn beside_weights(files: &ModelFiles, format: WeightFormat, beside: &[NamedFile]) -> Result<Vec<NamedFile>> {
     let config = model::config_json(&files.architecture, &files.special, format);
     let mut small = vec![("config.json".to_string(), config.into_bytes())];
-    small.extend(TOKENIZER_FILES.iter().filter_map(|name| Some((name.to_string(), beside(name)?))));
+    small.extend_from_slice(beside);
     if let (1, Some(tokenizer)) = (small.len(), &files.tokenizer) {
         // A GGUF file holds the tokenizer in its own way, and a page keeps no file.
         small.extend(tokenizer.to_files()?);

@@ -68,6 +68,8 @@ settings! {
         keep: usize = 2, range = Range::at_least(1.0);
         /// Steps between two evaluations; 0 evaluates only before and after.
         eval_every: u64 = 0, range = Range::at_least(0.0);
+        /// Where eval_every is 0: into how many equal parts evaluations divide the run; 0 evaluates only before and after.
+        evaluations: u64 = 0, range = Range::at_least(0.0);
         /// Objective that is also trained from the same start, for comparison.
         baseline: Option<Method> = None;
         /// Where to compute: auto, cpu, vulkan, metal, dx12, or part of an adapter's name; with commas between them several

@@ -10,9 +10,9 @@ use temper_engine::continuing::{Cache, Request, Talk, Writer};
 use temper_engine::reading::{ChatTemplate, Message};
 use temper_engine::{Devices, Error, Model, Tokenizer, wait};
 
-use super::generate::{chat_template, sampling};
+use super::generate::sampling;
 use crate::cli::{ChatArgs, Global};
-use crate::inputs::ModelInUse;
+use crate::inputs::{Layout, ModelInUse};
 use crate::interrupt;
 use crate::output;
 
@@ -41,8 +41,8 @@ pub fn run(args: ChatArgs, global: &Global) -> Result<()> {
     let chosen = ModelInUse::open(&args.model)?;
     let files = &chosen.files;
     let tokenizer = files.tokenizer()?;
-    let Some(template) = chat_template(tokenizer)? else {
-        let problem = "this model has no chat template to talk with; continue texts with it: temper generate --raw";
+    let Layout::Chat(template) = chosen.layout()? else {
+        let problem = "this model has no chat template to talk with, or its run was trained without; ask it with: temper generate";
         return Err(Error::Config { problems: vec![problem.into()] }.into());
     };
     let made_for = files.architecture.context;

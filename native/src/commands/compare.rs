@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
-use temper_engine::Error;
+use temper_engine::{Config, Error};
 
 use crate::cli::{CompareArgs, Global};
 use crate::comparison::frontier::Path as RunPath;
@@ -31,6 +31,7 @@ use crate::inputs::read_configuration;
 use crate::interrupt::{self, Interrupted};
 use crate::output;
 use crate::progress::{bar_style, duration};
+use crate::run_config::RunConfig;
 use crate::run_folder::{Part, RunFolder};
 
 const SHARED: &str = "compare.toml";
@@ -68,11 +69,18 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     let bar = Bar::new(&grid);
     let mut done: Vec<Option<Done>> =
         grid.points.iter().map(|point| folder.done(&grid, point)).collect::<Result<_>>()?;
+    let mut begun = Begun::default();
+    for run in done.iter().flatten() {
+        begun.add(&folder, run.point)?;
+    }
     let mut failed = Vec::new();
     for (index, point) in grid.points.iter().enumerate() {
         if done[index].is_none() {
             match folder.train(&grid, point, &bar, index)? {
-                Ended::Well(run) => done[index] = Some(*run),
+                Ended::Well(run) => {
+                    begun.add(&folder, point)?;
+                    done[index] = Some(*run);
+                }
                 Ended::Stopped => {
                     bar.clear();
                     folder.report(&name, &grid, &done)?;
@@ -99,6 +107,42 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     }
 }
 
+/// What the runs began with: only those of the same model and the same data are compared.
+#[derive(Default)]
+struct Begun(Vec<(String, RunConfig)>);
+
+impl Begun {
+    /// Another run.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where its files are not those that another run of the same configuration read.
+    fn add(&mut self, folder: &Folder, point: &Point) -> Result<()> {
+        // One of before there were digests tells nothing.
+        let Ok(run) = RunFolder::look_into(&folder.run(point)).and_then(|run| run.run_config()) else { return Ok(()) };
+        for (name, other) in &self.0 {
+            let (one, two) = (&run.config, &other.config);
+            if one.model != two.model || one.data != two.data {
+                continue;
+            }
+            let seeds = one.run.seed == two.run.seed;
+            let differs = |(what, digest): (&String, _)| {
+                // The order of what is trained depends on the seed.
+                (what != "train" || seeds) && other.origin.get(what).is_some_and(|other| other != digest)
+            };
+            if let Some((what, _)) = run.origin.iter().find(|one| differs(*one)) {
+                let problem = format!(
+                    "{}: began with another {what} than {name}: the files have changed since; give --out another folder, or \
+                     remove the runs of before",
+                    folder.run(point).display()
+                );
+                return Err(Error::Config { problems: vec![problem] }.into());
+            }
+        }
+        self.0.push((point.name.clone(), run));
+        Ok(())
+    }
+}
+
 /// How a run's process ended.
 enum Ended<'a> {
     Well(Box<Done<'a>>),
@@ -117,7 +161,8 @@ impl Folder {
         let refuse = |problem: &str| Error::Config { problems: vec![format!("--out {}: {problem}", path.display())] };
         let (shared, own) = (path.join(SHARED), grid.base.to_toml());
         match fs::read_to_string(&shared) {
-            Ok(there) if there == own => {}
+            // As it is understood: a key that came later has its default.
+            Ok(there) if Config::parse(&there, SHARED, &[]).is_ok_and(|there| there.to_toml() == own) => {}
             Ok(_) => {
                 return Err(refuse("holds a comparison whose runs share other settings; choose another folder").into());
             }

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Result;
 use temper_engine::configuration::TOP_K_MIN;
 use temper_engine::perplexity::WINDOW;
-use temper_engine::reading::{OnError, ReadOptions, RecordFormat, Templating, read_measured};
+use temper_engine::reading::read_measured;
 use temper_engine::{Devices, Document, Error, Event, Tokenizer, perplexity, wait};
 
 use crate::cli::{EvalArgs, Global};
@@ -29,15 +29,8 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
         // Any file is text here, whatever it is called.
         (Some(path), _) => text_windows(path, tokenizer, context)?,
         (None, Some(path)) => {
-            let options = ReadOptions {
-                format: RecordFormat::Auto,
-                on_error: OnError::Stop,
-                cutoff_length: context,
-                last_turn_only: false,
-                template: Templating::Model,
-            };
             let file = path.display().to_string();
-            read_measured(&file, &read_data(&file)?, tokenizer, context, options)?.documents
+            read_measured(&file, &read_data(&file)?, tokenizer, context, chosen.reading())?.documents
         }
         (None, None) => unreachable!("clap demands one of --text, --data and --tasks"),
     };

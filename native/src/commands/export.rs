@@ -11,7 +11,7 @@ use temper_engine::{Error, ModelFiles};
 
 use crate::cli::ExportArgs;
 use crate::files::{Beside, write_atomically, write_folder_with, write_new};
-use crate::inputs::{EMBEDDED, ModelInUse, read_data};
+use crate::inputs::{EMBEDDED, ModelInUse, files_beside};
 use crate::output;
 use crate::progress::{grouped, progress};
 
@@ -38,6 +38,11 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         })?;
     let model = ModelInUse::open(&args.model)?;
     let adapter = model.adapter()?;
+    if adapter.is_some()
+        && let Some(origin) = model.files.origin()?
+    {
+        model.refuse_other(origin)?;
+    }
     if args.adapter_only {
         let nothing = || refused(format!("--adapter-only: {} has no adapter", model.path));
         return write_adapter(out, &model, &adapter.ok_or_else(nothing)?);
@@ -102,8 +107,7 @@ pub fn write_gguf(out: &Path, model: &Quantised) -> Result<()> {
 }
 
 fn write_folder(out: &Path, base: &str, files: &ModelFiles, format: WeightFormat) -> Result<()> {
-    let mut beside = |name: &str| read_data(&format!("{}/{name}", base.trim_end_matches('/'))).ok();
-    let small = beside_weights(files, format, &mut beside)?;
+    let small = beside_weights(files, format, &files_beside(base)?)?;
     let arch = &files.architecture;
     let missing = || Error::Missing { path: base.into(), problem: "has no weights".into() };
     let weights = files.weights.as_ref().ok_or_else(missing)?;

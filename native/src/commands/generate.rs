@@ -5,11 +5,10 @@ use std::time::Instant;
 use anyhow::Result;
 use serde::Serialize;
 use temper_engine::continuing::{Cache, Request, Writer, generate_all};
-use temper_engine::reading::{ChatTemplate, Message};
-use temper_engine::{Devices, Error, Sampling, Tokenizer, wait};
+use temper_engine::{Devices, Error, Sampling, wait};
 
 use crate::cli::{DrawingArgs, GenerateArgs, Global};
-use crate::inputs::{ModelInUse, read_data};
+use crate::inputs::{Layout, ModelInUse, read_data};
 use crate::output;
 
 /// One line of the answers to `--prompts`.
@@ -37,7 +36,7 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
     let chosen = ModelInUse::open(&args.model)?;
     let files = &chosen.files;
     let tokenizer = files.tokenizer()?;
-    let template = if args.raw { None } else { chat_template(tokenizer)? };
+    let layout = if args.raw { Layout::Text } else { chosen.layout()? };
     let (prompts, name) = match (&args.prompt, &args.prompts) {
         (Some(prompt), _) => (vec![prompt.clone()], "--prompt".to_string()),
         (None, path) => lines(path.as_deref().unwrap_or_default())?,
@@ -45,14 +44,7 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
     let context = files.architecture.context;
     let mut requests = Vec::with_capacity(prompts.len());
     for (nth, text) in prompts.iter().enumerate() {
-        let prompt = match &template {
-            Some(template) => tokenizer.encode(&template.render(&[Message::new("user", text)], true)?)?,
-            None => {
-                // A template writes the first token itself.
-                let bos = tokenizer.bos_id().filter(|_| tokenizer.add_bos());
-                bos.into_iter().chain(tokenizer.encode(text)?).collect()
-            }
-        };
+        let prompt = layout.prompt(tokenizer, text)?;
         let Some(room) = context.checked_sub(prompt.len()).filter(|room| *room > 0) else {
             let line = if prompts.len() > 1 { format!(", line {}", nth + 1) } else { String::new() };
             let problem = format!("{name}{line} has {} tokens, and the model's context is {context}", prompt.len());
@@ -142,17 +134,6 @@ fn lines(path: &str) -> Result<(Vec<String>, String)> {
         return Err(Error::Data { file: path.into(), problem: "has no line, and each is a prompt".into() }.into());
     }
     Ok((prompts, path.into()))
-}
-
-/// The model's chat template, where it has one.
-///
-/// # Errors
-/// [`Error::Template`].
-pub fn chat_template(tokenizer: &Tokenizer) -> temper_engine::Result<Option<ChatTemplate>> {
-    let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
-    let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
-    let source = tokenizer.chat_template();
-    source.map(|source| ChatTemplate::new(source, bos.as_deref(), eos.as_deref())).transpose()
 }
 
 /// What the arguments say of the `nth` text.

@@ -17,7 +17,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use temper_engine::configuration::ObjectiveSection;
-use temper_engine::reading::{OnError, ReadOptions, RecordFormat, Templating};
+use temper_engine::reading::{OnError, ReadOptions};
 use temper_engine::scan::{Classes, Fidelity, Stream, StreamReport, TokenScore, score};
 use temper_engine::{Devices, Document, Error, Model, Objective, Tokenizer, wait};
 
@@ -83,11 +83,9 @@ pub fn run(args: ScanArgs, global: &Global) -> Result<()> {
     let overrides = [("objective.top_k".to_string(), args.top_k.to_string())];
     let gate = Objective::from_section(&ObjectiveSection::from_overrides("eaft", &overrides)?)?;
     let options = ReadOptions {
-        format: RecordFormat::Auto,
         on_error: if args.skip_broken { OnError::Skip } else { OnError::Stop },
         cutoff_length: args.cutoff_length.min(chosen.files.architecture.context),
-        last_turn_only: false,
-        template: Templating::Model,
+        ..chosen.reading()
     };
     if let Some(path) = args.curate.as_deref().filter(|path| path.is_file()) {
         let problem = "is there already, and is not overwritten; name another file for --curate".into();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use temper_engine::configuration::{ArchitectureSource, Init};
+use temper_engine::configuration::{AdapterKind, ArchitectureSource, Init};
 use temper_engine::events::{Finished, Started};
 use temper_engine::host::Clock;
 use temper_engine::models::{Architecture, SpecialTokens};
@@ -14,7 +14,7 @@ use temper_engine::perplexity::first_tokens;
 use temper_engine::products::{Class, Multiplier};
 use temper_engine::reading::{ReadOptions, hold_out, read_measured, read_set};
 use temper_engine::result::learned;
-use temper_engine::running::{About, Checkpoint, OTHER_RUN, base_on};
+use temper_engine::running::{About, Checkpoint, NamedFile, OTHER_RUN, base_on};
 use temper_engine::{
     Checkpoints, Config, Devices, Document, Error, Event, Host, Learner, ModelFiles, Objective, Run, Session, Sets,
     result, wait,
@@ -22,7 +22,7 @@ use temper_engine::{
 
 use crate::cli::{Global, TrainArgs};
 use crate::files::{OsFolder, write_new};
-use crate::inputs::{open_folder, open_model, read_configuration, read_data};
+use crate::inputs::{files_beside, open_folder, open_model, read_configuration, read_data};
 use crate::interrupt::{self, Interrupted};
 use crate::landscape;
 use crate::memory::{self, Before, Memory, Peaks};
@@ -54,12 +54,17 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     plan.check(&subject, &room)?;
     let time = Time::measure(&subject, &plan, CALIBRATION_S)?;
     say(&format!("plan       {}", plan.line(&room, Some(&time))));
-    let Read { config, files, devices, why, train, target, general, wrong, landscape } = read;
+    let Read { config, files, devices, why, train, records, target, general, wrong, landscape } = read;
     say_what_is_mapped(&landscape);
     let sets = Arc::new(Sets { target, general, wrong, landscape });
     let folder = destination.folder();
     let before = Before::now();
-    let job = Job { folder, config: &config, devices: &devices, why: &why, files: &files, sets, plan, before };
+    // What cannot be copied is refused now and not after the training.
+    let beside = match config.adapter.kind {
+        AdapterKind::Lora => Vec::new(),
+        AdapterKind::None => files_beside(&config.model.path)?,
+    };
+    let job = Job { folder, config: &config, devices: &devices, why: &why, files: &files, beside, records, sets, plan, before };
 
     let explained = &|error: anyhow::Error| match error.downcast_ref() {
         Some(Error::OutOfMemory { .. }) => job.explained(error, &train, &room),
@@ -114,6 +119,8 @@ pub struct Read {
     pub why: String,
     /// What it trains on.
     pub train: Vec<Document>,
+    /// What kind of records that was.
+    pub records: String,
     /// What is to be learned, measured.
     pub target: Vec<Document>,
     /// What is to be kept, measured.
@@ -200,8 +207,8 @@ impl Read {
             set
         });
         let landscape = landscape::documents(&settings.config, &train.documents)?;
-        let train = train.documents;
-        Ok(Self { config: settings.config, files, devices, why, train, target, general, wrong, landscape })
+        let (records, train) = (train.records.kind.to_string(), train.documents);
+        Ok(Self { config: settings.config, files, devices, why, train, records, target, general, wrong, landscape })
     }
 }
 
@@ -310,6 +317,10 @@ struct Job<'a> {
     devices: &'a Devices,
     why: &'a str,
     files: &'a ModelFiles,
+    /// Files beside the model's that a whole model is saved with.
+    beside: Vec<NamedFile>,
+    /// What kind of records it trains on.
+    records: String,
     sets: Arc<Sets>,
     plan: Plan,
     /// What the process held before the model was loaded.
@@ -386,8 +397,7 @@ impl Job<'_> {
     /// `adapter/` or `model/`: what other programs load.
     fn save_result(&self, session: &Session) -> Result<()> {
         let path = &self.config.model.path;
-        let mut beside = |name: &str| read_data(&beside(path, name)).ok();
-        let learned = wait(learned(&session.model, self.config, self.files, path, &mut beside))?;
+        let learned = wait(learned(&session.model, self.config, self.files, path, &self.beside))?;
         self.folder.write_result(learned.folder, &learned.files, |folder| match learned.weights {
             None => Ok(()),
             Some(weights) => write_new(&folder.join(result::WEIGHTS), |out| wait(weights.write(out))),
@@ -412,6 +422,7 @@ impl Job<'_> {
             started: main.started.clone(),
             finished: main.finished.clone(),
             seed: self.config.run.seed,
+            records: Some(self.records.clone()),
             tokens_per_second: speeds.iter().sum::<f64>() / speeds.len().max(1) as f64,
             peak_device_bytes: metrics.iter().map(|m| m.peak_device_bytes).max().unwrap_or(0),
             memory: Memory::new(&self.plan.ledgers, peaks, main.own_peak, self.devices.have_cpu()),
@@ -445,10 +456,6 @@ impl Job<'_> {
         output::text(&format!("\n{}\n", end_table(&main.started.objective, &retention)))?;
         output::text(&format!("report     {}\n", path.display()))
     }
-}
-
-fn beside(model: &str, name: &str) -> String {
-    format!("{}/{name}", model.trim_end_matches('/'))
 }
 
 fn model_name(config: &Config, files: &ModelFiles) -> String {

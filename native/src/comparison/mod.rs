@@ -164,8 +164,12 @@ impl Grid {
         if !problems.is_empty() {
             return Err(Error::Config { problems });
         }
-        if base.run.eval_every == 0 {
-            base.run.eval_every = base.run.steps.map_or(0, |steps| (steps / MEASURED).max(1));
+        // Of epochs the steps are known once the data are.
+        if base.run.eval_every == 0 && base.run.evaluations == 0 {
+            match base.run.steps {
+                Some(steps) => base.run.eval_every = (steps / MEASURED).max(1),
+                None => base.run.evaluations = MEASURED,
+            }
         }
         let mut points = Vec::with_capacity(runs);
         for seed in product(&seeds) {

@@ -184,11 +184,15 @@ fn method(grid: &Grid) -> String {
         Measure::General => "the target and the general set",
         Measure::Truth => "the truth, the wrong labels and the general set",
     };
+    let run = &grid.base.run;
+    let often = match run.eval_every {
+        0 => format!("after each of {} equal parts", run.evaluations),
+        every => format!("every {every} steps"),
+    };
     format!(
         "All runs start from the same model and see the same data, in an order that the seed decides. Each is measured on {sets} before \
-         training, every {} steps, and after it. A variant's frontier is the least {kept}, over its settings and all its measured steps \
-         with straight lines between them, at which a {learned} was reached. No checkpoint is chosen.",
-        grid.base.run.eval_every
+         training, {often}, and after it. A variant's frontier is the least {kept}, over its settings and all its measured steps \
+         with straight lines between them, at which a {learned} was reached. No checkpoint is chosen."
     )
 }
 
@@ -205,7 +209,8 @@ fn about_frontier(grid: &Grid) -> String {
 
 fn about_differences(grid: &Grid) -> String {
     format!(
-        "The {} where both had the same {}, less that of {}: below 0 {}. The interval is the bootstrap's over seeds, in pairs.",
+        "The {} where both had the same {}, less that of {}: below 0 {}. The interval is that of the mean over seeds, in pairs (Student's t; \
+         from ten seeds on the bootstrap).",
         grid.measure.kept(),
         grid.measure.learned(),
         grid.variants[0].name,
@@ -278,9 +283,9 @@ fn sentence(grid: &Grid, variant: usize, found: &Difference) -> String {
         (_, true) => format!("beyond the spread of {n} seeds"),
         (_, false) => format!("within the spread of {n} seeds"),
     };
-    let interval = match n {
-        1 => String::new(),
-        _ => format!("; 95 % from {:+.3} to {:+.3}", found.interval[0], found.interval[1]),
+    let interval = match found.interval {
+        None => String::new(),
+        Some([low, high]) => format!("; 95 % from {low:+.3} to {high:+.3}"),
     };
     format!(
         "{one} {lost} {} {other}: at {:.3}, {kept} {:.3} against {:.3} ({:+.3} nats per token{interval}), {spread}.",
@@ -300,7 +305,7 @@ fn differences(grid: &Grid, frontier: &Frontier, compared: &[Compared]) -> Table
             format!("{learned:.3} ({:.0} %)", 100.0 * share),
             format!("{:.3}", found.kept[0]),
             format!("{:+.3}", found.mean),
-            format!("{:+.3} to {:+.3}", found.interval[0], found.interval[1]),
+            found.interval.map_or("one seed".into(), |[low, high]| format!("{low:+.3} to {high:+.3}")),
             each,
             setting,
         ];

@@ -1,6 +1,7 @@
 //! `temper eval --tasks`: benchmarks out of local files, item by item, so that a run that was stopped goes on where it
 //! was.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
@@ -11,16 +12,17 @@ use std::time::Instant;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use temper_engine::continuing::{Cache, Request, Writer, generate_all};
+use temper_engine::models::Hold;
 use temper_engine::reading::{ChatTemplate, Message, OnError, RenderOptions};
+use temper_engine::running::Digest;
 use temper_engine::tasks::bfcl::{self, ToolQuestion};
 use temper_engine::tasks::ifeval::{self, Followed};
 use temper_engine::tasks::{Asked, Item, Items, Likelihoods, Task, TaskFolder, TaskOptions, judge, read_items, wilson};
 use temper_engine::{Devices, Error, Model, Sampling, Tokenizer, wait};
 
 use crate::cli::{EvalArgs, Global, TaskArgs};
-use crate::commands::generate::chat_template;
 use crate::files::io_error;
-use crate::inputs::{ModelInUse, read_data};
+use crate::inputs::{ModelInUse, chat_template, read_data};
 use crate::meter::Meter;
 use crate::output;
 use crate::progress::{duration, grouped};
@@ -34,6 +36,9 @@ struct Settings {
     model: String,
     origin: String,
     adapter: Option<String>,
+    /// A digest of the adapter's files, whose folder a longer training writes again.
+    #[serde(default)]
+    adapter_digest: Option<String>,
     storage: Option<String>,
     shots: Option<usize>,
     chat: bool,
@@ -61,6 +66,9 @@ struct Answered {
     /// Of calls that are wrong: why.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     problem: Option<String>,
+    /// A digest of what was asked: another question may have this id in another version of the file.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    asked: Option<String>,
     /// Of choices, in their order.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     log_likelihoods: Option<Vec<f64>>,
@@ -86,11 +94,17 @@ impl Answered {
             strict: None,
             followed: None,
             problem: None,
+            asked: Some(digest(item)),
             log_likelihoods: None,
             text: None,
             truncated: false,
         }
     }
+}
+
+/// Of what an item asks and what is right.
+fn digest(item: &Item) -> String {
+    Digest::of(format!("{}\n{:?}", item.prompt, item.asked).as_bytes()).to_string()
 }
 
 /// How many of something there were.
@@ -151,11 +165,15 @@ struct Score {
     items_per_second: Option<f64>,
 }
 
+/// No larger file of results is read: a line for each of some hundred thousand items.
+const MOST_RESULTS: u64 = 1 << 30;
+
 /// Results, in memory and on the disk.
 struct Results {
     out: Option<(PathBuf, File)>,
     all: Vec<Answered>,
-    known: HashSet<(String, String)>,
+    /// By task and id what was asked, where the file says it.
+    known: HashMap<(String, String), Option<String>>,
 }
 
 /// Runs the command.
@@ -180,7 +198,8 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<()> {
         model: args.model.run.as_deref().map(path).or_else(|| args.model.model.clone()).unwrap_or_default(),
         origin: model.origin.to_string(),
         adapter: args.model.adapter.as_deref().map(path),
-        storage: args.model.storage.map(|hold| format!("{hold:?}")),
+        adapter_digest: chosen.adapter_digest()?.map(|digest| digest.to_string()),
+        storage: (chosen.storage != Hold::Auto).then(|| format!("{:?}", chosen.storage)),
         shots: given.shots,
         chat: given.chat,
         max_tokens: given.max_tokens,
@@ -188,7 +207,12 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     let mut results = Results::open(given.results.as_deref(), &settings)?;
     let mut scores = Vec::new();
     for (task, items) in &loaded {
-        let todo: Vec<&Item> = items.items.iter().filter(|item| !results.has(*task, item)).collect();
+        let mut todo: Vec<&Item> = Vec::new();
+        for item in &items.items {
+            if !results.has(*task, item)? {
+                todo.push(item);
+            }
+        }
         let begun = Instant::now();
         match task.is_generated() {
             true => generate(*task, &todo, &mut model, tokenizer, template.as_ref(), given, &mut results)?,
@@ -277,24 +301,32 @@ impl Results {
     /// Opens the file, if there is to be one, and reads what is in it. A last line that was being written when the
     /// program ended is cut off and said.
     fn open(path: Option<&Path>, settings: &Settings) -> Result<Self> {
-        let mut results = Self { out: None, all: Vec::new(), known: HashSet::new() };
+        let mut results = Self { out: None, all: Vec::new(), known: HashMap::new() };
         let Some(path) = path else { return Ok(results) };
         let failed = |error: io::Error| io_error(path, &error);
         let file = path.display().to_string();
+        if let Some(length) = fs::metadata(path).ok().map(|found| found.len()).filter(|length| *length > MOST_RESULTS) {
+            let problem = format!("has {length} bytes, and results at most {MOST_RESULTS}; name another file for --results");
+            return Err(Error::Format { file, problem }.into());
+        }
         let bytes = match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             read => read.map_err(failed)?,
         };
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let no_results = "no results of temper eval --tasks begin so; name another file for --results";
+        // A first line that was cut off is ours; anything else is somebody's and stays as it is.
+        let ours = serde_json::to_string(settings)?;
+        if whole == 0 && !ours.as_bytes().starts_with(&bytes) {
+            return Err(Error::Record { file, line: 1, problem: no_results.into() }.into());
+        }
         if whole < bytes.len() {
             let _ = writeln!(io::stderr(), "warning: {file}: its last line is cut off; that item is done again");
         }
         for (at, line) in bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
             let refuse = |problem: String| Error::Record { file: file.clone(), line: at + 1, problem };
             if at == 0 {
-                let found: Settings = serde_json::from_slice(line).map_err(|_| {
-                    refuse("no results of temper eval --tasks begin so; name another file for --results".into())
-                })?;
+                let found: Settings = serde_json::from_slice(line).map_err(|_| refuse(no_results.into()))?;
                 if found != *settings {
                     let json = |settings: &Settings| serde_json::to_string(settings).unwrap_or_default();
                     let problem = format!(
@@ -308,7 +340,9 @@ impl Results {
             }
             let answered: Answered = serde_json::from_slice(line)
                 .map_err(|error| refuse(format!("not a result (column {})", error.column())))?;
-            if results.known.insert((answered.task.clone(), answered.id.clone())) {
+            let id = (answered.task.clone(), answered.id.clone());
+            if let Entry::Vacant(new) = results.known.entry(id) {
+                new.insert(answered.asked.clone());
                 results.all.push(answered);
             }
         }
@@ -323,8 +357,20 @@ impl Results {
         Ok(results)
     }
 
-    fn has(&self, task: Task, item: &Item) -> bool {
-        self.known.contains(&(task.name().to_owned(), item.id.clone()))
+    /// Whether an item was done before.
+    ///
+    /// # Errors
+    /// [`Error::Record`] where another question was done under its name.
+    fn has(&self, task: Task, item: &Item) -> Result<bool> {
+        let Some(asked) = self.known.get(&(task.name().to_owned(), item.id.clone())) else { return Ok(false) };
+        if asked.as_ref().is_some_and(|asked| *asked != digest(item)) {
+            let problem = format!(
+                "item {} is not the question that the results hold an answer to; name another file for --results",
+                item.id
+            );
+            return Err(Error::Record { file: item.file.clone(), line: item.line, problem }.into());
+        }
+        Ok(true)
     }
 
     fn write(&mut self, line: &impl Serialize) -> Result<()> {
@@ -336,7 +382,7 @@ impl Results {
 
     fn add(&mut self, answered: Answered) -> Result<()> {
         self.write(&answered)?;
-        self.known.insert((answered.task.clone(), answered.id.clone()));
+        self.known.insert((answered.task.clone(), answered.id.clone()), answered.asked.clone());
         self.all.push(answered);
         Ok(())
     }
@@ -344,8 +390,7 @@ impl Results {
 
 /// Tokens of a text; the beginning-of-sequence token first, where the model expects one.
 fn tokens(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
-    let bos = tokenizer.bos_id().filter(|_| tokenizer.add_bos());
-    Ok(bos.into_iter().chain(tokenizer.encode(text)?).collect())
+    Ok(tokenizer.encode_begun(text)?)
 }
 
 /// A question with choices, in tokens.
@@ -496,8 +541,20 @@ fn with_tools(template: &ChatTemplate, question: &ToolQuestion) -> Result<String
     }
 }
 
+/// What a model says once it has thought: what is behind `</think>`, nothing where it never came to an end of thinking.
+fn said(text: &str) -> &str {
+    const BEGIN: &str = "<think>";
+    const END: &str = "</think>";
+    match text.rsplit_once(END) {
+        Some((_, said)) => said.trim_start(),
+        None if text.trim_start().starts_with(BEGIN) => "",
+        None => text,
+    }
+}
+
 /// What a generated text is worth.
 fn judged(task: Task, item: &Item, text: &str) -> Answered {
+    let text = said(text);
     match &item.asked {
         Asked::Answer { expected } => {
             let (answer, correct, strict) = judge(task, expected, text);
