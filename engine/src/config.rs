@@ -403,6 +403,7 @@ cutoff_length = 512
 packing = false
 on_error = "skip"
 train_on = "last"
+template_variables = { enable_thinking = false, level = 3, language = "en" }
 [objective]
 method = "talr"
 exponent = 0.1

@@ -19,7 +19,7 @@ use crate::host::Shelf;
 #[cfg(not(target_family = "wasm"))]
 use crate::kernels::kept::Kept;
 use crate::kernels::launch::Gpu;
-use crate::kernels::multiplier::{Choice, Compute, Products};
+use crate::kernels::multiplier::{Choice, Class, Compute, Multiplier, Products};
 use crate::kernels::profile::KernelTime;
 
 /// A device on which tensors live and kernels run. Cheap to clone.
@@ -306,6 +306,11 @@ impl Device {
     /// The precision that its products were settled for.
     pub fn compute(&self) -> Compute {
         self.products.compute
+    }
+
+    /// Whether its wide products are in half precision on tensor cores.
+    pub fn halves(&self) -> bool {
+        !self.is_cpu() && self.choice().for_class(Class::Wide) == Multiplier::Cooperative
     }
 
     /// Whether it has cooperative matrices with f16 operands and f32 sums.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use temper_engine::models::{Choice, Hold};
+use temper_engine::products::Compute;
 
 /// Fine-tune language models without making them forget, on any GPU or on the CPU.
 #[derive(Debug, Parser)]
@@ -239,7 +240,7 @@ pub struct ModelArgs {
     pub run: Option<PathBuf>,
     /// How matrices lie in memory: auto (as the file has them), f32, f16, q8_0, q4_0 or q4_k. Without it as the run had
     /// them, or auto.
-    #[arg(long, value_name = "FORMAT", value_parser = storage)]
+    #[arg(long, value_name = "FORMAT", value_parser = one_of::<Hold>)]
     pub storage: Option<Hold>,
 }
 
@@ -249,12 +250,23 @@ pub struct EvalArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     #[command(flatten)]
+    pub template: TemplateArgs,
+    #[command(flatten)]
     pub input: EvalInput,
     #[command(flatten)]
     pub tasks: TaskArgs,
     /// Print one JSON object with `loss`, `perplexity` and `tokens`; with --tasks the list `tasks`.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What a chat template is told.
+#[derive(Debug, Args)]
+pub struct TemplateArgs {
+    /// Tell the model's chat template this, for example `enable_thinking=false`. May be repeated; a run's own
+    /// (data.template_variables) hold where it is not given.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub template_var: Vec<String>,
 }
 
 /// Arguments of `temper eval --tasks`.
@@ -308,6 +320,8 @@ pub struct EvalInput {
 pub struct ScanArgs {
     #[command(flatten)]
     pub model: ModelArgs,
+    #[command(flatten)]
+    pub template: TemplateArgs,
     /// JSONL or text, scored on what would be trained; `-` is standard input. May be repeated.
     #[arg(long, required = true, value_name = "FILE")]
     pub data: Vec<String>,
@@ -381,6 +395,8 @@ pub struct DevicesArgs {
 pub struct GenerateArgs {
     #[command(flatten)]
     pub model: ModelArgs,
+    #[command(flatten)]
+    pub template: TemplateArgs,
     /// What to answer.
     #[arg(long)]
     pub prompt: Option<String>,
@@ -427,6 +443,8 @@ pub struct DrawingArgs {
 pub struct ChatArgs {
     #[command(flatten)]
     pub model: ModelArgs,
+    #[command(flatten)]
+    pub template: TemplateArgs,
     /// What the model is told before the conversation.
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
@@ -514,6 +532,11 @@ pub struct BenchStepArgs {
     /// against the CPU, which takes long for large models.
     #[arg(long, value_parser = at_least_two, value_name = "N")]
     pub check_tokens: Option<usize>,
+    /// Precision of matrix products: auto or f16 as run.compute has them, with the kernels that a calibration chooses; f32
+    /// with those that are there without one. Gradients are compared with the CPU's in f32 always, and the loss of another
+    /// precision with that of f32.
+    #[arg(long, value_name = "PRECISION", value_parser = one_of::<Compute>, default_value = "f32")]
+    pub compute: Compute,
     /// Also tell in which kernels a GPU spends one more step.
     #[arg(long)]
     pub profile: bool,
@@ -560,7 +583,7 @@ pub struct BenchGenerateArgs {
     #[arg(long, value_name = "DIR_OR_GGUF")]
     pub model: String,
     /// How matrices lie in memory: auto (as the file has them), f32, f16, q8_0, q4_0 or q4_k.
-    #[arg(long, value_name = "FORMAT", value_parser = storage, default_value = "auto")]
+    #[arg(long, value_name = "FORMAT", value_parser = one_of::<Hold>, default_value = "auto")]
     pub storage: Hold,
     /// Tokens of a prompt.
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = at_least_two)]
@@ -760,9 +783,9 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn storage(text: &str) -> Result<Hold, String> {
-    let names = || Hold::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    Hold::from_name(text).ok_or_else(|| format!("expected one of {}", names()))
+fn one_of<T: Choice>(text: &str) -> Result<T, String> {
+    let names = || T::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    T::from_name(text).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -884,6 +907,7 @@ mod tests {
             "temper bench generate --model m --storage f32 --prompt 8 --tokens 16 --batch 2 --json",
             "temper bench head --hidden 576 --vocab 49152 --rows 1024 --device cpu --json",
             "temper bench step --model m --tokens 512 --rank 16 --objective eaft --json",
+            "temper bench step --model m --compute auto --check-tokens 8",
             "temper bench loss --json",
             "temper bench eval --model m --task-data d --limit 8 --shots 5 --python python3 --repeat 1 --json",
             "temper bench product --shape 64x32x48 --layout tn --device cpu --json",
@@ -940,6 +964,7 @@ mod tests {
             "temper plan --out x",
             "temper bench head --rows 0",
             "temper bench step --model m --tokens 1",
+            "temper bench step --model m --compute f8",
             "temper bench web --tokens 200",
             "temper bench product --shape 64x32",
             "temper bench data --mib 9223372036854775807",

@@ -11,11 +11,13 @@ use std::time::SystemTime;
 use temper_engine::host::{Bytes, Folder, check_name};
 use temper_engine::{Error, Result};
 
+use crate::interrupt::Writing;
+
 /// Start of the name of a file or folder that is being written. A killed process leaves one; nothing reads it, and
 /// [`remove_partial`] clears it away.
 const PARTIAL: &str = ".partial-";
 
-/// An operating system's error with what to do about it.
+/// An operating system's error with what to do about it. Of a file that was to be read, [`read_error`] says more.
 pub fn io_error(path: &Path, error: &io::Error) -> Error {
     let advice = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -36,6 +38,50 @@ pub fn io_error(path: &Path, error: &io::Error) -> Error {
     }
 }
 
+/// An operating system's error while a file was to be read, which may be a packed one.
+pub fn read_error(path: &Path, error: &io::Error) -> Error {
+    use io::ErrorKind::{InvalidData, InvalidInput, PermissionDenied, UnexpectedEof};
+    let is_packed = path.extension().is_some_and(|end| end == "gz");
+    let shown = path.display().to_string();
+    match error.kind() {
+        // The user's to mend, like any other bad input.
+        PermissionDenied => {
+            Error::Missing { path: shown, problem: format!("cannot be read: {error}; let this account read it") }
+        }
+        // What unpacking says.
+        UnexpectedEof | InvalidData | InvalidInput if is_packed => {
+            let problem = format!("cannot be unpacked: {error}; is it complete, and packed with gzip?");
+            Error::Format { file: shown, problem }
+        }
+        _ => io_error(path, error),
+    }
+}
+
+/// A whole file of at most `most` bytes; none where there is none. Its size is compared before anything of it is held. It
+/// may be written to meanwhile.
+///
+/// # Errors
+/// [`Error::Format`] with both numbers where it is larger; [`Error::Missing`] where it is no regular file or may not be
+/// read; [`Error::Io`].
+pub fn read_small(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+    let found = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        found => found.map_err(|error| read_error(path, &error))?,
+    };
+    if !found.is_file() {
+        return Err(not_regular(path));
+    }
+    if found.len() > most {
+        let problem = format!("has {} bytes, and no more than {most} are read", found.len());
+        return Err(Error::Format { file: path.display().to_string(), problem });
+    }
+    fs::read(path).map(Some).map_err(|error| read_error(path, &error))
+}
+
+fn not_regular(path: &Path) -> Error {
+    Error::Missing { path: path.display().to_string(), problem: "this is not a regular file".into() }
+}
+
 /// `web/` of the source tree. Cargo says at run time where that is; the path of the build is only the second best, because
 /// a shared target folder outlives a checkout.
 pub fn web_sources() -> PathBuf {
@@ -49,7 +95,8 @@ pub fn web_sources() -> PathBuf {
 /// What is no file (`/dev/stdout`, a pipe) is written to and stays what it is; a link is followed.
 ///
 /// # Errors
-/// [`Error::Io`], and those of `write`; the temporary file is gone then, and an old file untouched.
+/// [`Error::Io`], also where the user wants to stop (see [`Writing`]), and those of `write`; the temporary file is gone
+/// then, and an old file untouched.
 pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let attempt = || -> io::Result<()> {
         if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
@@ -58,6 +105,7 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::R
             return buffered.flush();
         }
         let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        let writing = Writing::begin();
         let folder = parent(path);
         let mut builder = tempfile::Builder::new();
         builder.prefix(PARTIAL);
@@ -66,9 +114,10 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::R
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let temporary = builder.tempfile_in(folder)?;
         let mut buffered = BufWriter::with_capacity(1 << 20, temporary);
-        write(&mut buffered)?;
+        write(&mut Stoppable { out: &mut buffered, writing: &writing })?;
         let temporary = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
         temporary.as_file().sync_all()?;
+        writing.go_on()?;
         temporary.persist(path).map_err(|failed| failed.error)?;
         sync_folder(folder)
     };
@@ -80,7 +129,8 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::R
 /// A folder that is already there is replaced. `fill` writes what is better not held in memory whole.
 ///
 /// # Errors
-/// [`Error::Io`], and those of `fill`; the temporary folder is gone then.
+/// [`Error::Io`], also where the user wants to stop (see [`Writing`]), and those of `fill`; the temporary folder is gone
+/// then.
 pub fn write_folder_with(
     path: &Path,
     files: &[(String, Vec<u8>)],
@@ -88,6 +138,7 @@ pub fn write_folder_with(
 ) -> Result<()> {
     let attempt = || -> io::Result<()> {
         let parent = parent(path);
+        let writing = Writing::begin();
         let mut builder = tempfile::Builder::new();
         builder.prefix(PARTIAL);
         #[cfg(unix)]
@@ -98,6 +149,7 @@ pub fn write_folder_with(
         }
         fill(temporary.path())?;
         sync_folder(temporary.path())?;
+        writing.go_on()?;
         if path.exists() {
             fs::remove_dir_all(path)?;
         }
@@ -117,11 +169,29 @@ pub fn write_folder_with(
 /// whole.
 ///
 /// # Errors
-/// The operating system's, and those of `write`.
+/// The operating system's, and those of `write`; where the user wants to stop (see [`Writing`]).
 pub fn write_new(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let writing = Writing::begin();
     let mut out = BufWriter::with_capacity(1 << 20, File::create_new(path)?);
-    write(&mut out)?;
+    write(&mut Stoppable { out: &mut out, writing: &writing })?;
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+}
+
+/// Writes until the user wants to stop.
+struct Stoppable<'a> {
+    out: &'a mut dyn Write,
+    writing: &'a Writing,
+}
+
+impl Write for Stoppable<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writing.go_on()?;
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// True for what an interrupted write left.
@@ -178,13 +248,10 @@ impl OpenFile {
 
     /// Opens a file that messages call by another path.
     fn open_as(target: &Path, path: &Path) -> Result<Self> {
-        let failed = |error: io::Error| io_error(path, &error);
+        let failed = |error: io::Error| read_error(path, &error);
         // Asked before it is opened: opening a pipe waits for its other end, and some devices act on it.
         if !fs::metadata(target).map_err(failed)?.is_file() {
-            return Err(Error::Missing {
-                path: path.display().to_string(),
-                problem: "this is not a regular file".into(),
-            });
+            return Err(not_regular(path));
         }
         let file = File::open(target).map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
@@ -221,7 +288,7 @@ impl Bytes for OpenFile {
         let read = read_exact_at(&self.file, out, offset);
         // First of all: a file that was shortened fails the read as well, in words that do not say why.
         self.check_unchanged()?;
-        read.map_err(|error| io_error(&self.path, &error))
+        read.map_err(|error| read_error(&self.path, &error))
     }
 }
 
@@ -265,7 +332,7 @@ impl OsFolder {
     /// # Errors
     /// [`Error::Io`] where there is none or it is not a folder.
     pub fn open(path: &Path) -> Result<Self> {
-        let root = path.canonicalize().map_err(|error| io_error(path, &error))?;
+        let root = path.canonicalize().map_err(|error| read_error(path, &error))?;
         if !root.is_dir() {
             return Err(Error::Missing { path: path.display().to_string(), problem: "this is not a folder".into() });
         }
@@ -282,7 +349,7 @@ impl Folder for OsFolder {
         let target = match path.canonicalize() {
             Ok(target) => target,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io_error(&path, &error)),
+            Err(error) => return Err(read_error(&path, &error)),
         };
         let inside = |folder: &Path| target.starts_with(folder);
         if !inside(&self.root) && !self.blobs.as_deref().is_some_and(inside) {
@@ -410,6 +477,41 @@ mod tests {
         fs::write(folder.path().join(".partial-file"), b"").unwrap();
         remove_partial(folder.path());
         assert_eq!(names(folder.path()), ["step-1"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_bad_input_and_nothing_is_said_of_where_to_write() {
+        let said = |name: &str, kind: io::ErrorKind| {
+            let error = read_error(Path::new(name), &kind.into());
+            (error.is_bad_input(), error.to_string())
+        };
+        let (bad, message) = said("a.jsonl", io::ErrorKind::PermissionDenied);
+        assert!(bad && message.contains("a.jsonl: cannot be read") && !message.contains("--out"), "{message}");
+        for kind in [io::ErrorKind::UnexpectedEof, io::ErrorKind::InvalidInput, io::ErrorKind::InvalidData] {
+            let (bad, message) = said("a.jsonl.gz", kind);
+            assert!(bad && message.contains("is it complete, and packed with gzip?"), "{message}");
+            assert!(!said("a.jsonl", kind).0, "a file that is not packed");
+        }
+        assert!(!said("a.jsonl.gz", io::ErrorKind::TimedOut).0);
+    }
+
+    #[test]
+    fn a_file_that_is_larger_than_it_may_be_is_refused_before_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        assert_eq!(read_small(&path, 3).unwrap(), None);
+        fs::write(&path, b"abc").unwrap();
+        assert_eq!(read_small(&path, 3).unwrap().as_deref(), Some(&b"abc"[..]));
+        // A hole: nothing lies on the disk.
+        File::create(&path).unwrap().set_len(1 << 32).unwrap();
+        let error = read_small(&path, 3).unwrap_err();
+        assert!(
+            error.is_bad_input() && error.to_string().contains("has 4294967296 bytes, and no more than 3"),
+            "{error}"
+        );
+        assert!(read_small(folder.path(), 3).unwrap_err().is_bad_input());
+        #[cfg(unix)]
+        assert!(read_small(Path::new("/dev/zero"), 3).is_err(), "a device has no size");
     }
 
     /// The whole contents.

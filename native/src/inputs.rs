@@ -12,13 +12,15 @@ use flate2::read::MultiGzDecoder;
 use temper_engine::configuration::AdapterKind;
 use temper_engine::host::{Bytes, Folder, MOST_CONFIGURATION_BYTES, MemoryFolder};
 use temper_engine::models::Hold;
+use temper_engine::reading::{
+    ChatTemplate, Message, OnError, ReadOptions, RecordFormat, TemplateVariables, Templating,
+};
 use temper_engine::result::{self, ADAPTER, Adapter, MODEL};
-use temper_engine::reading::{ChatTemplate, Message, OnError, ReadOptions, RecordFormat, Templating};
 use temper_engine::running::{Digest, Digester, NamedFile, placement_of_model};
 use temper_engine::{Config, Devices, Error, Model, ModelFiles, Result, Tokenizer};
 
 use crate::cli::ModelArgs;
-use crate::files::{Beside, OpenFile, OsFolder, io_error};
+use crate::files::{Beside, OpenFile, OsFolder, read_error};
 use crate::memory;
 use crate::plan::memory_of;
 use crate::progress::progress;
@@ -149,6 +151,8 @@ pub struct ModelInUse {
     pub storage: Hold,
     /// Configuration of the run that it is the result of.
     pub run: Option<Config>,
+    /// What its chat template is told.
+    pub variables: TemplateVariables,
     adapter: Option<PathBuf>,
     /// Digest of the model that the run's adapter was trained on.
     trained_on: Option<Digest>,
@@ -165,8 +169,8 @@ impl ModelInUse {
         let Some(run) = &args.run else {
             let storage = args.storage.unwrap_or(Hold::Auto);
             let path = args.model.clone().unwrap_or_default();
-            let (files, adapter) = (open_model(&path)?, args.adapter.clone());
-            return Ok(Self { files, path, adapter, storage, run: None, trained_on: None, records: None });
+            let (files, adapter, variables) = (open_model(&path)?, args.adapter.clone(), TemplateVariables::default());
+            return Ok(Self { files, path, adapter, storage, run: None, variables, trained_on: None, records: None });
         };
         let folder = RunFolder::look_into(run)?;
         let config = folder.config()?;
@@ -197,7 +201,17 @@ impl ModelInUse {
             AdapterKind::Lora => folder.run_config().ok().and_then(|run| run.origin.get("model").copied()),
             AdapterKind::None => None,
         };
-        Ok(Self { files, path, adapter, storage, run: Some(config), trained_on, records })
+        let variables = config.data.template_variables.clone().unwrap_or_default();
+        Ok(Self { files, path, adapter, storage, run: Some(config), variables, trained_on, records })
+    }
+
+    /// The same whose chat template is told these too, each as `NAME=VALUE`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for what is no variable.
+    pub fn told(mut self, variables: &[String]) -> Result<Self> {
+        self.variables = self.variables.with(variables)?;
+        Ok(self)
     }
 
     /// Refuses another model than the one that the run's adapter was trained on.
@@ -219,12 +233,12 @@ impl ModelInUse {
 
     /// How data are read for it: as its run read what it measured; without one by the model's chat template, every assistant
     /// turn scored, up to the model's context.
-    pub fn reading(&self) -> ReadOptions {
-        let context = self.files.architecture.context;
+    pub fn reading(&self) -> ReadOptions<'_> {
+        let (context, variables) = (self.files.architecture.context, Some(&self.variables));
         match &self.run {
             Some(config) => {
                 let own = ReadOptions::of(&config.data).measured();
-                ReadOptions { cutoff_length: own.cutoff_length.min(context), ..own }
+                ReadOptions { cutoff_length: own.cutoff_length.min(context), variables, ..own }
             }
             None => ReadOptions {
                 format: RecordFormat::Auto,
@@ -232,6 +246,7 @@ impl ModelInUse {
                 cutoff_length: context,
                 last_turn_only: false,
                 template: Templating::Model,
+                variables,
             },
         }
     }
@@ -242,7 +257,7 @@ impl ModelInUse {
     /// [`Error::Template`] for a template that cannot be used; [`Error::Tokenizer`] where there is no tokenizer.
     pub fn layout(&self) -> Result<Layout> {
         let own = self.run.as_ref().is_none_or(|config| config.data.template == Templating::Model);
-        if let Some(template) = chat_template(self.files.tokenizer()?)?.filter(|_| own) {
+        if let Some(template) = ChatTemplate::of(self.files.tokenizer()?, Some(&self.variables))?.filter(|_| own) {
             return Ok(Layout::Chat(template));
         }
         Ok(match &self.records {
@@ -256,11 +271,18 @@ impl ModelInUse {
     /// # Errors
     /// [`Error::Missing`] and [`Error::Io`] for what cannot be read.
     pub fn adapter_digest(&self) -> Result<Option<Digest>> {
+        /// Bytes that are in memory.
+        const DIGESTED_AT_ONCE: usize = 1 << 20;
         let Some(folder) = &self.adapter else { return Ok(None) };
         let mut digester = Digester::default();
         for name in result::ADAPTER_FILES {
-            let file = folder.join(name);
-            digester.add(&fs::read(&file).map_err(|error| io_error(&file, &error))?);
+            let file = OpenFile::open(&folder.join(name))?;
+            let mut piece = vec![0; DIGESTED_AT_ONCE];
+            for begin in (0..file.len()).step_by(DIGESTED_AT_ONCE) {
+                let piece = &mut piece[..DIGESTED_AT_ONCE.min((file.len() - begin) as usize)];
+                file.read(begin, piece)?;
+                digester.add(piece);
+            }
         }
         Ok(Some(digester.digest()))
     }
@@ -289,17 +311,6 @@ impl ModelInUse {
         }
         Ok(model)
     }
-}
-
-/// The model's chat template, where it has one.
-///
-/// # Errors
-/// [`Error::Template`].
-pub fn chat_template(tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>> {
-    let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
-    let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
-    let source = tokenizer.chat_template();
-    source.map(|source| ChatTemplate::new(source, bos.as_deref(), eos.as_deref())).transpose()
 }
 
 fn embedded_folder(name: &str) -> Result<MemoryFolder> {
@@ -344,7 +355,7 @@ fn read(path: &str, limit: &Limit) -> Result<Vec<u8>> {
         return found.map(|(_, bytes)| bytes.to_vec()).ok_or_else(|| no_such_embedded(name));
     }
     let on_disk = Path::new(path);
-    let failed = |error: io::Error| io_error(on_disk, &error);
+    let failed = |error: io::Error| read_error(on_disk, &error);
     let wrong = |problem: String| Error::Format { file: path.into(), problem };
     let most = |size: String, most: u64| {
         wrong(format!("has {size}, and {} may have at most {most}; {}", limit.what, limit.advice))
@@ -418,6 +429,19 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
+/// What is unpacked, whose errors say of which file and what to do.
+struct Unpacked<R> {
+    inner: R,
+    path: PathBuf,
+}
+
+impl<R: Read> Read for Unpacked<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        // Travels inside, for whoever reads to take out.
+        self.inner.read(out).map_err(|error| io::Error::other(read_error(&self.path, &error)))
+    }
+}
+
 /// Bytes of a data file as it lies there; none of a pipe. Opens nothing, since some devices act on that, and the other end of a
 /// pipe too.
 ///
@@ -428,7 +452,7 @@ pub fn size_of_data(path: &str) -> Result<Option<u64>> {
         return Ok(None);
     }
     let on_disk = Path::new(path);
-    let found = fs::metadata(on_disk).map_err(|error| io_error(on_disk, &error))?;
+    let found = fs::metadata(on_disk).map_err(|error| read_error(on_disk, &error))?;
     if !found.is_file() && !is_pipe(&found) {
         let what = if found.is_dir() { "a folder" } else { "a device" };
         let problem = format!("is {what}; give a file, a pipe, or {STDIN} for standard input");
@@ -460,8 +484,11 @@ pub fn stream_data(path: &str) -> Result<(Box<dyn BufRead>, Reading)> {
     }
     reading.total = size_of_data(path)?;
     let on_disk = Path::new(path);
-    let file = Counted { inner: File::open(on_disk).map_err(|error| io_error(on_disk, &error))?, done };
-    let input: Box<dyn Read> = if path.ends_with(".gz") { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let file = Counted { inner: File::open(on_disk).map_err(|error| read_error(on_disk, &error))?, done };
+    let input: Box<dyn Read> = match path.ends_with(".gz") {
+        true => Box::new(Unpacked { inner: MultiGzDecoder::new(file), path: on_disk.to_path_buf() }),
+        false => Box::new(file),
+    };
     Ok((Box::new(BufReader::with_capacity(AT_ONCE, input)), reading))
 }
 

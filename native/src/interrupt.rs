@@ -1,17 +1,92 @@
 //! Ctrl-C and what else asks a process to stop: the first time a run stops after the step under way or in the middle of an
-//! evaluation, and saves a checkpoint; the second time the process ends at once.
+//! evaluation, and saves a checkpoint; the second time the process ends at once. A command that has nothing to save ends at
+//! once the first time, unless it is writing a file: then the half-written one is removed before.
 //!
 //! The C library's `signal` is all that is needed, and every platform with a terminal has it.
 
-use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::{fmt, io};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
+/// True while a command stops in its own way.
+static LISTENING: AtomicBool = AtomicBool::new(false);
+/// Files that are being written while none does.
+static WRITING: Mutex<usize> = Mutex::new(0);
 
 /// True once the user wants the run to stop.
 pub fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)
+}
+
+/// True where the user has stopped a command that does not stop in its own way.
+pub fn stopped() -> bool {
+    requested() && !LISTENING.load(Ordering::Relaxed)
+}
+
+/// Starts listening.
+pub fn listen() {
+    LISTENING.store(true, Ordering::Relaxed);
+    signals::note();
+}
+
+/// Lets Ctrl-C stop what begins now; the next one ends the process.
+pub fn listen_once() {
+    REQUESTED.store(false, Ordering::Relaxed);
+    LISTENING.store(true, Ordering::Relaxed);
+    signals::note_ctrl_c();
+}
+
+/// Lets Ctrl-C end the process again.
+pub fn listen_no_more() {
+    signals::end();
+    LISTENING.store(false, Ordering::Relaxed);
+    REQUESTED.store(false, Ordering::Relaxed);
+}
+
+/// A file that is being written. While there is one, a signal to stop does not end the process, which would leave what
+/// is half-written, but makes the next write fail. Nothing of that where a command stops in its own way: it may be
+/// saving.
+pub struct Writing {
+    stops: bool,
+}
+
+impl Writing {
+    /// Begins to write.
+    pub fn begin() -> Self {
+        let stops = !LISTENING.load(Ordering::Relaxed);
+        if stops {
+            let mut writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+            if *writing == 0 {
+                signals::note();
+            }
+            *writing += 1;
+        }
+        Self { stops }
+    }
+
+    /// Allows to write on.
+    ///
+    /// # Errors
+    /// Where the user wants to stop.
+    pub fn go_on(&self) -> io::Result<()> {
+        // Not `ErrorKind::Interrupted`, after which whoever writes tries again.
+        if self.stops && stopped() { Err(io::Error::other("stopped as asked; nothing of it is left")) } else { Ok(()) }
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if !self.stops {
+            return;
+        }
+        let mut writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+        *writing -= 1;
+        if *writing == 0 && !LISTENING.load(Ordering::Relaxed) {
+            signals::end();
+        }
+    }
 }
 
 /// What was stopped as asked: no failure, but not finished either.
@@ -51,24 +126,24 @@ mod signals {
         unsafe { signal(number, SIG_DFL) };
     }
 
-    /// Starts listening.
-    pub fn listen() {
-        let handler = stop as extern "C" fn(c_int) as sighandler_t;
-        set(SIGINT, handler);
+    /// Lets signals to stop only be noted.
+    pub fn note() {
+        note_ctrl_c();
         // What a scheduler or `docker stop` sends before it kills.
         #[cfg(unix)]
-        set(libc::SIGTERM, handler);
+        set(libc::SIGTERM, stop as extern "C" fn(c_int) as sighandler_t);
     }
 
-    /// Lets Ctrl-C stop what begins now; the next one ends the process.
-    pub fn listen_once() {
-        REQUESTED.store(false, Ordering::Relaxed);
+    /// Lets Ctrl-C only be noted.
+    pub fn note_ctrl_c() {
         set(SIGINT, stop as extern "C" fn(c_int) as sighandler_t);
     }
 
-    /// Lets Ctrl-C end the process again.
-    pub fn listen_no_more() {
+    /// Lets them end the process again.
+    pub fn end() {
         set(SIGINT, SIG_DFL);
+        #[cfg(unix)]
+        set(libc::SIGTERM, SIG_DFL);
     }
 
     fn set(number: c_int, handler: sighandler_t) {
@@ -94,19 +169,19 @@ mod signals {
 #[cfg(not(any(unix, windows)))]
 mod signals {
     /// No signals here.
-    pub fn listen() {}
+    pub fn note() {}
 
     /// No signals here.
-    pub fn listen_once() {}
+    pub fn note_ctrl_c() {}
 
     /// No signals here.
-    pub fn listen_no_more() {}
+    pub fn end() {}
 
     /// No signals here.
     pub fn ignore_file_size_signal() {}
 }
 
-pub use signals::{ignore_file_size_signal, listen, listen_no_more, listen_once};
+pub use signals::ignore_file_size_signal;
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! The `temper` command: reads arguments, runs one command, prints an error once, and exits with its code.
 //!
 //! 0 is success (also when the reader of our output went away), 1 a run that failed, 2 something that was asked for and
-//! cannot be, 130 a run that was stopped with Ctrl-C and can be resumed.
+//! cannot be, 130 what was stopped with Ctrl-C: a run that can be resumed, or a file of which nothing is left.
 
 mod cli;
 mod commands;
@@ -71,11 +71,12 @@ fn main() -> ExitCode {
     };
     leave_compiled();
     let Err(error) = result else { return ExitCode::SUCCESS };
-    if is_broken_pipe(&error) {
-        return ExitCode::SUCCESS;
-    }
     if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
         let _ = writeln!(io::stderr(), "temper: {interrupted}");
+        return ExitCode::from(INTERRUPTED);
+    }
+    if interrupt::stopped() {
+        let _ = writeln!(io::stderr(), "temper: {error:#}");
         return ExitCode::from(INTERRUPTED);
     }
     // Nobody is left to tell if stderr is gone too.
@@ -92,14 +93,6 @@ fn quiet_display_driver() {
         // SAFETY: the first thing that `main` does, before any thread is started that could read the environment.
         unsafe { std::env::set_var("XDG_RUNTIME_DIR", "/nonexistent") };
     }
-}
-
-/// The reader of our output, such as `head`, has seen enough.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let is = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
-    };
-    error.chain().any(is)
 }
 
 fn is_bad_input(error: &anyhow::Error) -> bool {
@@ -123,12 +116,5 @@ mod tests {
             let failed: Result<(), _> = Err(failed);
             assert!(!is_bad_input(&failed.context("while training").unwrap_err()));
         }
-    }
-
-    #[test]
-    fn a_reader_that_went_away_is_no_error() {
-        let gone: Result<(), _> = Err(io::Error::from(io::ErrorKind::BrokenPipe));
-        assert!(is_broken_pipe(&gone.context("while printing").unwrap_err()));
-        assert!(!is_broken_pipe(&anyhow::anyhow!("other")));
     }
 }

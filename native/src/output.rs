@@ -1,15 +1,27 @@
 //! Results on stdout, where a reader that has gone away is no error.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 
-/// Writes text as it is.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Writes text as it is. Where the reader has gone away nothing is written, and the command goes on to its verdict.
 pub fn text(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            CLOSED.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        written => Ok(written?),
+    }
+}
+
+/// True once the reader of results, such as `head`, has gone away: who works for it alone can stop.
+pub fn closed() -> bool {
+    CLOSED.load(Ordering::Relaxed)
 }
 
 /// Writes a value as one line of JSON.

@@ -25,11 +25,11 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use temper_engine::events::{Evaluated, Finished, Landscape, Phase, Started, StepMetrics};
-use temper_engine::host::Folder;
+use temper_engine::host::MOST_CONFIGURATION_BYTES;
 use temper_engine::running::{Digest, Digester};
 use temper_engine::{Config, Error, Evaluation, Result};
 
-use crate::files::{OsFolder, io_error, is_partial, remove_partial, write_atomically, write_folder_with, write_new};
+use crate::files::{io_error, is_partial, read_small, remove_partial, write_atomically, write_folder_with, write_new};
 use crate::memory::Memory;
 use crate::place::{Place, is_at, path_of};
 use crate::run_config::RunConfig;
@@ -43,7 +43,8 @@ const SUMMARY: &str = "summary.json";
 const EVALUATIONS: &str = "evaluations.json";
 const LANDSCAPE: &str = "landscape.json";
 const CHECKPOINTS: &str = "checkpoints";
-/// Most bytes of a file that a run keeps for itself: a number for each of a hundred million documents.
+/// Most bytes of a file that a run writes: a number for each of a hundred million documents, or a line for each of some
+/// million steps.
 const MOST_KEPT: u64 = 2 << 30;
 const REPORT: &str = "report.html";
 /// In a checkpoint: what the run had written by then.
@@ -213,7 +214,7 @@ impl RunFolder {
         }
         let checkpoints = path.join(CHECKPOINTS);
         fs::create_dir_all(&checkpoints).map_err(|error| io_error(&checkpoints, &error))?;
-        let run = Self { path: path.to_path_buf(), lock: Some(lock(path, &checkpoints)?) };
+        let run = Self { path: path.to_path_buf(), lock: Some(lock_run(path, &checkpoints)?) };
         // Another process may have begun and ended between the look and the lock.
         if path.join(CONFIG).exists() {
             return Err(refuse("already holds a run; go on with it (--resume) or choose another folder"));
@@ -244,7 +245,7 @@ impl RunFolder {
         }
         let checkpoints = path.join(CHECKPOINTS);
         fs::create_dir_all(&checkpoints).map_err(|error| io_error(&checkpoints, &error))?;
-        let run = Self { path: path.to_path_buf(), lock: Some(lock(path, &checkpoints)?) };
+        let run = Self { path: path.to_path_buf(), lock: Some(lock_run(path, &checkpoints)?) };
         for folder in [run.path.clone(), run.checkpoints_path(), run.part(Part::Baseline)] {
             remove_partial(&folder);
         }
@@ -259,23 +260,31 @@ impl RunFolder {
     /// The resolved configuration it was created with.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Config`] where someone edited it into something invalid.
+    /// As [`read_small`], or [`Error::Config`] where someone edited it into something invalid.
     pub fn config(&self) -> Result<Config> {
+        let (text, file) = self.config_text()?;
+        Config::parse(&text, &file, &[])
+    }
+
+    /// `config.toml` and its name.
+    fn config_text(&self) -> Result<(String, String)> {
         let path = self.path.join(CONFIG);
-        let text = fs::read_to_string(&path).map_err(|error| io_error(&path, &error))?;
-        Config::parse(&text, &path.display().to_string(), &[])
+        let gone = || io_error(&path, &io::ErrorKind::NotFound.into());
+        let text = read_small(&path, MOST_CONFIGURATION_BYTES)?.ok_or_else(gone)?;
+        Ok((String::from_utf8_lossy(&text).into_owned(), path.display().to_string()))
     }
 
     /// What the run began with and how it goes on.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Config`] where the file was edited, which names what differs from the newest checkpoint.
+    /// As [`read_small`]; [`Error::Config`] where the file was edited, which names what differs from the newest
+    /// checkpoint.
     pub fn run_config(&self) -> Result<RunConfig> {
-        let path = self.path.join(CONFIG);
-        let text = fs::read(&path).map_err(|error| io_error(&path, &error))?;
-        RunConfig::parse(&String::from_utf8_lossy(&text), &path.display().to_string(), || {
+        let (text, file) = self.config_text()?;
+        RunConfig::parse(&text, &file, || {
             let (_, newest) = self.checkpoints().pop()?;
-            let state: serde_json::Value = serde_json::from_slice(&fs::read(newest.join(STATE)).ok()?).ok()?;
+            let state = read_small(&newest.join(STATE), MOST_KEPT).ok()??;
+            let state: serde_json::Value = serde_json::from_slice(&state).ok()?;
             Config::parse(state["progress"]["config"].as_str()?, "the checkpoint", &[]).ok()
         })
     }
@@ -308,19 +317,15 @@ impl RunFolder {
     /// checkpoint knows of the lines up to there. A new run has `done` 0.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// As [`read_small`].
     pub fn metrics(&self, part: Part, done: u64, written: Prefix) -> Result<(Metrics, Vec<String>)> {
         let folder = self.part(part);
         let path = folder.join(METRICS);
         let mut digester = Digester::default();
         let mut warnings = Vec::new();
+        let text = read_small(&path, MOST_KEPT)?.unwrap_or_default();
         let mut attempt = || -> io::Result<File> {
             fs::create_dir_all(&folder)?;
-            let text = match fs::read(&path) {
-                Ok(text) => text,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-                Err(error) => return Err(error),
-            };
             let lines = Lines::of(&text);
             let keep = lines.length_until(done);
             digester.add(&text[..keep]);
@@ -346,17 +351,11 @@ impl RunFolder {
     /// can leave, is left out.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// As [`read_small`].
     pub fn read_metrics(&self, part: Part) -> Result<(Vec<StepMetrics>, Vec<String>)> {
         let path = self.part(part).join(METRICS);
-        match fs::read(&path) {
-            Ok(text) => {
-                let lines = Lines::of(&text);
-                Ok((lines.steps(), lines.warnings(&path)))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((Vec::new(), Vec::new())),
-            Err(error) => Err(io_error(&path, &error)),
-        }
+        let lines = Lines::of(&read_small(&path, MOST_KEPT)?.unwrap_or_default());
+        Ok((lines.steps(), lines.warnings(&path)))
     }
 
     /// Writes what TensorBoard reads of the steps that `metrics.jsonl` holds and of these evaluations, and opens it for appending.
@@ -381,7 +380,7 @@ impl RunFolder {
     /// `summary.json`; none where the run has not come to its end.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] where it is none.
+    /// As [`read_small`]; [`Error::Format`] where it is none.
     pub fn summary(&self) -> Result<Option<Summary>> {
         self.read(SUMMARY)
     }
@@ -404,14 +403,11 @@ impl RunFolder {
 
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let path = self.path.join(name);
-        match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| Error::Format {
-                file: path.display().to_string(),
-                problem: format!("is not what a run writes: {error}"),
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(io_error(&path, &error)),
-        }
+        let Some(text) = read_small(&path, MOST_KEPT)? else { return Ok(None) };
+        serde_json::from_slice(&text).map(Some).map_err(|error| Error::Format {
+            file: path.display().to_string(),
+            problem: format!("is not what a run writes: {error}"),
+        })
     }
 
     /// Writes `summary.json`.
@@ -466,16 +462,9 @@ impl RunFolder {
     /// What [`RunFolder::keep`] left under this name.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] where it is far larger than anything that is kept.
+    /// As [`read_small`].
     pub fn recall(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let Some(file) = OsFolder::open(&self.path)?.open(name)? else { return Ok(None) };
-        if file.len() > MOST_KEPT {
-            let problem = format!("has {} bytes, and no more than {MOST_KEPT} are read", file.len());
-            return Err(Error::Format { file: self.path.join(name).display().to_string(), problem });
-        }
-        let mut bytes = vec![0; file.len() as usize];
-        file.read(0, &mut bytes)?;
-        Ok(Some(bytes))
+        read_small(&self.path.join(name), MOST_KEPT)
     }
 
     /// Keeps a file for whoever goes on with the run, complete or not at all.
@@ -518,19 +507,17 @@ impl RunFolder {
     /// What the run had written when the checkpoint in this folder was made.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where it is missing or was changed.
+    /// [`Error::Checkpoint`] where it is missing or was changed; as [`read_small`].
     pub fn record(checkpoint: &Path) -> Result<Record> {
         let broken = |problem: String| Error::Checkpoint { field: RECORD.into(), problem };
-        let file = OsFolder::open(checkpoint)?.open(RECORD)?;
-        let file = file.ok_or_else(|| broken("is missing from the checkpoint".into()))?;
-        let mut bytes = vec![0; file.len() as usize];
-        file.read(0, &mut bytes)?;
+        let bytes = read_small(&checkpoint.join(RECORD), MOST_KEPT)?;
+        let bytes = bytes.ok_or_else(|| broken("is missing from the checkpoint".into()))?;
         let unreadable = |error: serde_json::Error| broken(format!("not readable: {error}"));
         let Vouched { state, digest, record } = serde_json::from_slice(&bytes).map_err(unreadable)?;
         if digest != Digest::of(&serde_json::to_vec(&(state, &record)).map_err(unreadable)?) {
             return Err(broken("was changed after it was written; restore it".into()));
         }
-        match state == digest_of_state(checkpoint) {
+        match state == digest_of_state(checkpoint)? {
             true => Ok(record),
             false => Err(broken(format!("belongs to another {STATE}; restore it"))),
         }
@@ -553,7 +540,8 @@ impl RunFolder {
         self.guarded(|| {
             write_folder_with(&path, &[], |folder| {
                 files.iter().try_for_each(|name| write_new(&folder.join(name), |out| write(name, out)))?;
-                write_new(&folder.join(RECORD), |out| record.write(digest_of_state(folder), out))
+                let state = digest_of_state(folder).map_err(io::Error::other)?;
+                write_new(&folder.join(RECORD), |out| record.write(state, out))
             })?;
             let all = self.checkpoints();
             let old = all.len().saturating_sub(keep.max(1));
@@ -592,8 +580,8 @@ struct Vouched<R> {
 }
 
 /// Of the engine's part of a checkpoint, which vouches for the rest of it. Where it is missing, the engine says so.
-fn digest_of_state(checkpoint: &Path) -> Digest {
-    Digest::of(&fs::read(checkpoint.join(STATE)).unwrap_or_default())
+fn digest_of_state(checkpoint: &Path) -> Result<Digest> {
+    Ok(Digest::of(&read_small(&checkpoint.join(STATE), MOST_KEPT)?.unwrap_or_default()))
 }
 
 /// How much was written to a file, and what.
@@ -646,13 +634,13 @@ impl Drop for Reserved {
     }
 }
 
-/// The lock of a run's folder. Its file goes with it; a killed process leaves the file, which then locks nothing.
+/// The lock of a folder. Its file goes with it; a killed process leaves the file, which then locks nothing.
 #[derive(Debug)]
-struct Lock {
+pub struct Lock {
     file: File,
     path: PathBuf,
-    /// The run's folder, and that of its checkpoints.
-    places: [Place; 2],
+    /// The run's folder, and that of its checkpoints; nothing of a folder that is no run's.
+    places: Vec<Place>,
 }
 
 impl Lock {
@@ -679,13 +667,28 @@ impl Drop for Lock {
     }
 }
 
-/// Takes a run's folder for this process, until its last handle is dropped or the process ends, however it ends.
+/// Takes a folder of results that is no run's for this process, as [`RunFolder::open`] does a run's, and clears away what
+/// a killed process left in it. The folder is made where there is none.
 ///
 /// # Errors
 /// [`Error::Config`] naming the process that has it; [`Error::Io`].
-fn lock(folder: &Path, checkpoints: &Path) -> Result<Arc<Lock>> {
+pub fn take(folder: &Path) -> Result<Lock> {
+    fs::create_dir_all(folder).map_err(|error| io_error(folder, &error))?;
+    let lock = lock(folder, Vec::new())?;
+    remove_partial(folder);
+    Ok(lock)
+}
+
+fn lock_run(folder: &Path, checkpoints: &Path) -> Result<Arc<Lock>> {
+    lock(folder, vec![Place::open(folder)?, Place::open(checkpoints)?]).map(Arc::new)
+}
+
+/// Takes a folder for this process, until the lock is dropped or the process ends, however it ends.
+///
+/// # Errors
+/// [`Error::Config`] naming the process that has it; [`Error::Io`].
+fn lock(folder: &Path, places: Vec<Place>) -> Result<Lock> {
     let path = folder.join(LOCK);
-    let places = [Place::open(folder)?, Place::open(checkpoints)?];
     loop {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = file.map_err(|error| io_error(&path, &error))?;
@@ -695,14 +698,14 @@ fn lock(folder: &Path, checkpoints: &Path) -> Result<Arc<Lock>> {
                 let holder = fs::read_to_string(&path).unwrap_or_default();
                 let holder = if holder.is_empty() { "another process".into() } else { format!("process {holder}") };
                 let problem = format!(
-                    "{}: {holder} is writing this run; let it end first, or choose another folder with --out",
+                    "{}: {holder} is writing to it; let it end first, or choose another folder with --out",
                     folder.display()
                 );
                 return Err(Error::Config { problems: vec![problem] });
             }
             // Some network file systems have no locks: nothing can be promised there, as before.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
-                return Ok(Arc::new(Lock { file, path, places }));
+                return Ok(Lock { file, path, places });
             }
             Err(TryLockError::Error(error)) => return Err(io_error(&path, &error)),
         }
@@ -712,7 +715,7 @@ fn lock(folder: &Path, checkpoints: &Path) -> Result<Arc<Lock>> {
         }
         let said = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
         said.map_err(|error| io_error(&path, &error))?;
-        return Ok(Arc::new(Lock { file, path, places }));
+        return Ok(Lock { file, path, places });
     }
 }
 
@@ -903,6 +906,59 @@ mod tests {
         taken(RunFolder::open(&path));
         drop(first);
         assert!(RunFolder::open(&path).is_ok());
+    }
+
+    #[test]
+    fn one_process_writes_any_other_folder_at_a_time_and_clears_away_only_what_a_killed_one_left() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("scan");
+        let first = take(&path).unwrap();
+        fs::write(path.join(".partial-first"), "half").unwrap();
+        let error = take(&path).unwrap_err();
+        assert!(error.is_bad_input(), "{error}");
+        assert!(error.to_string().contains(&format!("process {} is writing", std::process::id())), "{error}");
+        assert!(path.join(".partial-first").exists(), "it is still being written");
+        drop(first);
+        drop(take(&path).unwrap());
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_of_a_run_that_is_larger_than_any_is_refused_with_both_numbers_before_it_is_read() {
+        let base = tempfile::tempdir().unwrap();
+        let run = created(&base.path().join("a"), &config()).unwrap();
+        let checkpoint = save(&run, 1, 1).unwrap();
+        // These are holes: nothing lies on the disk.
+        let grow = |path: PathBuf, most: u64| {
+            let before = fs::read(&path).ok();
+            OpenOptions::new().create(true).append(true).open(&path).unwrap().set_len(most + 1).unwrap();
+            (path, before, most)
+        };
+        let refused = |error: Error, (path, before, most): (PathBuf, Option<Vec<u8>>, u64)| {
+            let message = error.to_string();
+            assert!(error.is_bad_input() && message.starts_with(&path.display().to_string()), "{message}");
+            assert!(message.contains(&format!("{} bytes, and no more than {most}", most + 1)), "{message}");
+            fs::remove_file(&path).unwrap();
+            if let Some(before) = before {
+                fs::write(&path, before).unwrap();
+            }
+        };
+        let grown = grow(run.path().join(CONFIG), MOST_CONFIGURATION_BYTES);
+        refused(run.config().unwrap_err(), grown);
+        let grown = grow(run.path().join(CONFIG), MOST_CONFIGURATION_BYTES);
+        refused(run.run_config().unwrap_err(), grown);
+        let grown = grow(run.path().join(METRICS), MOST_KEPT);
+        assert!(run.metrics(Part::Main, 0, Prefix::default()).is_err());
+        refused(run.read_metrics(Part::Main).unwrap_err(), grown);
+        let grown = grow(run.path().join(SUMMARY), MOST_KEPT);
+        refused(run.summary().unwrap_err(), grown);
+        let grown = grow(run.path().join("scores"), MOST_KEPT);
+        refused(run.recall("scores").unwrap_err(), grown);
+        for name in [RECORD, STATE] {
+            let grown = grow(checkpoint.join(name), MOST_KEPT);
+            refused(RunFolder::record(&checkpoint).unwrap_err(), grown);
+        }
+        assert_eq!((run.config().unwrap(), RunFolder::record(&checkpoint).unwrap()), (config(), Record::default()));
     }
 
     #[test]

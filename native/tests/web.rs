@@ -312,7 +312,7 @@ fn a_port_that_is_taken_is_named_where_it_was_asked_for() {
     let site = server.folder.path().join("site");
     let output = program().args(["--no-open", "--port", &port, "--site"]).arg(site).output().unwrap();
     let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert_eq!(output.status.code(), Some(2), "{message}");
     assert!(message.contains(&format!("port {port}")), "{message}");
 }
 

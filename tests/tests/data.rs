@@ -1,14 +1,17 @@
 //! The data pipeline against Hugging Face's tokenizers and templates, and its promises about spans, packing, order and
 //! bad input. Run with `cargo test -p temper-conformance --test data`.
 
+use std::io::BufReader;
+
 use serde_json::Value;
 use temper_conformance::golden::tokenizer_json;
 use temper_engine::inside::data::{
     Conversation, Cursor, EncodeOptions, GgufVocabulary, IGNORE, Kind, MicroBatch, RenderOptions, encode, pack, record,
 };
 use temper_engine::inside::model::family::pre_tokenizers;
-use temper_engine::reading::{ChatTemplate, Loader, Message, OnError, RecordFormat};
-use temper_engine::{Document, Tokenizer};
+use temper_engine::reading::{ChatTemplate, Loader, Message, OnError, ReadOptions, RecordFormat, read_set};
+use temper_engine::scan::Stream;
+use temper_engine::{Config, Document, Tokenizer};
 
 const SMOLLM2: &str = include_str!("../golden/tokenizers/smollm2.json");
 const SMOLLM2_GSM8K: &str = include_str!("../golden/tokenizers/smollm2_gsm8k_row0.json");
@@ -377,6 +380,10 @@ fn a_tokenizer_of_which_no_certain_place_to_cut_is_known_encodes_every_text_whol
     assert!(!with("/added_tokens/0/single_word", true.into()).cuts());
 }
 
+fn record_of(conversation: Conversation) -> record::Record {
+    record::Record { line: 1, number: None, content: record::Content::Chat(conversation) }
+}
+
 /// A conversation of so many turns, in which the assistant's are told apart.
 fn long_chat(turns: usize) -> Vec<record::Record> {
     let message = |at: usize| match at % 2 {
@@ -384,7 +391,7 @@ fn long_chat(turns: usize) -> Vec<record::Record> {
         _ => Message::new("assistant", format!("It is {}.\n", at * 7)),
     };
     let conversation = Conversation { messages: (0..turns).map(message).collect(), tools: None };
-    vec![record::Record { line: 1, content: record::Content::Chat(conversation) }]
+    vec![record_of(conversation)]
 }
 
 #[test]
@@ -486,12 +493,192 @@ fn qwen3_tool_calls_are_trained_and_tool_answers_are_not() {
 }
 
 #[test]
+fn tools_of_share_gpt_are_written_as_those_of_openai_where_the_template_knows_them() {
+    let call = r#"{"name":"f","arguments":{"x":1}}"#;
+    let share_gpt = |observation: &str| {
+        let turns = [("human", "w?"), ("function_call", call), (observation, "sun"), ("gpt", "It is sunny.")];
+        let turns = turns.map(|(from, value)| serde_json::json!({"from": from, "value": value}));
+        serde_json::json!({"conversations": turns}).to_string()
+    };
+    let openai = serde_json::json!({"messages": [
+        {"role": "user", "content": "w?"},
+        {"role": "assistant", "content": null, "tool_calls": [
+            {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]},
+        {"role": "tool", "content": "sun"},
+        {"role": "assistant", "content": "It is sunny."},
+    ]});
+    let tokenizer = qwen3();
+    let qwen = template(&tokenizer);
+    let expected = documents(&openai.to_string(), &tokenizer, Some(&qwen), EVERY_TURN);
+    let said = tokenizer.decode(&expected[0].tokens, false).unwrap();
+    assert!(said.contains("<tool_call>") && said.contains("<tool_response>\nsun\n</tool_response>"), "{said}");
+    for observation in ["observation", "function_response"] {
+        assert_eq!(documents(&share_gpt(observation), &tokenizer, Some(&qwen), EVERY_TURN), expected, "{observation}");
+    }
+
+    // A template that knows no tool_calls keeps the text, and one that compares with the role keeps the role.
+    let tokenizer = smollm2();
+    let chatml = tokenizer.chat_template().unwrap();
+    let knowing = format!("{{% if messages[0].role == 'observation' %}}{{% endif %}}{chatml}");
+    for (source, role) in [(chatml, "tool"), (knowing.as_str(), "observation")] {
+        let template = ChatTemplate::new(source, None, None).unwrap();
+        let document = &documents(&share_gpt("observation"), &tokenizer, Some(&template), EVERY_TURN)[0];
+        assert_eq!(trained_runs(document, &tokenizer)[0], format!("{call}<|im_end|>\n"));
+        let said = tokenizer.decode(&document.tokens, false).unwrap();
+        assert!(said.contains(&format!("<|im_start|>{role}\nsun<|im_end|>")), "{said}");
+    }
+}
+
+#[test]
+fn what_a_template_or_the_layout_without_one_would_leave_out_is_refused_or_skipped() {
+    let good = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#;
+    let of = |message: &str| good.replace(r#"[{"role":"user""#, &format!(r#"[{message},{{"role":"user""#));
+    let developer = of(r#"{"role":"developer","content":" Be terse. "}"#);
+    let calls = of(r#"{"role":"assistant","content":"","tool_calls":[{"function":{"name":"f","arguments":{}}}]}"#);
+    let empty = of(r#"{"role":"developer","content":" "}"#);
+    let (qwen, smol) = (qwen3(), smollm2());
+    let (of_qwen, of_smol) = (template(&qwen), template(&smol));
+    let made = |line: &str, tokenizer: &Tokenizer, template: Option<&ChatTemplate>, on_error: OnError| {
+        let lines = format!("{good}\n{line}");
+        let (records, _) = record::parse("d.jsonl", lines.as_bytes(), RecordFormat::Auto, OnError::Stop).unwrap();
+        encode("d.jsonl", &records, tokenizer, template, EncodeOptions { on_error, ..EVERY_TURN })
+    };
+    let cases = [
+        (&developer, &qwen, Some(&of_qwen), "it leaves out the content of the role \"developer\" (message 1)"),
+        (&calls, &smol, Some(&of_smol), "it leaves out the tool_calls (message 1)"),
+        (&calls, &smol, None, "message 1 has tool_calls, which only a chat template writes"),
+    ];
+    for (line, tokenizer, template, problem) in cases {
+        let error = made(line, tokenizer, template, OnError::Stop).unwrap_err().to_string();
+        assert!(error.starts_with("d.jsonl, line 2: ") && error.contains(problem), "{error}");
+        let skipped = made(line, tokenizer, template, OnError::Skip).unwrap();
+        assert_eq!((skipped.documents.len(), skipped.report.skipped), (1, 1));
+        assert!(skipped.report.problems[0].contains(problem));
+    }
+    for (line, tokenizer, template) in
+        [(&developer, &smol, Some(&of_smol)), (&developer, &smol, None), (&empty, &qwen, Some(&of_qwen))]
+    {
+        assert_eq!(made(line, tokenizer, template, OnError::Stop).unwrap().documents.len(), 2, "{line}");
+    }
+    // The content is written trimmed: it is there.
+    let trimming = smol.chat_template().unwrap().replace("['content']", "['content'] | trim");
+    let trimming = ChatTemplate::new(&trimming, None, None).unwrap();
+    assert_eq!(made(&developer, &smol, Some(&trimming), OnError::Stop).unwrap().documents.len(), 2);
+}
+
+#[test]
+fn an_assistants_turn_that_is_not_to_be_trained_is_only_read() {
+    let line = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b","weight":0},
+        {"role":"user","content":"c"},{"role":"assistant","content":"d","weight":1}]}"#;
+    let line = line.replace('\n', "");
+    let all = line.replace(r#","weight":0"#, "");
+    let last = EncodeOptions { last_turn_only: true, ..EVERY_TURN };
+    for tokenizer in [smollm2(), qwen3()] {
+        let rendered = template(&tokenizer);
+        for template in [Some(&rendered), None] {
+            let of = |line: &str, options| documents(line, &tokenizer, template, options).remove(0);
+            let (whole, part) = (of(&all, EVERY_TURN), of(&line, EVERY_TURN));
+            assert_eq!(part.tokens, whole.tokens, "it is read as before");
+            let runs = trained_runs(&whole, &tokenizer);
+            assert_eq!(runs.len(), 2);
+            assert_eq!(trained_runs(&part, &tokenizer), runs[1..]);
+            assert_eq!(of(&line, last), part);
+            let swapped = line.replace("\"weight\":1", "\"train\":false").replace("\"weight\":0", "\"weight\":1");
+            assert_eq!(trained_runs(&of(&swapped, last), &tokenizer), runs[..1], "the last one that is trained");
+            let none = line.replace("\"weight\":1", "\"weight\":0");
+            let (records, _) = record::parse("d", none.as_bytes(), RecordFormat::Auto, OnError::Stop).unwrap();
+            let error = encode("d", &records, &tokenizer, template, EVERY_TURN).unwrap_err().to_string();
+            assert!(error.contains("no token is trained"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_prompt_and_completion_of_messages_are_the_conversation_with_the_completion_trained() {
+    let tokenizer = smollm2();
+    let template = template(&tokenizer);
+    let line = r#"{"prompt":[{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}],"completion":[{"role":"assistant","content":"d"}]}"#;
+    let as_messages = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b","weight":0},{"role":"user","content":"c"},{"role":"assistant","content":"d"}]}"#;
+    for template in [Some(&template), None] {
+        let of = |line: &str| documents(line, &tokenizer, template, EVERY_TURN);
+        assert_eq!(of(line), of(as_messages));
+    }
+}
+
+/// A configuration with these settings.
+fn configured(set: &[(&str, &str)]) -> Config {
+    let set: Vec<_> = set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    Config::parse("[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n", "c.toml", &set).unwrap()
+}
+
+#[test]
+fn template_variables_of_a_configuration_reach_every_rendering() {
+    let line = r#"{"prompt":"hi","completion":"yes"}"#;
+    let tokenizer = qwen3();
+    for (variables, trained) in
+        [("", "<think>\n\n</think>\n\nyes<|im_end|>\n"), ("{ enable_thinking = false }", "yes<|im_end|>\n")]
+    {
+        let config = configured(&[("data.template_variables", variables)]);
+        let options = ReadOptions::of(&config.data).measured();
+        let read = read_set("d.jsonl", line.as_bytes(), &tokenizer, options).unwrap().documents;
+        assert_eq!(trained_runs(&read[0], &tokenizer), [trained]);
+        let mut stream = Stream::new("d.jsonl", Box::new(line.as_bytes()), &tokenizer, options).unwrap();
+        assert_eq!(stream.next_piece().unwrap().unwrap().documents, read);
+        let template = ChatTemplate::of(&tokenizer, config.data.template_variables.as_ref()).unwrap().unwrap();
+        let prompt = template.render(&[Message::new("user", "hi")], true).unwrap();
+        assert_eq!(prompt.ends_with("assistant\n"), variables.is_empty(), "{prompt}");
+        // What one rendering is given counts more.
+        let own = serde_json::Map::from_iter([("enable_thinking".to_string(), Value::from(true))]);
+        let options = RenderOptions { add_generation_prompt: true, variables: own, ..RenderOptions::default() };
+        assert!(template.render_with(&[Message::new("user", "hi")], &options).unwrap().ends_with("assistant\n"));
+    }
+}
+
+#[test]
+fn a_json_array_gives_the_documents_of_its_records_read_at_once_or_as_it_comes() {
+    let one =
+        |n: usize| serde_json::json!({"prompt": format!("What, {n}?\n"), "completion": "It [is]. ".repeat(1 + n)});
+    let records: Vec<String> = (0..20).map(|n| one(n).to_string()).collect();
+    let tokenizer = smollm2();
+    let config = configured(&[]);
+    let options = ReadOptions::of(&config.data);
+    let read = |name: &str, text: &str| read_set(name, text.as_bytes(), &tokenizer, options).map(|set| set.documents);
+    let streamed = |text: &str| -> temper_engine::Result<(Vec<String>, Vec<Document>)> {
+        let input = BufReader::with_capacity(7, text.as_bytes());
+        let mut stream = Stream::new("d.json", Box::new(input), &tokenizer, options)?;
+        let (mut raws, mut documents) = (Vec::new(), Vec::new());
+        while let Some(piece) = stream.next_piece()? {
+            raws.push(String::from_utf8(piece.raw.unwrap()).unwrap());
+            documents.extend(piece.documents);
+        }
+        Ok((raws, documents))
+    };
+    let seen = |documents: &[Document]| -> Vec<(Vec<u32>, Vec<bool>)> {
+        documents.iter().map(|document| (document.tokens.clone(), document.trained.clone())).collect()
+    };
+    let lines = read("d.jsonl", &records.join("\n")).unwrap();
+    for between in [",", ",\n", "\n ,\n  "] {
+        let array = format!("[{}\n]\n", records.join(between));
+        let whole = read("d.json", &array).unwrap();
+        assert_eq!(seen(&whole), seen(&lines));
+        assert_eq!(streamed(&array).unwrap(), (records.clone(), whole));
+    }
+    // What is found when it is rendered has its place too.
+    let silent = "[{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\"}]},\n\
+                  {\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}]";
+    for error in [read("d.json", silent).err(), streamed(silent).err()] {
+        let error = error.unwrap().to_string();
+        assert!(error.starts_with("d.json, line 2: record 2: no token is trained"), "{error}");
+    }
+}
+
+#[test]
 fn ids_of_a_conversation_equal_those_of_its_whole_text() {
     let tokenizer = qwen3();
     let template = template(&tokenizer);
     let messages = vec![Message::new("user", "naïve é 12"), Message::new("assistant", "\n  e\u{301}tude 3.14\n")];
     let whole = tokenizer.encode(&template.render(&messages, false).unwrap()).unwrap();
-    let record = record::Record { line: 1, content: record::Content::Chat(Conversation { messages, tools: None }) };
+    let record = record_of(Conversation { messages, tools: None });
     let made = encode("d", &[record], &tokenizer, Some(&template), EVERY_TURN).unwrap();
     assert_eq!(made.documents[0].tokens, whole);
 }
@@ -504,6 +691,67 @@ fn a_template_that_ends_no_turn_gets_the_end_of_sequence_token() {
     let document = &documents(line, &tokenizer, Some(&template), EVERY_TURN)[0];
     assert_eq!(trained_runs(document, &tokenizer), ["yes<|im_end|>"]);
     assert_eq!(document.tokens.last().copied(), tokenizer.eos_id());
+}
+
+/// A tokenizer that knows GLM-4's speakers as tokens, which end turns in generation.
+fn glm4() -> Tokenizer {
+    let mut vocabulary = smollm2_vocabulary();
+    for token in ["<|user|>", "<|assistant|>", "<|observation|>"] {
+        vocabulary.tokens.push(token.into());
+        vocabulary.token_types.push(CONTROL);
+    }
+    Tokenizer::from_gguf(vocabulary, &pre_tokenizers()).unwrap()
+}
+
+#[test]
+fn every_turn_learns_its_end_where_that_is_the_next_speakers_token() {
+    let tokenizer = glm4();
+    assert!(tokenizer.eos_ids().contains(&tokenizer.token_id("<|user|>").unwrap()));
+    let line = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"f(1)"},{"role":"observation","content":"1"},{"role":"assistant","content":"one"},{"role":"user","content":"c"},{"role":"assistant","content":"d"}]}"#;
+    let open = format!("{{% if messages[0].role == 'observation' %}}{{% endif %}}{OPEN_ENDED}");
+    let open = ChatTemplate::new(&open, None, None).unwrap();
+    let runs = |line: &str, template: &ChatTemplate, options| {
+        trained_runs(&documents(line, &tokenizer, Some(template), options)[0], &tokenizer)
+    };
+    assert_eq!(runs(line, &open, EVERY_TURN), ["f(1)<|observation|>", "one<|user|>", "d<|im_end|>"]);
+    let second = line.replace(r#""f(1)""#, r#""f(1)","weight":0"#);
+    assert_eq!(runs(&second, &open, EVERY_TURN), ["one<|user|>", "d<|im_end|>"]);
+    assert_eq!(runs(line, &open, EncodeOptions { last_turn_only: true, ..EVERY_TURN }), ["d<|im_end|>"]);
+
+    // A template that ends turns itself, with a line's end behind.
+    let closed = OPEN_ENDED.replace("m.content }}", "m.content }}<|im_end|>{{ '\\n' }}");
+    let closed = ChatTemplate::new(&closed, None, None).unwrap();
+    assert_eq!(runs(line, &closed, EVERY_TURN), ["f(1)<|im_end|>\n", "one<|im_end|>\n", "d<|im_end|>\n"]);
+}
+
+#[test]
+fn a_text_that_has_its_beginning_and_end_is_given_no_others() {
+    let golden = json(SMOLLM2);
+    let mut config: Value = serde_json::from_slice(&config(&golden)).unwrap();
+    config["add_bos_token"] = true.into();
+    let tokenizer = Tokenizer::from_json(&tokenizer_json("smollm2"), Some(config.to_string().as_bytes())).unwrap();
+    let of = |line: Value| {
+        let document = documents(&line.to_string(), &tokenizer, None, EVERY_TURN).remove(0);
+        tokenizer.decode(&document.tokens, false).unwrap()
+    };
+    for (text, expected) in [
+        ("hi", "<|im_start|>hi<|im_end|>"),
+        ("<|im_start|>hi", "<|im_start|>hi<|im_end|>"),
+        ("hi<|im_end|>", "<|im_start|>hi<|im_end|>"),
+        ("<|im_start|>user\nhi<|im_end|>\n", "<|im_start|>user\nhi<|im_end|>\n"),
+        ("<|im_end|> hi ", "<|im_start|><|im_end|> hi <|im_end|>"),
+    ] {
+        assert_eq!(of(serde_json::json!({"text": text})), expected);
+        let begun = tokenizer.decode(&tokenizer.encode_begun(text).unwrap(), false).unwrap();
+        assert_eq!(begun, format!("<|im_start|>{}", text.trim_start_matches("<|im_start|>")));
+    }
+    for (prompt, completion, expected) in [
+        ("a", "b", "<|im_start|>a\nb<|im_end|>"),
+        ("<|im_start|>a", "b<|im_end|>", "<|im_start|>a\nb<|im_end|>"),
+        ("<|im_start|>a", "b<|im_end|>\n", "<|im_start|>a\nb<|im_end|>\n"),
+    ] {
+        assert_eq!(of(serde_json::json!({"prompt": prompt, "completion": completion})), expected);
+    }
 }
 
 #[test]
@@ -561,7 +809,7 @@ fn bad_input_names_the_file_the_line_and_what_is_allowed() {
     let cases: [(&[u8], &str); 22] = [
         (b"", "data set d.jsonl: the file is empty"),
         (b"\n \n", "data set d.jsonl: the file is empty"),
-        (b"[{\"text\":\"a\"}]", "JSON array"),
+        (b"[{\"text\":\"a\"},\n{}]", "line 2: record 2: field `text` is missing (found no fields)"),
         (b"\n{\"text\":\"a\"}", "line 1: the line is empty"),
         (b"{\"text\":\"a\"}\n\n{\"text\":\"b\"}", "line 2: the line is empty"),
         (b"{\"text\":\"a\"}\n{\"text\":\"b", "line 2: not a JSON object (EOF while parsing a string, column 10)"),

@@ -435,14 +435,29 @@ fn a_device_without_cooperative_matrices_refuses_half_precision_and_says_why() {
     }
 }
 
-/// A clock that runs fast: everything is tried as often as it must be.
-#[derive(Default)]
-struct Fast(std::cell::Cell<f64>);
+/// A clock that runs fast, so many seconds whenever somebody looks: everything is tried as often as it must be.
+struct Fast {
+    step: f64,
+    now: std::cell::Cell<f64>,
+}
+
+impl Fast {
+    fn by(step: f64) -> Self {
+        Self { step, now: std::cell::Cell::new(0.0) }
+    }
+}
+
+/// There is time for everything.
+impl Default for Fast {
+    fn default() -> Self {
+        Self::by(0.02)
+    }
+}
 
 impl Clock for Fast {
     fn seconds(&self) -> f64 {
-        self.0.set(self.0.get() + 0.04);
-        self.0.get()
+        self.now.set(self.now.get() + self.step);
+        self.now.get()
     }
 }
 
@@ -454,8 +469,11 @@ fn every_kernel_passes_its_own_test_and_a_calibration_takes_only_what_it_has_tim
         assert_eq!(self_test(&device, multiplier).unwrap(), None, "{}", multiplier.name());
     }
     let found = calibrate(&device.treated_as_software(false), Compute::F32, &Fast::default()).unwrap();
-    assert!(found.wrong.is_empty(), "{:?}", found.wrong);
-    assert!(!found.timed.is_empty());
+    assert!(found.refused.is_empty(), "{:?}", found.refused);
+    assert!(!found.cut_off);
+    for class in Class::ALL {
+        assert!(found.timed.iter().any(|t| t.class == class), "{class:?}");
+    }
     for t in &found.timed {
         assert!(t.seconds > 0.0 && t.gflops() > 0.0 && t.multiplier != Multiplier::Cooperative, "{t:?}");
         let taken = found.choice.for_class(t.class);
@@ -518,6 +536,38 @@ fn what_a_run_measured_and_compiled_serves_the_next_one_and_what_was_damaged_is_
         device.leave_compiled();
         assert_ne!(things.take(&compiled).unwrap(), bytes, "it was left anew");
     }
+}
+
+#[test]
+fn a_calibration_without_time_for_all_begins_with_wide_products_and_is_said_and_not_kept() {
+    let hurried = || Fast::by(0.1);
+    let device = devices::gpu().treated_as_software(false);
+    let found = calibrate(&device, Compute::F32, &hurried()).unwrap();
+    assert!(found.cut_off && found.timed[0].class == Class::Wide, "{:?}", found.timed);
+    assert!(found.timed.iter().all(|t| t.class != Class::Thin), "{:?}", found.timed);
+    let things = Arc::new(Things::default());
+    let (_, said) = device.with_shelf(things.clone()).computing(Compute::F32, &hurried()).unwrap();
+    assert!(said.len() == 1 && said[0].contains("the next run measures again"), "{said:?}");
+    assert!(!things.0.lock().unwrap().keys().any(|name| name.starts_with("products-")));
+}
+
+#[test]
+fn tensor_cores_that_a_process_did_not_survive_are_left_alone_until_its_word_is_removed() {
+    use temper_engine::inside::kernels::calibration::self_test;
+    let test = tensor_cores_that_a_process_did_not_survive_are_left_alone_until_its_word_is_removed;
+    let Some(device) = devices::with_matrices(test) else { return };
+    let things = Arc::new(Things::default());
+    let device = device.treated_as_software(false).with_shelf(things.clone());
+    let tried = || self_test(&device, Multiplier::Cooperative).unwrap();
+    assert_eq!(tried(), None);
+    let name = things.0.lock().unwrap().keys().find(|name| name.starts_with("cooperative-")).cloned().unwrap();
+    things.leave(&name, b"trying");
+    let problem = tried().expect("somebody did not come back");
+    assert!(problem.contains(&name) && problem.contains("TEMPER_CACHE"), "{problem}");
+    let error = device.computing(Compute::F16, &Fast::default()).err().expect("they cannot be had");
+    assert!(error.is_bad_input() && error.to_string().contains(&name), "{error}");
+    things.0.lock().unwrap().remove(&name);
+    assert_eq!(tried(), None);
 }
 
 #[test]

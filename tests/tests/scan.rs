@@ -133,13 +133,14 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::from_json(&tokenizer_json("smollm2"), None).expect("the golden tokenizer reads")
 }
 
-fn options(on_error: OnError) -> ReadOptions {
+fn options(on_error: OnError) -> ReadOptions<'static> {
     ReadOptions {
         format: RecordFormat::Auto,
         on_error,
         cutoff_length: 64,
         last_turn_only: false,
         template: Templating::Model,
+        variables: None,
     }
 }
 
@@ -246,10 +247,8 @@ fn damaged_lines_stop_with_file_and_line_or_are_counted_and_never_hide_their_nei
         assert_eq!(report.skipped, if name == "blank" { 2 } else { 1 }, "{name}");
         assert!(report.problems[0].contains(&format!("{file}, line {line}: ")), "{:?}", report.problems);
     }
-    for (bytes, words) in [(&b""[..], "is empty"), (b"[{}]", "JSON array")] {
-        let error = streamed("e.jsonl", bytes, 16, OnError::Skip).err().expect("refused").to_string();
-        assert!(error.contains(words), "{error}");
-    }
+    let error = streamed("e.jsonl", b"", 16, OnError::Skip).err().expect("refused").to_string();
+    assert!(error.contains("is empty"), "{error}");
     let utf16: Vec<u8> = record(2).encode_utf16().flat_map(u16::to_le_bytes).collect();
     let marked = [&b"\xFF\xFE"[..], &utf16].concat();
     let error = streamed("utf16.jsonl", &marked, 64, OnError::Stop).err().expect("refused").to_string();

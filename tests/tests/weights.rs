@@ -1313,3 +1313,36 @@ fn random_weights_held_in_memory_are_a_source_like_any_other() {
     });
     open::check(&MemorySource::new(zeros).unwrap(), &opened.architecture).unwrap();
 }
+
+#[test]
+fn a_bias_in_blocks_is_refused_before_its_rows_are_moved() {
+    let zeros = |count: usize| vec![0_u8; 4 * count];
+    let with = |kind: u32, bias: &[u8]| {
+        let writer = GgufWriter::new()
+            .string("general.architecture", "llama")
+            .number("llama.block_count", 1)
+            .number("llama.context_length", 16)
+            .number("llama.embedding_length", 32)
+            .number("llama.feed_forward_length", 32)
+            .number("llama.attention.head_count", 2)
+            .key("llama.attention.layer_norm_rms_epsilon", 6, &1e-5_f32.to_le_bytes())
+            .tensor("token_embd.weight", &[32, 2], 0, &zeros(64))
+            .tensor("output_norm.weight", &[32], 0, &zeros(32))
+            .tensor("blk.0.attn_q.bias", &[32], kind, bias);
+        let vectors = ["attn_norm.weight", "ffn_norm.weight", "attn_k.bias", "attn_v.bias", "attn_output.bias"];
+        let writer =
+            vectors.iter().fold(writer, |writer, name| writer.tensor(&format!("blk.0.{name}"), &[32], 0, &zeros(32)));
+        let matrices = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
+        let writer = matrices
+            .iter()
+            .fold(writer, |writer, name| writer.tensor(&format!("blk.0.{name}.weight"), &[32, 32], 0, &zeros(1024)));
+        open::open_gguf(Arc::new(writer.file()), "t.gguf").map(|(opened, _)| opened)
+    };
+    read_all(with(0, &zeros(32)).unwrap().weights.as_ref()).unwrap();
+    for (kind, format, bytes) in [(8, "Q8_0", 34), (2, "Q4_0", 18)] {
+        let text = with(kind, &vec![1; bytes]).err().unwrap().to_string();
+        for part in ["t.gguf", "layers.0.self_attn.q_proj.bias", "is a vector in blocks of", format] {
+            assert!(text.contains(part), "{part} not in {text}");
+        }
+    }
+}

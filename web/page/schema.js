@@ -223,6 +223,22 @@ export default {
             }
           ],
           "default": "model"
+        },
+        {
+          "name": "template_variables",
+          "label": "Template variables",
+          "help": "Values that the chat template asks for by name, such as { enable_thinking = false }.",
+          "type": "other",
+          "allowed": "a table of strings, whole numbers, true and false",
+          "default": null,
+          "used": [
+            {
+              "key": "template",
+              "values": [
+                "model"
+              ]
+            }
+          ]
         }
       ],
       "live": false
@@ -1053,6 +1069,15 @@ export default {
           "default": 0
         },
         {
+          "name": "evaluations",
+          "label": "Evaluations",
+          "help": "Where eval_every is 0: into how many equal parts evaluations divide the run; 0 evaluates only before and after.",
+          "type": "whole",
+          "allowed": "a whole number of at least 0",
+          "least": 0.0,
+          "default": 0
+        },
+        {
           "name": "baseline",
           "label": "Baseline",
           "help": "Objective that is also trained from the same start, for comparison.",
@@ -1281,6 +1306,7 @@ export default {
       "data.on_error": "skip",
       "data.train_on": "all",
       "data.template": "model",
+      "data.template_variables": null,
       "objective.method": "eaft",
       "objective.scale": 1.0,
       "objective.gate": "linear",
@@ -1324,6 +1350,7 @@ export default {
       "run.save_every": 0,
       "run.keep": 2,
       "run.eval_every": 10,
+      "run.evaluations": 0,
       "run.baseline": null,
       "run.device": "auto",
       "run.compute": "auto",

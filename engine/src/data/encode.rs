@@ -6,15 +6,18 @@
 //! | chat | none | each message and a newline; the end-of-sequence token instead of the newline after an assistant's (so prompt, newline, completion, end) | the assistant's messages with their end |
 //! | text | - | the text and the end-of-sequence token, cut into windows of `cutoff_length` | all |
 //!
-//! The beginning-of-sequence token comes first where the tokenizer asks for it and no template writes it. The whole text is
-//! tokenised at once, so ids are those of inference; a token is trained if it starts inside a trained span.
+//! The beginning-of-sequence token comes first where the tokenizer asks for it and no template writes it. Neither token
+//! is added to a text that has it already, as one has that a template rendered before it came here. The whole text is
+//! tokenised at once, so ids are those of inference; a token is trained if it starts inside a trained span, or if it is
+//! the next speaker's and what ends the turn before it.
 
 use std::ops::Range;
 
 use serde::Serialize;
 
+use crate::data::record::numbered;
 use crate::data::tokenizer::Tokens;
-use crate::data::{ChatTemplate, Content, Conversation, Document, OnError, Record, Tokenizer};
+use crate::data::{ChatTemplate, Content, Conversation, Document, Message, OnError, Record, Tokenizer};
 use crate::error::{Error, Result};
 
 /// How many messages about skipped records a report keeps.
@@ -82,7 +85,8 @@ pub fn encode(
             Ok(made) => documents.extend(made),
             Err(error) => {
                 // The message keeps its cause and gains the place.
-                let error = Error::Record { file: file.into(), line: record.line, problem: error.to_string() };
+                let problem = numbered(record.number, error);
+                let error = Error::Record { file: file.into(), line: record.line, problem };
                 if options.on_error == OnError::Stop {
                     return Err(error);
                 }
@@ -111,7 +115,7 @@ enum Refusal {
     #[error(transparent)]
     Engine(#[from] Error),
     #[error("{0}")]
-    Untrained(String),
+    Words(String),
 }
 
 fn encode_record(
@@ -125,9 +129,9 @@ fn encode_record(
     let mut stream = Stream::default();
     match &record.content {
         Content::Text(text) => {
-            stream.bos(tokenizer);
             stream.ids(tokenizer.encode(text)?, true);
-            stream.eos(tokenizer);
+            stream.eos(tokenizer, 0, true)?;
+            stream.bos(tokenizer);
             let windows = stream.tokens.chunks(cutoff).zip(stream.trained.chunks(cutoff));
             // A window of one token would have nothing to score.
             let documents: Vec<Document> = windows
@@ -139,13 +143,17 @@ fn encode_record(
                 })
                 .collect();
             if documents.is_empty() {
-                return Err(Refusal::Untrained(
-                    "the text is a single token, and the first token is never scored".into(),
-                ));
+                return Err(Refusal::Words("the text is a single token, and the first token is never scored".into()));
             }
             Ok(documents)
         }
         Content::Chat(chat) => {
+            if template.is_none()
+                && let Some(index) = chat.messages.iter().position(Message::calls_tools)
+            {
+                let problem = format!("message {} has tool_calls, which only a chat template writes", index + 1);
+                return Err(Refusal::Words(problem));
+            }
             match template {
                 Some(template) => stream.chat(chat, tokenizer, template, options)?,
                 None => stream.plain_chat(chat, tokenizer, options.last_turn_only)?,
@@ -153,7 +161,8 @@ fn encode_record(
             let whole = Document { tokens: stream.tokens, trained: stream.trained, line: record.line };
             let length = whole.tokens.len();
             if whole.trained_tokens() == 0 {
-                return Err(Refusal::Untrained("no token is trained: the conversation has no assistant turn".into()));
+                let problem = "no token is trained: the conversation has no assistant turn that is trained";
+                return Err(Refusal::Words(problem.into()));
             }
             if length <= cutoff {
                 return Ok(vec![whole]);
@@ -162,7 +171,7 @@ fn encode_record(
             cut.tokens.truncate(cutoff);
             cut.trained.truncate(cutoff);
             if cut.trained_tokens() == 0 {
-                return Err(Refusal::Untrained(format!(
+                return Err(Refusal::Words(format!(
                     "no trained token is left: the record has {length} tokens, and the first trained one lies beyond \
                      data.cutoff_length {cutoff}; raise it or skip such records"
                 )));
@@ -202,14 +211,20 @@ impl Stream {
         self.tokens.extend(tokens.ids);
     }
 
+    /// Puts the beginning before a whole text that lacks it.
     fn bos(&mut self, tokenizer: &Tokenizer) {
-        if let Some(bos) = tokenizer.bos_id().filter(|_| tokenizer.add_bos()) {
-            self.ids(vec![bos], false);
+        if let Some(bos) = tokenizer.missing_bos(&self.tokens) {
+            self.tokens.insert(0, bos);
+            self.trained.insert(0, false);
         }
     }
 
-    fn eos(&mut self, tokenizer: &Tokenizer) {
-        self.ids(tokenizer.eos_id().into_iter().collect(), true);
+    /// Ends the text that began `from` this token, unless it says its end itself.
+    fn eos(&mut self, tokenizer: &Tokenizer, from: usize, trained: bool) -> Result<()> {
+        if !ends(&self.tokens[from..], tokenizer)? {
+            self.ids(tokenizer.eos_id().into_iter().collect(), trained);
+        }
+        Ok(())
     }
 
     fn chat(
@@ -224,33 +239,25 @@ impl Stream {
         // Turns that the cutoff takes away need not be found, apart from the first of them, which tells that there is one.
         let end = tokens.offsets.get(options.cutoff_length).map_or(usize::MAX, |(start, _)| *start);
         let spans = turns.within(end, options.last_turn_only)?;
-        self.tokens(tokens, &spans);
         // Some templates (GLM-4) leave the end of a turn to the next speaker's token, which a last turn does not have; the
         // model would never learn to stop.
-        let ends_with_assistant = chat.messages.last().is_some_and(|message| message.role == "assistant");
-        if ends_with_assistant && !self.is_closed(tokenizer)? {
-            self.eos(tokenizer);
+        let stops = stops(&tokens, &spans, tokenizer)?;
+        self.tokens(tokens, &spans);
+        for stop in stops {
+            self.trained[stop] = true;
+        }
+        if let Some(last) = chat.messages.last().filter(|message| message.role == "assistant") {
+            let closed = last_word(&self.tokens, tokenizer)?.is_some_and(|id| tokenizer.is_special(id));
+            if !closed {
+                self.eos(tokenizer, 0, last.trained)?;
+            }
         }
         Ok(())
     }
 
-    /// Whether the last token that is not white space is special.
-    fn is_closed(&self, tokenizer: &Tokenizer) -> Result<bool> {
-        for id in self.tokens.iter().rev() {
-            if tokenizer.is_special(*id) {
-                return Ok(true);
-            }
-            if !tokenizer.decode(&[*id], false)?.trim().is_empty() {
-                return Ok(false);
-            }
-        }
-        Ok(false)
-    }
-
     /// The layout without a template; see the file header.
     fn plain_chat(&mut self, chat: &Conversation, tokenizer: &Tokenizer, last_turn_only: bool) -> Result<()> {
-        let last = chat.messages.iter().rposition(|message| message.role == "assistant");
-        self.bos(tokenizer);
+        let last = chat.messages.iter().rposition(|message| message.trained);
         // Text up to the next end-of-sequence token; that token separates, so tokenising the pieces apart is exact.
         let (mut text, mut spans) = (String::new(), Vec::new());
         for (index, message) in chat.messages.iter().enumerate() {
@@ -260,20 +267,51 @@ impl Stream {
                 text.push('\n');
                 continue;
             }
-            let trained = !last_turn_only || Some(index) == last;
+            let trained = message.trained && (!last_turn_only || Some(index) == last);
             if trained {
                 spans.push(start..text.len());
             }
-            match tokenizer.eos_id() {
-                Some(eos) => {
-                    self.text(&text, &spans, tokenizer)?;
-                    self.ids(vec![eos], trained);
-                    text.clear();
-                    spans.clear();
-                }
-                None => text.push('\n'),
+            if tokenizer.eos_id().is_none() {
+                text.push('\n');
+                continue;
             }
+            let from = self.tokens.len();
+            self.text(&text, &spans, tokenizer)?;
+            self.eos(tokenizer, from, trained)?;
+            text.clear();
+            spans.clear();
         }
-        self.text(&text, &spans, tokenizer)
+        self.text(&text, &spans, tokenizer)?;
+        self.bos(tokenizer);
+        Ok(())
     }
+}
+
+/// The last token that is not white space.
+fn last_word(tokens: &[u32], tokenizer: &Tokenizer) -> Result<Option<u32>> {
+    for id in tokens.iter().rev() {
+        if tokenizer.is_special(*id) || !tokenizer.decode(&[*id], false)?.trim().is_empty() {
+            return Ok(Some(*id));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether these tokens say their end, white space aside.
+fn ends(tokens: &[u32], tokenizer: &Tokenizer) -> Result<bool> {
+    Ok(last_word(tokens, tokenizer)?.is_some_and(|id| tokenizer.eos_ids().contains(&id)))
+}
+
+/// The tokens right behind turns at which generation stops, where a turn has no such end itself.
+fn stops(tokens: &Tokens, turns: &[Range<usize>], tokenizer: &Tokenizer) -> Result<Vec<usize>> {
+    let at = |place: usize| tokens.offsets.partition_point(|(start, _)| *start < place);
+    let mut stops = Vec::new();
+    for turn in turns {
+        let (first, next) = (at(turn.start), at(turn.end));
+        let is_stop = tokens.ids.get(next).is_some_and(|id| tokenizer.eos_ids().contains(id));
+        if is_stop && !ends(tokens.ids.get(first..next).unwrap_or_default(), tokenizer)? {
+            stops.push(next);
+        }
+    }
+    Ok(stops)
 }

@@ -1,32 +1,40 @@
-//! Reads data files: JSONL with one record a line, or plain text. First stage of the data flow.
+//! Reads data files: JSONL with one record a line, one JSON array of records, or plain text. First stage of the data
+//! flow.
 //!
-//! A file is of one kind, which the first usable record decides (or the `format` option demands), and every other line
-//! has to be of that kind. A line that is not gives an error that names file, line and what would be right, or is
+//! A file is of one kind, which the first usable record decides (or the `format` option demands), and every other
+//! record has to be of that kind. One that is not gives an error that names file, line and what would be right, or is
 //! skipped and counted. All conversational kinds become the same thing, a list of messages:
 //!
 //! | kind | fields | becomes |
 //! | --- | --- | --- |
 //! | `messages` | `messages` of `role`/`content`, or ShareGPT `conversations` of `from`/`value` | as it is |
 //! | `prompt_completion` | `prompt`, `completion` | user, assistant |
+//! | | the same as lists of messages (TRL) | the messages of both; none of the prompt's is trained |
 //! | `instruction` | `instruction`, `output`; optional `input`, `system`, `history` | user (instruction, newline, input), assistant |
 //! | `question_answer` | `question`, `answer` (GSM8K) | user, assistant |
 //! | `text` | `text` | one text, trained throughout |
+//!
+//! An assistant's message with `"weight": 0` or `"train": false` is read and not trained.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::settings::choice;
 
-/// A longer line is refused: it is no record, but a file in another format. What is made of a line takes many times its
+/// A longer record is refused: it is none, but a file in another format. What is made of a record takes many times its
 /// size, a list of numbers 30 times.
-pub(super) const MAX_LINE_BYTES: usize = 16 << 20;
+pub(super) const MAX_RECORD_BYTES: usize = 16 << 20;
+/// What some editors write before a text.
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// How many messages about skipped lines a report keeps.
 pub(super) const KEPT_PROBLEMS: usize = 5;
 /// What a message's `role` may be. A list, so that a misspelt `assistant` is an error and not silently untrained.
 const ROLES: [&str; 8] = ["system", "developer", "user", "assistant", "tool", "function", "observation", "environment"];
+/// The role whose turns are trained.
+const ASSISTANT: &str = "assistant";
 /// The fields by which a kind is recognised, for error messages.
 const ALLOWED: &str = "`messages` (or ShareGPT `conversations`), `prompt` and `completion`, `instruction` and `output`, \
                        `question` and `answer`, or `text`";
@@ -94,6 +102,12 @@ pub struct Message {
     pub role: String,
     /// The text. Empty for an assistant turn that only calls tools.
     pub content: String,
+    /// True for an assistant's turn, unless the record says that it is only read.
+    #[serde(skip)]
+    pub trained: bool,
+    /// The content as `tool_calls`, where it is a ShareGPT `function_call`: for templates that know them.
+    #[serde(skip)]
+    pub calls: Option<Value>,
     /// Every other field (`tool_calls`, `reasoning_content`, `name` ...), which a template may look at.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -102,8 +116,18 @@ pub struct Message {
 impl Message {
     /// A turn without extra fields.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into(), extra: Map::new() }
+        let role = role.into();
+        Self { trained: role == ASSISTANT, role, content: content.into(), calls: None, extra: Map::new() }
     }
+
+    /// True where the field `tool_calls` has any.
+    pub(super) fn calls_tools(&self) -> bool {
+        has_calls(&self.extra)
+    }
+}
+
+fn has_calls(fields: &Map<String, Value>) -> bool {
+    fields.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty())
 }
 
 /// A conversation and what it was offered.
@@ -127,8 +151,10 @@ pub enum Content {
 /// One usable record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// Line in the file, from 1.
+    /// Line of the file on which it begins, from 1.
     pub line: usize,
+    /// Its number in a JSON array, from 1; none where each record has a line.
+    pub number: Option<usize>,
     /// What it says.
     pub content: Content,
 }
@@ -140,7 +166,7 @@ pub struct Report {
     pub kind: Kind,
     /// How many are usable.
     pub records: usize,
-    /// How many lines were skipped.
+    /// How many lines, or records of a JSON array, were skipped.
     pub skipped: usize,
     /// The first few reasons for skipping, with their lines.
     pub problems: Vec<String>,
@@ -148,14 +174,15 @@ pub struct Report {
 
 /// Reads a whole file.
 ///
-/// `name` is used in messages, and its ending tells JSONL (`.jsonl`, `.ndjson`, `.json`) from plain text (`.txt`,
-/// `.text`, `.md`), which becomes one text record; a file of another name is JSONL if it begins with `{`.
+/// `name` is used in messages, and its ending tells records (`.jsonl`, `.ndjson`, `.json`) from plain text (`.txt`,
+/// `.text`, `.md`), which becomes one text record; a file of another name has records if it begins with `{`. Records
+/// have a line each, or are the elements of one JSON array, where the file begins with `[`.
 ///
 /// # Errors
-/// [`Error::Record`] for the first line that cannot be used, unless `on_error` is [`OnError::Skip`]; [`Error::Data`] for
-/// a file that is empty or has no usable record.
+/// [`Error::Record`] for the first record that cannot be used, unless `on_error` is [`OnError::Skip`]; [`Error::Data`]
+/// for a file that is empty or has no usable record.
 pub fn parse(name: &str, bytes: &[u8], format: RecordFormat, on_error: OnError) -> Result<(Vec<Record>, Report)> {
-    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     let data_error = |problem: String| Error::Data { file: name.into(), problem };
     let Some(first) = first else {
@@ -164,45 +191,194 @@ pub fn parse(name: &str, bytes: &[u8], format: RecordFormat, on_error: OnError) 
     if is_plain(name, format, *first) {
         return parse_plain(name, bytes);
     }
-    if *first == b'[' {
-        return Err(data_error(ARRAY.into()));
-    }
 
-    let mut kind = kind_of(format);
-    // Blank lines at the end are how editors leave files; blank lines elsewhere are damage.
-    let end = bytes.iter().rposition(|byte| !byte.is_ascii_whitespace()).map_or(0, |last| last + 1);
-    let mut records = Vec::new();
-    let (mut skipped, mut problems) = (0, Vec::new());
-    for (index, line) in bytes[..end].split(|byte| *byte == b'\n').enumerate() {
-        match parse_line(line, &mut kind) {
-            Ok(content) => records.push(Record { line: index + 1, content }),
-            Err(problem) => {
-                let error = Error::Record { file: name.into(), line: index + 1, problem };
-                if on_error == OnError::Stop {
-                    return Err(error);
-                }
-                skipped += 1;
-                if problems.len() < KEPT_PROBLEMS {
-                    problems.push(error.to_string());
-                }
-            }
+    let is_array = *first == b'[';
+    let mut found =
+        Found { name, on_error, kind: kind_of(format), records: Vec::new(), skipped: 0, problems: Vec::new() };
+    if is_array {
+        let (mut elements, mut rest) = (Elements::default(), bytes);
+        loop {
+            let (used, raw) = elements.cut(rest);
+            rest = &rest[used..];
+            let Some(Raw { line, number, bytes }) = raw.or_else(|| elements.end()) else { break };
+            found.add(line, number, bytes.as_deref().map_err(String::clone))?;
+        }
+    } else {
+        // Blank lines at the end are how editors leave files; blank lines elsewhere are damage.
+        let end = bytes.iter().rposition(|byte| !byte.is_ascii_whitespace()).map_or(0, |last| last + 1);
+        for (index, line) in bytes[..end].split(|byte| *byte == b'\n').enumerate() {
+            found.add(index + 1, None, Ok(line))?;
         }
     }
+    let Found { kind, records, skipped, problems, .. } = found;
     match kind {
         Some(kind) if !records.is_empty() => {
             let report = Report { kind, records: records.len(), skipped, problems };
             Ok((records, report))
         }
-        _ => Err(data_error(format!(
-            "no usable record: {skipped} lines were skipped, the first because of: {}",
-            problems[0]
-        ))),
+        _ => {
+            let what = if is_array { "records" } else { "lines" };
+            let first = problems.first().map(|problem| format!(", the first because of: {problem}"));
+            Err(data_error(format!("no usable record: {skipped} {what} were skipped{}", first.unwrap_or_default())))
+        }
     }
 }
 
-/// What is wrong with a JSON array.
-pub(super) const ARRAY: &str = "the file is a JSON array, but JSONL is needed: one object a line (`jq -c '.[]' in.json > \
-                                out.jsonl` converts it)";
+/// What was found in a file so far.
+struct Found<'n> {
+    name: &'n str,
+    on_error: OnError,
+    kind: Option<Kind>,
+    records: Vec<Record>,
+    skipped: usize,
+    problems: Vec<String>,
+}
+
+impl Found<'_> {
+    /// Reads one more record, of which the bytes are given or why it has none.
+    fn add(&mut self, line: usize, number: Option<usize>, bytes: Result<&[u8], String>) -> Result<()> {
+        match bytes.and_then(|bytes| parse_record(bytes, &mut self.kind)) {
+            Ok(content) => self.records.push(Record { line, number, content }),
+            Err(problem) => {
+                let error = Error::Record { file: self.name.into(), line, problem: numbered(number, problem) };
+                if self.on_error == OnError::Stop {
+                    return Err(error);
+                }
+                self.skipped += 1;
+                if self.problems.len() < KEPT_PROBLEMS {
+                    self.problems.push(error.to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A problem with a record. One of a JSON array is told by its number, too: all of them may stand on one line.
+pub(super) fn numbered(number: Option<usize>, problem: impl fmt::Display) -> String {
+    number.map_or_else(|| problem.to_string(), |number| format!("record {number}: {problem}"))
+}
+
+/// A record as a file has it.
+pub(super) struct Raw {
+    /// Line on which it begins, from 1.
+    pub line: usize,
+    /// Its number in a JSON array, from 1.
+    pub number: Option<usize>,
+    /// Its bytes, without the end of its line, or why there are none to be used.
+    pub bytes: Result<Vec<u8>, String>,
+}
+
+/// Cuts a JSON array into its elements as it is read, so that no more than one of them is held. Whether they are JSON
+/// is for others to say; here only brackets and strings count.
+#[derive(Default)]
+pub(super) struct Elements {
+    /// Brackets that are open; the array's own is the first.
+    depth: usize,
+    string: bool,
+    escaped: bool,
+    /// The array's end was read.
+    over: bool,
+    /// Something behind the array's end was read.
+    behind: bool,
+    /// Line feeds that were read.
+    lines: usize,
+    /// Elements that were read.
+    count: usize,
+    /// Line on which the element that is being read begins.
+    line: usize,
+    /// Its bytes; no more are held than are allowed.
+    bytes: Vec<u8>,
+    /// How many they are.
+    length: u64,
+}
+
+impl Elements {
+    /// Reads on up to the end of an element: how many bytes were read, and the element where it ends in them. The first
+    /// byte that is not white space must be the array's bracket.
+    pub(super) fn cut(&mut self, bytes: &[u8]) -> (usize, Option<Raw>) {
+        for (at, &byte) in bytes.iter().enumerate() {
+            self.lines += usize::from(byte == b'\n');
+            if let Some(raw) = self.step(byte) {
+                return (at + 1, Some(raw));
+            }
+        }
+        (bytes.len(), None)
+    }
+
+    /// The end of the file: what is wrong where the array does not end before it.
+    pub(super) fn end(&mut self) -> Option<Raw> {
+        if std::mem::replace(&mut self.over, true) {
+            return None;
+        }
+        let problem = "the file ends before the JSON array does: a bracket or a quotation mark is missing";
+        Some(Raw { bytes: Err(problem.into()), ..self.element() })
+    }
+
+    fn step(&mut self, byte: u8) -> Option<Raw> {
+        if self.over {
+            if byte.is_ascii_whitespace() || std::mem::replace(&mut self.behind, true) {
+                return None;
+            }
+            let problem = "something stands behind the end of the JSON array: a file is one array, or an object a line";
+            return Some(Raw { line: self.lines + 1, number: None, bytes: Err(problem.into()) });
+        }
+        if self.string {
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' => self.escaped = true,
+                b'"' => self.string = false,
+                _ => {}
+            }
+        } else {
+            match byte {
+                b'"' => self.string = true,
+                b'[' | b'{' => {
+                    self.depth += 1;
+                    if self.depth == 1 {
+                        return None;
+                    }
+                }
+                b',' if self.depth == 1 => return Some(self.element()),
+                b']' if self.depth == 1 => {
+                    self.over = true;
+                    let empty = self.count == 0 && self.length == 0;
+                    return (!empty).then(|| self.element());
+                }
+                b']' | b'}' if self.depth > 1 => self.depth -= 1,
+                _ => {}
+            }
+        }
+        if self.length == 0 {
+            if byte.is_ascii_whitespace() {
+                return None;
+            }
+            self.line = self.lines + 1;
+        }
+        self.length += 1;
+        if self.bytes.len() < MAX_RECORD_BYTES {
+            // One line, for whoever writes it into a file of lines. Outside of strings all white space is alike.
+            let ends_a_line = !self.string && matches!(byte, b'\n' | b'\r');
+            self.bytes.push(if ends_a_line { b' ' } else { byte });
+        }
+        None
+    }
+
+    /// What was read of an element, which ends here.
+    fn element(&mut self) -> Raw {
+        self.count += 1;
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let (line, bytes) = match std::mem::take(&mut self.length) {
+            0 => (self.lines + 1, Err("nothing stands there: there is a comma too many".into())),
+            length if length > MAX_RECORD_BYTES as u64 => (self.line, Err(too_long(length))),
+            _ => {
+                bytes.truncate(bytes.trim_ascii_end().len());
+                (self.line, Ok(bytes))
+            }
+        };
+        Raw { line, number: Some(self.count), bytes }
+    }
+}
 
 /// Whether a file of this name, whose first character that is not white space is `first`, is plain text.
 pub(super) fn is_plain(name: &str, format: RecordFormat, first: u8) -> bool {
@@ -227,10 +403,10 @@ pub(super) fn kind_of(format: RecordFormat) -> Option<Kind> {
     }
 }
 
-/// What is wrong with a line of so many bytes.
+/// What is wrong with a record of so many bytes.
 pub(super) fn too_long(bytes: u64) -> String {
     format!(
-        "the line has {bytes} bytes, and {MAX_LINE_BYTES} are allowed: split the record, or give running text as a text file"
+        "it has {bytes} bytes, and {MAX_RECORD_BYTES} are allowed: split the record, or give running text as a text file"
     )
 }
 
@@ -240,16 +416,16 @@ fn parse_plain(name: &str, bytes: &[u8]) -> Result<(Vec<Record>, Report)> {
         let problem = format!("byte {} of the file is not UTF-8 text", error.valid_up_to());
         Error::Record { file: name.into(), line, problem }
     })?;
-    let records = vec![Record { line: 1, content: Content::Text(text.to_owned()) }];
+    let records = vec![Record { line: 1, number: None, content: Content::Text(text.to_owned()) }];
     Ok((records, Report { kind: Kind::Text, records: 1, skipped: 0, problems: Vec::new() }))
 }
 
-/// One line; fixes the file's kind if it is the first usable one.
-pub(super) fn parse_line(line: &[u8], kind: &mut Option<Kind>) -> Result<Content, String> {
-    if line.len() > MAX_LINE_BYTES {
-        return Err(too_long(line.len() as u64));
+/// One record; fixes the file's kind if it is the first usable one.
+pub(super) fn parse_record(bytes: &[u8], kind: &mut Option<Kind>) -> Result<Content, String> {
+    if bytes.len() > MAX_RECORD_BYTES {
+        return Err(too_long(bytes.len() as u64));
     }
-    let text = std::str::from_utf8(line)
+    let text = std::str::from_utf8(bytes)
         .map_err(|error| format!("not UTF-8 text (byte {} of the line)", error.valid_up_to()))?;
     if text.trim().is_empty() {
         return Err("the line is empty: write one JSON object a line".into());
@@ -309,6 +485,12 @@ fn read(kind: Kind, mut object: Map<String, Value>) -> Result<Content, String> {
             }
             Ok(Content::Text(text))
         }
+        Kind::PromptCompletion if ["prompt", "completion"].iter().all(|field| is_list(&object, field)) => {
+            let mut messages = read_turns(&mut object, "prompt")?;
+            messages.iter_mut().for_each(|message| message.trained = false);
+            messages.extend(read_turns(&mut object, "completion")?);
+            Ok(Content::Chat(Conversation { messages, tools: read_tools(&mut object)? }))
+        }
         Kind::PromptCompletion => {
             let prompt = take_string(&mut object, "prompt")?;
             chat(vec![Message::new("user", prompt), Message::new("assistant", take_string(&mut object, "completion")?)])
@@ -320,6 +502,10 @@ fn read(kind: Kind, mut object: Map<String, Value>) -> Result<Content, String> {
         Kind::Instruction => read_instruction(object).and_then(chat),
         Kind::Messages => read_messages(object).map(Content::Chat),
     }
+}
+
+fn is_list(object: &Map<String, Value>, field: &str) -> bool {
+    object.get(field).is_some_and(Value::is_array)
 }
 
 fn read_instruction(mut object: Map<String, Value>) -> Result<Vec<Message>, String> {
@@ -352,20 +538,30 @@ fn read_instruction(mut object: Map<String, Value>) -> Result<Vec<Message>, Stri
 fn read_messages(mut object: Map<String, Value>) -> Result<Conversation, String> {
     let (field, share_gpt) =
         if object.contains_key("messages") { ("messages", false) } else { ("conversations", true) };
-    let value = object.remove(field).unwrap_or_default();
-    let Value::Array(turns) = value else {
-        return Err(format!("field `{field}` must be a list of messages, found {}", type_name(&value)));
-    };
-    if turns.is_empty() {
-        return Err(format!("field `{field}` is an empty list: at least one message is needed"));
-    }
-    let mut messages = Vec::with_capacity(turns.len() + 1);
+    let mut messages = read_turns(&mut object, field)?;
     if share_gpt && let Some(system) = take_optional_string(&mut object, "system")?.filter(|text| !text.is_empty()) {
-        messages.push(Message::new("system", system));
+        messages.insert(0, Message::new("system", system));
     }
-    for (index, turn) in turns.into_iter().enumerate() {
-        messages.push(read_message(turn).map_err(|problem| format!("{field}[{index}]: {problem}"))?);
-    }
+    Ok(Conversation { messages, tools: read_tools(&mut object)? })
+}
+
+/// A list of messages.
+fn read_turns(object: &mut Map<String, Value>, field: &str) -> Result<Vec<Message>, String> {
+    let turns = match object.remove(field).unwrap_or_default() {
+        Value::Array(turns) if turns.is_empty() => {
+            return Err(format!("field `{field}` is an empty list: at least one message is needed"));
+        }
+        Value::Array(turns) => turns,
+        other => return Err(format!("field `{field}` must be a list of messages, found {}", type_name(&other))),
+    };
+    turns
+        .into_iter()
+        .enumerate()
+        .map(|(index, turn)| read_message(turn).map_err(|problem| format!("{field}[{index}]: {problem}")))
+        .collect()
+}
+
+fn read_tools(object: &mut Map<String, Value>) -> Result<Option<Value>, String> {
     let tools = match object.remove("tools") {
         None | Some(Value::Null) => None,
         // ShareGPT files carry the list as a string of JSON.
@@ -377,9 +573,7 @@ fn read_messages(mut object: Map<String, Value>) -> Result<Conversation, String>
         Some(tools) => Some(tools),
     };
     match tools {
-        None | Some(Value::Array(_)) => {
-            Ok(Conversation { messages, tools: tools.filter(|t| t != &Value::Array(vec![])) })
-        }
+        None | Some(Value::Array(_)) => Ok(tools.filter(|tools| tools != &Value::Array(vec![]))),
         Some(other) => Err(format!("field `tools` must be a list, found {}", type_name(&other))),
     }
 }
@@ -391,18 +585,18 @@ fn read_message(turn: Value) -> Result<Message, String> {
     };
     let share_gpt = !turn.contains_key("role") && turn.contains_key("from");
     let (role_field, content_field) = if share_gpt { ("from", "value") } else { ("role", "content") };
-    let role = take_string(&mut turn, role_field)?;
-    let role = match role.as_str() {
-        "human" if share_gpt => "user".into(),
-        "gpt" | "chatgpt" | "model" | "bot" | "function_call" if share_gpt => "assistant".into(),
-        "function_response" if share_gpt => "tool".into(),
-        _ => role,
+    let given = take_string(&mut turn, role_field)?;
+    let role = match given.as_str() {
+        "human" if share_gpt => "user",
+        "gpt" | "chatgpt" | "model" | "bot" | "function_call" if share_gpt => ASSISTANT,
+        // Where a template has no such role it becomes `tool`.
+        "function_response" if share_gpt => "observation",
+        role => role,
     };
-    if !ROLES.contains(&role.as_str()) {
+    if !ROLES.contains(&role) {
         return Err(format!("unknown `{role_field}` {role:?}: use one of {}", ROLES.join(", ")));
     }
-    let calls_tools = role == "assistant"
-        && turn.get("tool_calls").is_some_and(|calls| calls.as_array().is_some_and(|c| !c.is_empty()));
+    let calls_tools = role == ASSISTANT && has_calls(&turn);
     let content = match turn.remove(content_field) {
         Some(Value::String(text)) => text,
         Some(Value::Array(parts)) => join_parts(parts, content_field)?,
@@ -411,7 +605,43 @@ fn read_message(turn: Value) -> Result<Message, String> {
         None => return Err(format!("field `{content_field}` is missing (found {})", fields(&turn))),
         Some(other) => return Err(format!("field `{content_field}` must be a string, found {}", type_name(&other))),
     };
-    Ok(Message { role, content, extra: turn })
+    let trained = role == ASSISTANT && read_trained(&mut turn)?;
+    let calls = (share_gpt && given == "function_call").then(|| read_calls(&content)).flatten();
+    Ok(Message { role: role.to_owned(), content, trained, calls, extra: turn })
+}
+
+/// Whether an assistant's turn is trained: OpenAI's `weight`, or `train`.
+fn read_trained(turn: &mut Map<String, Value>) -> Result<bool, String> {
+    let weight = match turn.remove("weight") {
+        None | Some(Value::Null) => true,
+        Some(Value::Number(weight)) if weight.as_f64() == Some(1.0) => true,
+        Some(Value::Number(weight)) if weight.as_f64() == Some(0.0) => false,
+        Some(Value::Number(other)) => return Err(format!("field `weight` must be 0 or 1, found {other}")),
+        Some(other) => return Err(format!("field `weight` must be 0 or 1, found {}", type_name(&other))),
+    };
+    let train = match turn.remove("train") {
+        None | Some(Value::Null) => true,
+        Some(Value::Bool(train)) => train,
+        Some(other) => return Err(format!("field `train` must be true or false, found {}", type_name(&other))),
+    };
+    Ok(weight && train)
+}
+
+/// What a ShareGPT `function_call` calls, in OpenAI's form, where it is JSON: `name` and `arguments`, or a list of
+/// such.
+fn read_calls(text: &str) -> Option<Value> {
+    let calls = match serde_json::from_str::<Value>(text).ok()? {
+        Value::Array(calls) => calls,
+        call => vec![call],
+    };
+    let read = |mut call: Value| {
+        let call = call.as_object_mut()?;
+        let name = call.remove("name").filter(Value::is_string)?;
+        let arguments = call.remove("arguments")?;
+        Some(json!({ "type": "function", "function": { "name": name, "arguments": arguments } }))
+    };
+    let calls = calls.into_iter().map(read).collect::<Option<Vec<Value>>>()?;
+    (!calls.is_empty()).then_some(Value::Array(calls))
 }
 
 /// `[{"type": "text", "text": "..."}]`, the list form of a content.
@@ -522,6 +752,88 @@ mod tests {
         assert!(chat.tools.is_some());
     }
 
+    fn chat(text: &str) -> Conversation {
+        let (Content::Chat(chat), _) = one(text) else { panic!("not a chat") };
+        chat
+    }
+
+    #[test]
+    fn a_function_call_keeps_its_text_and_has_the_calls_in_openais_form_where_it_is_json() {
+        let call = |value: &str| {
+            let line = json!({"conversations": [
+                {"from": "human", "value": "w?"}, {"from": "function_call", "value": value},
+                {"from": "observation", "value": "sun"}, {"from": "function_response", "value": "rain"},
+            ]});
+            let chat = chat(&line.to_string());
+            let roles: Vec<&str> = chat.messages.iter().map(|message| message.role.as_str()).collect();
+            assert_eq!(roles, ["user", "assistant", "observation", "observation"]);
+            assert_eq!((chat.messages[1].content.as_str(), chat.messages[1].trained), (value, true));
+            chat.messages[1].calls.clone()
+        };
+        let of = |arguments: Value| json!({"type": "function", "function": {"name": "f", "arguments": arguments}});
+        assert_eq!(call(r#"{"name":"f","arguments":{"x":1}}"#), Some(json!([of(json!({"x": 1}))])));
+        let two = r#"[{"arguments":{},"name":"f"},{"name":"f","arguments":"{}"}]"#;
+        assert_eq!(call(two), Some(json!([of(json!({})), of(json!("{}"))])));
+        for text in ["f(1)", "", "[]", "3", r#"{"name":"f"}"#, r#"{"name":3,"arguments":{}}"#, r#"[{"name":"f"},1]"#] {
+            assert_eq!(call(text), None, "{text}");
+        }
+        let plain = chat(r#"{"messages":[{"role":"assistant","content":"{\"name\":\"f\",\"arguments\":{}}"}]}"#);
+        assert_eq!(plain.messages[0].calls, None, "an answer in JSON is an answer");
+    }
+
+    #[test]
+    fn an_assistants_turn_of_weight_0_is_not_trained_and_other_weights_are_refused() {
+        let trained = |fields: &str| {
+            let line = format!(r#"{{"messages":[{{"role":"assistant","content":"a"{fields}}}]}}"#);
+            let parsed = parse("d.jsonl", line.as_bytes(), RecordFormat::Auto, OnError::Stop);
+            parsed.map_err(|error| error.to_string()).map(|(records, _)| match &records[0].content {
+                Content::Chat(chat) => {
+                    assert!(chat.messages[0].extra.is_empty(), "it is nothing for a template");
+                    chat.messages[0].trained
+                }
+                Content::Text(_) => panic!("not a chat"),
+            })
+        };
+        for fields in ["", r#","weight":1"#, r#","weight":1.0"#, r#","train":true"#, r#","weight":null,"train":null"#] {
+            assert_eq!(trained(fields), Ok(true), "{fields}");
+        }
+        for fields in [r#","weight":0"#, r#","weight":0.0"#, r#","train":false"#, r#","weight":1,"train":false"#] {
+            assert_eq!(trained(fields), Ok(false), "{fields}");
+        }
+        for (fields, problem) in [
+            (r#","weight":0.5"#, "field `weight` must be 0 or 1, found 0.5"),
+            (r#","weight":"0""#, "field `weight` must be 0 or 1, found a string"),
+            (r#","train":0"#, "field `train` must be true or false, found a number"),
+        ] {
+            assert_eq!(trained(fields), Err(format!("d.jsonl, line 1: messages[0]: {problem}")));
+        }
+        let user = chat(r#"{"messages":[{"role":"user","content":"a","weight":1}]}"#);
+        assert!(!user.messages[0].trained, "only an assistant's turn ever is");
+    }
+
+    #[test]
+    fn a_prompt_and_a_completion_of_messages_are_one_conversation_of_which_the_completion_is_trained() {
+        let line = r#"{"prompt":[{"role":"user","content":"a"},{"role":"assistant","content":"b"},
+            {"role":"user","content":"c"}],"completion":[{"role":"assistant","content":"d"},
+            {"role":"assistant","content":"e","weight":0}],"tools":[{"type":"function"}]}"#;
+        let (content, kind) = one(&line.replace('\n', ""));
+        assert_eq!(kind, Kind::PromptCompletion);
+        let Content::Chat(chat) = content else { panic!("not a chat") };
+        let found: Vec<_> = chat.messages.iter().map(|message| (message.content.as_str(), message.trained)).collect();
+        assert_eq!(found, [("a", false), ("b", false), ("c", false), ("d", true), ("e", false)]);
+        assert!(chat.tools.is_some());
+        for (line, problem) in [
+            (r#"{"prompt":[],"completion":[{"role":"assistant","content":"d"}]}"#, "field `prompt` is an empty list"),
+            (r#"{"prompt":[{"role":"user","content":"a"}],"completion":[3]}"#, "completion[0]: a message must be"),
+            (
+                r#"{"prompt":"a","completion":[{"role":"assistant","content":"d"}]}"#,
+                "field `completion` must be a string",
+            ),
+        ] {
+            assert!(stop("d.jsonl", line, RecordFormat::Auto).contains(problem), "{line}");
+        }
+    }
+
     #[test]
     fn history_and_system_of_an_instruction_become_earlier_turns() {
         let (content, _) = one(r#"{"instruction":"c","output":"d","system":"s","history":[["a","b"]]}"#);
@@ -536,7 +848,7 @@ mod tests {
             text.push_str("{half\n");
         }
         let (records, report) = parse("d.jsonl", text.as_bytes(), RecordFormat::Auto, OnError::Skip).unwrap();
-        assert_eq!(records, [Record { line: 2, content: Content::Text("ok".into()) }]);
+        assert_eq!(records, [Record { line: 2, number: None, content: Content::Text("ok".into()) }]);
         assert_eq!((report.kind, report.records, report.skipped, report.problems.len()), (Kind::Text, 1, 22, 5));
         assert!(report.problems[0].starts_with("d.jsonl, line 1: field `text` must be a string, found a number"));
     }
@@ -546,11 +858,78 @@ mod tests {
         let (records, report) = parse("book.txt", b"{not json", RecordFormat::Auto, OnError::Stop).unwrap();
         assert_eq!((records.len(), report.kind), (1, Kind::Text));
         assert!(stop("book.jsonl", "not json", RecordFormat::Auto).contains("line 1: not a JSON object"));
-        assert!(stop("a.json", "[{\"text\":\"a\"}]", RecordFormat::Auto).contains("JSON array"));
         assert!(stop("a.txt", " \n", RecordFormat::Auto).contains("empty"));
         assert!(stop("a.txt", "plain", RecordFormat::Messages).contains("line 1"));
         let bad = parse("a.txt", b"ok\nbad \xff", RecordFormat::Auto, OnError::Stop).unwrap_err().to_string();
         assert_eq!(bad, "a.txt, line 2: byte 7 of the file is not UTF-8 text");
+    }
+
+    #[test]
+    fn a_json_array_is_read_as_its_elements_with_their_lines() {
+        let elements = [r#"{"text": "a, ]}\" [{""#, "}, ", r#"{"text": "b", "n": [1, {}]}, {"text": "c"}"#];
+        let text = format!("\u{feff} [\n{}\n]\n", elements.join("\n"));
+        let (records, report) = parse("d.json", text.as_bytes(), RecordFormat::Auto, OnError::Stop).unwrap();
+        let record =
+            |line, number, text: &str| Record { line, number: Some(number), content: Content::Text(text.into()) };
+        assert_eq!(records, [record(2, 1, "a, ]}\" [{"), record(4, 2, "b"), record(4, 3, "c")]);
+        assert_eq!((report.kind, report.records, report.skipped), (Kind::Text, 3, 0));
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_element_or_the_array_is_told_with_number_and_line() {
+        let good = r#"{"text":"a"}"#;
+        let long = format!(r#"{{"text":"{}"}}"#, "x".repeat(MAX_RECORD_BYTES));
+        for (text, goods, problem) in [
+            (format!("[{good},\n3,{good}]"), 2, "line 2: record 2: expected a JSON object, found a number"),
+            (format!("[{good},\n{{\"text\":3}}]"), 1, "line 2: record 2: field `text` must be a string"),
+            (format!("[{good}\n{good},\n{good}]"), 1, "line 1: record 1: not a JSON object (trailing characters"),
+            (format!("[{good},\n{{\"text\":\"a\"],{good}]"), 2, "line 2: record 2: not a JSON object"),
+            (format!("[{good},\n,{good}]"), 2, "line 2: record 2: nothing stands there"),
+            (format!("[{good},\n]"), 1, "line 2: record 2: nothing stands there"),
+            (format!("[{good},\n{{\"text\":\"a"), 1, "line 2: record 2: the file ends before the JSON array does"),
+            (format!("[{good}\n"), 0, "line 1: record 1: the file ends before"),
+            (format!("[{good},\n"), 1, "line 2: record 2: the file ends before"),
+            (format!("[{good}]\n{good}\n{good}"), 1, "line 2: something stands behind the end of the JSON array"),
+            (
+                format!("[{good},\n{long},{good}]"),
+                2,
+                "line 2: record 2: it has 16777227 bytes, and 16777216 are allowed",
+            ),
+        ] {
+            let shown = &text[..text.len().min(60)];
+            let error = stop("d.json", &text, RecordFormat::Auto);
+            assert!(error.starts_with(&format!("d.json, {problem}")), "{shown}: {error}");
+            match parse("d.json", text.as_bytes(), RecordFormat::Auto, OnError::Skip) {
+                Ok((records, report)) => assert_eq!((records.len(), report.skipped), (goods, 1), "{shown}"),
+                Err(error) => {
+                    assert!(
+                        goods == 0 && error.to_string().contains("no usable record: 1 records"),
+                        "{shown}: {error}"
+                    );
+                }
+            }
+        }
+        assert!(stop("d.json", "[ ]", RecordFormat::Auto).contains("no usable record: 0 records were skipped"));
+        let (records, _) = parse("d", b"[{}] is a line of text", RecordFormat::Auto, OnError::Stop).unwrap();
+        assert_eq!(records[0].number, None, "a name that says nothing and no brace: text");
+    }
+
+    #[test]
+    fn a_json_array_is_cut_alike_however_its_bytes_come() {
+        let text = r#"[ {"a": "\\"}, [1, "]\""], "x" , {"b": {}} ] "#;
+        for step in 1..text.len() {
+            let mut elements = Elements::default();
+            let mut found = Vec::new();
+            for mut bytes in text.as_bytes().chunks(step) {
+                while !bytes.is_empty() {
+                    let (used, raw) = elements.cut(bytes);
+                    bytes = &bytes[used..];
+                    found.extend(raw.map(|raw| String::from_utf8(raw.bytes.unwrap()).unwrap()));
+                }
+            }
+            assert!(elements.end().is_none());
+            assert_eq!(found, [r#"{"a": "\\"}"#, r#"[1, "]\""]"#, r#""x""#, r#"{"b": {}}"#], "{step} bytes at a time");
+        }
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use crate::data::{
     ChatTemplate, Content, DataSection, Document, EncodeOptions, EncodeReport, OnError, Record, RecordFormat, Report,
-    Templating, Tokenizer, TrainOn, encode, record,
+    TemplateVariables, Templating, Tokenizer, TrainOn, encode, record,
 };
 use crate::error::{Error, Result};
 
 /// How a data set is read.
 #[derive(Clone, Copy, Debug)]
-pub struct ReadOptions {
+pub struct ReadOptions<'a> {
     /// What its records look like.
     pub format: RecordFormat,
     /// What happens to a broken record.
@@ -19,23 +19,34 @@ pub struct ReadOptions {
     pub last_turn_only: bool,
     /// Whether conversations are rendered with the model's chat template.
     pub template: Templating,
+    /// What the template is told beside the conversation.
+    pub variables: Option<&'a TemplateVariables>,
 }
 
-impl ReadOptions {
+impl<'a> ReadOptions<'a> {
     /// How a configuration wants its training set read.
-    pub fn of(config: &DataSection) -> Self {
+    pub fn of(config: &'a DataSection) -> Self {
         Self {
             format: config.format,
             on_error: config.on_error,
             cutoff_length: config.cutoff_length,
             last_turn_only: config.train_on == TrainOn::Last,
             template: config.template,
+            variables: config.template_variables.as_ref(),
         }
     }
 
     /// The same for a set that is only measured: it may look different.
     pub fn measured(self) -> Self {
         Self { format: RecordFormat::Auto, ..self }
+    }
+
+    /// The template that renders conversations, where the model came with one that is wanted.
+    pub(super) fn chat_template(&self, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>> {
+        match self.template {
+            Templating::Model => ChatTemplate::of(tokenizer, self.variables),
+            Templating::Off => Ok(None),
+        }
     }
 }
 
@@ -60,14 +71,14 @@ pub fn read_measured(
     bytes: &[u8],
     tokenizer: &Tokenizer,
     context: usize,
-    options: ReadOptions,
+    options: ReadOptions<'_>,
 ) -> Result<DataSet> {
     let (records, report) = record::parse(name, bytes, options.format, options.on_error)?;
     let [Record { content: Content::Text(text), .. }] = records.as_slice() else {
         return read_set(name, bytes, tokenizer, options);
     };
-    if !bytes.ends_with(text.as_bytes()) {
-        // One record of JSONL.
+    if bytes.strip_prefix(record::BYTE_ORDER_MARK).unwrap_or(bytes) != text.as_bytes() {
+        // The one record of a file of records.
         return read_set(name, bytes, tokenizer, options);
     }
     let documents = windows(&tokenizer.encode(text)?, WINDOW.min(context).min(options.cutoff_length));
@@ -89,17 +100,9 @@ pub fn read_measured(
 ///
 /// # Errors
 /// Broken records with their line, and a set of which nothing is left.
-pub fn read_set(name: &str, bytes: &[u8], tokenizer: &Tokenizer, options: ReadOptions) -> Result<DataSet> {
+pub fn read_set(name: &str, bytes: &[u8], tokenizer: &Tokenizer, options: ReadOptions<'_>) -> Result<DataSet> {
     let (records, report) = record::parse(name, bytes, options.format, options.on_error)?;
-    let template = tokenizer
-        .chat_template()
-        .filter(|_| options.template == Templating::Model)
-        .map(|source| {
-            let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
-            let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
-            ChatTemplate::new(source, bos.as_deref(), eos.as_deref())
-        })
-        .transpose()?;
+    let template = options.chat_template(tokenizer)?;
     let encoding = EncodeOptions {
         cutoff_length: options.cutoff_length,
         last_turn_only: options.last_turn_only,

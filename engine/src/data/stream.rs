@@ -1,14 +1,15 @@
 //! A data file as documents, read as it is used: what is held does not depend on the file's size.
 //!
-//! Records of JSONL are read line by line, with the rules and the words of [`record`](super::record). Plain text is
-//! read in pieces of about a MiB that end with a line; each is tokenised alone and cut into windows, of which none
-//! crosses into the next piece. A text of one piece so gives the windows of [`read_measured`](super::read_measured).
+//! Records of JSONL are read line by line, those of a JSON array element by element, with the rules and the words of
+//! [`record`](super::record). Plain text is read in pieces of about a MiB that end with a line; each is tokenised alone
+//! and cut into windows, of which none crosses into the next piece. A text of one piece so gives the windows of
+//! [`read_measured`](super::read_measured).
 
 use std::io::BufRead;
 
-use super::record::{self, Content, KEPT_PROBLEMS, Kind, MAX_LINE_BYTES, OnError, Record};
+use super::record::{self, Elements, KEPT_PROBLEMS, Kind, MAX_RECORD_BYTES, OnError, Raw, Record};
 use super::set::ReadOptions;
-use super::{ChatTemplate, Document, EncodeOptions, Templating, Tokenizer, WINDOW, encode};
+use super::{ChatTemplate, Document, EncodeOptions, Tokenizer, WINDOW, encode};
 use crate::error::{Error, Result};
 
 /// Bytes of a piece of plain text, about.
@@ -18,7 +19,8 @@ const PIECE: usize = 1 << 20;
 pub struct Piece {
     /// Its line, from 1; of a text, its first one.
     pub line: usize,
-    /// The record as the file has it, without the end of its line; none of plain text.
+    /// The record as the file has it, without the end of its line, or on one line where it is an element of a JSON
+    /// array; none of plain text.
     pub raw: Option<Vec<u8>>,
     /// Its documents, at least one.
     pub documents: Vec<Document>,
@@ -31,7 +33,7 @@ pub struct StreamReport {
     pub records: u64,
     /// Records that lost their end to the longest length of a document.
     pub truncated: u64,
-    /// Lines that were left out.
+    /// Lines that were left out, or elements of a JSON array.
     pub skipped: u64,
     /// The first few reasons for leaving out, with file and line.
     pub problems: Vec<String>,
@@ -50,9 +52,11 @@ pub struct Stream<'a> {
     input: Box<dyn BufRead + 'a>,
     tokenizer: &'a Tokenizer,
     template: Option<ChatTemplate>,
-    options: ReadOptions,
+    options: ReadOptions<'a>,
     kind: Option<Kind>,
     plain: bool,
+    /// The file is a JSON array.
+    elements: Option<Elements>,
     /// Lines that were read.
     line: usize,
     /// Empty lines before the one that was read last: damage, unless nothing follows.
@@ -69,38 +73,33 @@ impl<'a> Stream<'a> {
     /// [`record::parse`].
     ///
     /// # Errors
-    /// [`Error::Data`] for an empty file and a JSON array, [`Error::Template`], [`Error::Io`].
+    /// [`Error::Data`] for an empty file, [`Error::Template`], [`Error::Io`].
     pub fn new(
         name: &str,
         mut input: Box<dyn BufRead + 'a>,
         tokenizer: &'a Tokenizer,
-        options: ReadOptions,
+        options: ReadOptions<'a>,
     ) -> Result<Self> {
-        let failed = |error: std::io::Error| io_error(name, &error);
+        let failed = |error: std::io::Error| io_error(name, error);
         let begins = input.fill_buf().map_err(failed)?;
-        let mark = if begins.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
+        let mark = if begins.starts_with(record::BYTE_ORDER_MARK) { record::BYTE_ORDER_MARK.len() } else { 0 };
         let data_error = |problem: &str| Error::Data { file: name.into(), problem: problem.into() };
         let first = begins[mark..].iter().find(|byte| !byte.is_ascii_whitespace()).copied();
         if begins.len() == mark {
             return Err(data_error("the file is empty: give JSONL (one JSON object a line) or a text file"));
         }
         let plain = record::is_plain(name, options.format, first.unwrap_or(b'{'));
-        if !plain && first == Some(b'[') {
-            return Err(data_error(record::ARRAY));
-        }
+        let elements = (!plain && first == Some(b'[')).then(Elements::default);
         input.consume(mark);
-        let source = tokenizer.chat_template().filter(|_| options.template == Templating::Model);
-        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
-        let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
-        let template = source.map(|source| ChatTemplate::new(source, bos.as_deref(), eos.as_deref())).transpose()?;
         Ok(Self {
             name: name.into(),
             input,
             tokenizer,
-            template,
+            template: options.chat_template(tokenizer)?,
             options,
             kind: record::kind_of(options.format),
             plain,
+            elements,
             line: 0,
             blank: 0,
             ahead: None,
@@ -128,21 +127,19 @@ impl<'a> Stream<'a> {
     }
 
     fn next_record(&mut self) -> Result<Option<Piece>> {
-        while let Some(line) = self.next_line()? {
-            let number = self.line;
-            let parsed = match line.length > MAX_LINE_BYTES as u64 {
-                true => Err(record::too_long(line.length)),
-                false => record::parse_line(&line.bytes, &mut self.kind),
-            };
-            let refused = |problem: String, name: &str| Error::Record { file: name.into(), line: number, problem };
+        while let Some(Raw { line, number, bytes }) = self.next_raw()? {
+            let parsed = bytes.and_then(|bytes| Ok((record::parse_record(&bytes, &mut self.kind)?, bytes)));
             let made = match parsed {
-                Ok(content) => self.encode(number, content),
-                Err(problem) => Err(refused(problem, &self.name)),
+                Ok((content, raw)) => self.encode(Record { line, number, content }).map(|documents| (raw, documents)),
+                Err(problem) => {
+                    let problem = record::numbered(number, problem);
+                    Err(Error::Record { file: self.name.clone(), line, problem })
+                }
             };
             match made {
-                Ok(documents) => {
+                Ok((raw, documents)) => {
                     self.report.records += 1;
-                    return Ok(Some(Piece { line: number, raw: Some(line.bytes), documents }));
+                    return Ok(Some(Piece { line, raw: Some(raw), documents }));
                 }
                 Err(error) => self.leave_out(error)?,
             }
@@ -150,19 +147,38 @@ impl<'a> Stream<'a> {
         Ok(None)
     }
 
-    fn encode(&mut self, line: usize, content: Content) -> Result<Vec<Document>> {
+    /// The next record as the file has it.
+    fn next_raw(&mut self) -> Result<Option<Raw>> {
+        if let Some(elements) = &mut self.elements {
+            loop {
+                let found = self.input.fill_buf().map_err(|error| io_error(&self.name, error))?;
+                if found.is_empty() {
+                    return Ok(elements.end());
+                }
+                let (used, raw) = elements.cut(found);
+                self.input.consume(used);
+                if raw.is_some() {
+                    return Ok(raw);
+                }
+            }
+        }
+        let Some(Line { bytes, length }) = self.next_line()? else { return Ok(None) };
+        let bytes = if length > MAX_RECORD_BYTES as u64 { Err(record::too_long(length)) } else { Ok(bytes) };
+        Ok(Some(Raw { line: self.line, number: None, bytes }))
+    }
+
+    fn encode(&mut self, record: Record) -> Result<Vec<Document>> {
         let options = EncodeOptions {
             cutoff_length: self.options.cutoff_length,
             last_turn_only: self.options.last_turn_only,
             on_error: OnError::Stop,
         };
-        let record = Record { line, content };
         let encoded = encode(&self.name, &[record], self.tokenizer, self.template.as_ref(), options)?;
         self.report.truncated += encoded.report.truncated as u64;
         Ok(encoded.documents)
     }
 
-    /// Counts a line that cannot be used, or fails because of it.
+    /// Counts a record that cannot be used, or fails because of it.
     fn leave_out(&mut self, error: Error) -> Result<()> {
         if self.options.on_error == OnError::Stop || !matches!(error, Error::Record { .. }) {
             return Err(error);
@@ -182,7 +198,7 @@ impl<'a> Stream<'a> {
         }
         loop {
             let Some(line) = self.read_line()? else { return Ok(None) };
-            if line.length <= MAX_LINE_BYTES as u64 && line.bytes.iter().all(u8::is_ascii_whitespace) {
+            if line.length <= MAX_RECORD_BYTES as u64 && line.bytes.iter().all(u8::is_ascii_whitespace) {
                 self.blank += 1;
                 continue;
             }
@@ -201,13 +217,13 @@ impl<'a> Stream<'a> {
     fn read_line(&mut self) -> Result<Option<Line>> {
         let mut line = Line { bytes: Vec::new(), length: 0 };
         loop {
-            let found = self.input.fill_buf().map_err(|error| io_error(&self.name, &error))?;
+            let found = self.input.fill_buf().map_err(|error| io_error(&self.name, error))?;
             if found.is_empty() {
                 return Ok((line.length > 0).then_some(line));
             }
             let end = found.iter().position(|byte| *byte == b'\n');
             let part = &found[..end.unwrap_or(found.len())];
-            let room = (MAX_LINE_BYTES + 1).saturating_sub(line.bytes.len());
+            let room = (MAX_RECORD_BYTES + 1).saturating_sub(line.bytes.len());
             line.bytes.extend_from_slice(&part[..part.len().min(room)]);
             line.length += part.len() as u64;
             let used = part.len() + usize::from(end.is_some());
@@ -223,7 +239,7 @@ impl<'a> Stream<'a> {
             let mut bytes = std::mem::take(&mut self.rest);
             let mut over = false;
             while bytes.len() < PIECE && !over {
-                let found = self.input.fill_buf().map_err(|error| io_error(&self.name, &error))?;
+                let found = self.input.fill_buf().map_err(|error| io_error(&self.name, error))?;
                 over = found.is_empty();
                 bytes.extend_from_slice(found);
                 let used = found.len();
@@ -271,6 +287,7 @@ impl<'a> Stream<'a> {
     }
 }
 
-fn io_error(name: &str, error: &std::io::Error) -> Error {
-    Error::Io { path: name.into(), problem: error.to_string() }
+/// Of a file, or what the host put into the error.
+fn io_error(name: &str, error: std::io::Error) -> Error {
+    crate::export::stream::into_error(error, name)
 }

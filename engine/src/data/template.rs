@@ -18,6 +18,10 @@
 //! Those renderings are as long as what stands before the turn, so all turns of a long conversation take quadratic time. Two
 //! things keep that away: turns that begin behind a given place are not looked for ([`Turns::within`]), and where a template
 //! certainly writes message by message (`template/local.rs`) the renderings are read off the whole text.
+//!
+//! **What a template leaves out.** Many know no role `observation`, some no `tool_calls`, and write nothing where they
+//! meet one. So a conversation is first put into the roles and fields that the source names ([`ChatTemplate::turns`]),
+//! and one of which a message still leaves no trace is refused.
 
 #[cfg(not(target_family = "wasm"))]
 mod contain;
@@ -51,7 +55,7 @@ use serde_json::{Map, Value};
 
 use self::guard::Program;
 use self::limit::{ADVICE, Limit};
-use crate::data::{Conversation, Message};
+use crate::data::{Conversation, Message, TemplateVariables, Tokenizer};
 use crate::error::{Error, Result};
 
 const NAME: &str = "chat_template";
@@ -91,6 +95,8 @@ struct Inner {
     marked: Option<String>,
     bos: Option<String>,
     eos: Option<String>,
+    /// What every rendering is given.
+    variables: Map<String, Value>,
     apart: contain::Apart,
 }
 
@@ -100,6 +106,22 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Template`] with line and cause if the source does not parse or exceeds a limit.
     pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self> {
+        Self::compiled(source, bos, eos, Map::new())
+    }
+
+    /// The template that came with a tokenizer, which is given `variables` in every rendering; none where none came.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::new`].
+    pub fn of(tokenizer: &Tokenizer, variables: Option<&TemplateVariables>) -> Result<Option<Self>> {
+        let Some(source) = tokenizer.chat_template() else { return Ok(None) };
+        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
+        let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
+        let variables = variables.map(|variables| variables.values().clone()).unwrap_or_default();
+        Self::compiled(source, bos.as_deref(), eos.as_deref(), variables).map(Some)
+    }
+
+    fn compiled(source: &str, bos: Option<&str>, eos: Option<&str>, variables: Map<String, Value>) -> Result<Self> {
         let source = source::prepare(source)?;
         let inner = Inner {
             environment: environment(),
@@ -107,6 +129,7 @@ impl ChatTemplate {
             source,
             bos: bos.map(str::to_owned),
             eos: eos.map(str::to_owned),
+            variables,
             apart: contain::Apart::default(),
         };
         let template = Self { inner: Arc::new(inner) };
@@ -141,14 +164,38 @@ impl ChatTemplate {
         Ok(Rendered { text: turns.text().to_owned(), trained })
     }
 
-    /// Renders a conversation, in which turns can then be looked for.
+    /// Renders a conversation, in which turns can then be looked for. A message of the role `observation` becomes one
+    /// of `tool` where the template has no such role, and a ShareGPT `function_call` becomes `tool_calls` where it has
+    /// those.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render`].
+    /// As [`ChatTemplate::render`], and [`Error::Template`] where the template leaves out what a message says.
     pub fn turns(&self, conversation: &Conversation) -> Result<Turns> {
-        let conversation = conversation.clone();
+        let conversation = self.fitted(conversation)?;
         let whole = self.apart(move |compiled| Whole::rendered(compiled, conversation))?;
         Ok(Turns { template: self.clone(), whole: Arc::new(whole) })
+    }
+
+    /// The conversation in the roles and fields that the template knows.
+    fn fitted(&self, conversation: &Conversation) -> Result<Conversation> {
+        let source = &self.inner.source;
+        // As a role that is compared; the token `<|observation|>` is written for the role `tool` too.
+        let observes = source.contains("'observation'") || source.contains("\"observation\"");
+        let knows_calls = source.contains("tool_calls");
+        let mut conversation = conversation.clone();
+        for (index, message) in conversation.messages.iter_mut().enumerate() {
+            if message.role == "observation" && !observes {
+                message.role = "tool".into();
+            }
+            if let Some(calls) = message.calls.take().filter(|_| knows_calls) {
+                message.content.clear();
+                message.extra.insert("tool_calls".into(), calls);
+            }
+            if message.calls_tools() && !knows_calls {
+                return Err(left_out(index, "tool_calls"));
+            }
+        }
+        Ok(conversation)
     }
 
     /// Compiles the template and hands it over, natively on a thread of its own: what is compiled borrows its source. It
@@ -179,9 +226,13 @@ impl Compiled<'_> {
         program: &Program,
         messages: Jinja,
         options: &RenderOptions,
-        mut context: Vec<(String, Jinja)>,
+        more: Vec<(String, Jinja)>,
     ) -> Result<String> {
-        context.extend(options.variables.iter().map(|(name, value)| (name.clone(), Jinja::from_serialize(value))));
+        // What comes later counts: no variable of a user's takes the place of what the engine gives.
+        let variables = self.inner.variables.iter().chain(&options.variables);
+        let mut context: Vec<(String, Jinja)> =
+            variables.map(|(name, value)| (name.clone(), Jinja::from_serialize(value))).collect();
+        context.extend(more);
         context.push(("messages".into(), messages));
         context.push(("add_generation_prompt".into(), options.add_generation_prompt.into()));
         context.push(("tools".into(), options.tools.as_ref().map_or(().into(), Jinja::from_serialize)));
@@ -215,14 +266,14 @@ impl Turns {
         &self.whole.text
     }
 
-    /// Byte ranges of the assistant's turns, or with `last_turn_only` the last of them: content and what ends the turn. In
-    /// order, apart from each other. None is looked for after one that begins behind `end`.
+    /// Byte ranges of the turns that are trained, or with `last_turn_only` the last of them: content and what ends the
+    /// turn. In order, apart from each other. None is looked for after one that begins behind `end`.
     ///
     /// # Errors
     /// [`Error::Template`] if a turn cannot be told from the text around it.
     pub fn within(&self, end: usize, last_turn_only: bool) -> Result<Vec<Range<usize>>> {
         let messages = &self.whole.conversation.messages;
-        let mut turns: Vec<usize> = (0..messages.len()).filter(|index| messages[*index].role == "assistant").collect();
+        let mut turns: Vec<usize> = (0..messages.len()).filter(|index| messages[*index].trained).collect();
         if last_turn_only {
             turns = turns.split_off(turns.len().saturating_sub(1));
         }
@@ -258,10 +309,16 @@ impl Whole {
     fn rendered(compiled: &Compiled, conversation: Conversation) -> Result<Self> {
         let values = conversation.messages.iter().map(Jinja::from_serialize).collect();
         let mut whole = Self { conversation, values, text: String::new(), marks: None };
-        let Some(source) = &compiled.inner.marked else {
-            whole.text = whole.render(compiled, &whole.values, false)?;
-            return Ok(whole);
-        };
+        match &compiled.inner.marked {
+            Some(source) => whole.write_marked(compiled, source)?,
+            None => whole.text = whole.render(compiled, &whole.values, false)?,
+        }
+        whole.refuse_left_out(compiled)?;
+        Ok(whole)
+    }
+
+    /// Writes the text with a program that tells where messages begin.
+    fn write_marked(&mut self, compiled: &Compiled, source: &str) -> Result<()> {
         let program = guard::compile(NAME, source).map_err(problem)?;
         let starts: Arc<Mutex<Vec<usize>>> = Arc::default();
         let mark = {
@@ -269,10 +326,37 @@ impl Whole {
             move |state: &State| starts.lock().map(|mut starts| starts.push(limit::written(state))).is_ok()
         };
         let context = vec![(local::MARK.to_owned(), Jinja::from_function(mark))];
-        whole.text = compiled.write(&program, Jinja::from(whole.values.clone()), &whole.options(false), context)?;
+        self.text = compiled.write(&program, Jinja::from(self.values.clone()), &self.options(false), context)?;
         let starts = starts.lock().map(|mut starts| std::mem::take(&mut *starts)).unwrap_or_default();
-        whole.marks = whole.marks(compiled, starts);
-        Ok(whole)
+        self.marks = self.marks(compiled, starts);
+        Ok(())
+    }
+
+    /// Refuses a conversation with a message that the template does not write: nobody would know what is missing. One
+    /// message of a role is looked at, and none of the roles that every template writes.
+    fn refuse_left_out(&self, compiled: &Compiled) -> Result<()> {
+        let mut seen = vec!["system", "user", "assistant"];
+        for (index, message) in self.conversation.messages.iter().enumerate() {
+            if message.content.trim().is_empty() || seen.contains(&message.role.as_str()) {
+                continue;
+            }
+            seen.push(&message.role);
+            let Some((_, marked)) = self.with_marker(index) else { continue };
+            // A template that fails on another content has looked at it.
+            if self.render(compiled, &marked, false).is_ok_and(|text| text == self.text) {
+                return Err(left_out(index, &format!("content of the role {:?}", message.role)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The messages with a marker as the content of one of them; the text does not have it.
+    fn with_marker(&self, index: usize) -> Option<(String, Vec<Jinja>)> {
+        let marker = (0..).map(|n| format!("TemperMarker{n}x")).find(|marker| !self.text.contains(marker.as_str()))?;
+        let mut values = self.values.clone();
+        let message = Message { content: marker.clone(), ..self.conversation.messages[index].clone() };
+        values[index] = Jinja::from_serialize(message);
+        Some((marker, values))
     }
 
     fn options(&self, add_generation_prompt: bool) -> RenderOptions {
@@ -340,11 +424,7 @@ impl Whole {
             }
         }
 
-        let marker = (0..).map(|n| format!("TemperMarker{n}x")).find(|marker| !text.contains(marker.as_str()));
-        let Some(marker) = marker else { return Err(unclear(turn, "no marker is free")) };
-        let mut marked = values.clone();
-        let message = Message { content: marker.clone(), ..self.conversation.messages[turn].clone() };
-        marked[turn] = Jinja::from_serialize(message);
+        let Some((marker, marked)) = self.with_marker(turn) else { return Err(unclear(turn, "no marker is free")) };
         let around = self.render(compiled, &marked, false)?;
         let Some((head, tail)) = around.split_once(&marker) else {
             return Err(unclear(turn, "the template does not write its content as it is"));
@@ -407,6 +487,11 @@ fn unclear(turn: usize, why: &str) -> Error {
     Error::Template {
         problem: format!("cannot find assistant turn (message {}) in the rendered text: {why}; {ADVICE}", turn + 1),
     }
+}
+
+fn left_out(message: usize, what: &str) -> Error {
+    let what = format!("it leaves out the {what} (message {}), so that it would be missing from the text", message + 1);
+    Error::Template { problem: format!("{what}; use what the template writes, or {ADVICE}") }
 }
 
 /// An engine's error with its line, in one line of text.
@@ -519,11 +604,10 @@ mod tests {
 
     /// The same template, which finds turns one by one.
     fn unmarked(template: &ChatTemplate) -> ChatTemplate {
-        let Inner { environment, source, bos, eos, .. } = template.inner.as_ref();
+        let Inner { environment, source, bos, eos, variables, .. } = template.inner.as_ref();
         let (environment, source, bos, eos) = (environment.clone(), source.clone(), bos.clone(), eos.clone());
-        ChatTemplate {
-            inner: Arc::new(Inner { environment, source, marked: None, bos, eos, apart: contain::Apart::default() }),
-        }
+        let (marked, variables, apart) = (None, variables.clone(), contain::Apart::default());
+        ChatTemplate { inner: Arc::new(Inner { environment, source, marked, bos, eos, variables, apart }) }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use tokenizers::models::bpe::{BPE, Merges};
 
-use self::pieces::{Cut, pieces};
+use self::pieces::{Cut, checked_pieces};
 use crate::error::{Error, Result};
 
 /// No token id may reach this: ids size embedding tables, and 16 million is a hundred times any real vocabulary.
@@ -62,7 +62,7 @@ impl Tokenizer {
     /// Ids of `text`. No token is added around it, but special tokens written out in it are recognised.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
-        for piece in pieces(text, self.cut) {
+        for piece in checked_pieces(text, self.cut)? {
             let encoding = apart("cannot encode a text", || self.inner.encode_fast(piece, false))?;
             ids.extend_from_slice(encoding.get_ids());
         }
@@ -88,7 +88,7 @@ impl Tokenizer {
     pub fn encode_with_offsets(&self, text: &str) -> Result<Tokens> {
         let mut tokens = Tokens { ids: Vec::new(), offsets: Vec::new() };
         let mut at = 0;
-        for piece in pieces(text, self.cut) {
+        for piece in checked_pieces(text, self.cut)? {
             let encoding = apart("cannot encode a text", || self.inner.encode(piece, false))?;
             tokens.ids.extend_from_slice(encoding.get_ids());
             tokens.offsets.extend(encoding.get_offsets().iter().map(|(start, end)| (at + start, at + end)));

@@ -1,20 +1,39 @@
 //! Which kernel for products is fastest on a device, measured, after each has shown that it computes right.
 
+use burn::tensor::Tensor;
+
 use super::cpu::matmul::Sizes;
+use super::dequantize::blocks;
 use super::matmul::{AsOperand, Operand, Product};
 use super::multiplier::{Choice, Class, Compute, Multiplier, Products};
 use super::{sample, tensor};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::host::Clock;
+use crate::weights::WeightFormat;
 
 /// Most seconds that a calibration takes.
 pub const MOST_SECONDS: f64 = 2.0;
 /// Seconds for which a kernel is timed with one shape, and how often at least.
 const SECONDS_EACH: f64 = 0.05;
 const LEAST_REPETITIONS: usize = 2;
+/// Seconds that as many products last as are waited for at once, so that starting and waiting for them do not count;
+/// and how many that are at most.
+const SECONDS_AT_ONCE: f64 = 0.01;
+const MOST_AT_ONCE: usize = 1024;
+/// A device that is done with a product sooner is timed with a larger one, where the class has one.
+const TOO_SOON: f64 = 1e-3;
 /// Half precision is taken where it makes wide products this much faster; less is not worth its rounding.
 const WORTH_HALVING: f64 = 1.2;
+/// Classes as they are timed: what most of a step is comes first, in case there is no time for all.
+const IN_ORDER: [Class; 4] = [Class::Wide, Class::Exact, Class::Few, Class::Thin];
+
+/// Rows, terms and columns of a product of many workgroups and long sums, of no whole tiles.
+const LARGE: [usize; 3] = [515, 2052, 1029];
+/// How often that one is computed: what is wrong now and then shows in one of them.
+const TIMES: usize = 3;
+/// How a matrix is stored that a self-test multiplies with.
+const STORED: WeightFormat = WeightFormat::Q4K;
 
 /// One kernel with the sizes of one class.
 #[derive(Clone, Copy, Debug)]
@@ -41,10 +60,33 @@ impl Timed {
 pub struct Calibration {
     /// Every measurement, in the order in which they were made.
     pub timed: Vec<Timed>,
-    /// Kernels that compute wrong on this device, named with what is wrong.
-    pub wrong: Vec<(Multiplier, String)>,
+    /// Kernels that are not taken on this device, named with what is said of them: that they compute wrong, and how.
+    pub refused: Vec<(Multiplier, String)>,
+    /// True where there was no time for all of it.
+    pub cut_off: bool,
+    /// Why tensor cores are not taken, where they compute right and are too slow for it.
+    pub too_slow: Option<String>,
     /// What it settles, with half precision where that is faster.
     pub choice: Choice,
+}
+
+impl Calibration {
+    /// A choice of which nothing was measured now.
+    fn known(choice: Choice, too_slow: Option<String>) -> Self {
+        Self { timed: Vec::new(), refused: Vec::new(), cut_off: false, too_slow, choice }
+    }
+
+    /// As later runs read it.
+    fn written(&self) -> String {
+        [self.choice.names()].into_iter().chain(self.too_slow.clone()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// What an earlier run wrote; none where that is not all there or was written by nobody.
+    fn read(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let choice = lines.next().and_then(Choice::from_names)?;
+        Some(Self::known(choice, lines.next().map(str::to_owned)))
+    }
 }
 
 /// Times the kernels on a device, each after its self-test; what there is no time for keeps its place.
@@ -53,64 +95,126 @@ pub struct Calibration {
 /// Device errors.
 pub fn calibrate(device: &Device, compute: Compute, clock: &dyn Clock) -> Result<Calibration> {
     let begin = clock.seconds();
-    let mut wrong: Vec<(Multiplier, String)> = Vec::new();
-    let mut right = Vec::new();
+    let (mut right, mut refused) = (Vec::new(), Vec::new());
     for multiplier in Multiplier::ALL {
         if multiplier == Multiplier::Cooperative && (compute == Compute::F32 || device.products().tile.is_none()) {
             continue;
         }
         match self_test(device, multiplier)? {
             None => right.push(multiplier),
-            Some(problem) => wrong.push((multiplier, problem)),
+            Some(problem) => refused.push((multiplier, problem)),
         }
     }
-    let mut timed: Vec<Timed> = Vec::new();
-    for class in Class::ALL {
-        let Sizes { m, n, k } = class.sizes();
-        let left = sample::matrix(device, 31, m, k);
-        let weight = sample::matrix(device, 32, n, k);
+    let (mut timed, mut cut_off) = (Vec::new(), false);
+    for class in IN_ORDER {
+        let (mut work, mut larger) = (Work::of(device, class.sizes()), class.larger());
         for &multiplier in class.candidates().iter().filter(|candidate| right.contains(candidate)) {
             if clock.seconds() - begin > MOST_SECONDS - 2.0 * SECONDS_EACH {
+                cut_off = true;
                 break;
             }
-            let once = || -> Result<()> {
-                Product::of(&left, weight.transposed()).by(multiplier).run(device)?;
-                device.sync()
-            };
             // The first compiles what the self-test's sizes did not.
-            once()?;
-            let (start, mut count) = (clock.seconds(), 0);
-            while count < LEAST_REPETITIONS || clock.seconds() - start < SECONDS_EACH {
-                once()?;
-                count += 1;
+            work.run(multiplier, 1)?;
+            // All of a class are timed with the same sizes: those that suit the first.
+            if let Some(sizes) = larger.take()
+                && work.seconds_of(multiplier, 1, clock)? < TOO_SOON
+            {
+                work = Work::of(device, sizes);
             }
-            let seconds = (clock.seconds() - start) / count as f64;
-            timed.push(Timed { class, multiplier, sizes: [m, n, k], seconds });
+            let Sizes { m, n, k } = work.sizes;
+            timed.push(Timed { class, multiplier, sizes: [m, n, k], seconds: work.seconds(multiplier, clock)? });
         }
     }
-    let choice = settle(Choice::unmeasured(device.is_software()), compute, &timed, &wrong);
-    Ok(Calibration { timed, wrong, choice })
+    let choice = settle(Choice::unmeasured(device.is_software()), compute, &timed, &right);
+    let too_slow = too_slow(&timed, choice);
+    Ok(Calibration { timed, refused, cut_off, too_slow, choice })
 }
 
-/// The fastest kernel of each class. A kernel that computes wrong is never taken: where it would have been, the tiled one is.
-fn settle(unmeasured: Choice, compute: Compute, timed: &[Timed], wrong: &[(Multiplier, String)]) -> Choice {
+/// A product that kernels are timed with.
+struct Work<'a> {
+    device: &'a Device,
+    sizes: Sizes,
+    left: Tensor<2>,
+    weight: Tensor<2>,
+}
+
+impl<'a> Work<'a> {
+    fn of(device: &'a Device, sizes: Sizes) -> Self {
+        let Sizes { m, n, k } = sizes;
+        Self { device, sizes, left: sample::matrix(device, 31, m, k), weight: sample::matrix(device, 32, n, k) }
+    }
+
+    /// Computes it so many times and waits for the last.
+    fn run(&self, by: Multiplier, count: usize) -> Result<()> {
+        for _ in 0..count {
+            Product::of(&self.left, self.weight.transposed()).by(by).run(self.device)?;
+        }
+        self.device.sync()
+    }
+
+    /// Seconds that so many take together.
+    fn seconds_of(&self, by: Multiplier, count: usize, clock: &dyn Clock) -> Result<f64> {
+        let start = clock.seconds();
+        self.run(by, count)?;
+        Ok(clock.seconds() - start)
+    }
+
+    /// Seconds of one: the least of several measurements, since a card is slower while its clock still rises.
+    fn seconds(&self, by: Multiplier, clock: &dyn Clock) -> Result<f64> {
+        let start = clock.seconds();
+        let (mut count, mut repetitions, mut least) = (1, 0, f64::INFINITY);
+        while repetitions < LEAST_REPETITIONS || clock.seconds() - start < SECONDS_EACH {
+            let seconds = self.seconds_of(by, count, clock)?;
+            if seconds < SECONDS_AT_ONCE && count < MOST_AT_ONCE {
+                count *= 2;
+                continue;
+            }
+            least = least.min(seconds / count as f64);
+            repetitions += 1;
+        }
+        Ok(least)
+    }
+}
+
+/// The fastest kernel of each class, of those that compute right: where another one would have been, the tiled one is.
+/// Tensor cores where they are asked for, whatever they take, and also where there was no time to measure it.
+fn settle(unmeasured: Choice, compute: Compute, timed: &[Timed], right: &[Multiplier]) -> Choice {
     let mut choice = unmeasured;
     for class in Class::ALL {
-        let is_wrong = |multiplier: Multiplier| wrong.iter().any(|(other, _)| *other == multiplier);
-        if is_wrong(choice.for_class(class)) {
+        if !right.contains(&choice.for_class(class)) {
             choice = choice.with(class, Multiplier::Tiled);
         }
         let seconds = |t: &Timed| match t.multiplier {
-            Multiplier::Cooperative if compute == Compute::F16 => 0.0,
             Multiplier::Cooperative => t.seconds * WORTH_HALVING,
             _ => t.seconds,
         };
-        let of_class = timed.iter().filter(|t| t.class == class && !is_wrong(t.multiplier));
+        let of_class = timed.iter().filter(|t| t.class == class && right.contains(&t.multiplier));
         if let Some(fastest) = of_class.min_by(|a, b| seconds(a).total_cmp(&seconds(b))) {
             choice = choice.with(class, fastest.multiplier);
         }
     }
-    choice
+    match compute == Compute::F16 && right.contains(&Multiplier::Cooperative) {
+        true => choice.with(Class::Wide, Multiplier::Cooperative),
+        false => choice,
+    }
+}
+
+/// Why tensor cores were timed and are not in a choice: both times.
+fn too_slow(timed: &[Timed], choice: Choice) -> Option<String> {
+    let of = |multiplier| timed.iter().find(|t| t.class == Class::Wide && t.multiplier == multiplier);
+    let taken = choice.for_class(Class::Wide);
+    let (halved, single) = (of(Multiplier::Cooperative)?, of(taken)?);
+    let [m, n, k] = halved.sizes;
+    (taken != Multiplier::Cooperative).then(|| {
+        format!(
+            "tensor cores are not used: a product of {m}x{k}x{n} takes {:.3} ms on them and {:.3} ms with the {} \
+             kernel, and half precision is taken where it is {WORTH_HALVING} times as fast ([run] compute = \"f16\" \
+             takes it always)",
+            halved.seconds * 1e3,
+            single.seconds * 1e3,
+            taken.name()
+        )
+    })
 }
 
 /// Under what a calibration's choice is kept.
@@ -118,37 +222,86 @@ fn measured_for(compute: Compute) -> String {
     format!("products-{compute}")
 }
 
-/// What is wrong with what a kernel computes on a device: products of sizes beside its tiles' edges in the three layouts of
-/// training, against those of the CPU.
+/// What is to be said of a kernel that a device cannot use: as a rule that it computes wrong, and how. For tensor cores
+/// on hardware also that an earlier run ended while this was found out: a driver may crash over them.
 ///
 /// # Errors
 /// Device errors.
 pub fn self_test(device: &Device, multiplier: Multiplier) -> Result<Option<String>> {
-    let results = |device: &Device, by: Option<Multiplier>| -> Result<Vec<f32>> {
-        let (a, b) = (sample::matrix(device, 33, 131, 100), sample::matrix(device, 34, 68, 100));
-        // Numbers whose halves would overflow, and a row that is much smaller than its neighbours.
-        let (a, b) = (a * 1e6, b);
-        let dy = sample::matrix(device, 35, 131, 68);
-        let pairs: [(Operand<2>, Operand<2>); 3] =
-            [((&a).into(), b.transposed()), ((&dy).into(), (&b).into()), (dy.transposed(), (&a).into())];
-        let mut all = Vec::new();
-        for (left, right) in pairs {
-            let product = Product::of(left, right);
-            let product = if let Some(multiplier) = by { product.by(multiplier) } else { product };
-            all.extend(pollster::block_on(tensor::read(&product.run(device)?))?);
-        }
-        Ok(all)
-    };
-    let (want, got) = (results(&Device::cpu(), None)?, results(device, Some(multiplier))?);
-    // Each product by its own largest element.
-    let ends = [0, 131 * 68, 131 * 68 + 131 * 100, want.len()];
-    for range in ends.windows(2).map(|ends| ends[0]..ends[1]) {
-        let (_, problem) = sample::compare(&got[range.clone()], &want[range], multiplier.tolerance());
-        if !problem.is_empty() {
-            return Ok(Some(problem));
-        }
+    let may_crash = multiplier == Multiplier::Cooperative && !device.is_software();
+    let test = || computes_wrong(device, multiplier);
+    let Some(kept) = device.kept().filter(|_| may_crash) else { return test() };
+    kept.attempt(multiplier.name(), test).unwrap_or_else(|file| {
+        Ok(Some(format!(
+            "is not tried (an earlier run ended while the driver compiled it or first ran it; to try it again, remove \
+             {file} from temper's cache folder, which is the one in TEMPER_CACHE where that is set)"
+        )))
+    })
+}
+
+/// What is wrong with what a kernel computes on a device: small products against those of the CPU, and for tensor
+/// cores, where drivers are young, what they are for: a matrix as it is stored, and on hardware a large product.
+fn computes_wrong(device: &Device, multiplier: Multiplier) -> Result<Option<String>> {
+    let (cpu, tolerance) = (Device::cpu(), multiplier.tolerance());
+    let by = Some(multiplier);
+    let small = differs("small products", &small(device, by)?, &small(&cpu, None)?, tolerance);
+    if small.is_some() || multiplier != Multiplier::Cooperative {
+        return Ok(small);
     }
-    Ok(None)
+    let stored = differs("products with a stored matrix", &stored(device, by)?, &stored(&cpu, None)?, tolerance);
+    // A processor would take too long for more.
+    if stored.is_some() || device.is_software() {
+        return Ok(stored);
+    }
+    let tiled = large(device, Multiplier::Tiled)?;
+    Ok(differs("a large product beside the tiled kernel's", &large(device, multiplier)?, &tiled, tolerance))
+}
+
+/// That a kernel computes wrong and how, where a product is not what it should be. Each is measured by its own largest
+/// element.
+fn differs(what: &str, got: &[Vec<f32>], want: &[Vec<f32>], tolerance: f32) -> Option<String> {
+    let mut problems = got.iter().zip(want).map(|(got, want)| sample::compare(got, want, tolerance).1);
+    let problem = problems.find(|problem| !problem.is_empty())?;
+    Some(format!("computes wrong ({what}: {problem})"))
+}
+
+/// Products of sizes beside the tiles' edges in the three layouts of training.
+fn small(device: &Device, by: Option<Multiplier>) -> Result<Vec<Vec<f32>>> {
+    let (a, b) = (sample::matrix(device, 33, 131, 100), sample::matrix(device, 34, 68, 100));
+    // Numbers whose halves would overflow.
+    let a = a * 1e6;
+    let dy = sample::matrix(device, 35, 131, 68);
+    let forward = (Operand::from(&a), b.transposed());
+    products(device, by, [forward, (Operand::from(&dy), Operand::from(&b)), (dy.transposed(), Operand::from(&a))])
+}
+
+/// Products with a matrix that is read as it is stored, forward and back.
+fn stored(device: &Device, by: Option<Multiplier>) -> Result<Vec<Vec<f32>>> {
+    let packed = blocks(device, STORED)?;
+    let frozen = || Operand::from(&packed);
+    let (x, dy) = (sample::matrix(device, 36, 40, packed.columns()), sample::matrix(device, 37, 40, packed.rows()));
+    products(device, by, [(Operand::from(&x), frozen().transposed()), (Operand::from(&dy), frozen())])
+}
+
+/// A large product several times.
+fn large(device: &Device, by: Multiplier) -> Result<Vec<Vec<f32>>> {
+    let [m, k, n] = LARGE;
+    let (a, b) = (sample::matrix(device, 38, m, k), sample::matrix(device, 39, n, k));
+    products(device, Some(by), [(); TIMES].map(|()| (Operand::from(&a), b.transposed())))
+}
+
+/// The products of these pairs, by one kernel or by the one that a device takes.
+fn products<const N: usize>(
+    device: &Device,
+    by: Option<Multiplier>,
+    pairs: [(Operand<2>, Operand<2>); N],
+) -> Result<Vec<Vec<f32>>> {
+    let product = |(left, right): (Operand<2>, Operand<2>)| {
+        let product = Product::of(left, right);
+        let product = if let Some(multiplier) = by { product.by(multiplier) } else { product };
+        pollster::block_on(tensor::read(&product.run(device)?))
+    };
+    pairs.into_iter().map(product).collect()
 }
 
 impl Device {
@@ -157,7 +310,7 @@ impl Device {
     /// adapter takes its own kernel, and tensor cores where f16 is asked for.
     ///
     /// # Errors
-    /// [`Error::Device`] where f16 is asked for and the device has no such matrices; device errors.
+    /// [`Error::Device`] where f16 is asked for and the device has no such matrices, or cannot use them; device errors.
     pub fn computing(&self, compute: Compute, clock: &dyn Clock) -> Result<(Self, Vec<String>)> {
         let tile = self.products().tile;
         if compute == Compute::F16 && tile.is_none() {
@@ -176,8 +329,9 @@ impl Device {
                 Some(calibration) => calibration,
                 None => {
                     let calibration = calibrate(self, compute, clock)?;
-                    if let (Some(kept), true) = (self.kept(), calibration.wrong.is_empty()) {
-                        kept.leave_measured(&measured_for(compute), &calibration.choice.names());
+                    let whole = calibration.refused.is_empty() && !calibration.cut_off;
+                    if let (Some(kept), true) = (self.kept(), whole) {
+                        kept.leave_measured(&measured_for(compute), &calibration.written());
                     }
                     calibration
                 }
@@ -185,30 +339,29 @@ impl Device {
             // Never timed: that a processor is slow at it is known.
             true => {
                 let problem = self_test(self, Multiplier::Cooperative)?;
-                let wrong: Vec<_> = problem.map(|problem| (Multiplier::Cooperative, problem)).into_iter().collect();
-                let software = Choice::unmeasured(true);
-                let choice = match wrong.is_empty() {
-                    true => software.with(Class::Wide, Multiplier::Cooperative),
-                    false => software.with(Class::Wide, Multiplier::Tiled),
-                };
-                Calibration { timed: Vec::new(), wrong, choice }
+                let choice = Choice::unmeasured(true).with(Class::Wide, Multiplier::Cooperative);
+                let refused = problem.map(|problem| (Multiplier::Cooperative, problem)).into_iter().collect();
+                Calibration { refused, ..Calibration::known(choice, None) }
             }
         };
-        Ok(self.settled(compute, &calibration))
+        self.settled(compute, &calibration)
     }
 
-    /// What an earlier run settled, where all its kernels still compute right.
+    /// What an earlier run settled, where all its kernels can still be used, and it is what is asked for.
     fn calibrated_before(&self, compute: Compute) -> Result<Option<Calibration>> {
         let measured = self.kept().and_then(|kept| kept.measured(&measured_for(compute)));
-        let Some(choice) = measured.and_then(|names| Choice::from_names(&names)) else { return Ok(None) };
+        let Some(known) = measured.and_then(|text| Calibration::read(&text)) else { return Ok(None) };
+        if compute == Compute::F16 && known.choice.for_class(Class::Wide) != Multiplier::Cooperative {
+            return Ok(None);
+        }
         for multiplier in Multiplier::ALL {
-            let taken = Class::ALL.iter().any(|class| choice.for_class(*class) == multiplier);
+            let taken = Class::ALL.iter().any(|class| known.choice.for_class(*class) == multiplier);
             let there = multiplier != Multiplier::Cooperative || self.products().tile.is_some();
             if taken && (!there || self_test(self, multiplier)?.is_some()) {
                 return Ok(None);
             }
         }
-        Ok(Some(Calibration { timed: Vec::new(), wrong: Vec::new(), choice }))
+        Ok(Some(known))
     }
 
     /// The same device with every product in half precision but those in [`Class::Exact`], however small: for tests.
@@ -227,13 +380,29 @@ impl Device {
         self.with_products(Products { choice: Some(choice), ..*self.products() })
     }
 
-    fn settled(&self, compute: Compute, calibration: &Calibration) -> (Self, Vec<String>) {
-        let said = calibration.wrong.iter().map(|(multiplier, problem)| {
-            let name = multiplier.name();
-            format!("{}: the {name} kernel computes wrong ({problem}); the tiled one is used in its place", self.name())
+    fn settled(&self, compute: Compute, calibration: &Calibration) -> Result<(Self, Vec<String>)> {
+        let Calibration { refused, cut_off, too_slow, choice, .. } = calibration;
+        let halves = refused.iter().find(|(multiplier, _)| *multiplier == Multiplier::Cooperative);
+        if let (Compute::F16, Some((kernel, problem))) = (compute, halves) {
+            let (device, kernel) = (self.name(), kernel.name());
+            let problem = format!(
+                "[run] compute = \"f16\": {device}: the {kernel} kernel {problem}; use \"auto\" or \"f32\", or another \
+                 device ([run] device)"
+            );
+            return Err(Error::Device { problem });
+        }
+        let unused = refused.iter().map(|(multiplier, problem)| {
+            format!("the {} kernel {problem}; the tiled one is used in its place", multiplier.name())
         });
-        let products = Products { choice: Some(calibration.choice), compute, ..*self.products() };
-        (self.with_products(products), said.collect())
+        let unmeasured = cut_off.then(|| {
+            format!(
+                "not every kernel for products was measured within {MOST_SECONDS} seconds; the others keep their \
+                 places, and the next run measures again"
+            )
+        });
+        let said = unused.chain(unmeasured).chain(too_slow.clone()).map(|line| format!("{}: {line}", self.name()));
+        let products = Products { choice: Some(*choice), compute, ..*self.products() };
+        Ok((self.with_products(products), said.collect()))
     }
 }
 
@@ -245,48 +414,85 @@ mod tests {
         Timed { class, multiplier, sizes: [1, 1, 1], seconds }
     }
 
+    fn kernels(choice: Choice) -> [Multiplier; 4] {
+        Class::ALL.map(|class| choice.for_class(class))
+    }
+
     #[test]
     fn the_fastest_kernel_of_each_class_is_taken_and_half_precision_where_it_is_worth_it() {
         let hardware = Choice::unmeasured(false);
-        assert_eq!(settle(hardware, Compute::Auto, &[], &[]), hardware);
+        let settle = |compute, timed: &[Timed]| settle(hardware, compute, timed, &Multiplier::ALL);
+        assert_eq!(settle(Compute::Auto, &[]), hardware);
         let mut all = vec![
             timed(Class::Few, Multiplier::FewRows, 2.0),
             timed(Class::Few, Multiplier::Software, 1.0),
             timed(Class::Wide, Multiplier::Tiled, 1.0),
             timed(Class::Wide, Multiplier::Cooperative, 0.9),
         ];
-        let choice = settle(hardware, Compute::Auto, &all, &[]);
-        assert_eq!(
-            Class::ALL.map(|class| choice.for_class(class)),
-            [Multiplier::Software, Multiplier::FewRows, Multiplier::Tiled, Multiplier::Tiled]
+        let choice = settle(Compute::Auto, &all);
+        assert_eq!(kernels(choice), [Multiplier::Software, Multiplier::FewRows, Multiplier::Tiled, Multiplier::Tiled]);
+        let why = too_slow(&all, choice).expect("tensor cores were timed");
+        assert!(
+            ["tensor cores", "900.000 ms", "1000.000 ms", "tiled", "1.2", "f16"].iter().all(|part| why.contains(part)),
+            "{why}"
         );
-        // As asked for, whatever it costs.
-        assert_eq!(settle(hardware, Compute::F16, &all, &[]).for_class(Class::Wide), Multiplier::Cooperative);
+        // As asked for, whatever it costs, and also where nothing was timed.
+        for timed in [&all[..], &[]] {
+            let choice = settle(Compute::F16, timed);
+            assert_eq!(choice.for_class(Class::Wide), Multiplier::Cooperative);
+            assert_eq!((choice.for_class(Class::Exact), too_slow(timed, choice)), (Multiplier::Tiled, None));
+        }
         all[3].seconds = 0.5;
-        assert_eq!(settle(hardware, Compute::Auto, &all, &[]).for_class(Class::Wide), Multiplier::Cooperative);
+        let choice = settle(Compute::Auto, &all);
+        assert_eq!((choice.for_class(Class::Wide), too_slow(&all, choice)), (Multiplier::Cooperative, None));
     }
 
     #[test]
     fn a_kernel_that_computes_wrong_is_never_taken_and_the_tiled_one_stands_in_for_it() {
         let all = [timed(Class::Wide, Multiplier::Tiled, 1.0), timed(Class::Wide, Multiplier::Cooperative, 0.1)];
-        let wrong = [(Multiplier::Cooperative, String::new()), (Multiplier::FewRows, String::new())];
+        let right = [Multiplier::Tiled, Multiplier::Software];
         for compute in [Compute::Auto, Compute::F16] {
-            let choice = settle(Choice::unmeasured(false), compute, &all, &wrong);
-            assert_eq!(Class::ALL.map(|class| choice.for_class(class)), [Multiplier::Tiled; 4]);
+            let choice = settle(Choice::unmeasured(false), compute, &all, &right);
+            assert_eq!(kernels(choice), [Multiplier::Tiled; 4]);
         }
-        let calibration = Calibration {
-            timed: Vec::new(),
-            wrong: vec![(Multiplier::Cooperative, "an element is NaN".into())],
-            choice: Choice::unmeasured(false),
-        };
-        let (_, said) = Device::cpu().settled(Compute::F16, &calibration);
+        let refused = vec![(Multiplier::Cooperative, "computes wrong (an element is NaN)".to_string())];
+        let calibration = Calibration { refused, ..Calibration::known(Choice::unmeasured(false), None) };
+        let (_, said) = Device::cpu().settled(Compute::Auto, &calibration).unwrap();
         assert_eq!(said.len(), 1);
         assert!(["CPU", "cooperative", "NaN", "tiled"].iter().all(|word| said[0].contains(word)), "{said:?}");
+        // Who asks for half precision never gets something else.
+        let error = Device::cpu().settled(Compute::F16, &calibration).err().expect("it cannot be had");
+        let text = error.to_string();
+        let parts = ["[run] compute", "CPU", "cooperative", "NaN", "auto"];
+        assert!(error.is_bad_input() && parts.iter().all(|part| text.contains(part)), "{text}");
+    }
+
+    #[test]
+    fn what_was_not_measured_and_what_was_too_slow_are_said() {
+        let known = Calibration::known(Choice::unmeasured(false), Some("tensor cores are slow".into()));
+        let calibration = Calibration { cut_off: true, ..known };
+        let (_, said) = Device::cpu().settled(Compute::Auto, &calibration).unwrap();
+        assert!(said.len() == 2 && said[0].contains("within 2 seconds"), "{said:?}");
+        assert_eq!(said[1], "CPU: tensor cores are slow");
+    }
+
+    #[test]
+    fn a_calibration_is_read_as_it_was_written_with_what_was_said_of_it() {
+        for why in [None, Some("tensor cores are slow".to_string())] {
+            let known = Calibration::known(Choice::unmeasured(false), why.clone());
+            let read = Calibration::read(&known.written()).expect("it was written");
+            assert_eq!((read.choice, read.too_slow), (known.choice, why));
+        }
+        assert!(Calibration::read("").is_none() && Calibration::read("tiled\ntiled").is_none());
     }
 
     #[test]
     fn a_wrong_and_a_missing_number_are_told_from_rounding() {
-        let differs = |got: [f32; 2], want: [f32; 2]| !sample::compare(&got, &want, 1e-4).1.is_empty();
+        let differs = |got: [f32; 2], want: [f32; 2]| {
+            let problem = differs("a product", &[vec![1.0], got.to_vec()], &[vec![1.0], want.to_vec()], 1e-4);
+            assert!(problem.iter().all(|problem| problem.starts_with("computes wrong (a product: ")), "{problem:?}");
+            problem.is_some()
+        };
         assert!(!differs([1.0, -2.0], [1.00001, -2.0]));
         assert!(differs([1.0, -2.0], [1.01, -2.0]));
         assert!(differs([f32::NAN, -2.0], [1.0, -2.0]));

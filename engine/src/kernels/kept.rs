@@ -3,10 +3,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::digest::Digest;
+use crate::error::{Error, Result};
 use crate::host::Shelf;
 
 /// Bytes of the digest before what is compiled.
 const DIGEST: usize = 16;
+
+/// What lies on the shelf while something is tried that may end the process, and once it has not.
+const TRYING: &[u8] = b"trying";
+const TRIED: &[u8] = b"tried";
 
 /// A device's place on a shelf.
 pub(crate) struct Kept {
@@ -71,9 +76,32 @@ impl Kept {
         self.shelf.leave(&self.versioned(name), text.as_bytes());
     }
 
+    /// Does something that this driver may not survive, unless an earlier process did not survive it.
+    ///
+    /// # Errors
+    /// Under which name that one left word of it; nothing is done then. Inside are those of `work`.
+    pub(crate) fn attempt<T>(&self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<Result<T>, String> {
+        attempt(&*self.shelf, self.versioned(name), work)
+    }
+
     fn versioned(&self, name: &str) -> String {
         format!("{name}-{}", self.version)
     }
+}
+
+fn attempt<T>(shelf: &dyn Shelf, name: String, work: impl FnOnce() -> Result<T>) -> Result<Result<T>, String> {
+    match shelf.take(&name).as_deref() {
+        Some(TRYING) => return Err(name),
+        // Never written again: another process that begins meanwhile would take it for one that did not come back.
+        Some(TRIED) => return Ok(work()),
+        _ => shelf.leave(&name, TRYING),
+    }
+    let done = work();
+    // Losing the device is no better than a crash.
+    if !matches!(done, Err(Error::Lost { .. })) {
+        shelf.leave(&name, TRIED);
+    }
+    Ok(done)
 }
 
 /// What follows its own digest; none where that is another one's.
@@ -85,7 +113,53 @@ fn whole(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
     use super::*;
+
+    #[derive(Default)]
+    struct Things(Mutex<BTreeMap<String, Vec<u8>>>);
+
+    impl Shelf for Things {
+        fn take(&self, name: &str) -> Option<Vec<u8>> {
+            self.0.lock().unwrap().get(name).cloned()
+        }
+
+        fn leave(&self, name: &str, bytes: &[u8]) {
+            self.0.lock().unwrap().insert(name.into(), bytes.into());
+        }
+    }
+
+    #[test]
+    fn what_a_process_did_not_come_back_from_is_not_tried_again_until_its_word_is_gone() {
+        let (things, mut tried) = (Things::default(), 0);
+        let mut once = |things: &Things| {
+            attempt(things, "it".into(), || {
+                tried += 1;
+                Ok(tried)
+            })
+        };
+        // It came back, and comes back.
+        assert_eq!(once(&things).unwrap().unwrap(), 1);
+        assert_eq!(once(&things).unwrap().unwrap(), 2);
+        // As a process leaves it that ends meanwhile.
+        let things = Things::default();
+        let ended = || attempt::<()>(&things, "it".into(), || resume_unwind(Box::new("ended")));
+        assert!(catch_unwind(AssertUnwindSafe(ended)).is_err());
+        assert_eq!(once(&things).unwrap_err(), "it");
+        things.0.lock().unwrap().clear();
+        assert_eq!(once(&things).unwrap().unwrap(), 3);
+        // An error that is told is no crash; a device that is lost is.
+        let things = Things::default();
+        let refused = || Err::<(), _>(Error::Device { problem: String::new() });
+        assert!(attempt(&things, "it".into(), refused).unwrap().is_err());
+        assert_eq!(once(&things).unwrap().unwrap(), 4);
+        let things = Things::default();
+        let lost = || Err::<(), _>(Error::Lost { problem: String::new() });
+        assert!(attempt(&things, "it".into(), lost).unwrap().is_err());
+        assert_eq!(once(&things).unwrap_err(), "it");
+    }
 
     #[test]
     fn what_was_damaged_is_not_taken() {

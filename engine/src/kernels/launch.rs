@@ -272,9 +272,9 @@ impl Gpu {
     /// # Errors
     /// [`Error::Kernel`] where burn's queue fails.
     pub fn copy(&self, source: &Own, offset: u64, target: &CubeTensor, start: u64, bytes: u64) -> Result<()> {
-        let range = self.range("copy", "target", target.into())?;
+        let ranges = self.ranges("copy", &["target"], &[target.into()])?;
         self.recorder.follow(target);
-        let copied = self.recorder.copy(source.buffer(), offset, &range, start, bytes);
+        let copied = self.recorder.copy(source.buffer(), offset, &ranges[0], start, bytes);
         copied.map_err(|problem| self.failed("copy", problem))
     }
 
@@ -371,13 +371,11 @@ impl Gpu {
                 asked: Some(kernel.params_size() as u64),
             }));
         }
-        let mut ranges = Vec::with_capacity(bindings.len());
-        for (binding, name) in bindings.iter().zip(kernel.bindings) {
-            let range = self.range(kernel.stem, name, *binding)?;
+        let ranges = self.ranges(kernel.stem, kernel.bindings, bindings)?;
+        for ((binding, name), range) in bindings.iter().zip(kernel.bindings).zip(&ranges) {
             if range.size > self.max_binding_bytes {
                 return Err(self.too_large(format!("binding {name} of kernel {}", kernel.stem), range.size));
             }
-            ranges.push(range);
             if let Binding::Pool(tensor) = binding {
                 self.recorder.follow(tensor);
             }
@@ -391,16 +389,36 @@ impl Gpu {
         self.recorder.launch(&launch).map_err(|problem| self.failed(kernel.stem, problem))
     }
 
-    fn range(&self, stem: &str, name: &str, binding: Binding) -> Result<Range> {
-        match binding {
+    /// Where what is bound lies. burn's queue is a thread of its own, and to wait for it costs more than all else of a launch: it
+    /// is asked once for all tensors.
+    fn ranges(&self, stem: &str, names: &[&str], bindings: &[Binding]) -> Result<Vec<Range>> {
+        let pool = |binding: &Binding| match *binding {
+            Binding::Pool(tensor) => Some((tensor.client.clone(), tensor.handle.clone())),
+            Binding::Own(_) => None,
+        };
+        let tensors: Vec<_> = bindings.iter().filter_map(pool).collect();
+        let mut found = match tensors.first().map(|(client, _)| client.clone()) {
+            None => Vec::new(),
+            Some(queue) => {
+                let each = tensors.into_iter();
+                let ask = move || {
+                    each.map(|(client, handle)| client.get_resource::<WgpuServer<AutoCompiler>>(handle))
+                        .collect::<Vec<_>>()
+                };
+                queue.exclusive(ask).map_err(|e| self.failed(stem, e.to_string()))?
+            }
+        }
+        .into_iter();
+        let range = |(binding, name): (&Binding, &&str)| match binding {
             Binding::Own(own) => Ok(Range { buffer: own.buffer().clone(), offset: 0, size: own.bytes() }),
-            Binding::Pool(tensor) => {
-                let resource = tensor.client.get_resource::<WgpuServer<AutoCompiler>>(tensor.handle.clone());
+            Binding::Pool(_) => {
+                let resource = found.next().expect("a place for each tensor");
                 let resource = resource.map_err(|e| self.failed(stem, format!("binding {name}: {e}")))?;
                 let resource = resource.resource();
                 Ok(Range { buffer: resource.buffer.clone(), offset: resource.offset, size: resource.size })
             }
-        }
+        };
+        bindings.iter().zip(names).map(range).collect()
     }
 
     /// What burn's queue says of a kernel; out of memory where that is the cause.

@@ -115,6 +115,12 @@ impl Class {
         }
     }
 
+    /// Larger ones of its kind, where a device is done with those too soon to be timed by them.
+    #[cfg(not(target_family = "wasm"))]
+    pub(super) fn larger(self) -> Option<Sizes> {
+        matches!(self, Self::Wide | Self::Exact).then_some(Sizes { m: 2048, n: 2560, k: 2560 })
+    }
+
     /// Kernels that may be best for it.
     #[cfg(not(target_family = "wasm"))]
     pub(super) fn candidates(self) -> &'static [Multiplier] {

@@ -938,10 +938,7 @@ impl Running {
     async fn continued(&mut self, prompt: &str, who: Who) -> Result<String> {
         let model = self.model.clone();
         let tokenizer: &Tokenizer = model.files.tokenizer()?;
-        let mut tokens = tokenizer.encode(prompt)?;
-        if let Some(bos) = tokenizer.bos_id().filter(|_| tokenizer.add_bos()) {
-            tokens.insert(0, bos);
-        }
+        let tokens = tokenizer.encode_begun(prompt)?;
         let room = model.files.architecture.context.saturating_sub(tokens.len());
         if room == 0 {
             return Err(bad(&format!("the prompt has {} tokens, which fills the model's context", tokens.len())));

@@ -62,7 +62,8 @@ fn of_gguf(container: Gguf) -> Result<(Opened, Arc<GgufModel>)> {
     Ok((Opened { architecture, weights: gguf.clone(), special }, gguf))
 }
 
-/// Compares a source with a description: every tensor there, in the right shape, and none more.
+/// Compares a source with a description: every tensor there, in the right shape, and none more. A vector may not be stored in
+/// blocks: where rows are moved, its rows are single elements.
 ///
 /// Two kinds of surplus are common in published files, mean nothing and pass: rotary tables (`rotary_emb.inv_freq`),
 /// and a copy of a tied head.
@@ -78,7 +79,13 @@ pub fn check(source: &dyn WeightSource, architecture: &Architecture) -> Result<(
             Some(found) if found != spec.shape => {
                 problems.push((spec.name.clone(), format!("expected shape {:?}, got {found:?}", spec.shape)));
             }
-            Some(_) => {}
+            Some(_) => {
+                let blocks = source.format(&spec.name).filter(|format| format.block_elements() > 1);
+                if let Some(format) = blocks.filter(|_| spec.shape.len() == 1) {
+                    let advice = "quantise the model again, its matrices only";
+                    problems.push((spec.name.clone(), format!("is a vector in blocks of {}: {advice}", format.name())));
+                }
+            }
         }
         expected.insert(spec.name);
     }
@@ -108,7 +115,7 @@ pub fn check(source: &dyn WeightSource, architecture: &Architecture) -> Result<(
 mod tests {
     use super::super::layout::TensorSpec;
     use super::*;
-    use crate::weights::{MemorySource, RawTensor};
+    use crate::weights::{MemorySource, RawTensor, WeightFormat};
 
     fn tiny() -> Architecture {
         let config = r#"{"model_type": "llama", "vocab_size": 8, "hidden_size": 4, "num_hidden_layers": 1,
@@ -136,6 +143,31 @@ mod tests {
             ["3 tensors", "norm.weight: is missing", "expected shape [8, 4], got [4, 8]", "q_proj.bias: is unexp"]
         {
             assert!(text.contains(part), "{part} not in {text}");
+        }
+    }
+
+    #[test]
+    fn a_vector_in_blocks_is_refused_by_name_with_its_format() {
+        let config = r#"{"model_type": "llama", "vocab_size": 8, "hidden_size": 32, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "attention_bias": true, "intermediate_size": 32, "max_position_embeddings": 16}"#;
+        let arch = Architecture::from_config_json(config.as_bytes(), "config.json").unwrap();
+        let all = |of_bias| {
+            let stored = |spec: TensorSpec| {
+                let format = if spec.name.ends_with("q_proj.bias") { of_bias } else { WeightFormat::F32 };
+                RawTensor::quantise(&spec.name, &spec.shape, &vec![0.5; spec.shape.iter().product()], format).unwrap()
+            };
+            MemorySource::new(arch.tensor_specs().into_iter().map(stored)).unwrap()
+        };
+        for single in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16] {
+            check(&all(single), &arch).unwrap();
+        }
+        for format in [WeightFormat::Q8_0, WeightFormat::Q4_0] {
+            let text = check(&all(format), &arch).unwrap_err().to_string();
+            for part in
+                ["layers.0.self_attn.q_proj.bias", "is a vector in blocks of", format.name(), "its matrices only"]
+            {
+                assert!(text.contains(part), "{part} not in {text}");
+            }
         }
     }
 

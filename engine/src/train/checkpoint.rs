@@ -23,18 +23,20 @@ use crate::data::Cursor;
 use crate::digest::{Digest, Digester, Digesting};
 use crate::error::{Error, Result};
 use crate::export::stream::{Store, Stream, into_error, wrong};
-use crate::host::{Bytes, Folder};
+use crate::host::{Bytes, Folder, MOST_CONFIGURATION_BYTES};
 use crate::kernels::compact::{Bf16, Coded};
 use crate::kernels::{Moments, Weights, Words};
 use crate::model::layout::TensorSpec;
 use crate::model::parameter::{Parameter, from_host, to_host};
-use crate::weights::WeightFormat;
 use crate::weights::safetensors::{Stored, stored};
+use crate::weights::{WeightFormat, read_if_there};
 use temper_shaders::compact::BLOCK;
 
 /// Version of the format; a reader refuses any other. Version 1 had no digests.
 pub const VERSION: u32 = 2;
 const STATE: &str = "state.json";
+/// Most bytes of a state: a configuration, whose letters may be written as several, and a few numbers.
+const MOST_STATE_BYTES: u64 = 8 * MOST_CONFIGURATION_BYTES;
 const TRAINED: &str = "trained.safetensors";
 const OPTIMISER: &str = "optimiser.safetensors";
 
@@ -361,17 +363,18 @@ impl<'a> Kept<'a> {
 /// The step at which a checkpoint stands.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] where its state is missing, broken or altered.
+/// [`Error::Checkpoint`] where its state is missing, broken or altered, [`Error::Format`] where it is larger than any.
 pub fn step(folder: &dyn Folder) -> Result<u64> {
-    Ok(State::read(&read(folder, STATE)?)?.step)
+    Ok(state(folder)?.step)
 }
 
 /// Puts a checkpoint's trained parameters, moments and counters into a session built from the same configuration.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] where a file is missing, broken or altered, or does not fit the session.
+/// [`Error::Checkpoint`] where a file is missing, broken or altered, or does not fit the session; [`Error::Format`] where the
+/// state is larger than any.
 pub fn load(session: &mut Session, folder: &dyn Folder) -> Result<State> {
-    let state = State::read(&read(folder, STATE)?)?;
+    let state = state(folder)?;
     if state.model != session.model.origin {
         let (was, is) = (state.model, session.model.origin);
         let problem = format!(
@@ -470,15 +473,16 @@ pub(super) fn broken(field: &str, problem: String) -> Error {
     Error::Checkpoint { field: field.into(), problem }
 }
 
-fn open(folder: &dyn Folder, name: &str) -> Result<Arc<dyn Bytes>> {
-    folder.open(name)?.ok_or_else(|| broken(name, "is missing from the checkpoint".into()))
+fn absent(name: &str) -> Error {
+    broken(name, "is missing from the checkpoint".into())
 }
 
-fn read(folder: &dyn Folder, name: &str) -> Result<Vec<u8>> {
-    let file = open(folder, name)?;
-    let mut bytes = vec![0; file.len() as usize];
-    file.read(0, &mut bytes)?;
-    Ok(bytes)
+fn open(folder: &dyn Folder, name: &str) -> Result<Arc<dyn Bytes>> {
+    folder.open(name)?.ok_or_else(|| absent(name))
+}
+
+fn state(folder: &dyn Folder) -> Result<State> {
+    State::read(&read_if_there(folder, STATE, MOST_STATE_BYTES)?.ok_or_else(|| absent(STATE))?)
 }
 
 /// The digest of a file, read piece by piece.
@@ -550,5 +554,34 @@ impl Tensors {
     fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
         let bytes = self.bytes(name, "F32", shape)?;
         Ok(bytes.map(|bytes| bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::MemoryFolder;
+
+    /// A file of a tebibyte, of which nothing may be read.
+    struct Huge;
+
+    impl Bytes for Huge {
+        fn len(&self) -> u64 {
+            1 << 40
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+            panic!("{} bytes at {offset} were read", out.len())
+        }
+    }
+
+    #[test]
+    fn a_state_that_is_larger_than_any_is_refused_with_both_numbers_before_it_is_read() {
+        let mut folder = MemoryFolder::new();
+        folder.insert(STATE, Huge).unwrap();
+        let refused = step(&folder).unwrap_err();
+        let message = refused.to_string();
+        assert!(refused.is_bad_input() && message.contains(STATE), "{message}");
+        assert!(message.contains("1099511627776 bytes") && message.contains("at most 8388608"), "{message}");
     }
 }

@@ -21,7 +21,6 @@ use crate::device::Device;
 use crate::kernels::attention;
 use crate::kernels::cpu::{self, matmul};
 use crate::kernels::launch;
-use crate::kernels::multiplier::{Class, Multiplier};
 use crate::loss::head;
 use crate::loss::plan::{HeadLimits, head_plan};
 use crate::model::Keep;
@@ -186,7 +185,7 @@ impl Site {
     /// This device on this machine, with a whole model, of whose memory nothing is known.
     pub fn of(device: &Device) -> Self {
         let (cpu, max_binding_bytes) = (device.is_cpu(), device.max_binding_bytes());
-        let halves = !cpu && device.choice().for_class(Class::Wide) == Multiplier::Cooperative;
+        let halves = device.halves();
         // A browser's page cannot wait for what comes from a device.
         let own_memory = !device.shares_memory() && !cfg!(target_family = "wasm");
         let threads = cpu::par::threads();

@@ -7,8 +7,8 @@ use super::prepare;
 use crate::config::{AdapterKind, Config};
 use crate::error::Result;
 use crate::export::{model, peft};
-use crate::model::Model;
 use crate::host::Folder;
+use crate::model::Model;
 use crate::model::files::{MOST_TOKENIZER_BYTES, ModelFiles};
 use crate::weights::{WeightFormat, read_if_there};
 

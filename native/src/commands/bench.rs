@@ -34,6 +34,7 @@ use temper_engine::inside::model::vocabulary::{Tile, VocabularyMatrix};
 use temper_engine::inside::rng::Rng;
 use temper_engine::inside::train::optimiser::AdamW;
 use temper_engine::models::Hold;
+use temper_engine::products::Compute;
 use temper_engine::{Device, Error, ModelFiles, Objective, Session, wait};
 
 use crate::cli::{Bench, BenchArgs, BenchHeadArgs, BenchLossArgs, BenchStepArgs, BenchWebArgs, Global, Timing};
@@ -41,9 +42,12 @@ use crate::files::web_sources;
 use crate::inputs::{open_model, read_data};
 use crate::memory;
 use crate::output;
+use crate::plan::Since;
 
 /// Largest difference, relative to the largest element, that counts as the same result.
 const TOLERANCE: f64 = 1e-3;
+/// The same of a loss whose products are in half precision: gradients differ by more, after many blocks.
+const HALVED_LOSS_TOLERANCE: f64 = 5e-3;
 
 /// One variant's result. One JSON line.
 #[derive(Debug, Serialize)]
@@ -52,6 +56,9 @@ struct Measurement {
     variant: String,
     shape: String,
     device: String,
+    /// How wide matrix products were computed, where that could be chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    products: Option<&'static str>,
     /// Median seconds of a repetition.
     median_s: f64,
     /// Fastest and slowest repetition.
@@ -89,14 +96,15 @@ pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
             output::json(m)?;
         } else {
             output::text(&format!(
-                "{:<28} {:>10.1} ms ({:.1} to {:.1})  {:>10.0} tokens/s  {:>8.1} MiB  error {:.1e}\n",
+                "{:<28} {:>10.1} ms ({:.1} to {:.1})  {:>10.0} tokens/s  {:>8.1} MiB  error {:.1e}{}\n",
                 m.variant,
                 m.median_s * 1e3,
                 m.min_s * 1e3,
                 m.max_s * 1e3,
                 m.tokens_per_second,
                 m.peak_bytes as f64 / f64::from(1 << 20),
-                m.error
+                m.error,
+                m.products.map_or(String::new(), |products| format!("  products {products}"))
             ))?;
         }
     }
@@ -192,6 +200,7 @@ fn measure_prepared(
         variant: variant.into(),
         shape: shape.into(),
         device: device.name().into(),
+        products: None,
         median_s,
         min_s,
         max_s,
@@ -317,8 +326,14 @@ fn plain_head(x: &Tensor<2>, tiles: &[Tensor<2>], labels: &Tensor<1, Int>, gated
     Ok(wait(tensor::read(&dx))?)
 }
 
-/// One training step with LoRA on all linear layers: the objective and SFT beside it.
+/// One training step with LoRA on all linear layers: the objective and SFT beside it. What is compared with the CPU first
+/// has products in single precision, whatever is timed then: half precision differs by more than a wrong kernel may.
 fn bench_step(device: &Device, args: &BenchStepArgs) -> Result<Vec<Measurement>> {
+    let (settled, said) = match args.compute {
+        Compute::F32 => (device.clone(), Vec::new()),
+        compute => device.computing(compute, &Since::now())?,
+    };
+    said.iter().for_each(|line| tracing::warn!("{line}"));
     let files = open_model(&args.model)?;
     let tokenizer = files.tokenizer()?;
     let text = String::from_utf8(read_data("embedded:general.txt")?)?;
@@ -343,14 +358,24 @@ fn bench_step(device: &Device, args: &BenchStepArgs) -> Result<Vec<Measurement>>
     }
     // The same weights and tokens: the ungated loss may not depend on the objective.
     refuse("the loss of one of the objectives", difference(&losses, &vec![losses[0]; losses.len()]))?;
+    let device = &settled;
+    let products = if device.halves() { "in half precision on tensor cores" } else { "in single precision" };
     let mut measured = Vec::new();
-    for (method, error) in checked {
+    for ((method, mut error), loss) in checked.into_iter().zip(losses) {
         let mut session = step_session(&files, device, args.rank, method)?;
+        if args.compute != Compute::F32 {
+            let keep = session.keep;
+            let halved = Gradients::of(&mut session, &checked_batch, keep)?.cross_entropy;
+            let off = difference(&[halved as f32], &[loss]);
+            refuse_above(&format!("the loss of {method} with products {products}"), off, HALVED_LOSS_TOLERANCE)?;
+            error = error.max(off);
+        }
         let name = format!("temper {method}");
-        measured.push(measure(device, &args.timing, "step", &name, &shape, args.tokens, error, &mut || {
+        let timed = measure(device, &args.timing, "step", &name, &shape, args.tokens, error, &mut || {
             wait(session.step(std::slice::from_ref(&batch), 1e-4))?;
             Ok(device.sync()?)
-        })?);
+        })?;
+        measured.push(Measurement { products: Some(products), ..timed });
     }
     if args.profile {
         let mut session = step_session(&files, device, args.rank, &args.objective)?;

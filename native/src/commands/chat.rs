@@ -38,7 +38,7 @@ struct Conversation<'a> {
 /// Runs the command.
 pub fn run(args: ChatArgs, global: &Global) -> Result<()> {
     let (devices, _) = Devices::choose(global.device.as_deref())?;
-    let chosen = ModelInUse::open(&args.model)?;
+    let chosen = ModelInUse::open(&args.model)?.told(&args.template.template_var)?;
     let files = &chosen.files;
     let tokenizer = files.tokenizer()?;
     let Layout::Chat(template) = chosen.layout()? else {
@@ -63,6 +63,9 @@ pub fn run(args: ChatArgs, global: &Global) -> Result<()> {
     loop {
         if by_hand {
             output::text("> ")?;
+        }
+        if output::closed() {
+            return Ok(());
         }
         let mut line = Vec::new();
         if input.read_until(b'\n', &mut line)? == 0 {
@@ -132,7 +135,7 @@ impl Conversation<'_> {
                 output::text(&new)
             });
             failed = shown.err().or(failed.take());
-            failed.is_none()
+            failed.is_none() && !output::closed()
         };
         interrupt::listen_once();
         let stop = self.tokenizer.eos_ids();
@@ -153,5 +156,7 @@ impl Conversation<'_> {
 
 /// Something beside the conversation.
 fn say(text: &str) -> Result<()> {
-    Ok(writeln!(io::stderr(), "{text}")?)
+    // Nobody is left to tell if stderr is gone.
+    let _ = writeln!(io::stderr(), "{text}");
+    Ok(())
 }

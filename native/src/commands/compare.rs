@@ -41,6 +41,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const SHOWN: Duration = Duration::from_secs(2);
 /// What a process exits with that was stopped as asked.
 const STOPPED: i32 = 130;
+/// And that was given what it cannot use.
+const REFUSED: i32 = 2;
 /// So much of what a run said last is repeated where it failed.
 const LAST_LINES: usize = 3;
 
@@ -73,7 +75,7 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     for run in done.iter().flatten() {
         begun.add(&folder, run.point)?;
     }
-    let mut failed = Vec::new();
+    let (mut failed, mut refused) = (Vec::new(), 0);
     for (index, point) in grid.points.iter().enumerate() {
         if done[index].is_none() {
             match folder.train(&grid, point, &bar, index)? {
@@ -87,7 +89,8 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
                     let again = format!("the same command ({} of {} runs are done)", index, grid.points.len());
                     return Err(Interrupted { again }.into());
                 }
-                Ended::Badly(why) => {
+                Ended::Badly(code, why) => {
+                    refused += usize::from(code == Some(REFUSED));
                     bar.line(&format!("{} failed: {why}", point.name));
                     failed.push(point.name.as_str());
                     continue;
@@ -100,10 +103,12 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     bar.clear();
     let (answer, path) = folder.report(&name, &grid, &done)?;
     output::text(&format!("{answer}\nreport     {}\n", path.display()))?;
-    if failed.is_empty() {
-        Ok(())
-    } else {
-        bail!("{} of {} runs failed: {}", failed.len(), grid.points.len(), failed.join(", "))
+    let problem = format!("{} of {} runs failed: {}", failed.len(), grid.points.len(), failed.join(", "));
+    match failed.len() {
+        0 => Ok(()),
+        // Nothing was trained, for what was given.
+        all if all == grid.points.len() && refused == all => Err(Error::Config { problems: vec![problem] }.into()),
+        _ => bail!(problem),
     }
 }
 
@@ -147,7 +152,8 @@ impl Begun {
 enum Ended<'a> {
     Well(Box<Done<'a>>),
     Stopped,
-    Badly(String),
+    /// With its exit code, and what it said.
+    Badly(Option<i32>, String),
 }
 
 /// A comparison's folder.
@@ -246,18 +252,15 @@ impl Folder {
         Ok(match status.code() {
             Some(0) => match self.done(grid, point)? {
                 Some(run) => Ended::Well(Box::new(run)),
-                None => Ended::Badly(format!("it left no result; see {}", log.display())),
+                None => Ended::Badly(Some(0), format!("it left no result; see {}", log.display())),
             },
             _ if interrupt::requested() => Ended::Stopped,
             Some(STOPPED) => Ended::Stopped,
             _ => {
                 let said = fs::read_to_string(&log).unwrap_or_default();
                 let lines: Vec<&str> = said.lines().map(|line| line.trim_start_matches("temper: error: ")).collect();
-                Ended::Badly(format!(
-                    "{} ({})",
-                    lines[lines.len().saturating_sub(LAST_LINES)..].join("; "),
-                    log.display()
-                ))
+                let said = lines[lines.len().saturating_sub(LAST_LINES)..].join("; ");
+                Ended::Badly(status.code(), format!("{said} ({})", log.display()))
             }
         })
     }

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use serde_json::json;
+use temper_engine::inside::kernels::calibration::MOST_SECONDS;
 use temper_engine::inside::probe;
 use temper_engine::products::{Calibration, Class, Compute, calibrate};
 use temper_engine::{Device, Devices, adapters, wait};
@@ -82,7 +83,8 @@ fn calibrated(json: bool, global: &Global) -> Result<()> {
             }
             continue;
         }
-        let Calibration { timed, wrong, choice } = calibrate(device, Compute::Auto, &Since::now())?;
+        let Calibration { timed, refused, cut_off, too_slow, choice } =
+            calibrate(device, Compute::Auto, &Since::now())?;
         if !json {
             output::text(&format!("{}\n", device.name()))?;
         }
@@ -106,15 +108,23 @@ fn calibrated(json: bool, global: &Global) -> Result<()> {
                 ))?,
             }
         }
-        for (kernel, problem) in &wrong {
+        for (kernel, problem) in &refused {
             let kernel = kernel.name();
             match json {
-                true => output::json(&json!({ "device": device.name(), "kernel": kernel, "wrong": problem }))?,
-                false => output::text(&format!("{kernel} computes wrong on this device: {problem}\n"))?,
+                true => output::json(&json!({ "device": device.name(), "kernel": kernel, "problem": problem }))?,
+                false => output::text(&format!("{kernel} {problem}\n"))?,
+            }
+        }
+        if cut_off {
+            let problem = format!("not every kernel was measured within {MOST_SECONDS} seconds");
+            match json {
+                true => output::json(&json!({ "device": device.name(), "cut_off": true, "problem": problem }))?,
+                false => output::text(&format!("{problem}; the others keep their places\n"))?,
             }
         }
         if !json {
             output::text(&without_matrices(device))?;
+            too_slow.map_or(Ok(()), |why| output::text(&format!("{why}\n")))?;
             let all: Vec<_> = Class::ALL.map(|c| format!("{} {}", c.name(), choice.for_class(c).name())).to_vec();
             output::text(&format!("chosen  {}\n", all.join(", ")))?;
         }

@@ -21,7 +21,7 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
         return tasks::run(&args, global);
     }
     let (devices, why) = Devices::choose(global.device.as_deref())?;
-    let chosen = ModelInUse::open(&args.model)?;
+    let chosen = ModelInUse::open(&args.model)?.told(&args.template.template_var)?;
     let files = &chosen.files;
     let tokenizer = files.tokenizer()?;
     let context = files.architecture.context;

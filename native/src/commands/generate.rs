@@ -33,7 +33,7 @@ struct Written<'a> {
 /// Runs the command. The answer to one prompt appears as it is made, those to many in the order of their prompts.
 pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
     let (devices, _) = Devices::choose(global.device.as_deref())?;
-    let chosen = ModelInUse::open(&args.model)?;
+    let chosen = ModelInUse::open(&args.model)?.told(&args.template.template_var)?;
     let files = &chosen.files;
     let tokenizer = files.tokenizer()?;
     let layout = if args.raw { Layout::Text } else { chosen.layout()? };
@@ -76,7 +76,7 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
         let heard = answer.hear(token, requests[at].count, tokenizer.eos_ids()).map_err(anyhow::Error::from);
         let shown = heard.and_then(|new| if stream { output::text(&new) } else { tell(&prompts, &answers, &mut told) });
         failed = shown.err().or(failed.take());
-        failed.is_none() && !answers[at].over
+        failed.is_none() && !answers[at].over && !output::closed()
     }))?;
     if let Some(error) = failed {
         return Err(error);

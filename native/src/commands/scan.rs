@@ -24,10 +24,11 @@ use temper_engine::{Devices, Document, Error, Model, Objective, Tokenizer, wait}
 use self::counts::{Counts, Unit};
 use self::on_policy::{Contrast, Prompts};
 use crate::cli::{Global, Keeping, ScanArgs};
-use crate::files::{self, io_error, write_atomically};
+use crate::files::{io_error, write_atomically};
 use crate::inputs::{ModelInUse, size_of_data, stream_data};
 use crate::meter::Meter;
 use crate::progress::{duration, grouped, number, perplexity};
+use crate::run_folder::{self, RunFolder};
 use crate::settings::{data_stem, free_folder, model_stem};
 use crate::{memory, output};
 
@@ -78,7 +79,7 @@ struct Curated<'b> {
 /// Runs the command.
 pub fn run(args: ScanArgs, global: &Global) -> Result<()> {
     let (devices, why) = Devices::choose(global.device.as_deref())?;
-    let chosen = ModelInUse::open(&args.model)?;
+    let chosen = ModelInUse::open(&args.model)?.told(&args.template.template_var)?;
     let tokenizer = chosen.files.tokenizer()?;
     let overrides = [("objective.top_k".to_string(), args.top_k.to_string())];
     let gate = Objective::from_section(&ObjectiveSection::from_overrides("eaft", &overrides)?)?;
@@ -98,12 +99,12 @@ pub fn run(args: ScanArgs, global: &Global) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| {
         free_folder(&format!("scan-{}-{}", model_stem(&name()), data_stem(args.data.first().map_or("", |path| path))))
     });
+    refuse_results_of_others(&out)?;
     // What cannot be read is known before the model is loaded.
     args.data.iter().try_for_each(|path| size_of_data(path).map(drop))?;
     let mut model = chosen.load(&devices, 0)?;
     let device = model.placement().to_string();
-    std::fs::create_dir_all(&out).map_err(|error| io_error(&out, &error))?;
-    files::remove_partial(&out);
+    let _taken = run_folder::take(&out)?;
 
     let begun = Instant::now();
     let mut scanned = None;
@@ -169,6 +170,18 @@ pub fn run(args: ScanArgs, global: &Global) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A folder keeps the results of what wrote it: a scan replaces those of an earlier scan, and no others of these names.
+fn refuse_results_of_others(out: &Path) -> Result<()> {
+    let there = |name: &str| out.join(name).exists();
+    let whose = match RunFolder::look_into(out) {
+        Ok(_) => "a run",
+        Err(_) if there("summary.json") && !there("scan.jsonl") => "something else than a scan",
+        Err(_) => return Ok(()),
+    };
+    let problem = format!("--out {}: holds the results of {whose}; choose another folder", out.display());
+    Err(Error::Config { problems: vec![problem] }.into())
 }
 
 /// Writes one file, or two at once; both are complete or absent.

@@ -11,13 +11,12 @@ use temper_engine::events::{Finished, Started};
 use temper_engine::host::Clock;
 use temper_engine::models::{Architecture, SpecialTokens};
 use temper_engine::perplexity::first_tokens;
-use temper_engine::products::{Class, Multiplier};
 use temper_engine::reading::{ReadOptions, hold_out, read_measured, read_set};
 use temper_engine::result::learned;
 use temper_engine::running::{About, Checkpoint, NamedFile, OTHER_RUN, base_on};
 use temper_engine::{
-    Checkpoints, Config, Devices, Document, Error, Event, Host, Learner, ModelFiles, Objective, Run, Session, Sets,
-    result, wait,
+    Checkpoints, Config, Device, Devices, Document, Error, Event, Host, Learner, ModelFiles, Objective, Run, Session,
+    Sets, result, wait,
 };
 
 use crate::cli::{Global, TrainArgs};
@@ -64,7 +63,18 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
         AdapterKind::Lora => Vec::new(),
         AdapterKind::None => files_beside(&config.model.path)?,
     };
-    let job = Job { folder, config: &config, devices: &devices, why: &why, files: &files, beside, records, sets, plan, before };
+    let job = Job {
+        folder,
+        config: &config,
+        devices: &devices,
+        why: &why,
+        files: &files,
+        beside,
+        records,
+        sets,
+        plan,
+        before,
+    };
 
     let explained = &|error: anyhow::Error| match error.downcast_ref() {
         Some(Error::OutOfMemory { .. }) => job.explained(error, &train, &room),
@@ -151,10 +161,7 @@ impl Read {
         let (devices, why) = Devices::choose(Some(&settings.config.run.device))?;
         let (devices, said) = devices.computing(settings.config.run.compute, &Since::now())?;
         said.iter().for_each(|line| say(line));
-        let halves = devices
-            .all()
-            .iter()
-            .any(|device| !device.is_cpu() && device.choice().for_class(Class::Wide) == Multiplier::Cooperative);
+        let halves = devices.all().iter().any(Device::halves);
         let why = if halves { format!("{why}; products in half precision on tensor cores") } else { why };
         let path = &settings.config.model.path;
         let files = model_files(&settings.config).with_context(|| format!("while opening the model {path}"))?;

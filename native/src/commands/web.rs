@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 use temper_engine::Error;
 
 use crate::cli::{Global, WebArgs};
-use crate::files::{io_error, web_sources};
+use crate::files::{read_error, web_sources};
 use crate::{interrupt, output};
 
 /// Tried in this order where no port is asked for.
@@ -84,9 +84,15 @@ fn find_site(named: Option<PathBuf>) -> Result<PathBuf, Error> {
 }
 
 /// The port that was asked for (0: any), else the first free one.
+///
+/// # Errors
+/// [`Error::Config`] where the one that was asked for cannot be had; the system's where none can.
 fn listen(port: Option<u16>) -> Result<TcpListener> {
     if let Some(port) = port {
-        return TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("port {port}"));
+        return TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
+            let problem = format!("--port {port}: {error}; name another, or leave it out for the first that is free");
+            Error::Config { problems: vec![problem] }.into()
+        });
     }
     let mut last = None;
     for port in PORTS {
@@ -123,9 +129,9 @@ struct Site {
 
 impl Site {
     fn open(folder: &Path) -> Result<Self, Error> {
-        let root = folder.canonicalize().map_err(|error| io_error(folder, &error))?;
+        let root = folder.canonicalize().map_err(|error| read_error(folder, &error))?;
         let mut files = BTreeMap::new();
-        list(&root, &root, "", &mut files).map_err(|error| io_error(folder, &error))?;
+        list(&root, &root, "", &mut files).map_err(|error| read_error(folder, &error))?;
         Ok(Self { files })
     }
 

@@ -274,7 +274,10 @@ mod tests {
     fn the_interval_of_few_seeds_covers_what_it_says() {
         // Of 1, 2 and 4: mean 7 / 3, standard deviation 1.5275, 4.303 standard errors on either side.
         let [low, high] = interval(&[1.0, 2.0, 4.0]).unwrap();
-        assert!((low - (7.0 / 3.0 - 3.7949)).abs() < 1e-3 && (high - (7.0 / 3.0 + 3.7949)).abs() < 1e-3, "{low} {high}");
+        assert!(
+            (low - (7.0 / 3.0 - 3.7949)).abs() < 1e-3 && (high - (7.0 / 3.0 + 3.7949)).abs() < 1e-3,
+            "{low} {high}"
+        );
         // Sums of twelve uniform numbers are all but normal.
         let mut state = 9_u64;
         let mut uniform = || {

@@ -8,7 +8,8 @@ use tokenizers::normalizers::replace::ReplacePattern;
 use super::refuse;
 use crate::error::Result;
 
-/// How much longer all replacements of a list may make a text. Spaces written as `▁` make it 3 times as long.
+/// How much longer all steps of a list may make a text. Spaces written as `▁` make it 3 times as long, bytes written as
+/// letters twice.
 const FACTOR: usize = 16;
 /// Steps of a list, with those inside steps.
 const STEPS: usize = 64;
@@ -60,10 +61,27 @@ impl Growth {
         if shortest == 0 {
             return Err(self.at("pattern matches the empty text; give one that needs a letter at least"));
         }
-        self.factor = self.factor.saturating_mul(content.len().div_ceil(shortest).max(1));
+        self.longer(content.len().div_ceil(shortest))
+    }
+
+    /// A `ByteLevel`, which writes a byte as a letter of up to two. Where it puts a space before every piece, a piece of one
+    /// byte has two by then.
+    pub(super) fn byte_level(&mut self, add_prefix_space: bool) -> Result<()> {
+        self.longer(if add_prefix_space { 4 } else { 2 })
+    }
+
+    /// A `Metaspace`, which writes each space as `replacement`, and puts one before every piece where it `prepends`: a piece
+    /// may be a single letter.
+    pub(super) fn metaspace(&mut self, replacement: char, prepends: bool) -> Result<()> {
+        self.longer(replacement.len_utf8() + usize::from(prepends))
+    }
+
+    /// A step that may make a text so many times as long.
+    fn longer(&mut self, factor: usize) -> Result<()> {
+        self.factor = self.factor.saturating_mul(factor.max(1));
         if self.factor > FACTOR {
             return Err(self.at(&format!(
-                "with it, the replacements make a text up to {} times as long, and {FACTOR} are allowed",
+                "with it, the steps make a text up to {} times as long, and {FACTOR} are allowed",
                 self.factor
             )));
         }

@@ -368,9 +368,14 @@ fn pre_tokenizer(part: PreTokenizer, growth: &mut Growth) -> Result<PreTokenizer
         }
         PreTokenizer::Digits { individual_digits } => Digits::new(individual_digits).into(),
         PreTokenizer::ByteLevel { add_prefix_space, use_regex } => {
+            growth.byte_level(add_prefix_space)?;
             ByteLevel::new(add_prefix_space, false, use_regex).into()
         }
-        PreTokenizer::Metaspace(parts) => metaspace(parts).into(),
+        PreTokenizer::Metaspace(parts) => {
+            let made = metaspace(parts);
+            growth.metaspace(made.get_replacement(), made.prepend_scheme != PrependScheme::Never)?;
+            made.into()
+        }
         PreTokenizer::Whitespace => Whitespace {}.into(),
         PreTokenizer::WhitespaceSplit => WhitespaceSplit.into(),
         PreTokenizer::Punctuation { behavior } => Punctuation::new(behavior).into(),
@@ -528,17 +533,23 @@ mod tests {
     #[test]
     fn steps_that_match_nothing_or_outgrow_the_text_are_refused_with_their_place() {
         let with = |field: &str, steps: Value| {
-            let (kind, list) = match field {
-                "normalizer" => ("Sequence", "normalizers"),
-                _ => ("Sequence", "decoders"),
+            let list = match field {
+                "normalizer" => "normalizers",
+                "pre_tokenizer" => "pretokenizers",
+                _ => "decoders",
             };
             let mut file = base();
-            file[field] = json!({"type": kind, list: steps});
+            file[field] = json!({"type": "Sequence", list: steps});
             file
         };
         let replace =
             |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
         let ten = vec![replace(json!({"String": "a"}), "aaaaaaaa"); 10];
+        // Letter by letter, each with something before it.
+        let letters = json!({"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated"});
+        let split_before = |step: Value| vec![[letters.clone(), step]; 20].concat();
+        let bytes = |space: bool| json!({"type": "ByteLevel", "add_prefix_space": space, "use_regex": false});
+        let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"});
         let cases = [
             (with("normalizer", json!([{"type": "Prepend", "prepend": ""}])), "normalizer, step 2: prepend is empty"),
             (with("normalizer", json!([{"type": "Prepend", "prepend": "a".repeat(99)}])), "99 bytes, and 64"),
@@ -549,10 +560,13 @@ mod tests {
                 with("normalizer", json!([replace(json!({"Regex": "(?=a)"}), "x")])),
                 "not a regular expression that can be bounded",
             ),
+            (with("normalizer", json!(ten)), "normalizer, step 3: with it, the steps make a text up to 64 times"),
             (
-                with("normalizer", json!(ten)),
-                "normalizer, step 3: with it, the replacements make a text up to 64 times",
+                with("pre_tokenizer", json!(vec![bytes(false); 40])),
+                "pre_tokenizer, step 6: with it, the steps make a text up to 32 times",
             ),
+            (with("pre_tokenizer", json!(split_before(bytes(true)))), "pre_tokenizer, step 7: with it, the steps make"),
+            (with("pre_tokenizer", json!(split_before(metaspace.clone()))), "pre_tokenizer, step 7: with it"),
             (with("decoder", json!(ten)), "decoder, step 3: with it"),
             (with("decoder", json!([replace(json!({"String": ""}), "x")])), "matches the empty text"),
             (with("normalizer", json!(vec![json!({"type": "NFC"}); 64])), "more than 64 steps"),
@@ -564,6 +578,11 @@ mod tests {
         let real =
             with("normalizer", json!([replace(json!({"String": " "}), "▁"), replace(json!({"Regex": " {2,}"}), "▁")]));
         assert!(Tokenizer::from_json(real.to_string().as_bytes(), None).is_ok());
+        // What published tokenizers have, and a little more.
+        for steps in [json!([letters, bytes(false)]), json!([metaspace, bytes(true)])] {
+            let file = with("pre_tokenizer", steps);
+            assert!(Tokenizer::from_json(file.to_string().as_bytes(), None).is_ok(), "{file}");
+        }
     }
 
     #[test]

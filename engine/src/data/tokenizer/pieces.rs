@@ -11,13 +11,21 @@
 //! - NFC, if the tokenizer brings text into that form, changes nothing across it: ASCII never composes with what stands
 //!   before it, nor a line's end with what follows.
 //!
-//! For any other tokenizer there is no such place, and a text is encoded whole.
+//! For any other tokenizer there is no such place, and a text is encoded whole, as is one in which no such place comes. How
+//! long it may be is therefore limited.
 
 use tokenizers::pre_tokenizers::split::SplitPattern;
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
 
+use super::refuse;
+use crate::error::Result;
+
 /// Bytes of a piece, at least, where the text goes on. Encoded, it takes less than 10 MB.
 const PIECE_BYTES: usize = 1 << 16;
+/// Bytes of memory that encoding takes for each byte of a piece, as measured.
+const BYTES_A_BYTE: u64 = 136;
+/// Most bytes of memory that encoding a piece may take: a text of 126 MB, as long as a hundred novels.
+const MOST_BYTES: u64 = 16 << 30;
 
 /// GPT-2's pattern, as models and as llama.cpp spell it: white space is never in one match with what stands before it.
 const WORDS: [&str; 2] = [
@@ -102,6 +110,26 @@ impl Cut {
     }
 }
 
+/// The pieces of a text, in order, where encoding the longest does not take more memory than is sane.
+///
+/// # Errors
+/// [`crate::Error::Tokenizer`] with the bytes that it would take, and those that are allowed.
+pub(super) fn checked_pieces(text: &str, cut: Option<Cut>) -> Result<impl Iterator<Item = &str>> {
+    check(pieces(text, cut).map(str::len).max().unwrap_or(0))?;
+    Ok(pieces(text, cut))
+}
+
+fn check(longest: usize) -> Result<()> {
+    let needed = (longest as u64).saturating_mul(BYTES_A_BYTE);
+    if needed <= MOST_BYTES {
+        return Ok(());
+    }
+    Err(refuse(format!(
+        "{longest} bytes of text hold no place where this tokenizer certainly cuts; encoding them at once takes about \
+         {needed} bytes of memory, and {MOST_BYTES} are allowed: give the text in parts, such as one JSONL record a chapter"
+    )))
+}
+
 /// The pieces of a text, in order; a single one where no place to cut is known.
 pub(super) fn pieces(text: &str, cut: Option<Cut>) -> impl Iterator<Item = &str> {
     let mut rest = text;
@@ -143,6 +171,16 @@ mod tests {
             assert_eq!(pieces(&text, cut).collect::<String>(), text);
             assert_eq!(pieces("", cut).count(), 0);
             assert_eq!(pieces("short text", cut).collect::<Vec<_>>(), ["short text"]);
+            assert_eq!(checked_pieces(&text, cut).unwrap().collect::<String>(), text);
+        }
+    }
+
+    #[test]
+    fn a_piece_that_takes_more_memory_than_is_sane_is_refused_with_both_numbers() {
+        check(126_000_000).unwrap();
+        let problem = check(127_000_000).unwrap_err().to_string();
+        for part in ["127000000 bytes of text", "about 17272000000 bytes of memory", "17179869184 are allowed"] {
+            assert!(problem.contains(part), "{part} is not in {problem}");
         }
     }
 }

@@ -97,6 +97,7 @@ fn measure(
         cutoff_length: args.cutoff,
         last_turn_only: false,
         template: Templating::Model,
+        variables: None,
     };
     memory::reset_peak();
     let before = memory::resident_bytes();

@@ -1,10 +1,14 @@
 //! `temper bench product`: our matrix products against the `gemm` crate's on the CPU, on a GPU each of our kernels and burn's.
+//! Each is checked, timed and told by itself, so that one that is wrong or not there costs only its own figure.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow, bail};
 use burn::tensor::Tensor;
 use serde::Serialize;
+use serde_json::json;
+use temper_engine::inside::kernels::calibration::self_test;
 use temper_engine::inside::kernels::cpu::matmul::{Layout, Sizes, matmul, matmul_by_gemm};
 use temper_engine::inside::kernels::matmul::{AsOperand, Operand, Product};
 use temper_engine::inside::kernels::tensor;
@@ -13,7 +17,7 @@ use temper_engine::inside::rng::Rng;
 use temper_engine::products::Multiplier;
 use temper_engine::{Device, wait};
 
-use super::{check_shape, normal, refuse, spread};
+use super::{TOLERANCE, check_shape, normal, spread};
 use crate::cli::{BenchProductArgs, ProductLayout};
 use crate::output;
 
@@ -105,52 +109,160 @@ impl Problem {
     }
 }
 
-/// A kernel whose result was right.
-struct Contender<'a> {
-    kernel: &'static str,
-    error: f64,
-    /// Computes the product so many times and waits for the last.
-    run: Box<dyn FnMut(usize) -> Result<()> + 'a>,
-    /// Products of a repetition.
-    count: usize,
-    /// Seconds a product of each repetition.
-    seconds: Vec<f64>,
+/// Who computes a product.
+enum Kernel {
+    /// A function on slices, for the CPU.
+    Slices(&'static str, CpuProduct),
+    /// One of our kernels on a GPU.
+    Ours(Multiplier),
+    /// burn's on a GPU.
+    Burn,
 }
 
-impl Contender<'_> {
-    fn seconds(&mut self) -> Result<f64> {
-        let start = Instant::now();
-        (self.run)(self.count)?;
-        Ok(start.elapsed().as_secs_f64() / self.count as f64)
+type CpuProduct = fn(&[f32], Layout, &[f32], Layout, Sizes, f32, bool, &mut [f32], usize);
+
+/// Computes a product so many times and waits for the last.
+type Run<'a> = Box<dyn FnMut(usize) -> Result<()> + 'a>;
+
+impl Kernel {
+    /// All that there are on a kind of device. Tensor cores are the last, since a driver may not survive them.
+    fn all(cpu: bool) -> Vec<Self> {
+        if cpu {
+            return vec![Self::Slices("temper", matmul), Self::Slices("gemm", matmul_by_gemm)];
+        }
+        let single = Multiplier::ALL.into_iter().filter(|&multiplier| multiplier != Multiplier::Cooperative);
+        single.map(Self::Ours).chain([Self::Burn, Self::Ours(Multiplier::Cooperative)]).collect()
     }
+
+    fn name(&self) -> &'static str {
+        match *self {
+            Self::Slices(name, _) => name,
+            Self::Ours(multiplier) => multiplier.name(),
+            Self::Burn => "burn",
+        }
+    }
+
+    /// Why a device has no such kernel.
+    fn missing(&self, device: &Device) -> Option<&'static str> {
+        let missing = matches!(self, Self::Ours(Multiplier::Cooperative)) && !device.has_cooperative_matrices();
+        missing.then_some("the device has no cooperative matrices with f16 operands and f32 sums")
+    }
+
+    /// Its way to compute a product, and the error of the first one.
+    fn prepare<'a>(&self, problem: &'a Problem, device: &'a Device) -> Result<(f64, Run<'a>)> {
+        let multiplier = match *self {
+            Self::Slices(_, multiply) => return Ok(on_slices(problem, multiply)),
+            Self::Ours(multiplier) => Some(multiplier),
+            Self::Burn => None,
+        };
+        if multiplier == Some(Multiplier::Cooperative)
+            && let Some(problem) = self_test(device, Multiplier::Cooperative)?
+        {
+            bail!("{problem}");
+        }
+        let [left, right] = problem.tensors(device);
+        let (left_transposed, right_transposed) = problem.transposed();
+        let product = move || -> Result<Tensor<2>> {
+            let Some(multiplier) = multiplier else {
+                let turned = |tensor: &Tensor<2>, transposed| match transposed {
+                    true => tensor.clone().transpose(),
+                    false => tensor.clone(),
+                };
+                return Ok(turned(&left, left_transposed).matmul(turned(&right, right_transposed)));
+            };
+            let turned = |tensor: &Tensor<2>, transposed| -> Operand<2> {
+                if transposed { tensor.transposed() } else { tensor.into() }
+            };
+            let (left, right) = (turned(&left, left_transposed), turned(&right, right_transposed));
+            Ok(Product::of(left, right).by(multiplier).run(device)?)
+        };
+        let error = problem.error(&wait(tensor::read(&product()?))?);
+        let run: Run = Box::new(move |count| {
+            (0..count).try_for_each(|_| product().map(drop))?;
+            Ok(device.sync()?)
+        });
+        Ok((error, run))
+    }
+}
+
+fn on_slices(problem: &Problem, multiply: CpuProduct) -> (f64, Run<'_>) {
+    let Sizes { m, n, .. } = problem.sizes;
+    let (left, right) = problem.layouts();
+    let mut c = vec![f32::NAN; m * n];
+    let product = move |c: &mut [f32]| {
+        multiply(&problem.left, left, &problem.right, right, problem.sizes, 1.0, false, c, n);
+    };
+    product(&mut c);
+    let error = problem.error(&c);
+    let run: Run = Box::new(move |count| {
+        (0..count).for_each(|_| product(&mut c));
+        Ok(())
+    });
+    (error, run)
+}
+
+/// The error of a kernel's product, and the seconds of one in each repetition.
+///
+/// # Errors
+/// Where it is wrong, before it is timed; what the device refuses.
+fn timed(kernel: &Kernel, problem: &Problem, device: &Device, repeat: usize) -> Result<(f64, Vec<f64>)> {
+    let (error, mut run) = kernel.prepare(problem, device)?;
+    if !(error <= TOLERANCE) {
+        bail!("differs from the reference by {error:.1e} of its largest element; it was not timed");
+    }
+    let mut seconds_each = |count: usize| -> Result<f64> {
+        let start = Instant::now();
+        run(count)?;
+        Ok(start.elapsed().as_secs_f64() / count as f64)
+    };
+    let count = ((REPETITION_S / seconds_each(1)?).ceil() as usize).clamp(1, 1000);
+    let seconds = (0..repeat).map(|_| seconds_each(count)).collect::<Result<Vec<f64>>>()?;
+    Ok((error, seconds))
+}
+
+/// What `work` gives. A kernel that a driver refuses ends in a panic, which here is an error like others.
+fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|said| {
+        let text = said.downcast_ref::<String>().map(String::as_str).or(said.downcast_ref::<&str>().copied());
+        Err(anyhow!("{}", text.unwrap_or("it panicked")))
+    })
 }
 
 /// Runs the benchmark and prints.
 pub fn run(device: &Device, args: &BenchProductArgs) -> Result<()> {
     let [m, k, n] = args.shape;
-    // Operands as they were drawn and as each contender holds them.
-    check_shape(&format!("{m}x{k}x{n}"), &[(m, k, 3), (k, n, 3), (m, n, 3)])?;
+    let (shape, layout, json) = (format!("{m}x{k}x{n}"), args.layout.name(), args.timing.json);
+    // Operands as they were drawn and as a contender holds them.
+    check_shape(&shape, &[(m, k, 3), (k, n, 3), (m, n, 3)])?;
     let problem = Problem::new(args.layout, args.shape);
-    let mut contenders = if device.is_cpu() { on_cpu(&problem)? } else { on_gpu(&problem, device)? };
-    for contender in &mut contenders {
-        let once = contender.seconds()?;
-        contender.count = ((REPETITION_S / once).ceil() as usize).clamp(1, 1000);
-    }
-    // In turns, so that whatever else the machine does meets all of them.
-    for _ in 0..args.timing.repeat {
-        for contender in &mut contenders {
-            let seconds = contender.seconds()?;
-            contender.seconds.push(seconds);
+    let tell = |kernel: &str, problem: &str| match json {
+        true => output::json(&json!({
+            "bench": "product", "kernel": kernel, "layout": layout, "shape": shape, "device": device.name(),
+            "problem": problem,
+        })),
+        false => output::text(&format!("{kernel:<12} {problem}\n")),
+    };
+    let mut failed = Vec::new();
+    for contender in Kernel::all(device.is_cpu()) {
+        let kernel = contender.name();
+        if let Some(why) = contender.missing(device) {
+            tell(kernel, why)?;
+            continue;
         }
-    }
-    for Contender { kernel, error, seconds, .. } in contenders {
+        let (error, seconds) = match caught(|| timed(&contender, &problem, device, args.timing.repeat)) {
+            Ok(timed) => timed,
+            Err(error) => {
+                tell(kernel, &format!("{error:#}"))?;
+                failed.push(kernel);
+                continue;
+            }
+        };
         let [min_s, median_s, max_s] = spread(seconds);
-        let Sizes { m, n, k } = problem.sizes;
         let line = Measurement {
             bench: "product",
             kernel,
-            layout: args.layout.name(),
-            shape: format!("{m}x{k}x{n}"),
+            layout,
+            shape: shape.clone(),
             device: device.name().into(),
             error,
             median_s,
@@ -158,7 +270,7 @@ pub fn run(device: &Device, args: &BenchProductArgs) -> Result<()> {
             max_s,
             gflops: 2.0 * m as f64 * n as f64 * k as f64 / median_s / 1e9,
         };
-        if args.timing.json {
+        if json {
             output::json(&line)?;
         } else {
             output::text(&format!(
@@ -170,68 +282,32 @@ pub fn run(device: &Device, args: &BenchProductArgs) -> Result<()> {
             ))?;
         }
     }
-    Ok(())
+    if failed.is_empty() { Ok(()) } else { bail!("wrong or refused: {}", failed.join(", ")) }
 }
 
-/// Ours and the `gemm` crate's, on the same slices.
-fn on_cpu(problem: &Problem) -> Result<Vec<Contender<'_>>> {
-    let Sizes { m, n, .. } = problem.sizes;
-    let (left, right) = problem.layouts();
-    let mut contenders = Vec::new();
-    for (kernel, multiply) in [("temper", matmul as CpuProduct), ("gemm", matmul_by_gemm)] {
-        let mut c = vec![f32::NAN; m * n];
-        let product = move |c: &mut [f32]| {
-            multiply(&problem.left, left, &problem.right, right, problem.sizes, 1.0, false, c, n);
-        };
-        product(&mut c);
-        let error = problem.error(&c);
-        refuse(kernel, error)?;
-        let run = Box::new(move |count| {
-            (0..count).for_each(|_| product(&mut c));
-            Ok(())
-        });
-        contenders.push(Contender { kernel, error, run, count: 1, seconds: Vec::new() });
-    }
-    Ok(contenders)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-type CpuProduct = fn(&[f32], Layout, &[f32], Layout, Sizes, f32, bool, &mut [f32], usize);
+    #[test]
+    fn a_wrong_a_refused_and_a_missing_kernel_cost_their_own_figure_alone() {
+        let device = Device::cpu();
+        let problem = Problem::new(ProductLayout::Nt, [3, 5, 4]);
+        let right = Kernel::Slices("right", matmul);
+        let (error, seconds) = timed(&right, &problem, &device, 2).unwrap();
+        assert!(error <= TOLERANCE && seconds.len() == 2, "{error}");
 
-/// Each of our kernels that the device has, and burn's products.
-fn on_gpu<'a>(problem: &Problem, device: &Device) -> Result<Vec<Contender<'a>>> {
-    let ours = Multiplier::ALL.into_iter().map(Some);
-    let mut contenders = Vec::new();
-    for multiplier in ours.chain([None]) {
-        if multiplier == Some(Multiplier::Cooperative) && !device.has_cooperative_matrices() {
-            continue;
-        }
-        let kernel = multiplier.map_or("burn", Multiplier::name);
-        let (device, [left, right]) = (device.clone(), problem.tensors(device));
-        let (left_transposed, right_transposed) = problem.transposed();
-        let product = {
-            let device = device.clone();
-            move || -> Result<Tensor<2>> {
-                let Some(multiplier) = multiplier else {
-                    let turned = |tensor: &Tensor<2>, transposed| match transposed {
-                        true => tensor.clone().transpose(),
-                        false => tensor.clone(),
-                    };
-                    return Ok(turned(&left, left_transposed).matmul(turned(&right, right_transposed)));
-                };
-                let turned = |tensor: &Tensor<2>, transposed| -> Operand<2> {
-                    if transposed { tensor.transposed() } else { tensor.into() }
-                };
-                let (left, right) = (turned(&left, left_transposed), turned(&right, right_transposed));
-                Ok(Product::of(left, right).by(multiplier).run(&device)?)
-            }
+        let broken: CpuProduct = |left, a, right, b, sizes, alpha, add, c, stride| {
+            matmul(left, a, right, b, sizes, alpha, add, c, stride);
+            c[7] = f32::NAN;
         };
-        let error = problem.error(&wait(tensor::read(&product()?))?);
-        refuse(kernel, error)?;
-        let run = Box::new(move |count| {
-            (0..count).try_for_each(|_| product().map(drop))?;
-            Ok(device.sync()?)
-        });
-        contenders.push(Contender { kernel, error, run, count: 1, seconds: Vec::new() });
+        let problem_of = |kernel| caught(|| timed(&kernel, &problem, &device, 2)).unwrap_err().to_string();
+        assert!(problem_of(Kernel::Slices("broken", broken)).contains("differs from the reference by inf"));
+        let refused: CpuProduct = |_, _, _, _, _, _, _, _, _| std::panic::resume_unwind(Box::new("refused"));
+        assert_eq!(problem_of(Kernel::Slices("refused", refused)), "refused");
+
+        // The last one, and no other.
+        let missing: Vec<_> = Kernel::all(false).iter().map(|kernel| kernel.missing(&device).is_some()).collect();
+        assert_eq!(missing, [false, false, false, false, true]);
     }
-    Ok(contenders)
 }

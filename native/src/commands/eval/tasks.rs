@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use temper_engine::continuing::{Cache, Request, Writer, generate_all};
 use temper_engine::models::Hold;
 use temper_engine::reading::{ChatTemplate, Message, OnError, RenderOptions};
@@ -21,8 +22,8 @@ use temper_engine::tasks::{Asked, Item, Items, Likelihoods, Task, TaskFolder, Ta
 use temper_engine::{Devices, Error, Model, Sampling, Tokenizer, wait};
 
 use crate::cli::{EvalArgs, Global, TaskArgs};
-use crate::files::io_error;
-use crate::inputs::{ModelInUse, chat_template, read_data};
+use crate::files::{io_error, read_error};
+use crate::inputs::{Layout, ModelInUse, read_data};
 use crate::meter::Meter;
 use crate::output;
 use crate::progress::{duration, grouped};
@@ -42,6 +43,9 @@ struct Settings {
     storage: Option<String>,
     shots: Option<usize>,
     chat: bool,
+    /// What the chat template was told.
+    #[serde(default)]
+    variables: Map<String, Value>,
     max_tokens: Option<usize>,
 }
 
@@ -181,9 +185,9 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     let tasks = tasks(&args.input.tasks)?;
     let given = &args.tasks;
     let (devices, why) = Devices::choose(global.device.as_deref())?;
-    let chosen = ModelInUse::open(&args.model)?;
+    let chosen = ModelInUse::open(&args.model)?.told(&args.template.template_var)?;
     let tokenizer = chosen.files.tokenizer()?;
-    let template = if given.chat { Some(template(tokenizer)?) } else { None };
+    let template = if given.chat { Some(template(&chosen)?) } else { None };
     let mut loaded = Vec::new();
     for task in tasks {
         loaded.push((task, items(task, given)?));
@@ -202,6 +206,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<()> {
         storage: (chosen.storage != Hold::Auto).then(|| format!("{:?}", chosen.storage)),
         shots: given.shots,
         chat: given.chat,
+        variables: if given.chat { chosen.variables.values().clone() } else { Map::new() },
         max_tokens: given.max_tokens,
     };
     let mut results = Results::open(given.results.as_deref(), &settings)?;
@@ -256,9 +261,12 @@ fn tasks(names: &[String]) -> Result<Vec<Task>> {
     }
 }
 
-fn template(tokenizer: &Tokenizer) -> Result<ChatTemplate> {
-    let found = chat_template(tokenizer)?;
-    Ok(found.ok_or_else(|| Error::Config { problems: vec!["--chat: the model has no chat template".into()] })?)
+fn template(model: &ModelInUse) -> Result<ChatTemplate> {
+    let Layout::Chat(template) = model.layout()? else {
+        let problem = "--chat: the model has no chat template, or its run was trained without";
+        return Err(Error::Config { problems: vec![problem.into()] }.into());
+    };
+    Ok(template)
 }
 
 fn shots(task: Task, args: &TaskArgs) -> usize {
@@ -277,7 +285,7 @@ fn items(task: Task, args: &TaskArgs) -> Result<Items> {
 /// Reads the items of a task out of its folder in this one.
 pub(crate) fn items_in(task: Task, folder: &Path, options: TaskOptions) -> Result<Items> {
     let path = folder.join(task.name());
-    let failed = |error: io::Error| io_error(&path, &error);
+    let failed = |error: io::Error| read_error(&path, &error);
     let mut names = Vec::new();
     for entry in fs::read_dir(&path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -306,7 +314,8 @@ impl Results {
         let failed = |error: io::Error| io_error(path, &error);
         let file = path.display().to_string();
         if let Some(length) = fs::metadata(path).ok().map(|found| found.len()).filter(|length| *length > MOST_RESULTS) {
-            let problem = format!("has {length} bytes, and results at most {MOST_RESULTS}; name another file for --results");
+            let problem =
+                format!("has {length} bytes, and results at most {MOST_RESULTS}; name another file for --results");
             return Err(Error::Format { file, problem }.into());
         }
         let bytes = match fs::read(path) {
