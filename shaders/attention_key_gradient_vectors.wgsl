@@ -26,6 +26,10 @@ fn add(at: u32, value: vec4<f32>, begins: bool) {
     dqkv[at] = value + select(dqkv[at], vec4<f32>(0.0), begins);
 }
 
+fn four_of_dout(at: vec4<u32>) -> mat4x4<f32> {
+    return mat4x4<f32>(dout[at.x], dout[at.y], dout[at.z], dout[at.w]);
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
     @builtin(workgroup_id) workgroup_id: vec3<u32>,
@@ -56,15 +60,10 @@ fn main(
             var tile = mat4x4<f32>();
             var dtile = mat4x4<f32>();
             for (var n = 0u; n < width; n++) {
-                let q = mat4x4<f32>(qkv[columns.x + n], qkv[columns.y + n], qkv[columns.z + n], qkv[columns.w + n]);
-                tile += mat4x4<f32>(qkv[rows.x + n] * q, qkv[rows.y + n] * q, qkv[rows.z + n] * q, qkv[rows.w + n] * q);
-                let d = mat4x4<f32>(dout[outs.x + n], dout[outs.y + n], dout[outs.z + n], dout[outs.w + n]);
-                dtile += mat4x4<f32>(
-                    qkv[value_rows.x + n] * d,
-                    qkv[value_rows.y + n] * d,
-                    qkv[value_rows.z + n] * d,
-                    qkv[value_rows.w + n] * d,
-                );
+                let q = four_of_qkv(columns + n);
+                tile += products(four_of_qkv(rows + n), q);
+                let d = four_of_dout(outs + n);
+                dtile += products(four_of_qkv(value_rows + n), d);
             }
             let lses = vec4<f32>(lse[numbers.x], lse[numbers.y], lse[numbers.z], lse[numbers.w]);
             let means = vec4<f32>(mean[numbers.x], mean[numbers.y], mean[numbers.z], mean[numbers.w]);
@@ -83,8 +82,8 @@ fn main(
             let begins = query == first && head == key_head * group;
             let guarded = query < keys.w || query + 3u >= params.tokens || starts.w > first;
             for (var n = 0u; n < width; n++) {
-                let dy = mat4x4<f32>(dout[outs.x + n], dout[outs.y + n], dout[outs.z + n], dout[outs.w + n]);
-                let q = mat4x4<f32>(qkv[columns.x + n], qkv[columns.y + n], qkv[columns.z + n], qkv[columns.w + n]);
+                let dy = four_of_dout(outs + n);
+                let q = four_of_qkv(columns + n);
                 add(rows.x + n, weighed(q, a, seen_a, guarded), begins);
                 add(value_rows.x + n, weighed(dy, pa, seen_a, guarded), begins);
                 if (count > 1u) {

@@ -28,6 +28,10 @@ fn add(at: u32, value: vec4<f32>, begins: bool) {
     dqkv[at] = value + select(dqkv[at], vec4<f32>(0.0), begins);
 }
 
+fn four_of_dout(at: vec4<u32>) -> mat4x4<f32> {
+    return mat4x4<f32>(dout[at.x], dout[at.y], dout[at.z], dout[at.w]);
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
     @builtin(workgroup_id) workgroup_id: vec3<u32>,
@@ -68,15 +72,10 @@ fn main(
         var tile = mat4x4<f32>();
         var dtile = mat4x4<f32>();
         for (var n = 0u; n < width; n++) {
-            let k = mat4x4<f32>(qkv[columns.x + n], qkv[columns.y + n], qkv[columns.z + n], qkv[columns.w + n]);
-            tile += mat4x4<f32>(qkv[rows.x + n] * k, qkv[rows.y + n] * k, qkv[rows.z + n] * k, qkv[rows.w + n] * k);
-            let v = mat4x4<f32>(qkv[values.x + n], qkv[values.y + n], qkv[values.z + n], qkv[values.w + n]);
-            dtile += mat4x4<f32>(
-                dout[outs.x + n] * v,
-                dout[outs.y + n] * v,
-                dout[outs.z + n] * v,
-                dout[outs.w + n] * v,
-            );
+            let k = four_of_qkv(columns + n);
+            tile += products(four_of_qkv(rows + n), k);
+            let v = four_of_qkv(values + n);
+            dtile += products(four_of_dout(outs + n), v);
         }
         let seen_a = seen(keys, vec4<u32>(queries.x), vec4<u32>(starts.x));
         let seen_b = seen(keys, vec4<u32>(queries.y), vec4<u32>(starts.y));
@@ -89,7 +88,7 @@ fn main(
         let begins = key == starts.x;
         let guarded = key < starts.w || key + 3u > first;
         for (var n = 0u; n < width; n++) {
-            let k = mat4x4<f32>(qkv[columns.x + n], qkv[columns.y + n], qkv[columns.z + n], qkv[columns.w + n]);
+            let k = four_of_qkv(columns + n);
             add(rows.x + n, weighed(k, a, seen_a, guarded), begins);
             if (count > 1u) {
                 add(rows.y + n, weighed(k, b, seen_b, guarded), begins);

@@ -50,8 +50,8 @@ fn main(
         let columns = four_tokens(key) * token_vectors() + key_head * width;
         var tile = mat4x4<f32>();
         for (var n = 0u; n < width; n++) {
-            let k = mat4x4<f32>(qkv[columns.x + n], qkv[columns.y + n], qkv[columns.z + n], qkv[columns.w + n]);
-            tile += mat4x4<f32>(qkv[rows.x + n] * k, qkv[rows.y + n] * k, qkv[rows.z + n] * k, qkv[rows.w + n] * k);
+            let k = four_of_qkv(columns + n);
+            tile += products(four_of_qkv(rows + n), k);
         }
         let seen_a = seen(keys, vec4<u32>(queries.x), vec4<u32>(starts.x));
         let seen_b = seen(keys, vec4<u32>(queries.y), vec4<u32>(starts.y));
@@ -74,7 +74,7 @@ fn main(
         let guarded = key < starts.w || key + 3u > first;
         let values = columns + params.kv_heads * width;
         for (var n = 0u; n < width; n++) {
-            let v = mat4x4<f32>(qkv[values.x + n], qkv[values.y + n], qkv[values.z + n], qkv[values.w + n]);
+            let v = four_of_qkv(values + n);
             add(into.x + n, weighed(v, a, seen_a, guarded), factor.x, begins);
             if (count > 1u) {
                 add(into.y + n, weighed(v, b, seen_b, guarded), factor.y, begins);

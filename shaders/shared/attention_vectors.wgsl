@@ -55,3 +55,12 @@ fn weighed(columns: mat4x4<f32>, weights: vec4<f32>, is_seen: vec4<bool>, guarde
     );
     return only * weights;
 }
+
+// Four tokens' vectors of `qkv`, and the products of four rows' with four columns': a column of the result each row.
+fn four_of_qkv(at: vec4<u32>) -> mat4x4<f32> {
+    return mat4x4<f32>(qkv[at.x], qkv[at.y], qkv[at.z], qkv[at.w]);
+}
+
+fn products(rows: mat4x4<f32>, columns: mat4x4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(rows[0] * columns, rows[1] * columns, rows[2] * columns, rows[3] * columns);
+}
