@@ -119,7 +119,7 @@ pub mod configuration {
 pub mod reading {
     pub use crate::data::{
         ChatTemplate, EncodeReport, Loader, Message, OnError, ReadOptions, RecordFormat, RenderOptions, Report,
-        TemplateVariables, Templating, hold_out, read_measured, read_set, steps_per_epoch,
+        TemplateVariables, Templating, drawn, hold_out, read_measured, read_set, steps_per_epoch,
     };
 }
 

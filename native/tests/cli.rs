@@ -724,6 +724,37 @@ fn a_run_folder_stands_for_the_model_that_it_trained() {
 }
 
 #[test]
+fn replay_is_mixed_into_what_is_trained_and_goes_on_after_a_stop() {
+    let place = Place::new();
+    let text = (0..90).map(|n| format!("The river has {n} stones, and each of them has a name.\n")).collect::<String>();
+    place.write("old.txt", &text);
+    place.write("few.txt", "A short text.\n");
+    let replay = format!("data.replay={}", place.text("old.txt"));
+    let share = |ran: &Ran| {
+        let line =
+            ran.stderr.lines().find(|line| line.contains("are mixed in: ")).unwrap_or_else(|| panic!("{}", ran.stderr));
+        line.split("mixed in: ").nth(1).unwrap().split(" %").next().unwrap().parse::<f64>().unwrap()
+    };
+    let ran = place.train("out", &[&replay, "data.replay_share=0.3", "data.cutoff_length=32"]).ok();
+    assert!((30.0..33.0).contains(&share(&ran)), "{}", ran.stderr);
+    place.train("without", &["data.cutoff_length=32"]).ok();
+    let losses = |out: &str| place.metrics(out).iter().map(|m| m["loss"].as_f64().unwrap()).collect::<Vec<_>>();
+    assert_ne!(losses("out"), losses("without"));
+    // What is measured and what is mapped is the same.
+    let before = |out: &str| place.json(&format!("{out}/summary.json"))["retention"]["before"].clone();
+    assert_eq!(before("out"), before("without"));
+    place.train("half", &[&replay, "data.replay_share=0.3", "data.cutoff_length=32", "run.steps=4"]).ok();
+    place.resume_with("half", &["run.steps=10"]).ok();
+    assert_eq!(losses("half").len(), 10);
+    fs::write(place.path("old.txt"), text.replace("stones", "pebbles")).unwrap();
+    place.resume_with("half", &["run.steps=12"]).fails(2, &["train"]);
+    let ran = place.train("few", &[&format!("data.replay={}", place.text("few.txt")), "data.replay_share=0.5"]).ok();
+    assert!(ran.stderr.contains("which are all: less than data.replay_share asks for"), "{}", ran.stderr);
+    place.train("none", &["data.replay=nowhere.txt"]).fails(2, &["[data] replay", "nowhere.txt"]);
+    place.train("much", &[&replay, "data.replay_share=1"]).fails(2, &["data.replay_share"]);
+}
+
+#[test]
 fn a_run_is_used_with_the_model_that_it_was_trained_on_or_not_at_all() {
     let place = Place::new();
     place.train("out", &["run.steps=1"]).ok();

@@ -552,9 +552,9 @@ fn a_calibration_without_time_for_all_begins_with_wide_products_and_is_said_and_
 }
 
 #[test]
-fn tensor_cores_that_a_process_did_not_survive_are_left_alone_until_its_word_is_removed() {
+fn half_precision_that_a_process_did_not_survive_is_left_alone_until_its_word_is_removed() {
     use temper_engine::inside::kernels::calibration::self_test;
-    let test = tensor_cores_that_a_process_did_not_survive_are_left_alone_until_its_word_is_removed;
+    let test = half_precision_that_a_process_did_not_survive_is_left_alone_until_its_word_is_removed;
     let Some(device) = devices::with_matrices(test) else { return };
     let things = Arc::new(Things::default());
     let device = device.treated_as_software(false).with_shelf(things.clone());

@@ -99,6 +99,24 @@ export default {
           "default": null
         },
         {
+          "name": "replay",
+          "label": "Replay",
+          "help": "JSONL or text that is mixed into the training data, so that the model goes on hearing what it should keep.",
+          "type": "text",
+          "allowed": "a string",
+          "default": null
+        },
+        {
+          "name": "replay_share",
+          "label": "Replay share",
+          "help": "Share of all training tokens that replay has: documents drawn by the seed, the same in every epoch.",
+          "type": "number",
+          "allowed": "a number above 0 and below 1",
+          "above": 0.0,
+          "below": 1.0,
+          "default": 0.1
+        },
+        {
           "name": "measured_tokens",
           "label": "Measured tokens",
           "help": "Most tokens that are measured of each of these sets: its first documents.",
@@ -1299,6 +1317,8 @@ export default {
       "data.hold_out": null,
       "data.general": null,
       "data.wrong": null,
+      "data.replay": null,
+      "data.replay_share": 0.1,
       "data.measured_tokens": null,
       "data.format": "auto",
       "data.cutoff_length": 512,

@@ -22,7 +22,7 @@ pub use encode::{EncodeOptions, EncodeReport, encode};
 pub use loader::{Cursor, Loader, fingerprint, steps_per_epoch};
 pub use packing::pack;
 pub use record::{Content, Conversation, Kind, Message, OnError, Record, RecordFormat, Report};
-pub use set::{DataSet, ReadOptions, WINDOW, hold_out, read_measured, read_set, windows};
+pub use set::{DataSet, ReadOptions, WINDOW, drawn, hold_out, read_measured, read_set, windows};
 pub use settings::{DataSection, TemplateVariables, Templating, TrainOn};
 pub use template::{ChatTemplate, RenderOptions};
 pub use tokenizer::Tokenizer;

@@ -5,6 +5,7 @@ use crate::data::{
     TemplateVariables, Templating, Tokenizer, TrainOn, encode, record,
 };
 use crate::error::{Error, Result};
+use crate::rng::{Rng, mix};
 
 /// How a data set is read.
 #[derive(Clone, Copy, Debug)]
@@ -141,12 +142,47 @@ pub fn hold_out(documents: &mut Vec<Document>, name: &str, share: f64) -> Result
     Ok(documents.split_off(count - wanted.clamp(1, count - 1)))
 }
 
+/// Of a set that is mixed into training data of so many tokens: documents drawn by the seed until they have `share` of all
+/// tokens, the last of them with a part beyond; all of them where those are fewer.
+pub fn drawn(mut documents: Vec<Document>, tokens: usize, share: f64, seed: u64) -> Vec<Document> {
+    /// Tells this draw from the others that a run's seed decides.
+    const REPLAY: u64 = 0x7265_706c_6179;
+    let wanted = tokens as f64 * share / (1.0 - share);
+    let mut rng = Rng::new(mix(seed, REPLAY));
+    let (mut taken, mut sum) = (0, 0);
+    while taken < documents.len() && (sum as f64) < wanted {
+        let next = taken + rng.below(documents.len() - taken);
+        documents.swap(taken, next);
+        sum += documents[taken].tokens.len();
+        taken += 1;
+    }
+    documents.truncate(taken);
+    documents
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn set(count: usize) -> Vec<Document> {
         (1..=count).map(|line| Document { tokens: vec![1, 2], trained: vec![true; 2], line }).collect()
+    }
+
+    #[test]
+    fn replay_has_its_share_of_all_tokens_and_is_drawn_by_the_seed() {
+        let lines = |share: f64, seed: u64| -> Vec<usize> {
+            drawn(set(400), 900, share, seed).iter().map(|document| document.line).collect()
+        };
+        // Documents of two tokens, beside 900: a tenth of all are 100.
+        assert_eq!((lines(0.1, 1).len(), lines(0.5, 1).len(), lines(1e-9, 1).len()), (50, 400, 1));
+        assert_eq!(lines(0.1, 1), lines(0.1, 1));
+        assert_ne!(lines(0.1, 1), lines(0.1, 2));
+        let mut each = lines(0.1, 3);
+        each.sort_unstable();
+        each.dedup();
+        assert_eq!(each.len(), 50, "none is drawn twice");
+        assert!(each.iter().any(|line| *line > 300) && each.iter().any(|line| *line < 100), "from everywhere");
+        assert!(drawn(Vec::new(), 900, 0.1, 1).is_empty());
     }
 
     #[test]

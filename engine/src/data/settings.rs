@@ -41,6 +41,10 @@ settings! {
         general: Option<String> = None;
         /// JSONL or text with labels that should not be learned: how much of them was learned is measured before and after.
         wrong: Option<String> = None;
+        /// JSONL or text that is mixed into the training data, so that the model goes on hearing what it should keep.
+        replay: Option<String> = None;
+        /// Share of all training tokens that replay has: documents drawn by the seed, the same in every epoch.
+        replay_share: f64 = 0.1, range = Range::above(0.0).below(1.0);
         /// Most tokens that are measured of each of these sets: its first documents.
         measured_tokens: Option<u64> = None, range = Range::at_least(2.0), derived = "all of them";
         /// What the records of the training set look like.

@@ -11,7 +11,7 @@ use temper_engine::events::{Finished, Started};
 use temper_engine::host::Clock;
 use temper_engine::models::{Architecture, SpecialTokens};
 use temper_engine::perplexity::first_tokens;
-use temper_engine::reading::{ReadOptions, hold_out, read_measured, read_set};
+use temper_engine::reading::{ReadOptions, drawn, hold_out, read_measured, read_set};
 use temper_engine::result::learned;
 use temper_engine::running::{About, Checkpoint, NamedFile, OTHER_RUN, base_on};
 use temper_engine::{
@@ -175,13 +175,7 @@ impl Read {
             .and_then(|bytes| read_set(&config.data.train, &bytes, tokenizer, read))
             .context("while reading [data] train")?;
         say_what_was_read("train", &config.data.train, &train.records, &train.encoding);
-        if let Some(long) = train.documents.iter().find(|d| d.tokens.len() > context) {
-            let problem = format!(
-                "{} tokens, but the model's context is {context}; lower [data] cutoff_length",
-                long.tokens.len()
-            );
-            return Err(Error::Record { file: config.data.train.clone(), line: long.line, problem }.into());
-        }
+        refuse_longer(&train.documents, context, &config.data.train)?;
         // The other sets may look different from the training set: each is detected on its own.
         let measured = read.measured();
         let data = &config.data;
@@ -199,6 +193,18 @@ impl Read {
                 say_what_was_held_out(set, train.documents.len());
             }
         }
+        let own = train.documents.len();
+        if let Some(path) = &config.data.replay {
+            let set = read_data(path)
+                .and_then(|bytes| read_set(path, &bytes, tokenizer, measured))
+                .context("while reading [data] replay")?;
+            say_what_was_read("replay", path, &set.records, &set.encoding);
+            refuse_longer(&set.documents, context, path)?;
+            let tokens = tokens_of(&train.documents);
+            let replay = drawn(set.documents, tokens, config.data.replay_share, config.run.seed);
+            say_what_is_mixed_in(&replay, tokens, config.data.replay_share);
+            train.documents.extend(replay);
+        }
         if let Some(line) = settings.fit_to_data(&train.documents)? {
             say(&line);
         }
@@ -213,7 +219,7 @@ impl Read {
             set.truncate(first.len());
             set
         });
-        let landscape = landscape::documents(&settings.config, &train.documents)?;
+        let landscape = landscape::documents(&settings.config, &train.documents[..own])?;
         let (records, train) = (train.records.kind.to_string(), train.documents);
         Ok(Self { config: settings.config, files, devices, why, train, records, target, general, wrong, landscape })
     }
@@ -499,6 +505,31 @@ fn say_what_was_read(
             say(&format!("  {problem}"));
         }
     }
+}
+
+fn tokens_of(documents: &[Document]) -> usize {
+    documents.iter().map(|document| document.tokens.len()).sum()
+}
+
+/// Refuses a document that is longer than the model can read.
+fn refuse_longer(documents: &[Document], context: usize, file: &str) -> temper_engine::Result<()> {
+    let Some(long) = documents.iter().find(|document| document.tokens.len() > context) else { return Ok(()) };
+    let length = long.tokens.len();
+    let problem = format!("{length} tokens, but the model's context is {context}; lower [data] cutoff_length");
+    Err(Error::Record { file: file.into(), line: long.line, problem })
+}
+
+/// Beside so many tokens.
+fn say_what_is_mixed_in(replay: &[Document], beside: usize, wanted: f64) {
+    let tokens = tokens_of(replay);
+    let share = tokens as f64 / (tokens + beside).max(1) as f64;
+    let less = if share < 0.99 * wanted { ", which are all: less than data.replay_share asks for" } else { "" };
+    say(&format!(
+        "replay     {} documents, {} tokens, are mixed in: {:.1} % of all{less}",
+        grouped(replay.len() as u64),
+        grouped(tokens as u64),
+        100.0 * share
+    ));
 }
 
 fn say_what_was_held_out(held_out: &[Document], left: usize) {

@@ -29,11 +29,14 @@ const OTHERS: &[&str] = &[
     "eaft, all tokens",
     "eaft, adaptive K",
 ];
+/// Two with and without text of before mixed in.
+const REPLAYED: &[&str] = &["sft", "eaft", "sft, replay", "eaft, replay"];
 const VARIANTS: &str = "variants.toml";
 /// What is compared where, cheapest first.
-const PARTS: [(&str, &[&str]); 8] = [
+const PARTS: [(&str, &[&str]); 9] = [
     ("wrong", &[]),
     ("ordinary", &[]),
+    ("replay", REPLAYED),
     ("replaced-10", FEW),
     ("replaced-30", FEW),
     ("smollm2-lora", FEW),
@@ -52,8 +55,12 @@ const DOMAINS: [(&str, &str, &str); 5] = [
 ];
 const SEEDS: [u32; 3] = [1, 2, 3];
 const FOLDER: &str = "native/study";
-/// Data in that folder that a part names.
-const OWN_DATA: [&str; 2] = ["pubmedqa.train.jsonl", "pubmedqa.target.jsonl"];
+/// Data that a part names, and where they lie.
+const OWN_DATA: [(&str, &str); 3] = [
+    ("pubmedqa.train.jsonl", "native/study/data"),
+    ("pubmedqa.target.jsonl", "native/study/data"),
+    ("pretrain.txt", "native/demo"),
+];
 const DOCUMENT: &str = "STUDY.md";
 const DATA: &str = "native/demo/train.jsonl";
 /// Which lines of ten have another one's answer.
@@ -432,7 +439,7 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
     fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// The variants of these names, all of them where none is named, as a configuration has them.
+/// The variants of these names, as a configuration has them; where none is named all that differ in their objective alone.
 fn variants(names: &[&str]) -> Result<String, Failure> {
     const BEGIN: &str = "[[compare.variant]]\n";
     let text = read(&root().join(FOLDER).join(VARIANTS))?;
@@ -441,7 +448,10 @@ fn variants(names: &[&str]) -> Result<String, Failure> {
     if let Some(name) = names.iter().find(|name| !all.iter().any(|variant| named(variant, name))) {
         return Err(format!("{FOLDER}/{VARIANTS}: there is no variant \"{name}\""));
     }
-    let chosen = all.iter().filter(|variant| names.is_empty() || names.iter().any(|name| named(variant, name)));
+    let chosen = all.iter().filter(|variant| match names.is_empty() {
+        true => !variant.contains("\"data."),
+        false => names.iter().any(|name| named(variant, name)),
+    });
     Ok(chosen.map(|variant| format!("{BEGIN}{variant}")).collect())
 }
 
@@ -452,8 +462,8 @@ fn prepare(part: &str, names: &[&str], out: &Path) -> Result<(), Failure> {
     for (name, lines) in REPLACED.iter().filter(|(name, _)| config.contains(name)) {
         write(&out.join(name), &replaced(&read(&root().join(DATA))?, lines)?)?;
     }
-    for name in OWN_DATA.iter().filter(|name| config.contains(*name)) {
-        write(&out.join(name), &read(&root().join(FOLDER).join("data").join(name))?)?;
+    for (name, folder) in OWN_DATA.iter().filter(|(name, _)| config.contains(name)) {
+        write(&out.join(name), &read(&root().join(folder).join(name))?)?;
     }
     let model = out.join(MODEL);
     if config.contains(MODEL) && !model.exists() {
