@@ -4,6 +4,8 @@
 //! numbers where there are two, and what to do about it. The faces (command, page) add context and decide how to show
 //! it: [`Error::is_bad_input`] separates "you asked for something that cannot be" from "the run failed".
 
+use std::io;
+
 /// Result of every fallible engine function.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -247,6 +249,19 @@ fn after(step: &Option<u64>) -> String {
              max_grad_norm may help"
         ),
         None => "; check the files that it was computed from".into(),
+    }
+}
+
+/// An engine error inside an io error.
+pub fn wrong(error: Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// The engine error inside an io error, or [`Error::Io`] at `path`.
+pub fn into_error(error: io::Error, path: &str) -> Error {
+    match error.downcast::<Error>() {
+        Ok(inner) => inner,
+        Err(error) => Error::Io { path: path.to_owned(), problem: error.to_string() },
     }
 }
 

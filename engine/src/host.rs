@@ -6,7 +6,7 @@
 //! [`Bytes::len`] before allocating.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
@@ -88,6 +88,17 @@ pub trait Shelf: Send + Sync {
 
     /// Leaves something there in the place of what was. Nobody waits for it or is told that it failed.
     fn leave(&self, name: &str, bytes: &[u8]);
+}
+
+/// In memory, for as long as the process.
+impl Shelf for Mutex<BTreeMap<String, Vec<u8>>> {
+    fn take(&self, name: &str) -> Option<Vec<u8>> {
+        self.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    fn leave(&self, name: &str, bytes: &[u8]) {
+        self.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into(), bytes.into());
+    }
 }
 
 /// Accepts plain file names only, because names also come out of downloaded files (a shard index) and must not leave

@@ -214,21 +214,20 @@ impl ModelInUse {
         Ok(self)
     }
 
-    /// Refuses another model than the one that the run's adapter was trained on.
+    /// Refuses another model than the one that the run's adapter was trained on; `digest` is asked only where that is known.
     ///
     /// # Errors
-    /// [`Error::Config`] with both digests.
-    pub fn refuse_other(&self, found: Digest) -> Result<()> {
-        match self.trained_on {
-            Some(trained) if trained != found => Err(Error::Config {
-                problems: vec![format!(
-                    "{} is not the model that this run's adapter was trained on: its digest is {found}, and that one's was \
-                     {trained}; give the right one with --model and the adapter with --adapter",
-                    self.path
-                )],
-            }),
-            _ => Ok(()),
-        }
+    /// [`Error::Config`] with both digests; as `digest`.
+    pub fn refuse_other(&self, digest: impl FnOnce() -> Result<Option<Digest>>) -> Result<()> {
+        let Some(trained) = self.trained_on else { return Ok(()) };
+        let Some(found) = digest()?.filter(|found| *found != trained) else { return Ok(()) };
+        Err(Error::Config {
+            problems: vec![format!(
+                "{} is not the model that this run's adapter was trained on: its digest is {found}, and that one's was \
+                 {trained}; give the right one with --model and the adapter with --adapter",
+                self.path
+            )],
+        })
     }
 
     /// How data are read for it: as its run read what it measured; without one by the model's chat template, every assistant
@@ -305,7 +304,7 @@ impl ModelInUse {
         let placement = placement_of_model(&self.files, self.storage, devices, &memory_of(devices))?;
         memory::check_model(&self.files, &placement, self.storage, more)?;
         let mut model = progress("loading", |heard| self.files.load_onto(&placement, self.storage, false, 0, heard))?;
-        self.refuse_other(model.origin)?;
+        self.refuse_other(|| Ok(Some(model.origin)))?;
         if let Some(Adapter { settings, values, file, .. }) = self.adapter()? {
             model.load_lora(&settings, values, &file)?;
         }

@@ -482,24 +482,13 @@ fn every_kernel_passes_its_own_test_and_a_calibration_takes_only_what_it_has_tim
 }
 
 /// A shelf in memory.
-#[derive(Default)]
-struct Things(Mutex<BTreeMap<String, Vec<u8>>>);
-
-impl Shelf for Things {
-    fn take(&self, name: &str) -> Option<Vec<u8>> {
-        self.0.lock().unwrap().get(name).cloned()
-    }
-
-    fn leave(&self, name: &str, bytes: &[u8]) {
-        self.0.lock().unwrap().insert(name.into(), bytes.into());
-    }
-}
+type Things = Mutex<BTreeMap<String, Vec<u8>>>;
 
 #[test]
 fn what_a_run_measured_and_compiled_serves_the_next_one_and_what_was_damaged_is_compiled_again() {
     let things = Arc::new(Things::default());
     let device = || devices::gpu().treated_as_software(false).with_shelf(things.clone());
-    let names = || things.0.lock().unwrap().keys().cloned().collect::<Vec<_>>();
+    let names = || things.lock().unwrap().keys().cloned().collect::<Vec<_>>();
     let mut random = Random::new(36);
     let (a, b) = (random.vec(40 * 50, 1.0), random.vec(60 * 50, 1.0));
     let multiply = |device: &Device| {
@@ -548,7 +537,7 @@ fn a_calibration_without_time_for_all_begins_with_wide_products_and_is_said_and_
     let things = Arc::new(Things::default());
     let (_, said) = device.with_shelf(things.clone()).computing(Compute::F32, &hurried()).unwrap();
     assert!(said.len() == 1 && said[0].contains("the next run measures again"), "{said:?}");
-    assert!(!things.0.lock().unwrap().keys().any(|name| name.starts_with("products-")));
+    assert!(!things.lock().unwrap().keys().any(|name| name.starts_with("products-")));
 }
 
 #[test]
@@ -560,13 +549,13 @@ fn half_precision_that_a_process_did_not_survive_is_left_alone_until_its_word_is
     let device = device.treated_as_software(false).with_shelf(things.clone());
     let tried = || self_test(&device, Multiplier::Cooperative).unwrap();
     assert_eq!(tried(), None);
-    let name = things.0.lock().unwrap().keys().find(|name| name.starts_with("cooperative-")).cloned().unwrap();
+    let name = things.lock().unwrap().keys().find(|name| name.starts_with("cooperative-")).cloned().unwrap();
     things.leave(&name, b"trying");
     let problem = tried().expect("somebody did not come back");
     assert!(problem.contains(&name) && problem.contains("TEMPER_CACHE"), "{problem}");
     let error = device.computing(Compute::F16, &Fast::default()).err().expect("they cannot be had");
     assert!(error.is_bad_input() && error.to_string().contains(&name), "{error}");
-    things.0.lock().unwrap().remove(&name);
+    things.lock().unwrap().remove(&name);
     assert_eq!(tried(), None);
 }
 

@@ -10,7 +10,7 @@ use std::io::BufRead;
 use super::record::{self, Elements, KEPT_PROBLEMS, Kind, MAX_RECORD_BYTES, OnError, Raw, Record};
 use super::set::ReadOptions;
 use super::{ChatTemplate, Document, EncodeOptions, Tokenizer, WINDOW, encode};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, into_error};
 
 /// Bytes of a piece of plain text, about.
 const PIECE: usize = 1 << 20;
@@ -80,7 +80,7 @@ impl<'a> Stream<'a> {
         tokenizer: &'a Tokenizer,
         options: ReadOptions<'a>,
     ) -> Result<Self> {
-        let failed = |error: std::io::Error| io_error(name, error);
+        let failed = |error: std::io::Error| into_error(error, name);
         let begins = input.fill_buf().map_err(failed)?;
         let mark = if begins.starts_with(record::BYTE_ORDER_MARK) { record::BYTE_ORDER_MARK.len() } else { 0 };
         let data_error = |problem: &str| Error::Data { file: name.into(), problem: problem.into() };
@@ -151,7 +151,7 @@ impl<'a> Stream<'a> {
     fn next_raw(&mut self) -> Result<Option<Raw>> {
         if let Some(elements) = &mut self.elements {
             loop {
-                let found = self.input.fill_buf().map_err(|error| io_error(&self.name, error))?;
+                let found = self.input.fill_buf().map_err(|error| into_error(error, &self.name))?;
                 if found.is_empty() {
                     return Ok(elements.end());
                 }
@@ -217,7 +217,7 @@ impl<'a> Stream<'a> {
     fn read_line(&mut self) -> Result<Option<Line>> {
         let mut line = Line { bytes: Vec::new(), length: 0 };
         loop {
-            let found = self.input.fill_buf().map_err(|error| io_error(&self.name, error))?;
+            let found = self.input.fill_buf().map_err(|error| into_error(error, &self.name))?;
             if found.is_empty() {
                 return Ok((line.length > 0).then_some(line));
             }
@@ -239,7 +239,7 @@ impl<'a> Stream<'a> {
             let mut bytes = std::mem::take(&mut self.rest);
             let mut over = false;
             while bytes.len() < PIECE && !over {
-                let found = self.input.fill_buf().map_err(|error| io_error(&self.name, error))?;
+                let found = self.input.fill_buf().map_err(|error| into_error(error, &self.name))?;
                 over = found.is_empty();
                 bytes.extend_from_slice(found);
                 let used = found.len();
@@ -285,9 +285,4 @@ impl<'a> Stream<'a> {
             }
         }
     }
-}
-
-/// Of a file, or what the host put into the error.
-fn io_error(name: &str, error: std::io::Error) -> Error {
-    crate::export::stream::into_error(error, name)
 }

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use super::gguf::{Announced, Field, write};
 use super::quantised::description;
 use super::recipe::{Matrix, Recipe};
-use super::stream::wrong;
+use crate::error::wrong;
 use crate::model::architecture::Architecture;
 use crate::model::family::{Family, glm4, llama, qwen2, qwen3};
 use crate::model::gguf::{Stored, rope_divisors, stored_tensors};

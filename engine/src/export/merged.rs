@@ -8,8 +8,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use super::gguf::{Announced, Field, write};
-use super::stream::wrong;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, wrong};
 use crate::kernels::cpu::par;
 use crate::model::adapter::{AdapterValues, LoraSettings};
 use crate::model::architecture::Architecture;
@@ -104,7 +103,7 @@ impl Adapter {
     /// tensors they belong to.
     ///
     /// # Errors
-    /// The writer's; an [`Error`] inside for a pair that fits no matrix of the model (see [`super::stream::into_error`]).
+    /// The writer's; an [`Error`] inside for a pair that fits no matrix of the model (see [`crate::error::into_error`]).
     pub fn write_gguf(&self, arch: &Architecture, out: &mut dyn Write) -> io::Result<()> {
         let pairs = self.of_tensors(arch, true).map_err(wrong)?;
         let text = |value: &str| Field::Text(value.into());
@@ -162,10 +161,8 @@ impl WeightSource for Merged {
 
     fn read(&self, name: &str) -> Result<RawTensor> {
         let mut raw = self.base.read(name)?;
-        if let &[_, row] = &*raw.shape
-            && let Some(format) = self.hold.format(row).filter(|format| *format != raw.format)
-        {
-            raw = raw.stored_as(format)?;
+        if raw.shape.len() == 2 {
+            raw = self.hold.frozen(raw)?;
         }
         let Some((a, b)) = self.pairs.get(name) else { return Ok(raw) };
         let mut values = raw.to_f32();

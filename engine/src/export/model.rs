@@ -5,7 +5,8 @@
 
 use std::io::{self, Write};
 
-use super::stream::{Store, Stream, wrong};
+use super::stream::{Store, Stream};
+use crate::error::wrong;
 use crate::kernels::Weights;
 use crate::model::Model;
 use crate::model::architecture::{Architecture, SpecialTokens};
@@ -33,7 +34,7 @@ pub fn config_json(architecture: &Architecture, special: &SpecialTokens, format:
 /// f32.
 ///
 /// # Errors
-/// The writer's; [`crate::Error`] inside for what cannot be read or stored. See [`super::stream::into_error`].
+/// The writer's; [`crate::Error`] inside for what cannot be read or stored. See [`crate::error::into_error`].
 pub fn write_source(
     out: &mut dyn Write,
     architecture: &Architecture,
@@ -57,7 +58,7 @@ pub fn write_source(
 ///
 /// # Errors
 /// The writer's; device errors; [`crate::Error::Tensor`] for a tensor that was not trained. See
-/// [`super::stream::into_error`].
+/// [`crate::error::into_error`].
 pub async fn write(out: &mut dyn Write, model: &Model) -> io::Result<()> {
     let trained = model.trained();
     // Tiles of one vocabulary matrix follow one another under one name.

@@ -10,9 +10,8 @@ use std::sync::Arc;
 use super::gguf::{Announced, Field, write};
 use super::merged::Adapter;
 use super::recipe::{Matrix, Recipe};
-use super::stream::wrong;
 use crate::data::tokenizer::gguf::GgufVocabulary;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, wrong};
 use crate::host::Folder;
 use crate::model::architecture::Architecture;
 use crate::model::family;
@@ -151,7 +150,7 @@ impl Quantised {
     /// Writes the file.
     ///
     /// # Errors
-    /// The writer's; an [`Error`] inside for what cannot be read or stored (see [`super::stream::into_error`]).
+    /// The writer's; an [`Error`] inside for what cannot be read or stored (see [`crate::error::into_error`]).
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         write(out, &self.fields, &self.tensors, &mut |index, out| {
             let format = self.tensors[index].format;

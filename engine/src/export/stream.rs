@@ -4,13 +4,13 @@
 //! number of bytes fits (offsets are u64); there is no sharding. The reader is [`crate::weights::safetensors`].
 //!
 //! Errors are [`io::Error`]s, because the host wraps the whole write (temporary file, rename) and knows the path. What
-//! is wrong with the tensors themselves is an [`Error`] inside one; [`into_error`] takes it out again.
+//! is wrong with the tensors themselves is an [`Error`] inside one; [`crate::error::into_error`] takes it out again.
 
 use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Result};
+use crate::error::{Result, into_error, wrong};
 use crate::model::layout::TensorSpec;
 use crate::weights::{RawTensor, WeightFormat, tensor_error};
 
@@ -175,19 +175,6 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// An engine error inside an io error.
-pub fn wrong(error: Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-/// The engine error inside an io error, or [`Error::Io`] at `path`.
-pub fn into_error(error: io::Error, path: &str) -> Error {
-    match error.downcast::<Error>() {
-        Ok(inner) => inner,
-        Err(error) => Error::Io { path: path.to_owned(), problem: error.to_string() },
-    }
-}
-
 /// A whole file in memory.
 ///
 /// # Errors
@@ -213,6 +200,7 @@ pub fn to_bytes<'v>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use crate::weights::WeightSource;
     use crate::weights::safetensors::SafetensorsFile;
     use std::sync::Arc;

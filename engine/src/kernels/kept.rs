@@ -118,18 +118,7 @@ mod tests {
 
     use super::*;
 
-    #[derive(Default)]
-    struct Things(Mutex<BTreeMap<String, Vec<u8>>>);
-
-    impl Shelf for Things {
-        fn take(&self, name: &str) -> Option<Vec<u8>> {
-            self.0.lock().unwrap().get(name).cloned()
-        }
-
-        fn leave(&self, name: &str, bytes: &[u8]) {
-            self.0.lock().unwrap().insert(name.into(), bytes.into());
-        }
-    }
+    type Things = Mutex<BTreeMap<String, Vec<u8>>>;
 
     #[test]
     fn what_a_process_did_not_come_back_from_is_not_tried_again_until_its_word_is_gone() {
@@ -148,7 +137,7 @@ mod tests {
         let ended = || attempt::<()>(&things, "it".into(), || resume_unwind(Box::new("ended")));
         assert!(catch_unwind(AssertUnwindSafe(ended)).is_err());
         assert_eq!(once(&things).unwrap_err(), "it");
-        things.0.lock().unwrap().clear();
+        things.lock().unwrap().clear();
         assert_eq!(once(&things).unwrap().unwrap(), 3);
         // An error that is told is no crash; a device that is lost is.
         let things = Things::default();

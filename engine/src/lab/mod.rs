@@ -15,9 +15,9 @@ use serde::Deserialize;
 use crate::config::{self, AdapterKind, Config};
 use crate::data::{DataSet, Document, ReadOptions, Tokenizer, WINDOW, hold_out, read_measured, read_set};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, into_error};
 use crate::eval::perplexity::{Scored, first_tokens};
-use crate::export::{bundle, stream};
+use crate::export::bundle;
 use crate::host::{Clock, MemoryFolder};
 use crate::kernels::profile::shares;
 use crate::kernels::row_stats::RowStats;
@@ -797,7 +797,7 @@ impl Lab {
         let mut files = learned.files;
         if let Some(weights) = learned.weights {
             let mut bytes = Vec::new();
-            weights.write(&mut bytes).await.map_err(|e| stream::into_error(e, result::WEIGHTS))?;
+            weights.write(&mut bytes).await.map_err(|e| into_error(e, result::WEIGHTS))?;
             files.push((result::WEIGHTS.into(), bytes));
         }
         Ok(files.into_iter().map(|(name, bytes)| ResultFile { name, bytes: Bytes(bytes) }).collect())

@@ -58,6 +58,17 @@ impl Hold {
         Some(format.for_rows(row))
     }
 
+    /// A frozen matrix as it is held, but for single precision, to which it is expanded later.
+    ///
+    /// # Errors
+    /// As [`RawTensor::stored_as`].
+    pub fn frozen(self, matrix: RawTensor) -> Result<RawTensor> {
+        match self.format(matrix.shape[1]) {
+            Some(format) if format != matrix.format => matrix.stored_as(format),
+            _ => Ok(matrix),
+        }
+    }
+
     /// Bytes of an element of a trained matrix.
     pub fn trained_bytes(self) -> u64 {
         if self.trained() == Self::Bf16 { 2 } else { 4 }
@@ -272,12 +283,8 @@ impl Builder<'_> {
     /// A matrix in the format in which it is held.
     fn matrix(&mut self, spec: &TensorSpec, kind: Kind) -> Result<RawTensor> {
         let raw = (self.maker)(spec, kind)?;
-        match self.hold.format(spec.shape[1]) {
-            // Trained, it becomes what it is held in, as a whole.
-            _ if self.full => Ok(raw),
-            Some(format) if format != raw.format => raw.stored_as(format),
-            _ => Ok(raw),
-        }
+        // Trained, it becomes what it is held in, as a whole.
+        if self.full { Ok(raw) } else { self.hold.frozen(raw) }
     }
 
     /// Matrices of a block: in memory as long as there is room, else left in their file.

@@ -38,11 +38,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         })?;
     let model = ModelInUse::open(&args.model)?;
     let adapter = model.adapter()?;
-    if adapter.is_some()
-        && let Some(origin) = model.files.origin()?
-    {
-        model.refuse_other(origin)?;
-    }
+    model.refuse_other(|| model.files.origin())?;
     if args.adapter_only {
         let nothing = || refused(format!("--adapter-only: {} has no adapter", model.path));
         return write_adapter(out, &model, &adapter.ok_or_else(nothing)?);

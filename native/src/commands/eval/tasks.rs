@@ -22,7 +22,7 @@ use temper_engine::tasks::{Asked, Item, Items, Likelihoods, Task, TaskFolder, Ta
 use temper_engine::{Devices, Error, Model, Sampling, Tokenizer, wait};
 
 use crate::cli::{EvalArgs, Global, TaskArgs};
-use crate::files::{io_error, read_error};
+use crate::files::{io_error, read_error, read_small};
 use crate::inputs::{Layout, ModelInUse, read_data};
 use crate::meter::Meter;
 use crate::output;
@@ -313,15 +313,7 @@ impl Results {
         let Some(path) = path else { return Ok(results) };
         let failed = |error: io::Error| io_error(path, &error);
         let file = path.display().to_string();
-        if let Some(length) = fs::metadata(path).ok().map(|found| found.len()).filter(|length| *length > MOST_RESULTS) {
-            let problem =
-                format!("has {length} bytes, and results at most {MOST_RESULTS}; name another file for --results");
-            return Err(Error::Format { file, problem }.into());
-        }
-        let bytes = match fs::read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read.map_err(failed)?,
-        };
+        let bytes = read_small(path, MOST_RESULTS)?.unwrap_or_default();
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
         let no_results = "no results of temper eval --tasks begin so; name another file for --results";
         // A first line that was cut off is ours; anything else is somebody's and stays as it is.
@@ -397,11 +389,6 @@ impl Results {
     }
 }
 
-/// Tokens of a text; the beginning-of-sequence token first, where the model expects one.
-fn tokens(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
-    Ok(tokenizer.encode_begun(text)?)
-}
-
 /// A question with choices, in tokens.
 pub(crate) struct Question<'a> {
     pub(crate) item: &'a Item,
@@ -417,10 +404,10 @@ pub(crate) fn questions<'a>(items: &[&'a Item], tokenizer: &Tokenizer, context: 
     let mut asked = Vec::with_capacity(items.len());
     for item in items {
         let Asked::Choice { choices, answer } = &item.asked else { continue };
-        let mut text = tokens(tokenizer, &item.prompt)?;
+        let mut text = tokenizer.encode_begun(&item.prompt)?;
         // As lm-eval cuts: a choice is what text and choice together have beyond the text's own tokens.
         let behind = |choice: &String| -> Result<Vec<u32>> {
-            let whole = tokens(tokenizer, &format!("{}{choice}", item.prompt))?;
+            let whole = tokenizer.encode_begun(&format!("{}{choice}", item.prompt))?;
             Ok(whole.get(text.len()..).unwrap_or_default().to_vec())
         };
         let choices_tokens = choices.iter().map(behind).collect::<Result<Vec<_>>>()?;
@@ -501,7 +488,7 @@ fn generate(
                 (Some(template), _) => {
                     tokenizer.encode(&template.render(&[Message::new("user", &item.prompt)], true)?)?
                 }
-                (None, _) => tokens(tokenizer, &item.prompt)?,
+                (None, _) => tokenizer.encode_begun(&item.prompt)?,
             };
             let count = args.max_tokens.unwrap_or(task.answer_tokens()).min(model.arch.context - 1);
             let beyond = (prompt.len() + count).saturating_sub(model.arch.context);
