@@ -70,12 +70,14 @@ export async function serve(site = SITE) {
 export const launch = (flags) => chromium.launch({ executablePath: CHROMIUM, args: [...FLAGS, ...flags] });
 
 /**
- * A way to a server on which so many bits a second come through, over all connections together, as on a line.
+ * A way to a server on which so many bits a second come through, over all connections together, as on a line; `sent` says
+ * how many bytes did.
  */
 export async function throttled(origin, bitsPerSecond) {
   const { port } = new URL(origin);
   const PIECE_MS = 10;
   let allowance = 0;
+  let sent = 0;
   const waiting = [];
   const tick = setInterval(() => {
     allowance = Math.min(allowance + bitsPerSecond / 8 * PIECE_MS / 1000, bitsPerSecond / 8 / 10);
@@ -83,6 +85,7 @@ export async function throttled(origin, bitsPerSecond) {
       const [{ piece, send }] = waiting;
       const now = piece.subarray(0, Math.ceil(allowance));
       allowance -= now.length;
+      sent += now.length;
       if (now.length === piece.length) waiting.shift();
       else waiting[0].piece = piece.subarray(now.length);
       send(now, now.length === piece.length);
@@ -103,7 +106,7 @@ export async function throttled(origin, bitsPerSecond) {
     for (const [one, other] of [[client, upstream], [upstream, client]]) one.on("error", () => other.destroy());
   });
   await new Promise((resolve) => proxy.listen(0, "127.0.0.1", resolve));
-  return { origin: `http://127.0.0.1:${proxy.address().port}`, stop: () => {
+  return { origin: `http://127.0.0.1:${proxy.address().port}`, sent: () => sent, stop: () => {
     clearInterval(tick);
     proxy.close();
   } };
