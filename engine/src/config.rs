@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use toml::Value;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::row_stats::{CONFLICT_ENTROPY, CONFLICT_PROBABILITY};
 use crate::loss::objective::Objective;
 use crate::model::load::Hold;
@@ -100,6 +100,8 @@ accumulation = 1
 save_every = 0
 eval_every = 10
 "#;
+/// Into how many parts evaluations divide a run that chooses among them, where it does not say.
+const EVALUATIONS: u64 = 10;
 /// The methods that the page's two learners begin with, left and right.
 const PAGE_METHODS: [&str; 2] = ["sft", "eaft"];
 
@@ -219,7 +221,12 @@ impl Config {
 pub fn page(overrides: &[(String, String)]) -> Result<Config> {
     // Our own text; a test reads it.
     let profile = toml::from_str(PAGE).unwrap_or_default();
-    Config::resolve(Reader::new(each_section!(section).into(), "", "", overrides).with_profile(profile))
+    let config = Config::resolve(Reader::new(each_section!(section).into(), "", "", overrides).with_profile(profile))?;
+    if config.run.keep_best {
+        let problem = "[run] keep_best: the page keeps no checkpoints to take the best step from";
+        return Err(Error::Config { problems: vec![problem.into()] });
+    }
+    Ok(config)
 }
 
 /// All that is known of every key, and what the page begins with, as JSON.
@@ -338,13 +345,49 @@ fn data_and_run(reader: &mut Reader) -> (DataSection, RunSection) {
     if run.device.is_empty() {
         run.device = RunSection::default().device;
     }
+    selecting(reader, &data, &mut run);
     (data, run)
+}
+
+/// What a run that chooses its result needs to do so.
+fn selecting(reader: &mut Reader, data: &DataSection, run: &mut RunSection) {
+    const R: &str = RunSection::SECTION;
+    let limits = [("forget_at_most", run.forget_at_most.is_some()), ("patience", run.patience.is_some())];
+    let limit = limits.into_iter().find(|(_, given)| *given).map(|(key, _)| key);
+    if let (Some(limit), false) = (limit, run.keep_best) {
+        match reader.has(R, "keep_best") {
+            true => reader.problem(R, "keep_best", format!("{limit} makes the best step the result: leave one out")),
+            false => run.keep_best = true,
+        }
+    }
+    if !run.keep_best {
+        return;
+    }
+    if run.forget_at_most.is_some() && data.general.is_none() {
+        reader.problem(R, "forget_at_most", "is about data.general, which is not given");
+    }
+    if data.target.is_none() && data.hold_out.is_none() {
+        for (key, by_target) in [("patience", run.patience.is_some()), ("keep_best", limit.is_none())] {
+            if by_target {
+                reader.problem(R, key, "is about the target loss: give data.target or data.hold_out");
+            }
+        }
+    }
+    if run.baseline.is_some() {
+        let problem = "is trained to its last step, and would be compared with a chosen one: leave it out, and use temper compare";
+        reader.problem(R, "baseline", problem);
+    }
+    if (run.eval_every, run.evaluations) == (0, 0) {
+        match reader.has(R, "eval_every") || reader.has(R, "evaluations") {
+            true => reader.problem(R, "keep_best", "chooses among evaluations: give run.evaluations or run.eval_every"),
+            false => run.evaluations = EVALUATIONS,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
     use crate::loss::objective::Method;
     use crate::loss::objective::eaft::GateShape;
     use crate::loss::objective::sft::Sft;

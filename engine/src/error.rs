@@ -163,6 +163,15 @@ pub enum Error {
         /// Optimiser step, where there is one.
         step: Option<u64>,
     },
+    /// No step that was measured may be the result of a run.
+    #[error(
+        "no measured step can be the result: {problem}; a lower [optim] learning_rate, more run.evaluations or another objective \
+         may help, and the checkpoints are intact"
+    )]
+    Selection {
+        /// What the evaluations said.
+        problem: String,
+    },
     /// A checkpoint does not fit this run.
     #[error("checkpoint: {field}: {problem}")]
     Checkpoint {
@@ -210,6 +219,7 @@ impl Error {
             Self::Lost { .. } => "lost",
             Self::Kernel { .. } => "kernel",
             Self::NonFinite { .. } => "non_finite",
+            Self::Selection { .. } => "selection",
             Self::Checkpoint { .. } => "checkpoint",
             Self::Missing { .. } => "missing",
             Self::Io { .. } => "io",
@@ -224,6 +234,7 @@ impl Error {
                 | Self::Lost { .. }
                 | Self::Kernel { .. }
                 | Self::NonFinite { .. }
+                | Self::Selection { .. }
                 | Self::Io { .. }
         )
     }

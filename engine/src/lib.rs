@@ -141,7 +141,7 @@ pub mod models {
 /// What a run tells.
 pub mod events {
     pub use crate::kernels::row_stats::RowStats;
-    pub use crate::train::event::{Evaluated, Finished, Landscape, Phase, Started, StepMetrics, StepRows};
+    pub use crate::train::event::{Evaluated, Finished, Landscape, Phase, Selected, Started, StepMetrics, StepRows};
 }
 
 /// What a run is made of and leaves.

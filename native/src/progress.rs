@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use temper_engine::events::{Evaluated, Phase, Started, StepMetrics};
+use temper_engine::events::{Evaluated, Phase, Selected, Started, StepMetrics};
 use temper_engine::{Evaluation, Event};
 
 use crate::run_folder::{Measured, Retention};
@@ -74,6 +74,7 @@ impl Progress {
                 Some(_) => {}
                 None => self.line(&format!("saved step {step} to {path}")),
             },
+            Event::Selected(selected) => selected_lines(selected).iter().for_each(|line| self.line(line)),
             Event::Warning { message } => self.line(&format!("warning: {message}")),
             Event::Finished(finished) => {
                 if let Some(bar) = self.bar.take() {
@@ -161,6 +162,12 @@ impl Default for Progress {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Which step is the result, and why the run ended where it did before its last step.
+fn selected_lines(Selected { step, of, ended }: &Selected) -> Vec<String> {
+    let ended = ended.iter().map(|why| format!("ended      {why}"));
+    ended.chain([format!("result     step {step} of the {of} made")]).collect()
 }
 
 fn evaluated_line(evaluated: &Evaluated) -> String {

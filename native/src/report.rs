@@ -412,7 +412,11 @@ fn steps_table(report: &Report) -> Table {
 }
 
 fn facts(summary: &Summary) -> Vec<Fact> {
-    let Summary { started, finished, .. } = summary;
+    let Summary { started, finished, selected, .. } = summary;
+    let result = selected.as_ref().map(|selected| {
+        let why = selected.ended.iter().map(|why| format!("; ended because {why}")).collect::<String>();
+        ("Result", format!("step {} of the {} made, chosen by run.keep_best{why}", selected.step, selected.of))
+    });
     let share = 100.0 * started.trainable as f64 / started.parameters.max(1) as f64;
     let memory = match summary.peak_device_bytes {
         0 => "not reported by the device".to_string(),
@@ -437,13 +441,13 @@ fn facts(summary: &Summary) -> Vec<Fact> {
         ("Peak device memory", memory),
         ("Temper", summary.temper.clone()),
     ];
-    facts.into_iter().map(|(name, value)| Fact { name, value }).collect()
+    facts.into_iter().chain(result).map(|(name, value)| Fact { name, value }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use temper_engine::events::RowStats;
-    use temper_engine::events::{Finished, Phase, Started};
+    use temper_engine::events::{Finished, Phase, Selected, Started};
 
     use temper_engine::models::fabricated::Shape;
     use temper_engine::running::{Execution, Keep, Load, Site};
@@ -474,6 +478,7 @@ mod tests {
             tokens_per_second: 1234.5,
             peak_device_bytes: 734_003_200,
             memory: Memory::default(),
+            selected: Some(Selected { step: 240, of: 270, ended: Some("at step 270 it had <forgotten>".into()) }),
             retention: Retention {
                 before: Measured { target: set(1.52), general: set(3.05), wrong: set(6.2) },
                 after: Measured { target: set(0.83), general: set(3.07), wrong: set(5.9) },

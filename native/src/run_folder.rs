@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
-use temper_engine::events::{Evaluated, Finished, Landscape, Phase, Started, StepMetrics};
+use temper_engine::events::{Evaluated, Finished, Landscape, Phase, Selected, Started, StepMetrics};
 use temper_engine::host::MOST_CONFIGURATION_BYTES;
 use temper_engine::running::{Digest, Digester};
 use temper_engine::{Config, Error, Evaluation, Result};
@@ -82,6 +82,9 @@ pub struct Summary {
     /// Where the memory goes.
     #[serde(default)]
     pub memory: Memory,
+    /// Which step is the result; none where it is the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selected: Option<Selected>,
     /// Loss on the target set and on the general set.
     pub retention: Retention,
     /// What the run warned of, its baseline's last.
@@ -163,8 +166,15 @@ impl Evaluations {
             Phase::During => {}
             Phase::After => self.after = measured,
         }
-        self.history.retain(|e| e.step != evaluated.step || e.phase != evaluated.phase);
-        self.history.push(evaluated.clone());
+        if !self.has(evaluated) {
+            self.history.retain(|e| e.step != evaluated.step || e.phase != evaluated.phase);
+            self.history.push(evaluated.clone());
+        }
+    }
+
+    /// True where the same was measured at that step, be it as an evaluation on the way that became the result.
+    pub fn has(&self, evaluated: &Evaluated) -> bool {
+        self.history.iter().any(|known| *evaluated == Evaluated { phase: evaluated.phase, ..known.clone() })
     }
 
     /// Keeps a warning; a resumed run may repeat it.
@@ -523,8 +533,8 @@ impl RunFolder {
         }
     }
 
-    /// Writes a checkpoint, complete or not at all, and then removes all but the newest `keep` (at least this one). `write`
-    /// gives the contents of each of `files`, which may be too large to be held in memory.
+    /// Writes a checkpoint, complete or not at all, and then removes all but the newest `keep` (at least this one) and the one
+    /// that `stays`. `write` gives the contents of each of `files`, which may be too large to be held in memory.
     ///
     /// # Errors
     /// [`Error::Io`], and those of `write`; every older checkpoint is intact then.
@@ -535,6 +545,7 @@ impl RunFolder {
         files: &[&str],
         write: &dyn Fn(&str, &mut dyn Write) -> io::Result<()>,
         keep: usize,
+        stays: Option<u64>,
     ) -> Result<PathBuf> {
         let path = self.checkpoints_path().join(format!("step-{step:08}"));
         self.guarded(|| {
@@ -543,7 +554,8 @@ impl RunFolder {
                 let state = digest_of_state(folder).map_err(io::Error::other)?;
                 write_new(&folder.join(RECORD), |out| record.write(state, out))
             })?;
-            let all = self.checkpoints();
+            let mut all = self.checkpoints();
+            all.retain(|(step, _)| Some(*step) != stays);
             let old = all.len().saturating_sub(keep.max(1));
             for (_, path) in all.iter().take(old).filter(|(other, _)| *other != step) {
                 fs::remove_dir_all(path).map_err(|error| io_error(path, &error))?;
@@ -858,7 +870,7 @@ mod tests {
     }
 
     fn save(run: &RunFolder, step: u64, keep: usize) -> Result<PathBuf> {
-        run.save_checkpoint(step, &Record::default(), &["state.json"], &|_, out| out.write_all(b"{}"), keep)
+        run.save_checkpoint(step, &Record::default(), &["state.json"], &|_, out| out.write_all(b"{}"), keep, None)
     }
 
     fn step(step: u64) -> StepMetrics {
@@ -867,6 +879,23 @@ mod tests {
 
     fn steps(run: &RunFolder) -> Vec<u64> {
         run.read_metrics(Part::Main).unwrap().0.iter().map(|m| m.step).collect()
+    }
+
+    #[test]
+    fn a_checkpoint_that_stays_is_kept_beside_the_newest() {
+        let base = tempfile::tempdir().unwrap();
+        let run = created(&base.path().join("a"), &config()).unwrap();
+        let save = |step, stays| {
+            run.save_checkpoint(step, &Record::default(), &["state.json"], &|_, out| out.write_all(b"{}"), 2, stays)
+                .unwrap();
+            run.checkpoints().into_iter().map(|(step, _)| step).collect::<Vec<_>>()
+        };
+        assert_eq!(save(1, None), [1]);
+        assert_eq!(save(2, Some(1)), [1, 2]);
+        assert_eq!(save(3, Some(1)), [1, 2, 3]);
+        assert_eq!(save(4, Some(1)), [1, 3, 4]);
+        assert_eq!(save(5, Some(5)), [3, 4, 5], "the newest stays anyway");
+        assert_eq!(save(6, Some(4)), [4, 5, 6]);
     }
 
     #[test]
@@ -1045,6 +1074,7 @@ mod tests {
                 Err(io::Error::new(io::ErrorKind::InvalidData, infinite()))
             },
             1,
+            None,
         );
         assert_eq!(failed.unwrap_err().to_string(), infinite().to_string(), "the engine's own error comes through");
         assert!(run.checkpoints().iter().any(|(step, _)| *step == 200), "and the one that was there before stays");
@@ -1105,7 +1135,7 @@ mod tests {
         let mut landscape = Landscape::default();
         landscape.gate_sums.iter_mut().for_each(|sum| *sum = number());
         record.landscapes = Landscapes { before: Some(landscape), after: None };
-        let path = run.save_checkpoint(3, &record, &[], &|_, _| Ok(()), 1).unwrap();
+        let path = run.save_checkpoint(3, &record, &[], &|_, _| Ok(()), 1, None).unwrap();
         assert_eq!(RunFolder::record(&path).unwrap(), record);
 
         let file = path.join(RECORD);
@@ -1128,7 +1158,8 @@ mod tests {
             }
         }
         assert!(unchanged * 20 < places.count(), "{unchanged}");
-        let other = run.save_checkpoint(4, &Record::default(), &[STATE], &|_, out| out.write_all(b"{}"), 2).unwrap();
+        let other =
+            run.save_checkpoint(4, &Record::default(), &[STATE], &|_, out| out.write_all(b"{}"), 2, None).unwrap();
         fs::copy(other.join(RECORD), &file).unwrap();
         assert!(RunFolder::record(&path).unwrap_err().to_string().contains("belongs to another state.json"));
         fs::remove_file(&file).unwrap();
@@ -1189,6 +1220,7 @@ mod tests {
                 out.write_all(b"x")
             },
             1,
+            None,
         );
         assert!(failed.unwrap_err().to_string().contains("is gone"));
         drop(run);

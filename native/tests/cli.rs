@@ -724,6 +724,80 @@ fn a_run_folder_stands_for_the_model_that_it_trained() {
 }
 
 #[test]
+fn the_best_measured_step_is_what_a_run_leaves_and_a_limit_on_forgetting_ends_it() {
+    let place = Place::new();
+    let fast =
+        ["optim.learning_rate=0.05", "run.steps=24", "run.eval_every=2", "optim.schedule=constant", "run.keep=1"];
+    let general = |out: &str| {
+        let history = place.json(&format!("{out}/evaluations.json"))["history"].as_array().unwrap().clone();
+        history.iter().map(|at| at["general"]["loss"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    place.train("last", &fast).ok();
+    let losses = general("last");
+    let most = losses.iter().map(|loss| loss - losses[0]).fold(0.0, f64::max) / 2.0;
+    assert!(most > 0.0, "it forgets nothing: {losses:?}");
+
+    let limit = format!("run.forget_at_most={most}");
+    let ran = place.train("best", &[&fast[..], &[&*limit]].concat()).ok();
+    let summary = place.json("best/summary.json");
+    let (step, of) = (summary["selected"]["step"].as_u64().unwrap(), summary["selected"]["of"].as_u64().unwrap());
+    assert!(0 < step && step < of && of <= 24, "{summary:#}");
+    for said in
+        [format!("result     step {step} of the {of} made"), format!("ended      at step {of} general loss was ")]
+    {
+        assert!(ran.stderr.contains(&said), "{said}: {}", ran.stderr);
+    }
+    let report = fs::read_to_string(place.path("best/report.html")).unwrap();
+    assert!(
+        report.contains(&format!("step {step} of the {of} made, chosen by run.keep_best; ended because")),
+        "no word of it"
+    );
+    let evaluations = place.json("best/evaluations.json");
+    let history = evaluations["history"].as_array().unwrap();
+    assert_eq!(history.len() as u64, 1 + of / 2, "each step was measured once");
+    let best = history.iter().find(|at| at["step"] == step).unwrap();
+    assert_eq!(summary["retention"]["after"]["target"], best["target"]);
+    assert!(best["general"]["loss"].as_f64().unwrap() - losses[0] <= most);
+    // What other programs load is of that step.
+    let target = place.text("target.jsonl");
+    let found = line(&format!("eval --json --run {} --data {target}", place.text("best"))).ok().json();
+    assert_close("loss", found["loss"].as_f64(), best["target"]["loss"].as_f64(), 1e-6);
+    let kept: Vec<String> = [step, of].iter().map(|step| format!("step-{step:08}")).collect();
+    assert_eq!(place.names("best/checkpoints"), kept, "the newest one, and the one of the result");
+    assert_eq!(place.told_tensorboard("best", "eval/target_loss"), history.len());
+
+    // A finished run that is resumed stays as it is.
+    let adapter = fs::read(place.path("best/adapter/adapter_model.safetensors")).unwrap();
+    place.resume("best").ok();
+    assert_eq!(fs::read(place.path("best/adapter/adapter_model.safetensors")).unwrap(), adapter);
+    assert_eq!(place.json("best/summary.json")["selected"], summary["selected"]);
+
+    // A model that knows something to forget, of which steps of this rate leave little.
+    let known = ["model.path=embedded:base", "data.general=embedded:general.txt", "data.measured_tokens=512"];
+    let coarse = ["run.forget_at_most=0", "run.steps=4", "run.eval_every=4", "optim.learning_rate=0.3"];
+    place
+        .train("none", &[&known[..], &coarse].concat())
+        .fails(1, &["no measured step can be the result", "run.forget_at_most is 0", "checkpoints are intact"]);
+    for (set, parts) in [
+        (&["run.forget_at_most=0.1", "data.general="][..], &["forget_at_most", "data.general"][..]),
+        (&["run.patience=2", "data.target="], &["patience", "data.target or data.hold_out"]),
+        (&["run.keep_best=true", "data.target="], &["keep_best", "data.target or data.hold_out"]),
+        (&["run.keep_best=false", "run.patience=2"], &["keep_best", "leave one out"]),
+        (&["run.keep_best=true", "run.eval_every=0"], &["keep_best", "run.evaluations"]),
+        (&["run.keep_best=true", "run.baseline=sft"], &["baseline", "temper compare"]),
+        (&["run.forget_at_most=-1"], &["forget_at_most", "-1"]),
+        (&["run.patience=0"], &["patience", "0"]),
+    ] {
+        place.train("refused", set).fails(2, parts);
+    }
+}
+
+#[test]
+fn a_killed_run_that_chooses_its_result_goes_on_to_the_same_bits() {
+    a_killed_run_goes_on_to_the_same_bits(&["run.keep_best=true", "run.keep=1", "optim.learning_rate=0.03"]);
+}
+
+#[test]
 fn replay_is_mixed_into_what_is_trained_and_goes_on_after_a_stop() {
     let place = Place::new();
     let text = (0..90).map(|n| format!("The river has {n} stones, and each of them has a name.\n")).collect::<String>();

@@ -1,6 +1,6 @@
 //! What tests of whole runs share.
 
-use temper_engine::host::Clock;
+use temper_engine::host::{Clock, Folder};
 use temper_engine::running::{Checkpoint, NamedFile};
 use temper_engine::{Checkpoints, Document, Host, wait};
 
@@ -12,6 +12,12 @@ impl Checkpoints for Keeper {
     fn save(&mut self, step: u64, checkpoint: &Checkpoint) -> temper_engine::Result<String> {
         self.0 = wait(checkpoint.in_memory())?;
         Ok(format!("step-{step}"))
+    }
+
+    fn stays(&mut self, _step: u64) {}
+
+    fn open(&mut self, step: u64) -> temper_engine::Result<Box<dyn Folder>> {
+        unreachable!("no such run chooses its result, as of step {step}")
     }
 }
 

@@ -11,8 +11,8 @@ use temper_conformance::compare::close;
 use temper_conformance::golden::GoldenFolder;
 use temper_conformance::runs::documents;
 use temper_conformance::{devices, models};
-use temper_engine::events::{Phase, StepMetrics, StepRows};
-use temper_engine::host::{Bytes, Clock, MemoryFolder};
+use temper_engine::events::{Evaluated, Phase, Selected, StepMetrics, StepRows};
+use temper_engine::host::{Bytes, Clock, Folder, MemoryFolder};
 use temper_engine::inside::model::{load, open};
 use temper_engine::inside::train::optimiser::Clipping;
 use temper_engine::inside::train::prepare;
@@ -43,7 +43,7 @@ impl Watcher {
 
     /// The files of its checkpoint of a step.
     fn checkpoint(&self, step: u64) -> Vec<NamedFile> {
-        self.kept.as_ref().unwrap().0[&step].clone()
+        self.kept.as_ref().unwrap().all[&step].clone()
     }
 }
 
@@ -54,12 +54,27 @@ fn folder(files: &[NamedFile]) -> MemoryFolder {
 }
 
 #[derive(Default)]
-struct Kept(BTreeMap<u64, Vec<NamedFile>>);
+struct Kept {
+    all: BTreeMap<u64, Vec<NamedFile>>,
+    /// Which were said to be asked for, in the order in which that was said.
+    stays: Vec<u64>,
+}
 
 impl Checkpoints for Kept {
     fn save(&mut self, step: u64, checkpoint: &Checkpoint) -> temper_engine::Result<String> {
-        self.0.insert(step, wait(checkpoint.in_memory())?);
+        self.all.insert(step, wait(checkpoint.in_memory())?);
         Ok(format!("step-{step}"))
+    }
+
+    fn stays(&mut self, step: u64) {
+        self.stays.push(step);
+    }
+
+    fn open(&mut self, step: u64) -> temper_engine::Result<Box<dyn Folder>> {
+        match self.all.get(&step) {
+            Some(files) => Ok(Box::new(folder(files))),
+            None => Err(Error::Missing { path: format!("step-{step}"), problem: "is gone".into() }),
+        }
     }
 }
 
@@ -151,6 +166,7 @@ fn told(run: &mut Run, host: &mut Watcher) -> Vec<String> {
             Event::Evaluated { learners } => format!("evaluated {:?} {}", learners[0].phase, learners[0].step),
             Event::Landscape { phase, .. } => format!("landscape {phase:?}"),
             Event::Saved { step, path } => format!("saved {step} {path}"),
+            Event::Selected(selected) => format!("selected {} of {}", selected.step, selected.of),
             Event::Warning { message } => message,
             Event::Finished(finished) => format!("finished {} {}", finished.step, finished.interrupted),
         });
@@ -371,6 +387,7 @@ fn measured(run: &mut Run, host: &mut Watcher) -> BTreeMap<String, String> {
                 all.insert(format!("{:?} {}", learners[0].phase, learners[0].step), format!("{learners:?}"))
             }
             Event::Landscape { phase, learners } => all.insert(format!("landscape {phase:?}"), format!("{learners:?}")),
+            Event::Selected(selected) => all.insert("selected".into(), format!("{selected:?}")),
             _ => None,
         };
     }
@@ -404,7 +421,7 @@ fn a_run_stops_in_the_middle_of_any_measurement_and_leaves_it_to_whoever_goes_on
         let mut run = alone(&[]).unwrap();
         let mut found = measured(&mut run, &mut host);
         let (_, step) = run.steps();
-        let kept = host.kept.take().unwrap().0;
+        let kept = host.kept.take().unwrap().all;
         let mut resumed = alone(&[]).unwrap();
         match kept.last_key_value() {
             Some((of, files)) => {
@@ -429,6 +446,157 @@ fn a_run_stops_in_the_middle_of_any_measurement_and_leaves_it_to_whoever_goes_on
     for moment in [(0, 0), (2, 2), (4, 3), (5, 4), (5, 5), (5, 6)] {
         assert!(stopped_at.contains(&moment), "{moment:?} in {stopped_at:?}");
     }
+}
+
+/// A run that chooses its result among eight steps of a rate at which it soon gets worse again.
+fn choosing(more: &[(&str, &str)]) -> Run {
+    let set = [
+        &[("data.target", "a"), ("data.general", "b"), ("run.keep_best", "true"), ("optim.schedule", "constant")][..],
+        &[("optim.warmup_ratio", "0"), ("optim.learning_rate", "0.02"), ("run.steps", "8"), ("run.eval_every", "1")],
+        more,
+    ];
+    let adapter = [("adapter.kind", "lora"), ("adapter.rank", "4"), ("run.log_every", "1"), ("run.save_every", "3")];
+    try_run(&Device::cpu(), vec![config(&[&adapter[..], &set.concat()].concat())], documents(), sets()).unwrap()
+}
+
+/// What a whole run measured, by step; and which step it says is its result, of how many, and why it ended.
+struct Chosen {
+    target: Vec<f64>,
+    general: Vec<f64>,
+    after: (u64, f64),
+    selected: Selected,
+    finished: u64,
+}
+
+fn chosen(run: &mut Run, host: &mut Watcher) -> Chosen {
+    let (mut target, mut general) = (Vec::new(), Vec::new());
+    let (mut after, mut selected, mut finished) = (None, None, None);
+    while let Some(event) = wait(run.next(host)).unwrap() {
+        match event {
+            Event::Evaluated { learners } => {
+                let [Evaluated { phase, step, target: Some(on_target), general: Some(on_general), .. }] = learners[..]
+                else {
+                    panic!("{learners:?}")
+                };
+                match phase {
+                    Phase::After => after = Some((step, on_target.loss)),
+                    _ => (target.push(on_target.loss), general.push(on_general.loss)).0,
+                }
+            }
+            Event::Selected(event) => selected = Some(event),
+            Event::Finished(event) => finished = Some(event.step),
+            _ => {}
+        }
+    }
+    Chosen { target, general, after: after.unwrap(), selected: selected.unwrap(), finished: finished.unwrap() }
+}
+
+/// Step of the lowest loss after the first step.
+fn lowest(losses: &[f64]) -> usize {
+    (1..losses.len()).min_by(|&a, &b| losses[a].total_cmp(&losses[b])).unwrap()
+}
+
+/// What a run has learned by a step.
+fn learned_by(step: u64, mut run: Run) -> Vec<f32> {
+    while run.steps().1 < step {
+        wait(run.next(&mut Watcher::keeping())).unwrap();
+    }
+    logits(&mut run, 0)
+}
+
+#[test]
+fn the_best_step_is_the_result_and_its_weights_are_the_ones_of_that_step() {
+    let (mut run, mut host) = (choosing(&[]), Watcher::keeping());
+    let found = chosen(&mut run, &mut host);
+    let best = lowest(&found.target);
+    assert!((1..8).contains(&best), "nothing to choose: {:?}", found.target);
+    assert_eq!(found.selected, Selected { step: best as u64, of: 8, ended: None });
+    assert_eq!(found.after, (best as u64, found.target[best]));
+    assert_eq!((found.target.len(), found.finished), (9, 8), "each step was measured once, and all were made");
+    assert_eq!(logits(&mut run, 0), learned_by(best as u64, choosing(&[])));
+    assert!(host.kept.unwrap().stays.contains(&(best as u64)), "its checkpoint may have been removed");
+}
+
+#[test]
+fn a_run_ends_where_it_forgets_more_than_it_may_or_learns_nothing_more() {
+    let fast = [("optim.learning_rate", "0.05")];
+    let whole = chosen(&mut choosing(&fast), &mut Watcher::keeping());
+    let rise = |step: usize| whole.general[step] - whole.general[0];
+    // The first that forgot more than any before it and than none.
+    let before = |step: usize| (1..step).map(rise).fold(0.0, f64::max);
+    let beyond = (2..9).find(|&step| rise(step) > before(step)).unwrap_or_else(|| panic!("{:?}", whole.general));
+    let most = 0.5 * (rise(beyond) + before(beyond));
+    let mut run = choosing(&[&fast[..], &[("run.forget_at_most", &*most.to_string())]].concat());
+    let found = chosen(&mut run, &mut Watcher::keeping());
+    let best = lowest(&whole.target[..beyond]);
+    assert_eq!((found.selected.step, found.selected.of, found.finished), (best as u64, beyond as u64, beyond as u64));
+    let ended = found.selected.ended.unwrap();
+    assert!(ended.contains(&format!("at step {beyond} ")) && ended.contains("run.forget_at_most"), "{ended}");
+    assert_eq!(logits(&mut run, 0), learned_by(best as u64, choosing(&fast)));
+
+    let found = chosen(&mut choosing(&[&fast[..], &[("run.patience", "2")]].concat()), &mut Watcher::keeping());
+    let worse = |step: &usize| (step - 1..=*step).all(|s| whole.target[s] >= whole.target[lowest(&whole.target[..s])]);
+    let last = (3..9).find(worse).expect("it gets worse");
+    assert_eq!((found.selected.of, found.finished), (last as u64, last as u64), "{:?}", whole.target);
+    assert!(found.selected.ended.unwrap().contains("run.patience is 2"));
+
+    let mut none = choosing(&[("run.forget_at_most", "0"), ("optim.learning_rate", "0.5")]);
+    let mut host = Watcher::keeping();
+    let error = loop {
+        match wait(none.next(&mut host)) {
+            Ok(event) => assert!(event.is_some(), "a run without a step that may be its result has one"),
+            Err(error) => break error,
+        }
+    };
+    assert!(!error.is_bad_input() && error.to_string().contains("run.forget_at_most is 0"), "{error}");
+}
+
+#[test]
+fn a_run_that_chooses_goes_on_from_any_moment_to_the_same_result() {
+    for more in [&[][..], &[("run.patience", "2")]] {
+        let whole = &mut choosing(more);
+        let all = measured(whole, &mut Watcher::keeping());
+        assert!(all.contains_key("selected"));
+        for patience in 0.. {
+            let mut host = Watcher { patience: Some(Cell::new(patience)), ..Watcher::keeping() };
+            let mut run = choosing(more);
+            let mut found = measured(&mut run, &mut host);
+            let newest = host.kept.as_ref().unwrap().all.keys().max().copied();
+            let mut resumed = choosing(more);
+            match newest {
+                Some(step) => resumed.resume(&folder(&host.checkpoint(step))).unwrap(),
+                None => found.clear(),
+            }
+            let over = found == all;
+            host.patience = None;
+            found.extend(measured(&mut resumed, &mut host));
+            assert_eq!(found, all, "stopped when asked for the {patience}. time");
+            assert_eq!(logits(&mut resumed, 0), logits(whole, 0));
+            if over {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_that_cannot_choose_says_so_before_its_first_step() {
+    let error = wait(choosing(&[]).next(&mut Watcher::default())).unwrap_err().to_string();
+    assert!(error.contains("keep_best") && error.contains("checkpoints"), "{error}");
+    let given = [("run.keep_best", "true"), ("data.target", "a")];
+    let error = try_run(&Device::cpu(), pair(&given), documents(), sets()).err().unwrap().to_string();
+    assert!(error.contains("keep_best") && error.contains("several learners"), "{error}");
+    // The checkpoint of the best step was removed by somebody.
+    let (mut run, mut host) = (choosing(&[]), Watcher::keeping());
+    let mut problem = None;
+    while problem.is_none() {
+        match wait(run.next(&mut host)) {
+            Ok(Some(Event::Saved { step, .. })) if step < 8 => drop(host.kept.as_mut().unwrap().all.remove(&step)),
+            Ok(event) => assert!(event.is_some(), "it ended well"),
+            Err(error) => problem = Some(error.to_string()),
+        }
+    }
+    assert!(problem.unwrap().contains("is gone"));
 }
 
 #[test]

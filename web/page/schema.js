@@ -1096,6 +1096,32 @@ export default {
           "default": 0
         },
         {
+          "name": "keep_best",
+          "label": "Keep best",
+          "help": "Whether the result is the measured step with the lowest target loss, and not the last step; the target set chooses then, so that its own loss is a little better than on text that chose nothing.",
+          "type": "flag",
+          "allowed": "true or false",
+          "derived": "true where forget_at_most or patience is given"
+        },
+        {
+          "name": "forget_at_most",
+          "label": "Forget at most",
+          "help": "Most that the general loss may rise above its start, in nats per token: the first evaluation beyond it ends the run, and the result is the best step within it.",
+          "type": "number",
+          "allowed": "a finite number of at least 0",
+          "least": 0.0,
+          "derived": "no limit"
+        },
+        {
+          "name": "patience",
+          "label": "Patience",
+          "help": "Evaluations in a row without a lower target loss after which the run ends.",
+          "type": "whole",
+          "allowed": "a whole number of at least 1",
+          "least": 1.0,
+          "derived": "no limit"
+        },
+        {
           "name": "baseline",
           "label": "Baseline",
           "help": "Objective that is also trained from the same start, for comparison.",
@@ -1371,6 +1397,9 @@ export default {
       "run.keep": 2,
       "run.eval_every": 10,
       "run.evaluations": 0,
+      "run.keep_best": false,
+      "run.forget_at_most": null,
+      "run.patience": null,
       "run.baseline": null,
       "run.device": "auto",
       "run.compute": "auto",

@@ -474,8 +474,8 @@ impl Lab {
                 }
                 Event::Warning { message } => return Ok(Some(Told::Warning(Warning { message }))),
                 Event::Finished(finished) => return Ok(Some(Told::Finished(finished))),
-                // What was started was answered, there is no set for a landscape, and a page keeps no checkpoints.
-                Event::Started { .. } | Event::Landscape { .. } | Event::Saved { .. } => {}
+                // What was started was answered, there is no set for a landscape, and a page keeps no checkpoints to choose from.
+                Event::Started { .. } | Event::Landscape { .. } | Event::Saved { .. } | Event::Selected(_) => {}
             }
         }
     }

@@ -18,6 +18,7 @@ use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::optimiser::Clipping;
+use super::selection::Selection;
 use super::session::Session;
 use crate::data::Cursor;
 use crate::digest::{Digest, Digester, Digesting};
@@ -77,6 +78,9 @@ pub struct Progress {
     pub evaluation_due: bool,
     /// What was done before the checkpoint.
     pub done: Done,
+    /// What the evaluations have chosen, in a run that chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Selection>,
     /// The resolved configuration, as TOML.
     pub config: String,
 }

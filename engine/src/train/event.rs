@@ -49,6 +49,8 @@ pub enum Event {
         /// Where, as the host names it.
         path: String,
     },
+    /// One of the measured steps is the result, and the learner stands there now.
+    Selected(Selected),
     /// Something the user should know; the run goes on.
     Warning {
         /// One sentence.
@@ -131,6 +133,17 @@ messages! {
         pub general: Option<Evaluation>,
         /// On labels that should not be learned: the lower, the more of the wrong was learned.
         pub wrong: Option<Evaluation>,
+    }
+
+    /// Which step's weights are the result of a run that chooses.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct Selected {
+        /// Steps done by then.
+        pub step: u64,
+        /// Steps that were made in all.
+        pub of: u64,
+        /// Why the run ended before its last step; none where it did not.
+        pub ended: Option<String>,
     }
 
     /// Last event of a session.

@@ -2,7 +2,7 @@
 
 use super::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::host::Clock;
+use crate::host::{Clock, Folder};
 
 /// What a run needs from outside.
 pub trait Host: Clock {
@@ -52,4 +52,13 @@ pub trait Checkpoints {
     /// # Errors
     /// Whatever ends the run, such as a full disk.
     fn save(&mut self, step: u64, checkpoint: &Checkpoint) -> Result<String>;
+
+    /// Said before a checkpoint is stored: the one of this earlier step will be asked for, and has to stay.
+    fn stays(&mut self, step: u64);
+
+    /// The files of a checkpoint that had to stay.
+    ///
+    /// # Errors
+    /// Where it is not there any more.
+    fn open(&mut self, step: u64) -> Result<Box<dyn Folder>>;
 }

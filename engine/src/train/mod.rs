@@ -13,6 +13,7 @@ pub mod result;
 pub mod run;
 mod samples;
 pub mod schedule;
+mod selection;
 pub mod session;
 pub mod settings;
 pub mod work;

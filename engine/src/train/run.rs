@@ -23,6 +23,7 @@ use super::execution::Execution;
 use super::host::Host;
 use super::prepare::{self, Plan};
 use super::samples::Samples;
+use super::selection::{Rule, Selection};
 use super::session::{Session, StepOutcome};
 use crate::config::{CHANGEABLE, Config};
 use crate::data::{Document, Loader, MicroBatch, fingerprint};
@@ -147,6 +148,10 @@ pub struct Run {
     start: bool,
     /// An evaluation between steps is still to be made at this one.
     evaluation_due: bool,
+    /// Where one of the measured steps becomes the result: which one.
+    selection: Option<(Rule, Selection)>,
+    /// The last step that was made.
+    made: u64,
 }
 
 /// Digests of what a run begins with, by what it is: `model`, `train`, `target`, `general` and `wrong`.
@@ -169,6 +174,8 @@ enum Due {
     Evaluate(Phase),
     Landscape(Phase),
     Save,
+    /// The learner goes back to the step that is the result.
+    Select,
     Finish {
         interrupted: bool,
     },
@@ -199,6 +206,10 @@ impl Run {
         if learners.iter().any(|other| apart_from_objective(first, &other.config) != other.config) {
             return Err(refuse("the learners of a run may differ in [objective] only"));
         }
+        let selection = Rule::of(&first.run).map(|rule| (rule, Selection::default()));
+        if selection.is_some() && learners.len() > 1 {
+            return Err(refuse("[run] keep_best: a run of several learners has no step that is best for all"));
+        }
         let loader = Loader::new(&first.data.train, documents, first.run.seed)?;
         let plan = prepare::plan(first, &loader)?;
         Ok(Self {
@@ -217,6 +228,8 @@ impl Run {
             skipped: 0,
             start: true,
             evaluation_due: false,
+            selection,
+            made: 0,
         })
     }
 
@@ -314,6 +327,7 @@ impl Run {
                     Some(learners) => {
                         self.evaluation_due = false;
                         self.look_for_divergence(&learners);
+                        self.choose(&learners[0]);
                         Some(Event::Evaluated { learners })
                     }
                     None => self.stop(),
@@ -323,13 +337,18 @@ impl Run {
                     None => self.stop(),
                 },
                 Some(Due::Save) => self.save(host)?,
+                Some(Due::Select) => self.select(host)?,
                 Some(Due::Finish { interrupted }) => {
                     self.state = State::Over;
-                    let (step, tokens) = (self.steps().1, self.done.tokens);
+                    let (step, tokens) = (self.made, self.done.tokens);
                     Some(Event::Finished(Finished { step, tokens, seconds: self.seconds(host), interrupted }))
                 }
                 None => {
                     match self.state {
+                        State::New if self.selection.is_some() && host.checkpoints().is_none() => {
+                            let problem = "[run] keep_best: needs checkpoints, and none are kept here";
+                            return Err(Error::Config { problems: vec![problem.into()] });
+                        }
                         State::New => {
                             let learners = self.begin();
                             self.due.push_front(Due::Tell(Event::Started { learners }));
@@ -357,12 +376,15 @@ impl Run {
         if self.learners.iter().any(|learner| learner.session.objective.weighs_samples()) {
             self.due.push_back(Due::Weigh);
         }
+        let chooses = self.selection.is_some();
         if done == 0 && self.start {
             self.measure_at(Phase::Before);
-        } else if self.evaluation_due && done < steps {
+        } else if self.evaluation_due && (done < steps || chooses) {
             self.measure_at(Phase::During);
         }
-        if done >= steps {
+        let is_over = done >= steps || self.selection.as_ref().is_some_and(|(_, selection)| selection.has_ended());
+        // A run that chooses ends once its last step is measured.
+        if is_over && !(chooses && self.evaluation_due) {
             self.end(false);
         }
         self.learners.iter().map(|learner| self.started(learner)).collect()
@@ -435,6 +457,9 @@ impl Run {
     fn end(&mut self, interrupted: bool) {
         self.due.push_back(Due::Save);
         if !interrupted {
+            if self.selection.is_some() {
+                self.due.push_back(Due::Select);
+            }
             self.measure_at(Phase::After);
         }
         self.due.push_back(Due::Finish { interrupted });
@@ -487,6 +512,7 @@ impl Run {
             warnings.extend(learner.divergence.see(On::Batch, outcome.cross_entropy, at));
             rows.push(LearnerRows { stats: outcome.rows, gates: outcome.gates, batch: outcome.batch });
         }
+        self.made = step;
         self.done.tokens += batches.iter().map(MicroBatch::trained_tokens).sum::<usize>() as u64;
         if logged {
             self.due.push_back(Due::Tell(Event::Step { learners: metrics }));
@@ -499,12 +525,40 @@ impl Run {
         if every(self.plan.save_every) && host.checkpoints().is_some() {
             self.due.push_back(Due::Save);
         }
-        if step == steps {
-            self.end(false);
-        } else if every(self.plan.eval_every) {
+        let chooses = self.selection.is_some();
+        if every(self.plan.eval_every) && step < steps || step == steps && chooses {
             self.measure_at(Phase::During);
         }
+        // A run that chooses ends once its last step is measured.
+        if step == steps && !(chooses && self.evaluation_due) {
+            self.end(false);
+        }
         Ok(())
+    }
+
+    /// What the losses just measured say of which step is the result, and whether it is time to end.
+    fn choose(&mut self, measured: &Evaluated) {
+        let (steps, step) = self.steps();
+        let Some((rule, selection)) = &mut self.selection else { return };
+        if selection.see(rule, measured) {
+            self.due.push_front(Due::Save);
+        }
+        if measured.phase == Phase::During && (selection.has_ended() || step >= steps) {
+            self.end(false);
+        }
+    }
+
+    /// Goes back to the step that is the result: what is measured, shown and saved from here on is of it.
+    fn select(&mut self, host: &mut dyn Host) -> Result<Option<Event>> {
+        let Some((_, selection)) = &self.selection else { return Ok(None) };
+        let selected = selection.result(self.made)?;
+        let session = &mut self.learners[0].session;
+        if let (true, Some(checkpoints)) = (selected.step != session.step, host.checkpoints()) {
+            checkpoint::load(session, checkpoints.open(selected.step)?.as_ref())?;
+            // Its checkpoint is there, and the newest one remains that of the last step.
+            self.saved = selected.step;
+        }
+        Ok(Some(Event::Selected(selected)))
     }
 
     /// What the losses just measured say of the learners, to be told next.
@@ -531,6 +585,9 @@ impl Run {
             _ => self.checkpoint("", done)?,
         };
         let Some(checkpoints) = host.checkpoints() else { return Ok(None) };
+        if let Some(best) = self.selection.as_ref().and_then(|(_, selection)| selection.best_step()) {
+            checkpoints.stays(best);
+        }
         let path = checkpoints.save(step, &checkpoint)?;
         self.saved = step;
         Ok(Some(Event::Saved { step, path }))
@@ -546,6 +603,12 @@ impl Run {
 
     /// None where the user wants to stop.
     async fn evaluated(&mut self, phase: Phase, host: &mut dyn Host) -> Result<Option<Vec<Evaluated>>> {
+        if let (Phase::After, Some((_, selection))) = (phase, &self.selection) {
+            // The result was measured when it was chosen.
+            if let Some(best) = selection.best_at(self.steps().1) {
+                return Ok(Some(vec![Evaluated { phase, ..best.clone() }]));
+            }
+        }
         let mut learners: Vec<Evaluated> = Vec::with_capacity(self.learners.len());
         for learner in &mut self.learners {
             let step = learner.session.step;
@@ -655,7 +718,7 @@ impl Run {
 
     fn resume_learner(&mut self, index: usize, folder: &dyn Folder) -> Result<()> {
         let learner = &mut self.learners[index];
-        let Progress { steps, cursor, data, evaluation_due, done, config } =
+        let Progress { steps, cursor, data, evaluation_due, done, selection, config } =
             checkpoint::load(&mut learner.session, folder)?.progress;
         let step = learner.session.step;
         if data != self.loader.fingerprint().into() {
@@ -674,7 +737,11 @@ impl Run {
         self.loader.resume(cursor)?;
         self.done = done;
         self.saved = step;
+        self.made = step;
         self.evaluation_due = evaluation_due;
+        if let (Some((_, own)), Some(known)) = (&mut self.selection, selection) {
+            *own = known;
+        }
         Ok(())
     }
 
@@ -685,6 +752,7 @@ impl Run {
             data: self.loader.fingerprint().into(),
             evaluation_due: self.evaluation_due,
             done,
+            selection: self.selection.as_ref().map(|(_, selection)| selection.clone()),
             config: learner.config.to_toml(),
         };
         Checkpoint::new(&learner.session, progress)

@@ -70,6 +70,16 @@ settings! {
         eval_every: u64 = 0, range = Range::at_least(0.0);
         /// Where eval_every is 0: into how many equal parts evaluations divide the run; 0 evaluates only before and after.
         evaluations: u64 = 0, range = Range::at_least(0.0);
+        /// Whether the result is the measured step with the lowest target loss, and not the last step; the target set chooses
+        /// then, so that its own loss is a little better than on text that chose nothing.
+        keep_best: bool = false, derived = "true where forget_at_most or patience is given",
+            aliases = &["load_best_model_at_end"];
+        /// Most that the general loss may rise above its start, in nats per token: the first evaluation beyond it ends the run,
+        /// and the result is the best step within it.
+        forget_at_most: Option<f64> = None, range = Range::at_least(0.0), derived = "no limit";
+        /// Evaluations in a row without a lower target loss after which the run ends.
+        patience: Option<u64> = None, range = Range::at_least(1.0), derived = "no limit",
+            aliases = &["early_stopping_patience"];
         /// Objective that is also trained from the same start, for comparison.
         baseline: Option<Method> = None;
         /// Where to compute: auto, cpu, vulkan, metal, dx12, or part of an adapter's name; with commas between them several

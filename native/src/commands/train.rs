@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use temper_engine::configuration::{AdapterKind, ArchitectureSource, Init};
-use temper_engine::events::{Finished, Started};
-use temper_engine::host::Clock;
+use temper_engine::events::{Finished, Selected, Started};
+use temper_engine::host::{Clock, Folder};
 use temper_engine::models::{Architecture, SpecialTokens};
 use temper_engine::perplexity::first_tokens;
 use temper_engine::reading::{ReadOptions, drawn, hold_out, read_measured, read_set};
@@ -317,6 +317,8 @@ fn model_files(config: &Config) -> temper_engine::Result<ModelFiles> {
 struct Trained {
     started: Started,
     finished: Finished,
+    /// Which step is the result, where one was chosen.
+    selected: Option<Selected>,
     evaluations: Evaluations,
     landscapes: Landscapes,
     peaks: Peaks,
@@ -376,9 +378,15 @@ impl Job<'_> {
             landscapes: record.landscapes,
         };
         let keep = (part == Part::Main).then_some(self.config.run.keep);
-        let mut host =
-            NativeHost { devices: self.devices, written, keep, progress: Progress::new(), begin: Instant::now() };
-        let (mut started, mut finished) = (None, None);
+        let mut host = NativeHost {
+            devices: self.devices,
+            written,
+            keep,
+            stays: None,
+            progress: Progress::new(),
+            begin: Instant::now(),
+        };
+        let (mut started, mut finished, mut selected) = (None, None, None);
         let mut peaks = Peaks::default();
         while let Some(event) = wait(run.next(&mut host))? {
             host.progress.event(&event);
@@ -389,6 +397,7 @@ impl Job<'_> {
             match event {
                 Event::Started { mut learners } => started = learners.pop(),
                 Event::Finished(event) => finished = Some(event),
+                Event::Selected(event) => selected = Some(event),
                 _ => {}
             }
         }
@@ -404,7 +413,7 @@ impl Job<'_> {
         let in_host = if self.devices.have_cpu() { self.before.peak_since() } else { None };
         let own_peak = [in_host, self.devices.peak_bytes()].into_iter().flatten().reduce(u64::saturating_add);
         let Written { evaluations, landscapes, .. } = host.written;
-        Ok(Trained { started, finished, evaluations, landscapes, peaks, own_peak })
+        Ok(Trained { started, finished, selected, evaluations, landscapes, peaks, own_peak })
     }
 
     /// `adapter/` or `model/`: what other programs load.
@@ -439,6 +448,7 @@ impl Job<'_> {
             tokens_per_second: speeds.iter().sum::<f64>() / speeds.len().max(1) as f64,
             peak_device_bytes: metrics.iter().map(|m| m.peak_device_bytes).max().unwrap_or(0),
             memory: Memory::new(&self.plan.ledgers, peaks, main.own_peak, self.devices.have_cpu()),
+            selected: main.selected.clone(),
             retention: retention.clone(),
             warnings: [Some(&main), baseline.as_ref().map(|(_, trained)| trained)]
                 .into_iter()
@@ -592,7 +602,7 @@ impl Written<'_> {
             Event::Evaluated { learners } => {
                 for evaluated in learners {
                     // One that is repeated after a resume is there already.
-                    if !self.evaluations.history.contains(evaluated) {
+                    if !self.evaluations.has(evaluated) {
                         self.curves.evaluated(evaluated)?;
                     }
                     self.evaluations.record(evaluated);
@@ -617,6 +627,8 @@ struct NativeHost<'a> {
     written: Written<'a>,
     /// How many of the newest checkpoints are kept; none where no checkpoint is made.
     keep: Option<usize>,
+    /// Step of one that stays beside them.
+    stays: Option<u64>,
     progress: Progress,
     begin: Instant,
 }
@@ -626,8 +638,23 @@ impl Checkpoints for NativeHost<'_> {
         let write = |name: &str, out: &mut dyn Write| wait(checkpoint.write(name, out));
         let names: Vec<&str> = checkpoint.names().collect();
         let keep = self.keep.unwrap_or_default();
-        let path = self.written.folder.save_checkpoint(step, &self.written.record(), &names, &write, keep)?;
+        let path =
+            self.written.folder.save_checkpoint(step, &self.written.record(), &names, &write, keep, self.stays)?;
         Ok(path.display().to_string())
+    }
+
+    fn stays(&mut self, step: u64) {
+        self.stays = Some(step);
+    }
+
+    fn open(&mut self, step: u64) -> temper_engine::Result<Box<dyn Folder>> {
+        let Some((_, path)) = self.written.folder.checkpoints().into_iter().find(|(other, _)| *other == step) else {
+            let path = self.written.folder.path().join("checkpoints").display().to_string();
+            let problem =
+                format!("has no checkpoint of step {step}, which is the result; restore it and go on with --resume");
+            return Err(Error::Missing { path, problem });
+        };
+        Ok(Box::new(OsFolder::open(&path)?))
     }
 }
 
