@@ -502,6 +502,29 @@ fn an_adapter_has_the_names_and_settings_that_peft_accepts() {
 }
 
 #[test]
+fn a_rank_stabilised_adapter_is_one_of_another_alpha_to_whoever_reads_it() {
+    let place = Place::new();
+    // 8 / sqrt(4) and 16 / 4.
+    place.train("stable", &["run.steps=4", "adapter.rslora=true"]).ok();
+    place.train("plain", &["run.steps=4", "adapter.alpha=16"]).ok();
+    assert!(place.result("stable") == place.result("plain"), "another scale was trained with");
+    let config = place.json("stable/adapter/adapter_config.json");
+    assert_eq!((&config["use_rslora"], &config["lora_alpha"], &config["r"]), (&json!(true), &json!(8), &json!(4)));
+    assert_eq!(place.json("plain/adapter/adapter_config.json")["use_rslora"], false);
+    for out in ["stable", "plain"] {
+        line(&format!("export --run {} {} --to f32", place.text(out), place.text(&format!("{out}-merged")))).ok();
+    }
+    let merged = |out: &str| fs::read(place.path(&format!("{out}-merged/model.safetensors"))).unwrap();
+    assert!(merged("stable") == merged("plain"), "another scale was merged with");
+    let logits = |out: &str| {
+        let (model, adapter) = (place.text("model"), place.text(&format!("{out}/adapter")));
+        let data = place.text("target.jsonl");
+        line(&format!("eval --json --model {model} --adapter {adapter} --data {data}")).ok().json()
+    };
+    assert_eq!(logits("stable"), logits("plain"));
+}
+
+#[test]
 fn an_exported_adapter_loads_back_and_gives_the_perplexity_of_the_summary() {
     let place = Place::new();
     place.train("out", &[]).ok();
@@ -2482,10 +2505,13 @@ fn a_quantised_file_measures_as_the_model_held_so_and_quantises_again() {
         line(&format!("eval --json --model {model} --storage {storage} --text {text}")).ok().json()
     };
     let plain = eval("embedded:base", "auto");
-    // Rows of 128 and 384 are no whole blocks of Q4_K.
-    for (to, matrices) in
-        [("q8_0", "29 in Q8_0"), ("q4_0", "29 in Q4_0"), ("q4_k", "29 in Q5_0"), ("q6_k", "29 in Q8_0")]
-    {
+    // Rows of 128 and 384 are no whole blocks of Q4_K and Q6_K, and a head has at least six bits.
+    for (to, matrices) in [
+        ("q8_0", "29 in Q8_0"),
+        ("q4_0", "1 in Q8_0, 28 in Q4_0"),
+        ("q4_k", "1 in Q8_0, 28 in Q5_0"),
+        ("q6_k", "29 in Q8_0"),
+    ] {
         let file = place.text(&format!("{to}.gguf"));
         let ran = line(&format!("quantize embedded:base {file} --to {to}")).ok();
         assert!(ran.stdout.contains(&format!("matrices: {matrices}")), "{}", ran.stdout);
@@ -2649,7 +2675,7 @@ fn a_split_gguf_is_one_model_by_the_name_of_any_of_its_parts() {
     }
     let quantise =
         |from: &str, to: &str| line(&format!("quantize {} {} --to q4_0", place.text(from), place.text(to))).ok().stdout;
-    assert!(quantise(&name(2), "one.gguf").contains("16 in Q4_0"));
+    assert!(quantise(&name(2), "one.gguf").contains("15 in Q4_0"));
     quantise("whole.gguf", "other.gguf");
     assert_eq!(logits("one.gguf"), logits("other.gguf"));
     fs::remove_file(place.path(&name(3))).unwrap();

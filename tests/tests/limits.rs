@@ -90,7 +90,7 @@ fn weights(arch: &Architecture, format: WeightFormat) -> Arc<dyn WeightSource> {
 fn trained(device: &Device, arch: &Architecture, source: &Arc<dyn WeightSource>, hold: Hold, full: bool) -> Trained {
     let mut model = load::load(arch, source, device, hold, u64::MAX, full).unwrap();
     if !full {
-        let settings = LoraSettings { rank: 4, alpha: 8.0, dropout: 0.0, targets: Vec::new() };
+        let settings = LoraSettings { rank: 4, alpha: 8.0, rslora: false, dropout: 0.0, targets: Vec::new() };
         model.add_lora(&settings, 7).unwrap();
         // B begins with zeros, and nothing reaches A then.
         let mut seed = 100;
@@ -229,7 +229,7 @@ fn lora_session(device: &Device) -> (Session, MicroBatch) {
     let arch = architecture(512);
     let source = weights(&arch, WeightFormat::Q8_0);
     let mut model = load::load(&arch, &source, device, Hold::Auto, u64::MAX, false).unwrap();
-    model.add_lora(&LoraSettings { rank: 4, alpha: 8.0, dropout: 0.1, targets: Vec::new() }, 7).unwrap();
+    model.add_lora(&LoraSettings { rank: 4, alpha: 8.0, rslora: false, dropout: 0.1, targets: Vec::new() }, 7).unwrap();
     let section = ObjectiveSection::from_overrides("eaft", &[]).unwrap();
     let objective = Objective::from_section(&section).unwrap();
     let session = Session { together: true, seed: 3, ..Session::new(model, objective, models::golden_adamw(1.0)) };

@@ -842,6 +842,22 @@ export default {
           ]
         },
         {
+          "name": "rslora",
+          "label": "Rank-stabilised",
+          "help": "Whether it is scaled by alpha / sqrt(rank) instead (rsLoRA), so that a larger rank does not learn more slowly.",
+          "type": "flag",
+          "allowed": "true or false",
+          "default": false,
+          "used": [
+            {
+              "key": "kind",
+              "values": [
+                "lora"
+              ]
+            }
+          ]
+        },
+        {
           "name": "dropout",
           "label": "Dropout",
           "help": "Probability of dropping an input of the factors in training.",
@@ -901,12 +917,12 @@ export default {
             {
               "name": "cosine",
               "label": "cosine",
-              "help": "The rate falls to 0 along half a cosine."
+              "help": "The rate falls to min_rate along half a cosine."
             },
             {
               "name": "linear",
               "label": "linear",
-              "help": "The rate falls to 0 in a straight line."
+              "help": "The rate falls to min_rate in a straight line."
             },
             {
               "name": "constant",
@@ -925,6 +941,25 @@ export default {
           "least": 0.0,
           "most": 1.0,
           "default": 0.03
+        },
+        {
+          "name": "warmup_steps",
+          "label": "Warmup steps",
+          "help": "Steps over which it rises, in place of warmup_ratio.",
+          "type": "whole",
+          "allowed": "a whole number of at least 0",
+          "least": 0.0,
+          "derived": "warmup_ratio of the steps"
+        },
+        {
+          "name": "min_rate",
+          "label": "Lowest rate",
+          "help": "Where the rate falls to, as a share of learning_rate.",
+          "type": "number",
+          "allowed": "within 0 to 1",
+          "least": 0.0,
+          "most": 1.0,
+          "default": 0.0
         },
         {
           "name": "weight_decay",
@@ -1260,12 +1295,12 @@ export default {
             {
               "name": "q4_0",
               "label": "q4_0",
-              "help": "Frozen matrices in 4 bits, in blocks of 32; the coarsest."
+              "help": "Frozen matrices in 4 bits, in blocks of 32; the coarsest. Embedding and head have 6 bits, or 8 where a row is no whole number of blocks of 256, as a head has in llama.cpp's files."
             },
             {
               "name": "q4_k",
               "label": "q4_k",
-              "help": "Frozen matrices in 4 bits, in blocks of 256 with scales and minima of their own. Where a row is no whole number of blocks, in 5 bits in blocks of 32, as llama.cpp does; where it is none of these either, in half precision."
+              "help": "Frozen matrices in 4 bits, in blocks of 256 with scales and minima of their own. Where a row is no whole number of blocks, in 5 bits in blocks of 32, as llama.cpp does; where it is none of these either, in half precision. Embedding and head as with q4_0."
             }
           ],
           "default": "auto"
@@ -1376,11 +1411,14 @@ export default {
       "adapter.kind": "none",
       "adapter.rank": 16,
       "adapter.alpha": 32.0,
+      "adapter.rslora": false,
       "adapter.dropout": 0.0,
       "adapter.targets": "all-linear",
       "optim.learning_rate": 0.0003,
       "optim.schedule": "cosine",
       "optim.warmup_ratio": 0.03,
+      "optim.warmup_steps": null,
+      "optim.min_rate": 0.0,
       "optim.weight_decay": 0.0,
       "optim.max_grad_norm": 1.0,
       "optim.clipping": "kept",

@@ -1,4 +1,4 @@
-//! A LoRA adapter put into the weights that it was trained on: `W + alpha / rank B A`, one matrix at a time; and as
+//! A LoRA adapter put into the weights that it was trained on: `W + scale B A`, one matrix at a time; and as
 //! llama.cpp's adapter file, which leaves them as they are.
 //!
 //! Source of the file's format: llama.cpp's `convert_lora_to_gguf.py` and `src/llama-adapter.cpp`.
@@ -95,7 +95,7 @@ impl Adapter {
     }
 
     fn added(&self, base: Arc<dyn WeightSource>, pairs: BTreeMap<String, Pair>) -> Merged {
-        let scale = (self.settings.alpha / self.settings.rank as f64) as f32;
+        let scale = self.settings.scale() as f32;
         Merged { base, hold: self.base, pairs, rank: self.settings.rank, scale }
     }
 
@@ -111,7 +111,8 @@ impl Adapter {
             ("general.architecture", text(written_as(arch).gguf_architecture.unwrap_or_default())),
             ("general.type", text("adapter")),
             ("adapter.type", text("lora")),
-            ("adapter.lora.alpha", Field::Number(self.settings.alpha as f32)),
+            // llama.cpp divides it by the rank.
+            ("adapter.lora.alpha", Field::Number((self.settings.scale() * self.settings.rank as f64) as f32)),
             ("general.file_type", Field::Count(0)),
         ]
         .map(|(key, field)| (key.to_string(), field));
@@ -154,7 +155,7 @@ impl WeightSource for Merged {
         let (stored, shape) = (self.base.format(name)?, self.base.shape(name)?);
         match shape {
             _ if self.pairs.contains_key(name) => Some(WeightFormat::F32),
-            &[_, row] => Some(self.hold.format(row).unwrap_or(stored)),
+            &[_, row] => Some(self.hold.format(name, row).unwrap_or(stored)),
             _ => Some(stored),
         }
     }

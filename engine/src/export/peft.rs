@@ -124,7 +124,7 @@ fn config_json(settings: &LoraSettings, base_model: Option<&str>, targets: &BTre
         "use_bdlora": null,
         "use_dora": false,
         "use_qalora": false,
-        "use_rslora": false,
+        "use_rslora": settings.rslora,
         "velora_config": null,
     });
     format!("{config:#}\n")
@@ -152,6 +152,11 @@ pub fn read(folder: &dyn Folder) -> Result<(LoraSettings, AdapterValues)> {
         None | Some(Value::Null) => 0.0,
         Some(_) => number("lora_dropout")?,
     };
+    let rslora = match config.get("use_rslora") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(on)) => *on,
+        Some(_) => return Err(wrong("use_rslora is neither true nor false".into())),
+    };
     if !(0.0..1.0).contains(&dropout) {
         return Err(wrong(format!("lora_dropout is {dropout}; 0 up to 1 is possible")));
     }
@@ -164,7 +169,7 @@ pub fn read(folder: &dyn Folder) -> Result<(LoraSettings, AdapterValues)> {
     let values = read_matrices(&source, rank, &file)?;
     let targets: BTreeSet<&str> = values.keys().map(|module| last_name(module)).collect();
     let targets = targets.into_iter().map(str::to_owned).collect();
-    Ok((LoraSettings { rank, alpha, dropout, targets }, values))
+    Ok((LoraSettings { rank, alpha, rslora, dropout, targets }, values))
 }
 
 /// `A` and `B` of one module, as far as they have been found.
@@ -215,7 +220,7 @@ fn read_matrices(source: &SafetensorsFile, rank: usize, file: &str) -> Result<Ad
 }
 
 /// Options that say nothing about what the adapter computes, or that the tensors themselves show.
-const HARMLESS: [&str; 16] = [
+const HARMLESS: [&str; 17] = [
     "auto_mapping",
     "base_model_name_or_path",
     "exclude_modules",
@@ -231,6 +236,7 @@ const HARMLESS: [&str; 16] = [
     "revision",
     "runtime_config",
     "target_modules",
+    "use_rslora", // read
     "eva_config", // how A was initialised
 ];
 
@@ -276,8 +282,13 @@ mod tests {
     use crate::host::MemoryFolder;
 
     fn adapter() -> (LoraSettings, AdapterValues) {
-        let settings =
-            LoraSettings { rank: 2, alpha: 8.0, dropout: 0.05, targets: vec!["q_proj".into(), "up_proj".into()] };
+        let settings = LoraSettings {
+            rank: 2,
+            alpha: 8.0,
+            rslora: false,
+            dropout: 0.05,
+            targets: vec!["q_proj".into(), "up_proj".into()],
+        };
         let pair = |k: f32| ((0..6).map(|i| i as f32 * k).collect(), (0..4).map(|i| i as f32 - k).collect());
         let names = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"];
         (settings, names.into_iter().zip([0.5, 2.0]).map(|(n, k)| (n.to_owned(), pair(k))).collect())
@@ -306,6 +317,10 @@ mod tests {
         let (settings, values) = adapter();
         let found = read(&folder(write(&settings, None, &values).unwrap())).unwrap();
         assert_eq!(found, (settings.clone(), values.clone()));
+        let stable = LoraSettings { rslora: true, ..settings.clone() };
+        let found = read(&folder(write(&stable, None, &values).unwrap())).unwrap().0;
+        assert_eq!(found, stable);
+        assert!((found.scale() - 8.0 / 2.0_f64.sqrt()).abs() < 1e-15 && settings.scale() == 4.0);
         let unnamed = LoraSettings { targets: Vec::new(), ..settings.clone() };
         assert_eq!(read(&folder(write(&unnamed, None, &values).unwrap())).unwrap().0, settings);
     }
@@ -315,7 +330,6 @@ mod tests {
         for (key, value) in [
             ("peft_type", json!("IA3")),
             ("use_dora", json!(true)),
-            ("use_rslora", json!(true)),
             ("use_qalora", json!(true)),
             ("rank_pattern", json!({"q_proj": 8})),
             ("alpha_pattern", json!({"q_proj": 8})),
@@ -332,9 +346,13 @@ mod tests {
             let error = read(&with(key, value)).unwrap_err();
             assert!(matches!(&error, Error::Unsupported { problem } if problem.contains(key)), "{key}: {error}");
         }
-        for (key, value) in
-            [("r", json!(0)), ("r", json!(-1)), ("lora_alpha", json!("8")), ("lora_dropout", json!(1.0))]
-        {
+        for (key, value) in [
+            ("r", json!(0)),
+            ("r", json!(-1)),
+            ("lora_alpha", json!("8")),
+            ("lora_dropout", json!(1.0)),
+            ("use_rslora", json!(1)),
+        ] {
             assert!(matches!(read(&with(key, value)), Err(Error::Format { .. })), "{key}");
         }
         assert!(read(&with("r", json!(3))).is_err(), "another rank than the tensors have");

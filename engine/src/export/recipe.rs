@@ -1,11 +1,12 @@
 //! What each matrix of a GGUF file is stored as: one format for all, or a mix.
 
+use crate::model::layout::{EMBEDDING, HEAD};
 use crate::weights::WeightFormat;
 
 /// How a model's matrices are stored in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipe {
-    /// All in one format.
+    /// All in one format; but the head in Q6_K where the format is quantised and has fewer bits, as in llama.cpp's files.
     Uniform(WeightFormat),
     /// llama.cpp's `Q4_K_M`: Q4_K, with Q6_K where it helps most. The rules are those of `llama_tensor_get_type_impl` in
     /// llama.cpp's `src/llama-quant.cpp` (2026), without an importance matrix and for models without experts.
@@ -38,6 +39,9 @@ impl Recipe {
     /// ([`WeightFormat::for_rows`]).
     pub fn format(self, matrix: Matrix) -> WeightFormat {
         let format = match self {
+            Self::Uniform(format) if format.has_fewer_bits_than(WeightFormat::Q6K) && is_head(matrix) => {
+                WeightFormat::Q6K
+            }
             Self::Uniform(format) => format,
             Self::Q4KM if has_more_bits(matrix) => WeightFormat::Q6K,
             Self::Q4KM => WeightFormat::Q4K,
@@ -46,11 +50,16 @@ impl Recipe {
     }
 }
 
+fn is_head(Matrix { name, tied, .. }: Matrix) -> bool {
+    name == HEAD.gguf || (tied && name == EMBEDDING.gguf)
+}
+
 /// The head, and values and the MLP's last matrix in the first and last eighth of the blocks and in every third between.
-fn has_more_bits(Matrix { name, layers, tied, .. }: Matrix) -> bool {
-    if name == "output.weight" || (tied && name == "token_embd.weight") {
+fn has_more_bits(matrix: Matrix) -> bool {
+    if is_head(matrix) {
         return true;
     }
+    let Matrix { name, layers, .. } = matrix;
     let block = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
     let Some((Ok(layer), module)) = block.map(|(layer, module)| (layer.parse::<usize>(), module)) else { return false };
     let often = layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2;
@@ -60,6 +69,22 @@ fn has_more_bits(Matrix { name, layers, tied, .. }: Matrix) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_head_has_at_least_six_bits_and_everything_else_the_format_asked_for() {
+        let format = |format, name, row, tied| Recipe::Uniform(format).format(Matrix { name, row, layers: 4, tied });
+        use WeightFormat::{Bf16, F32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q6K, Q8_0};
+        for few in [Q4_0, Q4_1, Q5_0, Q5_1, Q4K] {
+            assert_eq!(format(few, "output.weight", 512, false), Q6K, "{few:?}");
+            assert_eq!(format(few, "token_embd.weight", 512, true), Q6K, "{few:?}");
+            assert_eq!(format(few, "token_embd.weight", 576, true), Q8_0, "{few:?}: no whole blocks of 256");
+            assert_eq!(format(few, "token_embd.weight", 512, false), few);
+            assert_eq!(format(few, "blk.0.attn_v.weight", 512, true), few);
+        }
+        for many in [Q6K, Q8_0, Bf16, F32] {
+            assert_eq!(format(many, "output.weight", 512, false), many);
+        }
+    }
 
     #[test]
     fn q4_k_m_gives_more_bits_to_the_layers_that_llama_cpp_gives_them_to() {

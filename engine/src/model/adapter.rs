@@ -20,12 +20,22 @@ use crate::rng::{Rng, mix};
 pub struct LoraSettings {
     /// LoRA rank.
     pub rank: usize,
-    /// LoRA alpha; the low-rank term is scaled by alpha / rank.
+    /// LoRA alpha, of which [`LoraSettings::scale`] is made.
     pub alpha: f64,
+    /// Rank-stabilised (rsLoRA, arXiv 2312.03732).
+    pub rslora: bool,
     /// Share of inputs dropped before `A`, in training.
     pub dropout: f64,
     /// Modules that get a pair, such as `q_proj`; empty means every linear layer but the head.
     pub targets: Vec<String>,
+}
+
+impl LoraSettings {
+    /// What the low-rank term is multiplied by: alpha / rank, or alpha / sqrt(rank) where it is rank-stabilised.
+    pub fn scale(&self) -> f64 {
+        let rank = self.rank as f64;
+        self.alpha / if self.rslora { rank.sqrt() } else { rank }
+    }
 }
 
 /// Adapter matrices by PEFT key stem (`model.layers.0.self_attn.q_proj`): `A [rank, in]` and `B [out, rank]`, row-major.
@@ -90,8 +100,7 @@ impl Model {
             let device = self.placement.of_block(block.index);
             for part in block.parts_mut() {
                 let Part::Linear(linear) = part else { continue };
-                linear.lora_scale =
-                    LoraScale { scale: (settings.alpha / rank as f64) as f32, dropout: settings.dropout as f32 };
+                linear.lora_scale = LoraScale { scale: settings.scale() as f32, dropout: settings.dropout as f32 };
                 let inputs = linear.inputs();
                 let mut offset = 0;
                 for part in linear.parts().to_vec() {

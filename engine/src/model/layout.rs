@@ -162,6 +162,11 @@ pub const FINAL_NORM: Name = name("model.norm.weight", "output_norm.weight");
 /// The tensor of a head that is not the embedding.
 pub const HEAD: Name = name("lm_head.weight", "output.weight");
 
+/// True for the name of the embedding or of the head, in either kind of file.
+pub fn is_of_vocabulary(name: &str) -> bool {
+    [EMBEDDING, HEAD].iter().any(|known| name == known.hugging_face || name == known.gguf)
+}
+
 /// A tensor that a model must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {

@@ -26,7 +26,7 @@ pub struct Lora {
 /// What LoRA does in a layer besides its matrices.
 #[derive(Clone, Copy, Debug)]
 pub struct LoraScale {
-    /// alpha / rank.
+    /// As [`LoraSettings::scale`](super::adapter::LoraSettings::scale).
     pub scale: f32,
     /// Share of inputs dropped before `A`.
     pub dropout: f32,

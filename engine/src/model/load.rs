@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Model;
 use super::architecture::Architecture;
-use super::layout::{Kind, LinearSpec, Part as LayoutPart, TensorSpec};
+use super::layout::{Kind, LinearSpec, Part as LayoutPart, TensorSpec, is_of_vocabulary};
 use super::linear::{Linear, LoraScale};
 use super::open::check;
 use super::parameter::{Parameter, Part, from_host};
@@ -36,22 +36,27 @@ choice! {
         F16 = "f16",
         /// Frozen matrices in 8 bits, in blocks of 32.
         Q8_0 = "q8_0",
-        /// Frozen matrices in 4 bits, in blocks of 32; the coarsest.
+        /// Frozen matrices in 4 bits, in blocks of 32; the coarsest. Embedding and head have 6 bits, or 8 where a row is no whole
+        /// number of blocks of 256, as a head has in llama.cpp's files.
         Q4_0 = "q4_0",
         /// Frozen matrices in 4 bits, in blocks of 256 with scales and minima of their own. Where a row is no whole number
-        /// of blocks, in 5 bits in blocks of 32, as llama.cpp does; where it is none of these either, in half precision.
+        /// of blocks, in 5 bits in blocks of 32, as llama.cpp does; where it is none of these either, in half precision. Embedding
+        /// and head as with q4_0.
         Q4K = "q4_k",
     }
 }
 
 impl Hold {
-    /// The format of frozen matrices whose rows have so many elements; none where it is the file's, or single precision.
-    pub fn format(self, row: usize) -> Option<WeightFormat> {
+    /// The format of the frozen matrix of this name, whose rows have so many elements; none where it is the file's, or single
+    /// precision.
+    pub fn format(self, name: &str, row: usize) -> Option<WeightFormat> {
         let format = match self {
             Self::Auto | Self::F32 => return None,
             Self::Bf16 | Self::Bf16Compensated => WeightFormat::Bf16,
             Self::F16 => WeightFormat::F16,
             Self::Q8_0 => WeightFormat::Q8_0,
+            // Every token's probability goes through them: a third of what four bits lose is lost there.
+            Self::Q4_0 | Self::Q4K if is_of_vocabulary(name) => WeightFormat::Q6K,
             Self::Q4_0 => WeightFormat::Q4_0,
             Self::Q4K => WeightFormat::Q4K,
         };
@@ -63,7 +68,7 @@ impl Hold {
     /// # Errors
     /// As [`RawTensor::stored_as`].
     pub fn frozen(self, matrix: RawTensor) -> Result<RawTensor> {
-        match self.format(matrix.shape[1]) {
+        match self.format(&matrix.name, matrix.shape[1]) {
             Some(format) if format != matrix.format => matrix.stored_as(format),
             _ => Ok(matrix),
         }

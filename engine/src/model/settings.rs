@@ -84,6 +84,8 @@ settings! {
             aliases = &["r", "lora_r", "lora_rank"];
         /// The factors' output is scaled by alpha / rank.
         alpha: f64 = 32.0, range = Range::above(0.0), label = "LoRA alpha", used = LORA, aliases = &["lora_alpha"];
+        /// Whether it is scaled by alpha / sqrt(rank) instead (rsLoRA), so that a larger rank does not learn more slowly.
+        rslora: bool = false, label = "rank-stabilised", used = LORA, aliases = &["use_rslora"];
         /// Probability of dropping an input of the factors in training.
         dropout: f64 = 0.0, range = Range::until(0.0, 1.0), used = LORA;
         /// Linear layers of every block that get factors.

@@ -594,7 +594,8 @@ fn stored(weights: Option<&dyn WeightSource>, specs: &[TensorSpec], hold: Hold) 
         Hold::Auto if packs => Held::Packed(bytes),
         Hold::Auto | Hold::F32 => Held::Dense(bytes),
         _ => {
-            let mut converted = specs.iter().map(|spec| hold.format(spec.shape[1])?.bytes_for_shape(&spec.shape));
+            let bytes = |spec: &TensorSpec| hold.format(&spec.name, spec.shape[1])?.bytes_for_shape(&spec.shape);
+            let mut converted = specs.iter().map(bytes);
             let sum = converted.try_fold(0_u64, |sum, bytes| sum.checked_add(bytes? as u64));
             Held::Packed(sum.unwrap_or(f32s(all)))
         }

@@ -245,7 +245,7 @@ pub fn plan(config: &Config, loader: &Loader) -> Result<Plan> {
     };
     Ok(Plan {
         steps,
-        schedule: Schedule::new(config.optim.schedule, config.optim.learning_rate, config.optim.warmup_ratio, steps),
+        schedule: Schedule::new(&config.optim, steps),
         batch_tokens: run.batch_tokens,
         accumulation: run.accumulation,
         packing: config.data.packing,
@@ -263,6 +263,7 @@ pub fn lora_settings(config: &Config) -> LoraSettings {
     LoraSettings {
         rank: config.adapter.rank,
         alpha: config.adapter.alpha,
+        rslora: config.adapter.rslora,
         dropout: config.adapter.dropout,
         targets: match &config.adapter.targets {
             Targets::AllLinear => Vec::new(),

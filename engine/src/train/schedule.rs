@@ -1,11 +1,11 @@
 //! The learning rate of each optimiser step.
 //!
-//! With `W = ceil(steps * warmup_ratio)` and the step counted from 0,
+//! With `W = ceil(steps * warmup_ratio)`, or `warmup_steps` where they are given, `m = min_rate` and the step counted from 0,
 //!
 //! ```text
 //! step <  W:  peak * (step + 1) / (W + 1)
-//! cosine:     peak * max(0, (1 + cos(pi * q)) / 2)            q = (step - W) / max(1, steps - W)
-//! linear:     peak * max(0, 1 - q)
+//! cosine:     peak * (m + (1 - m) (1 + cos(pi * q)) / 2)       q = min(1, (step - W) / max(1, steps - W))
+//! linear:     peak * (m + (1 - m) (1 - q))
 //! constant:   peak
 //! ```
 //!
@@ -14,14 +14,15 @@
 //! `peak * step / W`, so the first step has rate 0: a batch that is computed and not learned from, and in a run of one step
 //! nothing learned at all. From step W on the numbers are those of transformers.
 
+use super::settings::OptimSection;
 use crate::settings::choice;
 
 choice! {
     /// Course of the learning rate after warm-up.
     pub enum ScheduleKind {
-        /// The rate falls to 0 along half a cosine.
+        /// The rate falls to min_rate along half a cosine.
         Cosine = "cosine",
-        /// The rate falls to 0 in a straight line.
+        /// The rate falls to min_rate in a straight line.
         Linear = "linear",
         /// The rate stays as it is.
         Constant = "constant",
@@ -39,12 +40,16 @@ pub struct Schedule {
     pub steps: u64,
     /// Steps of warm-up.
     pub warmup: u64,
+    /// Lowest rate after it, as a share of the highest.
+    pub least: f64,
 }
 
 impl Schedule {
-    /// The schedule of a run of `steps` optimiser steps, `warmup_ratio` of which are its warm-up.
-    pub fn new(kind: ScheduleKind, peak: f64, warmup_ratio: f64, steps: u64) -> Self {
-        Self { kind, peak, steps, warmup: (steps as f64 * warmup_ratio).ceil() as u64 }
+    /// The schedule of a run of `steps` optimiser steps.
+    pub fn new(optim: &OptimSection, steps: u64) -> Self {
+        let OptimSection { schedule, learning_rate, warmup_ratio, warmup_steps, min_rate, .. } = *optim;
+        let warmup = warmup_steps.unwrap_or((steps as f64 * warmup_ratio).ceil() as u64).min(steps);
+        Self { kind: schedule, peak: learning_rate, steps, warmup, least: min_rate }
     }
 
     /// Rate of the optimiser step `step`, counted from 0. Steps past the end have the rate of the end.
@@ -54,12 +59,12 @@ impl Schedule {
         }
         let after = (step - self.warmup) as f64 / self.steps.saturating_sub(self.warmup).max(1) as f64;
         let after = after.min(1.0);
-        self.peak
-            * match self.kind {
-                ScheduleKind::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * after).cos()),
-                ScheduleKind::Linear => 1.0 - after,
-                ScheduleKind::Constant => 1.0,
-            }
+        let share = match self.kind {
+            ScheduleKind::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * after).cos()),
+            ScheduleKind::Linear => 1.0 - after,
+            ScheduleKind::Constant => 1.0,
+        };
+        self.peak * (self.least + (1.0 - self.least) * share)
     }
 }
 
@@ -68,7 +73,7 @@ mod tests {
     use super::*;
 
     fn schedule(kind: ScheduleKind, steps: u64, warmup: u64) -> Schedule {
-        Schedule { kind, peak: 1e-3, steps, warmup }
+        Schedule { kind, peak: 1e-3, steps, warmup, least: 0.0 }
     }
 
     fn assert_rates(schedule: Schedule, expected: &[f64]) {
@@ -107,9 +112,40 @@ mod tests {
         assert_rates(schedule(ScheduleKind::Linear, 4, 0), &[0.001, 0.000_75, 0.0005, 0.000_25, 0.0]);
     }
 
+    fn of(schedule: ScheduleKind, learning_rate: f64, warmup_ratio: f64, steps: u64) -> Schedule {
+        Schedule::new(&OptimSection { schedule, learning_rate, warmup_ratio, ..OptimSection::default() }, steps)
+    }
+
+    #[test]
+    fn warm_up_takes_as_many_steps_as_were_asked_for_and_the_rate_falls_no_lower_than_that() {
+        let optim =
+            OptimSection { learning_rate: 1e-3, warmup_steps: Some(2), min_rate: 0.1, ..OptimSection::default() };
+        // 1/3 and 2/3, then 0.1 + 0.9 (1 + cos(pi k / 4)) / 2 for k = 0..4, of the peak.
+        let rates = [
+            1e-3 / 3.0,
+            2e-3 / 3.0,
+            1e-3,
+            0.000_868_198_051_533_946_4,
+            0.000_55,
+            0.000_231_801_948_466_053_6,
+            1e-4,
+            1e-4,
+        ];
+        assert_rates(Schedule::new(&optim, 6), &rates);
+        let linear = OptimSection { schedule: ScheduleKind::Linear, ..optim.clone() };
+        assert_rates(Schedule::new(&linear, 6), &[1e-3 / 3.0, 2e-3 / 3.0, 1e-3, 0.000_775, 0.000_55, 0.000_325, 1e-4]);
+        let constant = OptimSection { schedule: ScheduleKind::Constant, ..optim.clone() };
+        assert_eq!(Schedule::new(&constant, 6).at(5), 1e-3);
+        assert_eq!(
+            Schedule::new(&OptimSection { warmup_steps: Some(9), ..optim }, 6).warmup,
+            6,
+            "no more than there are"
+        );
+    }
+
     #[test]
     fn warm_up_is_rounded_up_to_whole_steps() {
-        let of = |warmup_ratio, steps| Schedule::new(ScheduleKind::Cosine, 1e-4, warmup_ratio, steps);
+        let of = |warmup_ratio, steps| of(ScheduleKind::Cosine, 1e-4, warmup_ratio, steps);
         assert_eq!(of(0.03, 100).warmup, 3);
         assert_eq!(of(0.03, 101).warmup, 4);
         assert_eq!(of(0.0, 100).warmup, 0);
@@ -122,7 +158,7 @@ mod tests {
         for kind in [ScheduleKind::Cosine, ScheduleKind::Linear, ScheduleKind::Constant] {
             for warmup_ratio in [0.0, 0.03, 0.5, 1.0] {
                 for steps in [1, 2, 3, 10, 100] {
-                    let schedule = Schedule::new(kind, 1e-3, warmup_ratio, steps);
+                    let schedule = of(kind, 1e-3, warmup_ratio, steps);
                     for step in 0..steps {
                         let rate = schedule.at(step);
                         assert!(rate > 0.0, "{kind}, warm-up {warmup_ratio}, step {step} of {steps}: {rate}");
@@ -130,7 +166,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(Schedule::new(ScheduleKind::Cosine, 1e-3, 0.03, 1).at(0), 0.0005);
+        assert_eq!(of(ScheduleKind::Cosine, 1e-3, 0.03, 1).at(0), 0.0005);
     }
 
     #[test]

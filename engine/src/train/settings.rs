@@ -29,6 +29,11 @@ settings! {
         schedule: ScheduleKind = ScheduleKind::Cosine, aliases = &["lr_scheduler_type"];
         /// Share of the steps over which the rate rises to its peak; every step trains, also the first.
         warmup_ratio: f64 = 0.03, range = Range::within(0.0, 1.0);
+        /// Steps over which it rises, in place of warmup_ratio.
+        warmup_steps: Option<u64> = None, range = Range::at_least(0.0), derived = "warmup_ratio of the steps",
+            aliases = &["num_warmup_steps"];
+        /// Where the rate falls to, as a share of learning_rate.
+        min_rate: f64 = 0.0, range = Range::within(0.0, 1.0), label = "lowest rate", aliases = &["min_lr_rate"];
         /// Decoupled weight decay.
         weight_decay: f64 = 0.0, range = Range::at_least(0.0);
         /// Global norm to which gradients are clipped; 0 turns clipping off.

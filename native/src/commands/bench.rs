@@ -415,7 +415,7 @@ fn scored(ids: &[u32]) -> MicroBatch {
 fn step_session(files: &ModelFiles, device: &Device, rank: usize, method: &str) -> Result<Session> {
     let (mut model, objective) = (files.load(device, Hold::Auto, false, 0)?, objective(method)?);
     let untouched = objective.needs_untouched().then(|| model.clone());
-    let settings = LoraSettings { rank, alpha: 2.0 * rank as f64, dropout: 0.0, targets: Vec::new() };
+    let settings = LoraSettings { rank, alpha: 2.0 * rank as f64, rslora: false, dropout: 0.0, targets: Vec::new() };
     model.add_lora(&settings, 0)?;
     let mut rng = Rng::new(11);
     model.visit_mut(&mut |p| {

@@ -116,6 +116,11 @@ impl WeightFormat {
         [self, second].into_iter().find(fits).unwrap_or(Self::F16)
     }
 
+    /// True where an element takes fewer bits than in another format.
+    pub fn has_fewer_bits_than(self, other: Self) -> bool {
+        self.block_bytes() * other.block_elements() < other.block_bytes() * self.block_elements()
+    }
+
     /// The name that GGUF uses (`Q4_K`, `BF16`).
     pub fn name(self) -> &'static str {
         self.facts().name
