@@ -296,7 +296,21 @@ fn optim(reader: &mut Reader, model: &ModelSection, adapter: &AdapterSection) ->
         (Init::Pretrained, AdapterKind::Lora) => 1e-4,
         (Init::Pretrained, AdapterKind::None) => 1e-5,
     };
-    OptimSection::read(reader, OptimSection { learning_rate, ..OptimSection::default() })
+    let mut optim = OptimSection::read(reader, OptimSection { learning_rate, ..OptimSection::default() });
+    const O: &str = OptimSection::SECTION;
+    match (reader.origin(O, "warmup_ratio"), reader.origin(O, "warmup_steps")) {
+        // As with steps and epochs, an override beats the file; in one file the ratio is what counts without steps.
+        (Origin::Set(..), Origin::Line(_)) => optim.warmup_steps = None,
+        (Origin::Set(..), Origin::Set(..)) if optim.warmup_steps.is_some() => {
+            reader.problem(
+                O,
+                "warmup_steps",
+                "warmup_ratio and warmup_steps both say how long the warm-up is: leave one out",
+            );
+        }
+        _ => {}
+    }
+    optim
 }
 
 fn data_and_run(reader: &mut Reader) -> (DataSection, RunSection) {
@@ -355,9 +369,10 @@ fn selecting(reader: &mut Reader, data: &DataSection, run: &mut RunSection) {
     let limits = [("forget_at_most", run.forget_at_most.is_some()), ("patience", run.patience.is_some())];
     let limit = limits.into_iter().find(|(_, given)| *given).map(|(key, _)| key);
     if let (Some(limit), false) = (limit, run.keep_best) {
-        match reader.has(R, "keep_best") {
-            true => reader.problem(R, "keep_best", format!("{limit} makes the best step the result: leave one out")),
-            false => run.keep_best = true,
+        match (reader.origin(R, "keep_best"), reader.origin(R, limit)) {
+            // As with steps and epochs, an override beats the file.
+            (Origin::Missing, _) | (Origin::Line(_), Origin::Set(..)) => run.keep_best = true,
+            _ => reader.problem(R, "keep_best", format!("{limit} makes the best step the result: leave one out")),
         }
     }
     if !run.keep_best {
@@ -378,7 +393,11 @@ fn selecting(reader: &mut Reader, data: &DataSection, run: &mut RunSection) {
         reader.problem(R, "baseline", problem);
     }
     if (run.eval_every, run.evaluations) == (0, 0) {
-        match reader.has(R, "eval_every") || reader.has(R, "evaluations") {
+        let by_override = |keys: &[&str]| keys.iter().any(|key| matches!(reader.origin(R, key), Origin::Set(..)));
+        let says_none = reader.has(R, "eval_every") || reader.has(R, "evaluations");
+        let beaten =
+            by_override(&["keep_best", "forget_at_most", "patience"]) && !by_override(&["eval_every", "evaluations"]);
+        match says_none && !beaten {
             true => reader.problem(R, "keep_best", "chooses among evaluations: give run.evaluations or run.eval_every"),
             false => run.evaluations = EVALUATIONS,
         }
@@ -421,6 +440,26 @@ mod tests {
         assert_eq!((config.run.steps, config.run.epochs, config.run.seed), (None, Some(1.0), 42));
         assert_eq!((config.data.cutoff_length, config.run.batch_tokens), (2048, 2048));
         assert_eq!((config.run.baseline, config.run.recompute), (None, Recompute::Auto));
+    }
+
+    #[test]
+    fn what_is_set_beats_what_a_resolved_file_says_of_choosing_and_of_the_warm_up() {
+        let given =
+            parse("[model]\npath = \"m\"\n[data]\ntrain = \"t\"\ntarget = \"a\"\ngeneral = \"g\"\n").unwrap().to_toml();
+        let chosen = with(&given, &[("run.forget_at_most", "0.1")]).unwrap().run;
+        assert_eq!((chosen.keep_best, chosen.evaluations), (true, 10));
+        let rarer = with(&given, &[("run.keep_best", "true"), ("run.evaluations", "3")]).unwrap().run;
+        assert_eq!((rarer.keep_best, rarer.evaluations), (true, 3));
+        let none = with(&given, &[("run.keep_best", "true"), ("run.evaluations", "0")]);
+        assert!(problems(none)[0].contains("keep_best: chooses among evaluations"));
+        let contradicting = with(&given, &[("run.keep_best", "false"), ("run.patience", "1")]);
+        assert!(problems(contradicting)[0].contains("keep_best: patience makes the best step the result"));
+
+        let steps = with(SMALL, &[("optim.warmup_steps", "7")]).unwrap();
+        assert_eq!(steps.optim.warmup_steps, Some(7));
+        let ratio = with(&steps.to_toml(), &[("optim.warmup_ratio", "0.5")]).unwrap();
+        assert_eq!((ratio.optim.warmup_steps, ratio.optim.warmup_ratio), (None, 0.5));
+        assert_eq!(parse(&steps.to_toml()).unwrap(), steps);
     }
 
     #[test]

@@ -165,8 +165,8 @@ pub enum Error {
     },
     /// No step that was measured may be the result of a run.
     #[error(
-        "no measured step can be the result: {problem}; a lower [optim] learning_rate, more run.evaluations or another objective \
-         may help, and the checkpoints are intact"
+        "no measured step can be the result: {problem}; in a new run a lower [optim] learning_rate, more run.evaluations or another \
+         objective may help"
     )]
     Selection {
         /// What the evaluations said.

@@ -16,7 +16,7 @@ use temper_engine::reading::{
     ChatTemplate, Message, OnError, ReadOptions, RecordFormat, TemplateVariables, Templating,
 };
 use temper_engine::result::{self, ADAPTER, Adapter, MODEL};
-use temper_engine::running::{Digest, Digester, NamedFile, placement_of_model};
+use temper_engine::running::{Digest, Digester, HEAD, NamedFile, placement_of_model};
 use temper_engine::{Config, Devices, Error, Model, ModelFiles, Result, Tokenizer};
 
 use crate::cli::ModelArgs;
@@ -24,6 +24,7 @@ use crate::files::{Beside, OpenFile, OsFolder, read_error};
 use crate::memory;
 use crate::plan::memory_of;
 use crate::progress::progress;
+use crate::run_config::OTHER_HEAD;
 use crate::run_folder::RunFolder;
 
 /// Paths that begin with this name files inside the program.
@@ -197,10 +198,16 @@ impl ModelInUse {
             other => other,
         })?;
         let records = folder.summary()?.and_then(|summary| summary.records);
-        let trained_on = match config.adapter.kind {
-            AdapterKind::Lora => folder.run_config().ok().and_then(|run| run.origin.get("model").copied()),
+        let origin = match config.adapter.kind {
+            AdapterKind::Lora => folder.run_config().ok().map(|run| run.origin),
             AdapterKind::None => None,
         };
+        let of_before = origin.as_ref().is_some_and(|origin| !origin.contains_key(HEAD));
+        if of_before && args.storage.is_none() && config.run.storage.head_of_four_bits().is_some() {
+            let advice = "train it again, or give --model, --adapter and another --storage than that of the run";
+            return Err(Error::Config { problems: vec![format!("{}: {OTHER_HEAD}; {advice}", run.display())] });
+        }
+        let trained_on = origin.and_then(|origin| origin.get("model").copied());
         let variables = config.data.template_variables.clone().unwrap_or_default();
         Ok(Self { files, path, adapter, storage, run: Some(config), variables, trained_on, records })
     }

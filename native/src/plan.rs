@@ -347,6 +347,20 @@ pub fn trained_tokens(config: &Config, train: &[Document]) -> Result<u64> {
     Ok((all as f64 * steps as f64 / pass.max(1) as f64) as u64)
 }
 
+/// How often a run measures its sets: before, after, and on the way.
+///
+/// # Errors
+/// Data of which no step can be made.
+pub fn measurements(config: &Config, train: &[Document]) -> Result<u64> {
+    let ((steps, _), run) = (steps(config, train)?, &config.run);
+    let on_the_way = match (run.eval_every, run.evaluations) {
+        (0, 0) => 0,
+        (0, parts) => steps.div_ceil(steps.div_ceil(parts)) - 1,
+        (every, _) => (steps - 1) / every,
+    };
+    Ok(2 + on_the_way)
+}
+
 /// Steps of a run, and those of one pass over its data.
 ///
 /// # Errors

@@ -13,11 +13,14 @@
 //! and before anything is trained, and replaced as a whole.
 
 use temper_engine::configuration::CHANGEABLE;
-use temper_engine::running::{Digest, Origin};
+use temper_engine::running::{Digest, HEAD, Origin};
 use temper_engine::{Config, Error, Result};
 
 const FIRST: &str =
     "# The configuration of a run. To change one that is going on: temper train --resume --set KEY=VALUE --out ...\n";
+/// What is wrong where one run says how its head is held and another one with the same storage does not.
+pub const OTHER_HEAD: &str =
+    "the run began when the head of a frozen model of four bits had four bits too, and it has more now";
 const DIGESTS: &str = "# digests: file ";
 
 /// What `config.toml` says.
@@ -125,6 +128,10 @@ impl RunConfig {
             "wrong" => format!("{}: gives another set of wrong labels", path(&data.wrong)),
             other => format!("{other}: is other"),
         };
+        if origin.contains_key(HEAD) && !self.origin.contains_key(HEAD) {
+            let advice = "end it with the program that began it, or begin a new run";
+            return Err(Error::Config { problems: vec![format!("run.storage: {OTHER_HEAD}; {advice}")] });
+        }
         let other: Vec<String> = self
             .origin
             .iter()

@@ -16,7 +16,7 @@ use temper_engine::{Config, Document, Error, Result as EngineResult};
 
 use crate::cli::RunArgs;
 use crate::inputs::{DEMO_CONFIG, EMBEDDED, read_configuration};
-use crate::plan::trained_tokens;
+use crate::plan::{measurements, trained_tokens};
 use crate::progress::grouped;
 
 /// Most steps of a run of which only model and data were given: about a million tokens, so that a large file does not mean
@@ -28,8 +28,8 @@ const FEW_STEPS: u64 = 20;
 const MODEL: &str = "model.path";
 const DATA: &str = "data.train";
 
-/// A token in so many of those that are trained is measured of a set, before and after: each takes at most half of what a trained
-/// one takes.
+/// A token in so many of those that are trained is measured of a set, before and after, or as many over all of more measurements:
+/// each takes at most half of what a trained one takes.
 const MEASURED_SHARE: u64 = 10;
 /// Fewer tokens say little about a set.
 const LEAST_MEASURED: u64 = 2048;
@@ -96,7 +96,8 @@ impl Settings {
         let said = self.fit_steps_to(documents)?;
         if self.fit_measured {
             let trained = trained_tokens(&self.config, documents)?;
-            self.config.data.measured_tokens = Some((trained / MEASURED_SHARE).max(LEAST_MEASURED));
+            let times = measurements(&self.config, documents)?;
+            self.config.data.measured_tokens = Some((2 * trained / (MEASURED_SHARE * times)).max(LEAST_MEASURED));
         }
         Ok(said)
     }

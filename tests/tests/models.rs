@@ -183,8 +183,7 @@ fn matrices_quantised_on_load_are_those_of_a_file_quantised_before() {
     use temper_engine::inside::weights::{MemorySource, RawTensor, WeightFormat, WeightSource};
     use temper_engine::models::Hold;
     let ids: Vec<u32> = (0..17).map(|i| i * 7 % 250).collect();
-    let is_of_vocabulary = |name: &str| ["model.embed_tokens.weight", "lm_head.weight"].contains(&name);
-    for name in ["llama", "qwen2", "glm4"] {
+    for name in ["llama", "llama_tied", "qwen2", "glm4"] {
         let opened = open_folder(&GoldenFolder::new(&format!("tiny/{name}"))).unwrap();
         let (arch, plain) = (&opened.architecture, &opened.weights);
         // Rows of 64 and 128 are no whole blocks of Q4_K and Q6_K.
@@ -193,7 +192,8 @@ fn matrices_quantised_on_load_are_those_of_a_file_quantised_before() {
         for (hold, format) in held {
             let quantised = plain.names().into_iter().map(|name| {
                 let raw = plain.read(&name).unwrap();
-                let format = if is_of_vocabulary(&name) { WeightFormat::Q8_0 } else { format };
+                let head = if arch.tied_head { "model.embed_tokens.weight" } else { "lm_head.weight" };
+                let format = if name == head { WeightFormat::Q8_0 } else { format };
                 match raw.shape.len() {
                     1 => raw,
                     _ => RawTensor::quantise(&name, &raw.shape, &raw.to_f32(), format).unwrap(),
@@ -207,6 +207,49 @@ fn matrices_quantised_on_load_are_those_of_a_file_quantised_before() {
                 let (expected, found) = (logits(&before, Hold::Auto), logits(plain, hold));
                 assert_eq!(found, expected, "{name} in {hold} on {}", device.name());
                 assert_ne!(found, logits(plain, Hold::F32), "{name} in {hold} on {}", device.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_head_that_is_held_in_six_bits_is_that_of_a_file_quantised_so() {
+    use temper_engine::inside::model::load::load;
+    use temper_engine::inside::weights::WeightFormat;
+    use temper_engine::models::fabricated::{FORMATS, Shape, fabricate};
+    use temper_engine::models::{Architecture, Hold, Quantised, Recipe};
+    use temper_engine::{Error, ModelFiles};
+    let file = |bytes: Vec<u8>| ModelFiles::open_gguf(Arc::new(bytes), "model.gguf").unwrap();
+    let whole = Shape::named("qwen3-0.6b").unwrap().architecture(Some(2));
+    let ids: Vec<u32> = (0..9).map(|i| i * 31 % 300).collect();
+    for tied in [true, false] {
+        // Rows of 256 and 512 are whole blocks of everything.
+        let small = Architecture { vocab: 300, hidden: 256, heads: 2, kv_heads: 1, intermediate: 512, ..whole.clone() };
+        let arch = Architecture { tied_head: tied, ..small };
+        let format = FORMATS.into_iter().find(|format| format.name() == "BF16").unwrap();
+        let mut bytes = Vec::new();
+        fabricate(&mut bytes, &arch, format, 1).unwrap();
+        let source = file(bytes.clone());
+        let mut folder = temper_engine::host::MemoryFolder::new();
+        folder.insert("model.gguf", bytes).unwrap();
+        for (hold, format) in [(Hold::Q4_0, WeightFormat::Q4_0), (Hold::Q4K, WeightFormat::Q4K)] {
+            let mut written = Vec::new();
+            let quantised = Quantised::of_gguf(&folder, "model.gguf", Recipe::Uniform(format), None).unwrap();
+            quantised.write(&mut written).unwrap();
+            let before = file(written);
+            let (held, in_file) = (source.weights.as_ref().unwrap(), before.weights.as_ref().unwrap());
+            let head = if tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
+            assert_eq!(in_file.format(head), Some(WeightFormat::Q6K), "tied: {tied}");
+            if !tied {
+                assert_eq!(in_file.format("model.embed_tokens.weight"), Some(format));
+            }
+            for device in devices::all() {
+                let logits = |weights, hold| -> Result<Vec<f32>, Error> {
+                    wait(load(&arch, weights, &device, hold, u64::MAX, false)?.logits(&ids))
+                };
+                let found = logits(held, hold).unwrap();
+                assert_eq!(found, logits(in_file, Hold::Auto).unwrap(), "tied: {tied}, {hold} on {}", device.name());
+                assert_ne!(found, logits(held, Hold::Auto).unwrap());
             }
         }
     }

@@ -41,6 +41,10 @@ impl Watcher {
         Self { kept: Some(Kept::default()), ..Self::default() }
     }
 
+    fn pruning() -> Self {
+        Self { kept: Some(Kept { prunes: true, ..Kept::default() }), ..Self::default() }
+    }
+
     /// The files of its checkpoint of a step.
     fn checkpoint(&self, step: u64) -> Vec<NamedFile> {
         self.kept.as_ref().unwrap().all[&step].clone()
@@ -58,11 +62,16 @@ struct Kept {
     all: BTreeMap<u64, Vec<NamedFile>>,
     /// Which were said to be asked for, in the order in which that was said.
     stays: Vec<u64>,
+    /// The newest is kept, and what stays; nothing else.
+    prunes: bool,
 }
 
 impl Checkpoints for Kept {
     fn save(&mut self, step: u64, checkpoint: &Checkpoint) -> temper_engine::Result<String> {
         self.all.insert(step, wait(checkpoint.in_memory())?);
+        if self.prunes {
+            self.all.retain(|other, _| *other == step || self.stays.last() == Some(other));
+        }
         Ok(format!("step-{step}"))
     }
 
@@ -506,7 +515,7 @@ fn learned_by(step: u64, mut run: Run) -> Vec<f32> {
 
 #[test]
 fn the_best_step_is_the_result_and_its_weights_are_the_ones_of_that_step() {
-    let (mut run, mut host) = (choosing(&[]), Watcher::keeping());
+    let (mut run, mut host) = (choosing(&[]), Watcher::pruning());
     let found = chosen(&mut run, &mut host);
     let best = lowest(&found.target);
     assert!((1..8).contains(&best), "nothing to choose: {:?}", found.target);
@@ -514,7 +523,7 @@ fn the_best_step_is_the_result_and_its_weights_are_the_ones_of_that_step() {
     assert_eq!(found.after, (best as u64, found.target[best]));
     assert_eq!((found.target.len(), found.finished), (9, 8), "each step was measured once, and all were made");
     assert_eq!(logits(&mut run, 0), learned_by(best as u64, choosing(&[])));
-    assert!(host.kept.unwrap().stays.contains(&(best as u64)), "its checkpoint may have been removed");
+    assert_eq!(host.kept.unwrap().all.keys().copied().collect::<Vec<_>>(), [best as u64, 8]);
 }
 
 #[test]
@@ -558,7 +567,7 @@ fn a_run_that_chooses_goes_on_from_any_moment_to_the_same_result() {
         let all = measured(whole, &mut Watcher::keeping());
         assert!(all.contains_key("selected"));
         for patience in 0.. {
-            let mut host = Watcher { patience: Some(Cell::new(patience)), ..Watcher::keeping() };
+            let mut host = Watcher { patience: Some(Cell::new(patience)), ..Watcher::pruning() };
             let mut run = choosing(more);
             let mut found = measured(&mut run, &mut host);
             let newest = host.kept.as_ref().unwrap().all.keys().max().copied();
@@ -580,6 +589,48 @@ fn a_run_that_chooses_goes_on_from_any_moment_to_the_same_result() {
 }
 
 #[test]
+fn a_run_that_chose_and_then_computes_what_is_no_number_ends_with_what_it_chose() {
+    // The first steps learn; then a rate that no weight survives.
+    let mut run = choosing(&[("run.forget_at_most", "1e9"), ("run.save_every", "0")]);
+    let mut host = Watcher::pruning();
+    while run.steps().1 < 3 || !run.is_between_steps() {
+        wait(run.next(&mut host)).unwrap();
+    }
+    let config = run.learners()[0].config().with(&[("optim.learning_rate".into(), "1e38".into())]).unwrap();
+    run.change(vec![config]).unwrap();
+    let (mut selected, mut after) = (None, None);
+    while let Some(event) = wait(run.next(&mut host)).unwrap() {
+        match event {
+            Event::Selected(event) => selected = Some(event),
+            Event::Evaluated { learners } if learners[0].phase == Phase::After => after = Some(learners[0].step),
+            _ => {}
+        }
+    }
+    let selected = selected.expect("it has a result");
+    assert!(selected.step <= 3 && after == Some(selected.step), "{selected:?}, {after:?}");
+    assert!(selected.ended.unwrap().contains("not a finite number"));
+    assert_eq!(logits(&mut run, 0), learned_by(selected.step, choosing(&[])));
+}
+
+#[test]
+fn a_run_that_has_ended_takes_no_more_steps() {
+    let mut host = Watcher::pruning();
+    let ended = chosen(&mut choosing(&[("run.patience", "1"), ("optim.learning_rate", "0.05")]), &mut host).selected;
+    assert!(ended.ended.is_some());
+    let mut longer = choosing(&[("run.patience", "1"), ("optim.learning_rate", "0.05"), ("run.steps", "20")]);
+    let refused = longer.resume(&folder(&host.checkpoint(ended.of))).unwrap_err().to_string();
+    assert!(refused.contains("steps: the run has ended") && refused.contains("run.patience"), "{refused}");
+    // One that came to its last step goes on from there, and what was best stays the best until something is better.
+    let mut host = Watcher::pruning();
+    let first = chosen(&mut choosing(&[]), &mut host).selected;
+    let mut longer = choosing(&[("run.steps", "9")]);
+    longer.resume(&folder(&host.checkpoint(8))).unwrap();
+    let second = chosen(&mut longer, &mut host);
+    let better = second.target[0] < chosen(&mut choosing(&[]), &mut Watcher::keeping()).target[first.step as usize];
+    assert_eq!((second.selected.step, second.selected.of), (if better { 9 } else { first.step }, 9));
+}
+
+#[test]
 fn a_run_that_cannot_choose_says_so_before_its_first_step() {
     let error = wait(choosing(&[]).next(&mut Watcher::default())).unwrap_err().to_string();
     assert!(error.contains("keep_best") && error.contains("checkpoints"), "{error}");
@@ -588,7 +639,7 @@ fn a_run_that_cannot_choose_says_so_before_its_first_step() {
     assert!(error.contains("keep_best") && error.contains("several learners"), "{error}");
     // The checkpoint of the best step was removed by somebody.
     let (mut run, mut host) = (choosing(&[]), Watcher::keeping());
-    let mut problem = None;
+    let mut problem: Option<String> = None;
     while problem.is_none() {
         match wait(run.next(&mut host)) {
             Ok(Some(Event::Saved { step, .. })) if step < 8 => drop(host.kept.as_mut().unwrap().all.remove(&step)),

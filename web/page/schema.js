@@ -1106,7 +1106,7 @@ export default {
         {
           "name": "keep",
           "label": "Keep",
-          "help": "Newest checkpoints to keep.",
+          "help": "Newest checkpoints to keep, beside that of the best step where one is chosen.",
           "type": "whole",
           "allowed": "a whole number of at least 1",
           "least": 1.0,
@@ -1124,7 +1124,7 @@ export default {
         {
           "name": "evaluations",
           "label": "Evaluations",
-          "help": "Where eval_every is 0: into how many equal parts evaluations divide the run; 0 evaluates only before and after.",
+          "help": "Where eval_every is 0: into how many equal parts evaluations divide the run, at most; 0 evaluates only before and after.",
           "type": "whole",
           "allowed": "a whole number of at least 0",
           "least": 0.0,
@@ -1295,12 +1295,12 @@ export default {
             {
               "name": "q4_0",
               "label": "q4_0",
-              "help": "Frozen matrices in 4 bits, in blocks of 32; the coarsest. Embedding and head have 6 bits, or 8 where a row is no whole number of blocks of 256, as a head has in llama.cpp's files."
+              "help": "Frozen matrices in 4 bits, in blocks of 32; the coarsest. The head, and the embedding where it is the head, has 6 bits, or 8 where a row is no whole number of blocks of 256, as in llama.cpp's files."
             },
             {
               "name": "q4_k",
               "label": "q4_k",
-              "help": "Frozen matrices in 4 bits, in blocks of 256 with scales and minima of their own. Where a row is no whole number of blocks, in 5 bits in blocks of 32, as llama.cpp does; where it is none of these either, in half precision. Embedding and head as with q4_0."
+              "help": "Frozen matrices in 4 bits, in blocks of 256 with scales and minima of their own. Where a row is no whole number of blocks, in 5 bits in blocks of 32, as llama.cpp does; where it is none of these either, in half precision. The head as with q4_0."
             }
           ],
           "default": "auto"

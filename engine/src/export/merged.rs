@@ -14,6 +14,7 @@ use crate::model::adapter::{AdapterValues, LoraSettings};
 use crate::model::architecture::Architecture;
 use crate::model::files::ModelFiles;
 use crate::model::gguf::{permute, stored_tensors, written_as};
+use crate::model::layout::is_head;
 use crate::model::load::Hold;
 use crate::weights::{RawTensor, WeightFormat, WeightSource};
 
@@ -81,7 +82,7 @@ impl Adapter {
         };
         let pairs = self.of_tensors(&files.architecture, false)?;
         let pairs = pairs.into_iter().map(|(_, name, pair)| (name, pair)).collect();
-        let weights: Arc<dyn WeightSource> = Arc::new(self.added(weights.clone(), pairs));
+        let weights: Arc<dyn WeightSource> = Arc::new(self.added(weights.clone(), &files.architecture, pairs));
         Ok(ModelFiles { weights: Some(weights), ..files })
     }
 
@@ -91,12 +92,12 @@ impl Adapter {
     /// [`Error::Tensor`] for a pair that fits no matrix of the model.
     pub fn merged_into_gguf(&self, base: Arc<dyn WeightSource>, arch: &Architecture) -> Result<Arc<dyn WeightSource>> {
         let pairs = self.of_tensors(arch, true)?.into_iter().map(|(name, _, pair)| (name, pair)).collect();
-        Ok(Arc::new(self.added(base, pairs)))
+        Ok(Arc::new(self.added(base, arch, pairs)))
     }
 
-    fn added(&self, base: Arc<dyn WeightSource>, pairs: BTreeMap<String, Pair>) -> Merged {
+    fn added(&self, base: Arc<dyn WeightSource>, arch: &Architecture, pairs: BTreeMap<String, Pair>) -> Merged {
         let scale = self.settings.scale() as f32;
-        Merged { base, hold: self.base, pairs, rank: self.settings.rank, scale }
+        Merged { base, hold: self.base, tied: arch.tied_head, pairs, rank: self.settings.rank, scale }
     }
 
     /// Writes the adapter for llama.cpp (`--lora`), of a model of this architecture: its pairs in f32, under the names of the
@@ -136,6 +137,8 @@ impl Adapter {
 struct Merged {
     base: Arc<dyn WeightSource>,
     hold: Hold,
+    /// The head is the embedding.
+    tied: bool,
     /// By the name of the tensor.
     pairs: BTreeMap<String, Pair>,
     rank: usize,
@@ -155,7 +158,7 @@ impl WeightSource for Merged {
         let (stored, shape) = (self.base.format(name)?, self.base.shape(name)?);
         match shape {
             _ if self.pairs.contains_key(name) => Some(WeightFormat::F32),
-            &[_, row] => Some(self.hold.format(name, row).unwrap_or(stored)),
+            &[_, row] => Some(self.hold.format(is_head(name, self.tied), row).unwrap_or(stored)),
             _ => Some(stored),
         }
     }
@@ -163,7 +166,7 @@ impl WeightSource for Merged {
     fn read(&self, name: &str) -> Result<RawTensor> {
         let mut raw = self.base.read(name)?;
         if raw.shape.len() == 2 {
-            raw = self.hold.frozen(raw)?;
+            raw = self.hold.frozen(raw, is_head(name, self.tied))?;
         }
         let Some((a, b)) = self.pairs.get(name) else { return Ok(raw) };
         let mut values = raw.to_f32();

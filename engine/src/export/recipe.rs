@@ -1,6 +1,6 @@
 //! What each matrix of a GGUF file is stored as: one format for all, or a mix.
 
-use crate::model::layout::{EMBEDDING, HEAD};
+use crate::model::layout::is_head;
 use crate::weights::WeightFormat;
 
 /// How a model's matrices are stored in a file.
@@ -39,7 +39,9 @@ impl Recipe {
     /// ([`WeightFormat::for_rows`]).
     pub fn format(self, matrix: Matrix) -> WeightFormat {
         let format = match self {
-            Self::Uniform(format) if format.has_fewer_bits_than(WeightFormat::Q6K) && is_head(matrix) => {
+            Self::Uniform(format)
+                if format.has_fewer_bits_than(WeightFormat::Q6K) && is_head(matrix.name, matrix.tied) =>
+            {
                 WeightFormat::Q6K
             }
             Self::Uniform(format) => format,
@@ -50,16 +52,11 @@ impl Recipe {
     }
 }
 
-fn is_head(Matrix { name, tied, .. }: Matrix) -> bool {
-    name == HEAD.gguf || (tied && name == EMBEDDING.gguf)
-}
-
 /// The head, and values and the MLP's last matrix in the first and last eighth of the blocks and in every third between.
-fn has_more_bits(matrix: Matrix) -> bool {
-    if is_head(matrix) {
+fn has_more_bits(Matrix { name, layers, tied, .. }: Matrix) -> bool {
+    if is_head(name, tied) {
         return true;
     }
-    let Matrix { name, layers, .. } = matrix;
     let block = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
     let Some((Ok(layer), module)) = block.map(|(layer, module)| (layer.parse::<usize>(), module)) else { return false };
     let often = layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::config::{self, AdapterKind, Config};
-use crate::data::{DataSet, Document, ReadOptions, Tokenizer, WINDOW, hold_out, read_measured, read_set};
+use crate::data::{DataSection, DataSet, Document, ReadOptions, Tokenizer, WINDOW, hold_out, read_measured, read_set};
 use crate::device::Device;
 use crate::error::{Error, Result, into_error};
 use crate::eval::perplexity::{Scored, first_tokens};
@@ -61,6 +61,8 @@ pub struct Lab {
     assets: BTreeMap<String, Vec<u8>>,
     model: Option<Arc<OpenModel>>,
     data: Option<Data>,
+    /// The documents of that set, until a run is made of them.
+    encoded: Option<Encoded>,
     running: Option<Running>,
     /// The run of a checkpoint, until it is taken.
     restored: Option<Running>,
@@ -70,6 +72,14 @@ pub struct Lab {
     disputed: Option<Disputed>,
     /// Steps between evaluations and between samples; 0 is never.
     every: Every,
+}
+
+/// A data set as documents, and with what it was read.
+struct Encoded {
+    model: Arc<OpenModel>,
+    section: DataSection,
+    train: DataSet,
+    sets: Sets,
 }
 
 /// A token of a text, and what the small model that comes with the page makes of its place.
@@ -201,6 +211,7 @@ impl Lab {
             assets,
             model: None,
             data: None,
+            encoded: None,
             running: None,
             restored: None,
             pace: 0.0,
@@ -303,7 +314,8 @@ impl Lab {
     /// Reads the set once, so that it is refused before anything is replaced.
     fn take_data(&mut self, data: Data) -> Result<DataInfo> {
         let config = config::page(&[])?;
-        let (train, Sets { target, general, .. }) = self.sets(&data, &config)?;
+        let (train, sets) = self.sets(&data, &config)?;
+        let Sets { target, general, .. } = &sets;
         let tokens = |documents: &[Document]| documents.iter().map(Document::trained_tokens).sum();
         let info = DataInfo {
             name: data.name.clone(),
@@ -315,9 +327,11 @@ impl Lab {
             truncated: train.encoding.truncated,
             skipped: train.records.skipped + train.encoding.skipped,
             problems: train.records.problems.iter().chain(&train.encoding.problems).cloned().collect(),
-            target_tokens: tokens(&target),
-            general_tokens: tokens(&general),
+            target_tokens: tokens(target),
+            general_tokens: tokens(general),
         };
+        let model = self.model()?.clone();
+        self.encoded = Some(Encoded { model, section: config.data, train, sets });
         self.data = Some(data);
         Ok(info)
     }
@@ -389,14 +403,19 @@ impl Lab {
     }
 
     /// Learners at their first step, of the model and data set that were read last.
-    fn make(&self, settings: Settings, sides: Sides) -> Result<Running> {
+    fn make(&mut self, settings: Settings, sides: Sides) -> Result<Running> {
         let mut configs = settings.configs()?;
         let objectives = configs.iter().map(Config::objective).collect::<Result<Vec<_>>>()?;
         let (first, of) = sides.keep(&mut configs);
         let config = largest(&configs)?;
         let model = self.model()?.clone();
+        let fits = |known: &Encoded| Arc::ptr_eq(&known.model, &model) && known.section == config.data;
+        let encoded = self.encoded.take().filter(fits);
         let data = self.data.as_ref().ok_or_else(|| bad("choose a data set first"))?;
-        let (train, mut sets) = self.sets(data, config)?;
+        let (train, mut sets) = match encoded {
+            Some(Encoded { train, sets, .. }) => (train, sets),
+            None => self.sets(data, config)?,
+        };
         let most = evaluated_tokens(self.device.is_cpu(), self.device.is_software());
         for set in [&mut sets.target, &mut sets.general, &mut sets.wrong] {
             set.truncate(first_tokens(set, most).len());
@@ -523,9 +542,14 @@ impl Lab {
     /// A beginning that fills the model's context; device errors.
     pub async fn sample(&mut self, prompts: Vec<Prompt>, tokens: usize) -> Result<Sample> {
         let running = self.running()?;
-        running.prompts = prompts;
+        let before = (std::mem::replace(&mut running.prompts, prompts), running.sample_tokens);
         running.sample_tokens = tokens;
-        running.sample().await
+        let told = running.sample().await;
+        if told.is_err() {
+            // The run would ask for them again by itself, and end with this error.
+            (running.prompts, running.sample_tokens) = before;
+        }
+        told
     }
 
     /// A training document's tokens.

@@ -162,9 +162,11 @@ pub const FINAL_NORM: Name = name("model.norm.weight", "output_norm.weight");
 /// The tensor of a head that is not the embedding.
 pub const HEAD: Name = name("lm_head.weight", "output.weight");
 
-/// True for the name of the embedding or of the head, in either kind of file.
-pub fn is_of_vocabulary(name: &str) -> bool {
-    [EMBEDDING, HEAD].iter().any(|known| name == known.hugging_face || name == known.gguf)
+/// True for the name, in either kind of file, of the tensor that is the head of a model whose head is `tied` to its embedding
+/// or is not.
+pub fn is_head(name: &str, tied: bool) -> bool {
+    let is = |known: Name| name == known.hugging_face || name == known.gguf;
+    is(HEAD) || (tied && is(EMBEDDING))
 }
 
 /// A tensor that a model must have.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Model;
 use super::architecture::Architecture;
-use super::layout::{Kind, LinearSpec, Part as LayoutPart, TensorSpec, is_of_vocabulary};
+use super::layout::{Kind, LinearSpec, Part as LayoutPart, TensorSpec, is_head};
 use super::linear::{Linear, LoraScale};
 use super::open::check;
 use super::parameter::{Parameter, Part, from_host};
@@ -36,27 +36,26 @@ choice! {
         F16 = "f16",
         /// Frozen matrices in 8 bits, in blocks of 32.
         Q8_0 = "q8_0",
-        /// Frozen matrices in 4 bits, in blocks of 32; the coarsest. Embedding and head have 6 bits, or 8 where a row is no whole
-        /// number of blocks of 256, as a head has in llama.cpp's files.
+        /// Frozen matrices in 4 bits, in blocks of 32; the coarsest. The head, and the embedding where it is the head, has 6 bits, or
+        /// 8 where a row is no whole number of blocks of 256, as in llama.cpp's files.
         Q4_0 = "q4_0",
         /// Frozen matrices in 4 bits, in blocks of 256 with scales and minima of their own. Where a row is no whole number
-        /// of blocks, in 5 bits in blocks of 32, as llama.cpp does; where it is none of these either, in half precision. Embedding
-        /// and head as with q4_0.
+        /// of blocks, in 5 bits in blocks of 32, as llama.cpp does; where it is none of these either, in half precision. The
+        /// head as with q4_0.
         Q4K = "q4_k",
     }
 }
 
 impl Hold {
-    /// The format of the frozen matrix of this name, whose rows have so many elements; none where it is the file's, or single
-    /// precision.
-    pub fn format(self, name: &str, row: usize) -> Option<WeightFormat> {
+    /// The format of a frozen matrix, the model's head or not, whose rows have so many elements; none where it is the file's, or
+    /// single precision.
+    pub fn format(self, is_head: bool, row: usize) -> Option<WeightFormat> {
         let format = match self {
             Self::Auto | Self::F32 => return None,
             Self::Bf16 | Self::Bf16Compensated => WeightFormat::Bf16,
             Self::F16 => WeightFormat::F16,
             Self::Q8_0 => WeightFormat::Q8_0,
-            // Every token's probability goes through them: a third of what four bits lose is lost there.
-            Self::Q4_0 | Self::Q4K if is_of_vocabulary(name) => WeightFormat::Q6K,
+            Self::Q4_0 | Self::Q4K if is_head => HEAD_OF_FOUR_BITS,
             Self::Q4_0 => WeightFormat::Q4_0,
             Self::Q4K => WeightFormat::Q4K,
         };
@@ -67,11 +66,16 @@ impl Hold {
     ///
     /// # Errors
     /// As [`RawTensor::stored_as`].
-    pub fn frozen(self, matrix: RawTensor) -> Result<RawTensor> {
-        match self.format(&matrix.name, matrix.shape[1]) {
+    pub fn frozen(self, matrix: RawTensor, is_head: bool) -> Result<RawTensor> {
+        match self.format(is_head, matrix.shape[1]) {
             Some(format) if format != matrix.format => matrix.stored_as(format),
             _ => Ok(matrix),
         }
+    }
+
+    /// What the head of a frozen model of four bits is held in, where it is one.
+    pub fn head_of_four_bits(self) -> Option<WeightFormat> {
+        matches!(self, Self::Q4_0 | Self::Q4K).then_some(HEAD_OF_FOUR_BITS)
     }
 
     /// Bytes of an element of a trained matrix.
@@ -87,6 +91,9 @@ impl Hold {
         }
     }
 }
+
+/// Every token's probability goes through the head: of SmolLM2 in four bits, two fifths of what is lost is lost there.
+const HEAD_OF_FOUR_BITS: WeightFormat = WeightFormat::Q6K;
 
 /// Standard deviation of random weights, as the Hugging Face configurations' `initializer_range` default.
 const INITIAL_STD: f64 = 0.02;
@@ -228,7 +235,8 @@ fn build(
     full: bool,
 ) -> Result<Model> {
     placement.check_trained(arch, full)?;
-    let builder = Builder { maker, device: placement.first(), hold, source, room: 0, full };
+    let tied = arch.tied_head;
+    let builder = Builder { maker, device: placement.first(), hold, tied, source, room: 0, full };
     built(arch, builder, placement).map_err(|error| placement.explain(error))
 }
 
@@ -260,6 +268,8 @@ struct Builder<'a> {
     /// Where what is built next lies.
     device: &'a Device,
     hold: Hold,
+    /// The head is the embedding.
+    tied: bool,
     /// Where matrices could be left.
     source: Option<&'a Arc<dyn WeightSource>>,
     /// How many bytes of the blocks' matrices the device may still keep in memory.
@@ -289,7 +299,7 @@ impl Builder<'_> {
     fn matrix(&mut self, spec: &TensorSpec, kind: Kind) -> Result<RawTensor> {
         let raw = (self.maker)(spec, kind)?;
         // Trained, it becomes what it is held in, as a whole.
-        if self.full { Ok(raw) } else { self.hold.frozen(raw) }
+        if self.full { Ok(raw) } else { self.hold.frozen(raw, is_head(&spec.name, self.tied)) }
     }
 
     /// Matrices of a block: in memory as long as there is room, else left in their file.

@@ -25,7 +25,7 @@ use crate::loss::head;
 use crate::loss::plan::{HeadLimits, head_plan};
 use crate::model::Keep;
 use crate::model::architecture::Architecture;
-use crate::model::layout::{BlockSpec, LinearSpec, TensorSpec};
+use crate::model::layout::{BlockSpec, LinearSpec, TensorSpec, is_head};
 use crate::model::load::Hold;
 use crate::model::placement::{Placement, Stage};
 use crate::model::settings::AdapterKind;
@@ -491,7 +491,7 @@ fn load_model(
     let mut matrix = |book: &mut Book, specs: &[TensorSpec], by_index: bool, of_block: bool| {
         let all = specs.iter().fold(0_u64, |sum, spec| sum.saturating_add(elements(spec)));
         count = count.saturating_add(all);
-        let stored = stored(weights, specs, hold);
+        let stored = stored(weights, specs, hold, arch.tied_head);
         if let (Held::Packed(bytes), true) = (&stored, of_block && hold == Hold::Auto) {
             let Some(left) = resident.checked_sub(*bytes) else {
                 resident = 0;
@@ -575,7 +575,7 @@ enum Held {
 }
 
 /// How the matrices that one product reads are held.
-fn stored(weights: Option<&dyn WeightSource>, specs: &[TensorSpec], hold: Hold) -> Held {
+fn stored(weights: Option<&dyn WeightSource>, specs: &[TensorSpec], hold: Hold, tied: bool) -> Held {
     let all = specs.iter().fold(0_u64, |sum, spec| sum.saturating_add(elements(spec)));
     let Some(weights) = weights else {
         if matches!(hold, Hold::Bf16 | Hold::Bf16Compensated) {
@@ -594,7 +594,8 @@ fn stored(weights: Option<&dyn WeightSource>, specs: &[TensorSpec], hold: Hold) 
         Hold::Auto if packs => Held::Packed(bytes),
         Hold::Auto | Hold::F32 => Held::Dense(bytes),
         _ => {
-            let bytes = |spec: &TensorSpec| hold.format(&spec.name, spec.shape[1])?.bytes_for_shape(&spec.shape);
+            let bytes =
+                |spec: &TensorSpec| hold.format(is_head(&spec.name, tied), spec.shape[1])?.bytes_for_shape(&spec.shape);
             let mut converted = specs.iter().map(bytes);
             let sum = converted.try_fold(0_u64, |sum, bytes| sum.checked_add(bytes? as u64));
             Held::Packed(sum.unwrap_or(f32s(all)))
@@ -1012,7 +1013,7 @@ impl Walk<'_> {
     /// A frozen matrix in single precision while it is used: on the CPU only a rectangle of it is, on a device as many rows as
     /// fit a tile.
     fn expand(&mut self, specs: &[TensorSpec]) {
-        if matches!(stored(self.weights, specs, self.hold), Held::Packed(_)) {
+        if matches!(stored(self.weights, specs, self.hold, self.arch.tied_head), Held::Packed(_)) {
             self.tile(specs);
         }
     }

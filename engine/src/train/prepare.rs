@@ -252,7 +252,7 @@ pub fn plan(config: &Config, loader: &Loader) -> Result<Plan> {
         log_every: run.log_every,
         save_every: run.save_every,
         eval_every: match (run.eval_every, run.evaluations) {
-            (0, parts @ 1..) => (steps / parts).max(1),
+            (0, parts @ 1..) => steps.div_ceil(parts),
             (every, _) => every,
         },
     })

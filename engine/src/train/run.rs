@@ -25,7 +25,7 @@ use super::prepare::{self, Plan};
 use super::samples::Samples;
 use super::selection::{Rule, Selection};
 use super::session::{Session, StepOutcome};
-use crate::config::{CHANGEABLE, Config};
+use crate::config::{AdapterKind, CHANGEABLE, Config};
 use crate::data::{Document, Loader, MicroBatch, fingerprint};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -152,9 +152,12 @@ pub struct Run {
     selection: Option<(Rule, Selection)>,
     /// The last step that was made.
     made: u64,
+    /// What the learner holds is of no step: something in it is no number.
+    is_spoilt: bool,
 }
 
-/// Digests of what a run begins with, by what it is: `model`, `train`, `target`, `general` and `wrong`.
+/// Digests of what a run begins with, by what it is: `model`, `train`, `target`, `general` and `wrong`; and [`HEAD`], where that
+/// is held otherwise than in runs of before 2026-11-27 with the same configuration.
 pub type Origin = BTreeMap<String, Digest>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -166,6 +169,9 @@ enum State {
     /// The last event was told.
     Over,
 }
+
+/// Which format the head of a frozen model of four bits is held in.
+pub const HEAD: &str = "head";
 
 enum Due {
     Tell(Event),
@@ -230,6 +236,7 @@ impl Run {
             evaluation_due: false,
             selection,
             made: 0,
+            is_spoilt: false,
         })
     }
 
@@ -278,7 +285,11 @@ impl Run {
             ("general", measured(&self.sets.general)),
             ("wrong", measured(&self.sets.wrong)),
         ];
-        digests.into_iter().map(|(what, digest)| (what.to_string(), digest)).collect()
+        let config = &self.learners[0].config;
+        let frozen = config.adapter.kind == AdapterKind::Lora;
+        let head = config.run.storage.head_of_four_bits().filter(|_| frozen);
+        let head = head.map(|format| (HEAD, Digest::of(format.name().as_bytes())));
+        digests.into_iter().chain(head).map(|(what, digest)| (what.to_string(), digest)).collect()
     }
 
     /// The training documents.
@@ -316,53 +327,79 @@ impl Run {
     }
 
     async fn go_on(&mut self, host: &mut dyn Host) -> Result<Option<Event>> {
-        loop {
-            let told = match self.due.pop_front() {
-                Some(Due::Tell(event)) => Some(event),
-                Some(Due::Weigh) => match self.weigh(host).await? {
-                    Some(()) => None,
-                    None => self.stop(),
-                },
-                Some(Due::Evaluate(phase)) => match self.evaluated(phase, host).await? {
-                    Some(learners) => {
-                        self.evaluation_due = false;
-                        self.look_for_divergence(&learners);
-                        self.choose(&learners[0]);
-                        Some(Event::Evaluated { learners })
-                    }
-                    None => self.stop(),
-                },
-                Some(Due::Landscape(phase)) => match self.landscape(host).await? {
-                    Some(learners) => Some(Event::Landscape { phase, learners }),
-                    None => self.stop(),
-                },
-                Some(Due::Save) => self.save(host)?,
-                Some(Due::Select) => self.select(host)?,
-                Some(Due::Finish { interrupted }) => {
-                    self.state = State::Over;
-                    let (step, tokens) = (self.made, self.done.tokens);
-                    Some(Event::Finished(Finished { step, tokens, seconds: self.seconds(host), interrupted }))
-                }
-                None => {
-                    match self.state {
-                        State::New if self.selection.is_some() && host.checkpoints().is_none() => {
-                            let problem = "[run] keep_best: needs checkpoints, and none are kept here";
-                            return Err(Error::Config { problems: vec![problem.into()] });
-                        }
-                        State::New => {
-                            let learners = self.begin();
-                            self.due.push_front(Due::Tell(Event::Started { learners }));
-                        }
-                        State::Under if host.stop_requested() => self.end(true),
-                        State::Under => self.step(host).await?,
-                        State::Over => return Ok(None),
-                    }
-                    None
-                }
-            };
-            if told.is_some() {
-                return Ok(told);
+        while self.state != State::Over || !self.due.is_empty() {
+            match self.take_up(host).await {
+                Ok(None) => {}
+                Ok(told) => return Ok(told),
+                Err(error) => self.end_with_the_best(error)?,
             }
+        }
+        Ok(None)
+    }
+
+    /// Does what is due next, or else a step, and says what there is to tell of it.
+    async fn take_up(&mut self, host: &mut dyn Host) -> Result<Option<Event>> {
+        Ok(match self.due.pop_front() {
+            Some(Due::Tell(event)) => Some(event),
+            Some(Due::Weigh) => match self.weigh(host).await? {
+                Some(()) => None,
+                None => self.stop(),
+            },
+            Some(Due::Evaluate(phase)) => match self.evaluated(phase, host).await? {
+                Some(learners) => {
+                    self.evaluation_due = false;
+                    self.look_for_divergence(&learners);
+                    self.choose(&learners[0]);
+                    Some(Event::Evaluated { learners })
+                }
+                None => self.stop(),
+            },
+            Some(Due::Landscape(phase)) => match self.landscape(host).await? {
+                Some(learners) => Some(Event::Landscape { phase, learners }),
+                None => self.stop(),
+            },
+            Some(Due::Save) => self.save(host)?,
+            Some(Due::Select) => self.select(host)?,
+            Some(Due::Finish { interrupted }) => {
+                self.state = State::Over;
+                let (step, tokens) = (self.made, self.done.tokens);
+                Some(Event::Finished(Finished { step, tokens, seconds: self.seconds(host), interrupted }))
+            }
+            None => {
+                match self.state {
+                    State::New if self.selection.is_some() && host.checkpoints().is_none() => {
+                        let problem = "[run] keep_best: needs checkpoints, and none are kept here";
+                        return Err(Error::Config { problems: vec![problem.into()] });
+                    }
+                    State::New => {
+                        let learners = self.begin();
+                        self.due.push_front(Due::Tell(Event::Started { learners }));
+                    }
+                    State::Under if host.stop_requested() => self.end(true),
+                    State::Under => self.step(host).await?,
+                    State::Over => {}
+                }
+                None
+            }
+        })
+    }
+
+    /// A run that chooses and has chosen needs no more steps: where one makes what is no number, its result is there already.
+    fn end_with_the_best(&mut self, error: Error) -> Result<()> {
+        match (&error, &mut self.selection) {
+            (Error::NonFinite { .. }, Some((_, selection)))
+                if selection.ended().is_none() && selection.best_step().is_some() =>
+            {
+                selection.end(error.to_string());
+                self.due.clear();
+                // Nothing of the weights of now is saved.
+                self.is_spoilt = true;
+                self.due.push_back(Due::Select);
+                self.measure_at(Phase::After);
+                self.due.push_back(Due::Finish { interrupted: false });
+                Ok(())
+            }
+            _ => Err(error),
         }
     }
 
@@ -382,7 +419,8 @@ impl Run {
         } else if self.evaluation_due && (done < steps || chooses) {
             self.measure_at(Phase::During);
         }
-        let is_over = done >= steps || self.selection.as_ref().is_some_and(|(_, selection)| selection.has_ended());
+        let is_over =
+            done >= steps || self.selection.as_ref().is_some_and(|(_, selection)| selection.ended().is_some());
         // A run that chooses ends once its last step is measured.
         if is_over && !(chooses && self.evaluation_due) {
             self.end(false);
@@ -543,7 +581,7 @@ impl Run {
         if selection.see(rule, measured) {
             self.due.push_front(Due::Save);
         }
-        if measured.phase == Phase::During && (selection.has_ended() || step >= steps) {
+        if measured.phase == Phase::During && (selection.ended().is_some() || step >= steps) {
             self.end(false);
         }
     }
@@ -553,10 +591,16 @@ impl Run {
         let Some((_, selection)) = &self.selection else { return Ok(None) };
         let selected = selection.result(self.made)?;
         let session = &mut self.learners[0].session;
-        if let (true, Some(checkpoints)) = (selected.step != session.step, host.checkpoints()) {
-            checkpoint::load(session, checkpoints.open(selected.step)?.as_ref())?;
+        if let (true, Some(checkpoints)) = (self.is_spoilt || selected.step != session.step, host.checkpoints()) {
+            let files = checkpoints.open(selected.step)?;
+            checkpoint::load(session, files.as_ref()).map_err(|error| match error {
+                Error::Checkpoint { field, problem } => {
+                    broken(&format!("of step {}, which is the result: {field}", selected.step), problem)
+                }
+                other => other,
+            })?;
             // Its checkpoint is there, and the newest one remains that of the last step.
-            self.saved = selected.step;
+            (self.saved, self.is_spoilt) = (selected.step, false);
         }
         Ok(Some(Event::Selected(selected)))
     }
@@ -740,6 +784,9 @@ impl Run {
         self.made = step;
         self.evaluation_due = evaluation_due;
         if let (Some((_, own)), Some(known)) = (&mut self.selection, selection) {
+            if let (Some(why), true) = (known.ended(), self.plan.steps > steps) {
+                return Err(broken("steps", format!("the run has ended: {why}; more steps need a new run")));
+            }
             *own = known;
         }
         Ok(())

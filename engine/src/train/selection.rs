@@ -94,9 +94,14 @@ impl Selection {
         self.best.as_ref().filter(|best| best.step == step)
     }
 
-    /// True where the run ends before its last step.
-    pub fn has_ended(&self) -> bool {
-        self.ended.is_some()
+    /// Why the run ends before its last step; none where it goes on.
+    pub fn ended(&self) -> Option<&str> {
+        self.ended.as_deref()
+    }
+
+    /// Ends the run.
+    pub fn end(&mut self, why: String) {
+        self.ended = Some(why);
     }
 
     /// What the run leaves after `steps` steps.
@@ -136,7 +141,7 @@ mod tests {
         let rule = Rule { forget_at_most: None, patience: None };
         let (selection, better) = seen(&rule, &[(1.0, 3.0), (2.0, 9.0), (1.5, 9.0), (1.5, 2.0), (1.6, 2.0)]);
         assert_eq!(better, [false, true, true, false, false]);
-        assert_eq!((selection.best_step(), selection.has_ended()), (Some(2), false));
+        assert_eq!((selection.best_step(), selection.ended()), (Some(2), None));
         assert_eq!(selection.result(7).unwrap(), Selected { step: 2, of: 7, ended: None });
         assert!(selection.best_at(2).is_some() && selection.best_at(3).is_none());
     }
@@ -151,7 +156,7 @@ mod tests {
         let words = "at step 2 general loss was 3.2000, 0.2000 above its start, and run.forget_at_most is 0.1";
         assert_eq!(result.ended.as_deref(), Some(words));
         let (selection, better) = seen(&rule, &[(4.0, 3.0), (3.0, f64::NAN)]);
-        assert!(selection.has_ended() && !better[1], "{selection:?}");
+        assert!(selection.ended().is_some() && !better[1], "{selection:?}");
         let problem = seen(&rule, &[(4.0, 3.0), (3.0, 3.2)]).0.result(1).unwrap_err().to_string();
         assert!(
             problem.contains("at step 1 general loss was 3.2000") && problem.contains("run.evaluations"),
@@ -166,7 +171,7 @@ mod tests {
         for (step, general) in [(0, 3.0), (1, 3.0), (2, 3.09), (3, 3.2)] {
             selection.see(&rule, &Evaluated { target: None, ..at(step, 0.0, general) });
         }
-        assert_eq!((selection.best_step(), selection.has_ended()), (Some(2), true));
+        assert_eq!((selection.best_step(), selection.ended().is_some()), (Some(2), true));
     }
 
     #[test]
@@ -175,9 +180,9 @@ mod tests {
         let all = [(9.0, 3.0), (f64::NAN, 3.0), (5.0, 3.0), (5.0, 3.0), (4.0, 3.0), (4.5, 3.0), (f64::INFINITY, 3.0)];
         let (selection, better) = seen(&rule, &all[..6]);
         assert_eq!(better, [false, false, true, false, true, false]);
-        assert!(!selection.has_ended());
+        assert!(selection.ended().is_none());
         let (selection, _) = seen(&rule, &all);
-        assert_eq!((selection.best_step(), selection.has_ended()), (Some(4), true));
+        assert_eq!((selection.best_step(), selection.ended().is_some()), (Some(4), true));
         let ended = selection.result(6).unwrap().ended.unwrap();
         assert!(ended.contains("at step 6") && ended.contains("run.patience is 2"), "{ended}");
         let problem = seen(&Rule { patience: None, ..rule }, &all[..2]).0.result(1).unwrap_err().to_string();

@@ -69,11 +69,11 @@ settings! {
         log_every: u64 = 1, range = Range::at_least(1.0);
         /// Steps between two checkpoints; 0 keeps only the end.
         save_every: u64 = 100, range = Range::at_least(0.0);
-        /// Newest checkpoints to keep.
+        /// Newest checkpoints to keep, beside that of the best step where one is chosen.
         keep: usize = 2, range = Range::at_least(1.0);
         /// Steps between two evaluations; 0 evaluates only before and after.
         eval_every: u64 = 0, range = Range::at_least(0.0);
-        /// Where eval_every is 0: into how many equal parts evaluations divide the run; 0 evaluates only before and after.
+        /// Where eval_every is 0: into how many equal parts evaluations divide the run, at most; 0 evaluates only before and after.
         evaluations: u64 = 0, range = Range::at_least(0.0);
         /// Whether the result is the measured step with the lowest target loss, and not the last step; the target set chooses
         /// then, so that its own loss is a little better than on text that chose nothing.

@@ -113,12 +113,11 @@ pub fn operations_per_second(
     let (columns, rows) = (arch.hidden, block.gate_up.rows().min(MOST_ROWS));
     let tokens = tokens.clamp(1, MOST_TOKENS);
     let module = &block.gate_up.modules[0];
-    let name = block.gate_up.weight(module).name;
-    let stored = weights.and_then(|weights| weights.format(&name));
+    let stored = weights.and_then(|weights| weights.format(&block.gate_up.weight(module).name));
     let format = match (config.adapter.kind, config.run.storage, stored) {
-        (AdapterKind::None, hold, _) => hold.trained().format(&name, columns).unwrap_or(WeightFormat::F32),
+        (AdapterKind::None, hold, _) => hold.trained().format(false, columns).unwrap_or(WeightFormat::F32),
         (_, Hold::F32, _) | (_, _, None) => WeightFormat::F32,
-        (_, hold, Some(format)) => hold.format(&name, columns).unwrap_or(format),
+        (_, hold, Some(format)) => hold.format(false, columns).unwrap_or(format),
     };
     let zeros = |rows: usize, columns: usize| from_host(vec![0.0; rows * columns], [rows, columns], device);
     let right: Operand<2> = match format.bytes_for_shape(&[rows, columns]) {

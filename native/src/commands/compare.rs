@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
+use temper_engine::running::HEAD;
 use temper_engine::{Config, Error};
 
 use crate::cli::{CompareArgs, Global};
@@ -31,7 +32,7 @@ use crate::inputs::read_configuration;
 use crate::interrupt::{self, Interrupted};
 use crate::output;
 use crate::progress::{bar_style, duration};
-use crate::run_config::RunConfig;
+use crate::run_config::{OTHER_HEAD, RunConfig};
 use crate::run_folder::{Part, RunFolder};
 
 const SHARED: &str = "compare.toml";
@@ -134,6 +135,11 @@ impl Begun {
                 // The order of what is trained depends on the seed.
                 (what != "train" || seeds) && other.origin.get(what).is_some_and(|other| other != digest)
             };
+            let heads = [&run, other].map(|run| run.origin.contains_key(HEAD));
+            if one.run.storage == two.run.storage && one.adapter.kind == two.adapter.kind && heads[0] != heads[1] {
+                let problem = format!("{} and {name}: {OTHER_HEAD}; remove the older one", folder.run(point).display());
+                return Err(Error::Config { problems: vec![problem] }.into());
+            }
             if let Some((what, _)) = run.origin.iter().find(|one| differs(*one)) {
                 let problem = format!(
                     "{}: began with another {what} than {name}: the files have changed since; give --out another folder, or \

@@ -122,9 +122,9 @@ impl Grid {
     /// [`Error::Config`] with every problem of the grid, or of the runs' configurations.
     pub fn of(text: &str, file: &str, overrides: &[(String, String)], vary: &[(String, String)]) -> Result<Self> {
         let (own, compare) = split(text);
-        let mut base = Config::parse(own, file, overrides)?;
         // A baseline is a variant here.
-        base.run.baseline = None;
+        let without = ("run.baseline".to_string(), String::new());
+        let mut base = Config::parse(own, file, &[overrides, &[without]].concat())?;
         let (mut axes, mut variants) = read(compare, file)?;
         for (key, values) in vary {
             axes.push((key.clone(), values.split(',').map(|value| value.trim().to_string()).collect()));

@@ -115,7 +115,7 @@ pub fn render(title: &str, grid: &Grid, done: &[&Done]) -> Result<Rendered> {
     let picture = drawn.as_ref().map(Figure::standalone);
     let answer = answer(grid, &frontier, &compared);
     let subtitle = subtitle(grid, done);
-    let method = method(grid);
+    let method = method(grid, done);
     let (differences, ends) = (differences(grid, &frontier, &compared), ends(grid, done));
     let mut said = answer.join("\n\n");
     if !differences.rows.is_empty() {
@@ -178,7 +178,7 @@ fn question(grid: &Grid) -> &'static str {
     }
 }
 
-fn method(grid: &Grid) -> String {
+fn method(grid: &Grid, done: &[&Done]) -> String {
     let (learned, kept) = (grid.measure.learned(), grid.measure.kept());
     let sets = match grid.measure {
         Measure::General => "the target and the general set",
@@ -192,7 +192,12 @@ fn method(grid: &Grid) -> String {
     format!(
         "All runs start from the same model and see the same data, in an order that the seed decides. Each is measured on {sets} before \
          training, {often}, and after it. A variant's frontier is the least {kept}, over its settings and all its measured steps \
-         with straight lines between them, at which a {learned} was reached. No checkpoint is chosen."
+         with straight lines between them, at which a {learned} was reached. No checkpoint is chosen for it.{}",
+        match done.iter().any(|run| run.summary.selected.is_some()) {
+            true =>
+                " Runs that chose their result (run.keep_best) show that step where it says where each ended, and in the maps.",
+            false => "",
+        }
     )
 }
 
