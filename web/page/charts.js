@@ -12,7 +12,12 @@ const POINTS = 150;
 
 /** Where charts are drawn, and how large that is. Asking the browser between two drawings makes it lay out the page each time. */
 const SIZES = new WeakMap();
-const resized = new ResizeObserver((changed) => changed.forEach(({ target }) => SIZES.set(target, target.getBoundingClientRect())));
+/** What would have been drawn where there was no room, as in what is folded: it is drawn as soon as there is. */
+const WAITING = new WeakMap();
+const resized = new ResizeObserver((changed) => changed.forEach(({ target }) => {
+  SIZES.set(target, target.getBoundingClientRect());
+  WAITING.get(target)?.();
+}));
 
 function sizeOf(place) {
   if (!SIZES.has(place)) {
@@ -20,6 +25,15 @@ function sizeOf(place) {
     resized.observe(place);
   }
   return SIZES.get(place);
+}
+
+/** The size of a place; null where nothing can be drawn now, and `again` is called when something can. */
+function roomOf(place, again) {
+  const size = sizeOf(place);
+  WAITING.delete(place);
+  if (size.width >= NARROWEST) return size;
+  WAITING.set(place, again);
+  return null;
 }
 
 /** Round numbers that divide a range into about `count` parts. */
@@ -36,18 +50,25 @@ export function ticks(low, high, count) {
 export function range(values, padding, least = 0) {
   const finite = values.filter(Number.isFinite);
   if (finite.length === 0) return [0, 1];
-  let [low, high] = [Math.min(...finite), Math.max(...finite)];
+  let [low, high] = finite.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
   if (high - low < least) [low, high] = [(low + high - least) / 2, (low + high + least) / 2];
   const room = high > low ? padding * (high - low) : 0.05 * Math.abs(high) + 0.05;
   return [low - room, high + room];
 }
 
-function thinned(points) {
-  if (points.length <= POINTS) return points;
+/** At most POINTS points of any number of items. */
+function thinned(items, point) {
+  const count = Math.min(items.length, POINTS);
   const made = [];
-  for (let k = 0; k < POINTS; k++) {
-    const group = points.slice(Math.floor(k * points.length / POINTS), Math.floor((k + 1) * points.length / POINTS));
-    made.push([0, 1].map((axis) => group.reduce((sum, point) => sum + point[axis], 0) / group.length));
+  for (let k = 0; k < count; k++) {
+    const [from, to] = [k, k + 1].map((end) => Math.floor(end * items.length / count));
+    const sum = [0, 0];
+    for (let i = from; i < to; i++) {
+      const [a, b] = point(items[i]);
+      sum[0] += a;
+      sum[1] += b;
+    }
+    made.push(sum.map((total) => total / (to - from)));
   }
   return made;
 }
@@ -62,14 +83,19 @@ export const lineKey = (name) => svg("svg", { class: "swatch", width: 34, height
 
 /**
  * Lines over steps, or paths in a plane.
- * @param {{lines: {name: string, points: number[][], marks: boolean}[], x: string, y: string, describe: string,
- *   span?: number[], cursor?: number, base?: number[], plane?: boolean, least?: number, format?: (v: number) => string}} chart
- *   `span` is the range of x where it is known; `least` the least that an axis of losses spans; `cursor` an x to be marked; `base` the point where all paths start.
+ * @typedef {{name: string, items: object[], point: (item: object) => number[], marks?: boolean}} Line
+ *   `point` is where an item lies.
+ * @param {{lines: Line[], x: string, y: string, describe: string, span?: number[], cursor?: number, base?: number[],
+ *   plane?: boolean, least?: number, format?: (v: number) => string}} chart
+ *   `span` is the range of x where it is known; `least` the least that an axis of losses spans; `cursor` an x to be
+ *   marked; `base` the point where all paths start.
  */
-export function draw(place, { lines, x: xLabel, y: yLabel, describe, span, cursor, base, plane, least = 0,
-  format = (v) => number(v, 3) }) {
-  const { width, height } = sizeOf(place);
-  if (width < NARROWEST) return;
+export function draw(place, chart) {
+  const size = roomOf(place, () => draw(place, chart));
+  if (!size) return;
+  const { width, height } = size;
+  const { x: xLabel, y: yLabel, describe, span, cursor, base, plane, least = 0, format = (v) => number(v, 3) } = chart;
+  const lines = chart.lines.map(({ name, marks, items, point }) => ({ name, marks, points: thinned(items, point) }));
   const drawing = svg("svg", { role: "img", "aria-label": describe, width, height });
   const xs = lines.flatMap((l) => l.points.map((p) => p[0]));
   const ys = lines.flatMap((l) => l.points.map((p) => p[1]));
@@ -98,7 +124,7 @@ export function draw(place, { lines, x: xLabel, y: yLabel, describe, span, curso
     drawing.append(svg("path", { class: "cursor", d: `M${x(cursor)} ${MARGIN.top}V${bottom}` }));
   }
   for (const { name, points, marks } of lines) {
-    const shown = thinned(points).filter((p) => p.every(Number.isFinite));
+    const shown = points.filter((p) => p.every(Number.isFinite));
     if (shown.length === 0) continue;
     const d = shown.map(([a, b], i) => `${i ? "L" : "M"}${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("");
     drawing.append(svg("path", { class: `line ${name}`, d }));
@@ -119,8 +145,9 @@ export function draw(place, { lines, x: xLabel, y: yLabel, describe, span, curso
 
 /** Shares of tokens by gate: bars of 0.1, the last one open, each in the colour of its class. */
 export function histogram(place, gates, name) {
-  const { width, height } = sizeOf(place);
-  if (width < NARROWEST) return;
+  const size = roomOf(place, () => histogram(place, gates, name));
+  if (!size) return;
+  const { width, height } = size;
   const BINS = 10;
   const counts = new Array(BINS).fill(0);
   for (const gate of gates) counts[Math.min(BINS - 1, Math.max(0, Math.floor(gate * BINS + 1e-6)))] += 1;

@@ -68,6 +68,7 @@ export function whatToDo({ kind }) {
       "the graphics driver.";
     case "non_finite": return "Training has run away: reset with a smaller learning rate.";
     case "checkpoint": return "Choose the model and text with which the checkpoint was made, then restore it again.";
+    case "download": return "Reload the page: it then asks again for what did not arrive.";
     case "page": return "Reload the page. A browser without WebAssembly, or with too little memory, cannot run it.";
     default: return "Nothing that was recorded is lost. If it happens again, reload the page.";
   }

@@ -5,6 +5,11 @@ export const SIDES = ["left", "right"];
 
 export const $ = (id) => document.getElementById(id);
 
+/** Live regions are read out whenever they are written to, so they are only where they say something else. */
+export function say(id, words) {
+  if ($(id).textContent !== words) $(id).textContent = words;
+}
+
 /** Makes an element; `properties` are attributes, save `text` and `on*` listeners. */
 export function el(tag, properties = {}, ...children) {
   return fill(document.createElement(tag), properties, children);

@@ -73,7 +73,8 @@ export function describeData(d) {
 export function showEstimate(estimate, steps) {
   const { fits, needBytes, allowedBytes, secondsPerStep, parts, problem } = estimate;
   const time = secondsPerStep > 0
-    ? `about ${duration(secondsPerStep)} a step, ${duration(secondsPerStep * steps)} for ${number(steps)} steps`
+    ? `about ${duration(secondsPerStep)} a step, ${duration(secondsPerStep * steps)} for ` +
+      `${steps.toLocaleString("en")} steps`
     : "time is known after the first steps";
   const place = $("estimate");
   place.classList.toggle("bad", !fits);

@@ -6,7 +6,7 @@
 
 import { draw, histogram } from "./charts.js";
 import { helpForWebGpu, showProfile, showSelfTest, whatToDo } from "./device.js";
-import { $, chosen, el, latest, onChosen, Painter, settled, SIDES } from "./dom.js";
+import { $, chosen, el, latest, onChosen, Painter, say, settled, SIDES } from "./dom.js";
 import { describeData, describeModel, metricsLines, save, showEstimate, watchFiles } from "./files.js";
 import { bytes, duration, loss, number, percent } from "./format.js";
 import { Hero } from "./hero.js";
@@ -32,12 +32,16 @@ const LONG_SECONDS = 600;
 const FEW_STEPS = 10;
 /** Time left is reckoned from so many of the last steps. */
 const STEPS_TIMED = 10;
+/** Settings are changed live one of these parts at a time. */
+const PARTS = ["common", ...SIDES];
+const GONE = "The engine has stopped. What was recorded is kept; to go on, reload the page.";
 
 const engine = new Engine();
 const painter = new Painter();
 const documents = new Documents(engine);
 
-/** What the learners were started with: settings, model and data; null before the first start. */
+/** What the learners were started with: settings (with what was changed live since), model and data; null before the
+ *  first start. `refused` are the live settings that the engine did not take, as text by part. */
 let started = null;
 /** Files that were read but not started with: `{model, data}` say what they are, `before` and `kind` what they would
  *  replace. */
@@ -45,6 +49,8 @@ let offered = null;
 /** Where model and data come from: of the learners, and of what the worker holds now. */
 let source = { model: null, data: null };
 let device = null;
+/** Not all of the page has arrived. */
+let incomplete = false;
 /** Seconds that a step takes by the last estimate; 0 while nothing is known. */
 let secondsPerStep = 0;
 /** Device and workers that were asked for, and how many workers there are. */
@@ -83,9 +89,10 @@ function makePanel(side, index) {
     el("details", { class: "more" }, el("summary", { text: "Gates of the batch" }), bars)));
   const course = () => {
     const { recording, isLive, step: at } = timeline;
-    const points = recording.frames.map((f) => [f.step, f.metrics[index].conflict_share]);
+    const point = (f) => [f.step, f.metrics[index].conflict_share];
     const now = recording.frames[timeline.index]?.metrics[index].conflict_share;
-    draw(shares, { lines: [{ name: side, points }], x: "step", y: "conflicts", span: [0, recording.steps || 1], least: 0.02,
+    draw(shares, { lines: [{ name: side, items: recording.frames, point }], x: "step", y: "conflicts",
+      span: [0, recording.steps || 1], least: 0.02,
       format: (v) => `${number(100 * Math.max(0, v), 2)} %`, cursor: isLive ? undefined : at,
       describe: now === undefined ? `Share of conflicts, ${side}: no step yet`
         : `Share of conflicts among the trained tokens, ${side}, at step ${at}: ${percent(now)}` });
@@ -102,7 +109,7 @@ function makePanel(side, index) {
 
 function setState(state, words) {
   document.body.dataset.state = state;
-  if (words) $("status").textContent = words;
+  if (words) say("status", words);
   const has = started !== null && !offered;
   const still = state === "ready" || state === "paused" || state === "failed";
   const finished = has && lastStep() >= timeline.recording.steps;
@@ -127,7 +134,13 @@ function report(what, error) {
   const lines = [el("strong", { text: `${what}. ` }), el("span", { class: "long", text: error.message }),
     el("p", { text: whatToDo(error) })];
   box.replaceChildren(...lines, dismissal(box));
+  bring(box);
+}
+
+/** A message comes to where the visitor looks; at once, since movement may be unwelcome. */
+function bring(box) {
   box.hidden = false;
+  box.scrollIntoView({ block: "nearest", behavior: "instant" });
 }
 
 function dismissal(box) {
@@ -141,7 +154,7 @@ function warn(message) {
   const box = $("warning");
   if (box.hidden) box.replaceChildren(dismissal(box));
   box.prepend(el("p", { text: message }));
-  box.hidden = false;
+  bring(box);
 }
 
 let chain = Promise.resolve();
@@ -155,10 +168,13 @@ function exclusive(what, task) {
       await task();
     } catch (error) {
       report(what, error);
-      if (started) setState(still(), "Nothing was changed.");
-      else setState("failed", "There are no learners. See the message above.");
+      if (!started) setState("failed", "There are no learners. See the message above.");
+      else if (engine.isGone) setState("failed", GONE);
+      else setState(still(), "Nothing was changed.");
       showPending();
     }
+    // What was changed live meanwhile was left for now.
+    changeNow();
   });
   chain = done;
   return done;
@@ -181,16 +197,21 @@ async function open() {
   $("profile").hidden = device.kind !== "webgpu";
   if (device.kind !== "webgpu") helpForWebGpu();
   await engine.every(schema.page.initial["run.eval_every"], SAMPLE_EVERY);
-  $("status").textContent = "Loading the model.";
+  say("status", "Loading the model.");
   source.info = await engine.baseModel();
   lessons.current = wantedData();
   await loadData(wantedData());
   await begin();
-  hero.ask();
 }
 
 /** The engine runs on nothing that was asked for: says so where the device stands, and offers what is left to try. */
 function noDevice(error) {
+  if (error.kind === "download") {
+    incomplete = true;
+    $("device").textContent = "not started";
+    $("device-why").textContent = "Not all of the page has arrived.";
+    throw error;
+  }
   $("device").textContent = "no device works";
   $("device-why").textContent = openedWith[0] === "auto"
     ? "Neither WebGPU nor the processor (WebAssembly) could be started in this browser."
@@ -205,7 +226,7 @@ const dataValue = () => (typeof source.data === "string" ? source.data : "own");
 const wantedData = () => (settings.value("page", "data") === "own" ? source.own : settings.value("page", "data"));
 
 async function loadData(wanted) {
-  $("status").textContent = "Reading the text.";
+  say("status", "Reading the text.");
   const info = typeof wanted === "string" ? await engine.data(wanted) : await engine.ownData(wanted);
   source.data = wanted;
   return info;
@@ -216,11 +237,11 @@ async function begin() {
   const { invalid } = settings;
   if (invalid) throw new Error(`${invalid.spec.label}: ${invalid.input.validationMessage}`);
   if (wantedData() !== source.data) await loadData(wantedData());
+  say("status", "Making both learners and examining them.");
   const sent = settings.toEngine();
   const estimate = await engine.estimate(sent);
   estimated(estimate, Number(sent.common["run.steps"]));
   if (!estimate.fits) throw new Refusal({ kind: "limit", message: estimate.problem });
-  $("status").textContent = "Making both learners and examining them.";
   const before = timeline.recording;
   // Evaluation and samples at the start may come before the answer.
   timeline.recording = new Recording(Number(sent.common["run.steps"]));
@@ -240,10 +261,10 @@ async function begin() {
 
 /** Learners that were just made or restored become what the page shows. */
 async function adopt(answer, sent) {
-  started = { settings: sent, model: source.model, data: source.data };
+  started = { settings: sent, model: source.model, data: source.data, refused: new Map() };
   offered = null;
   Object.assign(timeline.recording, { steps: answer.steps, first: answer.step });
-  const names = SIDES.map((side) => settings.method(side));
+  const names = trainedNames();
   timeline.recording.named(names);
   samples.names = names;
   lessons.current = source.data;
@@ -259,11 +280,15 @@ async function adopt(answer, sent) {
   showPending();
   showMoment();
   samples.begin(source.data, typeof source.data === "string" ? "" : await engine.beginning());
+  if ($("sure").disabled) hero.ask();
 }
+
+/** What really trains, whatever the controls say. */
+const trainedNames = () => SIDES.map((side) => settings.method(side, started.settings));
 
 /** Gates are those of the objectives of now; what was recorded keeps the names that it had. */
 function showNames() {
-  text.names = SIDES.map((side) => settings.method(side));
+  text.names = trainedNames();
   painter.ask(...race.views, score.draw);
 }
 
@@ -271,6 +296,7 @@ function showNames() {
 function estimated(estimate, steps) {
   secondsPerStep = estimate.secondsPerStep;
   showEstimate(estimate, steps);
+  $("own-start").disabled = !estimate.fits;
   const all = secondsPerStep * steps;
   const long = estimate.fits && all > LONG_SECONDS && (lastStep() === 0 || offered !== null);
   $("long").hidden = !long;
@@ -313,8 +339,10 @@ const quotesAgain = latest(async () => {
   const { step: at, recording } = timeline;
   showQuotes(await engine.quotes(), SIDES.map((side) => recording.nameAt(side, at)), lastStep());
 }, (error) => report("The facts cannot be quoted", error));
-const lookAgain = throttled(() => text.refresh(), TEXT_EVERY_MS);
-const brushAgain = throttled(() => region.list(), TEXT_EVERY_MS);
+/** While learners are made there are none to look with. */
+const look = () => { if (state() !== "loading") text.refresh(); };
+const lookAgain = throttled(look, TEXT_EVERY_MS);
+const brushAgain = throttled(() => { if (state() !== "loading") region.list(); }, TEXT_EVERY_MS);
 
 /** Calls `run` at once, then at most every `ms`, and a last time after the last call. */
 function throttled(run, ms) {
@@ -357,15 +385,13 @@ engine.on("samples", (sample) => {
   painter.ask(samples.draw);
 });
 
-engine.on("paused", ({ reason, message }) => {
+engine.on("paused", ({ reason, ...error }) => {
   if (reason === "failed") {
-    report("Training stopped", new Error(message));
-    setState("failed", "Stopped by an error. What was recorded is kept; Reset begins again.");
-  } else if (reason === "finished") {
+    report("Training stopped", error);
+    setState("failed", engine.isGone ? GONE : "Stopped by an error. What was recorded is kept; Reset begins again.");
+  } else {
     const { steps } = timeline.recording;
     setState("paused", `Finished: all ${steps} steps are made. Go back with the timeline, or reset.`);
-  } else if (state() === "playing") {
-    setState("paused", `Paused at step ${lastStep()}.`);
   }
 });
 
@@ -378,12 +404,14 @@ engine.on("workers", ({ count, why }) => {
 
 engine.on("loading", ({ what, done, of }) => {
   const bar = $("loading");
-  bar.hidden = false;
+  bar.hidden = state() !== "loading";
+  // The bar moves all the time; each tenth is said.
+  const isSaid = !what && bar.hasAttribute("value") && Math.floor(10 * done / of) === Math.floor(10 * bar.value);
   if (of > 0) bar.value = done / of;
   else bar.removeAttribute("value");
   const words = what || `Loading: ${bytes(done)} of ${bytes(of)}`;
   bar.setAttribute("aria-label", what || "Bytes of the page");
-  if (state() === "loading") $("status").textContent = words;
+  if (state() === "loading" && !isSaid) say("status", words);
 });
 
 // ---- what is drawn ------------------------------------------------------------------------------------------------
@@ -434,35 +462,63 @@ dotColour(chosen("dot-colour"));
 // ---- settings -----------------------------------------------------------------------------------------------------
 
 const estimateSoon = settled(async () => {
-  if (!started || settings.invalid) return;
+  if (!(started || offered) || settings.invalid) return;
   try {
     estimated(await engine.estimate(settings.toEngine()), Number(settings.value("common", "run.steps")));
   } catch (error) {
+    $("own-start").disabled = true;
     report("The settings cannot be used", error);
   }
 }, 300);
 
-const changeNow = settled(async () => {
-  if (!started || offered || settings.invalid) return;
-  const sent = settings.liveOver(started.settings);
-  try {
-    await engine.change(sent);
-    started.settings = sent;
-    timeline.recording.named(SIDES.map((side) => settings.method(side)));
-    showNames();
-    text.refresh();
-    if (lastStep() > 0) $("status").textContent = `Changed: in effect from step ${lastStep() + 1}.`;
-  } catch (error) {
-    report("The change was refused; training goes on as before", error);
+/** Sends what of the live settings is not in effect yet. */
+const changeNow = settled(latest(async () => {
+  const run = started;
+  if (!run || offered || settings.invalid || state() === "loading") return;
+  const wanted = settings.liveOver(run.settings);
+  let isChanged = false;
+  let refusal = null;
+  for (const part of PARTS) {
+    const text = JSON.stringify(wanted[part]);
+    const isInEffect = text === JSON.stringify(run.settings[part]);
+    if (isInEffect) run.refused.delete(part);
+    // What was refused is asked for once, so that it does not keep the rest from being changed.
+    if (isInEffect || text === run.refused.get(part)) continue;
+    const next = { ...run.settings, [part]: wanted[part] };
+    try {
+      await engine.change(next);
+      run.settings = next;
+      run.refused.delete(part);
+      isChanged = true;
+    } catch (error) {
+      if (error.kind !== "config") throw error;
+      run.refused.set(part, text);
+      refusal = error;
+    }
+    // Meanwhile others may have been started.
+    if (started !== run) return;
   }
-}, 60);
+  if (isChanged) {
+    timeline.recording.named(trainedNames());
+    showNames();
+    look();
+  }
+  showPending();
+  if (state() === "loading") return;
+  // Nothing is lost by starting anew before the first step.
+  if (refusal && state() === "ready") exclusive("Starting anew failed", begin);
+  else if (refusal) say("status", `Training goes on as before: ${refusal.message}`);
+  else if (isChanged && lastStep() > 0) say("status", `Changed: in effect from step ${lastStep() + 1}.`);
+}, (error) => report("The change was refused", error)), 60);
 
 function onSetting(setting) {
-  showNames();
   const ofDevice = setting.scope === "page" && setting.key !== "data";
   if (ofDevice) showPending();
-  if (!setting.valid || !started || ofDevice) return;
-  if (setting.live) {
+  if (!setting.valid || ofDevice) return;
+  if (!started && !offered) {
+    // The start was refused, or has not come about yet.
+    if (device !== null) exclusive("Starting failed", begin);
+  } else if (setting.live) {
     changeNow();
   } else {
     estimateSoon();
@@ -474,7 +530,7 @@ function onSetting(setting) {
 
 /** What was changed and waits, with the button that applies it. */
 function showPending() {
-  const waits = started && !offered ? settings.needReset(started.settings) : [];
+  const waits = started && !offered ? settings.needReset(started) : [];
   if (started && !offered && wantedData() !== started.data) waits.unshift("text to learn");
   const box = $("pending");
   const parts = [];
@@ -483,7 +539,10 @@ function showPending() {
       el("button", { type: "button", text: "Reset now", onclick: reset }));
   }
   const wanted = settings.device;
-  if (device === null && wanted[0] !== "cpu") {
+  if (incomplete) {
+    parts.push("What is missing may arrive now. ", el("button", { type: "button", text: "Reload now",
+      onclick: () => location.reload() }));
+  } else if (device === null && wanted[0] !== "cpu") {
     parts.push("The processor may still work. ", el("button", { type: "button", text: "Try the CPU", onclick: () => {
       settings.set("page", "device", "cpu");
       settings.writeAddress();
@@ -511,14 +570,28 @@ function play() {
   });
 }
 
-async function pause(words) {
+/** The learners stand between two steps. */
+function standStill(words = `Paused at step ${lastStep()}.`) {
+  const finished = lastStep() >= timeline.recording.steps;
+  setState(still(), finished ? `Finished: all ${lastStep()} steps are made.` : words);
+}
+
+let pausing = null;
+
+/** Waits for what is under way. Who asks for a second pause meanwhile waits for the first. */
+function pause(words) {
+  pausing ??= halt(words).finally(() => { pausing = null; });
+  return pausing;
+}
+
+async function halt(words) {
   const focused = document.activeElement === $("pause");
   try {
     await engine.pause();
   } catch (error) {
     report("Pausing failed", error);
   }
-  if (state() === "playing" || words) setState(still(), words ?? `Paused at step ${lastStep()}.`);
+  if (state() === "playing") standStill(words);
   if (focused) $("play").focus({ preventScroll: true });
 }
 
@@ -529,12 +602,11 @@ async function step(button = "step", make = () => engine.step()) {
   setState("playing", "One step.");
   try {
     await make();
-    const finished = lastStep() >= timeline.recording.steps;
-    setState("paused", finished ? `Finished: all ${lastStep()} steps are made.` : `Paused at step ${lastStep()}.`);
   } catch (error) {
     report("The step failed", error);
-    setState(still(), `Paused at step ${lastStep()}.`);
   }
+  // A pause that waits for this step says it, and what waits for the pause goes on from there.
+  if (state() === "playing" && !pausing) standStill();
   if (focused) $(button).focus({ preventScroll: true });
 }
 
@@ -575,8 +647,10 @@ addEventListener("keydown", (event) => {
   const taken = event.ctrlKey || event.metaKey || event.altKey || !$("shortcuts").checked
     || event.target.closest?.("input, select, textarea, button, summary, a, [role=option]");
   if (taken) return;
-  if (event.key === " ") state() === "playing" ? pause() : play();
-  else if (event.key === "s") step();
+  if (event.key === " ") {
+    // A key that is held down is one press.
+    if (!event.repeat) state() === "playing" ? pause() : play();
+  } else if (event.key === "s") step();
   else if (event.key === "r") askToReset();
   else return;
   event.preventDefault();
@@ -593,13 +667,13 @@ $("share").addEventListener("click", async () => {
   const link = $("share-link");
   try {
     await navigator.clipboard.writeText(location.href);
-    $("status").textContent = "The link to this run is copied. Own files are not part of it.";
+    say("status", "The link to this run is copied. Own files are not part of it.");
   } catch {
     // Without leave to use the clipboard the link is shown to be copied by hand.
     link.hidden = false;
     link.value = location.href;
     link.select();
-    $("status").textContent = "Copy the link beside the button.";
+    say("status", "Copy the link beside the button.");
   }
 });
 
@@ -634,20 +708,22 @@ watchFiles({
 /** Reads files, then shows what they are and what training on them takes, before anything is replaced. */
 function offer(what, read) {
   return exclusive(what, async () => {
-    $("status").textContent = "Reading the files.";
+    say("status", "Reading the files.");
     await read();
     settings.writeAddress();
-    const sent = settings.toEngine();
-    const estimate = await engine.estimate(sent);
-    estimated(estimate, Number(sent.common["run.steps"]));
     const lines = [offered.model && describeModel(offered.model), offered.data && describeData(offered.data)];
     $("own").replaceChildren(...lines.filter(Boolean).map((line) => el("span", { class: "part", text: line })));
+    // From here on there is a way back, whatever the engine says of training on them.
     $("own-buttons").hidden = false;
+    $("own-start").disabled = true;
     showPending();
-    $("own-start").disabled = !estimate.fits;
-    setState(still(), estimate.fits ? "The files are read. Start with them, or keep what was there."
-      : `The files are read, but training does not fit. ${estimate.problem}`);
-    estimate.fits ? $("own-start").focus() : $("own-discard").focus();
+    const sent = settings.toEngine();
+    const estimate = await engine.estimate(sent).catch((error) => report("Training on the files is refused", error));
+    if (estimate) estimated(estimate, Number(sent.common["run.steps"]));
+    setState(still(), !estimate ? "The files are read, but training on them is refused. See the message above."
+      : estimate.fits ? "The files are read. Start with them, or keep what was there."
+        : `The files are read, but training does not fit. ${estimate.problem}`);
+    estimate?.fits ? $("own-start").focus() : $("own-discard").focus();
   });
 }
 
@@ -682,8 +758,11 @@ const download = (id, what, make) => $(id).addEventListener("click", async () =>
   }
 });
 
-download("download-checkpoint", "Making the checkpoint", async () =>
-  save(`temper-step-${lastStep()}.checkpoint`, await engine.checkpoint()));
+download("download-checkpoint", "Making the checkpoint", async () => {
+  const content = await engine.checkpoint();
+  // While it plays, steps are made before it is this one's turn.
+  save(`temper-step-${lastStep()}.checkpoint`, content);
+});
 download("download-metrics", "Writing the metrics", () =>
   save("metrics.jsonl", metricsLines(timeline.recording.frames), "application/jsonl"));
 for (const side of SIDES) {
@@ -697,7 +776,7 @@ $("restore").addEventListener("change", ({ target }) => {
   target.value = "";
   if (!file) return;
   exclusive("The checkpoint cannot be restored", async () => {
-    $("status").textContent = "Restoring the checkpoint.";
+    say("status", "Restoring the checkpoint.");
     const before = timeline.recording;
     timeline.recording = new Recording();
     let restored;

@@ -20,7 +20,8 @@
 /** Data sets that come with the page. */
 export const DATA_SETS = ["gsm8k", "facts", "wikipedia", "meant", "endings", "shakespeare"];
 
-/** An answer that says no: `kind` is the engine's kind of error in snake case, or `page` for the page's own. */
+/** An answer that says no: `kind` is the engine's kind of error in snake case, `download` for what did not arrive, or
+ *  `page` for the page's own. */
 export class Refusal extends Error {
   constructor({ kind, message }) {
     super(message);
@@ -32,23 +33,30 @@ export class Refusal extends Error {
 /**
  * The worker, seen from the page. Every method sends one request and resolves with its answer or rejects with a `Refusal`.
  *
- * Events: those of `Told`, but that a finished run is told as `paused` ({reason: "asked" | "finished" | "failed", message});
- * `loading` ({what, done, of}: `what` is a file, or empty for the bytes of the page itself); and, before a start is answered, `workers`
- * ({count, why}: 2 where each learner has a worker of its own, else 1 and why). Listen with `on(name, listener)`.
+ * Events: those of `Told`, but that what is played ends with `paused` ({reason: "finished"}, or {reason: "failed",
+ * kind, message}); `loading` ({what, done, of}: `what` is a file, or empty for the bytes of the page itself); and,
+ * before a start is answered, `workers` ({count, why}: 2 where each learner has a worker of its own, else 1 and why).
+ * Listen with `on(name, listener)`.
  */
 export class Engine {
   #worker;
   #waiting = new Map();
   #listeners = new Map();
   #next = 1;
+  /** Why nothing more can be asked. */
+  #gone = null;
 
   constructor(worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" })) {
     this.#worker = worker;
     worker.addEventListener("message", ({ data }) => this.#hear(data));
-    // A module that cannot be loaded, or a trap in it: everything that waits is told.
-    worker.addEventListener("error", (event) => this.#fail(event.message || "the worker could not be started"));
-    worker.addEventListener("messageerror", () => this.#fail("a message could not be read"));
+    // Only a script that did not arrive has no message.
+    worker.addEventListener("error", ({ message }) => this.#fail(message ? { kind: "page", message }
+      : { kind: "download", message: "worker.js, or what it needs, could not be downloaded" }));
+    worker.addEventListener("messageerror", () => this.#fail({ kind: "page", message: "a message could not be read" }));
   }
+
+  /** The engine has stopped for good: whatever it is asked is refused at once. */
+  get isGone() { return this.#gone !== null; }
 
   on(name, listener) {
     if (!this.#listeners.has(name)) this.#listeners.set(name, new Set());
@@ -74,7 +82,7 @@ export class Engine {
   start(settings) { return this.#ask("start", { settings }); }
   /** Steps until `pause`, the last step, or a failure; each step gives a `frame`. */
   play() { return this.#ask("play", {}); }
-  /** Resolves when the step under way is done. */
+  /** Resolves when whatever is under way is done, also a single step. */
   pause() { return this.#ask("pause", {}); }
   /** One step of both. @returns {Promise<Frame>} Also emitted as `frame`. */
   step() { return this.#ask("step", {}); }
@@ -113,6 +121,7 @@ export class Engine {
   result(side) { return this.#ask("result", { side }); }
 
   #ask(command, fields) {
+    if (this.#gone) return Promise.reject(this.#gone);
     const id = this.#next++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
@@ -121,6 +130,10 @@ export class Engine {
   }
 
   #hear({ id, result, error, event, detail }) {
+    if (event === "dead") {
+      this.#fail({ kind: "page", ...detail });
+      return;
+    }
     if (event) {
       for (const listener of this.#listeners.get(event) ?? []) listener(detail);
       return;
@@ -131,10 +144,13 @@ export class Engine {
     else waiting?.resolve(result);
   }
 
-  #fail(message) {
-    const refusal = new Refusal({ kind: "page", message });
-    for (const { reject } of this.#waiting.values()) reject(refusal);
+  /** Everything that waits is told, and everybody who asks later. */
+  #fail(error) {
+    if (this.#gone) return;
+    this.#gone = new Refusal(error);
+    this.#worker.terminate();
+    for (const { reject } of this.#waiting.values()) reject(this.#gone);
     this.#waiting.clear();
-    for (const listener of this.#listeners.get("paused") ?? []) listener({ reason: "failed", message });
+    for (const listener of this.#listeners.get("paused") ?? []) listener({ reason: "failed", ...error });
   }
 }

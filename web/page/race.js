@@ -41,7 +41,8 @@ export class Race {
     const first = shown[0]?.learners[0];
     const wrong = this.#timeline.isWrong;
     const point = ({ target, general, wrong: taught }) => (wrong ? [target.loss, taught.loss] : [general.loss, target.loss]);
-    const lines = SIDES.map((name, i) => ({ name, marks: true, points: shown.map(({ learners }) => point(learners[i])) }));
+    const lines = SIDES.map((name, i) => ({ name, marks: true, items: shown,
+      point: ({ learners }) => point(learners[i]) }));
     $("plane-name").textContent = wrong ? "Truth against the wrong" : "Learning against forgetting";
     $("plane-best").textContent = wrong ? "best is to stay at the start: nothing wrong learned, no truth lost"
       : "best is straight down: learned, and nothing forgotten";
@@ -58,8 +59,8 @@ export class Race {
 
   #overSteps(place, which, label) {
     const { recording, isLive, step } = this.#timeline;
-    const lines = SIDES.map((name, i) => ({ name, marks: true,
-      points: recording.evaluations.map((e) => [e.step, e.learners[i][which].loss]) }));
+    const lines = SIDES.map((name, i) => ({ name, marks: true, items: recording.evaluations,
+      point: (e) => [e.step, e.learners[i][which].loss] }));
     draw($(place), { lines, x: "step", y: "nats/token", least: LEAST_SPAN, span: [0, recording.steps || 1],
       cursor: isLive ? undefined : step, describe: this.#describe(label, which) });
   }
@@ -69,8 +70,8 @@ export class Race {
 
   training = () => {
     const { recording, isLive, step, index } = this.#timeline;
-    const lines = SIDES.map((name, i) => ({ name,
-      points: recording.frames.map((f) => [f.step, f.metrics[i].cross_entropy]) }));
+    const lines = SIDES.map((name, i) => ({ name, items: recording.frames,
+      point: (f) => [f.step, f.metrics[i].cross_entropy] }));
     const now = recording.frames[index]?.metrics;
     draw($("race-training"), { lines, x: "step", y: "nats/token", least: LEAST_SPAN, span: [0, recording.steps || 1],
       cursor: isLive ? undefined : step,

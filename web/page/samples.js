@@ -1,7 +1,6 @@
 // Two beginnings, one of the domain and one general, continued by base, left and right at intervals.
 
 import { $, el, latest, SIDES } from "./dom.js";
-import { number } from "./format.js";
 
 export const SAMPLE_EVERY = 25;
 const TOKENS = 32;
@@ -65,7 +64,7 @@ export class Samples {
         card.texts[k].replaceChildren(el("span", { class: "beginning", text: sample.prompt }), el("span", { text }));
       });
     });
-    $("sample-step").textContent = `written at step ${number(shown.step)}`;
+    $("sample-step").textContent = `written at step ${shown.step.toLocaleString("en")}`;
   };
 
   #make(beginnings, initial) {

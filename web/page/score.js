@@ -1,7 +1,7 @@
 // The scoreboard: what both learners learned and forgot, and what they had forgotten when both had learned as much; and what
 // they answer to a few facts now.
 
-import { $, el, SIDES } from "./dom.js";
+import { $, el, say, SIDES } from "./dom.js";
 import { equalLearning, measured, perplexityChange } from "./equal.js";
 import { percent, visible } from "./format.js";
 
@@ -48,13 +48,14 @@ export class Scoreboard {
       cell("equal", equal ? equal.forgot[i] : null, equal ? `at target loss ${equal.target.toFixed(2)}`
         : !begun ? "" : wrong ? "what is measured was known" : `not yet: ${why}`))));
     const finished = recording.steps > 0 && now?.step >= recording.steps;
-    $("measured").textContent = whole || !now ? measured({ paths: race, names, finished, begun: recording.frames.length > 0,
+    say("measured", whole || !now ? measured({ paths: race, names, finished, begun: recording.frames.length > 0,
       diverged: now?.diverged ?? [false, false],
       wrong: begun && wrong ? { start: first.learners[0].wrong.loss, now: now.learners.map((l) => l.wrong.loss) } : null })
-      : `This run was restored at step ${recording.first}: how it began is not part of the checkpoint, so nothing is compared.`;
+      : `This run was restored at step ${recording.first}: how it began is not part of the checkpoint, so nothing is ` +
+        "compared.");
     const gone = (now?.diverged ?? []).map((is, i) => (is ? names[i] : null)).filter(Boolean);
     $("diverged").hidden = gone.length === 0;
-    $("diverged").textContent = gone.length ? `${gone.join(" and ")} diverged by step ${now.step}.` : "";
+    say("diverged", gone.length ? `${gone.join(" and ")} diverged by step ${now.step}.` : "");
   };
 }
 

@@ -15,6 +15,9 @@ const PER_SIDE = "objective";
 /** Identifiers of controls whose key's own name would not do. */
 const IDS = { "adapter.kind": "adapter-kind", "objective.method": "objective" };
 
+/** What the engine offers and refuses to a page: FLOW looks at all documents before the first step. */
+const NOT_HERE = { "objective.method": ["flow"] };
+
 const choice = (value, label, about = "") => ({ value, label, about });
 
 /** What is no setting of the engine. */
@@ -65,7 +68,8 @@ const SPECS = new Map(schema.sections.flatMap((section) => section.keys.map((key
     initial: name === "objective.method" ? Object.fromEntries(SIDES.map((side, i) => [side, schema.page.methods[i]]))
       : typed(schema.page.initial[name] ?? null),
     live: section.live, whole: key.type === "whole", min: key.least, max: key.most,
-    options: key.choices?.map(({ name: value, label, help }) => choice(value, label, help)),
+    options: key.choices?.filter(({ name: value }) => !NOT_HERE[name]?.includes(value))
+      .map(({ name: value, label, help }) => choice(value, label, help)),
     names: key.names?.map(({ name: value }) => value),
     problem: (value) => (value <= key.above || value >= key.below || (key.names && unlike(Number(value), key))
       ? `It has to be ${key.allowed}.` : ""),
@@ -195,10 +199,9 @@ export class Settings {
     this.writeAddress();
   }
 
-  /** Name of a learner's objective, as short as possible. */
-  method(side) {
-    const setting = this.get(side, "objective.method");
-    return setting.shown(setting.value).split(":")[0];
+  /** Name of a learner's objective in the settings of a run, as short as possible. */
+  method(side, { [side]: own }) {
+    return this.get(side, "objective.method").shown(own["objective.method"]).split(":")[0];
   }
 
   #used(setting) {
@@ -238,12 +241,14 @@ export class Settings {
     this.writeAddress();
   }
 
-  /** What a running learner would have to be made anew for: labels of settings that differ from those it has. */
-  needReset(started) {
+  /** What a running learner would have to be made anew for: labels of settings that differ from those it has. Live ones
+   *  are among them where the engine has `refused` to change that part (`common`, `left` or `right`). */
+  needReset({ settings: { common }, refused }) {
     const now = this.toEngine().common;
-    const keys = new Set([...Object.keys(now), ...Object.keys(started.common)]);
-    return [...keys].filter((key) => !this.get("common", key)?.live && now[key] !== started.common[key])
-      .map((key) => this.get("common", key)?.spec.label.toLowerCase()).filter(Boolean);
+    const keys = new Set([...Object.keys(now), ...Object.keys(common)]);
+    const waits = (key) => now[key] !== common[key] && (refused.has("common") || !this.get("common", key)?.live);
+    return [...keys].filter(waits).map((key) => this.get("common", key)?.spec.label.toLowerCase()).filter(Boolean)
+      .concat(SIDES.filter((side) => refused.has(side)).map((side) => `objective, ${side}`));
   }
 
   /** What is live now, on top of what the learners were started with. */
@@ -277,7 +282,9 @@ export class Settings {
     for (const [name, value] of new URLSearchParams(location.search)) {
       const setting = this.#all.find((s) => s.name === name);
       if (!setting) problems.push(`"${name}" is not a setting of this page`);
-      else if (!setting.set(value)) problems.push(`"${value}" is not a value of ${name}`);
+      else if (!setting.set(value)) {
+        problems.push(`"${value}" is not a value of ${name} on this page, and ${setting.value || "automatic"} is used`);
+      }
     }
     this.#showUsed();
     return problems;

@@ -54,7 +54,7 @@ export class TextView {
     this.#painter = painter;
     // Each answer is shown only if it is still what the visitor looks at.
     this.#inspect = latest(async (document, who) => {
-      const inspected = await engine.inspect(document, who);
+      const inspected = await this.#answer(document, engine.inspect(document, who));
       if (this.#past || document !== this.#document || who !== chosen("text-who")) return;
       this.#inspected = inspected;
       this.#rows = new Map(inspected.position.map((position, row) => [position, row]));
@@ -62,7 +62,7 @@ export class TextView {
       this.#goToWanted();
     }, onError);
     this.#ask = latest(async (document, position, who) => {
-      const candidates = await engine.candidates(document, position, who);
+      const candidates = await this.#answer(document, engine.candidates(document, position, who));
       const wanted = !this.#past && document === this.#document && position === this.#chosen && who === chosen("text-who");
       if (wanted) this.#showCandidates(candidates);
     }, onError);
@@ -80,6 +80,16 @@ export class TextView {
       tokens.addEventListener(happens, (event) => { if (at(event)) this.#choose(Number(at(event).dataset.position)); });
     }
     tokens.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  /** An answer about a document. A refusal counts only while the document is on show: others may have been started. */
+  async #answer(document, asked) {
+    try {
+      return await asked;
+    } catch (error) {
+      if (document === this.#document) throw error;
+      return null;
+    }
   }
 
   set names(names) {
@@ -234,8 +244,13 @@ export class TextView {
       : el("span", { class: "token untrained", "aria-disabled": "true", ...option });
   }
 
-  /** Asks anew what the model makes of the document: it changes with every step. */
+  /** Asks anew what the model makes of the document and of the chosen token: it changes with every step. */
   refresh() {
+    this.#inspectAgain();
+    if (!this.#past && this.#chosen !== null) this.#askSoon(this.#document, this.#chosen, chosen("text-who"));
+  }
+
+  #inspectAgain() {
     if (this.#past) this.#recall();
     else if (this.#document !== null) this.#inspect(this.#document, chosen("text-who"));
   }
@@ -330,7 +345,7 @@ export class TextView {
     // The numbers above may be those of an earlier step or objective.
     const row = this.#rows.get(this.#chosen);
     const known = row !== undefined && this.#inspected?.gate.map((of) => of[row]);
-    if (known && gate.some((g, i) => Math.abs(g - known[i]) > 1e-4 * Math.max(1, g))) this.refresh();
+    if (known && gate.some((g, i) => Math.abs(g - known[i]) > 1e-4 * Math.max(1, g))) this.#inspectAgain();
     const most = Math.max(...candidates.map((c) => c.p), 1e-9);
     const strongest = Math.max(...candidates.flatMap((c) => c.push.map(Math.abs)), 1e-9);
     const bar = (name, share) => {

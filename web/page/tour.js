@@ -16,6 +16,23 @@ function says(setting, value) {
 const p = (text) => el("p", { text });
 const GUESSES = { left: "the left one", right: "the right one", alike: "both alike" };
 const KEPT = "temper.tour";
+/** Where the tour stands, as long as the tab is open. A browser that is told to keep nothing for pages throws. */
+const kept = {
+  read() {
+    try {
+      return Number(sessionStorage.getItem(KEPT));
+    } catch {
+      return 0;
+    }
+  },
+  write(step) {
+    try {
+      sessionStorage.setItem(KEPT, String(step));
+    } catch {
+      // The next tour begins at its beginning.
+    }
+  },
+};
 /** Room between the tour and what it speaks of, in pixels. */
 const APART = 12;
 
@@ -112,7 +129,7 @@ export function watchTour(page) {
     $("tour-answers").hidden = !answers;
     $("tour-answers").replaceChildren(...answers?.(() => go(1)) ?? []);
     tour.classList.remove("small", "above");
-    sessionStorage.setItem(KEPT, String(step));
+    kept.write(step);
     act?.();
     $("tour-title").focus({ preventScroll: true });
     arrange();
@@ -139,8 +156,8 @@ export function watchTour(page) {
   $("tour-start").addEventListener("click", (event) => {
     opener = event.currentTarget;
     // A tour that was left goes on where it was; one that was finished begins again.
-    const kept = Number(sessionStorage.getItem(KEPT));
-    step = kept > 0 && kept < steps.length - 1 ? kept : 0;
+    const left = kept.read();
+    step = left > 0 && left < steps.length - 1 ? left : 0;
     tour.hidden = false;
     document.body.classList.add("touring");
     show();

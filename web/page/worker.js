@@ -3,7 +3,7 @@
 // two. What comes next, and when the run is over, the engine says (`Lab.next`); here it is only passed on. `protocol.js` documents
 // the messages.
 
-import { openLab, refusal } from "./instance.js";
+import { notDownloaded, openLab, refusal, stopped } from "./instance.js";
 import { Labs } from "./labs.js";
 import lengths from "./lengths.js";
 
@@ -28,12 +28,31 @@ function later(work) {
   return done;
 }
 
-/** What the page is told of an error. After a trap nothing else is done. */
+/** After a trap nothing else is done: the page is told once, and refuses by itself what it is asked from then on. */
+function die(message) {
+  if (dead) return;
+  dead = message;
+  playing = null;
+  post("dead", { message });
+}
+
+function refuseIfDead() {
+  if (dead) throw { kind: "page", message: dead };
+}
+
+/** What the page is told of an error. */
 function failure(error) {
   const { kind, message, fatal } = refusal(error);
-  if (fatal) dead = message;
+  if (fatal) die(message);
   return { kind, message };
 }
+
+// A trap in a call that awaits rejects nothing: its promise is never settled, and what waits behind it would wait for
+// ever.
+self.addEventListener("error", (event) => {
+  event.preventDefault();
+  die(stopped(event.error?.message ?? event.message));
+});
 
 const MODULE = "temper_web_bg.wasm";
 const DEMO = "demo.safetensors";
@@ -43,7 +62,9 @@ const coming = { done: 0, told: 0, of: lengths[MODULE] + lengths[DEMO] };
 /** Fetches a file and tells how much of it has come. */
 async function get(name) {
   const response = await fetch(new URL(name, import.meta.url));
-  if (!response.ok) throw { kind: "page", message: `${name}: ${response.status} ${response.statusText}` };
+  if (!response.ok) {
+    throw { kind: "download", message: `${name} could not be downloaded (${response.status} ${response.statusText})` };
+  }
   const counter = new TransformStream({ transform(chunk, to) {
     coming.done += chunk.byteLength;
     if (coming.done - coming.told > coming.of / 200 || coming.done >= coming.of) {
@@ -71,8 +92,8 @@ async function findWebGpu() {
 async function open({ device: wanted, workers }) {
   if (!globalThis.WebAssembly) throw { kind: "page", message: "this browser has no WebAssembly, or it is switched off" };
   const [compiled, assets, found] = await Promise.all([
-    get(MODULE).then((response) => WebAssembly.compileStreaming(response)),
-    get(DEMO).then(async (response) => new Uint8Array(await response.arrayBuffer())),
+    get(MODULE).then((response) => WebAssembly.compileStreaming(response)).catch(notDownloaded(MODULE)),
+    get(DEMO).then(async (response) => new Uint8Array(await response.arrayBuffer())).catch(notDownloaded(DEMO)),
     wanted === "cpu" ? { why: "the CPU, as asked for" } : findWebGpu(),
   ]);
   // As the command does: never in silence a GPU that a processor plays, which is slower than that processor by itself.
@@ -150,6 +171,8 @@ async function settle() {
 }
 
 async function start({ settings }) {
+  // Whatever was played, the new run waits to be.
+  playing = null;
   const begun = await labs.start(settings, allowedBytes());
   // What is measured before the first step follows the answer.
   later(settle).catch((error) => post("warning", { message: failure(error).message }));
@@ -196,26 +219,26 @@ function play() {
     try {
       const told = await later(() => labs.next());
       if (playing !== mine) return;
-      if (!told || told.event === "finished") return stop("finished", "");
+      if (!told || told.event === "finished") return stop("finished");
       // Messages that have arrived meanwhile are heard before the next pull.
       setTimeout(turn, 0);
     } catch (error) {
-      if (playing === mine) stop("failed", failure(error).message);
+      const told = failure(error);
+      if (playing === mine) stop("failed", told);
     }
   };
   turn();
 }
 
-function stop(reason, message) {
+function stop(reason, error = {}) {
   playing = null;
-  post("paused", { reason, message });
+  post("paused", { reason, ...error });
 }
 
+/** Waits for whatever is under way, be it played or a single step. */
 async function pause() {
-  if (!playing) return;
   playing = null;
   await later(settle);
-  post("paused", { reason: "asked", message: "" });
 }
 
 const commands = {
@@ -237,7 +260,10 @@ const commands = {
   beginning: () => labs.ask("beginning"),
   change: ({ settings }) => labs.change(settings),
   checkpoint: () => labs.checkpoint(),
-  restore: ({ bytes }) => labs.restore(bytes),
+  restore: ({ bytes }) => {
+    playing = null;
+    return labs.restore(bytes);
+  },
   result: ({ side }) => labs.result(side),
 };
 
@@ -246,9 +272,12 @@ const immediate = { play, pause };
 
 self.addEventListener("message", async ({ data: { id, command, ...fields } }) => {
   try {
-    if (dead) throw { kind: "page", message: dead };
+    refuseIfDead();
     if (command !== "open" && !labs) throw { kind: "page", message: "the engine is not open" };
-    const result = immediate[command] ? await immediate[command](fields) : await later(() => commands[command](fields));
+    const result = immediate[command] ? await immediate[command](fields) : await later(() => {
+      refuseIfDead();
+      return commands[command](fields);
+    });
     self.postMessage({ id, result });
   } catch (error) {
     self.postMessage({ id, error: failure(error) });

@@ -290,11 +290,51 @@ const onTheirOwnPages = () => describe("on the CPU, each on a page of its own", 
     await visit.page.close();
   });
 
-  it("says which parts of an address it cannot use", once, async () => {
-    const odd = await Visit.begin(at.context, server.origin, { ...LONG, "run.seed": "many", nonsense: "<b>1</b>" });
+  it("says so when the engine has stopped, and refuses at once whatever waits or is asked later", once, async () => {
+    const visit = await Visit.begin(at.context, server.origin, LONG);
+    const worker = visit.page.workers().find((worker) => worker.url().endsWith("worker.js"));
+    await visit.click("#play");
+    await visit.hasFrames(1);
+    // A trap in a call that awaits is an error of the worker as a whole.
+    await worker.evaluate(() => { setTimeout(() => { throw new Error("it is broken"); }); });
+    await visit.until(() => document.body.dataset.state === "failed");
+    const words = /the engine stopped unexpectedly \(it is broken\); reload the page\. What was downloaded is safe\./;
+    assert.match(await visit.text("#error"), words);
+    assert.doesNotMatch(await visit.text("#status"), /Reset begins again/);
+    await visit.click("#error button");
+    await visit.click("#reset");
+    await visit.shows("#error");
+    assert.match(await visit.text("#error"), words);
+    await visit.until(() => document.body.dataset.state === "failed");
+    assert.doesNotMatch(await visit.text("#status"), /Reset begins again/);
+    assert.ok(await visit.page.locator("#play").isDisabled());
+    // A request that is never answered, and one that is made afterwards.
+    const told = await visit.page.evaluate(async () => {
+      const { Engine } = await import("/protocol.js");
+      const worker = new EventTarget();
+      const sent = [];
+      Object.assign(worker, { postMessage: ({ command }) => sent.push(command), terminate: () => sent.push("ended") });
+      const engine = new Engine(worker);
+      const refused = (asked) => asked.then(() => "answered", ({ message }) => message);
+      const waits = refused(engine.step());
+      worker.dispatchEvent(new MessageEvent("message", { data: { event: "dead", detail: { message: "it is gone" } } }));
+      return { answers: [await waits, await refused(engine.pause())], sent, isGone: engine.isGone };
+    });
+    assert.deepEqual(told, { answers: ["it is gone", "it is gone"], sent: ["step", "ended"], isGone: true });
+    await visit.page.close();
+  });
+
+  it("says which parts of an address it cannot use, and what it uses instead", once, async () => {
+    const odd = await Visit.begin(at.context, server.origin, { ...LONG, "run.seed": "many", nonsense: "<b>1</b>",
+      "right.objective.method": "flow" });
     const warning = await odd.text("#warning");
     assert.ok(warning.includes('"many" is not a value of run.seed'), warning);
     assert.ok(warning.includes('"nonsense" is not a setting'), warning);
+    // The command alone trains with it.
+    assert.match(warning, /"flow" is not a value of right\.objective\.method on this page, and eaft is used/);
+    assert.equal(await odd.page.locator('option[value="flow"]').count(), 0);
+    assert.equal(await odd.page.inputValue("#objective-right"), "eaft");
+    await odd.steps(1);
     odd.isClean();
     await odd.page.close();
   });
@@ -478,6 +518,97 @@ const onOnePage = () => describe("on the CPU, on one page", inOrder, () => {
     await visit.click("#live");
     await visit.until(() => /right: EAFT, then SFT from step 2/.test(document.querySelector(".key.lines").textContent));
     await visit.click("#objective-right-reset");
+    await visit.reset();
+  });
+
+  it("starts anew with an objective that needs it, or keeps it for the next reset, and changes all else live", once,
+    async () => {
+      await shared();
+      const names = (names) => visit.until((names) =>
+        document.querySelector(".key.lines").textContent.replace(/\s+/g, " ").trim() === names, names);
+      // Before the first step nothing is lost by it.
+      await visit.set("#objective-right", "sft_kl");
+      await names("left: SFT right: SFT-KL");
+      await visit.reaches("ready");
+      assert.ok(await visit.page.locator("#error").isHidden());
+      await visit.steps(1);
+      await visit.set("#objective-right", "eaft");
+      await visit.statusSays("from step 2");
+      await visit.reset();
+      await visit.steps(1);
+      await visit.set("#objective-right", "asft");
+      await visit.shows("#pending");
+      assert.match(await visit.text("#pending"), /in effect after a reset: objective, right\./);
+      assert.equal(await visit.page.inputValue("#objective-right"), "asft", "the choice is kept");
+      await visit.set("#learning-rate", "0.003");
+      await visit.statusSays("from step 2");
+      await visit.steps(1);
+      await visit.set("#objective-left", "dft");
+      await visit.statusSays("from step 3");
+      await visit.steps(1);
+      await names("left: SFT, then DFT from step 3 right: EAFT");
+      const lines = jsonLines(await visit.saved("#download-metrics"));
+      const [first, second] = lines.filter(({ learner }) => learner === "right").map((line) => line.learning_rate);
+      // By itself the second step of the warm-up has twice the rate of the first.
+      assert.ok(second > 5 * first, `${second} after ${first}`);
+      await visit.click("#pending button");
+      await visit.until(() => window.temper.frames().length === 0);
+      await visit.reaches("ready");
+      await names("left: DFT right: ASFT");
+      assert.ok(await visit.page.locator("#pending").isHidden());
+      for (const id of ["objective-right", "objective-left", "learning-rate"]) await visit.click(`#${id}-reset`);
+      await names("left: SFT right: EAFT");
+      await visit.reset();
+    });
+
+  it("takes two pauses for one, a held key for one press, and a reset after the step under way", once, async () => {
+    await shared();
+    await visit.click("#play");
+    await visit.hasFrames(1);
+    // It plays on as soon as it is paused: no late answer to the other pause may stop it.
+    const paused = await visit.page.evaluate(() => new Promise((resolve) => {
+      const press = (id) => document.getElementById(id).click();
+      new MutationObserver((_, observer) => {
+        if (document.body.dataset.state !== "paused") return;
+        observer.disconnect();
+        press("play");
+        resolve(window.temper.frames().length);
+      }).observe(document.body, { attributeFilter: ["data-state"] });
+      press("pause");
+      press("pause");
+    }));
+    await visit.hasFrames(paused + 2);
+    assert.equal(await visit.state(), "playing");
+    await visit.page.evaluate(() => document.activeElement.blur());
+    await visit.page.keyboard.press("Space");
+    await visit.reaches("paused");
+    await visit.page.keyboard.down("Space");
+    await visit.reaches("playing");
+    // The key is held down: it is told again and again.
+    for (let again = 0; again < 3; again++) await visit.page.keyboard.down("Space");
+    await visit.hasFrames((await visit.frames()).length + 2);
+    assert.equal(await visit.state(), "playing");
+    await visit.page.keyboard.up("Space");
+    await visit.click("#pause");
+    await visit.reaches("paused");
+    const seen = await visit.page.evaluate(() => new Promise((resolve) => {
+      const seen = [];
+      const status = document.getElementById("status");
+      const watch = new MutationObserver(() => {
+        const { state } = document.body.dataset;
+        seen.push([state, status.textContent]);
+        if (state === "ready" || state === "failed") resolve(seen);
+      });
+      watch.observe(document.body, { attributeFilter: ["data-state"] });
+      watch.observe(status, { childList: true });
+      document.getElementById("step").click();
+      document.getElementById("reset").click();
+    }));
+    const begun = seen.slice(seen.findIndex(([state]) => state === "loading"));
+    assert.deepEqual([...new Set(begun.map(([state]) => state))], ["loading", "ready"], JSON.stringify(seen));
+    assert.ok(begun.every(([, words]) => !/Paused|Finished/.test(words)), JSON.stringify(seen));
+    assert.equal((await visit.frames()).length, 0);
+    await visit.steps(1);
     await visit.reset();
   });
 
