@@ -826,13 +826,7 @@ fn a_killed_run_that_chooses_its_result_goes_on_to_the_same_bits() {
     place.train("whole", &set).ok();
     let selected = place.json("whole/summary.json")["selected"].clone();
     let best = selected["step"].as_u64().unwrap();
-    let mut child = place.start("killed", &set, best as usize + 20);
-    child.kill().unwrap();
-    wait(child);
-    assert!(!place.path("killed/summary.json").exists(), "it was killed before its end");
-    let ran = place.resume("killed").ok();
-    assert!(ran.stderr.contains("from step "), "{}", ran.stderr);
-    assert!(place.result("killed") == place.result("whole"), "the resumed run differs from the uninterrupted one");
+    killed_it_goes_on_as_if_whole(&place, &set, best as usize + 20);
     assert_eq!(place.json("killed/summary.json")["selected"], selected);
     assert_eq!(
         place.told_tensorboard("killed", "eval/target_loss"),
@@ -1290,17 +1284,22 @@ fn with_long<'a>(more: &[&'a str]) -> Vec<&'a str> {
     LONG.into_iter().chain(more.iter().copied()).collect()
 }
 
-fn a_killed_run_goes_on_to_the_same_bits(more: &[&str]) {
-    let place = Place::new();
-    let set = with_long(more);
-    place.train("whole", &set).ok();
-    let mut child = place.start("killed", &set, 47);
+/// A run that is killed after so many steps and resumed (`killed`) leaves what the uninterrupted one (`whole`) left.
+fn killed_it_goes_on_as_if_whole(place: &Place, set: &[&str], steps: usize) {
+    let mut child = place.start("killed", set, steps);
     child.kill().unwrap();
     wait(child);
     assert!(!place.path("killed/summary.json").exists(), "it was killed before its end");
     let ran = place.resume("killed").ok();
     assert!(ran.stderr.contains("from step "), "{}", ran.stderr);
     assert!(place.result("killed") == place.result("whole"), "the resumed run differs from the uninterrupted one");
+}
+
+fn a_killed_run_goes_on_to_the_same_bits(more: &[&str]) {
+    let place = Place::new();
+    let set = with_long(more);
+    place.train("whole", &set).ok();
+    killed_it_goes_on_as_if_whole(&place, &set, 47);
     for tag in ["train/loss", "eval/general_loss"] {
         assert_eq!(place.told_tensorboard("killed", tag), place.told_tensorboard("whole", tag), "{tag}");
     }

@@ -151,7 +151,9 @@ fn bring(from: &Path, to: &Path) -> Result<(), Failure> {
             files.extend(OF_A_RUN.map(|file| Path::new("runs").join(&run).join(file)));
         }
     }
-    files.extend(entries(&from.join("tasks"))?.into_iter().map(|file| Path::new("tasks").join(file)));
+    // How many answers were right; the answers themselves name files where they were asked for.
+    let counts = entries(&from.join("tasks"))?.into_iter().filter(|file| file.extension().is_some_and(|e| e == "json"));
+    files.extend(counts.map(|file| Path::new("tasks").join(file)));
     for file in files.iter().filter(|file| from.join(file).is_file() && !to.join(file).is_file()) {
         let (from, to) = (from.join(file), to.join(file));
         let folder = to.parent().expect("a file is in a folder");
@@ -635,7 +637,9 @@ mod tests {
         put(here.join("runs/sft_seed-1/checkpoints/a"), "large");
         put(here.join("runs/sft_seed-2/config.toml"), "under way");
         put(here.join("tasks/before.json"), "{}");
+        put(here.join("tasks/before.jsonl"), "answers");
         bring(&here, &kept).unwrap();
+        assert!(kept.join("tasks/before.json").is_file() && !kept.join("tasks/before.jsonl").exists());
         put(there.join("tasks/before.json"), "newer");
         bring(&kept, &there).unwrap();
         for file in OF_A_RUN {
