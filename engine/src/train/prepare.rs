@@ -227,7 +227,7 @@ pub fn optimiser(config: &Config) -> AdamW {
 /// # Errors
 /// [`Error::Config`] for a micro-batch that is too small for a document.
 pub fn plan(config: &Config, loader: &Loader) -> Result<Plan> {
-    let run = &config.run;
+    let (run, optim) = (&config.run, &config.optim);
     let steps = match (run.steps, run.epochs) {
         (Some(steps), _) => steps,
         (None, epochs) => {
@@ -245,7 +245,14 @@ pub fn plan(config: &Config, loader: &Loader) -> Result<Plan> {
     };
     Ok(Plan {
         steps,
-        schedule: Schedule::new(&config.optim, steps),
+        schedule: Schedule::new(
+            optim.schedule,
+            optim.learning_rate,
+            optim.min_rate,
+            optim.warmup_ratio,
+            optim.warmup_steps,
+            steps,
+        ),
         batch_tokens: run.batch_tokens,
         accumulation: run.accumulation,
         packing: config.data.packing,

@@ -14,7 +14,6 @@
 //! `peak * step / W`, so the first step has rate 0: a batch that is computed and not learned from, and in a run of one step
 //! nothing learned at all. From step W on the numbers are those of transformers.
 
-use super::settings::OptimSection;
 use crate::settings::choice;
 
 choice! {
@@ -45,11 +44,18 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of a run of `steps` optimiser steps.
-    pub fn new(optim: &OptimSection, steps: u64) -> Self {
-        let OptimSection { schedule, learning_rate, warmup_ratio, warmup_steps, min_rate, .. } = *optim;
+    /// The schedule of a run of `steps` optimiser steps that warms up over a share of them, or over `warmup_steps` where
+    /// they are given, and no longer than the run.
+    pub fn new(
+        kind: ScheduleKind,
+        peak: f64,
+        least: f64,
+        warmup_ratio: f64,
+        warmup_steps: Option<u64>,
+        steps: u64,
+    ) -> Self {
         let warmup = warmup_steps.unwrap_or((steps as f64 * warmup_ratio).ceil() as u64).min(steps);
-        Self { kind: schedule, peak: learning_rate, steps, warmup, least: min_rate }
+        Self { kind, peak, steps, warmup, least }
     }
 
     /// Rate of the optimiser step `step`, counted from 0. Steps past the end have the rate of the end.
@@ -112,14 +118,13 @@ mod tests {
         assert_rates(schedule(ScheduleKind::Linear, 4, 0), &[0.001, 0.000_75, 0.0005, 0.000_25, 0.0]);
     }
 
-    fn of(schedule: ScheduleKind, learning_rate: f64, warmup_ratio: f64, steps: u64) -> Schedule {
-        Schedule::new(&OptimSection { schedule, learning_rate, warmup_ratio, ..OptimSection::default() }, steps)
+    fn of(kind: ScheduleKind, peak: f64, warmup_ratio: f64, steps: u64) -> Schedule {
+        Schedule::new(kind, peak, 0.0, warmup_ratio, None, steps)
     }
 
     #[test]
     fn warm_up_takes_as_many_steps_as_were_asked_for_and_the_rate_falls_no_lower_than_that() {
-        let optim =
-            OptimSection { learning_rate: 1e-3, warmup_steps: Some(2), min_rate: 0.1, ..OptimSection::default() };
+        let of = |kind, warmup| Schedule::new(kind, 1e-3, 0.1, 0.03, Some(warmup), 6);
         // 1/3 and 2/3, then 0.1 + 0.9 (1 + cos(pi k / 4)) / 2 for k = 0..4, of the peak.
         let rates = [
             1e-3 / 3.0,
@@ -131,16 +136,11 @@ mod tests {
             1e-4,
             1e-4,
         ];
-        assert_rates(Schedule::new(&optim, 6), &rates);
-        let linear = OptimSection { schedule: ScheduleKind::Linear, ..optim.clone() };
-        assert_rates(Schedule::new(&linear, 6), &[1e-3 / 3.0, 2e-3 / 3.0, 1e-3, 0.000_775, 0.000_55, 0.000_325, 1e-4]);
-        let constant = OptimSection { schedule: ScheduleKind::Constant, ..optim.clone() };
-        assert_eq!(Schedule::new(&constant, 6).at(5), 1e-3);
-        assert_eq!(
-            Schedule::new(&OptimSection { warmup_steps: Some(9), ..optim }, 6).warmup,
-            6,
-            "no more than there are"
-        );
+        assert_rates(of(ScheduleKind::Cosine, 2), &rates);
+        let linear = [1e-3 / 3.0, 2e-3 / 3.0, 1e-3, 0.000_775, 0.000_55, 0.000_325, 1e-4];
+        assert_rates(of(ScheduleKind::Linear, 2), &linear);
+        assert_eq!(of(ScheduleKind::Constant, 2).at(5), 1e-3);
+        assert_eq!(of(ScheduleKind::Cosine, 9).warmup, 6, "no more than there are");
     }
 
     #[test]
