@@ -12,9 +12,9 @@ use toml::Value;
 
 use crate::error::{Error, Result};
 use crate::kernels::row_stats::{CONFLICT_ENTROPY, CONFLICT_PROBABILITY};
-use crate::loss::objective::Objective;
+use crate::loss::objective::{Method, Objective};
 use crate::model::load::Hold;
-use crate::settings::{Key, Origin, Reader, Settings};
+use crate::settings::{Key, NumberOr, Origin, Reader, Settings, Used};
 
 pub use crate::data::DataSection;
 pub use crate::loss::objective::ObjectiveSection;
@@ -109,15 +109,32 @@ impl Config {
     /// Reads a configuration.
     ///
     /// `file_name` is only for messages. `overrides` are `(section.key, value)`, applied after the file in their order;
-    /// a value is read as TOML and, where it is not TOML, as a bare string, so that `run.device=cpu` needs no quotes.
+    /// a value is read as TOML and, where it is not TOML, as a bare string, so that `run.device=cpu` needs no quotes. An
+    /// empty one takes back what the file says of a key that may be left out.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) with every problem of the file and the overrides, in the order of the file.
+    /// [`Error::Config`](crate::Error::Config) with every problem of the file and the overrides, in the order of the file;
+    /// an override without effect is one.
     pub fn parse(text: &str, file_name: &str, overrides: &[(String, String)]) -> Result<Self> {
-        Self::resolve(Reader::new(each_section!(section).into(), text, file_name, overrides))
+        let reader = Reader::new(each_section!(section).into(), text, file_name, overrides);
+        let (config, mut reader) = Self::resolve(reader);
+        config.refuse_unread(&mut reader);
+        reader.finish().map(|()| config)
     }
 
-    fn resolve(mut reader: Reader) -> Result<Self> {
+    /// As [`Config::parse`], of what several runs share: an override may be for some of them only, and is not refused where
+    /// others would not read it.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn shared(text: &str, file_name: &str, overrides: &[(String, String)]) -> Result<Self> {
+        let reader = Reader::new(each_section!(section).into(), text, file_name, overrides);
+        let (config, reader) = Self::resolve(reader);
+        reader.finish().map(|()| config)
+    }
+
+    /// What is asked for, with the reader that knows what is wrong with it.
+    fn resolve(mut reader: Reader<'_>) -> (Self, Reader<'_>) {
         let model = model(&mut reader);
         let objective = ObjectiveSection::resolve(&mut reader);
         let adapter = adapter(&mut reader, &model);
@@ -131,8 +148,71 @@ impl Config {
                  or kind = \"none\" in [adapter]",
             );
         }
-        reader.finish()?;
-        Ok(Self { model, data, objective, adapter, optim, run })
+        (Self { model, data, objective, adapter, optim, run }, reader)
+    }
+
+    /// Refuses overrides that ask for something in vain. A file may hold what is not read: it can be of several runs, and a
+    /// resolved one has every key. A default is nobody's wish.
+    fn refuse_unread(&self, reader: &mut Reader) {
+        let (all, methods) = (self.values(), self.methods());
+        let value_of = |name: &str| all.iter().find(|(other, ..)| other == name).and_then(|(.., value)| value.as_ref());
+        let holds = |name: &str, values: &[&str]| match name {
+            "objective.method" => methods.iter().any(|method| values.contains(&method.name())),
+            _ => value_of(name).and_then(Value::as_str).is_some_and(|value| values.contains(&value)),
+        };
+        for ((name, key, value), (.., default)) in all.iter().zip(Self::defaults().values()) {
+            let section = name.split('.').next().unwrap_or_default();
+            let is_wish = reader.is_overridden(section, key.name) && *value != default;
+            if !is_wish || reader.has_problem(section, key.name) {
+                continue;
+            }
+            // One that could not be read waits for the next attempt.
+            let is_in_vain = |(other, values): &&Used| {
+                !reader.refused(section, other) && !holds(&format!("{section}.{other}"), values)
+            };
+            if let Some((other, values)) = key.used.iter().find(is_in_vain) {
+                let read = values.iter().map(|value| format!("\"{value}\"")).collect::<Vec<_>>().join(" or ");
+                let [value, is] = [value.as_ref(), value_of(&format!("{section}.{other}"))].map(said);
+                let problem = format!(
+                    "{value} is read with {section}.{other} = {read} only, and that is {is}; set it so, or leave {} out",
+                    key.name
+                );
+                reader.problem(section, key.name, problem);
+            }
+        }
+        let (data, optim, run) = (&self.data, &self.optim, &self.run);
+        let is_a_share = data.replay_share != DataSection::default().replay_share;
+        if data.replay.is_none() && is_a_share && reader.is_overridden(DataSection::SECTION, "replay_share") {
+            reader.problem(DataSection::SECTION, "replay_share", "is about data.replay, which is not given");
+        }
+        if let (Some(warmup), Some(steps)) = (optim.warmup_steps, run.steps)
+            && warmup > steps
+            && reader.is_overridden(OptimSection::SECTION, "warmup_steps")
+        {
+            let problem = format!("{warmup} is more than run.steps, which is {steps}; give at most {steps}");
+            reader.problem(OptimSection::SECTION, "warmup_steps", problem);
+        }
+    }
+
+    /// Whose constants are read: those of the objective, of its baseline, and of the gate whose mean is the scale of either.
+    fn methods(&self) -> Vec<Method> {
+        let mut methods: Vec<Method> = [Some(self.objective.method), self.run.baseline].into_iter().flatten().collect();
+        if methods.contains(&Method::Sft) && matches!(self.objective.sft.scale, NumberOr::Named(_)) {
+            methods.push(Method::Eaft);
+        }
+        methods
+    }
+
+    /// What is declared of each key, with nothing given.
+    fn defaults() -> Self {
+        Self {
+            model: ModelSection::default(),
+            data: DataSection::default(),
+            objective: ObjectiveSection::default(),
+            adapter: AdapterSection::default(),
+            optim: OptimSection::default(),
+            run: RunSection::default(),
+        }
     }
 
     /// The resolved file: parses back to an equal configuration.
@@ -194,10 +274,9 @@ impl Config {
 
     /// Keys of another value in `other`, as `section.key`, with the value here and the value there in words.
     pub fn differences(&self, other: &Self) -> Vec<(String, String, String)> {
-        let said = |value: Option<Value>| value.map_or("not set".to_string(), |value| value.to_string());
         let both = self.values().into_iter().zip(other.values());
         both.filter(|((_, _, here), (_, _, there))| here != there)
-            .map(|((name, _, here), (_, _, there))| (name, said(here), said(there)))
+            .map(|((name, _, here), (_, _, there))| (name, said(here.as_ref()), said(there.as_ref())))
             .collect()
     }
 
@@ -214,14 +293,21 @@ impl Config {
     }
 }
 
-/// The configuration of a learner on the page: its own defaults with these overrides.
+/// A value in words.
+fn said(value: Option<&Value>) -> String {
+    value.map_or("not set".to_string(), Value::to_string)
+}
+
+/// The configuration of a learner on the page: its own defaults with these overrides, of which not all have to be read.
 ///
 /// # Errors
 /// As [`Config::parse`].
 pub fn page(overrides: &[(String, String)]) -> Result<Config> {
     // Our own text; a test reads it.
     let profile = toml::from_str(PAGE).unwrap_or_default();
-    let config = Config::resolve(Reader::new(each_section!(section).into(), "", "", overrides).with_profile(profile))?;
+    let reader = Reader::new(each_section!(section).into(), "", "", overrides).with_profile(profile);
+    let (config, reader) = Config::resolve(reader);
+    reader.finish()?;
     if config.run.keep_best {
         let problem = "[run] keep_best: the page keeps no checkpoints to take the best step from";
         return Err(Error::Config { problems: vec![problem.into()] });
@@ -232,8 +318,8 @@ pub fn page(overrides: &[(String, String)]) -> Result<Config> {
 /// All that is known of every key, and what the page begins with, as JSON.
 ///
 /// `sections` lists sections, each with its `keys`: `name`, `label`, `help`, `type`, `allowed` in words, the range
-/// (`least` or `above`, `most` or `below`) or the `choices`, `default` or the sentence `derived`, and in `used` the values
-/// of other keys of the section for which it is read. `live` sections may change while learners train. `page.initial` has
+/// (`least` or `above`, `most` or `below`) or the `choices`, `default` or the sentence `derived`, `optional` where an empty
+/// text leaves it out, and in `used` the values of other keys of the section for which it is read. `live` sections may change while learners train. `page.initial` has
 /// the page's value of each key, were it read; `page.methods` those of the two learners. `conflict` bounds probability and
 /// entropy (nats) of a confident conflict.
 pub fn schema() -> serde_json::Value {
@@ -393,7 +479,7 @@ fn selecting(reader: &mut Reader, data: &DataSection, run: &mut RunSection) {
         reader.problem(R, "baseline", problem);
     }
     if (run.eval_every, run.evaluations) == (0, 0) {
-        let by_override = |keys: &[&str]| keys.iter().any(|key| matches!(reader.origin(R, key), Origin::Set(..)));
+        let by_override = |keys: &[&str]| keys.iter().any(|key| reader.is_overridden(R, key));
         let says_none = reader.has(R, "eval_every") || reader.has(R, "evaluations");
         let beaten =
             by_override(&["keep_best", "forget_at_most", "patience"]) && !by_override(&["eval_every", "evaluations"]);
@@ -407,7 +493,6 @@ fn selecting(reader: &mut Reader, data: &DataSection, run: &mut RunSection) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loss::objective::Method;
     use crate::loss::objective::eaft::GateShape;
     use crate::loss::objective::sft::Sft;
     use crate::train::settings::Recompute;
@@ -796,6 +881,101 @@ x = 1
         for wrong in ["0", "1", "nan", "a"] {
             assert!(problems(with(SMALL, &[("data.hold_out", wrong)]))[0].contains("above 0 and below 1"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn whatever_may_be_left_out_is_taken_back_by_an_empty_override() {
+        let plain = parse(SMALL).unwrap();
+        for ((name, key, _), (.., default)) in plain.values().into_iter().zip(Config::defaults().values()) {
+            assert_eq!(key.unset.is_some(), default.is_none(), "{name}");
+            let found = with(SMALL, &[(&*name, "")]);
+            match key.unset {
+                Some(_) => assert_eq!(found.unwrap(), plain, "{name}"),
+                // The one text that has a default of its own for it.
+                None if name == "run.device" => assert_eq!(found.unwrap(), plain),
+                None => assert!(problems(found)[0].starts_with(&format!("--set {name}: ")), "{name}"),
+            }
+        }
+        let run = |more: &str, set: &[(&str, &str)]| with(&format!("{SMALL}{more}"), set).unwrap().run;
+        let epochs = run("[run]\nsteps = 5\n", &[("run.steps", "")]);
+        assert_eq!((epochs.steps, epochs.epochs), (None, Some(1.0)));
+        assert_eq!(run("[run]\nepochs = 3\n", &[("run.steps", "")]).epochs, Some(3.0), "nothing stands in its place");
+        let limited = "general = \"g\"\n[run]\nforget_at_most = 0.1\npatience = 2\ndevice_memory = \"6GiB\"\n";
+        let taken = ["run.forget_at_most", "run.patience", "run.device_memory"].map(|key| (key, ""));
+        let free = run(limited, &taken);
+        assert_eq!((free.forget_at_most, free.patience, free.device_memory, free.keep_best), (None, None, None, false));
+    }
+
+    #[test]
+    fn an_override_without_effect_is_refused_with_both_keys() {
+        for (set, parts) in [
+            (
+                &[("adapter.kind", "none"), ("adapter.rank", "8")][..],
+                ["adapter.rank: ", "8 is read with adapter.kind = \"lora\" only"],
+            ),
+            (&[("adapter.kind", "none"), ("adapter.alpha", "8")], ["adapter.alpha: ", "and that is \"none\""]),
+            (&[("adapter.kind", "none"), ("adapter.rslora", "true")], ["adapter.rslora: ", "adapter.kind"]),
+            (&[("adapter.kind", "none"), ("adapter.dropout", "0.1")], ["adapter.dropout: ", "adapter.kind"]),
+            (&[("adapter.kind", "none"), ("adapter.targets", "q_proj")], ["adapter.targets: ", "adapter.kind"]),
+            (
+                &[("optim.schedule", "constant"), ("optim.min_rate", "0.1")],
+                ["optim.min_rate: ", "optim.schedule = \"cosine\" or \"linear\""],
+            ),
+            (&[("data.replay_share", "0.2")], ["data.replay_share: ", "data.replay, which is not given"]),
+            (
+                &[("data.template", "none"), ("data.template_variables", "{ a = 1 }")],
+                ["data.template_variables: ", "data.template = "],
+            ),
+            (
+                &[("objective.tau", "0.5")],
+                ["objective.tau: ", "objective.method = \"talr\" only, and that is \"eaft\""],
+            ),
+            (&[("objective.method", "sft"), ("objective.gate", "hard")], ["objective.gate: ", "objective.method"]),
+            (&[("objective.method", "sft"), ("objective.exponent", "2")], ["objective.exponent: ", "objective.method"]),
+            (&[("objective.mass", "0.9")], ["objective.mass: ", "objective.top_k = \"adaptive\" only, and that is 20"]),
+            (
+                &[("run.steps", "5"), ("optim.warmup_steps", "6")],
+                ["optim.warmup_steps: ", "6 is more than run.steps, which is 5"],
+            ),
+        ] {
+            let found = problems(with(SMALL, set));
+            assert_eq!(found.len(), 1, "{set:?}: {found:#?}");
+            assert!(found[0].starts_with("--set ") && parts.iter().all(|part| found[0].contains(part)), "{found:#?}");
+        }
+        let found = problems(with(SMALL, &[("objective.method", "tarl"), ("objective.tau", "0.5")]));
+        assert_eq!(found.len(), 1, "what a misspelt method reads is not known: {found:#?}");
+    }
+
+    #[test]
+    fn what_a_file_holds_in_vain_what_is_a_default_and_what_another_part_reads_is_not_refused() {
+        for set in [
+            &[("adapter.kind", "none"), ("adapter.rank", "16"), ("adapter.targets", "all-linear")][..],
+            &[("objective.method", "sft"), ("objective.gate", "linear"), ("objective.top_k", "20")],
+            &[("optim.schedule", "constant"), ("optim.min_rate", "0"), ("data.replay_share", "0.1")],
+            &[("objective.tau", "0.5"), ("run.baseline", "talr")],
+            &[("objective.method", "sft"), ("objective.scale", "gate_mean"), ("objective.gate", "hard")],
+            &[("objective.method", "masked_sft"), ("objective.top_k", "5")],
+            &[("data.replay_share", "0.2"), ("data.replay", "r")],
+            &[("run.steps", "5"), ("optim.warmup_steps", "5")],
+        ] {
+            with(SMALL, set).unwrap_or_else(|error| panic!("{set:?}: {error}"));
+        }
+        let file = "replay_share = 0.2\n[objective]\ntau = 0.5\n[adapter]\nkind = \"none\"\nrank = 8\n[optim]\n\
+                    schedule = \"constant\"\nmin_rate = 0.1\nwarmup_steps = 9\n[run]\nsteps = 5\n";
+        let config = parse(&format!("{SMALL}{file}")).unwrap();
+        for written in [config.to_toml(), config.to_commented_toml()] {
+            assert_eq!(parse(&written).unwrap(), config);
+        }
+        assert_eq!(with(&config.to_toml(), &[("run.steps", "3")]).unwrap().run.steps, Some(3));
+        let shared = Config::shared(SMALL, "run.toml", &[("objective.tau".into(), "0.5".into())]).unwrap();
+        assert_eq!(shared.objective.talr.tau, Some(0.5), "one of several runs may read it");
+        assert_eq!(page(&[("objective.tau".into(), "0.5".into())]).unwrap().objective.talr.tau, Some(0.5));
+    }
+
+    #[test]
+    fn more_epochs_than_anybody_waits_for_are_refused() {
+        let found = problems(with(SMALL, &[("run.epochs", "1e300")]));
+        assert!(found[0].ends_with("is not a number above 0 and below 1000000"), "{found:#?}");
     }
 
     #[test]

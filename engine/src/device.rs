@@ -154,7 +154,8 @@ impl Device {
             .find(|a| a.id == wanted)
             .or_else(|| adapters.iter().filter(of_api).find(|a| a.is_hardware()))
             .or_else(|| adapters.iter().find(of_api))
-            .or_else(|| adapters.iter().find(|a| a.name.to_lowercase().contains(&wanted)));
+            // Nothing is a part of every name.
+            .or_else(|| adapters.iter().find(|a| !wanted.is_empty() && a.name.to_lowercase().contains(&wanted)));
         match found {
             Some(adapter) => Ok((Self::open(adapter)?, format!("{} ({}), as asked for", adapter.name, adapter.id))),
             None => Err(Error::Device {

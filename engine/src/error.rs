@@ -6,6 +6,8 @@
 
 use std::io;
 
+use crate::words::{bytes, counted};
+
 /// Result of every fallible engine function.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -13,10 +15,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A configuration has one or more invalid entries, all reported together.
-    #[error("invalid configuration:\n{}", list(.problems))]
+    /// A configuration, or what else was asked for, has one or more entries that cannot be, all reported together.
+    #[error("{}", all_of(.problems))]
     Config {
-        /// One line each: where (file line or override), what, and what is allowed.
+        /// One line each: where (file line, override or option), what, and what is allowed.
         problems: Vec<String>,
     },
     /// A line of a data file cannot be used.
@@ -93,6 +95,16 @@ pub enum Error {
         /// Vocabulary size.
         vocab: usize,
     },
+    /// A token is not in the vocabulary.
+    #[error("token {token} (number {place} of the text) is not in the vocabulary of {vocab} tokens, numbered from 0")]
+    Token {
+        /// Which one of the text it is, from 1.
+        place: usize,
+        /// The token found.
+        token: u32,
+        /// Vocabulary size.
+        vocab: usize,
+    },
     /// The device cannot do what the plan needs.
     #[error("{what} needs {needed} bytes, but {adapter} allows {allowed}: {advice}")]
     Limit {
@@ -108,7 +120,7 @@ pub enum Error {
         advice: String,
     },
     /// More memory is needed than there is; nothing was allocated.
-    #[error("{what} needs {}, and this machine has {} available: {advice}", gib(*.needed), gib(*.available))]
+    #[error("{what} needs {}: {advice}", beyond(*.needed, *.available, .limit))]
     Memory {
         /// What was to be allocated.
         what: String,
@@ -116,11 +128,13 @@ pub enum Error {
         needed: u64,
         /// Bytes available.
         available: u64,
+        /// Whose limit that is.
+        limit: MemoryLimit,
         /// What would make it fit.
         advice: String,
     },
     /// The device had no memory for an allocation in the middle of something. Nothing saved was touched.
-    #[error("{device} ran out of memory: no room for {what}{}, with {} of weights on it: {advice}", of_bytes(.asked), gib(*.own))]
+    #[error("{device} ran out of memory: no room for {what}{}, with {} of weights on it: {advice}", of_bytes(.asked), bytes(*.own))]
     OutOfMemory {
         /// Device name.
         device: String,
@@ -198,6 +212,18 @@ pub enum Error {
     },
 }
 
+/// Whose limit it is that more memory is needed than there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// What this machine has left.
+    #[default]
+    Machine,
+    /// What the driver of the device of this name says is left.
+    Device(String),
+    /// What the setting of this name allows.
+    Setting(&'static str),
+}
+
 impl Error {
     /// Name of the kind of error, for a face that is not Rust.
     pub fn kind(&self) -> &'static str {
@@ -212,6 +238,7 @@ impl Error {
             Self::Unsupported { .. } => "unsupported",
             Self::Shape { .. } => "shape",
             Self::Label { .. } => "label",
+            Self::Token { .. } => "token",
             Self::Limit { .. } => "limit",
             Self::Memory { .. } => "memory",
             Self::OutOfMemory { .. } => "out_of_memory",
@@ -240,13 +267,26 @@ impl Error {
     }
 }
 
-fn list(problems: &[String]) -> String {
-    problems.iter().map(|p| format!("  - {p}")).collect::<Vec<_>>().join("\n")
+fn all_of(problems: &[String]) -> String {
+    let [problem] = problems else {
+        let lines: String = problems.iter().map(|problem| format!("\n  - {problem}")).collect();
+        return format!("{}:{lines}", counted(problems.len(), "problem"));
+    };
+    problem.clone()
 }
 
-/// Bytes for people: `3.7 GiB`.
-fn gib(bytes: u64) -> String {
-    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+/// How much is needed, and whose limit is less.
+fn beyond(needed: u64, available: u64, limit: &MemoryLimit) -> String {
+    let mut said = [needed, available].map(bytes);
+    if said[0] == said[1] {
+        said = [needed, available].map(|exactly| counted(exactly, "byte"));
+    }
+    let [needed, available] = said;
+    match limit {
+        MemoryLimit::Machine => format!("{needed}, and this machine has {available} available"),
+        MemoryLimit::Device(name) => format!("{needed}, and the GPU {name} tells of {available} that are left"),
+        MemoryLimit::Setting(key) => format!("{needed}, and {key} allows {available}"),
+    }
 }
 
 fn of_bytes(bytes: &Option<u64>) -> String {
@@ -256,8 +296,8 @@ fn of_bytes(bytes: &Option<u64>) -> String {
 fn after(step: &Option<u64>) -> String {
     match step {
         Some(step) => format!(
-            " in step {step}; the step was abandoned, and the last checkpoint is intact. A lower [optim] learning_rate or \
-             max_grad_norm may help"
+            " in step {step}; the step was abandoned, and what was saved before it is intact. A lower [optim] learning_rate \
+             or max_grad_norm may help"
         ),
         None => "; check the files that it was computed from".into(),
     }
@@ -281,10 +321,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_configuration_problems_are_listed_in_one_message() {
-        let error = Error::Config { problems: vec!["a".into(), "b".into()] };
-        assert_eq!(error.to_string(), "invalid configuration:\n  - a\n  - b");
-        assert!(error.is_bad_input());
+    fn all_problems_are_listed_in_one_message_and_a_single_one_stands_alone() {
+        let said = |problems: &[&str]| {
+            let error = Error::Config { problems: problems.iter().map(|problem| (*problem).to_string()).collect() };
+            assert!(error.is_bad_input());
+            error.to_string()
+        };
+        assert_eq!(said(&["a", "b"]), "2 problems:\n  - a\n  - b");
+        assert_eq!(said(&["--to q3: is not one of q8_0"]), "--to q3: is not one of q8_0");
     }
 
     #[test]
@@ -301,8 +345,9 @@ mod tests {
             Error::Unsupported { problem: text() },
             Error::Shape { what: text(), expected: text(), got: text() },
             Error::Label { row: 0, label: 0, vocab: 0 },
+            Error::Token { place: 1, token: 0, vocab: 0 },
             Error::Limit { what: text(), needed: 0, allowed: 0, adapter: text(), advice: text() },
-            Error::Memory { what: text(), needed: 0, available: 0, advice: text() },
+            Error::Memory { what: text(), needed: 0, available: 0, limit: MemoryLimit::Machine, advice: text() },
             Error::OutOfMemory { device: text(), what: text(), asked: None, own: 0, advice: text() },
             Error::Device { problem: text() },
             Error::Lost { problem: text() },
@@ -330,11 +375,21 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_is_not_there_is_bad_input_with_both_numbers_in_gib() {
-        let error =
-            Error::Memory { what: "a model".into(), needed: 5 << 29, available: 1 << 30, advice: "take less".into() };
-        assert_eq!(error.to_string(), "a model needs 2.5 GiB, and this machine has 1.0 GiB available: take less");
-        assert!(error.is_bad_input());
+    fn memory_that_is_not_there_is_bad_input_with_both_numbers_and_whose_limit_it_is() {
+        let said = |needed: u64, available: u64, limit: MemoryLimit| {
+            let error = Error::Memory { what: "it".into(), needed, available, limit, advice: "take less".into() };
+            assert!(error.is_bad_input());
+            error.to_string()
+        };
+        let machine = said(5 << 29, 1 << 30, MemoryLimit::Machine);
+        assert_eq!(machine, "it needs 2.5 GiB, and this machine has 1.0 GiB available: take less");
+        let setting = said(5 << 29, 100 << 20, MemoryLimit::Setting("run.device_memory"));
+        assert_eq!(setting, "it needs 2.5 GiB, and run.device_memory allows 100 MiB: take less");
+        let device = said(9 << 30, 8 << 30, MemoryLimit::Device("Card 9".into()));
+        assert_eq!(device, "it needs 9.0 GiB, and the GPU Card 9 tells of 8.0 GiB that are left: take less");
+        // Two numbers that read the same would say nothing.
+        let close = said((100 << 20) + 1, 100 << 20, MemoryLimit::Machine);
+        assert!(close.starts_with("it needs 104857601 bytes, and this machine has 104857600 bytes"), "{close}");
     }
 
     #[test]
@@ -356,7 +411,8 @@ mod tests {
     #[test]
     fn a_non_finite_step_is_a_failed_run_and_not_bad_input() {
         let error = Error::NonFinite { tensor: "logits".into(), row: 3, step: Some(7) };
-        assert!(error.to_string().contains("row 3 in step 7"));
+        let text = error.to_string();
+        assert!(text.contains("row 3 in step 7") && text.contains("saved before it is intact"), "{text}");
         assert!(!error.is_bad_input());
     }
 }

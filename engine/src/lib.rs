@@ -83,6 +83,7 @@ mod rng;
 mod settings;
 mod train;
 mod weights;
+pub mod words;
 
 pub use config::Config;
 pub use data::{Document, Tokenizer};
@@ -90,7 +91,7 @@ pub use device::Device;
 #[cfg(not(target_family = "wasm"))]
 pub use device::{adapters, keep_on, leave_compiled};
 pub use devices::Devices;
-pub use error::{Error, Result};
+pub use error::{Error, MemoryLimit, Result};
 pub use eval::generate::{Sampling, generate};
 pub use lab::Lab;
 pub use loss::objective::Objective;
@@ -118,8 +119,9 @@ pub mod configuration {
 /// From records to documents.
 pub mod reading {
     pub use crate::data::{
-        ChatTemplate, EncodeReport, Loader, Message, OnError, ReadOptions, RecordFormat, RenderOptions, Report,
-        TemplateVariables, Templating, drawn, hold_out, read_measured, read_set, steps_per_epoch,
+        ChatTemplate, EncodeReport, Loader, Message, OnError, ReadOptions, RecordFormat, RenderOptions, Report, Shared,
+        TemplateVariables, Templating, drawn, fingerprint, hold_out, read_measured, read_set, refuse_table, shared,
+        steps_per_epoch,
     };
 }
 
@@ -149,7 +151,7 @@ pub mod running {
     pub use crate::digest::{Digest, Digester};
     pub use crate::model::Keep;
     pub use crate::model::placement::{Placement, Stage};
-    pub use crate::train::checkpoint::{Checkpoint, NamedFile};
+    pub use crate::train::checkpoint::{Checkpoint, NamedFile, without_result};
     pub use crate::train::execution::Execution;
     pub use crate::train::ledger::{Entry, Kind, Ledger, Load, Moment, Sheet, Site};
     pub use crate::train::prepare::{base, base_on, check_tokens, placement, placement_of_model};

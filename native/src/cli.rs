@@ -1,6 +1,7 @@
 //! What the command accepts. Scripts rely on these names: extend them, do not rename.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use temper_engine::models::{Choice, Hold};
@@ -22,12 +23,11 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// Where to compute: cpu, vulkan, metal, dx12, or part of an adapter's name (`temper devices` lists them); with commas
-    /// between them several, which share the model's blocks in this order. Without it: a hardware GPU if there is one, else
-    /// the CPU.
+    /// Where to compute: cpu, vulkan, metal, dx12, or part of a GPU's name (`temper devices` lists them); with commas between
+    /// them several, which share the model's blocks in this order. Without it: a hardware GPU if there is one, else the CPU.
     #[arg(long, global = true, value_name = "DEVICE")]
     pub device: Option<String>,
-    /// Log more to stderr; twice for every detail. The variable TEMPER_LOG selects finer (for example
+    /// Log more to stderr; twice for every detail. The environment variable TEMPER_LOG selects finer (for example
     /// `temper_engine=debug`).
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -50,7 +50,7 @@ pub enum Command {
     Eval(EvalArgs),
     /// Show how a data set meets a model, before anything is trained: where the model is sure and the data disagree.
     Scan(ScanArgs),
-    /// List the adapters of this machine, their limits, and which one would be chosen and why.
+    /// List the GPUs of this machine, their limits, and whether one of them or the CPU would be chosen, and why.
     Devices(DevicesArgs),
     /// Let a model answer a prompt, or many of them.
     Generate(GenerateArgs),
@@ -85,7 +85,8 @@ pub struct RunArgs {
     /// held out to measure what was learned.
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
-    /// Override one value of the configuration, for example `--set run.steps=100`. May be repeated.
+    /// Override one value of the configuration, for example `--set run.steps=100`; with no value, as in `--set data.general=`,
+    /// take back what the configuration says of a setting that may be left out. May be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
 }
@@ -112,10 +113,10 @@ pub struct CompareArgs {
     /// `embedded:facts.toml` are inside the program.
     pub config: PathBuf,
     /// Values of one setting, for example `--vary objective.method=sft,eaft`, `--vary optim.learning_rate=1e-4,3e-4` and
-    /// `--vary run.seed=1,2,3`. May be repeated: every combination is trained.
+    /// `--vary run.seed=1,2,3`. May be repeated: every combination is trained. Variants are what differs in `objective.`.
     #[arg(long = "vary", value_name = "SECTION.KEY=VALUES", value_parser = key_value)]
     pub vary: Vec<(String, String)>,
-    /// Override one value of the configuration for all runs. May be repeated.
+    /// Override one value of the configuration for all runs, or with no value take it back. May be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
     /// Folder for the runs and the report. The same command goes on with what is there. Without it, one below `runs`, named
@@ -132,7 +133,7 @@ pub struct CompareArgs {
 pub struct PlanArgs {
     #[command(flatten)]
     pub run: RunArgs,
-    /// Memory of the device, for example 8GiB or 24GB: GPUs do not say how much they have, and on the CPU it may be less than
+    /// Memory of the device, for example 8GiB or 24GB: for a GPU that does not say how much it has, or to plan with less than
     /// there is. Of several devices, one for each, with commas between them.
     #[arg(long, value_name = "SIZE", value_parser = memory_size, value_delimiter = ',')]
     pub device_memory: Vec<u64>,
@@ -147,7 +148,8 @@ pub struct PlanArgs {
 pub struct ConfigArgs {
     /// Configuration file in TOML; without one, the embedded one.
     pub config: Option<PathBuf>,
-    /// Override one value of the configuration, for example `--set run.steps=100`. May be repeated.
+    /// Override one value of the configuration, for example `--set run.steps=100`; with no value, as in `--set data.general=`,
+    /// take back what the configuration says of a setting that may be left out. May be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
     /// Print what is known of every key as JSON: type, default, range, choices and help.
@@ -164,7 +166,8 @@ pub struct InitArgs {
     /// Hugging Face folder or GGUF file to fine-tune.
     #[arg(long, value_name = "DIR_OR_GGUF")]
     pub model: Option<String>,
-    /// JSONL or text to train on.
+    /// JSONL or text to train on. With a model and data that can be read, what follows from them (how long documents are, how many
+    /// steps, how much is measured) is written down as `temper train --model M --data FILE` has it.
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
 }
@@ -229,7 +232,7 @@ pub struct FabricateArgs {
 #[command(group = clap::ArgGroup::new("which").args(["model", "run"]).required(true))]
 pub struct ModelArgs {
     /// Hugging Face folder or GGUF file.
-    #[arg(long, value_name = "DIR_OR_GGUF")]
+    #[arg(long, value_name = "DIR_OR_GGUF", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub model: Option<String>,
     /// PEFT adapter to put on the model.
     #[arg(long, value_name = "DIR", requires = "model")]
@@ -238,8 +241,8 @@ pub struct ModelArgs {
     /// trained whole.
     #[arg(long, value_name = "DIR", conflicts_with = "adapter")]
     pub run: Option<PathBuf>,
-    /// How matrices lie in memory: auto (as the file has them), f32, f16, q8_0, q4_0 or q4_k. Without it as the run had
-    /// them, or auto.
+    /// How matrices lie in memory: auto (as the file has them), f32, f16, bf16, q8_0, q4_0 or q4_k. Without it as the run
+    /// had them, or auto.
     #[arg(long, value_name = "FORMAT", value_parser = one_of::<Hold>)]
     pub storage: Option<Hold>,
 }
@@ -279,7 +282,7 @@ pub struct TaskArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one, requires = "tasks")]
     pub limit: Option<usize>,
     /// Worked examples before each question of mmlu and gsm8k; 5 without it.
-    #[arg(long, value_name = "N", requires = "tasks")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, requires = "tasks")]
     pub shots: Option<usize>,
     /// File to add a line an item to as it is done; items that are in it are not asked again.
     #[arg(long, value_name = "FILE.jsonl", requires = "tasks")]
@@ -294,8 +297,9 @@ pub struct TaskArgs {
     /// How many answers are generated at once.
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = at_least_one, requires = "tasks")]
     pub batch: usize,
-    /// Leave out and count items that cannot be used, instead of stopping at the first with its line.
-    #[arg(long, requires = "tasks")]
+    /// Leave out and count records of --data, or items of --tasks, that cannot be used, instead of stopping at the first with its
+    /// line.
+    #[arg(long, conflicts_with = "text")]
     pub skip_broken: bool,
 }
 
@@ -341,20 +345,20 @@ pub struct ScanArgs {
     /// Share of a record's tokens that are conflicts beyond which it is a conflicted one.
     #[arg(long, default_value_t = 0.05, value_name = "SHARE", value_parser = share_or_none, requires = "curate")]
     pub above: f64,
-    /// Let the model answer so many of the prompts itself, and compare: 32 make a picture.
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    /// Let the model answer so many of the data's prompts itself, and compare its tokens with the data's; 32 tell enough.
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = whole::<usize>)]
     pub on_policy: usize,
     /// Write a line a token into scan.jsonl too.
     #[arg(long)]
     pub tokens: bool,
-    /// The gate's K.
+    /// Of how many of the most likely tokens EAFT's gate takes the entropy (objective.top_k).
     #[arg(long, default_value_t = 20, value_name = "K", value_parser = gate_k)]
     pub top_k: usize,
     /// Longest document, in tokens; never more than the model's context.
     #[arg(long, default_value_t = 2048, value_name = "N", value_parser = at_least_two)]
     pub cutoff_length: usize,
     /// Scan the first N records only.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub limit: Option<u64>,
     /// Leave out and count records that cannot be used, instead of stopping at the first with its line.
     #[arg(long)]
@@ -412,12 +416,12 @@ pub struct GenerateArgs {
     #[arg(long)]
     pub raw: bool,
     /// Longest answer, in tokens.
-    #[arg(long, default_value_t = 256, value_name = "N")]
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true)]
     pub max_tokens: usize,
     #[command(flatten)]
     pub drawing: DrawingArgs,
-    /// 0 always takes the most likely token.
-    #[arg(long, default_value_t = 0.0, value_parser = temperature)]
+    /// How freely tokens are drawn: 0 always takes the most likely one, 1 draws as the model has them.
+    #[arg(long, default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
     pub temperature: f32,
 }
 
@@ -425,13 +429,13 @@ pub struct GenerateArgs {
 #[derive(Debug, Args)]
 pub struct DrawingArgs {
     /// Draw from so many of the most likely tokens; 0 is all.
-    #[arg(long, default_value_t = 0, value_name = "K")]
+    #[arg(long, default_value_t = 0, value_name = "K", value_parser = whole::<usize>, allow_negative_numbers = true)]
     pub top_k: usize,
     /// Draw from the most likely tokens that together have this probability.
-    #[arg(long, default_value_t = 1.0, value_name = "P", value_parser = share)]
+    #[arg(long, default_value_t = 1.0, value_name = "P", value_parser = share, allow_negative_numbers = true)]
     pub top_p: f64,
     /// Seed of the drawing, with a temperature above 0.
-    #[arg(long, default_value_t = 42)]
+    #[arg(long, default_value_t = 42, value_parser = whole::<u64>, allow_negative_numbers = true)]
     pub seed: u64,
     /// End an answer before this text. May be repeated.
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -449,15 +453,15 @@ pub struct ChatArgs {
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
     /// Longest answer, in tokens.
-    #[arg(long, default_value_t = 1024, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, default_value_t = 1024, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
     pub max_tokens: usize,
     /// Most tokens of the whole conversation. Without it, what the model was made for, at most 8192.
     #[arg(long, value_name = "N", value_parser = at_least_two)]
     pub context: Option<usize>,
     #[command(flatten)]
     pub drawing: DrawingArgs,
-    /// 0 always takes the most likely token.
-    #[arg(long, default_value_t = 0.7, value_parser = temperature)]
+    /// How freely tokens are drawn: 0 always takes the most likely one, 1 draws as the model has them.
+    #[arg(long, default_value_t = 0.7, value_parser = temperature, allow_negative_numbers = true)]
     pub temperature: f32,
 }
 
@@ -582,7 +586,7 @@ pub struct BenchGenerateArgs {
     /// Hugging Face folder or GGUF file.
     #[arg(long, value_name = "DIR_OR_GGUF")]
     pub model: String,
-    /// How matrices lie in memory: auto (as the file has them), f32, f16, q8_0, q4_0 or q4_k.
+    /// How matrices lie in memory: auto (as the file has them), f32, f16, bf16, q8_0, q4_0 or q4_k.
     #[arg(long, value_name = "FORMAT", value_parser = one_of::<Hold>, default_value = "auto")]
     pub storage: Hold,
     /// Tokens of a prompt.
@@ -754,8 +758,8 @@ pub struct LossArgs {
 pub struct LogitsArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Token ids, for example `1,2,3`.
-    #[arg(long, value_delimiter = ',', required = true, value_name = "IDS")]
+    /// Numbers of tokens in the vocabulary, for example `1,2,3`.
+    #[arg(long, value_delimiter = ',', required = true, value_name = "IDS", value_parser = token)]
     pub tokens: Vec<u32>,
     /// Safetensors file to write: `logits` [tokens, V] f32.
     #[arg(long, value_name = "FILE")]
@@ -786,6 +790,15 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 fn one_of<T: Choice>(text: &str) -> Result<T, String> {
     let names = || T::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     T::from_name(text).ok_or_else(|| format!("expected one of {}", names()))
+}
+
+/// A whole number, where 0 means something too.
+fn whole<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "expected a whole number of at least 0".into())
+}
+
+fn token(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "expected numbers of tokens with commas between them, for example 1,2,3".into())
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -840,7 +853,7 @@ fn whole_documents(text: &str) -> Result<usize, String> {
 fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
-        _ => Err("a number above 0 and at most 1 is needed".into()),
+        _ => Err("expected a number above 0 and at most 1".into()),
     }
 }
 
@@ -849,7 +862,8 @@ fn gate_k(text: &str) -> Result<usize, String> {
 }
 
 fn share_or_none(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "expected a number from 0 to 1".into())
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "expected a number from 0 to 1, such as 0.05".into())
 }
 
 fn temperature(text: &str) -> Result<f32, String> {
@@ -895,7 +909,7 @@ mod tests {
             "temper eval --run runs/a --data d.jsonl",
             "temper generate --run runs/a --prompt hello",
             "temper eval --model m --text t.txt --json",
-            "temper eval --model m --data d.jsonl",
+            "temper eval --model m --data d.jsonl --skip-broken",
             "temper scan --model m --data d.jsonl",
             "temper scan --run r --data d --data e --out o --fail-above 0.05 --curate c --keep conflicted --above 0.1",
             "temper scan --model m --data - --on-policy 8 --tokens --top-k 64 --limit 9 --skip-broken --json",
@@ -939,6 +953,27 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_cannot_be_is_refused_by_its_option_in_plain_words() {
+        let generate = "temper generate --model m --prompt x";
+        for (line, option, words) in [
+            (format!("{generate} --temperature -1"), "--temperature", "a number of at least 0"),
+            (format!("{generate} --top-p -0.5"), "--top-p", "a number above 0 and at most 1"),
+            (format!("{generate} --max-tokens -1"), "--max-tokens", "a whole number of at least 0"),
+            (format!("{generate} --max-tokens many"), "--max-tokens", "a whole number of at least 0"),
+            (format!("{generate} --top-k -2"), "--top-k", "a whole number of at least 0"),
+            (format!("{generate} --seed 1.5"), "--seed", "a whole number of at least 0"),
+            ("temper chat --model m --max-tokens -1".into(), "--max-tokens", "a whole number of at least 1"),
+            ("temper scan --model m --data d --on-policy x".into(), "--on-policy", "a whole number of at least 0"),
+            ("temper scan --model m --data d --limit x".into(), "--limit", "a whole number of at least 0"),
+            ("temper scan --model m --data d --fail-above 5%".into(), "--fail-above", "a number from 0 to 1, such as"),
+            ("temper logits --model m --tokens 1,x --out y".into(), "--tokens", "numbers of tokens with commas"),
+        ] {
+            let error = parse(&line).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains(option) && error.contains(&format!("expected {words}")), "{line}: {error}");
+        }
+    }
+
+    #[test]
     fn contradictions_and_nonsense_are_usage_errors() {
         for line in [
             "temper",
@@ -954,6 +989,7 @@ mod tests {
             "temper scan --model m --data d --fail-above 5",
             "temper eval --model m --tasks mmlu",
             "temper eval --model m --text t --limit 3",
+            "temper eval --model m --text t --skip-broken",
             "temper eval --model m --tasks mmlu --task-data d --text t",
             "temper train --set steps=3",
             "temper train --resume",
@@ -977,6 +1013,7 @@ mod tests {
             "temper generate --model m --prompt x --top-p nan",
             "temper generate --model m --prompts x --batch 0",
             "temper generate --model m --prompt x --stop=",
+            "temper generate --model= --prompt x",
             "temper chat",
             "temper chat --model m --run r",
             "temper web --port 65536",

@@ -17,44 +17,105 @@ use crate::interrupt::Writing;
 /// [`remove_partial`] clears it away.
 const PARTIAL: &str = ".partial-";
 
-/// An operating system's error with what to do about it. Of a file that was to be read, [`read_error`] says more.
+const NOTHING_THERE: &str = "there is no such file or folder";
+
+/// An operating system's error with what to do about it, which is the same for every command. Of a file that was to be read,
+/// [`read_error`] says more.
 pub fn io_error(path: &Path, error: &io::Error) -> Error {
+    use io::ErrorKind::{
+        FileTooLarge, IsADirectory, NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
+        StorageFull,
+    };
+    // What was named is not there, or something else: the user's to mend, like any other bad input.
+    let missing = |problem: String| Error::Missing { path: path.display().to_string(), problem };
     let advice = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ": the disk is full; what was saved before is intact, free some space and go on with --resume"
+        NotFound if !parent(path).is_dir() => {
+            return missing(format!("the folder {} is not there; make it first", parent(path).display()));
         }
-        io::ErrorKind::FileTooLarge => {
-            ": this account may not write files of this size (ulimit -f); what was saved before is intact"
-        }
-        io::ErrorKind::PermissionDenied => ": this account may not; choose another folder with --out",
-        io::ErrorKind::ReadOnlyFilesystem => ": choose another folder with --out",
+        NotFound => return missing(NOTHING_THERE.into()),
+        NotADirectory => return missing("a part of this path is a file and not a folder".into()),
+        IsADirectory => return missing("is a folder; name a file".into()),
+        StorageFull | QuotaExceeded => ": the disk is full; free some space",
+        FileTooLarge => ": this account may not write files of this size (ulimit -f)",
+        PermissionDenied => ": this account may not write there; choose another place",
+        ReadOnlyFilesystem => ": choose another place",
         _ => "",
     };
-    let (path, problem) = (path.display().to_string(), format!("{error}{advice}"));
-    match error.kind() {
-        // What was named is not there: the user's to mend, like any other bad input.
-        io::ErrorKind::NotFound => Error::Missing { path, problem },
-        _ => Error::Io { path, problem },
-    }
+    Error::Io { path: path.display().to_string(), problem: words(error) + advice }
+}
+
+/// The operating system's words: without its number for them, and without the temporary file that it names, for which nobody
+/// asked.
+pub fn words(error: &io::Error) -> String {
+    let said = error.to_string();
+    let end = [" (os error ", " at path \""].into_iter().filter_map(|mark| said.find(mark)).min();
+    said[..end.unwrap_or(said.len())].to_owned()
 }
 
 /// An operating system's error while a file was to be read, which may be a packed one.
 pub fn read_error(path: &Path, error: &io::Error) -> Error {
-    use io::ErrorKind::{InvalidData, InvalidInput, PermissionDenied, UnexpectedEof};
+    use io::ErrorKind::{InvalidData, InvalidInput, NotFound, PermissionDenied, UnexpectedEof};
     let is_packed = path.extension().is_some_and(|end| end == "gz");
     let shown = path.display().to_string();
     match error.kind() {
         // The user's to mend, like any other bad input.
         PermissionDenied => {
-            Error::Missing { path: shown, problem: format!("cannot be read: {error}; let this account read it") }
+            let problem = format!("cannot be read: {}; let this account read it", words(error));
+            Error::Missing { path: shown, problem }
         }
+        NotFound => Error::Missing { path: shown, problem: NOTHING_THERE.into() },
         // What unpacking says.
         UnexpectedEof | InvalidData | InvalidInput if is_packed => {
-            let problem = format!("cannot be unpacked: {error}; is it complete, and packed with gzip?");
+            let problem = format!("cannot be unpacked: {}; is it complete, and packed with gzip?", words(error));
             Error::Format { file: shown, problem }
         }
         _ => io_error(path, error),
     }
+}
+
+/// An error while a model was opened, in words for whoever named no model: something on Hugging Face, one file of a model's
+/// folder, or a folder that is none.
+pub fn model_error(path: &Path, error: Error) -> Error {
+    let is_part = path.extension().is_some_and(|end| ["safetensors", "json", "bin"].iter().any(|part| end == *part));
+    let problem = match &error {
+        Error::Missing { .. } if !path.exists() => no_such_model(path),
+        Error::Missing { path: file, .. } if path.is_dir() && Path::new(file).ends_with("config.json") => {
+            no_model_in(path)
+        }
+        Error::Format { .. } if path.is_file() && is_part => {
+            "is one file of a model; give the folder that holds all of them, or a GGUF file".into()
+        }
+        _ => return error,
+    };
+    Error::Missing { path: path.display().to_string(), problem }
+}
+
+/// Nothing is there: what to do where that can be a name on Hugging Face.
+fn no_such_model(path: &Path) -> String {
+    let plain = |part: &&str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    };
+    let named = path.to_str().and_then(|path| Some((path, path.split_once('/')?)));
+    let is_name = |(owner, name): (&str, &str)| {
+        [owner, name].iter().all(plain) && !name.ends_with(".gguf") && !Path::new(owner).exists()
+    };
+    match named.filter(|(_, parts)| is_name(*parts)) {
+        None => NOTHING_THERE.into(),
+        Some((path, (_, name))) => format!(
+            "{NOTHING_THERE}, and Temper downloads nothing. If that is a model on Hugging Face, get its files with `hf download \
+             {path} --local-dir {name}`, or a GGUF file of it, and give the path of that"
+        ),
+    }
+}
+
+/// A folder is no model's: what in it is one.
+fn no_model_in(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let found = entries.filter(|path| path.extension().is_some_and(|end| end == "gguf")).min();
+    let found = found.map(|file| format!("; it holds {}: give that file", file.display()));
+    format!("is no model's folder: it has no config.json{}", found.unwrap_or_default())
 }
 
 /// A whole file of at most `most` bytes; none where there is none. Its size is compared before anything of it is held. It
@@ -422,7 +483,7 @@ mod tests {
             Err(io::Error::from(io::ErrorKind::StorageFull))
         });
         let message = error.unwrap_err().to_string();
-        assert!(message.contains("the disk is full") && message.contains("--resume"), "{message}");
+        assert!(message.contains("the disk is full") && !message.contains("--"), "{message}");
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(names(folder.path()), ["a.json"]);
         write_atomically(&path, |w| w.write_all(b"new")).unwrap();
@@ -477,6 +538,68 @@ mod tests {
         fs::write(folder.path().join(".partial-file"), b"").unwrap();
         remove_partial(folder.path());
         assert_eq!(names(folder.path()), ["step-1"]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_named_as_the_user_named_it_and_no_command_gets_another_ones_advice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("no/where.gguf");
+        let error = write_atomically(&path, |w| w.write_all(b"x")).unwrap_err();
+        let message = error.to_string();
+        assert!(error.is_bad_input() && message.contains("where.gguf: the folder "), "{message}");
+        assert!(message.contains("make it first") && !message.contains(PARTIAL), "{message}");
+        let error = write_folder_with(&path, &[], |_| Ok(())).unwrap_err().to_string();
+        assert!(error.contains("make it first") && !error.contains(PARTIAL), "{error}");
+        // As the temporary file's writer says it.
+        let full = io::Error::new(io::ErrorKind::StorageFull, "No space left (os error 28) at path \"/a/.partial-x\"");
+        assert_eq!(io_error(Path::new("x"), &full).to_string(), "x: No space left: the disk is full; free some space");
+        for (kind, bad) in [
+            (io::ErrorKind::PermissionDenied, false),
+            (io::ErrorKind::ReadOnlyFilesystem, false),
+            (io::ErrorKind::FileTooLarge, false),
+            (io::ErrorKind::NotADirectory, true),
+            (io::ErrorKind::IsADirectory, true),
+        ] {
+            let error = io_error(Path::new("x"), &kind.into());
+            assert!(error.is_bad_input() == bad && !error.to_string().contains("--"), "{error}");
+        }
+        // A folder is in the way.
+        let message = write_atomically(folder.path(), |w| w.write_all(b"x")).unwrap_err().to_string();
+        assert!(!message.contains(PARTIAL), "{message}");
+    }
+
+    #[test]
+    fn who_names_no_model_is_told_what_would_be_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let missing = |path: &Path| Error::Missing { path: path.display().to_string(), problem: "nothing".into() };
+        let said = |path: &Path, error: Error| {
+            let error = model_error(path, error);
+            assert!(error.is_bad_input());
+            error.to_string()
+        };
+        let hub = Path::new("Qwen/Qwen3-0.6B");
+        let message = said(hub, missing(hub));
+        assert!(message.contains("hf download Qwen/Qwen3-0.6B --local-dir Qwen3-0.6B"), "{message}");
+        assert!(message.contains("no such file or folder") && message.contains("downloads nothing"), "{message}");
+        for path in ["nowhere", "./a/b", "/a/b", "a/b/c", "a/b.gguf", "a b/c", "../a"] {
+            let message = said(Path::new(path), missing(Path::new(path)));
+            assert_eq!(message, format!("{path}: there is no such file or folder"));
+        }
+        // A folder that is there is no owner on Hugging Face.
+        assert!(!said(&at("model"), missing(&at("model"))).contains("hf download"));
+
+        let config = at("config.json");
+        assert!(said(folder.path(), missing(&config)).ends_with("is no model's folder: it has no config.json"));
+        fs::write(at("b.gguf"), b"").unwrap();
+        assert!(said(folder.path(), missing(&config)).contains("b.gguf: give that file"));
+        let tokenizer = said(folder.path(), missing(&at("tokenizer_config.json")));
+        assert!(tokenizer.contains("tokenizer_config.json: nothing"), "{tokenizer}");
+        let weights = at("model.safetensors");
+        fs::write(&weights, b"").unwrap();
+        let format = || Error::Format { file: "x".into(), problem: "no GGUF file".into() };
+        assert!(said(&weights, format()).contains("give the folder"));
+        assert!(said(&at("b.gguf"), format()).contains("no GGUF file"), "it is meant to be one");
     }
 
     #[test]

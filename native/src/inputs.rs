@@ -20,7 +20,8 @@ use temper_engine::running::{Digest, Digester, HEAD, NamedFile, placement_of_mod
 use temper_engine::{Config, Devices, Error, Model, ModelFiles, Result, Tokenizer};
 
 use crate::cli::ModelArgs;
-use crate::files::{Beside, OpenFile, OsFolder, read_error};
+use crate::files::{Beside, OpenFile, OsFolder, model_error, read_error};
+use crate::interrupt::Interrupted;
 use crate::memory;
 use crate::plan::memory_of;
 use crate::progress::progress;
@@ -80,7 +81,7 @@ const CONFIGURATION: Limit = Limit {
 };
 
 /// A path that means standard input.
-const STDIN: &str = "-";
+pub const STDIN: &str = "-";
 
 /// Opens a Hugging Face folder, a GGUF file, or an embedded folder.
 ///
@@ -89,10 +90,11 @@ const STDIN: &str = "-";
 pub fn open_model(path: &str) -> Result<ModelFiles> {
     let on_disk = Path::new(path);
     if path.starts_with(EMBEDDED) || on_disk.is_dir() {
-        return ModelFiles::open_folder(open_folder(path)?.as_ref());
+        let opened = ModelFiles::open_folder(open_folder(path)?.as_ref());
+        return opened.map_err(|error| model_error(on_disk, error));
     }
     let (folder, name) = Beside::of(on_disk)?;
-    ModelFiles::open_gguf_in(&folder, &name)
+    ModelFiles::open_gguf_in(&folder, &name).map_err(|error| model_error(on_disk, error))
 }
 
 /// A folder on disk or inside the program.
@@ -165,7 +167,8 @@ impl ModelInUse {
     /// Opens what `--model` and `--adapter` name, or what the run of `--run` trained.
     ///
     /// # Errors
-    /// What is missing or malformed, with its file; [`Error::Missing`] for a run that has not come to its end.
+    /// What is missing or malformed, with its file; [`Error::Missing`] for a run that has not come to its end, or came to it
+    /// without a result.
     pub fn open(args: &ModelArgs) -> Result<Self> {
         let Some(run) = &args.run else {
             let storage = args.storage.unwrap_or(Hold::Auto);
@@ -177,10 +180,13 @@ impl ModelInUse {
         let config = folder.config()?;
         let result = run.join(if config.adapter.kind == AdapterKind::Lora { ADAPTER } else { MODEL });
         if !result.is_dir() {
-            let problem = format!(
-                "is not there: the run has not come to its end; go on with it: temper train --out {} --resume",
-                run.display()
-            );
+            let problem = match folder.without_result() {
+                Some(why) => format!("is not there, since the run ended without a result: {why}"),
+                None => {
+                    let again = Interrupted::run(run).again;
+                    format!("is not there: the run has not come to its end; go on with it: {again}")
+                }
+            };
             return Err(Error::Missing { path: result.display().to_string(), problem });
         }
         // An adapter was trained on weights that were rounded so.

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{fmt, io};
 
+use crate::output::quoted;
+
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 /// True while a command stops in its own way.
 static LISTENING: AtomicBool = AtomicBool::new(false);
@@ -99,10 +101,7 @@ pub struct Interrupted {
 impl Interrupted {
     /// A run in this folder.
     pub fn run(folder: &Path) -> Self {
-        let folder = folder.display().to_string();
-        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@".contains(c);
-        let folder = if folder.chars().all(plain) { folder } else { format!("'{}'", folder.replace('\'', r"'\''")) };
-        Self { again: format!("temper train --out {folder} --resume") }
+        Self { again: format!("temper train --out {} --resume", quoted(folder)) }
     }
 }
 

@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod comparison;
+mod doubts;
 mod figures;
 mod files;
 mod inputs;

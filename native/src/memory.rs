@@ -5,7 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use temper_engine::models::Hold;
 use temper_engine::running::{Kind, Ledger, Placement, Site};
-use temper_engine::{Error, ModelFiles, Result};
+use temper_engine::words::counted;
+use temper_engine::{Error, MemoryLimit, ModelFiles, Result};
 
 /// `memory` of `summary.json`. What was planned comes from the run's shape, the rest is measured.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -118,7 +119,8 @@ impl Before {
 pub fn check(what: &str, needed: u64, advice: &str) -> Result<()> {
     match available_bytes() {
         Some(available) if needed > available => {
-            Err(Error::Memory { what: what.into(), needed, available, advice: advice.into() })
+            let (what, advice) = (what.into(), advice.into());
+            Err(Error::Memory { what, needed, available, limit: MemoryLimit::Machine, advice })
         }
         _ => Ok(()),
     }
@@ -143,8 +145,8 @@ pub fn check_model(files: &ModelFiles, placement: &Placement, hold: Hold, more: 
 pub fn described(what: &str, files: &ModelFiles) -> String {
     let arch = &files.architecture;
     format!(
-        "{what} ({} layers, hidden {}, vocabulary {}: {} parameters)",
-        arch.layers,
+        "{what} ({}, hidden {}, vocabulary {}: {} parameters)",
+        counted(arch.layers, "layer"),
         arch.hidden,
         arch.vocab,
         arch.parameter_count()

@@ -10,7 +10,8 @@ use temper_engine::running::{
     Execution, Keep, Kind, Ledger, Load, Placement, Sheet, Site, Stage, Work, check_tokens, operations_per_second,
     placement,
 };
-use temper_engine::{Config, Device, Devices, Document, Error, ModelFiles, Result};
+use temper_engine::words::{bytes, counted};
+use temper_engine::{Config, Device, Devices, Document, Error, MemoryLimit, ModelFiles, Result};
 
 use crate::memory::{available_bytes, described, total_bytes};
 
@@ -38,6 +39,8 @@ pub struct Room {
     pub devices: Vec<Option<u64>>,
     /// In the host's memory, for all that is held there; `None` where nobody knows, and where the CPU is the only device.
     pub host: Option<u64>,
+    /// Whose limit that is on each device, and in the host's memory.
+    limits: (Vec<MemoryLimit>, MemoryLimit),
 }
 
 impl Room {
@@ -45,16 +48,25 @@ impl Room {
     pub fn of(devices: &Devices, config: &Config) -> Self {
         let host = available_bytes();
         let said = config.run.device_memory.as_ref().map_or(Vec::new(), |sizes| sizes.bytes());
-        let less = |a: Option<u64>, b: Option<u64>| [a, b].into_iter().flatten().min();
         let room = |(index, device): (usize, &Device)| {
             let shared = if device.is_cpu() || device.shares_memory() { host } else { None };
-            less(said.get(index).copied(), less(device.free_bytes(), shared))
+            least([
+                (said.get(index).copied(), MemoryLimit::Setting("run.device_memory")),
+                (device.free_bytes(), MemoryLimit::Device(device.name().into())),
+                (shared, MemoryLimit::Machine),
+            ])
         };
         let alone = devices.all().len() == 1 && devices.have_cpu();
-        let beside = less(config.run.host_memory.map(|size| size.0), host);
-        let devices = devices.all().iter().enumerate().map(room).collect();
-        Self { devices, host: if alone { None } else { beside } }
+        let said_of_host = config.run.host_memory.map(|size| size.0);
+        let beside = least([(said_of_host, MemoryLimit::Setting("run.host_memory")), (host, MemoryLimit::Machine)]);
+        let (devices, limits) = devices.all().iter().enumerate().map(room).unzip();
+        Self { devices, host: beside.0.filter(|_| !alone), limits: (limits, beside.1) }
     }
+}
+
+/// The least of these limits that somebody knows, of equal ones the first.
+fn least<const N: usize>(limits: [(Option<u64>, MemoryLimit); N]) -> (Option<u64>, MemoryLimit) {
+    limits.into_iter().filter(|(bytes, _)| bytes.is_some()).min_by_key(|(bytes, _)| *bytes).unwrap_or_default()
 }
 
 /// Memory that each device has, whoever holds it, so that blocks are shared in the same way each time: of the CPU what the
@@ -126,17 +138,19 @@ impl Plan {
         self.lacks(room).is_none()
     }
 
-    /// What is needed and what there is, where that is less, with where that is.
-    fn lacks(&self, room: &Room) -> Option<(u64, u64, String)> {
+    /// What is needed and what there is, where that is less.
+    fn lacks(&self, room: &Room) -> Option<Lack> {
         // The CPU's part is in the host's memory, beside what other devices have there.
         let in_host = |(stage, ledger): (&Stage, &Ledger)| {
             if stage.device.is_cpu() { ledger.device_bytes() } else { ledger.host_bytes() }
         };
-        let host = (self.stages().map(in_host).fold(0, u64::saturating_add), room.host, String::new());
-        let each = self.stages().zip(&room.devices);
-        let each = each.map(|((stage, ledger), there)| (ledger.device_bytes(), *there, self.on(stage)));
-        let lacks = |(needed, there, on): (u64, Option<u64>, String)| {
-            there.filter(|there| needed > *there).map(|there| (needed, there, on))
+        let (limits, of_host) = &room.limits;
+        let host = (self.stages().map(in_host).fold(0, u64::saturating_add), room.host, of_host, String::new());
+        let each = self.stages().zip(room.devices.iter().zip(limits));
+        let each = each.map(|((stage, ledger), (there, limit))| (ledger.device_bytes(), *there, limit, self.on(stage)));
+        let lacks = |(needed, there, limit, on): (u64, Option<u64>, &MemoryLimit, String)| {
+            let available = there.filter(|there| needed > *there)?;
+            Some(Lack { needed, available, limit: limit.clone(), on })
         };
         each.chain([host]).find_map(lacks)
     }
@@ -159,10 +173,13 @@ impl Plan {
                 .iter()
                 .try_for_each(|device| check_tokens(&subject.files.architecture, most, device))?;
         }
-        let Some((needed, available, on)) = self.lacks(room) else { return Ok(()) };
-        let tokens = self.load.tokens.max(1);
-        let what = described(&format!("training on {tokens} tokens at once{on}"), subject.files);
-        Err(Error::Memory { what, needed, available, advice: self.advice(subject, room) })
+        let Some(Lack { needed, available, limit, on }) = self.lacks(room) else { return Ok(()) };
+        let what = match subject.train.is_empty() {
+            true => format!("even training on a single token{on}"),
+            false => format!("training on {} at once{on}", counted(self.load.tokens, "token")),
+        };
+        let what = described(&what, subject.files);
+        Err(Error::Memory { what, needed, available, limit, advice: self.advice(subject, room) })
     }
 
     /// In words, what would fit.
@@ -172,22 +189,22 @@ impl Plan {
         let fitting: Vec<String> = advice.iter().filter(|change| change.fits).map(|change| of(&change)).collect();
         match (fitting.is_empty(), advice.last()) {
             (false, _) => format!("it fits with {}", fitting.join(", or with ")),
-            (true, Some(most)) => format!("take a smaller model; even {} is too much", of(&most)),
+            (true, Some(most)) => format!("take a smaller model; even with {} it is too much", of(&most)),
             (true, None) => "take a smaller model".into(),
         }
     }
 
     /// An error of the run: where a device ran out of memory in the middle, with what would need less. What was planned was
-    /// too much for it, whatever it told, so it is taken to have three quarters of that.
-    pub fn explained(&self, error: Error, subject: &Subject, room: &Room) -> Error {
+    /// too much for it, whatever it told, so it is taken to have three quarters of that. `saved` where there is a checkpoint.
+    pub fn explained(&self, error: Error, subject: &Subject, room: &Room, saved: bool) -> Error {
         let Error::OutOfMemory { device, what, asked, own, .. } = error else { return error };
         let planned = self.device_bytes();
         let there = |(there, ledger): (&Option<u64>, &Ledger)| {
             Some(there.unwrap_or(u64::MAX).min(ledger.device_bytes() / 4 * 3))
         };
-        let room = Room { devices: room.devices.iter().zip(&self.ledgers).map(there).collect(), ..*room };
-        let advice =
-            format!("{} were planned; the last checkpoint is intact; {}", bytes(planned), self.advice(subject, &room));
+        let room = Room { devices: room.devices.iter().zip(&self.ledgers).map(there).collect(), ..room.clone() };
+        let kept = if saved { "; the last checkpoint is intact" } else { "" };
+        let advice = format!("{} were planned{kept}; {}", bytes(planned), self.advice(subject, &room));
         Error::OutOfMemory { device, what, asked, own, advice }
     }
 
@@ -236,6 +253,16 @@ impl Plan {
         }
         way
     }
+}
+
+/// Memory that is not there.
+struct Lack {
+    needed: u64,
+    available: u64,
+    /// Whose limit that is.
+    limit: MemoryLimit,
+    /// Where, where that is not clear.
+    on: String,
 }
 
 /// One device's moments.
@@ -505,12 +532,75 @@ fn first_that_fits(
     least
 }
 
-/// Bytes for people.
-pub fn bytes(bytes: u64) -> String {
-    let mib = bytes as f64 / f64::from(1 << 20);
-    if mib < 1000.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
-}
-
 fn mib(bytes: u64) -> String {
     if bytes == 0 { "-".into() } else { format!("{:.1}", bytes as f64 / f64::from(1 << 20)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use temper_engine::host::MemoryFolder;
+    use temper_engine::models::{Architecture, SpecialTokens};
+
+    use super::*;
+
+    /// A run of a model of one block on these documents, with its plan and its room.
+    fn with_plan<T>(train: &[Document], set: &[(&str, &str)], ask: impl FnOnce(&Plan, &Subject, &Room) -> T) -> T {
+        let description = br#"{"model_type": "llama", "vocab_size": 7, "hidden_size": 8, "intermediate_size": 16,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32}"#;
+        let architecture = Architecture::from_config_json(description, "config.json").unwrap();
+        let files = ModelFiles::random(architecture, SpecialTokens::default(), &MemoryFolder::new()).unwrap();
+        let text = "[model]\npath = \"tiny\"\ninit = \"random\"\n[data]\ntrain = \"counting\"\n[run]\nsteps = 1\n";
+        let set: Vec<_> = set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let config = Config::parse(text, "test", &set).unwrap();
+        let devices = Devices::new(vec![Device::cpu()]).unwrap();
+        let subject = Subject { config: &config, files: &files, devices: &devices, train, measured: &[] };
+        let room = Room::of(&devices, &config);
+        ask(&Plan::of(&subject, &room).unwrap(), &subject, &room)
+    }
+
+    fn document() -> Document {
+        Document { tokens: vec![1; 30], trained: vec![true; 30], line: 1 }
+    }
+
+    #[test]
+    fn memory_that_lacks_is_said_to_lack_by_whoever_limits_it_and_for_what_is_known_of_the_data() {
+        let refused = |train: &[Document], set: &[(&str, &str)]| {
+            with_plan(train, set, |plan, subject, room| plan.check(subject, room).unwrap_err().to_string())
+        };
+        let budget = &[("run.device_memory", "1KiB")];
+        let before = refused(&[], budget);
+        assert!(before.starts_with("even training on a single token (1 layer, hidden 8, vocabulary 7: "), "{before}");
+        assert!(before.contains(", and run.device_memory allows 1 KiB: "), "{before}");
+        let after = refused(&[document()], budget);
+        assert!(after.starts_with("training on 30 tokens at once (1 layer"), "{after}");
+        assert!(after.contains(", and run.device_memory allows 1 KiB: "), "{after}");
+        with_plan(&[document()], &[], |plan, subject, room| plan.check(subject, room).unwrap());
+    }
+
+    #[test]
+    fn of_several_limits_the_least_that_is_known_counts_and_of_equal_ones_the_first() {
+        let (setting, machine) = (MemoryLimit::Setting("run.device_memory"), MemoryLimit::Machine);
+        let found = |a: Option<u64>, b: Option<u64>| least([(a, setting.clone()), (b, machine.clone())]);
+        assert_eq!(found(Some(2), Some(3)), (Some(2), setting.clone()));
+        assert_eq!(found(Some(3), Some(2)), (Some(2), machine.clone()));
+        assert_eq!(found(Some(2), Some(2)), (Some(2), setting.clone()));
+        assert_eq!(found(None, Some(2)), (Some(2), machine.clone()));
+        assert_eq!(found(None, None).0, None);
+    }
+
+    #[test]
+    fn who_runs_out_of_memory_is_told_of_a_checkpoint_only_where_there_is_one() {
+        let said = |saved: bool| {
+            let error = Error::OutOfMemory {
+                device: "a card".into(),
+                what: "scores".into(),
+                asked: None,
+                own: 0,
+                advice: String::new(),
+            };
+            with_plan(&[document()], &[], |plan, subject, room| plan.explained(error, subject, room, saved).to_string())
+        };
+        assert!(said(true).contains("were planned; the last checkpoint is intact; "), "{}", said(true));
+        assert!(said(false).contains("were planned; ") && !said(false).contains("checkpoint"), "{}", said(false));
+    }
 }

@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
 use temper_engine::events::{Evaluated, Phase, Selected, Started, StepMetrics};
+use temper_engine::words::counted;
 use temper_engine::{Evaluation, Event};
 
 use crate::run_folder::{Measured, Retention};
@@ -19,6 +20,8 @@ pub fn bar_style(template: &str) -> ProgressStyle {
 
 /// What is over sooner is not worth a bar.
 const SOON: Duration = Duration::from_millis(300);
+/// Before that the speed so far says little.
+const RATED: Duration = Duration::from_secs(1);
 
 /// Shows on a terminal how far `work` is with a model's files, which it reads or writes: it tells the bytes done, of all.
 pub fn progress<T>(what: &str, work: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T) -> T {
@@ -29,16 +32,26 @@ pub fn progress<T>(what: &str, work: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T)
             return;
         }
         let bar = bar.get_or_insert_with(|| {
-            let style = "{prefix:8} [{bar:28}] {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
-            let bar = ProgressBar::new(all).with_style(bar_style(style)).with_elapsed(begin.elapsed());
-            bar.with_prefix(what.to_string())
+            let style = "{prefix:8} [{bar:28}] {binary_bytes}/{binary_total_bytes}{msg}";
+            ProgressBar::new(all).with_style(bar_style(style)).with_prefix(what.to_string())
         });
+        bar.set_message(pace(done, all, begin.elapsed()));
         bar.set_position(done);
     });
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
     done
+}
+
+/// How fast bytes are gone through, and for how long still; nothing while that is not known.
+fn pace(done: u64, all: u64, elapsed: Duration) -> String {
+    if done == 0 || elapsed < RATED {
+        return String::new();
+    }
+    let a_second = done as f64 / elapsed.as_secs_f64();
+    let left = duration(all.saturating_sub(done) as f64 / a_second);
+    format!("  {}/s  {left} left", BinaryBytes(a_second as u64))
 }
 
 /// Shows a run's events on stderr.
@@ -82,8 +95,8 @@ impl Progress {
                 }
                 let how = if finished.interrupted { "stopped" } else { "finished" };
                 self.line(&format!(
-                    "{how} after {} steps, {} trained tokens, {}",
-                    finished.step,
+                    "{how} after {}, {} trained tokens, {}",
+                    counted(finished.step, "step"),
                     grouped(finished.tokens),
                     duration(finished.seconds)
                 ));
@@ -110,7 +123,7 @@ impl Progress {
             100.0 * started.trainable as f64 / started.parameters.max(1) as f64
         ));
         let from = if started.step > 0 { format!(", from step {}", started.step) } else { String::new() };
-        self.line(&format!("objective  {}, {} steps{from}", started.objective, started.steps));
+        self.line(&format!("objective  {}, {}{from}", started.objective, counted(started.steps, "step")));
         if let Some(bar) = &self.bar {
             bar.set_prefix(started.objective.clone());
             bar.set_length(started.steps);
@@ -315,6 +328,16 @@ mod tests {
         let retention = Retention { after: measured(1.0, 1.0), ..Retention::default() };
         let table = end_table("eaft", &retention);
         assert!(table.lines().nth(2).unwrap().matches(" -").count() >= 6, "{table}");
+    }
+
+    #[test]
+    fn how_fast_a_file_is_read_is_said_once_that_means_something() {
+        let (second, mib) = (Duration::from_secs(1), 1 << 20);
+        assert_eq!(pace(mib, mib, Duration::from_nanos(1)), "", "a tiny file has no speed");
+        assert_eq!(pace(mib, 9 * mib, second / 2), "");
+        assert_eq!(pace(0, mib, 9 * second), "");
+        assert_eq!(pace(4 * mib, 10 * mib, 2 * second), "  2.00 MiB/s  3.0 s left");
+        assert_eq!(pace(4 * mib, 4 * mib, 2 * second), "  2.00 MiB/s  0.0 s left");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::Serialize;
 use temper_engine::Evaluation;
 use temper_engine::events::{Evaluated, Landscape, StepMetrics};
 use temper_engine::running::{Entry, Kind, Ledger, Sheet};
+use temper_engine::words::counted;
 
 use crate::figures::{
     BASE, BLUE, BROWN, By, Fact, Figure, GREEN, GREY, INK, Key, MAIN, MAP_SIZE, OLIVE, ORANGE, PINK, RED, Root, Row,
@@ -111,9 +112,9 @@ fn subtitle(summary: &Summary) -> String {
     let done = &summary.finished;
     let how = if done.interrupted { "stopped early" } else { "finished" };
     format!(
-        "{how} after {} of {} steps, {} trained tokens, {} on {}; Temper {}",
+        "{how} after {} of {}, {} trained tokens, {} on {}; Temper {}",
         done.step,
-        summary.started.steps,
+        counted(summary.started.steps, "step"),
         grouped(done.tokens),
         duration(done.seconds),
         summary.started.device,

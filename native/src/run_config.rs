@@ -12,9 +12,13 @@
 //! others are of what the run began with (see [`Origin`]). They are here because this file is written once all of that is known
 //! and before anything is trained, and replaced as a whole.
 
+use std::path::Path;
+
 use temper_engine::configuration::CHANGEABLE;
 use temper_engine::running::{Digest, HEAD, Origin};
 use temper_engine::{Config, Error, Result};
+
+use crate::output::quoted;
 
 const FIRST: &str =
     "# The configuration of a run. To change one that is going on: temper train --resume --set KEY=VALUE --out ...\n";
@@ -22,6 +26,15 @@ const FIRST: &str =
 pub const OTHER_HEAD: &str =
     "the run began when the head of a frozen model of four bits had four bits too, and it has more now";
 const DIGESTS: &str = "# digests: file ";
+/// What the engine calls its digests of data.
+const TRAIN: &str = "train";
+const TARGET: &str = "target";
+const GENERAL: &str = "general";
+const WRONG: &str = "wrong";
+/// Digest of what `data.train` gave, in runs with replay: what is trained on is made of both.
+pub const DATA_TRAIN: &str = "data.train";
+/// Digest of what `data.replay` gave, before documents were drawn.
+pub const DATA_REPLAY: &str = "data.replay";
 
 /// What `config.toml` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,7 +73,8 @@ impl RunConfig {
         let config = Config::parse(text, file, &[])?;
         let found = text.find(DIGESTS).and_then(|at| text[at..].lines().next().map(|line| (at + DIGESTS.len(), line)));
         let Some((at, line)) = found else {
-            let advice = format!("begin a new run with it: temper train {file} --out ANOTHER_FOLDER");
+            let advice =
+                format!("begin a new run with it: temper train {} --out ANOTHER_FOLDER", quoted(Path::new(file)));
             return Err(refuse(format!("has no line \"{}...\", as an older version wrote it; {advice}", DIGESTS)));
         };
         let mut digests = line.trim_start_matches("# digests: ").split(", ").map(|one| {
@@ -116,33 +130,54 @@ impl RunConfig {
     /// Refuses to go on with something else than the run began with.
     ///
     /// # Errors
-    /// [`Error::Config`] saying what is other.
+    /// [`Error::Config`] saying which setting and which of its files are other.
     pub fn refuse_other(&self, origin: &Origin) -> Result<()> {
-        let (model, data) = (&self.config.model, &self.config.data);
-        let path = |path: &Option<String>| path.clone().unwrap_or_else(|| data.train.clone());
-        let described = |what: &str| match what {
-            "model" => format!("{}: holds other weights, or describes the model otherwise,", model.path),
-            "train" => format!("{}: gives other training data", data.train),
-            "target" => format!("{}: gives another target set", path(&data.target)),
-            "general" => format!("{}: gives another general set", path(&data.general)),
-            "wrong" => format!("{}: gives another set of wrong labels", path(&data.wrong)),
-            other => format!("{other}: is other"),
-        };
         if origin.contains_key(HEAD) && !self.origin.contains_key(HEAD) {
             let advice = "end it with the program that began it, or begin a new run";
             return Err(Error::Config { problems: vec![format!("run.storage: {OTHER_HEAD}; {advice}")] });
         }
-        let other: Vec<String> = self
-            .origin
-            .iter()
-            .filter(|(what, digest)| origin.get(*what) != Some(digest))
-            .map(|(what, _)| {
-                format!("{} than the run began with; restore that to go on, or begin a new run", described(what))
-            })
-            .collect();
+        let is_other = |(what, digest): &(&String, &Digest)| origin.get(*what) != Some(digest);
+        let mut other: Vec<&str> = self.origin.iter().filter(is_other).map(|(what, _)| what.as_str()).collect();
+        let data = &self.config.data;
+        // What is trained on follows from these, and what is held out from the training set.
+        let parts = [DATA_TRAIN, DATA_REPLAY, TARGET, GENERAL, WRONG];
+        if self.origin.contains_key(DATA_TRAIN) && other.iter().any(|what| parts.contains(what)) {
+            other.retain(|what| *what != TRAIN);
+        }
+        if data.target.is_none() && other.iter().any(|what| [TRAIN, DATA_TRAIN].contains(what)) {
+            other.retain(|what| *what != TARGET);
+        }
+        let problem = |what: &&str| {
+            format!("{} than the run began with; restore that to go on, or begin a new run", self.described(what))
+        };
         match other.is_empty() {
             true => Ok(()),
-            false => Err(Error::Config { problems: other }),
+            false => Err(Error::Config { problems: other.iter().map(problem).collect() }),
+        }
+    }
+
+    /// What is other where a digest is.
+    fn described(&self, what: &str) -> String {
+        let data = &self.config.data;
+        let set = |key: &str, path: &Option<String>| format!("data.{key} {}", path.as_deref().unwrap_or_default());
+        let (train, replay) = (format!("data.train {}", data.train), set("replay", &data.replay));
+        match what {
+            "model" => {
+                format!("model.path {}: holds other weights, or describes the model otherwise,", self.config.model.path)
+            }
+            TRAIN if self.origin.contains_key(DATA_TRAIN) => format!("{replay}: other documents of it are drawn"),
+            // A run of before there were digests of both.
+            TRAIN if data.replay.is_some() => format!(
+                "{train}, {replay}: one of them was changed, or the run began when what is measured was not left out of \
+                 replay yet: they give other training data"
+            ),
+            TRAIN | DATA_TRAIN => format!("{train}: gives other training data"),
+            DATA_REPLAY => format!("{replay}: gives another text to mix in"),
+            TARGET if data.target.is_none() => format!("{train}: gives another part to hold out"),
+            TARGET => format!("{}: gives another target set", set("target", &data.target)),
+            GENERAL => format!("{}: gives another general set", set("general", &data.general)),
+            WRONG => format!("{}: gives another set of wrong labels", set("wrong", &data.wrong)),
+            other => format!("{other}: is other"),
         }
     }
 }
@@ -213,11 +248,66 @@ mod tests {
     fn other_weights_and_data_are_named() {
         let begun = of(&[]);
         begun.refuse_other(&begun.origin).unwrap();
-        for (what, words) in [("model", "m: holds other weights"), ("train", "t: gives other training data")] {
+        for (what, words) in
+            [("model", "model.path m: holds other weights"), ("train", "data.train t: gives other training data")]
+        {
             let mut other = begun.origin.clone();
             other.insert(what.into(), Digest::of(b"other"));
             let refused = begun.refuse_other(&other).unwrap_err().to_string();
             assert!(refused.contains(words), "{refused}");
         }
+    }
+
+    /// What is refused of a run with these settings where these of its digests are other.
+    fn refused(set: &[(&str, &str)], digests: &[&str], other: &[&str]) -> Vec<String> {
+        let origin = |other: &[&str]| -> Origin {
+            digests.iter().map(|what| (what.to_string(), Digest::from(u64::from(other.contains(what))))).collect()
+        };
+        let begun = RunConfig::new(config(set), origin(&[]));
+        match begun.refuse_other(&origin(other)) {
+            Ok(()) => Vec::new(),
+            Err(Error::Config { problems }) => problems,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn the_setting_and_the_file_that_changed_are_named_and_not_what_follows_from_them() {
+        let set = [("data.replay", "r"), ("data.general", "g"), ("data.target", "a"), ("data.wrong", "w")];
+        let all = ["model", "train", "target", "general", "wrong", DATA_TRAIN, DATA_REPLAY];
+        // What is trained on changes with each of them: from replay is left out what is measured.
+        for (what, words) in [
+            (DATA_REPLAY, "data.replay r: gives another text to mix in"),
+            (DATA_TRAIN, "data.train t: gives other training data"),
+            ("general", "data.general g: gives another general set"),
+            ("target", "data.target a: gives another target set"),
+            ("wrong", "data.wrong w: gives another set of wrong labels"),
+        ] {
+            let problems = refused(&set, &all, &["train", what]);
+            assert!(problems.len() == 1 && problems[0].starts_with(words), "{problems:?}");
+        }
+        assert_eq!(refused(&set, &all, &[DATA_TRAIN, DATA_REPLAY, "train"]).len(), 2);
+        let drawn = refused(&set, &all, &["train"]);
+        let words = "data.replay r: other documents of it are drawn";
+        assert!(drawn.len() == 1 && drawn[0].starts_with(words), "{drawn:?}");
+        // What is held out is of the training set.
+        let set = [("data.replay", "r"), ("data.hold_out", "0.1")];
+        let problems = refused(&set, &all, &[DATA_TRAIN, "target", "train"]);
+        assert!(problems.len() == 1 && problems[0].starts_with("data.train t: gives other training"), "{problems:?}");
+        let problems = refused(&[("data.hold_out", "0.1")], &["train", "target"], &["target"]);
+        assert!(problems.len() == 1 && problems[0].starts_with("data.train t: gives another part"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_run_of_before_there_was_a_digest_of_replay_goes_on_or_is_refused_with_both_files() {
+        let (set, before) = ([("data.replay", "r")], ["model", "train", "target"]);
+        let begun = RunConfig::new(config(&set), before.map(|what| (what.to_string(), Digest::default())).into());
+        let mut now = begun.origin.clone();
+        now.extend([DATA_TRAIN, DATA_REPLAY].map(|what| (what.to_string(), Digest::of(b"own"))));
+        begun.refuse_other(&now).unwrap();
+        assert_eq!(parse(&begun.to_text()).unwrap(), begun, "and its configuration stays as it is");
+        let problems = refused(&set, &before, &["train"]);
+        let both = "data.train t, data.replay r: one of them was changed, or the run began when";
+        assert!(problems.len() == 1 && problems[0].starts_with(both), "{problems:?}");
     }
 }

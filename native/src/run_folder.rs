@@ -26,10 +26,14 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use temper_engine::events::{Evaluated, Finished, Landscape, Phase, Selected, Started, StepMetrics};
 use temper_engine::host::MOST_CONFIGURATION_BYTES;
-use temper_engine::running::{Digest, Digester};
+use temper_engine::result::{ADAPTER, MODEL};
+use temper_engine::running::{Digest, Digester, without_result};
 use temper_engine::{Config, Error, Evaluation, Result};
 
-use crate::files::{io_error, is_partial, read_small, remove_partial, write_atomically, write_folder_with, write_new};
+use crate::files::{
+    OsFolder, io_error, is_partial, read_small, remove_partial, write_atomically, write_folder_with, write_new,
+};
+use crate::interrupt::Interrupted;
 use crate::memory::Memory;
 use crate::place::{Place, is_at, path_of};
 use crate::run_config::RunConfig;
@@ -87,7 +91,7 @@ pub struct Summary {
     pub selected: Option<Selected>,
     /// Loss on the target set and on the general set.
     pub retention: Retention,
-    /// What the run warned of, its baseline's last.
+    /// What was warned of: by the run, by its baseline, and of its data.
     #[serde(default)]
     pub warnings: Vec<String>,
 }
@@ -216,12 +220,12 @@ impl RunFolder {
                 name => name == LOCK || is_partial(&entry),
             })
         };
-        let existed = path.exists();
         match fs::read_dir(path).map(|mut entries| entries.all(ours)) {
             Ok(false) => return Err(refuse("is not empty; choose an empty folder or one that does not exist yet")),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Err(refuse("is not a folder")),
             _ => {}
         }
+        let made = Made::of(path)?;
         let checkpoints = path.join(CHECKPOINTS);
         fs::create_dir_all(&checkpoints).map_err(|error| io_error(&checkpoints, &error))?;
         let run = Self { path: path.to_path_buf(), lock: Some(lock_run(path, &checkpoints)?) };
@@ -230,7 +234,7 @@ impl RunFolder {
             return Err(refuse("already holds a run; go on with it (--resume) or choose another folder"));
         }
         [path, &checkpoints].into_iter().for_each(remove_partial);
-        Ok(Reserved { run, existed })
+        Ok(Reserved { run, _made: made })
     }
 
     /// Opens the folder of a run to read it. Nothing in it is touched: the run may be going on.
@@ -247,11 +251,20 @@ impl RunFolder {
     /// Opens the folder of a run to go on with it, and clears away what a killed process left.
     ///
     /// # Errors
-    /// [`Error::Config`] where it holds no run, or another process is writing it.
+    /// [`Error::Config`] where it holds no run, a finished one without a checkpoint, or another process is writing it.
     pub fn open(path: &Path) -> Result<Self> {
+        let refuse = |problem: String| Error::Config { problems: vec![format!("{}: {problem}", path.display())] };
         if !path.join(CONFIG).is_file() {
-            let problem = format!("{}: holds no run to go on with ({CONFIG} is missing)", path.display());
-            return Err(Error::Config { problems: vec![problem] });
+            return Err(refuse(format!("holds no run to go on with ({CONFIG} is missing)")));
+        }
+        let found = Self { path: path.to_path_buf(), lock: None };
+        if path.join(SUMMARY).is_file() && found.checkpoints().is_empty() {
+            // To train it again would overwrite what it left.
+            let result = [ADAPTER, MODEL].map(|name| path.join(name)).into_iter().find(|result| result.is_dir());
+            let result = result.map_or(String::new(), |result| format!("; its result is {}", result.display()));
+            return Err(refuse(format!(
+                "the run is finished, and no checkpoint is left to go on from{result}; begin a new run with another --out"
+            )));
         }
         let checkpoints = path.join(CHECKPOINTS);
         fs::create_dir_all(&checkpoints).map_err(|error| io_error(&checkpoints, &error))?;
@@ -307,12 +320,19 @@ impl RunFolder {
         self.guarded(|| write_atomically(&self.path.join(CONFIG), |w| w.write_all(config.to_text().as_bytes())))
     }
 
-    /// Writes, where all is still in its place, and says what is gone where it is not.
+    /// Writes, where all is still in its place, and says what is gone where it is not, or how a run that has begun goes on.
     fn guarded<T>(&self, write: impl FnOnce() -> Result<T>) -> Result<T> {
         let in_place = || self.lock.as_ref().map_or(Ok(()), |lock| lock.in_place());
         in_place()?;
         // It may also go while it is written to.
-        write().map_err(|error| in_place().err().unwrap_or(error))
+        write().map_err(|error| match (in_place(), error) {
+            (Err(gone), _) => gone,
+            (Ok(()), Error::Io { path, problem }) if self.path.join(CONFIG).is_file() => {
+                let again = Interrupted::run(&self.path).again;
+                Error::Io { path, problem: format!("{problem}; what the run saved is intact, go on with: {again}") }
+            }
+            (Ok(()), error) => error,
+        })
     }
 
     fn part(&self, part: Part) -> PathBuf {
@@ -514,6 +534,14 @@ impl RunFolder {
         found
     }
 
+    /// Why the run has ended without a result, where its newest checkpoint says so; it takes no more steps. What is wrong with
+    /// that checkpoint is said by whoever goes on from it.
+    pub fn without_result(&self) -> Option<Error> {
+        let (_, newest) = self.checkpoints().pop()?;
+        let problem = without_result(&OsFolder::open(&newest).ok()?).ok()??;
+        Some(Error::Selection { problem })
+    }
+
     /// What the run had written when the checkpoint in this folder was made.
     ///
     /// # Errors
@@ -620,8 +648,8 @@ impl Default for Prefix {
 #[derive(Debug)]
 pub struct Reserved {
     run: RunFolder,
-    /// The folder was there before.
-    existed: bool,
+    /// Goes after the lock, whose file is in it.
+    _made: Made,
 }
 
 impl Reserved {
@@ -636,12 +664,32 @@ impl Drop for Reserved {
         if self.run.path.join(CONFIG).exists() {
             return;
         }
-        // Neither folder is removed if it holds something.
         // Its file is in the way.
         drop(self.run.lock.take());
+        // Not removed if it holds something.
         let _ = fs::remove_dir(self.run.checkpoints_path());
-        if !self.existed {
-            let _ = fs::remove_dir(&self.run.path);
+    }
+}
+
+/// Folders that this process made, from the innermost one on. Dropped, they go again as far as nothing came into them.
+#[derive(Debug)]
+struct Made(Vec<PathBuf>);
+
+impl Made {
+    /// Makes a folder, and those above it that are not there.
+    fn of(folder: &Path) -> Result<Self> {
+        let is_missing = |above: &&Path| !above.as_os_str().is_empty() && !above.exists();
+        let made = Self(folder.ancestors().take_while(is_missing).map(Path::to_path_buf).collect());
+        fs::create_dir_all(folder).map_err(|error| io_error(folder, &error))?;
+        Ok(made)
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for folder in &self.0 {
+            // One that holds something stays.
+            let _ = fs::remove_dir(folder);
         }
     }
 }
@@ -679,16 +727,24 @@ impl Drop for Lock {
     }
 }
 
+/// A folder of results that is no run's, which this process has.
+#[derive(Debug)]
+pub struct Taken {
+    _lock: Lock,
+    /// Goes after the lock, whose file is in it.
+    _made: Made,
+}
+
 /// Takes a folder of results that is no run's for this process, as [`RunFolder::open`] does a run's, and clears away what
-/// a killed process left in it. The folder is made where there is none.
+/// a killed process left in it. The folder is made where there is none, and goes again where nothing was written into it.
 ///
 /// # Errors
 /// [`Error::Config`] naming the process that has it; [`Error::Io`].
-pub fn take(folder: &Path) -> Result<Lock> {
-    fs::create_dir_all(folder).map_err(|error| io_error(folder, &error))?;
+pub fn take(folder: &Path) -> Result<Taken> {
+    let made = Made::of(folder)?;
     let lock = lock(folder, Vec::new())?;
     remove_partial(folder);
-    Ok(lock)
+    Ok(Taken { _lock: lock, _made: made })
 }
 
 fn lock_run(folder: &Path, checkpoints: &Path) -> Result<Arc<Lock>> {
@@ -1002,6 +1058,54 @@ mod tests {
         let other = base.path().join("b");
         fs::create_dir_all(other.join(CHECKPOINTS).join("step-1")).unwrap();
         assert!(created(&other, &config()).unwrap_err().to_string().contains("not empty"));
+    }
+
+    #[test]
+    fn folders_above_a_run_or_a_scan_of_which_nothing_is_left_go_with_it() {
+        let base = tempfile::tempdir().unwrap();
+        let (runs, below) = (base.path().join("runs"), base.path().join("runs/new/a"));
+        drop(RunFolder::reserve(&below).unwrap());
+        drop(take(&below).unwrap());
+        assert!(!runs.exists());
+        // One that was there stays, as does what another one is in.
+        fs::create_dir(&runs).unwrap();
+        drop(take(&below).unwrap());
+        assert_eq!(fs::read_dir(&runs).unwrap().count(), 0);
+        let first = RunFolder::reserve(&below).unwrap();
+        let second = RunFolder::reserve(&below.with_file_name("b")).unwrap();
+        drop(first);
+        assert!(!below.exists() && second.folder().path().exists());
+        drop(second);
+        fs::remove_dir(runs.join("new")).unwrap();
+        // What was begun, and what was written to, stays.
+        let begun = created(&below, &config()).unwrap();
+        drop(begun);
+        assert!(below.join(CONFIG).exists() && below.join(CHECKPOINTS).is_dir());
+        let scan = runs.join("scan");
+        let taken = take(&scan).unwrap();
+        fs::write(scan.join("scan.jsonl"), "{}").unwrap();
+        drop(taken);
+        assert_eq!(fs::read_dir(&scan).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_finished_run_without_a_checkpoint_is_not_begun_again_and_an_unfinished_one_is() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("a");
+        drop(created(&path, &config()).unwrap());
+        drop(RunFolder::open(&path).unwrap());
+        fs::write(path.join(SUMMARY), "{}").unwrap();
+        fs::remove_dir(path.join(CHECKPOINTS)).unwrap();
+        for result in ["", ADAPTER] {
+            fs::create_dir_all(path.join(result)).unwrap();
+            let error = RunFolder::open(&path).unwrap_err();
+            assert!(error.is_bad_input() && !path.join(CHECKPOINTS).exists(), "{error}");
+            for part in ["a: the run is finished", "another --out", result] {
+                assert!(error.to_string().contains(part), "{error}");
+            }
+        }
+        fs::create_dir_all(path.join(CHECKPOINTS).join("step-00000003")).unwrap();
+        assert!(RunFolder::open(&path).is_ok());
     }
 
     #[test]

@@ -6,16 +6,18 @@
 //! | a model and data, by flag or `--set` | those of [`own`], fitted to the model and the data |
 //! | neither | the embedded demo, with `--set` over it |
 //!
-//! A model without data, or data without a model, is refused: nobody who names a model wants the demo's settings.
+//! A model without data, or data without a model, is refused: nobody who names a model wants the demo's settings. A file is
+//! fitted to nothing: it says what is done. `temper init` writes into it what would be fitted.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use temper_engine::reading::steps_per_epoch;
+use temper_engine::reading::{ReadOptions, hold_out, read_set, steps_per_epoch};
+use temper_engine::words::plural;
 use temper_engine::{Config, Document, Error, Result as EngineResult};
 
 use crate::cli::RunArgs;
-use crate::inputs::{DEMO_CONFIG, EMBEDDED, read_configuration};
+use crate::inputs::{DEMO_CONFIG, EMBEDDED, open_model, read_configuration, read_data};
 use crate::plan::{measurements, trained_tokens};
 use crate::progress::grouped;
 
@@ -24,6 +26,21 @@ use crate::progress::grouped;
 const MOST_STEPS: u64 = 500;
 /// Below so many steps there is little to see.
 const FEW_STEPS: u64 = 20;
+
+/// What a written file says of what is fitted to model and data.
+const FITTED: &str = "\
+# Fitted to model and data, as `temper train --model M --data FILE` does it: data.cutoff_length ends
+# where the model's context does, run.steps is at most 500, and data.measured_tokens is so small that
+# measuring takes at most a tenth of the run. Without measured_tokens all of each set is measured.
+
+";
+const UNFITTED: &str = "\
+# Nothing here is fitted to model and data. `temper train --model M --data FILE` ends data.cutoff_length
+# where the model's context does, makes at most 500 run.steps, and keeps data.measured_tokens so small
+# that measuring takes at most a tenth of the run; `temper init --model M --data FILE` writes that down.
+# Without measured_tokens all of each set is measured, which can be most of a short run.
+
+";
 
 const MODEL: &str = "model.path";
 const DATA: &str = "data.train";
@@ -111,8 +128,8 @@ impl Settings {
         let step = run.batch_tokens.saturating_mul(run.accumulation);
         let all: usize = documents.iter().map(|document| document.tokens.len()).sum();
         let of = |steps: u64| {
-            let what = if steps == 1 { "step" } else { "steps" };
-            format!("plan       {} {what} of up to {} tokens", grouped(steps), grouped(step as u64))
+            let tokens = grouped(step as u64);
+            format!("plan       {} {} of up to {tokens} tokens", grouped(steps), plural(steps, "step"))
         };
         if pass > MOST_STEPS {
             (run.steps, run.epochs) = (Some(MOST_STEPS), None);
@@ -169,26 +186,52 @@ fn own(model: &str, data: &str) -> String {
     )
 }
 
+/// The configuration of a run on this model and data, with what is fitted to them.
+///
+/// # Errors
+/// What is missing or malformed, with its file.
+pub fn fitted(model: &str, data: &str) -> Result<Config> {
+    let args = RunArgs { config: None, model: Some(model.into()), data: Some(data.into()), set: Vec::new() };
+    let mut settings = Settings::of(&args, Vec::new())?;
+    let files = open_model(model)?;
+    settings.fit_to_model(files.architecture.context);
+    let read = &settings.config.data;
+    let mut documents = read_set(data, &read_data(data)?, files.tokenizer()?, ReadOptions::of(read))?.documents;
+    if let Some(share) = read.hold_out {
+        hold_out(&mut documents, data, share)?;
+    }
+    settings.fit_to_data(&documents)?;
+    Ok(settings.config)
+}
+
 /// The same as a file to begin with: every key under its explanation, those that are not set commented out, so that
-/// defaults which depend on others still follow them.
+/// defaults which depend on others still follow them. What is fitted is set.
 ///
 /// # Errors
 /// None in practice: the settings are this program's own.
-pub fn commented(model: &str, data: &str) -> Result<String> {
+pub fn commented(model: &str, data: &str, fitted: Option<&Config>) -> Result<String> {
     // A place for what is not known yet; nothing is called by a space.
     const UNKNOWN: &str = " ";
     let known = |text: &str| if text.is_empty() { UNKNOWN.to_string() } else { text.to_string() };
     let text = own(&known(model), &known(data));
     let set: toml::Table = toml::from_str(&text)?;
-    let mut file = String::from(
-        "# A run of Temper: `temper train THIS_FILE`. Keys that are commented out have their defaults.\n\n",
-    );
+    let plain = Config::parse(&text, "", &[])?;
+    let config = fitted.unwrap_or(&plain);
+    let fits: Vec<String> = plain.differences(config).into_iter().map(|(key, ..)| key).collect();
+    let mut file =
+        String::from("# A run of Temper: `temper train THIS_FILE`. Keys that are commented out have their defaults.\n");
+    file += match fitted {
+        Some(_) => FITTED,
+        None => UNFITTED,
+    };
     let mut section = "";
-    let all = Config::parse(&text, "", &[])?.to_commented_toml();
+    let all = config.to_commented_toml();
     for line in all.lines() {
         section = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(section);
         let key = line.split_once(" = ").map(|(key, _)| key).filter(|key| !key.starts_with('#'));
-        let is_set = |key: &str| set.get(section).and_then(|keys| keys.get(key)).is_some();
+        let is_set = |key: &str| {
+            set.get(section).is_some_and(|keys| keys.get(key).is_some()) || fits.contains(&format!("{section}.{key}"))
+        };
         file += if key.is_some_and(|key| !is_set(key)) { "# " } else { "" };
         file += &line.replace(&quote(UNKNOWN), &quote(""));
         file.push('\n');
@@ -325,7 +368,7 @@ mod tests {
 
     #[test]
     fn what_the_commented_configuration_calls_a_default_is_one() {
-        let text = commented("m", "d").unwrap();
+        let text = commented("m", "d", None).unwrap();
         let plain = Config::parse(&text, "own.toml", &[]).unwrap();
         assert_eq!(plain, Config::parse(&own("m", "d"), "own.toml", &[]).unwrap());
         // `steps` and `epochs` exclude each other, as `target` and `hold_out` do: what has no value has no line to set it.
@@ -335,7 +378,23 @@ mod tests {
         let keys = |text: &str| text.lines().filter(|line| is_key(line)).count();
         assert!(keys(&text) == 5 && keys(&all) > 35, "{all}");
         assert_eq!(Config::parse(&all, "own.toml", &[]).unwrap_or_else(|error| panic!("{error}\n{all}")), plain);
-        assert!(commented("", "d").unwrap().contains("path = \"\"\n"));
+        assert!(commented("", "d", None).unwrap().contains("path = \"\"\n"));
+    }
+
+    #[test]
+    fn what_is_fitted_to_model_and_data_is_written_down_and_read_back() {
+        let (model, data) = ("embedded:base", "embedded:train.jsonl");
+        let mut fit = fitted(model, data).unwrap();
+        assert!(fit.data.measured_tokens.is_some_and(|tokens| tokens > LEAST_MEASURED), "{fit:?}");
+        for steps in [None, Some(MOST_STEPS)] {
+            if steps.is_some() {
+                (fit.run.steps, fit.run.epochs) = (steps, None);
+            }
+            let text = commented(model, data, Some(&fit)).unwrap();
+            assert_eq!(Config::parse(&text, "own.toml", &[]).unwrap(), fit, "{text}");
+            assert!(text.contains("\nmeasured_tokens = ") && !text.contains("\nepochs = "), "{text}");
+        }
+        assert!(fitted("nowhere", data).unwrap_err().to_string().contains("nowhere"));
     }
 
     #[test]

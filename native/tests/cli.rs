@@ -648,6 +648,8 @@ fn a_model_and_data_are_all_that_a_first_run_needs() {
     assert_eq!(place.result("again"), place.result("runs/model-train-2"));
     let newest = place.names("again/checkpoints").pop().unwrap();
     fs::remove_dir_all(place.path("again/checkpoints").join(newest)).unwrap();
+    // As if it had been killed before its first checkpoint.
+    fs::remove_file(place.path("again/summary.json")).unwrap();
     let ran = temper_in(&place, "train --resume --out again").ok();
     assert!(ran.stderr.contains("the last 5 of these 48 documents"), "{}", ran.stderr);
     assert_eq!(place.result("again"), place.result("runs/model-train-2"));
@@ -683,6 +685,74 @@ fn a_model_without_data_or_data_without_a_model_does_not_train_the_demo() {
     assert!(!place.path("runs/model-one").exists());
 }
 
+// What is said to who asks for what cannot be.
+
+#[test]
+fn who_names_no_model_is_told_how_to_get_one() {
+    let place = Place::new();
+    for args in [
+        "train --model Qwen/Qwen3-0.6B --data train.jsonl",
+        "generate --model Qwen/Qwen3-0.6B --prompt x",
+        "quantize Qwen/Qwen3-0.6B small.gguf --to q8_0",
+    ] {
+        let how = "`hf download Qwen/Qwen3-0.6B --local-dir Qwen3-0.6B`, or a GGUF file of it";
+        temper_in(&place, args)
+            .fails(2, &["Qwen/Qwen3-0.6B: there is no such file or folder", "downloads nothing", how]);
+    }
+    temper_in(&place, "generate --model model/model.safetensors --prompt x").fails(2, &["give the folder"]);
+    fs::write(place.path("m.gguf"), gguf()).unwrap();
+    temper_in(&place, "generate --model . --prompt x").fails(2, &["no config.json", "m.gguf: give that file"]);
+}
+
+#[test]
+fn memory_that_lacks_is_said_to_lack_by_whoever_limits_it() {
+    let place = Place::new();
+    let parts = ["even training on a single token (2 layers", "and run.device_memory allows 1 KiB: "];
+    place.train("out", &["run.device_memory=1KiB"]).fails(2, &parts);
+    assert!(!place.path("out").exists());
+}
+
+#[test]
+fn what_cannot_be_written_is_named_as_asked_for_without_advice_that_another_command_takes() {
+    let place = Place::new();
+    let (model, nowhere) = (place.text("model"), place.text("no/where"));
+    for command in [
+        format!("quantize {model} {nowhere}.gguf --to q8_0"),
+        format!("export --model {model} {nowhere}"),
+        format!("export --model {model} {nowhere}.gguf"),
+        format!("logits --model {model} --tokens 1 --out {nowhere}"),
+    ] {
+        let ran = line(&command).fails(2, &[&nowhere, "make it first"]);
+        for never in [".partial-", "--out", "--resume", "configuration"] {
+            assert!(!ran.stderr.contains(never), "{command}: {}", ran.stderr);
+        }
+    }
+    line(&format!("logits --model {model} --tokens 1 --out {model}")).fails(2, &["is a folder; name a file"]);
+    let data = place.text("target.jsonl");
+    let scan = format!("scan --model {model} --data {data} --out");
+    line(&format!("{scan} {data}")).fails(2, &["--out", "target.jsonl: is not a folder"]);
+    line(&format!("{scan} {} --curate {model}", place.text("scan"))).fails(2, &["is there already", "--curate"]);
+    // What is to be pasted into a shell is quoted where that is needed.
+    let file = place.text("my run.toml");
+    assert!(temper(["init", &file]).ok().stdout.contains(&format!("temper train '{file}'")));
+}
+
+#[test]
+fn an_option_that_cannot_be_is_refused_in_one_line_with_what_can() {
+    let place = Place::new();
+    let (model, x) = (place.text("model"), place.text("x"));
+    for (command, said) in [
+        (format!("quantize {model} {x}.gguf --to q3"), "error: --to q3: is not one of q8_0, "),
+        (format!("export --model {model} {x} --to q3"), "error: --to q3: a folder takes f16, bf16, f32, and a file "),
+        (format!("eval --model {model} --task-data {x} --tasks mmlu"), "x/mmlu: there is no such folder; --task-data "),
+        ("bench loss --objective talr --rows 8 --vocab 64".into(), "error: --objective talr: needs more than a row's"),
+        (format!("bench capacity --only small --folder {x}"), "x: there is no such file or folder"),
+    ] {
+        let ran = line(&command);
+        assert!(ran.code == Some(2) && ran.stderr.contains(said), "{command}: {}", ran.stderr);
+    }
+}
+
 #[test]
 fn init_writes_a_commented_configuration_that_trains_and_overwrites_nothing() {
     let place = Place::new();
@@ -700,6 +770,21 @@ fn init_writes_a_commented_configuration_that_trains_and_overwrites_nothing() {
     temper_in(&place, &format!("train own.toml {set}")).ok();
     assert!(place.path("runs/own/adapter").exists());
     temper_in(&place, "init no/where.toml").fails(2, &["no/where.toml"]);
+
+    // Both ways to begin are one: what follows from model and data is in the file.
+    temper_in(&place, "train own.toml --out by-file").ok();
+    temper_in(&place, "train --model model --data train.jsonl --out by-flags").ok();
+    let [by_file, by_flags] = ["by-file", "by-flags"].map(|out| {
+        let text = fs::read_to_string(place.path(&format!("{out}/config.toml"))).unwrap();
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
+    });
+    assert_eq!(by_file, by_flags);
+    for line in ["measured_tokens = 2048", "cutoff_length = 128"] {
+        assert!(by_file.iter().any(|found| found == line), "{line}: {by_file:#?}");
+    }
+    let ran = temper_in(&place, "init --model nowhere --data train.jsonl later.toml").ok();
+    assert!(ran.stderr.contains("warning: nothing is fitted to model and data: nowhere"), "{}", ran.stderr);
+    assert!(fs::read_to_string(place.path("later.toml")).unwrap().contains("\n# measured_tokens =\n"));
 }
 
 #[test]
@@ -858,7 +943,7 @@ fn replay_is_mixed_into_what_is_trained_and_goes_on_after_a_stop() {
     place.resume_with("half", &["run.steps=10"]).ok();
     assert_eq!(losses("half").len(), 10);
     fs::write(place.path("old.txt"), text.replace("stones", "pebbles")).unwrap();
-    place.resume_with("half", &["run.steps=12"]).fails(2, &["train"]);
+    place.resume_with("half", &["run.steps=12"]).fails(2, &["data.replay", "old.txt: gives another text to mix in"]);
     let ran = place.train("few", &[&format!("data.replay={}", place.text("few.txt")), "data.replay_share=0.5"]).ok();
     assert!(ran.stderr.contains("which are all: less than data.replay_share asks for"), "{}", ran.stderr);
     place.train("none", &["data.replay=nowhere.txt"]).fails(2, &["[data] replay", "nowhere.txt"]);
@@ -1153,7 +1238,7 @@ fn a_comparison_trains_each_combination_once_says_who_forgot_less_and_only_adds_
         line(&format!("compare {} {vary} --out {} {more}", place.text("run.toml"), place.text("all")))
     };
     let ran = run("--vary run.seed=1,2,3").ok();
-    for said in ["the lowest target loss that both reached", "eaft forgot ", "3 seeds", "report.html"] {
+    for said in ["the lowest target loss that both reached", "3 seeds", "report.html"] {
         assert!(ran.stdout.contains(said), "{said:?} in:\n{}", ran.stdout);
     }
     let whole =
@@ -1176,6 +1261,12 @@ fn a_comparison_trains_each_combination_once_says_who_forgot_less_and_only_adds_
     let difference = &found["differences"][0]["at"][0];
     assert!(difference["learned"].as_f64() < found["start"]["learned"].as_f64(), "{difference}");
     assert_eq!(difference["each"].as_array().unwrap().len(), 3);
+    let [low, high] = [0, 1].map(|end| difference["interval"][end].as_f64().unwrap());
+    let claim = match low > 0.0 || high < 0.0 {
+        true => "\neaft forgot ",
+        false => "\nBetween eaft and sft there is no difference that 3 seeds can show: at ",
+    };
+    assert!(ran.stdout.contains(claim), "{claim:?} in:\n{}", ran.stdout);
 
     let summary = fs::metadata(place.path("all/runs/sft_seed-1/summary.json")).unwrap().modified().unwrap();
     run("--vary run.seed=1,4").ok();
@@ -1217,7 +1308,8 @@ fn where_labels_are_wrong_a_comparison_asks_what_is_left_of_the_truth() {
     let set = format!("--set data.wrong={} --vary objective.method=sft,eaft", place.text("wrong.jsonl"));
     let ran = line(&format!("compare {} {set} --out {}", place.text("run.toml"), place.text("all"))).ok();
     assert!(ran.stdout.contains("the lowest loss on the wrong labels that both reached"), "{}", ran.stdout);
-    assert!(ran.stdout.contains(" of the truth than sft: at "), "{}", ran.stdout);
+    let claim = "Between eaft and sft there is no difference that 1 seed can show: at ";
+    assert!(ran.stdout.contains(claim) && ran.stdout.contains(", loss on the truth "), "{}", ran.stdout);
     let found = place.json("all/comparison.json");
     let history = place.json("all/runs/sft/evaluations.json")["history"].clone();
     let (point, last) = (&found["runs"][0]["path"]["points"], history.as_array().unwrap().last().unwrap());
@@ -1249,9 +1341,12 @@ fn a_comparison_reports_what_it_can_where_a_run_fails_and_names_the_run() {
 fn a_comparison_that_is_told_to_stop_goes_on_to_the_same_results() {
     let place = Place::new();
     let set = LONG.map(|set| format!("--set {set}")).join(" ");
-    let args = |out: &str| {
-        format!("compare {} --vary objective.method=sft,eaft {set} --out {}", place.text("run.toml"), place.text(out))
+    let compare = |methods: &str, out: &str| {
+        format!("compare {} --vary objective.method={methods} {set} --out {}", place.text("run.toml"), place.text(out))
     };
+    let args = |out: &str| compare("sft,eaft", out);
+    // One that is done before, behind the one that is stopped.
+    line(&compare("eaft", "stopped")).ok();
     let start = |out: &str| {
         let mut child = program();
         child.args(args(out).split_whitespace()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
@@ -1266,7 +1361,7 @@ fn a_comparison_that_is_told_to_stop_goes_on_to_the_same_results() {
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     let ran = wait(child);
     assert_eq!(ran.code, Some(130), "{}", ran.stderr);
-    assert!(ran.stderr.contains("go on with: the same command (0 of 2 runs are done)"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("go on with: the same command (done: 1 of 2 runs)"), "{}", ran.stderr);
     assert!(!place.path("stopped/runs/sft/summary.json").exists());
     line(&args("stopped")).ok();
     line(&args("whole")).ok();
@@ -2239,9 +2334,13 @@ fn a_chat_answers_each_line_with_what_was_said_before_it() {
     assert!(unknown.stdout == format!("{first}\n") && unknown.stderr.contains("/what"), "{}", unknown.stderr);
     assert_eq!(chat(&talk, b"").ok().stdout, "");
 
+    // A line for which there is no room is not answered, and the conversation goes on once some is forgotten.
     let long = "a".repeat(200);
-    chat(&talk, format!("Hi\n{long}\n").as_bytes()).fails(2, &["tokens", "possible with an answer"]);
-    chat(&format!("{talk} --context 16"), b"a longer line\n").fails(2, &["the conversation has"]);
+    let full = chat(&talk, format!("Hi\n{long}\n/reset\nHi\n").as_bytes());
+    assert_eq!(full.stdout, format!("{first}\n{first}\n"));
+    let why = ["not answered: the conversation has ", "the context of 128 ", "/reset", "--context cannot be larger"];
+    full.fails(2, &[&why[..], &["error: 1 line not answered"]].concat());
+    chat(&format!("{talk} --context 16"), b"a longer line\n").fails(2, &["--context N allows up to 128"]);
     chat(&format!("{talk} --context 129"), b"Hi\n").fails(2, &["--context 129", "128"]);
     chat(&talk, b"\xff\n").fails(2, &["UTF-8"]);
 }
@@ -2472,7 +2571,7 @@ fn a_plan_for_two_devices_has_a_table_for_each_and_counts_the_hosts_memory() {
     assert!(plan("--device-memory 1GiB,1GiB").ok().stdout.contains("fits       yes"));
     let tight = plan("--json --device-memory 1GiB,4KiB").ok().json();
     assert_eq!(tight["fits"], false, "{tight}");
-    plan("--device-memory 8GiB").fails(2, &["1 amounts of memory for 2 devices", "8GiB,8GiB"]);
+    plan("--device-memory 8GiB").fails(2, &["1 amount of memory for 2 devices", "8GiB,8GiB"]);
     // What the host cannot hold fits nowhere, however much was promised for each device.
     let beside = plan("--json --device-memory 1GiB,1GiB --set run.host_memory=1MiB").ok().json();
     assert_eq!(beside["fits"], false, "{beside}");
@@ -2627,6 +2726,89 @@ fn an_exported_run_measures_as_the_run_does_and_every_program_finds_its_files() 
     assert!(!place.path("x").exists() && !place.path("x.gguf").exists());
 }
 
+// What a newcomer asks for, and what comes of it.
+
+#[test]
+fn an_override_without_effect_is_refused_and_an_empty_one_takes_back_what_may_be_left_out() {
+    let place = Place::new();
+    for (set, parts) in [
+        (&["adapter.kind=none", "adapter.rank=8"][..], ["--set adapter.rank", "adapter.kind = \"lora\""]),
+        (&["optim.schedule=constant", "optim.min_rate=0.1"], ["--set optim.min_rate", "optim.schedule"]),
+        (&["optim.warmup_steps=11"], ["--set optim.warmup_steps", "run.steps, which is 10"]),
+        (&["data.replay_share=0.2"], ["--set data.replay_share", "data.replay, which is not given"]),
+        (&["objective.tau=0.5"], ["--set objective.tau", "objective.method = \"talr\""]),
+        (&["run.steps=", "run.epochs=1e300"], ["--set run.epochs", "below 1000000"]),
+        (&["run.seed="], ["--set run.seed", "is not a whole number"]),
+        (&["run.patience=", "run.patince="], ["--set run.patince", "did you mean patience?"]),
+    ] {
+        place.train("out", set).fails(2, &parts);
+        assert!(!place.path("out").exists(), "{set:?} left a folder behind");
+    }
+    let printed = |set: &[&str]| {
+        let set = set.iter().flat_map(|set| ["--set", set].map(str::to_string));
+        temper(["config".to_string(), place.text("run.toml")].into_iter().chain(set)).ok().stdout
+    };
+    let without = printed(&["data.target=", "data.general=", "run.steps=", "run.patience=2", "run.patience="]);
+    for line in ["# target =", "# general =", "# steps =", "epochs = 1.0", "# patience =", "keep_best = false"] {
+        assert!(without.lines().any(|found| found == line), "{line} is not in:\n{without}");
+    }
+    // What the file has of an adapter is printed, read again and trained without.
+    let whole = printed(&["adapter.kind=none"]);
+    assert!(whole.contains("\nrank = 4\n"), "{whole}");
+    fs::write(place.path("printed.toml"), &whole).unwrap();
+    assert_eq!(temper(["config", &place.text("printed.toml")]).ok().stdout, whole);
+    place.train("whole", &["adapter.kind=none", "adapter.dropout=0", "run.steps=1", "data.target="]).ok();
+    assert!(place.json("whole/summary.json")["retention"]["after"]["target"].is_null());
+}
+
+#[test]
+fn a_run_without_a_result_says_why_to_whoever_asks_for_one_and_takes_no_more_steps() {
+    let place = Place::new();
+    // A model that knows something to forget, of which steps of this rate leave little.
+    let known = ["model.path=embedded:base", "data.general=embedded:general.txt", "data.measured_tokens=512"];
+    let coarse = ["run.forget_at_most=0", "run.steps=4", "run.eval_every=4", "optim.learning_rate=0.3"];
+    let why = ["at step 4 general loss was ", "run.forget_at_most is 0", "in a new run a lower [optim] learning_rate"];
+    place.train("none", &[&known[..], &coarse].concat()).fails(1, &why);
+    let (run, text) = (place.text("none"), place.text("general.txt"));
+    for command in [
+        format!("generate --run {run} --prompt ab"),
+        format!("chat --run {run}"),
+        format!("eval --run {run} --text {text}"),
+        format!("export --run {run} {}", place.text("out.gguf")),
+    ] {
+        let gone = "adapter: is not there, since the run ended without a result";
+        let ran = line(&command).fails(2, &[&[gone], &why[..]].concat());
+        assert!(!ran.stderr.contains("--resume"), "{command}: {}", ran.stderr);
+    }
+    let ran = place.resume("none").fails(1, &[&["no measured step can be the result"], &why[..]].concat());
+    assert!(!ran.stderr.contains("train      "), "nothing was read for it: {}", ran.stderr);
+    place.resume_with("none", &["run.steps=8"]).fails(1, &why);
+}
+
+#[test]
+fn a_result_that_is_no_better_than_the_untouched_model_is_warned_of_wherever_it_is_shown() {
+    let place = Place::new();
+    let set = ["model.path=embedded:base", "adapter.kind=none", "optim.learning_rate=10", "run.eval_every=2"];
+    let ran = place.train("out", &[&set[..], &["run.patience=1"]].concat()).ok();
+    let warning = "no measured step has a lower target loss than the untouched model: ";
+    let warned: Vec<&str> = ran.stderr.lines().filter(|line| line.contains(warning)).collect();
+    assert!(warned.len() == 1 && warned[0].starts_with("warning: "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("result     step 2 of the 2 made"), "{}", ran.stderr);
+    let summary = place.json("out/summary.json");
+    let kept = |message: &Value| message.as_str().unwrap().starts_with(warning);
+    assert!(summary["warnings"].as_array().unwrap().iter().any(kept), "{summary:#}");
+    assert!(fs::read_to_string(place.path("out/report.html")).unwrap().contains(&format!("Warning: {warning}")));
+}
+
+#[test]
+fn a_comparison_of_a_single_variant_says_so_before_it_trains_anything() {
+    let place = Place::new();
+    let compare = |more: &str| line(&format!("compare {} --dry-run {more}", place.text("run.toml"))).ok().stderr;
+    let said = compare("--vary run.seed=1,2");
+    assert!(said.contains("warning: there is one variant, eaft, and nothing to compare it with"), "{said}");
+    assert_eq!(compare("--vary objective.method=sft,eaft"), "");
+}
+
 #[test]
 fn a_document_of_16384_tokens_trains_saves_resumes_and_is_measured() {
     let place = Place::new();
@@ -2774,7 +2956,7 @@ fn everything_wrong_with_a_configuration_is_reported_at_once_with_lines_and_sugg
     fs::write(place.path("run.toml"), b"\xff\xfe").unwrap();
     place.train("out", &[]).fails(2, &["run.toml", "UTF-8"]);
     fs::remove_file(place.path("run.toml")).unwrap();
-    place.train("out", &[]).fails(2, &["run.toml", "No such file"]);
+    place.train("out", &[]).fails(2, &["run.toml: there is no such file"]);
 }
 
 #[test]
@@ -2794,9 +2976,8 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
     place.train("out", &["adapter.kind=none", "run.storage=f16"]).fails(2, &["storage"]);
     place.train("out", &["adapter.kind=none", "run.storage=q4_k"]).fails(2, &["[run] storage", "held in q4_k"]);
     let args = ["train", &place.text("run.toml"), "--out", &place.text("out")].map(str::to_owned);
-    let ran =
-        Ran::of(Command::new(env!("CARGO_BIN_EXE_temper")).args(args).args(["--device", "gpu9"]).output().unwrap());
-    ran.fails(2, &["no device \"gpu9\"", "cpu"]);
+    temper_on("gpu9", &args).fails(2, &["no device \"gpu9\"", "cpu"]);
+    temper_on("", &["devices".into()]).fails(2, &["no device \"\"", "cpu"]);
     assert!(!place.path("out").exists());
     place.train("out", &[]).ok();
 }
@@ -3005,7 +3186,8 @@ fn tokens_and_labels_out_of_range_are_named() {
     line(&format!("logits --model {} --tokens {many} --out {}", place.text("model"), place.text("y")))
         .fails(2, &["129 tokens", "context is 128"]);
     let command = format!("logits --model {} --tokens 1,256 --out {}", place.text("model"), place.text("y"));
-    line(&command).fails(2, &["row 1", "256"]);
+    let ran = line(&command).fails(2, &["token 256 (number 2 of the text)", "vocabulary of 256 tokens"]);
+    assert!(!ran.stderr.contains("label"), "{}", ran.stderr);
     let mut tensors = loss_input(&place, "n7_v32_k20_a1");
     tensors.retain(|name, _| name == "n7_v32_k20_a1.logits" || name == "n7_v32_k20_a1.labels");
     let mut input: Tensors =
@@ -3056,7 +3238,7 @@ fn a_weight_that_is_not_a_number_is_found_and_named() {
 fn a_run_that_diverges_stops_at_its_step_and_keeps_the_last_good_checkpoint() {
     let place = Place::new();
     let set = ["optim.learning_rate=1e37", "optim.warmup_ratio=0", "run.save_every=1"];
-    let ran = place.train("out", &set).fails(1, &["not a finite number at row", "in step 2", "checkpoint is intact"]);
+    let ran = place.train("out", &set).fails(1, &["not a finite number at row", "in step 2", "before it is intact"]);
     assert_eq!(place.metrics("out").len(), 1);
     assert_eq!(place.names("out/checkpoints"), ["step-00000001"]);
     assert!(!place.path("out/adapter").exists());
@@ -3066,7 +3248,7 @@ fn a_run_that_diverges_stops_at_its_step_and_keeps_the_last_good_checkpoint() {
     assert_eq!(message(&again), message(&ran));
     // Without clipping, blocks are stepped one by one: weights that are no longer numbers may not be saved.
     let set = [&set[..], &["optim.max_grad_norm=0", "run.accumulation=1"]].concat();
-    place.train("one-by-one", &set).fails(1, &["not a finite number at row", "in step", "checkpoint is intact"]);
+    place.train("one-by-one", &set).fails(1, &["not a finite number at row", "in step", "before it is intact"]);
 }
 
 #[test]
@@ -3341,7 +3523,9 @@ fn a_full_disk_ends_a_run_with_advice_and_loses_nothing_that_was_saved() {
     let small = ["adapter.rank=1"];
     place.train("whole", &small).ok();
     // Too little for the first checkpoint.
-    limited(21, &place.arguments("small", &small)).fails(1, &["checkpoints", "ulimit -f"]);
+    let again = format!("go on with: temper train --out {} --resume", place.text("small"));
+    let ran = limited(21, &place.arguments("small", &small)).fails(1, &["checkpoints/step-", "ulimit -f", &again]);
+    assert!(!ran.stderr.contains(".partial-"), "{}", ran.stderr);
     assert_eq!(place.metrics("small").len(), 4);
     assert_eq!(place.names("small/checkpoints"), Vec::<String>::new(), "nothing half-written is left");
     place.resume("small").ok();
@@ -3354,7 +3538,9 @@ fn a_full_disk_ends_a_run_with_advice_and_loses_nothing_that_was_saved() {
     assert!(place.path("almost/report.html").exists());
 
     let model = place.text("model");
-    line(&format!("logits --model {model} --tokens 1 --out /dev/full")).fails(1, &["/dev/full", "the disk is full"]);
+    let ran = line(&format!("logits --model {model} --tokens 1 --out /dev/full"));
+    let ran = ran.fails(1, &["/dev/full", "the disk is full"]);
+    assert!(!ran.stderr.contains("--resume"), "there is no run to go on with: {}", ran.stderr);
     assert!(!fs::metadata("/dev/full").unwrap().is_file(), "a device stays what it is");
 }
 
@@ -3478,7 +3664,7 @@ fn a_file_whose_writing_is_stopped_is_gone() {
         assert!(ran.stderr.contains("stopped as asked; nothing of it is left"), "{}", ran.stderr);
         assert_eq!(place.names("made"), [""; 0], "{arguments}");
     }
-    assert_eq!(place.names("scan"), [""; 0]);
+    assert!(!place.path("scan").exists(), "its folder was made for what is gone");
 }
 
 #[test]
@@ -3494,4 +3680,216 @@ fn a_check_fails_although_nobody_reads_what_it_prints() {
     let ran = wait(child);
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     assert!(ran.stderr.contains("the check failed"), "{}", ran.stderr);
+}
+
+// What a run reads, and its folder.
+
+/// Lines that no other file of a place has.
+fn stones(numbers: std::ops::Range<usize>) -> String {
+    numbers.map(|n| format!("The river has {n} stones, and each of them has a name.\n")).collect()
+}
+
+#[test]
+fn what_is_measured_is_left_out_of_replay_and_a_replay_of_nothing_else_is_refused() {
+    let place = Place::new();
+    let general = fs::read_to_string(place.path("general.txt")).unwrap();
+    let (before, mixed) = (stones(0..40), stones(0..40) + &general + &stones(40..60));
+    place.write("mixed.txt", &mixed);
+    let replay = |name: &str| format!("data.replay={}", place.text(name));
+    let ran = place.train("out", &[&replay("mixed.txt"), "data.cutoff_length=32", "run.steps=1"]).ok();
+    // Documents of 32 bytes, and those of which at least half is measured.
+    let (from, to) = (before.len(), before.len() + general.len());
+    let is_measured = |&n: &usize| (32 * (n + 1)).min(to).saturating_sub(from.max(32 * n)) >= 16;
+    let (all, gone) = (mixed.len() / 32 + 1, (0..=mixed.len() / 32).filter(is_measured).count());
+    let (count, why) = (format!("{gone} of {all} documents, {} tokens", 32 * gone), format!("({gone} in general)"));
+    let line = format!("replay     {count}, are left out: measured, too {why}, and not to be trained on");
+    assert!(gone > 5 && ran.stderr.lines().any(|said| said == line), "{line}\n{}", ran.stderr);
+    assert!(ran.stderr.contains("are mixed in: "), "{}", ran.stderr);
+    // What is held out is measured, too.
+    let ran = place.train("held", &[&replay("train.jsonl"), "data.hold_out=0.1", "run.steps=1"]).ok();
+    for part in ["replay     5 of 48 documents, ", "(5 in target)"] {
+        assert!(ran.stderr.contains(part), "{part} is not in {}", ran.stderr);
+    }
+    place.write("copy.txt", &general);
+    let (same, copy) = (place.text("general.txt"), place.text("copy.txt"));
+    let advice = "give data.replay a file of its own";
+    let ran = place.train("refused", &[&replay("general.txt")]);
+    ran.fails(2, &["data.replay and data.general are one file", &same, advice]);
+    let ran = place.train("refused", &[&replay("copy.txt")]);
+    ran.fails(2, &[&copy, "nothing of it is left", "all of its 4 documents are measured, too (4 in general)", advice]);
+    assert!(!place.path("refused").exists());
+}
+
+#[test]
+fn measured_documents_that_are_trained_on_are_warned_of_and_the_report_says_so() {
+    let place = Place::new();
+    let text = |name: &str| fs::read_to_string(place.path(name)).unwrap();
+    let (train, target, general) = (text("train.jsonl"), text("target.jsonl"), text("general.txt"));
+    let three: String = target.lines().take(3).map(|line| format!("{line}\n")).collect();
+    place.write("both.jsonl", &format!("{train}{three}"));
+    place.write("twice.jsonl", &train.repeat(2));
+    place.write("texts.jsonl", &format!("{}\n", json!({"text": general})));
+    let end = "their loss says what was memorised";
+    let twice = place.text("twice.jsonl");
+    for (data, more, warning) in [
+        ("both", &[][..], format!("3 of 12 target documents are also in the training data; {end}")),
+        (
+            "twice",
+            &["data.hold_out=0.1"],
+            format!("10 of 10 target documents are also in the training data ({twice} has them more than once); {end}"),
+        ),
+        ("texts", &[], format!("4 of 4 general documents are also in the training data; {end}")),
+    ] {
+        let set = format!("data.train={}", place.text(&format!("{data}.jsonl")));
+        let ran = place.train(data, &[&[&*set, "run.steps=1"][..], more].concat()).ok();
+        assert!(ran.stderr.lines().any(|line| line == format!("warning: {warning}")), "{warning}\n{}", ran.stderr);
+        let summary = place.json(&format!("{data}/summary.json"));
+        assert!(summary["warnings"].as_array().unwrap().contains(&json!(warning)), "{summary:#}");
+        let report = fs::read_to_string(place.path(data).join("report.html")).unwrap();
+        assert!(report.contains("says what was memorised"), "{data}");
+    }
+    let ran = place.train("apart", &["run.steps=1"]).ok();
+    assert!(!ran.stderr.contains("in the training data"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_run_with_replay_that_is_resumed_names_the_setting_and_the_file_that_changed_and_no_other() {
+    let place = Place::new();
+    let record = |answer: &str| json!({"question": "What is 2 plus 2?", "answer": answer}).to_string() + "\n";
+    place.write("old.txt", &stones(0..60));
+    place.write("wrong.jsonl", &record("5."));
+    let sets = [("replay", "old.txt"), ("wrong", "wrong.jsonl")];
+    let sets = sets.map(|(set, file)| format!("data.{set}={}", place.text(file)));
+    place.train("out", &[&sets[0], &sets[1], "run.steps=2"]).ok();
+    let files = [
+        ("data.replay", "old.txt"),
+        ("data.train", "train.jsonl"),
+        ("data.target", "target.jsonl"),
+        ("data.general", "general.txt"),
+        ("data.wrong", "wrong.jsonl"),
+    ];
+    let named = |(setting, file): (&str, &str)| format!("{setting} {}: gives ", place.text(file));
+    for changed in files {
+        let own = fs::read_to_string(place.path(changed.1)).unwrap();
+        let more = if changed.1.ends_with(".txt") { "And so on.\n".to_string() } else { record("6.") };
+        place.write(changed.1, &(own.clone() + &more));
+        let ran = place.resume("out").fails(2, &[&named(changed), "restore that to go on"]);
+        for other in files.into_iter().filter(|other| *other != changed) {
+            assert!(!ran.stderr.contains(&named(other)), "{other:?} did not change:\n{}", ran.stderr);
+        }
+        place.write(changed.1, &own);
+    }
+    place.resume("out").ok();
+}
+
+#[test]
+fn a_finished_run_without_checkpoints_is_not_trained_again_and_an_unfinished_one_says_that_it_begins_again() {
+    let place = Place::new();
+    place.train("out", &["run.steps=2"]).ok();
+    let result = place.result("out");
+    fs::remove_dir_all(place.path("out/checkpoints")).unwrap();
+    for set in [&[][..], &["run.steps=4"]] {
+        let adapter = format!("its result is {}", place.path("out").join("adapter").display());
+        place.resume_with("out", set).fails(2, &["the run is finished", &adapter, "another --out"]);
+    }
+    assert!(place.result("out") == result, "what is refused changes nothing");
+    assert!(!place.path("out/checkpoints").exists());
+    fs::remove_file(place.path("out/summary.json")).unwrap();
+    let ran = place.resume("out").ok();
+    let line = format!("resume     {} has no checkpoint: the run begins again, at its first step", place.text("out"));
+    assert!(ran.stderr.lines().any(|said| said == line), "{}", ran.stderr);
+    assert!(place.result("out") == result);
+}
+
+#[test]
+fn what_is_refused_leaves_no_folder_behind_and_none_above_it() {
+    let place = Place::new();
+    place.write("bad.jsonl", "not json\nnor this\n");
+    let refused = |arguments: &str| {
+        temper_in(&place, &format!("{arguments} --model model --data bad.jsonl")).fails(2, &["bad.jsonl, line 1"]);
+    };
+    let all = ["train", "scan", "scan --skip-broken", "train --out new/below/run", "scan --out new/below/scan"];
+    for arguments in all {
+        refused(arguments);
+        assert!(!place.path("runs").exists() && !place.path("new").exists(), "{arguments}");
+    }
+    // What was there before stays.
+    fs::create_dir_all(place.path("runs")).unwrap();
+    fs::create_dir_all(place.path("new/below")).unwrap();
+    all.into_iter().for_each(refused);
+    assert_eq!(place.names("runs"), [""; 0]);
+    assert_eq!(place.names("new/below"), [""; 0]);
+}
+
+#[test]
+fn a_table_is_refused_with_the_way_to_records_wherever_data_are_read() {
+    let place = Place::new();
+    place.write("t.csv", "question,answer\nWhat is 1 plus 1?,1 plus 1 is 2.\n");
+    place.write("t.parquet", "PAR1");
+    let (model, scan) = (place.text("model"), place.text("scan"));
+    for name in ["t.csv", "t.parquet"] {
+        let file = place.text(name);
+        let train = |set: &str| place.train("out", &[&format!("data.{set}={file}")]);
+        for ran in [
+            train("train"),
+            train("general"),
+            train("replay"),
+            line(&format!("eval --model {model} --data {file}")),
+            line(&format!("scan --model {model} --data {file} --out {scan}")),
+        ] {
+            ran.fails(2, &[&file, "is a table", "one JSON object a line", "`messages`", ".to_json("]);
+        }
+    }
+    assert!(!place.path("out").exists() && !place.path("scan").exists());
+    // A text, where that is asked for.
+    let csv = place.text("t.csv");
+    line(&format!("eval --model {model} --text {csv}")).ok();
+    place.train("out", &[&format!("data.train={csv}"), "data.format=text", "run.steps=1"]).ok();
+}
+
+#[test]
+fn a_text_file_that_seems_to_hold_records_is_read_as_text_and_that_is_said() {
+    let place = Place::new();
+    fs::copy(place.path("train.jsonl"), place.path("records.txt")).unwrap();
+    let (file, model, scan) = (place.text("records.txt"), place.text("model"), place.text("scan"));
+    for (what, ran) in [
+        ("train: ", place.train("out", &[&format!("data.train={file}"), "run.steps=1"])),
+        ("data: ", line(&format!("eval --model {model} --data {file}"))),
+        ("", line(&format!("scan --model {model} --data {file} --out {scan}"))),
+    ] {
+        let (ran, warning) = (ran.ok(), format!("warning: {what}{file} is read as plain text, "));
+        let said = ran.stderr.lines().any(|line| line.starts_with(&warning) && line.contains("end in .jsonl"));
+        assert!(said, "{warning}\n{}", ran.stderr);
+    }
+    let ran = place.train("own", &["run.steps=1"]).ok();
+    assert!(!ran.stderr.contains("is read as plain text"), "{}", ran.stderr);
+}
+
+#[test]
+fn eval_leaves_out_broken_records_where_it_is_told_to_and_says_which() {
+    let place = Place::new();
+    let good = fs::read_to_string(place.path("target.jsonl")).unwrap();
+    place.write("some.jsonl", &format!("{{half\n{good}not json\n"));
+    place.write("all.jsonl", "{half\nnot json\n");
+    place.write("one.jsonl", "{half\n");
+    place.write("silent.jsonl", &json!({"messages": [{"role": "user", "content": "Nobody answers."}]}).to_string());
+    let model = place.text("model");
+    let eval =
+        |name: &str, more: &str| line(&format!("eval --json --model {model} --data {} {more}", place.text(name)));
+    eval("some.jsonl", "").fails(2, &["some.jsonl, line 1: not a JSON object"]);
+    let ran = eval("some.jsonl", "--skip-broken").ok();
+    for part in ["warning: data: 2 records were skipped", "some.jsonl, line 1: ", "some.jsonl, line 14: "] {
+        assert!(ran.stderr.contains(part), "{part} is not in {}", ran.stderr);
+    }
+    assert_eq!(ran.json(), eval("target.jsonl", "").ok().json());
+    for (name, problem) in [
+        ("all.jsonl", "no usable record: all 2 lines were skipped, the first because of: "),
+        ("one.jsonl", "no usable record: its only line was skipped, because of: "),
+        ("silent.jsonl", "no record is left: its only record was skipped, because of: "),
+    ] {
+        let first = format!("{problem}{}, line 1: ", place.text(name));
+        eval(name, "--skip-broken").fails(2, &[&first]);
+    }
+    let ran = line(&format!("eval --model {model} --text {} --skip-broken", place.text("general.txt")));
+    assert_eq!(ran.code, Some(2), "a text has no records: {}", ran.stderr);
 }

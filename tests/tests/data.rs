@@ -411,7 +411,9 @@ fn a_chat_that_is_cut_off_keeps_the_tokens_and_marks_of_the_whole() {
             assert_eq!(cut.trained, whole.trained[..cutoff], "cutoff {cutoff}");
         }
         let error = of(5, false).unwrap_err().to_string();
-        assert!(error.contains("no trained token is left") && error.contains("cutoff_length 5"), "{error}");
+        for part in ["no trained token is left", "the 5 that are kept", "run.batch_tokens", "data.on_error=skip"] {
+            assert!(error.contains(part), "{part} is not in: {error}");
+        }
         let error = of(64, true).unwrap_err().to_string();
         assert!(error.contains("no trained token is left"), "{error}");
     }
@@ -800,7 +802,7 @@ fn conversations_are_cut_at_the_cutoff_and_counted() {
     assert_eq!((made.report.longest, made.documents[0].tokens.len()), (6, 6));
     assert!(made.report.problems[0].contains("line 3"));
     let all_bad = encode("d.jsonl", &records[2..], &tokenizer, None, skip).unwrap_err().to_string();
-    assert!(all_bad.starts_with("data set d.jsonl: no record is left to train on"), "{all_bad}");
+    assert!(all_bad.starts_with("data set d.jsonl: no record is left: its only record was skipped"), "{all_bad}");
 }
 
 #[test]

@@ -19,7 +19,9 @@ use temper_engine::inside::train::prepare;
 use temper_engine::models::fabricated::{FORMATS, Shape, fabricate};
 use temper_engine::models::{Architecture, Recipe};
 use temper_engine::reading::Loader;
-use temper_engine::running::{About, Checkpoint, Digest, Execution, Keep, Ledger, Load, NamedFile, Site};
+use temper_engine::running::{
+    About, Checkpoint, Digest, Execution, Keep, Ledger, Load, NamedFile, Site, without_result,
+};
 use temper_engine::{
     Checkpoints, Config, Device, Document, Error, Event, Host, Learner, ModelFiles, Objective, Run, Sets, perplexity,
     wait,
@@ -544,12 +546,15 @@ fn a_run_ends_where_it_forgets_more_than_it_may_or_learns_nothing_more() {
     assert_eq!(logits(&mut run, 0), learned_by(best as u64, choosing(&fast)));
 
     let found = chosen(&mut choosing(&[&fast[..], &[("run.patience", "2")]].concat()), &mut Watcher::keeping());
-    let worse = |step: &usize| (step - 1..=*step).all(|s| whole.target[s] >= whole.target[lowest(&whole.target[..s])]);
-    let last = (3..9).find(worse).expect("it gets worse");
+    // The untouched model is the first of those that are to be beaten.
+    let least = |until: usize| whole.target[..until].iter().copied().fold(f64::INFINITY, f64::min);
+    let worse = |step: &usize| (step - 1..=*step).all(|s| whole.target[s] >= least(s));
+    let last = (2..9).find(worse).expect("it gets worse");
     assert_eq!((found.selected.of, found.finished), (last as u64, last as u64), "{:?}", whole.target);
     assert!(found.selected.ended.unwrap().contains("run.patience is 2"));
 
-    let mut none = choosing(&[("run.forget_at_most", "0"), ("optim.learning_rate", "0.5")]);
+    // A checkpoint of the step that ends it is made before it is measured, too.
+    let mut none = choosing(&[("run.forget_at_most", "0"), ("optim.learning_rate", "0.5"), ("run.save_every", "1")]);
     let mut host = Watcher::keeping();
     let error = loop {
         match wait(none.next(&mut host)) {
@@ -558,6 +563,39 @@ fn a_run_ends_where_it_forgets_more_than_it_may_or_learns_nothing_more() {
         }
     };
     assert!(!error.is_bad_input() && error.to_string().contains("run.forget_at_most is 0"), "{error}");
+    let kept = &host.kept.as_ref().unwrap().all;
+    let of = |files: Option<&Vec<NamedFile>>| without_result(&folder(files.expect("a checkpoint"))).unwrap();
+    assert!(of(kept.values().next_back()).unwrap().contains("run.forget_at_most is 0"));
+    let mut host = Watcher::keeping();
+    chosen(&mut choosing(&[]), &mut host);
+    assert_eq!(of(host.kept.unwrap().all.values().next_back()), None);
+}
+
+#[test]
+fn a_run_of_which_no_step_is_better_than_the_untouched_model_loses_patience_and_says_so() {
+    let mut run = choosing(&[("run.patience", "1"), ("optim.learning_rate", "10")]);
+    let (mut host, mut said, mut selected) = (Watcher::keeping(), Vec::new(), None);
+    while let Some(event) = wait(run.next(&mut host)).unwrap() {
+        match event {
+            Event::Warning { message } => said.push(message),
+            Event::Selected(event) => selected = Some(event),
+            _ => {}
+        }
+    }
+    let Selected { step, of, ended } = selected.expect("the best step is the result all the same");
+    assert_eq!((step, of), (1, 1));
+    assert!(ended.unwrap().contains("had not fallen for 1 evaluation, and run.patience is 1"));
+    let words = "no measured step has a lower target loss than the untouched model";
+    assert_eq!(said.iter().filter(|message| message.contains(words)).count(), 1, "{said:?}");
+}
+
+#[test]
+fn a_warm_up_that_is_longer_than_the_run_is_warned_of_before_the_first_step() {
+    let text = "[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n[adapter]\nkind = \"none\"\n[optim]\nwarmup_steps = 9\n\
+                [run]\nsteps = 2\nbatch_tokens = 48\naccumulation = 1\n";
+    let mut run = run(&Device::cpu(), vec![Config::parse(text, "run", &[]).unwrap()]);
+    let told = told(&mut run, &mut Watcher::default());
+    assert!(told[1].contains("optim.warmup_steps is 9 and the run has 2 steps"), "{told:?}");
 }
 
 #[test]
@@ -1223,18 +1261,9 @@ fn a_plan_is_the_fastest_way_through_the_model_that_fits_its_budget() {
     let files = ModelFiles::open_gguf(Arc::new(bytes), "model.gguf").unwrap();
     let weights = files.weights.as_deref();
     let configured = |set: &[(&str, &str)]| {
-        config(
-            &[
-                &[
-                    ("adapter.kind", "lora"),
-                    ("run.accumulation", "3"),
-                    ("run.batch_tokens", "40"),
-                    ("adapter.rank", "2"),
-                ],
-                set,
-            ]
-            .concat(),
-        )
+        let own = [("adapter.kind", "lora"), ("run.accumulation", "3"), ("run.batch_tokens", "40")];
+        let rank = (!set.contains(&("adapter.kind", "none"))).then_some(("adapter.rank", "2"));
+        config(&[&own, rank.as_slice(), set].concat())
     };
     for device in devices::all() {
         let site = Site::of(&device);
@@ -1413,8 +1442,9 @@ fn a_divergence_is_nothing_at_first_and_what_the_loss_is_beyond_the_cross_entrop
     for device in devices::all() {
         for adapter in ["none", "lora"] {
             let of = |set: &[(&str, &str)]| {
-                let both = [("adapter.kind", adapter), ("optim.learning_rate", "1e-3"), ("adapter.dropout", "0.1")];
-                config(&[&both, set].concat())
+                let dropout: &[_] = if adapter == "lora" { &[("adapter.dropout", "0.1")] } else { &[] };
+                let both = [("adapter.kind", adapter), ("optim.learning_rate", "1e-3")];
+                config(&[&both[..], dropout, set].concat())
             };
             let held = |kl, beta| of(&[("objective.method", "sft_kl"), ("objective.kl", kl), ("objective.beta", beta)]);
             let configs = vec![

@@ -297,7 +297,7 @@ fn what_cannot_be_split_is_refused_with_its_reason() {
     assert!(error.to_string().contains("head is its embedding"), "{error}");
     let one = config(&[("run.device_memory", "8GiB")]);
     let error = refused(&one, &tied, &both);
-    assert!(error.contains("1 amounts of memory for 2 devices") && error.contains("8GiB,8GiB"), "{error}");
+    assert!(error.contains("1 amount of memory for 2 devices") && error.contains("8GiB,8GiB"), "{error}");
     let six = Devices::new(vec![cpu; 7]).unwrap();
     let error = refused(&config(&[]), &tied, &six);
     assert!(error.contains("blocks (6) than there are devices (7"), "{error}");

@@ -101,7 +101,7 @@ export default {
         {
           "name": "replay",
           "label": "Replay",
-          "help": "JSONL or text that is mixed into the training data, so that the model goes on hearing what it should keep.",
+          "help": "JSONL or text, without what is measured, to be mixed in: the model goes on hearing what it should keep.",
           "type": "text",
           "allowed": "a string",
           "default": null

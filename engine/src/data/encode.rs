@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use crate::data::record::numbered;
+use crate::data::record::{all_skipped, numbered};
 use crate::data::tokenizer::Tokens;
 use crate::data::{ChatTemplate, Content, Conversation, Document, Message, OnError, Record, Tokenizer};
 use crate::error::{Error, Result};
@@ -98,8 +98,7 @@ pub fn encode(
         }
     }
     let Some(longest) = documents.iter().map(|document: &Document| document.tokens.len()).max() else {
-        let first = report.problems.first().map(|problem| format!("; the first because of: {problem}"));
-        let problem = format!("no record is left to train on{}", first.unwrap_or_default());
+        let problem = format!("no record is left: {}", all_skipped("record", report.skipped, &report.problems));
         return Err(Error::Data { file: file.into(), problem });
     };
     report.documents = documents.len();
@@ -172,8 +171,10 @@ fn encode_record(
             cut.trained.truncate(cutoff);
             if cut.trained_tokens() == 0 {
                 return Err(Refusal::Words(format!(
-                    "no trained token is left: the record has {length} tokens, and the first trained one lies beyond \
-                     data.cutoff_length {cutoff}; raise it or skip such records"
+                    "no trained token is left: the record has {length} tokens, and the first trained one lies beyond the \
+                     {cutoff} that are kept (data.cutoff_length, at most run.batch_tokens and the model's context; of a scan \
+                     --cutoff-length); raise the least of these, or leave such records out with data.on_error=skip (of scan \
+                     and eval --skip-broken)"
                 )));
             }
             *truncated += 1;

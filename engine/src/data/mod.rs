@@ -9,6 +9,7 @@
 
 pub mod encode;
 pub mod loader;
+pub mod overlap;
 pub mod packing;
 pub mod record;
 pub mod set;
@@ -20,8 +21,9 @@ pub mod tokenizer;
 
 pub use encode::{EncodeOptions, EncodeReport, encode};
 pub use loader::{Cursor, Loader, fingerprint, steps_per_epoch};
+pub use overlap::{Shared, shared};
 pub use packing::pack;
-pub use record::{Content, Conversation, Kind, Message, OnError, Record, RecordFormat, Report};
+pub use record::{Content, Conversation, Kind, Message, OnError, Record, RecordFormat, Report, refuse_table};
 pub use set::{DataSet, ReadOptions, WINDOW, drawn, hold_out, read_measured, read_set, windows};
 pub use settings::{DataSection, TemplateVariables, Templating, TrainOn};
 pub use template::{ChatTemplate, RenderOptions};
@@ -39,7 +41,7 @@ pub struct Document {
     /// `trained[i]`: token `i` is a target. Same length as `tokens`. `trained[0]` has no effect, since nothing in the
     /// document predicts its first token.
     pub trained: Vec<bool>,
-    /// Line of the file that it came from, from 1, for error messages.
+    /// Line of the file that it came from, from 1; parts of one text have the same.
     pub line: usize,
 }
 

@@ -23,6 +23,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::settings::choice;
+use crate::words::counted;
 
 /// A longer record is refused: it is none, but a file in another format. What is made of a record takes many times its
 /// size, a list of numbers 30 times.
@@ -170,6 +171,8 @@ pub struct Report {
     pub skipped: usize,
     /// The first few reasons for skipping, with their lines.
     pub problems: Vec<String>,
+    /// The file is plain text by its name, and its first lines are JSON objects: perhaps it has records.
+    pub looks_like_records: bool,
 }
 
 /// Reads a whole file.
@@ -180,8 +183,9 @@ pub struct Report {
 ///
 /// # Errors
 /// [`Error::Record`] for the first record that cannot be used, unless `on_error` is [`OnError::Skip`]; [`Error::Data`]
-/// for a file that is empty or has no usable record.
+/// for a file that is empty or has no usable record; as [`refuse_table`].
 pub fn parse(name: &str, bytes: &[u8], format: RecordFormat, on_error: OnError) -> Result<(Vec<Record>, Report)> {
+    refuse_table(name, format)?;
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     let data_error = |problem: String| Error::Data { file: name.into(), problem };
@@ -213,14 +217,23 @@ pub fn parse(name: &str, bytes: &[u8], format: RecordFormat, on_error: OnError) 
     let Found { kind, records, skipped, problems, .. } = found;
     match kind {
         Some(kind) if !records.is_empty() => {
-            let report = Report { kind, records: records.len(), skipped, problems };
+            let report = Report { kind, records: records.len(), skipped, problems, looks_like_records: false };
             Ok((records, report))
         }
         _ => {
-            let what = if is_array { "records" } else { "lines" };
-            let first = problems.first().map(|problem| format!(", the first because of: {problem}"));
-            Err(data_error(format!("no usable record: {skipped} {what} were skipped{}", first.unwrap_or_default())))
+            let what = if is_array { "record" } else { "line" };
+            Err(data_error(format!("no usable record: {}", all_skipped(what, skipped, &problems))))
         }
+    }
+}
+
+/// Why nothing is left of a file, of which so many were skipped.
+pub(super) fn all_skipped(what: &str, skipped: usize, problems: &[String]) -> String {
+    let first = problems.first().map_or("", String::as_str);
+    match skipped {
+        0 => format!("there is no {what} in it"),
+        1 => format!("its only {what} was skipped, because of: {first}"),
+        _ => format!("all {} were skipped, the first because of: {first}", counted(skipped, what)),
     }
 }
 
@@ -380,6 +393,42 @@ impl Elements {
     }
 }
 
+/// Refuses a table, which its name tells: columns are no records, and read as text their commas would be learned. A table
+/// of text is read where the user says what its records are.
+///
+/// # Errors
+/// [`Error::Data`] saying how to make records of it.
+pub fn refuse_table(name: &str, format: RecordFormat) -> Result<()> {
+    let (stem, ending) = name.strip_suffix(".gz").unwrap_or(name).rsplit_once('.').unwrap_or((name, ""));
+    let is_auto = format == RecordFormat::Auto;
+    let jsonl = format!("{stem}.jsonl");
+    let pandas = |read: &str| format!("pandas.{read}.to_json({jsonl:?}, orient=\"records\", lines=True)");
+    let python = match ending.to_ascii_lowercase().as_str() {
+        "csv" if is_auto => pandas(&format!("read_csv({name:?})")),
+        "tsv" if is_auto => pandas(&format!("read_csv({name:?}, sep=\"\\t\")")),
+        "parquet" => pandas(&format!("read_parquet({name:?})")),
+        "feather" => pandas(&format!("read_feather({name:?})")),
+        "xlsx" | "xls" => pandas(&format!("read_excel({name:?})")),
+        "arrow" => format!("datasets.Dataset.from_file({name:?}).to_json({jsonl:?})"),
+        _ => return Ok(()),
+    };
+    let problem = format!(
+        "a .{ending} file is a table, and what is read are records or running text: make JSONL of it, one JSON object a \
+         line, with the fields {ALLOWED}; in Python, once its columns are named so: {python}"
+    );
+    Err(Error::Data { file: name.into(), problem })
+}
+
+/// Whether a text looks like records: its first lines that are not empty are JSON objects.
+pub(super) fn looks_like_records(text: &[u8]) -> bool {
+    const LOOKED_AT: usize = 3;
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    let mut lines = lines.take(LOOKED_AT).peekable();
+    let is_object =
+        |line: &[u8]| line.len() <= MAX_RECORD_BYTES && serde_json::from_slice::<Map<String, Value>>(line).is_ok();
+    lines.peek().is_some() && lines.all(is_object)
+}
+
 /// Whether a file of this name, whose first character that is not white space is `first`, is plain text.
 pub(super) fn is_plain(name: &str, format: RecordFormat, first: u8) -> bool {
     let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
@@ -417,7 +466,8 @@ fn parse_plain(name: &str, bytes: &[u8]) -> Result<(Vec<Record>, Report)> {
         Error::Record { file: name.into(), line, problem }
     })?;
     let records = vec![Record { line: 1, number: None, content: Content::Text(text.to_owned()) }];
-    Ok((records, Report { kind: Kind::Text, records: 1, skipped: 0, problems: Vec::new() }))
+    let looks_like_records = looks_like_records(bytes);
+    Ok((records, Report { kind: Kind::Text, records: 1, skipped: 0, problems: Vec::new(), looks_like_records }))
 }
 
 /// One record; fixes the file's kind if it is the first usable one.
@@ -865,6 +915,49 @@ mod tests {
     }
 
     #[test]
+    fn a_table_is_refused_by_its_name_with_the_way_to_records() {
+        for (name, python) in [
+            ("a/b.csv", r#"pandas.read_csv("a/b.csv").to_json("a/b.jsonl", orient="records", lines=True)"#),
+            ("b.TSV", r#"pandas.read_csv("b.TSV", sep="\t")"#),
+            ("b.csv.gz", r#"pandas.read_csv("b.csv.gz").to_json("b.jsonl""#),
+            ("b.parquet", r#"pandas.read_parquet("b.parquet")"#),
+            ("b.feather", "read_feather"),
+            ("b.xlsx", "read_excel"),
+            ("b.arrow", r#"datasets.Dataset.from_file("b.arrow").to_json("b.jsonl")"#),
+        ] {
+            // Not even a look is taken.
+            for bytes in [&b"question,answer\na,b\n"[..], b"", b"\xff"] {
+                let error = parse(name, bytes, RecordFormat::Auto, OnError::Skip).unwrap_err();
+                let (message, is_bad) = (error.to_string(), error.is_bad_input());
+                assert!(is_bad && message.starts_with(&format!("data set {name}: a .")), "{message}");
+                assert!(message.contains("one JSON object a line") && message.contains("`messages`"), "{message}");
+                assert!(message.contains(python), "{message}");
+            }
+        }
+        let (_, report) = parse("b.csv", b"a,b\n", RecordFormat::Text, OnError::Stop).unwrap();
+        assert_eq!(report.kind, Kind::Text, "as asked for");
+        assert!(parse("b.parquet", b"a,b\n", RecordFormat::Text, OnError::Stop).is_err());
+        for name in ["csv", "a.csv/b", "b.csv.txt", "b"] {
+            assert!(parse(name, b"a,b\n", RecordFormat::Auto, OnError::Stop).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_text_whose_first_lines_are_json_objects_is_told_from_others() {
+        let looks = |name: &str, text: &str| {
+            parse(name, text.as_bytes(), RecordFormat::Auto, OnError::Stop).unwrap().1.looks_like_records
+        };
+        let record = "{\"text\":\"a\"}";
+        for text in [record.into(), format!("\n{record}\r\n\n{record}\n"), format!("{record}\n").repeat(9)] {
+            assert!(looks("a.txt", &text) && looks("a.md", &text), "{text}");
+            assert!(!looks("a.jsonl", text.trim_start().lines().next().unwrap()), "it is read as it looks");
+        }
+        for text in ["a", "{half\n{\"text\":\"a\"}", "[{\"text\":\"a\"}]", "3\n4\n", "{\"text\":\"a\"}\nand more\n"] {
+            assert!(!looks("a.txt", text), "{text}");
+        }
+    }
+
+    #[test]
     fn a_json_array_is_read_as_its_elements_with_their_lines() {
         let elements = [r#"{"text": "a, ]}\" [{""#, "}, ", r#"{"text": "b", "n": [1, {}]}, {"text": "c"}"#];
         let text = format!("\u{feff} [\n{}\n]\n", elements.join("\n"));
@@ -903,13 +996,13 @@ mod tests {
                 Ok((records, report)) => assert_eq!((records.len(), report.skipped), (goods, 1), "{shown}"),
                 Err(error) => {
                     assert!(
-                        goods == 0 && error.to_string().contains("no usable record: 1 records"),
+                        goods == 0 && error.to_string().contains("no usable record: its only record was skipped"),
                         "{shown}: {error}"
                     );
                 }
             }
         }
-        assert!(stop("d.json", "[ ]", RecordFormat::Auto).contains("no usable record: 0 records were skipped"));
+        assert!(stop("d.json", "[ ]", RecordFormat::Auto).contains("no usable record: there is no record in it"));
         let (records, _) = parse("d", b"[{}] is a line of text", RecordFormat::Auto, OnError::Stop).unwrap();
         assert_eq!(records[0].number, None, "a name that says nothing and no brace: text");
     }

@@ -41,7 +41,7 @@ settings! {
         general: Option<String> = None;
         /// JSONL or text with labels that should not be learned: how much of them was learned is measured before and after.
         wrong: Option<String> = None;
-        /// JSONL or text that is mixed into the training data, so that the model goes on hearing what it should keep.
+        /// JSONL or text, without what is measured, to be mixed in: the model goes on hearing what it should keep.
         replay: Option<String> = None;
         /// Share of all training tokens that replay has: documents drawn by the seed, the same in every epoch.
         replay_share: f64 = 0.1, range = Range::above(0.0).below(1.0);
@@ -154,25 +154,21 @@ impl TryFrom<Value> for TemplateVariables {
 
 const WORDS: &str = "a table of strings, whole numbers, true and false";
 
-/// A table of which an empty one, or `""`, means none.
-impl Setting for Option<TemplateVariables> {
-    const KIND: Kind = Kind::Other {
-        words: WORDS,
-        check: |value| match value.as_str() {
-            Some("") => Ok(()),
-            _ => TemplateVariables::try_from(value.clone()).map(drop),
-        },
-    };
+impl Setting for TemplateVariables {
+    const KIND: Kind =
+        Kind::Other { words: WORDS, check: |value| TemplateVariables::try_from(value.clone()).map(drop) };
+
+    /// An empty table says nothing either.
+    fn says_none(value: &Value) -> bool {
+        value.as_str() == Some("") || value.as_table().is_some_and(toml::Table::is_empty)
+    }
 
     fn from_value(value: &Value) -> Option<Self> {
-        match value.as_str() {
-            Some("") => Some(None),
-            _ => TemplateVariables::try_from(value.clone()).ok().map(|of| Some(of).filter(|of| !of.0.is_empty())),
-        }
+        Self::try_from(value.clone()).ok()
     }
 
     fn to_value(&self) -> Option<Value> {
-        self.clone().map(Value::from)
+        Some(self.clone().into())
     }
 }
 

@@ -55,6 +55,7 @@ pub struct Stream<'a> {
     options: ReadOptions<'a>,
     kind: Option<Kind>,
     plain: bool,
+    looks_like_records: bool,
     /// The file is a JSON array.
     elements: Option<Elements>,
     /// Lines that were read.
@@ -73,13 +74,14 @@ impl<'a> Stream<'a> {
     /// [`record::parse`].
     ///
     /// # Errors
-    /// [`Error::Data`] for an empty file, [`Error::Template`], [`Error::Io`].
+    /// [`Error::Data`] for an empty file, [`Error::Template`], [`Error::Io`]; as [`record::refuse_table`].
     pub fn new(
         name: &str,
         mut input: Box<dyn BufRead + 'a>,
         tokenizer: &'a Tokenizer,
         options: ReadOptions<'a>,
     ) -> Result<Self> {
+        record::refuse_table(name, options.format)?;
         let failed = |error: std::io::Error| into_error(error, name);
         let begins = input.fill_buf().map_err(failed)?;
         let mark = if begins.starts_with(record::BYTE_ORDER_MARK) { record::BYTE_ORDER_MARK.len() } else { 0 };
@@ -90,6 +92,9 @@ impl<'a> Stream<'a> {
         }
         let plain = record::is_plain(name, options.format, first.unwrap_or(b'{'));
         let elements = (!plain && first == Some(b'[')).then(Elements::default);
+        // The last line of what is there may go on.
+        let whole = begins.iter().rposition(|byte| *byte == b'\n').unwrap_or(begins.len());
+        let looks_like_records = plain && record::looks_like_records(&begins[mark..whole]);
         input.consume(mark);
         Ok(Self {
             name: name.into(),
@@ -99,6 +104,7 @@ impl<'a> Stream<'a> {
             options,
             kind: record::kind_of(options.format),
             plain,
+            looks_like_records,
             elements,
             line: 0,
             blank: 0,
@@ -116,6 +122,11 @@ impl<'a> Stream<'a> {
     /// True where the file is plain text, and has no records.
     pub fn is_plain(&self) -> bool {
         self.plain
+    }
+
+    /// True where the file is plain text by its name, and its first lines are JSON objects: perhaps it has records.
+    pub fn looks_like_records(&self) -> bool {
+        self.looks_like_records
     }
 
     /// The next record or piece that has documents; none at the end.

@@ -159,7 +159,7 @@ impl Model {
     /// Runs a packed stream through all blocks.
     ///
     /// # Errors
-    /// [`Error::Label`] on a token outside the vocabulary; what reading a block gives that is left in its file; device errors.
+    /// [`Error::Token`] on a token outside the vocabulary; what reading a block gives that is left in its file; device errors.
     pub fn forward(&mut self, batch: &MicroBatch, keep: Keep, seed: Option<u64>) -> Result<Forward> {
         Ok(self.forward_until(batch, keep, seed, &|| false)?.expect("nobody stops it"))
     }
@@ -250,7 +250,7 @@ impl Model {
     fn enter(&mut self, batch: &MicroBatch, seed: Option<u64>) -> Result<Forward> {
         let vocab = self.arch.vocab;
         if let Some(row) = batch.tokens.iter().position(|&t| t as usize >= vocab) {
-            return Err(Error::Label { row, label: batch.tokens[row] as i64, vocab });
+            return Err(Error::Token { place: row + 1, token: batch.tokens[row], vocab });
         }
         for stage in self.placement.stages() {
             Activations::check(&self.arch, batch.tokens.len(), &stage.device)?;

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::host::{Bytes, Folder, MOST_CONFIGURATION_BYTES, shorten};
 use crate::weights::gguf::Gguf;
 use crate::weights::{WeightSource, read_small, safetensors, tensor_error};
+use crate::words::counted;
 
 /// A model's description and its weights, checked against each other.
 #[derive(Clone)]
@@ -92,8 +93,8 @@ pub fn check(source: &dyn WeightSource, architecture: &Architecture) -> Result<(
     for name in source.names() {
         let harmless = name.ends_with("rotary_emb.inv_freq") || (architecture.tied_head && name == HEAD.hugging_face);
         if !expected.contains(&name) && !harmless {
-            let family = architecture.family.model_type;
-            problems.push((name, format!("is unexpected in a {family} model of {} layers", architecture.layers)));
+            let (family, layers) = (architecture.family.model_type, counted(architecture.layers, "layer"));
+            problems.push((name, format!("is unexpected in a {family} model of {layers}")));
         }
     }
     let Some((first, problem)) = problems.first() else { return Ok(()) };

@@ -37,7 +37,7 @@ pub enum ArchitectureSource {
     Inline(toml::Table),
 }
 
-impl Setting for Option<ArchitectureSource> {
+impl Setting for ArchitectureSource {
     const KIND: Kind = Kind::Other {
         words: "an inline table or the path of a config.json",
         check: |value| match value {
@@ -48,17 +48,16 @@ impl Setting for Option<ArchitectureSource> {
 
     fn from_value(value: &Value) -> Option<Self> {
         match value {
-            Value::String(path) if path.is_empty() => Some(None),
-            Value::String(path) => Some(Some(ArchitectureSource::Path(path.clone()))),
-            Value::Table(table) => Some(Some(ArchitectureSource::Inline(table.clone()))),
+            Value::String(path) => Some(Self::Path(path.clone())),
+            Value::Table(table) => Some(Self::Inline(table.clone())),
             _ => None,
         }
     }
 
     fn to_value(&self) -> Option<Value> {
-        self.as_ref().map(|source| match source {
-            ArchitectureSource::Path(path) => Value::String(path.clone()),
-            ArchitectureSource::Inline(table) => Value::Table(table.clone()),
+        Some(match self {
+            Self::Path(path) => Value::String(path.clone()),
+            Self::Inline(table) => Value::Table(table.clone()),
         })
     }
 }

@@ -68,15 +68,7 @@ impl TryFrom<String> for ByteSize {
 
 const WORDS: &str = "an amount of memory such as \"6GiB\", \"512MiB\" or a number of bytes";
 
-/// What a key that may be left empty holds; none where the value is no such thing.
-fn optional<T>(value: &Value, of: impl Fn(&Value) -> Option<T>) -> Option<Option<T>> {
-    match value {
-        Value::String(text) if text.is_empty() => Some(None),
-        value => of(value).map(Some),
-    }
-}
-
-impl Setting for Option<ByteSize> {
+impl Setting for ByteSize {
     const KIND: Kind = Kind::Other {
         words: WORDS,
         check: |value| match Self::from_value(value) {
@@ -86,11 +78,11 @@ impl Setting for Option<ByteSize> {
     };
 
     fn from_value(value: &Value) -> Option<Self> {
-        optional(value, ByteSize::of)
+        Self::of(value)
     }
 
     fn to_value(&self) -> Option<Value> {
-        self.map(|size| Value::String(size.to_string()))
+        Some(Value::String(self.to_string()))
     }
 }
 
@@ -140,7 +132,7 @@ impl TryFrom<String> for ByteSizes {
 const SEVERAL: &str = "an amount of memory such as \"6GiB\", \"512MiB\" or a number of bytes, or one for each device, such as \
                        \"8GiB,16GiB\"";
 
-impl Setting for Option<ByteSizes> {
+impl Setting for ByteSizes {
     const KIND: Kind = Kind::Other {
         words: SEVERAL,
         check: |value| match Self::from_value(value) {
@@ -150,11 +142,11 @@ impl Setting for Option<ByteSizes> {
     };
 
     fn from_value(value: &Value) -> Option<Self> {
-        optional(value, ByteSizes::of)
+        Self::of(value)
     }
 
     fn to_value(&self) -> Option<Value> {
-        self.as_ref().map(|sizes| Value::String(sizes.to_string()))
+        Some(Value::String(self.to_string()))
     }
 }
 

@@ -60,27 +60,19 @@ macro_rules! choice {
 
         impl $crate::settings::Setting for $type {
             const KIND: $crate::settings::Kind =
-                $crate::settings::Kind::Choice { names: <Self as $crate::settings::Choice>::NAMED, optional: false };
+                $crate::settings::Kind::Choice { names: <Self as $crate::settings::Choice>::NAMED };
 
             fn from_value(value: &toml::Value) -> Option<Self> {
                 value.as_str().and_then(<Self as $crate::settings::Choice>::from_name)
             }
 
+            fn says_none(value: &toml::Value) -> bool {
+                let none = |name: &str| name == "none" && <Self as $crate::settings::Choice>::from_name(name).is_none();
+                value.as_str().is_some_and(|name| name.is_empty() || none(name))
+            }
+
             fn to_value(&self) -> Option<toml::Value> {
                 Some(toml::Value::String($crate::settings::Choice::name(*self).into()))
-            }
-        }
-
-        impl $crate::settings::Setting for Option<$type> {
-            const KIND: $crate::settings::Kind =
-                $crate::settings::Kind::Choice { names: <$type as $crate::settings::Choice>::NAMED, optional: true };
-
-            fn from_value(value: &toml::Value) -> Option<Self> {
-                Some(<$type as $crate::settings::Setting>::from_value(value))
-            }
-
-            fn to_value(&self) -> Option<toml::Value> {
-                self.and_then(|value| $crate::settings::Setting::to_value(&value))
             }
         }
     };
@@ -96,6 +88,8 @@ pub struct Key {
     pub help: &'static str,
     /// What its values are.
     pub kind: Kind,
+    /// Where it may be left out: the values by which it is, the empty text among them.
+    pub unset: Option<fn(&Value) -> bool>,
     /// A few words for a form; empty: the name.
     pub label: &'static str,
     /// Which numbers are allowed.
@@ -123,6 +117,7 @@ impl Key {
         name: "",
         help: "",
         kind: Kind::Text,
+        unset: None,
         label: "",
         range: Range::ANY,
         hint: "",
@@ -133,8 +128,16 @@ impl Key {
         aliases: &[],
     };
 
+    /// True for a value by which the key is left out, such as that of `--set section.key=`.
+    pub fn is_unset_by(&self, value: &Value) -> bool {
+        self.unset.is_some_and(|unset| unset(value))
+    }
+
     /// Why a value cannot be used.
     pub fn problem_of(&self, value: &Value) -> Option<String> {
+        if self.is_unset_by(value) {
+            return None;
+        }
         let refusal = || Some(format!("{value} is not {}{}", self.allowed(), self.hint));
         match self.kind {
             Kind::Text => match value.as_str() {
@@ -144,8 +147,7 @@ impl Key {
             },
             Kind::Flag if value.is_bool() => None,
             Kind::Flag => refusal(),
-            Kind::Choice { names, optional } => match value.as_str() {
-                Some("" | "none") if optional => None,
+            Kind::Choice { names } => match value.as_str() {
                 Some(name) if names.iter().any(|known| known.name == name) => None,
                 Some(name) => {
                     let known: Vec<&str> = names.iter().map(|n| n.name).collect();
@@ -182,7 +184,7 @@ impl Key {
         match self.kind {
             Kind::Text => "a string".into(),
             Kind::Flag => "true or false".into(),
-            Kind::Choice { names, .. } => {
+            Kind::Choice { names } => {
                 format!("one of {}", names.iter().map(|named| named.name).collect::<Vec<_>>().join(", "))
             }
             Kind::Whole { .. } => self.range.words_for_whole(),
@@ -207,12 +209,12 @@ impl Key {
         let mut set = |name: &str, value: serde_json::Value| of[name] = value;
         set("type", self.kind.name().into());
         set("allowed", self.allowed().into());
-        if let Kind::Choice { names, optional } = self.kind {
+        if self.unset.is_some() {
+            set("optional", true.into());
+        }
+        if let Kind::Choice { names } = self.kind {
             let names = names.iter().map(|n| json!({ "name": n.name, "label": n.label, "help": n.help.trim() }));
             set("choices", names.collect());
-            if optional {
-                set("optional", true.into());
-            }
         }
         if let Kind::NumberOr { most, names } = self.kind {
             set("whole", most.is_some().into());
@@ -253,8 +255,6 @@ pub enum Kind {
     Choice {
         /// All of them.
         names: &'static [Named],
-        /// True where `""` and `"none"` stand for no choice.
-        optional: bool,
     },
     /// A number, or one of several names instead of it.
     NumberOr {
@@ -377,6 +377,12 @@ impl Range {
 pub trait Setting: Sized {
     /// What its values are.
     const KIND: Kind;
+    /// As [`Key::unset`].
+    const UNSET: Option<fn(&Value) -> bool> = None;
+    /// True for a value that stands for none where there may be none.
+    fn says_none(value: &Value) -> bool {
+        value.as_str() == Some("")
+    }
     /// The value, where it is of this type.
     fn from_value(value: &Value) -> Option<Self>;
     /// The value for a file, `None` where it is not set.
@@ -399,16 +405,17 @@ impl Setting for String {
     }
 }
 
-/// A string of which `""` means none.
-impl Setting for Option<String> {
-    const KIND: Kind = Kind::Text;
+/// What may be left out.
+impl<T: Setting> Setting for Option<T> {
+    const KIND: Kind = T::KIND;
+    const UNSET: Option<fn(&Value) -> bool> = Some(T::says_none);
 
     fn from_value(value: &Value) -> Option<Self> {
-        String::from_value(value).map(|text| Some(text).filter(|text| !text.is_empty()))
+        if T::says_none(value) { Some(None) } else { T::from_value(value).map(Some) }
     }
 
     fn to_value(&self) -> Option<Value> {
-        self.clone().map(Value::String)
+        self.as_ref().and_then(T::to_value)
     }
 }
 
@@ -458,30 +465,6 @@ impl Setting for f64 {
 
     fn to_value(&self) -> Option<Value> {
         Some(Value::Float(*self))
-    }
-}
-
-impl Setting for Option<u64> {
-    const KIND: Kind = u64::KIND;
-
-    fn from_value(value: &Value) -> Option<Self> {
-        whole(value).map(Some)
-    }
-
-    fn to_value(&self) -> Option<Value> {
-        self.and_then(|n| n.to_value())
-    }
-}
-
-impl Setting for Option<f64> {
-    const KIND: Kind = Kind::Number;
-
-    fn from_value(value: &Value) -> Option<Self> {
-        number(value).map(Some)
-    }
-
-    fn to_value(&self) -> Option<Value> {
-        self.map(Value::Float)
     }
 }
 

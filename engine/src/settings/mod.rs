@@ -37,7 +37,7 @@ mod tests {
 
     settings! {
         /// Paint.
-        pub struct Paint in "paint": Copy {
+        pub struct Paint in "paint" {
             /// Which paint it is.
             colour: Colour = Colour::Red, aliases = &["hue"];
             /// How much of it there is.
@@ -50,6 +50,10 @@ mod tests {
             /// in parts.
             gloss: Option<f64> = None, range = Range::until(0.0, 1.0), derived = "what the wall needs",
                 used = &[("colour", &["blue"])];
+            /// What is written on it.
+            words: Option<String> = None;
+            /// Colour of the words.
+            ink: Option<Colour> = None;
         }
     }
 
@@ -109,6 +113,28 @@ mod tests {
     }
 
     #[test]
+    fn whatever_may_be_left_out_is_taken_back_by_an_empty_value_and_all_else_is_not() {
+        let file = "[paint]\ncoats = 3\ngloss = 0.2\nwords = \"wet\"\nink = \"red\"\n";
+        let without = read(file, &[("paint.gloss", ""), ("paint.words", ""), ("paint.ink", "")]).unwrap();
+        assert_eq!(without, Paint { coats: 3, ..Paint::default() });
+        assert_eq!(read(file, &[("paint.ink", "none"), ("paint.gloss", "")]).unwrap().words.as_deref(), Some("wet"));
+        assert_eq!(read(file, &[("paint.gloss", ""), ("paint.gloss", "0.3")]).unwrap().gloss, Some(0.3));
+        assert_eq!(read("[paint]\ngloss = \"\"\nink = \"\"\n", &[]).unwrap(), Paint::default());
+        let mut reader = Reader::new(vec![Paint::section()], file, "", &[("paint.gloss".into(), String::new())]);
+        Paint::read(&mut reader, Paint::default());
+        assert!(!reader.has("paint", "gloss"), "as if it had never been given");
+        assert_eq!(
+            problems("", &[("paint.coats", ""), ("paint.colour", ""), ("paint.glos", "")]),
+            [
+                "--set paint.coats: [paint] coats: \"\" is not a whole number from 1 to 9",
+                "--set paint.colour: [paint] colour: \"\" is not one of red, blue",
+                "--set paint.glos: [paint] glos: unknown key; did you mean gloss?",
+            ]
+        );
+        assert_eq!(problems("", &[("paint.gloss", "none")]).len(), 1, "that is the name of a choice alone");
+    }
+
+    #[test]
     fn values_that_were_set_in_code_are_checked_like_those_of_a_file() {
         let odd = Paint { litres: f64::NAN, coats: 0, ..Paint::default() };
         let keys: Vec<_> = odd.problems().iter().map(|p| p.key).collect();
@@ -136,6 +162,7 @@ mod tests {
             json!({
                 "name": "gloss", "label": "Gloss", "help": "How bright it shines, in parts.", "type": "number",
                 "allowed": "at least 0 and below 1", "least": 0.0, "below": 1.0, "derived": "what the wall needs",
+                "optional": true,
                 "used": [{ "key": "colour", "values": ["blue"] }],
             })
         );

@@ -42,7 +42,8 @@ impl<'a> Reader<'a> {
     /// A reader of these sections.
     ///
     /// `file_name` is only for messages. `overrides` are `(section.key, value)`, applied after the file in their order;
-    /// a value is read as TOML and, where it is not TOML, as a bare string, so that `run.device=cpu` needs no quotes.
+    /// a value is read as TOML and, where it is not TOML, as a bare string, so that `run.device=cpu` needs no quotes. An
+    /// empty one takes back what the file says of a key that may be left out.
     pub fn new(
         sections: Vec<(&'static str, Vec<&'static Key>)>,
         text: &str,
@@ -114,8 +115,14 @@ impl<'a> Reader<'a> {
     }
 
     fn insert(&mut self, section: &str, key: &str, value: Value, origin: Origin) {
-        let entry = Entry { value, origin, taken: false, refused: false };
-        self.entries.insert((section.to_string(), key.to_string()), entry);
+        let at = (section.to_string(), key.to_string());
+        let known = self.keys(section).and_then(|keys| keys.iter().find(|known| known.name == key)).copied();
+        // As if it had never been given: what other keys have instead of it counts again.
+        if known.is_some_and(|known| known.is_unset_by(&value)) {
+            self.entries.remove(&at);
+            return;
+        }
+        self.entries.insert(at, Entry { value, origin, taken: false, refused: false });
     }
 
     fn keys(&self, section: &str) -> Option<&[&'static Key]> {
@@ -175,6 +182,17 @@ impl<'a> Reader<'a> {
     /// True where the key was given and could not be used.
     pub fn refused(&self, section: &str, key: &str) -> bool {
         self.entry(section, key).is_some_and(|entry| entry.refused)
+    }
+
+    /// True where an override gives the key.
+    pub fn is_overridden(&self, section: &str, key: &str) -> bool {
+        self.entry(section, key).is_some_and(|entry| matches!(entry.origin, Origin::Set(..)))
+    }
+
+    /// True where something is already wrong with the key.
+    pub fn has_problem(&self, section: &str, key: &str) -> bool {
+        let about = format!("[{section}] {key}: ");
+        self.problems.iter().any(|(_, problem)| problem.starts_with(&about))
     }
 
     /// Where the key was given.

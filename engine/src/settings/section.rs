@@ -36,6 +36,7 @@ macro_rules! settings {
                     name: stringify!($field),
                     help: concat!($($help),+),
                     kind: <$kind as $crate::settings::Setting>::KIND,
+                    unset: <$kind as $crate::settings::Setting>::UNSET,
                     $($attribute: $value,)*
                     ..$crate::settings::Key::PLAIN
                 }),+];

@@ -372,6 +372,15 @@ pub fn step(folder: &dyn Folder) -> Result<u64> {
     Ok(state(folder)?.step)
 }
 
+/// Why the run of a checkpoint has ended without a result, and takes no more steps; none of any other.
+///
+/// # Errors
+/// As [`step`].
+pub fn without_result(folder: &dyn Folder) -> Result<Option<String>> {
+    let selection = state(folder)?.progress.selection;
+    Ok(selection.and_then(|selection| selection.without_result().map(str::to_string)))
+}
+
 /// Puts a checkpoint's trained parameters, moments and counters into a session built from the same configuration.
 ///
 /// # Errors

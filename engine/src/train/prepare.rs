@@ -22,6 +22,7 @@ use crate::model::placement::{self, Placement};
 use crate::model::settings::{AdapterKind, Targets};
 use crate::model::{Keep, Model};
 use crate::rng::mix;
+use crate::words::counted;
 
 /// Up to so many epochs, their steps are counted exactly and not estimated from the first.
 const COUNTED_EPOCHS: f64 = 1000.0;
@@ -62,8 +63,8 @@ pub fn placement(config: &Config, files: &ModelFiles, devices: &Devices, memory:
     {
         let found = said.len();
         let example = vec!["8GiB"; count].join(",");
-        let problem =
-            format!("[run] device_memory: {found} amounts of memory for {count} devices; give one each: {example}");
+        let (found, devices) = (counted(found, "amount"), counted(count, "device"));
+        let problem = format!("[run] device_memory: {found} of memory for {devices}; give one each: {example}");
         return Err(Error::Config { problems: vec![problem] });
     }
     let whole =

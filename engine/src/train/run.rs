@@ -23,6 +23,7 @@ use super::execution::Execution;
 use super::host::Host;
 use super::prepare::{self, Plan};
 use super::samples::Samples;
+use super::schedule;
 use super::selection::{Rule, Selection};
 use super::session::{Session, StepOutcome};
 use crate::config::{AdapterKind, CHANGEABLE, Config};
@@ -36,6 +37,7 @@ use crate::kernels::row_stats::RowStats;
 use crate::loss::head;
 use crate::loss::objective::{BatchStats, Objective, conflict_share_quantile};
 use crate::model::Model;
+use crate::words::counted;
 
 /// What is measured besides training.
 #[derive(Clone, Debug, Default)]
@@ -407,9 +409,9 @@ impl Run {
     pub fn begin(&mut self) -> Vec<Started> {
         self.state = State::Under;
         let (steps, done) = self.steps();
-        if let Some(message) = divergence::too_small(self.plan.schedule.peak) {
-            self.due.push_back(Due::Tell(Event::Warning { message }));
-        }
+        let warmup = self.learners[0].config.optim.warmup_steps;
+        let warnings = [divergence::too_small(self.plan.schedule.peak), schedule::too_long(warmup, steps)];
+        self.due.extend(warnings.into_iter().flatten().map(|message| Due::Tell(Event::Warning { message })));
         if self.learners.iter().any(|learner| learner.session.objective.weighs_samples()) {
             self.due.push_back(Due::Weigh);
         }
@@ -582,6 +584,10 @@ impl Run {
             self.due.push_front(Due::Save);
         }
         if measured.phase == Phase::During && (selection.ended().is_some() || step >= steps) {
+            if selection.without_result().is_some() {
+                // A checkpoint of this step that was made before it was measured does not know of it.
+                self.saved = 0;
+            }
             self.end(false);
         }
     }
@@ -590,6 +596,7 @@ impl Run {
     fn select(&mut self, host: &mut dyn Host) -> Result<Option<Event>> {
         let Some((_, selection)) = &self.selection else { return Ok(None) };
         let selected = selection.result(self.made)?;
+        let warning = selection.warning();
         let session = &mut self.learners[0].session;
         if let (true, Some(checkpoints)) = (self.is_spoilt || selected.step != session.step, host.checkpoints()) {
             let files = checkpoints.open(selected.step)?;
@@ -601,6 +608,9 @@ impl Run {
             })?;
             // Its checkpoint is there, and the newest one remains that of the last step.
             (self.saved, self.is_spoilt) = (selected.step, false);
+        }
+        if let Some(message) = warning {
+            self.due.push_front(Due::Tell(Event::Warning { message }));
         }
         Ok(Some(Event::Selected(selected)))
     }
@@ -772,8 +782,8 @@ impl Run {
         refuse_changes(&Config::parse(&config, "the checkpoint's configuration", &[])?, &learner.config)?;
         if self.plan.steps < steps.max(step) {
             let problem = format!(
-                "it stands at step {step} of {steps}, and the configuration now has {} steps; they can only become more",
-                self.plan.steps
+                "it stands at step {step} of {steps}, and the configuration now has {}; they can only become more",
+                counted(self.plan.steps, "step")
             );
             return Err(broken("steps", problem));
         }
@@ -864,7 +874,7 @@ impl Run {
         let files = bundle::unpack("the checkpoint", bytes)?;
         let header = header(&files)?;
         if header.learners != self.of {
-            let problem = format!("has {} learners, and this race {}", header.learners, self.of);
+            let problem = format!("has {}, and this race {}", counted(header.learners, "learner"), self.of);
             return Err(wrong(problem));
         }
         let mut steps = Vec::with_capacity(self.of);
@@ -914,6 +924,7 @@ fn refuse_changes(was: &Config, is: &Config) -> Result<()> {
     let Some((key, was, is)) = changes.first() else { return Ok(()) };
     let more = match changes.len() {
         1 => String::new(),
+        2 => ", and 1 more key differs".into(),
         more => format!(", and {} more keys differ", more - 1),
     };
     let problem = format!("the run began with {key} = {was}, and now it is {is}{more}; restore it, or begin a new run");

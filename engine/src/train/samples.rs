@@ -13,6 +13,7 @@ use crate::eval::perplexity::{self, Watch};
 use crate::kernels::statistics::Selection;
 use crate::loss::objective::flow;
 use crate::model::Model;
+use crate::words::counted;
 
 /// Tokens of the documents that are scored before the host is asked again; statistics of no more are held at once.
 const AT_ONCE: usize = 1 << 16;
@@ -109,8 +110,8 @@ impl Samples {
             return Err(broken("was altered".into()));
         }
         if stored.losses.len() != documents.len() {
-            let (found, expected) = (stored.losses.len(), documents.len());
-            return Err(broken(format!("has {found} samples, and the training data {expected}")));
+            let (found, expected) = (counted(stored.losses.len(), "sample"), documents.len());
+            return Err(broken(format!("has {found}, and the training data {expected}")));
         }
         Ok(Self::new(stored.losses, documents))
     }
@@ -158,7 +159,7 @@ mod tests {
             (text.replace("null", "0.5"), "was altered"),
             (text.replace("\"version\":1", "\"version\":2"), "version 2"),
             (text[..text.len() / 2].to_string(), "not readable"),
-            (String::from_utf8(Samples::new(vec![Some(1.0)], &documents[..1]).write()).unwrap(), "has 1 samples"),
+            (String::from_utf8(Samples::new(vec![Some(1.0)], &documents[..1]).write()).unwrap(), "has 1 sample, and the training data 4"),
         ] {
             let error = Samples::read("f", other.as_bytes(), &documents).unwrap_err().to_string();
             assert!(error.contains(said) && error.contains("remove the file"), "{error}");

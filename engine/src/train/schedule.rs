@@ -15,6 +15,7 @@
 //! nothing learned at all. From step W on the numbers are those of transformers.
 
 use crate::settings::choice;
+use crate::words::counted;
 
 choice! {
     /// Course of the learning rate after warm-up.
@@ -72,6 +73,15 @@ impl Schedule {
         };
         self.peak * (self.least + (1.0 - self.least) * share)
     }
+}
+
+/// What is to be said of a warm-up that was asked for and is longer than its run.
+pub fn too_long(warmup_steps: Option<u64>, steps: u64) -> Option<String> {
+    let warmup = warmup_steps.filter(|warmup| *warmup > steps)?;
+    Some(format!(
+        "optim.warmup_steps is {warmup} and the run has {}, so that the rate never comes to its peak; lower it",
+        counted(steps, "step")
+    ))
 }
 
 #[cfg(test)]
@@ -141,6 +151,13 @@ mod tests {
         assert_rates(of(ScheduleKind::Linear, 2), &linear);
         assert_eq!(of(ScheduleKind::Constant, 2).at(5), 1e-3);
         assert_eq!(of(ScheduleKind::Cosine, 9).warmup, 6, "no more than there are");
+    }
+
+    #[test]
+    fn a_warm_up_that_is_longer_than_its_run_is_warned_of_with_both_numbers() {
+        let warning = too_long(Some(9), 1).unwrap();
+        assert!(warning.contains("optim.warmup_steps is 9 and the run has 1 step,"), "{warning}");
+        assert_eq!([too_long(Some(6), 6), too_long(None, 1)], [None, None]);
     }
 
     #[test]

@@ -3,19 +3,24 @@
 //! Place in the flow: evaluations of a [run](super::run) -> [selection] -> the checkpoint that the result is taken from. The losses
 //! that choose are those of the measured sets, so that the loss reported on the target set is that of the best of several: a
 //! little better than on text that chose nothing. [`RunSection`] says so to whoever asks for it.
+//!
+//! The untouched model is the first that is measured, and the target loss that patience waits to see beaten is the lowest so far,
+//! its own included. It is never the result, since it has learned nothing: where no step is better, the best step is, with a
+//! warning.
 
 use serde::{Deserialize, Serialize};
 
 use super::event::{Evaluated, Phase, Selected};
 use super::settings::RunSection;
 use crate::error::{Error, Result};
+use crate::words::counted;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rule {
     /// Most that the general loss may rise above that before the first step, in nats per token.
     forget_at_most: Option<f64>,
-    /// Evaluations in a row without a lower target loss that end the run.
+    /// Evaluations in a row without a target loss below all before that end the run.
     patience: Option<u64>,
 }
 
@@ -33,9 +38,12 @@ impl Rule {
 pub struct Selection {
     /// General loss before the first step.
     start: Option<f64>,
-    /// The best of the evaluations.
+    /// Target loss before the first step; none in checkpoints of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    start_target: Option<f64>,
+    /// The best of the evaluations after it.
     best: Option<Evaluated>,
-    /// Evaluations since.
+    /// Evaluations since the lowest target loss, of which the first is that before the first step.
     since: u64,
     /// Why the run ends before its last step.
     ended: Option<String>,
@@ -48,6 +56,7 @@ impl Selection {
         match at.phase {
             Phase::Before => {
                 self.start = general;
+                self.start_target = at.target.map(|set| set.loss).filter(|loss| loss.is_finite());
                 return false;
             }
             Phase::During => {}
@@ -64,24 +73,29 @@ impl Selection {
                 return false;
             }
         }
-        let best = self.best.as_ref().and_then(|best| best.target).map(|set| set.loss);
-        let better = match (at.target.map(|set| set.loss), best) {
-            (Some(loss), Some(best)) => loss < best,
-            // The first; or nothing says what was learned: the longer it trained, the more.
+        // The first, and where nothing says what was learned, is better: the longer it trained, the more.
+        let falls_below = |before: Option<f64>| match (at.target.map(|set| set.loss), before) {
+            (Some(loss), Some(before)) => loss < before,
             _ => true,
         };
-        if better && [at.target, at.general, at.wrong].into_iter().flatten().all(|set| set.loss.is_finite()) {
-            (self.best, self.since) = (Some(at.clone()), 0);
-            return true;
+        let is_measured = [at.target, at.general, at.wrong].into_iter().flatten().all(|set| set.loss.is_finite());
+        let is_best = is_measured && falls_below(self.best_target());
+        self.since = if is_best && falls_below(self.start_target) { 0 } else { self.since + 1 };
+        if is_best {
+            self.best = Some(at.clone());
         }
-        self.since += 1;
         if rule.patience.is_some_and(|patience| self.since >= patience) {
-            let since = self.since;
+            let since = counted(self.since, "evaluation");
             self.ended = Some(format!(
-                "at step {step} the target loss had not fallen for {since} evaluations, and run.patience is {since}"
+                "at step {step} the target loss had not fallen for {since}, and run.patience is {}",
+                self.since
             ));
         }
-        false
+        is_best
+    }
+
+    fn best_target(&self) -> Option<f64> {
+        self.best.as_ref()?.target.map(|set| set.loss)
     }
 
     /// Step of the best evaluation so far.
@@ -97,6 +111,23 @@ impl Selection {
     /// Why the run ends before its last step; none where it goes on.
     pub fn ended(&self) -> Option<&str> {
         self.ended.as_deref()
+    }
+
+    /// Why the run has ended without a result, and takes no more steps; none of any other.
+    pub fn without_result(&self) -> Option<&str> {
+        self.ended().filter(|_| self.best.is_none())
+    }
+
+    /// What is to be said of a result that is no better than the untouched model.
+    pub fn warning(&self) -> Option<String> {
+        let (start, best) = (self.start_target?, self.best_target()?);
+        let step = self.best_step()?;
+        (best >= start).then(|| {
+            format!(
+                "no measured step has a lower target loss than the untouched model: {best:.4} at step {step}, the best, and \
+                 {start:.4} before the first; lower optim.learning_rate, or measure more often (run.evaluations)"
+            )
+        })
     }
 
     /// Ends the run.
@@ -187,6 +218,47 @@ mod tests {
         assert!(ended.contains("at step 6") && ended.contains("run.patience is 2"), "{ended}");
         let problem = seen(&Rule { patience: None, ..rule }, &all[..2]).0.result(1).unwrap_err().to_string();
         assert!(problem.contains("no loss was a number"), "{problem}");
+    }
+
+    #[test]
+    fn patience_counts_from_the_untouched_model_which_is_never_the_result() {
+        let rule = Rule { forget_at_most: None, patience: Some(2) };
+        let (selection, better) = seen(&rule, &[(4.0, 3.0), (4.2, 3.0), (4.1, 3.0)]);
+        assert_eq!(better, [false, true, true], "the best so far, and none is better than the start");
+        assert_eq!(selection.since, 2);
+        let result = selection.result(2).unwrap();
+        assert_eq!((result.step, result.of), (2, 2));
+        assert!(result.ended.unwrap().contains("at step 2 the target loss had not fallen for 2 evaluations"));
+        let warning = selection.warning().unwrap();
+        for part in ["4.1000 at step 2", "4.0000 before the first", "optim.learning_rate"] {
+            assert!(warning.contains(part), "{warning}");
+        }
+        let (selection, better) = seen(&rule, &[(4.0, 3.0), (4.2, 3.0), (3.9, 3.0), (4.1, 3.0)]);
+        assert_eq!((better, selection.since, selection.ended()), (vec![false, true, true, false], 1, None));
+        assert_eq!((selection.warning(), selection.best_step()), (None, Some(2)));
+        assert!(seen(&rule, &[(4.0, 3.0), (4.0, 3.0)]).0.warning().is_some(), "as good is not better");
+        assert!(seen(&Rule { patience: Some(1), ..rule }, &[(4.0, 3.0), (4.5, 3.0)]).0.ended().is_some());
+        // Any number is better than none.
+        let (selection, _) = seen(&rule, &[(f64::NAN, 3.0), (9.0, 3.0)]);
+        assert_eq!((selection.since, selection.warning()), (0, None));
+    }
+
+    #[test]
+    fn only_a_run_that_ended_and_chose_nothing_is_without_a_result() {
+        let rule = Rule { forget_at_most: Some(0.1), patience: None };
+        let ended = |all: &[(f64, f64)]| seen(&rule, all).0.without_result().map(str::to_string);
+        assert!(ended(&[(4.0, 3.0), (3.0, 3.2)]).unwrap().contains("at step 1 general loss was 3.2000"));
+        assert_eq!(ended(&[(4.0, 3.0), (3.0, 3.05), (2.0, 3.2)]), None);
+        assert_eq!(ended(&[(4.0, 3.0)]), None);
+    }
+
+    #[test]
+    fn a_selection_of_an_older_version_is_read_and_written_again_to_the_letter() {
+        let old = r#"{"start":3.1,"best":null,"since":1,"ended":null}"#;
+        let selection: Selection = serde_json::from_str(old).unwrap();
+        assert_eq!((selection.start_target, selection.warning()), (None, None));
+        // The digest of a checkpoint's state is of this text.
+        assert_eq!(serde_json::to_string(&selection).unwrap(), old);
     }
 
     #[test]

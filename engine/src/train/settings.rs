@@ -29,11 +29,12 @@ settings! {
         schedule: ScheduleKind = ScheduleKind::Cosine, aliases = &["lr_scheduler_type"];
         /// Share of the steps over which the rate rises to its peak; every step trains, also the first.
         warmup_ratio: f64 = 0.03, range = Range::within(0.0, 1.0);
-        /// Steps over which it rises, in place of warmup_ratio.
+        /// Steps over which it rises, in place of warmup_ratio; no more than the run has.
         warmup_steps: Option<u64> = None, range = Range::at_least(0.0), derived = "warmup_ratio of the steps",
             aliases = &["num_warmup_steps"];
         /// Where the rate falls to, as a share of learning_rate.
-        min_rate: f64 = 0.0, range = Range::within(0.0, 1.0), label = "lowest rate", aliases = &["min_lr_rate"];
+        min_rate: f64 = 0.0, range = Range::within(0.0, 1.0), label = "lowest rate",
+            used = &[("schedule", &["cosine", "linear"])], aliases = &["min_lr_rate"];
         /// Decoupled weight decay.
         weight_decay: f64 = 0.0, range = Range::at_least(0.0);
         /// Global norm to which gradients are clipped; 0 turns clipping off.
@@ -57,7 +58,7 @@ settings! {
         steps: Option<u64> = None, range = Range::at_least(1.0), derived = "as many as the epochs take",
             aliases = &["max_steps"];
         /// Passes over the training data, in place of steps.
-        epochs: Option<f64> = None, range = Range::above(0.0), derived = "1 where steps is not given";
+        epochs: Option<f64> = None, range = Range::above(0.0).below(1e6), derived = "1 where steps is not given";
         /// Most tokens that a micro-batch reads; longer documents are cut.
         batch_tokens: usize = 2048, range = Range::at_least(2.0), label = "tokens per batch",
             derived = "2048, or data.cutoff_length where that is larger", aliases = &["batch_size"];
@@ -76,13 +77,15 @@ settings! {
         /// Where eval_every is 0: into how many equal parts evaluations divide the run, at most; 0 evaluates only before and after.
         evaluations: u64 = 0, range = Range::at_least(0.0);
         /// Whether the result is the measured step with the lowest target loss, and not the last step; the target set chooses
-        /// then, so that its own loss is a little better than on text that chose nothing.
+        /// then, so that its own loss is a little better than on text that chose nothing. The untouched model is no result: where
+        /// no step has a lower target loss than it, the best step is the result and the run warns.
         keep_best: bool = false, derived = "true where forget_at_most or patience is given",
             aliases = &["load_best_model_at_end"];
         /// Most that the general loss may rise above its start, in nats per token: the first evaluation beyond it ends the run,
         /// and the result is the best step within it.
         forget_at_most: Option<f64> = None, range = Range::at_least(0.0), derived = "no limit";
-        /// Evaluations in a row without a lower target loss after which the run ends.
+        /// Evaluations in a row after which the run ends if none has a lower target loss than all before, of which the untouched
+        /// model is the first.
         patience: Option<u64> = None, range = Range::at_least(1.0), derived = "no limit",
             aliases = &["early_stopping_patience"];
         /// Objective that is also trained from the same start, for comparison.

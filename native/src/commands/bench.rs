@@ -496,7 +496,9 @@ fn bench_loss(device: &Device, args: &BenchLossArgs) -> Result<Vec<Measurement>>
     let labels: Vec<u32> = (0..rows).map(|_| rng.below(vocab) as u32).collect();
     let bytes = rows as u64 * vocab as u64 * 4;
     if bytes > device.max_binding_bytes() {
-        bail!("{shape} logits are {bytes} bytes, and {} binds at most {}", device.name(), device.max_binding_bytes());
+        let advice = "take fewer --rows, or a smaller --vocab".into();
+        let (adapter, allowed) = (device.name().into(), device.max_binding_bytes());
+        return Err(Error::Limit { what: format!("{shape} logits"), needed: bytes, allowed, adapter, advice }.into());
     }
     let mut methods = vec![args.objective.clone()];
     if args.objective != "sft" {
@@ -506,7 +508,10 @@ fn bench_loss(device: &Device, args: &BenchLossArgs) -> Result<Vec<Measurement>>
     for method in &methods {
         let objective = objective(method)?;
         if objective.needs_batch() || objective.needs_untouched() {
-            bail!("{method} needs more than a row's logits; measure it with `temper bench step`");
+            let problem = format!(
+                "--objective {method}: needs more than a row's logits; measure it with temper bench step --objective {method}"
+            );
+            return Err(Error::Config { problems: vec![problem] }.into());
         }
         let error = check_loss(device, &logits, &labels, vocab, &objective)?;
         refuse("the gradient", error)?;
@@ -598,7 +603,7 @@ fn bench_web(args: &BenchWebArgs) -> Result<()> {
     let folder = web.join("bench");
     let packages = format!(
         "TensorFlow.js and what drives the browser are not here; run:\n  npm ci --no-audit --no-fund --prefix {}",
-        folder.display()
+        output::quoted(&folder)
     );
     let needed = [
         (folder.join("bench.mjs"), "not here; this benchmark runs from the source tree that built the command"),

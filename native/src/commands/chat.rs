@@ -8,6 +8,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use anyhow::Result;
 use temper_engine::continuing::{Cache, Request, Talk, Writer};
 use temper_engine::reading::{ChatTemplate, Message};
+use temper_engine::words::counted;
 use temper_engine::{Devices, Error, Model, Tokenizer, wait};
 
 use super::generate::sampling;
@@ -29,10 +30,15 @@ struct Conversation<'a> {
     template: ChatTemplate,
     model: Model,
     talk: Talk,
+    /// Most tokens of a conversation, and those that the model was made for.
+    context: usize,
+    made_for: usize,
     system: Option<String>,
     messages: Vec<Message>,
     /// Answers so far, also forgotten ones: each draws with another seed.
     answers: u64,
+    /// Lines that were not answered, since the conversation was full.
+    unanswered: usize,
 }
 
 /// Runs the command.
@@ -42,19 +48,32 @@ pub fn run(args: ChatArgs, global: &Global) -> Result<()> {
     let files = &chosen.files;
     let tokenizer = files.tokenizer()?;
     let Layout::Chat(template) = chosen.layout()? else {
-        let problem = "this model has no chat template to talk with, or its run was trained without; ask it with: temper generate";
+        let problem = "this model has no chat template to talk with, or its run was trained without one; temper generate \
+                       --prompt asks it without";
         return Err(Error::Config { problems: vec![problem.into()] }.into());
     };
     let made_for = files.architecture.context;
     let context = args.context.unwrap_or(made_for.min(CONTEXT));
     if context > made_for {
-        let problem = format!("--context {context}: the model was made for {made_for} tokens");
+        let problem = format!("--context {context}: the model was made for {made_for} tokens and can take no more");
         return Err(Error::Config { problems: vec![problem] }.into());
     }
     let model = chosen.load(&devices, Cache::bytes(&files.architecture, 1, context))?;
     let talk = Talk::new(&model, context)?;
     let (system, messages) = (args.system.clone(), Vec::new());
-    let mut conversation = Conversation { args: &args, tokenizer, template, model, talk, system, messages, answers: 0 };
+    let mut conversation = Conversation {
+        args: &args,
+        tokenizer,
+        template,
+        model,
+        talk,
+        context,
+        made_for,
+        system,
+        messages,
+        answers: 0,
+        unanswered: 0,
+    };
     let by_hand = io::stdin().is_terminal();
     if by_hand {
         say(HELP)?;
@@ -69,7 +88,7 @@ pub fn run(args: ChatArgs, global: &Global) -> Result<()> {
         }
         let mut line = Vec::new();
         if input.read_until(b'\n', &mut line)? == 0 {
-            return if by_hand { output::text("\n") } else { Ok(()) };
+            return if by_hand { output::text("\n") } else { conversation.ended() };
         }
         let heard = match String::from_utf8(line) {
             Ok(line) => conversation.hear(line.trim()),
@@ -77,7 +96,7 @@ pub fn run(args: ChatArgs, global: &Global) -> Result<()> {
         };
         match heard {
             Ok(true) => {}
-            Ok(false) => return Ok(()),
+            Ok(false) => return if by_hand { Ok(()) } else { conversation.ended() },
             // At a terminal one can go on; a script wants to know.
             Err(error) if by_hand && error.downcast_ref::<Error>().is_some_and(Error::is_bad_input) => {
                 say(&format!("{error:#}"))?;
@@ -111,8 +130,8 @@ impl Conversation<'_> {
         self.messages.push(Message::new("user", line));
         let answer = self.written();
         match &answer {
-            Ok(text) => self.messages.push(Message::new("assistant", text)),
-            Err(_) => {
+            Ok(Some(text)) => self.messages.push(Message::new("assistant", text)),
+            Ok(None) | Err(_) => {
                 self.messages.pop();
             }
         }
@@ -120,10 +139,41 @@ impl Conversation<'_> {
         answer.map(drop)
     }
 
-    fn written(&mut self) -> Result<String> {
+    /// Says why nothing more is answered, and how to go on: the conversation has so many tokens.
+    fn say_full(&mut self, tokens: usize) -> Result<()> {
+        self.unanswered += 1;
+        let Self { context, made_for, .. } = *self;
+        let more = match context < made_for {
+            true => format!("temper chat --context N allows up to {made_for}"),
+            false => "--context cannot be larger, since the model was made for so many".into(),
+        };
+        say(&format!(
+            "not answered: the conversation has {tokens} tokens with this line, and the context of {context} has to hold the \
+             answer too. /reset forgets what was said, and a shorter line may fit; {more}"
+        ))
+    }
+
+    /// What a script is told at its end.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where lines were not answered.
+    fn ended(&self) -> Result<()> {
+        if self.unanswered == 0 {
+            return Ok(());
+        }
+        let problem = format!("{} not answered: the conversation was full", counted(self.unanswered, "line"));
+        Err(Error::Config { problems: vec![problem] }.into())
+    }
+
+    /// The answer, shown as it is made; none where there is no room for one.
+    fn written(&mut self) -> Result<Option<String>> {
         let system = self.system.iter().map(|text| Message::new("system", text));
         let all: Vec<Message> = system.chain(self.messages.iter().cloned()).collect();
         let prompt = self.tokenizer.encode(&self.template.render(&all, true)?)?;
+        if prompt.len() >= self.context {
+            self.say_full(prompt.len())?;
+            return Ok(None);
+        }
         let sampling = sampling(&self.args.drawing, self.args.temperature, self.answers);
         tracing::debug!("{} tokens, {} of them known", prompt.len(), self.talk.known(&prompt));
         let request = Request { prompt, count: self.args.max_tokens, sampling };
@@ -149,7 +199,7 @@ impl Conversation<'_> {
         show(writer.finish());
         match failed {
             Some(error) => Err(error),
-            None => output::text("\n").map(|()| text),
+            None => output::text("\n").map(|()| Some(text)),
         }
     }
 }

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use temper_engine::running::HEAD;
+use temper_engine::words::counted;
 use temper_engine::{Config, Error};
 
 use crate::cli::{CompareArgs, Global};
@@ -56,6 +57,10 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
         set.push(("run.device".into(), device.clone()));
     }
     let grid = Grid::of(&text, &file, &set, &args.vary)?;
+    if let Some(warning) = grid.warning() {
+        // A closed stderr is no reason to train nothing.
+        let _ = writeln!(io::stderr(), "warning: {warning}");
+    }
     if args.dry_run {
         let line = |point: &Point| {
             let set = point.set.iter().map(|(key, value)| format!(" --set {key}={value}")).collect::<String>();
@@ -87,7 +92,8 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
                 Ended::Stopped => {
                     bar.clear();
                     folder.report(&name, &grid, &done)?;
-                    let again = format!("the same command ({} of {} runs are done)", index, grid.points.len());
+                    let finished = done.iter().flatten().count();
+                    let again = format!("the same command (done: {finished} of {})", counted(grid.points.len(), "run"));
                     return Err(Interrupted { again }.into());
                 }
                 Ended::Badly(code, why) => {
@@ -104,7 +110,8 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     bar.clear();
     let (answer, path) = folder.report(&name, &grid, &done)?;
     output::text(&format!("{answer}\nreport     {}\n", path.display()))?;
-    let problem = format!("{} of {} runs failed: {}", failed.len(), grid.points.len(), failed.join(", "));
+    let runs = counted(grid.points.len(), "run");
+    let problem = format!("{} of {runs} failed: {}", failed.len(), failed.join(", "));
     match failed.len() {
         0 => Ok(()),
         // Nothing was trained, for what was given.

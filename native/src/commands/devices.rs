@@ -68,7 +68,8 @@ fn self_test(global: &Global, json: bool) -> Result<()> {
     if wrong.is_empty() {
         return Ok(());
     }
-    bail!("{} computes wrong: {}; a newer driver may not", device.name(), wrong.join(", "))
+    let (name, wrong) = (device.name(), wrong.join(", "));
+    bail!("{name} computes wrong results in {wrong}; a newer driver may mend that, and --device cpu does without it")
 }
 
 /// Times the kernels for products on each device that would be used, and prints which one each kind of shape gets.

@@ -2,15 +2,17 @@
 
 pub(crate) mod tasks;
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::Result;
 use temper_engine::configuration::TOP_K_MIN;
 use temper_engine::perplexity::WINDOW;
-use temper_engine::reading::read_measured;
+use temper_engine::reading::{OnError, ReadOptions, read_measured};
 use temper_engine::{Devices, Document, Error, Event, Tokenizer, perplexity, wait};
 
 use crate::cli::{EvalArgs, Global};
+use crate::doubts;
 use crate::inputs::{ModelInUse, read_data};
 use crate::progress::Progress;
 use crate::{output, progress};
@@ -30,7 +32,14 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
         (Some(path), _) => text_windows(path, tokenizer, context)?,
         (None, Some(path)) => {
             let file = path.display().to_string();
-            read_measured(&file, &read_data(&file)?, tokenizer, context, chosen.reading())?.documents
+            let own = chosen.reading();
+            let on_error = if args.tasks.skip_broken { OnError::Skip } else { own.on_error };
+            let read = read_measured(&file, &read_data(&file)?, tokenizer, context, ReadOptions { on_error, ..own })?;
+            for line in doubts::of_reading("data", &file, &read.records, &read.encoding) {
+                // Nobody is left to tell where stderr is closed.
+                let _ = writeln!(io::stderr(), "{line}");
+            }
+            read.documents
         }
         (None, None) => unreachable!("clap demands one of --text, --data and --tasks"),
     };

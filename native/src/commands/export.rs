@@ -27,20 +27,15 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         return Err(refused(format!("{}: an adapter alone is written as a file that ends in .gguf", out.display())));
     }
     // Refused before anything is read.
-    let recipe =
-        quantised::target(&args.to).filter(|recipe| is_gguf || in_folder(*recipe).is_some()).ok_or_else(|| {
-            let known = match is_gguf {
-                true => quantised::targets().collect(),
-                false => IN_FOLDERS.map(|format| format.name().to_lowercase()).to_vec(),
-            };
-            let where_else = if is_gguf { "" } else { " in a folder, and more in a file that ends in .gguf" };
-            refused(format!("--to {}: is not one of {}{where_else}", args.to, known.join(", ")))
-        })?;
+    let recipe = recipe(&args.to, is_gguf)?;
     let model = ModelInUse::open(&args.model)?;
     let adapter = model.adapter()?;
     model.refuse_other(|| model.files.origin())?;
     if args.adapter_only {
-        let nothing = || refused(format!("--adapter-only: {} has no adapter", model.path));
+        let nothing = || {
+            let path = &model.path;
+            refused(format!("--adapter-only: {path} has no adapter; give one with --adapter, or such a run with --run"))
+        };
         return write_adapter(out, &model, &adapter.ok_or_else(nothing)?);
     }
     let ModelInUse { path: base, files, .. } = model;
@@ -66,6 +61,19 @@ pub fn run(args: &ExportArgs) -> Result<()> {
 /// What a model of this path is called.
 pub fn name_of(path: &str) -> String {
     Path::new(path).file_name().map_or_else(|| path.to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// How `--to` stores matrices in a GGUF file, or in a Hugging Face folder.
+fn recipe(to: &str, is_gguf: bool) -> Result<Recipe> {
+    let in_files = || quantised::targets().collect::<Vec<_>>().join(", ");
+    let in_folders = IN_FOLDERS.map(|format| format.name().to_lowercase()).join(", ");
+    let problem = match quantised::target(to) {
+        Some(recipe) if is_gguf || in_folder(recipe).is_some() => return Ok(recipe),
+        Some(_) => format!("a folder takes {in_folders}; {to} is possible in a file that ends in .gguf"),
+        None if is_gguf => format!("is not one of {}", in_files()),
+        None => format!("a folder takes {in_folders}, and a file that ends in .gguf {}", in_files()),
+    };
+    Err(refused(format!("--to {to}: {problem}")))
 }
 
 /// The format that a recipe has in a Hugging Face folder.

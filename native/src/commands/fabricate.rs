@@ -3,6 +3,7 @@
 use anyhow::Result;
 use temper_engine::Error;
 use temper_engine::models::fabricated::{FORMATS, PUBLISHED, Shape, fabricate};
+use temper_engine::words::counted;
 
 use crate::cli::FabricateArgs;
 use crate::files::write_atomically;
@@ -28,10 +29,10 @@ pub fn run(args: FabricateArgs) -> Result<()> {
     }
     write_atomically(&args.out, |out| fabricate(out, &arch, recipe, args.seed))?;
     output::text(&format!(
-        "wrote {}: the shape of {} with {} blocks and random weights, {} parameters in {}\n",
+        "wrote {}: the shape of {} with {} and random weights, {} parameters in {}\n",
         args.out.display(),
         shape.source,
-        arch.layers,
+        counted(arch.layers, "block"),
         grouped(arch.parameter_count()),
         recipe.name()
     ))

@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use serde::Serialize;
 use temper_engine::continuing::{Cache, Request, Writer, generate_all};
+use temper_engine::words::counted;
 use temper_engine::{Devices, Error, Sampling, wait};
 
 use crate::cli::{DrawingArgs, GenerateArgs, Global};
@@ -47,7 +48,10 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
         let prompt = layout.prompt(tokenizer, text)?;
         let Some(room) = context.checked_sub(prompt.len()).filter(|room| *room > 0) else {
             let line = if prompts.len() > 1 { format!(", line {}", nth + 1) } else { String::new() };
-            let problem = format!("{name}{line} has {} tokens, and the model's context is {context}", prompt.len());
+            let problem = format!(
+                "{name}{line} has {} tokens, and the model's context of {context} has to hold the answer too; shorten it",
+                prompt.len()
+            );
             return Err(Error::Config { problems: vec![problem] }.into());
         };
         let sampling = sampling(&args.drawing, args.temperature, nth as u64);
@@ -83,7 +87,7 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
     }
     let (tokens, seconds) = (answers.iter().map(|answer| answer.tokens).sum::<usize>(), begun.elapsed().as_secs_f64());
     let read = first.map_or(0.0, |first| (first - begun).as_secs_f64());
-    tracing::info!("{tokens} tokens in {seconds:.2} s, the first one after {read:.2} s");
+    tracing::info!("{} in {seconds:.2} s, the first one after {read:.2} s", counted(tokens, "token"));
     if stream {
         return output::text("\n");
     }

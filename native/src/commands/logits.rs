@@ -18,6 +18,10 @@ pub fn run(args: LogitsArgs, global: &Global) -> Result<()> {
         let problem = format!("--tokens: {count} tokens, but the model's context is {context}");
         return Err(Error::Config { problems: vec![problem] }.into());
     }
+    // Known before the model is loaded.
+    if let Some(at) = args.tokens.iter().position(|token| *token as usize >= arch.vocab) {
+        return Err(Error::Token { place: at + 1, token: args.tokens[at], vocab: arch.vocab }.into());
+    }
     // On the device, read back, as bytes, and as a file.
     let more = (arch.vocab as u64).saturating_mul(count as u64).saturating_mul(4 * 4);
     let mut model = chosen.load(&devices, more)?;

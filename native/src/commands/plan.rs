@@ -2,11 +2,12 @@
 
 use anyhow::Result;
 use serde_json::json;
+use temper_engine::words::{bytes, counted};
 
 use crate::cli::{Global, PlanArgs};
 use crate::commands::train::Read;
 use crate::output;
-use crate::plan::{Change, Plan, Room, Time, bytes, changes};
+use crate::plan::{Change, Plan, Room, Time, changes};
 use crate::settings::Settings;
 
 /// Seconds that the device is measured for.
@@ -83,9 +84,9 @@ pub fn run(args: PlanArgs, global: &Global) -> Result<()> {
     text += &format!("device     {} ({why})\n", plan.placement);
     text += &format!("plan       {}\n", plan.line(&room, Some(&time)));
     text += &format!(
-        "           at {} tokens a micro-batch, most in {peak}; {} steps, {:.1} GFLOP each at {:.1} GFLOP/s\n",
+        "           at {} tokens a micro-batch, most in {peak}; {}, {:.1} GFLOP each at {:.1} GFLOP/s\n",
         plan.load.tokens,
-        time.steps,
+        counted(time.steps, "step"),
         time.operations_per_step / 1e9,
         time.operations_per_second / 1e9
     );

@@ -8,7 +8,7 @@ use temper_engine::models::{Quantised, quantised};
 
 use super::export::{name_of, refuse_if_there, write_gguf};
 use crate::cli::QuantizeArgs;
-use crate::files::Beside;
+use crate::files::{Beside, model_error};
 use crate::inputs::{EMBEDDED, open_model};
 
 /// Runs the command.
@@ -23,7 +23,7 @@ pub fn run(args: QuantizeArgs) -> Result<()> {
         Quantised::of_files(&open_model(&args.model)?, &name_of(&args.model), recipe)?
     } else {
         let (folder, name) = Beside::of(path)?;
-        Quantised::of_gguf(&folder, &name, recipe, None)?
+        Quantised::of_gguf(&folder, &name, recipe, None).map_err(|error| model_error(path, error))?
     };
     write_gguf(&args.out, &model)
 }

@@ -17,13 +17,15 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use temper_engine::configuration::ObjectiveSection;
-use temper_engine::reading::{OnError, ReadOptions};
+use temper_engine::reading::{OnError, ReadOptions, refuse_table};
 use temper_engine::scan::{Classes, Fidelity, Stream, StreamReport, TokenScore, score};
+use temper_engine::words::{counted, plural};
 use temper_engine::{Devices, Document, Error, Model, Objective, Tokenizer, wait};
 
 use self::counts::{Counts, Unit};
 use self::on_policy::{Contrast, Prompts};
 use crate::cli::{Global, Keeping, ScanArgs};
+use crate::doubts;
 use crate::files::{io_error, write_atomically};
 use crate::inputs::{ModelInUse, size_of_data, stream_data};
 use crate::meter::Meter;
@@ -64,12 +66,15 @@ struct Scanner<'a, 'b> {
     meter: Meter,
     with_tokens: bool,
     lines: &'b mut dyn Write,
+    /// Where the lines go.
+    lines_path: &'b Path,
     curated: Option<Curated<'b>>,
 }
 
 /// Where records go whose share of conflicts is on the wanted side.
 struct Curated<'b> {
     out: &'b mut dyn Write,
+    path: &'b Path,
     keep: Keeping,
     above: f64,
     kept: u64,
@@ -88,7 +93,7 @@ pub fn run(args: ScanArgs, global: &Global) -> Result<()> {
         cutoff_length: args.cutoff_length.min(chosen.files.architecture.context),
         ..chosen.reading()
     };
-    if let Some(path) = args.curate.as_deref().filter(|path| path.is_file()) {
+    if let Some(path) = args.curate.as_deref().filter(|path| path.is_file() || path.is_dir()) {
         let problem = "is there already, and is not overwritten; name another file for --curate".into();
         return Err(Error::Missing { path: path.display().to_string(), problem }.into());
     }
@@ -101,11 +106,12 @@ pub fn run(args: ScanArgs, global: &Global) -> Result<()> {
     });
     refuse_results_of_others(&out)?;
     // What cannot be read is known before the model is loaded.
-    args.data.iter().try_for_each(|path| size_of_data(path).map(drop))?;
+    args.data.iter().try_for_each(|path| size_of_data(path).and_then(|_| refuse_table(path, options.format)))?;
     let mut model = chosen.load(&devices, 0)?;
     let device = model.placement().to_string();
     let _taken = run_folder::take(&out)?;
 
+    let lines_path = out.join("scan.jsonl");
     let begun = Instant::now();
     let mut scanned = None;
     let mut curated = None;
@@ -121,7 +127,15 @@ pub fn run(args: ScanArgs, global: &Global) -> Result<()> {
             meter: Meter::new("scan"),
             with_tokens: args.tokens,
             lines,
-            curated: curated_out.map(|out| Curated { out, keep: args.keep, above: args.above, kept: 0, left_out: 0 }),
+            lines_path: &lines_path,
+            curated: curated_out.zip(args.curate.as_deref()).map(|(out, path)| Curated {
+                out,
+                path,
+                keep: args.keep,
+                above: args.above,
+                kept: 0,
+                left_out: 0,
+            }),
         };
         let mut reports = Vec::new();
         let mut left = args.limit.unwrap_or(u64::MAX);
@@ -129,18 +143,16 @@ pub fn run(args: ScanArgs, global: &Global) -> Result<()> {
             reports.push(scanner.file(file, path, options, &mut left)?);
         }
         scanner.meter.finish();
+        if scanner.counts.all.tokens == 0 {
+            return Err(nothing_scored(&args.data, &reports).into());
+        }
         curated = scanner.curated.map(|curated| [curated.kept, curated.left_out]);
         scanned = Some((scanner.counts, scanner.fidelity, scanner.prompts, reports));
         Ok(())
     };
-    write_both(&out.join("scan.jsonl"), args.curate.as_deref(), scan_into)?;
+    write_both(&lines_path, args.curate.as_deref(), scan_into)?;
     let Some((counts, fidelity, prompts, reports)) = scanned else { bail!("nothing was scanned") };
     let seconds = begun.elapsed().as_secs_f64();
-    let scored = counts.all.tokens;
-    if scored == 0 {
-        let problem = "no token is scored: no record has an answer, or all were left out".to_string();
-        return Err(Error::Data { file: args.data.join(", "), problem }.into());
-    }
     let contrast = match args.on_policy {
         0 => None,
         _ => on_policy::contrast(&mut model, prompts, &gate, tokenizer.eos_ids())?,
@@ -172,8 +184,21 @@ pub fn run(args: ScanArgs, global: &Global) -> Result<()> {
     Ok(())
 }
 
+/// What is wrong with data of which no token is scored.
+fn nothing_scored(data: &[String], reports: &[StreamReport]) -> Error {
+    let skipped: u64 = reports.iter().map(|report| report.skipped).sum();
+    let why = match reports.iter().find_map(|report| report.problems.first()) {
+        Some(first) => format!("{} skipped, the first because of: {first}", counted(skipped, "line")),
+        None => "no record has an answer".into(),
+    };
+    Error::Data { file: data.join(", "), problem: format!("no token is scored: {why}") }
+}
+
 /// A folder keeps the results of what wrote it: a scan replaces those of an earlier scan, and no others of these names.
 fn refuse_results_of_others(out: &Path) -> Result<()> {
+    if out.exists() && !out.is_dir() {
+        return Err(Error::Config { problems: vec![format!("--out {}: is not a folder", out.display())] }.into());
+    }
     let there = |name: &str| out.join(name).exists();
     let whose = match RunFolder::look_into(out) {
         Ok(_) => "a run",
@@ -228,6 +253,10 @@ impl Scanner<'_, '_> {
             let problem =
                 format!("--curate: {name} is plain text, which has no records to keep or leave out; give JSONL");
             return Err(Error::Config { problems: vec![problem] }.into());
+        }
+        if stream.looks_like_records() {
+            // A closed stderr is no reason to end a scan.
+            let _ = writeln!(io::stderr(), "warning: {}", doubts::plain_text(name));
         }
         self.meter.of_bytes(read.total());
         let mut window: Vec<Unit> = Vec::new();
@@ -308,7 +337,7 @@ impl Scanner<'_, '_> {
                 unit.add(score);
                 if self.with_tokens {
                     let line = self.token_line(name, unit.line, score, class.name())?;
-                    writeln!(self.lines, "{line}").map_err(|error| io_error(Path::new("scan.jsonl"), &error))?;
+                    writeln!(self.lines, "{line}").map_err(|error| io_error(self.lines_path, &error))?;
                 }
                 if score.stats.is_conflict() {
                     // What it cost beyond what the model itself expected to pay.
@@ -333,11 +362,11 @@ impl Scanner<'_, '_> {
             *(if kept { &mut curated.kept } else { &mut curated.left_out }) += 1;
             if kept {
                 let written = curated.out.write_all(raw).and_then(|()| curated.out.write_all(b"\n"));
-                written.map_err(|error| io_error(Path::new("the file of --curate"), &error))?;
+                written.map_err(|error| io_error(curated.path, &error))?;
             }
         }
         let line = unit.line_of_json(name);
-        writeln!(self.lines, "{line}").map_err(|error| io_error(Path::new("scan.jsonl"), &error))?;
+        writeln!(self.lines, "{line}").map_err(|error| io_error(self.lines_path, &error))?;
         self.counts.end(unit, name);
         Ok(())
     }
@@ -465,20 +494,23 @@ fn text(scan: &Scan, out: &Path, why: &str, curated: Option<(&Path, [u64; 2])>) 
         let _ = writeln!(text, "{name:<11}{value}");
     };
     let percent = |share: f64| format!("{} %", number(100.0 * share));
-    let tell = |which: fn(&StreamReport) -> u64, what: &str| match scan.reports.iter().map(which).sum::<u64>() {
+    let count = |which: fn(&StreamReport) -> u64| scan.reports.iter().map(which).sum::<u64>();
+    let (truncated, skipped) = (count(|report| report.truncated), count(|report| report.skipped));
+    let tell = |count: u64, what: &str| match count {
         0 => String::new(),
         count => format!(", {} {what}", grouped(count)),
     };
     line(
         "data",
         format!(
-            "{}: {} documents, {} tokens, {} scored{}{}",
+            "{}: {} {}, {} tokens, {} scored{}{}",
             scan.data.join(", "),
             grouped(counts.documents),
+            plural(counts.documents, "document"),
             grouped(counts.tokens_seen),
             grouped(all.tokens),
-            tell(|report| report.truncated, "cut off at the end"),
-            tell(|report| report.skipped, "lines skipped"),
+            tell(truncated, "cut off at the end"),
+            tell(skipped, &(plural(skipped, "line") + " skipped")),
         ),
     );
     scan.reports.iter().flat_map(|report| &report.problems).for_each(|problem| line("skipped", problem.clone()));
@@ -540,7 +572,8 @@ fn text(scan: &Scan, out: &Path, why: &str, curated: Option<(&Path, [u64; 2])>) 
         line("advice", advice.text);
     }
     if let Some((path, [kept, left_out])) = curated {
-        line("curated", format!("{}: {} records, {} left out", path.display(), grouped(kept), grouped(left_out)));
+        let (records, left_out) = (plural(kept, "record"), grouped(left_out));
+        line("curated", format!("{}: {} {records}, {left_out} left out", path.display(), grouped(kept)));
     }
     let speed = counts.tokens_seen as f64 / scan.seconds;
     line("time", format!("{}, {} tokens/s", duration(scan.seconds), grouped(speed.round() as u64)));

@@ -11,15 +11,17 @@ use temper_engine::events::{Finished, Selected, Started};
 use temper_engine::host::{Clock, Folder};
 use temper_engine::models::{Architecture, SpecialTokens};
 use temper_engine::perplexity::first_tokens;
-use temper_engine::reading::{ReadOptions, drawn, hold_out, read_measured, read_set};
+use temper_engine::reading::{ReadOptions, drawn, fingerprint, hold_out, read_measured, read_set};
 use temper_engine::result::learned;
-use temper_engine::running::{About, Checkpoint, NamedFile, OTHER_RUN, base_on};
+use temper_engine::running::{About, Checkpoint, Digest, NamedFile, OTHER_RUN, Origin, base_on};
+use temper_engine::words::{counted, plural};
 use temper_engine::{
     Checkpoints, Config, Device, Devices, Document, Error, Event, Host, Learner, ModelFiles, Objective, Run, Session,
     Sets, result, wait,
 };
 
 use crate::cli::{Global, TrainArgs};
+use crate::doubts;
 use crate::files::{OsFolder, write_new};
 use crate::inputs::{files_beside, open_folder, open_model, read_configuration, read_data};
 use crate::interrupt::{self, Interrupted};
@@ -29,7 +31,7 @@ use crate::output;
 use crate::plan::{Plan, Room, Since, Subject, Time};
 use crate::progress::{Progress, end_table, grouped, progress};
 use crate::report::{self, Report};
-use crate::run_config::RunConfig;
+use crate::run_config::{DATA_REPLAY, DATA_TRAIN, RunConfig};
 use crate::run_folder::{
     BaselineMeasured, Curves, Evaluations, Landscapes, Metrics, Part, Record, Reserved, Retention, RunFolder, Summary,
 };
@@ -53,7 +55,8 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     plan.check(&subject, &room)?;
     let time = Time::measure(&subject, &plan, CALIBRATION_S)?;
     say(&format!("plan       {}", plan.line(&room, Some(&time))));
-    let Read { config, files, devices, why, train, records, target, general, wrong, landscape } = read;
+    let Read { config, files, devices, why, train, records, digests, warnings, target, general, wrong, landscape } =
+        read;
     say_what_is_mapped(&landscape);
     let sets = Arc::new(Sets { target, general, wrong, landscape });
     let folder = destination.folder();
@@ -71,10 +74,12 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
         files: &files,
         beside,
         records,
+        warnings,
         sets,
         plan,
         before,
     };
+    let origin = |run: &Run| -> Origin { run.origin().into_iter().chain(digests.clone()).collect() };
 
     let explained = &|error: anyhow::Error| match error.downcast_ref() {
         Some(Error::OutOfMemory { .. }) => job.explained(error, &train, &room),
@@ -84,9 +89,9 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     interrupt::listen();
     let mut run = job.prepare(&config.objective()?, train.clone()).map_err(explained)?;
     let (begun, record) = match &destination {
-        Destination::New(_) => (RunConfig::new(config.clone(), run.origin()), Record::default()),
+        Destination::New(_) => (RunConfig::new(config.clone(), origin(&run)), Record::default()),
         Destination::Resumed(folder, begun) => {
-            begun.refuse_other(&run.origin())?;
+            begun.refuse_other(&origin(&run))?;
             let record = resume(&mut run, folder)?;
             (begun.changed(&config, run.steps().1)?, record)
         }
@@ -105,7 +110,7 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
             say(&format!("\nbaseline   {} from the same start", method_name(&objective)));
             // It is short and keeps no checkpoints; it starts again after an interruption. What it starts from was measured.
             let run = job.prepare(&objective, train)?.without_start();
-            begun.refuse_other(&run.origin())?;
+            begun.refuse_other(&origin(&run))?;
             let trained = job.train(run, Record::default(), Part::Baseline)?;
             if trained.finished.interrupted {
                 return Err(interrupted().into());
@@ -131,6 +136,10 @@ pub struct Read {
     pub train: Vec<Document>,
     /// What kind of records that was.
     pub records: String,
+    /// Digests of what that was made of, where it was made of several files.
+    pub digests: Origin,
+    /// What makes its results doubtful.
+    pub warnings: Vec<String>,
     /// What is to be learned, measured.
     pub target: Vec<Document>,
     /// What is to be kept, measured.
@@ -158,6 +167,7 @@ impl Read {
     /// # Errors
     /// What is missing or malformed, with its file; as `check`.
     pub fn of(mut settings: Settings, check: &dyn Fn(&Subject) -> temper_engine::Result<()>) -> Result<Self> {
+        doubts::refuse_measured_replay(&settings.config)?;
         let (devices, why) = Devices::choose(Some(&settings.config.run.device))?;
         let (devices, said) = devices.computing(settings.config.run.compute, &Since::now())?;
         said.iter().for_each(|line| say(line));
@@ -176,9 +186,15 @@ impl Read {
             .context("while reading [data] train")?;
         say_what_was_read("train", &config.data.train, &train.records, &train.encoding);
         refuse_longer(&train.documents, context, &config.data.train)?;
+        let digest = |documents: &[Document]| Digest::from(fingerprint(documents, 0));
+        let mut digests = Origin::new();
         // The other sets may look different from the training set: each is detected on its own.
         let measured = read.measured();
         let data = &config.data;
+        if data.replay.is_some() {
+            // Before anything is held out of it.
+            digests.insert(DATA_TRAIN.into(), digest(&train.documents));
+        }
         let mut sets = [("target", &data.target), ("general", &data.general), ("wrong", &data.wrong)]
             .map(|(name, path)| (name, path.clone(), Vec::new()));
         for (name, path, set) in &mut sets {
@@ -200,8 +216,13 @@ impl Read {
                 .context("while reading [data] replay")?;
             say_what_was_read("replay", path, &set.records, &set.encoding);
             refuse_longer(&set.documents, context, path)?;
+            digests.insert(DATA_REPLAY.into(), digest(&set.documents));
+            // Whole sets, of which a part may be measured: what is left does not depend on how large that part is.
+            let measured = sets.each_ref().map(|(name, _, set)| (*name, set.as_slice()));
+            let (apart, left_out) = doubts::apart(set.documents, path, &measured)?;
+            left_out.iter().for_each(|line| say(line));
             let tokens = tokens_of(&train.documents);
-            let replay = drawn(set.documents, tokens, config.data.replay_share, config.run.seed);
+            let replay = drawn(apart, tokens, config.data.replay_share, config.run.seed);
             say_what_is_mixed_in(&replay, tokens, config.data.replay_share);
             train.documents.extend(replay);
         }
@@ -219,9 +240,18 @@ impl Read {
             set.truncate(first.len());
             set
         });
-        let landscape = landscape::documents(&settings.config, &train.documents[..own])?;
+        let config = settings.config;
+        // Wrong labels are there to be trained on.
+        let held_out = config.data.target.is_none().then_some(config.data.train.as_str());
+        let measured = [("target", &target, held_out), ("general", &general, None)];
+        let memorised = |(name, set, file): (&str, &Vec<Document>, Option<&str>)| {
+            doubts::memorised(name, set, &train.documents[..own], file)
+        };
+        let warnings: Vec<String> = measured.into_iter().filter_map(memorised).collect();
+        warnings.iter().for_each(|warning| warn(warning));
+        let landscape = landscape::documents(&config, &train.documents[..own])?;
         let (records, train) = (train.records.kind.to_string(), train.documents);
-        Ok(Self { config: settings.config, files, devices, why, train, records, target, general, wrong, landscape })
+        Ok(Self { config, files, devices, why, train, records, digests, warnings, target, general, wrong, landscape })
     }
 }
 
@@ -265,8 +295,11 @@ fn open(args: &TrainArgs, global: &Global) -> Result<(Destination, Settings)> {
             }
             None => begun.config.with(&settings::overrides(&args.run).into_iter().chain(device).collect::<Vec<_>>())?,
         };
-        // What cannot change is refused before anything is read.
+        // What cannot change, and what cannot go on, is refused before anything is read.
         begun.changed(&given, 0)?;
+        if let Some(why) = folder.without_result() {
+            return Err(why.into());
+        }
         return Ok((Destination::Resumed(folder, begun), Settings::fixed(given, String::new())));
     }
     let settings = Settings::of(&args.run, device.into_iter().collect())?;
@@ -276,7 +309,11 @@ fn open(args: &TrainArgs, global: &Global) -> Result<(Destination, Settings)> {
 
 /// Goes on from the newest checkpoint, where there is one, and says what the run had written by then.
 fn resume(run: &mut Run, folder: &RunFolder) -> Result<Record> {
-    let Some((step, path)) = folder.checkpoints().pop() else { return Ok(Record::default()) };
+    let Some((step, path)) = folder.checkpoints().pop() else {
+        let path = folder.path().display();
+        say(&format!("resume     {path} has no checkpoint: the run begins again, at its first step"));
+        return Ok(Record::default());
+    };
     let mut attempt = || -> temper_engine::Result<Record> {
         run.resume(&OsFolder::open(&path)?)?;
         let (_, found) = run.steps();
@@ -336,6 +373,8 @@ struct Job<'a> {
     beside: Vec<NamedFile>,
     /// What kind of records it trains on.
     records: String,
+    /// What was warned of before it began.
+    warnings: Vec<String>,
     sets: Arc<Sets>,
     plan: Plan,
     /// What the process held before the model was loaded.
@@ -359,7 +398,7 @@ impl Job<'_> {
         let measured: [&[Document]; 4] = [&sets.target, &sets.general, &sets.wrong, &sets.landscape];
         let subject = Subject { config, files, devices, train, measured: &measured };
         match error.downcast() {
-            Ok(error) => self.plan.explained(error, &subject, room).into(),
+            Ok(error) => self.plan.explained(error, &subject, room, !self.folder.checkpoints().is_empty()).into(),
             Err(other) => other,
         }
     }
@@ -454,6 +493,7 @@ impl Job<'_> {
                 .into_iter()
                 .flatten()
                 .flat_map(|trained| trained.evaluations.warnings.clone())
+                .chain(self.warnings.clone())
                 .collect(),
         };
         self.folder.write_summary(&summary)?;
@@ -484,8 +524,12 @@ impl Job<'_> {
 fn model_name(config: &Config, files: &ModelFiles) -> String {
     let arch = &files.architecture;
     format!(
-        "{} ({}, {} layers, hidden {}, vocabulary {})",
-        config.model.path, arch.family.model_type, arch.layers, arch.hidden, arch.vocab
+        "{} ({}, {}, hidden {}, vocabulary {})",
+        config.model.path,
+        arch.family.model_type,
+        counted(arch.layers, "layer"),
+        arch.hidden,
+        arch.vocab
     )
 }
 
@@ -500,21 +544,18 @@ fn say_what_was_read(
     encoding: &temper_engine::reading::EncodeReport,
 ) {
     let mut line = format!(
-        "{set:<10} {path}: {} records ({}), {} documents, {} tokens, {} trained",
-        records.records, records.kind, encoding.documents, encoding.tokens, encoding.trained_tokens
+        "{set:<10} {path}: {} ({}), {}, {}, {} trained",
+        counted(records.records, "record"),
+        records.kind,
+        counted(encoding.documents, "document"),
+        counted(encoding.tokens, "token"),
+        encoding.trained_tokens
     );
     if encoding.truncated > 0 {
         line += &format!(", {} cut off at the end", encoding.truncated);
     }
     say(&line);
-    let skipped = records.skipped + encoding.skipped;
-    if skipped > 0 {
-        let count = if skipped == 1 { "1 record was".to_string() } else { format!("{skipped} records were") };
-        say(&format!("warning: {set}: {count} skipped, the first for these reasons:"));
-        for problem in records.problems.iter().chain(&encoding.problems) {
-            say(&format!("  {problem}"));
-        }
-    }
+    doubts::of_reading(set, path, records, encoding).iter().for_each(|line| say(line));
 }
 
 fn tokens_of(documents: &[Document]) -> usize {
@@ -535,8 +576,9 @@ fn say_what_is_mixed_in(replay: &[Document], beside: usize, wanted: f64) {
     let share = tokens as f64 / (tokens + beside).max(1) as f64;
     let less = if share < 0.99 * wanted { ", which are all: less than data.replay_share asks for" } else { "" };
     say(&format!(
-        "replay     {} documents, {} tokens, are mixed in: {:.1} % of all{less}",
+        "replay     {} {}, {} tokens, are mixed in: {:.1} % of all{less}",
         grouped(replay.len() as u64),
+        plural(replay.len(), "document"),
         grouped(tokens as u64),
         100.0 * share
     ));

@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 use temper_engine::Error;
 
 use crate::cli::{Global, WebArgs};
-use crate::files::{read_error, web_sources};
+use crate::files::{read_error, web_sources, words};
 use crate::{interrupt, output};
 
 /// Tried in this order where no port is asked for.
@@ -90,7 +90,8 @@ fn find_site(named: Option<PathBuf>) -> Result<PathBuf, Error> {
 fn listen(port: Option<u16>) -> Result<TcpListener> {
     if let Some(port) = port {
         return TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
-            let problem = format!("--port {port}: {error}; name another, or leave it out for the first that is free");
+            let why = words(&error);
+            let problem = format!("--port {port}: {why}; name another, or leave it out for the first that is free");
             Error::Config { problems: vec![problem] }.into()
         });
     }
@@ -431,6 +432,15 @@ mod tests {
 
     fn get(target: &str) -> String {
         asked(&format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")).unwrap()
+    }
+
+    #[test]
+    fn a_port_that_somebody_has_is_refused_in_plain_words() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let error = listen(Some(port)).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("--port {port}: ")) && error.contains("name another"), "{error}");
+        assert!(!error.contains("os error"), "{error}");
     }
 
     #[test]

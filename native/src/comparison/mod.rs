@@ -124,7 +124,7 @@ impl Grid {
         let (own, compare) = split(text);
         // A baseline is a variant here.
         let without = ("run.baseline".to_string(), String::new());
-        let mut base = Config::parse(own, file, &[overrides, &[without]].concat())?;
+        let mut base = Config::shared(own, file, &[overrides, &[without]].concat())?;
         let (mut axes, mut variants) = read(compare, file)?;
         for (key, values) in vary {
             axes.push((key.clone(), values.split(',').map(|value| value.trim().to_string()).collect()));
@@ -192,6 +192,16 @@ impl Grid {
         let mut grid = Self { measure: Measure::of(&base), base, variants, points };
         grid.configure()?;
         Ok(grid)
+    }
+
+    /// What is to be known before anything is trained: that there is nothing to compare.
+    pub fn warning(&self) -> Option<String> {
+        let [one] = &self.variants[..] else { return None };
+        Some(format!(
+            "there is one variant, {}, and nothing to compare it with: the report shows its runs side by side; two are compared \
+             with, for example, --vary objective.method=sft,eaft",
+            one.name
+        ))
     }
 
     /// Gives each run its configuration, if it can be used.
@@ -344,6 +354,25 @@ mod tests {
     fn one_run_is_a_comparison_too() {
         let found = grid("", &[]).unwrap();
         assert_eq!((found.points.len(), found.points[0].name.as_str()), (1, "eaft"));
+    }
+
+    #[test]
+    fn a_single_variant_is_warned_of_and_two_are_not() {
+        let found = grid("", &[("optim.learning_rate", "1e-4,3e-4"), ("run.seed", "1,2")]).unwrap();
+        assert!(found.warning().unwrap().contains("one variant, eaft, and nothing to compare it with"));
+        assert_eq!(grid("", &[("objective.method", "sft,eaft")]).unwrap().warning(), None);
+    }
+
+    #[test]
+    fn what_all_runs_share_may_be_for_some_of_them_and_what_a_variant_asks_for_in_vain_is_refused_by_its_name() {
+        let tau = [("objective.tau".to_string(), "0.5".to_string())];
+        let methods = [("objective.method".to_string(), "sft,talr".to_string())];
+        let found = Grid::of(RUN, "c.toml", &tau, &methods).unwrap();
+        assert!(found.points.iter().all(|point| point.config.contains("tau = 0.5")), "{:?}", found.points);
+        let known = "[adapter]\nrank = 8\n[compare]\n\"adapter.kind\" = [\"lora\", \"none\"]\n";
+        assert_eq!(grid(known, &[]).unwrap().points.len(), 2);
+        let vain = problem("", &[("objective.method", "sft,eaft"), ("objective.top_k", "5,20")]);
+        assert!(vain.contains("sft-5: --set objective.top_k: ") && !vain.contains("sft-20"), "{vain}");
     }
 
     #[test]

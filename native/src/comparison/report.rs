@@ -8,6 +8,7 @@ use plotters::prelude::*;
 use serde::Serialize;
 use temper_engine::Evaluation;
 use temper_engine::events::{Evaluated, Landscape, StepMetrics};
+use temper_engine::words::counted;
 
 use super::frontier::{self, Difference, Frontier, Path};
 use super::{Grid, Measure, Point};
@@ -160,14 +161,13 @@ fn subtitle(grid: &Grid, done: &[&Done]) -> String {
     let about = done.first().map_or(String::new(), |run| {
         format!("; {} on {}; Temper {}", run.summary.started.model, run.summary.started.device, run.summary.temper)
     });
-    let of = |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
     format!(
-        "{} of {} runs: {}, {}, {}{about}",
+        "{} of {}: {}, {}, {}{about}",
         done.len(),
-        grid.points.len(),
-        of(grid.variants.len(), "variant", "variants"),
-        of(settings, "setting", "settings"),
-        of(seeds, "seed", "seeds")
+        counted(grid.points.len(), "run"),
+        counted(grid.variants.len(), "variant"),
+        counted(settings, "setting"),
+        counted(seeds, "seed")
     )
 }
 
@@ -187,6 +187,7 @@ fn method(grid: &Grid, done: &[&Done]) -> String {
     let run = &grid.base.run;
     let often = match run.eval_every {
         0 => format!("after each of {} equal parts", run.evaluations),
+        1 => "after each step".into(),
         every => format!("every {every} steps"),
     };
     format!(
@@ -270,13 +271,12 @@ fn answer(grid: &Grid, frontier: &Frontier, compared: &[Compared]) -> Vec<String
 
 fn sentence(grid: &Grid, variant: usize, found: &Difference) -> String {
     let n = found.each.len();
-    let (one, other) = (&grid.variants[variant].name, &grid.variants[0].name);
-    let than = match found.mean {
-        mean if mean < 0.0 => ("less", "than"),
-        mean if mean > 0.0 => ("more", "than"),
-        _ => ("as much", "as"),
+    let (one, other, kept) = (&grid.variants[variant].name, &grid.variants[0].name, grid.measure.kept());
+    // No more than the seeds can show.
+    let claim = match found.is_beyond_spread() {
+        true => format!("{one} {} than {other}", grid.measure.lost(if found.mean < 0.0 { "less" } else { "more" })),
+        false => format!("Between {one} and {other} there is no difference that {} can show", counted(n, "seed")),
     };
-    let (lost, kept) = (grid.measure.lost(than.0), grid.measure.kept());
     let alike = found.each.iter().all(|d| *d < 0.0) || found.each.iter().all(|d| *d > 0.0);
     let spread = match (n, found.is_beyond_spread()) {
         (1, _) => "one seed, so nothing is known of the spread".to_string(),
@@ -293,8 +293,8 @@ fn sentence(grid: &Grid, variant: usize, found: &Difference) -> String {
         Some([low, high]) => format!("; 95 % from {low:+.3} to {high:+.3}"),
     };
     format!(
-        "{one} {lost} {} {other}: at {:.3}, {kept} {:.3} against {:.3} ({:+.3} nats per token{interval}), {spread}.",
-        than.1, found.learned, found.kept[0], found.kept[1], found.mean
+        "{claim}: at {:.3}, {kept} {:.3} against {:.3} ({:+.3} nats per token{interval}), {spread}.",
+        found.learned, found.kept[0], found.kept[1], found.mean
     )
 }
 
@@ -607,4 +607,34 @@ fn numbers(grid: &Grid, done: &[&Done], frontier: &Frontier, compared: &[Compare
         "start": frontier.start(),
         "differences": differences.collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_headline_claims_no_more_than_its_interval() {
+        let text = "[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n[run]\nsteps = 4\n";
+        let vary = [("objective.method".to_string(), "sft,eaft".to_string())];
+        let grid = Grid::of(text, "c.toml", &[], &vary).unwrap();
+        let said = |each: &[f64], interval: Option<[f64; 2]>| {
+            let mean = each.iter().sum::<f64>() / each.len() as f64;
+            let found = Difference { learned: 2.0, kept: [3.0 + mean, 3.0], each: each.into(), mean, interval };
+            sentence(&grid, 1, &found)
+        };
+        let less = said(&[-0.1, -0.12, -0.11], Some([-0.135, -0.085]));
+        assert!(less.starts_with("eaft forgot less than sft: at 2.000, general loss 2.890 against 3.000"), "{less}");
+        let more = said(&[0.1, 0.12, 0.11], Some([0.085, 0.135]));
+        assert!(more.starts_with("eaft forgot more than sft: ") && more.contains("which all agree"), "{more}");
+        for (each, interval, seeds) in [
+            (&[0.1][..], None, "1 seed"),
+            (&[0.1, 0.2], Some([-0.49, 0.79]), "2 seeds"),
+            (&[0.1, -0.1, 0.2], Some([-0.31, 0.45]), "3 seeds"),
+        ] {
+            let found = said(each, interval);
+            let claim = format!("Between eaft and sft there is no difference that {seeds} can show: at 2.000, ");
+            assert!(found.starts_with(&claim) && !found.contains("forgot"), "{found}");
+        }
+    }
 }

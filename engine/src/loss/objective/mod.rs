@@ -153,8 +153,8 @@ objectives! {
 /// The section `[objective]`: the method, and the constants that the objectives' files declare.
 macro_rules! section {
     ($($(#[doc = $about:literal])+ $part:ident: $type:ty),+ $(,)?) => {
-        /// `[objective]`: the row of the objective table and its constants. Keys that the method does not read are checked
-        /// and otherwise ignored, so that one file can be run with several methods.
+        /// `[objective]`: the row of the objective table and its constants. Keys of a file that the method does not read are
+        /// checked and otherwise ignored, so that one file can be run with several methods.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         pub struct ObjectiveSection {
             /// What each token's cross entropy is multiplied by.
@@ -170,7 +170,8 @@ macro_rules! section {
 
         impl Settings for ObjectiveSection {
             const SECTION: &'static str = "objective";
-            const HELP: &'static str = "What is minimised. Constants that the method does not read are checked and ignored.";
+            const HELP: &'static str =
+                "What is minimised. Constants in a file that the method does not read are checked and ignored.";
 
             fn keys() -> Vec<&'static Key> {
                 const METHOD: &Key = &Key {

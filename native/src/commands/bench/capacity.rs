@@ -12,11 +12,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use temper_engine::Error;
+use temper_engine::words::bytes;
 
 use super::spread;
 use crate::cli::BenchCapacityArgs;
+use crate::files::io_error;
 use crate::output;
-use crate::plan::bytes;
 
 /// Where the work is done, and with what.
 struct Bench<'a> {
@@ -102,7 +103,7 @@ pub fn run(args: &BenchCapacityArgs) -> Result<()> {
         return Err(Error::Config { problems: vec![problem] }.into());
     }
     let folder = match &args.folder {
-        Some(folder) => tempfile::tempdir_in(folder).with_context(|| format!("--folder {}", folder.display()))?,
+        Some(folder) => tempfile::tempdir_in(folder).map_err(|error| io_error(folder, &error))?,
         None => tempfile::tempdir()?,
     };
     let bench = Bench { folder: folder.path(), model: args.model.as_deref() };

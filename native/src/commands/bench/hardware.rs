@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::Value;
 use temper_engine::Device;
 
 use crate::cli::BenchHardwareArgs;
+use crate::files::io_error;
 use crate::output;
 
 /// When a part is ended, however much time is left.
@@ -37,7 +38,7 @@ const CHECKED_TOKENS: &str = "32";
 /// Runs the benchmark.
 pub fn run(args: &BenchHardwareArgs, device: Option<&str>) -> Result<()> {
     let folder = match &args.folder {
-        Some(folder) => tempfile::tempdir_in(folder).with_context(|| format!("--folder {}", folder.display()))?,
+        Some(folder) => tempfile::tempdir_in(folder).map_err(|error| io_error(folder, &error))?,
         None => tempfile::tempdir()?,
     };
     let end = Instant::now() + Duration::from_secs_f64(args.minutes * 60.0);

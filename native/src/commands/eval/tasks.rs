@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -19,6 +19,7 @@ use temper_engine::running::Digest;
 use temper_engine::tasks::bfcl::{self, ToolQuestion};
 use temper_engine::tasks::ifeval::{self, Followed};
 use temper_engine::tasks::{Asked, Item, Items, Likelihoods, Task, TaskFolder, TaskOptions, judge, read_items, wilson};
+use temper_engine::words::{counted, plural};
 use temper_engine::{Devices, Error, Model, Sampling, Tokenizer, wait};
 
 use crate::cli::{EvalArgs, Global, TaskArgs};
@@ -285,7 +286,13 @@ fn items(task: Task, args: &TaskArgs) -> Result<Items> {
 /// Reads the items of a task out of its folder in this one.
 pub(crate) fn items_in(task: Task, folder: &Path, options: TaskOptions) -> Result<Items> {
     let path = folder.join(task.name());
-    let failed = |error: io::Error| read_error(&path, &error);
+    let failed = |error: io::Error| match error.kind() {
+        ErrorKind::NotFound => Error::Missing {
+            path: path.display().to_string(),
+            problem: "there is no such folder; --task-data takes the folder that has one of each task's name".into(),
+        },
+        _ => read_error(&path, &error),
+    };
     let mut names = Vec::new();
     for entry in fs::read_dir(&path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -657,19 +664,20 @@ fn text(scores: &[Score], model: &Model, why: &str) -> String {
         let percent = |share: f64| format!("{:.1} %", 100.0 * share);
         let _ = write!(
             text,
-            "{:<9} {:>7}  ({} to {})  {} of {} items",
+            "{:<9} {:>7}  ({} to {})  {} of {} {}",
             s.task,
             percent(s.accuracy),
             percent(s.interval[0]),
             percent(s.interval[1]),
             grouped(s.correct),
-            grouped(s.items)
+            grouped(s.items),
+            plural(s.items, "item")
         );
         if let Some(strict) = s.strict_accuracy {
             let _ = write!(text, "; behind ####: {}", percent(strict));
         }
         if s.shots > 0 {
-            let _ = write!(text, "; {} shots", s.shots);
+            let _ = write!(text, "; {}", counted(s.shots, "shot"));
         }
         for (count, what) in [(s.skipped, "skipped"), (s.truncated, "prompts cut"), (s.resumed, "from before")] {
             if count > 0 {

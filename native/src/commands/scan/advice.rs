@@ -1,6 +1,7 @@
 //! What to do about what a scan found. The rules are few, and the same in the command, the page and the README.
 
 use serde::Serialize;
+use temper_engine::words::plural;
 
 use super::counts::Counts;
 use crate::progress::{grouped, number};
@@ -77,19 +78,21 @@ fn rules(found: &Found) -> Vec<Advice> {
         (
             "knowledge_editing",
             format!(
-                "this is knowledge editing: {share} of the tokens contradict what the model is sure of, in {} of {} documents. EAFT \
+                "this is knowledge editing: {share} of the tokens contradict what the model is sure of, in {} of {} {}. EAFT \
                  will resist it; train with SFT and watch what is forgotten, or leave the data out",
                 grouped(found.conflicted),
-                grouped(found.documents)
+                grouped(found.documents),
+                plural(found.documents, "document")
             ),
         )
     } else if found.share >= NOTICEABLE && found.in_conflicted >= 0.5 && few {
         (
             "curate",
             format!(
-                "look at {} documents first: of more than {} conflicts each, they hold {} of all. scan.jsonl has their lines, and \
+                "look at {} {} first: of more than {} conflicts each, they hold {} of all. scan.jsonl has their lines, and \
                  --curate FILE --above {CONFLICTED} leaves them out; train the rest with EAFT",
                 grouped(found.conflicted),
+                plural(found.conflicted, "document"),
                 percent(CONFLICTED),
                 percent(found.in_conflicted)
             ),

@@ -6,6 +6,7 @@ use temper_engine::continuing::{Request, generate_all};
 use temper_engine::events::Landscape;
 use temper_engine::inside::rng::Rng;
 use temper_engine::scan::{Fidelity, Tally, score};
+use temper_engine::words::counted;
 use temper_engine::{Document, Model, Objective, Sampling, wait};
 
 use crate::meter::Meter;
@@ -90,8 +91,8 @@ impl Contrast {
             format!("{} % of {}", number(100.0 * tally.conflict_share()), grouped(tally.tokens))
         };
         format!(
-            "answers to {} prompts: conflicts {} tokens in the data, {} where the model answers",
-            self.prompts,
+            "answers to {}: conflicts {} tokens in the data, {} where the model answers",
+            counted(self.prompts, "prompt"),
             side(&self.data),
             side(&self.model)
         )

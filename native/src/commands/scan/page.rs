@@ -4,6 +4,7 @@ use anyhow::Result;
 use plotters::prelude::*;
 use serde::Serialize;
 use temper_engine::scan::Tally;
+use temper_engine::words::plural;
 
 use super::advice::{self, Advice};
 use super::counts::{Counts, ENTROPIES, GATES as GATE_BINS, PROBABILITIES};
@@ -88,9 +89,10 @@ pub fn render(scan: &Scan) -> Result<String> {
         style: STYLE,
         title: format!("{} meets {}", scan.data.join(", "), scan.model),
         subtitle: format!(
-            "{} tokens scored in {} documents, {} on {}; Temper {}",
+            "{} tokens scored in {} {}, {} on {}; Temper {}",
             grouped(counts.all.tokens),
             grouped(counts.documents),
+            plural(counts.documents, "document"),
             duration(scan.seconds),
             scan.device,
             env!("CARGO_PKG_VERSION")
