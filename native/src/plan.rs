@@ -15,6 +15,8 @@ use temper_engine::{Config, Device, Devices, Document, Error, MemoryLimit, Model
 
 use crate::memory::{available_bytes, described, total_bytes};
 
+/// The share of a run's time from which on a line says what measuring takes.
+const NOTEWORTHY: f64 = 0.05;
 /// Documents shorter than this are not proposed.
 const SHORTEST_CUTOFF: usize = 64;
 
@@ -28,9 +30,12 @@ pub struct Subject<'a> {
     pub devices: &'a Devices,
     /// What it trains on; nothing where that was not read yet.
     pub train: &'a [Document],
-    /// What it measures.
+    /// What it measures: the sets that losses are taken of, and at [`MAPPED`] what the maps are drawn from.
     pub measured: &'a [&'a [Document]],
 }
+
+/// Where [`Subject::measured`] has the documents that are measured before and after only.
+const MAPPED: usize = 3;
 
 /// How much memory there is.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +92,8 @@ pub struct Plan {
     pub executions: Vec<Execution>,
     /// Operations of a step on each device; 0 without data.
     operations: Vec<f64>,
+    /// Those of everything that is measured over the run.
+    measuring: Vec<f64>,
 }
 
 impl Plan {
@@ -103,14 +110,18 @@ impl Plan {
         let executions = Execution::plan_each(config, arch, weights, 1, &sites);
         let each = || sites.iter().zip(&executions);
         let ledgers = each().map(|(site, way)| Ledger::new(config, arch, weights, 1, load, *site, *way)).collect();
-        let operations = match train.is_empty() {
-            true => vec![0.0; sites.len()],
-            false => {
-                let work = Work::of(train, steps(config, train)?.1);
-                each().map(|(site, way)| work.operations(config, arch, *way, site.share)).collect()
-            }
-        };
-        Ok(Self { placement, ledgers, load, executions, operations })
+        let (mut operations, mut measuring) = (vec![0.0; sites.len()], vec![0.0; sites.len()]);
+        if !train.is_empty() {
+            let work = Work::of(train, steps(config, train)?.1);
+            operations = each().map(|(site, way)| work.operations(config, arch, *way, site.share)).collect();
+            let often = |(index, documents)| Ok((Work::of(documents, 1), times_measured(config, train, index)? as f64));
+            let sets = measured.iter().copied().enumerate().map(often).collect::<Result<Vec<(Work, f64)>>>()?;
+            let of_site = |site: &Site| {
+                sets.iter().map(|(work, times)| times * work.forward_operations(config, arch, site.share)).sum()
+            };
+            measuring = sites.iter().map(of_site).collect();
+        }
+        Ok(Self { placement, ledgers, load, executions, operations, measuring })
     }
 
     /// Each device's part with what it holds.
@@ -230,11 +241,13 @@ impl Plan {
             format!("{}{of}{}", bytes(ledger.device_bytes()), self.on(stage))
         });
         let time = time.map_or(String::new(), |t| {
-            format!(
-                ", about {} a step, {}",
-                crate::progress::duration(t.seconds_per_step),
-                crate::progress::duration(t.seconds)
-            )
+            let [step, all, measuring] =
+                [t.seconds_per_step, t.seconds, t.measuring_seconds].map(crate::progress::duration);
+            let measuring = match t.measuring_seconds >= NOTEWORTHY * t.seconds {
+                true => format!(", of which {measuring} for what is measured"),
+                false => String::new(),
+            };
+            format!(", about {step} a step, {all} in all{measuring}")
         });
         format!("peak {}{}{time}", each.collect::<Vec<_>>().join(", "), self.way())
     }
@@ -307,7 +320,9 @@ pub struct Time {
     pub steps: u64,
     /// Of its products, at the speed of the device's.
     pub seconds_per_step: f64,
-    /// All steps, without evaluations.
+    /// Of all that is measured before, after and on the way.
+    pub measuring_seconds: f64,
+    /// The whole run: all steps, its baseline's too, and what is measured.
     pub seconds: f64,
     /// Floating point operations of a step.
     pub operations_per_step: f64,
@@ -332,10 +347,13 @@ impl Time {
         let (steps, _) = steps(config, train)?;
         let operations: f64 = plan.operations.iter().sum();
         let seconds_per_step = seconds_of(&plan.operations, &paces);
+        let measuring_seconds = seconds_of(&plan.measuring, &paces);
+        let trainings = 1 + u64::from(config.run.baseline.is_some());
         Ok(Self {
             steps,
             seconds_per_step,
-            seconds: seconds_per_step * steps as f64,
+            measuring_seconds,
+            seconds: seconds_per_step * (trainings * steps) as f64 + measuring_seconds,
             operations_per_step: operations,
             operations_per_second: operations / seconds_per_step,
             paces,
@@ -386,6 +404,13 @@ pub fn measurements(config: &Config, train: &[Document]) -> Result<u64> {
         (every, _) => (steps - 1) / every,
     };
     Ok(2 + on_the_way)
+}
+
+/// How often a run goes through the set `index` of [`Subject::measured`], whose last is what the maps are drawn from: a baseline
+/// from the same start measures all but the start again.
+fn times_measured(config: &Config, train: &[Document], index: usize) -> Result<u64> {
+    let times = if index == MAPPED { 2 } else { measurements(config, train)? };
+    Ok(times + if config.run.baseline.is_some() { times - 1 } else { 0 })
 }
 
 /// Steps of a run, and those of one pass over its data.

@@ -1092,7 +1092,19 @@ fn a_plan_says_what_a_run_would_hold_and_take_and_loads_nothing() {
     assert_eq!(found["peak_bytes"], found["device_bytes"]);
     assert_eq!((&found["host_bytes"], &found["steps"]), (&json!(0), &json!(10)));
     assert_eq!(found["advice"], json!([]));
-    assert!(found["seconds_per_step"].as_f64().unwrap() > 0.0);
+    let time_of =
+        |found: &Value| ["seconds_per_step", "measuring_seconds", "seconds"].map(|name| found[name].as_f64().unwrap());
+    // The speed is measured anew each time, so that only what is counted by it can be compared.
+    let share_of_measuring = |found: &Value| {
+        let [step, measuring, all] = time_of(found);
+        assert!(step > 0.0 && (all - 10.0 * step - measuring).abs() < 1e-9 * all, "{found}");
+        measuring / step
+    };
+    let (few, more) =
+        (share_of_measuring(&found), share_of_measuring(&plan("--json --set run.eval_every=1").ok().json()));
+    assert!(few > 0.0 && more > 2.0 * few, "measured twice {few} steps, eleven times {more}");
+    let [step, measuring, all] = time_of(&plan("--json --set run.baseline=sft").ok().json());
+    assert!((all - 20.0 * step - measuring).abs() < 1e-9 * all && measuring > 1.4 * few * step, "the baseline's too");
     let moments: Vec<&str> =
         found["moments"].as_array().unwrap().iter().map(|m| m["moment"].as_str().unwrap()).collect();
     let all = ["loading", "loaded", "evaluation", "forward", "head", "backward", "step", "saving"];

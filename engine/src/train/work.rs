@@ -66,18 +66,8 @@ impl Work {
     ///
     /// Everything else reads and writes what these make, and takes far less time.
     pub fn operations(&self, config: &Config, arch: &Architecture, execution: Execution, share: Share) -> f64 {
-        let block = arch.block(0);
-        let layers = share.blocks(arch).len() as f64;
-        let matrices = layers * block.linears().map(|l| l.rows() as f64 * l.inputs as f64).sum::<f64>();
-        let head = if share.is_last() { arch.vocab as f64 * arch.hidden as f64 } else { 0.0 };
-        let attention = 7.0 * layers * arch.query_width() as f64 * self.context;
+        let Sizes { matrices, pairs, head, attention } = self.sizes(config, arch, share);
         let full = config.adapter.kind == AdapterKind::None;
-        let pairs = |linear: &crate::model::layout::LinearSpec| {
-            let adapted = |name: &str| config.adapter.targets.includes(name.rsplit('.').next().unwrap_or(name));
-            let sizes = linear.modules.iter().filter(|module| adapted(&module.name)).map(|m| m.rows + linear.inputs);
-            config.adapter.rank as f64 * sizes.sum::<usize>() as f64
-        };
-        let pairs = if full { 0.0 } else { layers * block.linears().map(pairs).sum::<f64>() };
         let again = match execution.keep {
             Keep::Everything => 0.0,
             _ => 2.0 * (matrices + pairs) + 2.0 / 7.0 * attention,
@@ -93,6 +83,41 @@ impl Work {
         let of_token = (4.0 + trained) * matrices + 8.0 * pairs + attention + again + measured + of_untouched;
         self.tokens * of_token + self.rows * (4.0 + trained + 2.0 * untouched) * head
     }
+
+    /// Those of going through these tokens once without training on them, as a measurement does: of the blocks, the pairs and
+    /// the attention forward, and the logits of the trained rows.
+    pub fn forward_operations(&self, config: &Config, arch: &Architecture, share: Share) -> f64 {
+        let Sizes { matrices, pairs, head, attention } = self.sizes(config, arch, share);
+        self.tokens * (2.0 * (matrices + pairs) + 2.0 / 7.0 * attention) + self.rows * 2.0 * head
+    }
+
+    fn sizes(&self, config: &Config, arch: &Architecture, share: Share) -> Sizes {
+        let block = arch.block(0);
+        let layers = share.blocks(arch).len() as f64;
+        let pairs = |linear: &crate::model::layout::LinearSpec| {
+            let adapted = |name: &str| config.adapter.targets.includes(name.rsplit('.').next().unwrap_or(name));
+            let sizes = linear.modules.iter().filter(|module| adapted(&module.name)).map(|m| m.rows + linear.inputs);
+            config.adapter.rank as f64 * sizes.sum::<usize>() as f64
+        };
+        Sizes {
+            matrices: layers * block.linears().map(|l| l.rows() as f64 * l.inputs as f64).sum::<f64>(),
+            pairs: match config.adapter.kind {
+                AdapterKind::None => 0.0,
+                AdapterKind::Lora => layers * block.linears().map(pairs).sum::<f64>(),
+            },
+            head: if share.is_last() { arch.vocab as f64 * arch.hidden as f64 } else { 0.0 },
+            attention: 7.0 * layers * arch.query_width() as f64 * self.context,
+        }
+    }
+}
+
+/// What the products of a share of a model are counted by: m, r and v of [`Work::operations`], and its attention, forward and
+/// back, of a token.
+struct Sizes {
+    matrices: f64,
+    pairs: f64,
+    head: f64,
+    attention: f64,
 }
 
 /// Operations that the device does in a second, measured for so many `seconds` with the products of the model's widest layer as the run holds it.
@@ -152,7 +177,9 @@ mod tests {
     use super::super::ledger::Site;
     use super::*;
 
-    fn operations(set: &[(&str, &str)]) -> f64 {
+    const WORK: Work = Work { tokens: 1000.0, rows: 100.0, context: 50.0 };
+
+    fn config(set: &[(&str, &str)]) -> (Config, Architecture) {
         let arch = Architecture::from_config_json(
             br#"{"model_type": "llama", "vocab_size": 2048, "hidden_size": 128, "intermediate_size": 384,
                  "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
@@ -161,10 +188,13 @@ mod tests {
         );
         let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let config = Config::parse("[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n", "run.toml", &set).unwrap();
-        let work = Work { tokens: 1000.0, rows: 100.0, context: 50.0 };
-        let arch = arch.unwrap();
+        (config, arch.unwrap())
+    }
+
+    fn operations(set: &[(&str, &str)]) -> f64 {
+        let (config, arch) = config(set);
         let execution = Execution::plan(&config, &arch, None, 1, Site::default());
-        work.operations(&config, &arch, execution, Share::default())
+        WORK.operations(&config, &arch, execution, Share::default())
     }
 
     #[test]
@@ -179,5 +209,8 @@ mod tests {
         let lora = operations(&[("adapter.rank", "8"), ("adapter.targets", "q_proj"), ("run.recompute", "never")]);
         let pairs = 4.0 * 8.0 * (128.0 + 128.0);
         assert_eq!(lora, 1000.0 * (4.0 * matrices + 8.0 * pairs + attention) + 100.0 * 4.0 * head);
+        let (config, arch) = config(&[("adapter.rank", "8"), ("adapter.targets", "q_proj")]);
+        let once = WORK.forward_operations(&config, &arch, Share::default());
+        assert_eq!(once, 1000.0 * (2.0 * matrices + 2.0 * pairs + 2.0 / 7.0 * attention) + 100.0 * 2.0 * head);
     }
 }

@@ -72,6 +72,7 @@ pub fn run(args: PlanArgs, global: &Global) -> Result<()> {
             "execution": plan.executions[0],
             "steps": time.steps,
             "seconds_per_step": time.seconds_per_step,
+            "measuring_seconds": time.measuring_seconds,
             "seconds": time.seconds,
             "operations_per_step": time.operations_per_step,
             "operations_per_second": time.operations_per_second,

@@ -181,17 +181,29 @@ fn one_step(bench: &Bench, like: &str, quant: &str, tokens: usize, budget: Optio
     Ok(Some(found))
 }
 
-/// 512 tokens of a 4B model in 4 bits, against the bare products.
+/// 512 tokens of a 4B model in 4 bits, against the bare products: as a run goes through it by itself, and in less memory with
+/// each block computed twice, whose products are a half more.
 fn four_billion(bench: &Bench) -> Result<Option<Found>> {
     let model = bench.fabricate("qwen3-4b", "q4_0", None)?;
     let mut found = Found::default();
-    let products =
-        bench.plan(&model, 512, 3, &[])?["seconds_per_step"].as_f64().context("seconds_per_step of a plan")?;
-    let trained = bench.train(&model, 512, 3, &[("run.recompute", "always")])?;
-    trained.report(&mut found);
-    found.at_most("peak_gib", trained.peak_bytes / f64::from(1 << 30), 3.5);
-    found.at_most("peak_of_plan", trained.peak_bytes / trained.planned_bytes, 1.05);
-    found.at_most("step_of_bare_products", trained.step_s() / products, 1.15);
+    let file = fs::metadata(&model)?.len() as f64;
+    let always = ("run.recompute", "always");
+    let ways: [(&str, &[(&str, &str)]); 2] = [("", &[]), ("_computed_twice", &[always])];
+    for (way, set) in ways {
+        // The speed of the products is taken before and after, since it drifts.
+        let before = bench.products(&model, 512, 3, set)?;
+        let trained = bench.train(&model, 512, 3, set)?;
+        let products = (before + bench.products(&model, 512, 3, set)?) / 2.0;
+        match way {
+            "" => trained.report(&mut found),
+            _ => found.number(&format!("peak_bytes{way}"), trained.peak_bytes),
+        }
+        found.number(&format!("products_s{way}"), products);
+        let beside_the_file = (trained.peak_bytes - file) / f64::from(1 << 30);
+        found.at_most(&format!("peak_gib_beside_the_file{way}"), beside_the_file, 3.5);
+        found.at_most(&format!("peak_of_plan{way}"), trained.peak_bytes / trained.planned_bytes, 1.05);
+        found.at_most(&format!("step_of_bare_products{way}"), trained.step_s() / products, 1.15);
+    }
     fs::remove_file(model)?;
     Ok(Some(found))
 }
@@ -298,10 +310,11 @@ impl Bench<'_> {
         Ok(file)
     }
 
-    fn plan(&self, model: &Path, tokens: usize, steps: usize, set: &[(&str, &str)]) -> Result<Value> {
+    /// Seconds that a step's matrix products take alone, at the speed that is measured now.
+    fn products(&self, model: &Path, tokens: usize, steps: usize, set: &[(&str, &str)]) -> Result<f64> {
         let args = arguments(&self.config(model)?, tokens, steps, set);
-        let out = self.temper(&["plan", "--json", "--device", "cpu"], &args)?;
-        Ok(serde_json::from_slice(&out)?)
+        let plan: Value = serde_json::from_slice(&self.temper(&["plan", "--json", "--device", "cpu"], &args)?)?;
+        plan["seconds_per_step"].as_f64().context("seconds_per_step of a plan")
     }
 
     /// EAFT with an adapter of rank 16 on all linear layers, if `set` says nothing else.
