@@ -717,9 +717,9 @@ fn what_cannot_be_written_is_named_as_asked_for_without_advice_that_another_comm
     let place = Place::new();
     let (model, nowhere) = (place.text("model"), place.text("no/where"));
     for command in [
-        format!("quantize {model} {nowhere}.gguf --to q8_0"),
+        format!("quantize embedded:base {nowhere}.gguf --to q8_0"),
         format!("export --model {model} {nowhere}"),
-        format!("export --model {model} {nowhere}.gguf"),
+        format!("export --model embedded:base {nowhere}.gguf"),
         format!("logits --model {model} --tokens 1 --out {nowhere}"),
     ] {
         let ran = line(&command).fails(2, &[&nowhere, "make it first"]);
@@ -1836,7 +1836,7 @@ fn a_text_is_measured_in_windows_and_an_answer_is_generated() {
     assert_eq!(drawn(3), drawn(3));
     assert_ne!(drawn(3), drawn(4), "another seed draws another text");
     temper(["generate", "--model", &place.text("model"), "--prompt", ""]).fails(2, &["prompt is empty"]);
-    generate(&format!("--prompt {}", "a".repeat(128))).fails(2, &["128 tokens", "context is 128"]);
+    generate(&format!("--prompt {}", "a".repeat(128))).fails(2, &["has 128 tokens", "context of 128 has to hold"]);
 }
 
 /// Benchmarks for [`eval_tasks`], in `tasks/`.

@@ -1,5 +1,6 @@
 // The page's engine, spoken to as the page does, with the settings of which `tfjs.js` is the counterpart.
 
+import { arrived } from "/download.js";
 import { Engine } from "/protocol.js";
 
 const engine = new Engine();
@@ -8,7 +9,7 @@ let peak = 0;
 
 /** Opens the device, loads model and documents, and makes one learner or two. */
 async function open({ device, learners, learningRate, tokens, steps, documents: wanted }) {
-  const { device: { name, kind, why }, version } = await engine.open(device);
+  const { device: { name, kind, why }, version } = await engine.open(device, "auto", arrived());
   await engine.baseModel();
   documents = wanted;
   const lines = documents.map(({ words }) => JSON.stringify({ text: words.join("") }));

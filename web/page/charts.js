@@ -85,10 +85,10 @@ export const lineKey = (name) => svg("svg", { class: "swatch", width: 34, height
  * Lines over steps, or paths in a plane.
  * @typedef {{name: string, items: object[], point: (item: object) => number[], marks?: boolean}} Line
  *   `point` is where an item lies.
- * @param {{lines: Line[], x: string, y: string, describe: string, span?: number[], cursor?: number, base?: number[],
+ * @param {{lines: Line[], x: string, y?: string, describe: string, span?: number[], cursor?: number, base?: number[],
  *   plane?: boolean, least?: number, format?: (v: number) => string}} chart
- *   `span` is the range of x where it is known; `least` the least that an axis of losses spans; `cursor` an x to be
- *   marked; `base` the point where all paths start.
+ *   `y` would lie over what `format` makes long, and is left out there; `span` is the range of x where it is known;
+ *   `least` the least that an axis of losses spans; `cursor` an x to be marked; `base` the point where all paths start.
  */
 export function draw(place, chart) {
   const size = roomOf(place, () => draw(place, chart));
@@ -136,10 +136,11 @@ export function draw(place, chart) {
     drawing.append(mark("base", x(base[0]), y(base[1]), 6),
       svg("text", { class: "strong", x: x(base[0]) + 10, y: y(base[1]) - 6, text: "start" }));
   }
-  drawing.append(
-    svg("text", { x: (MARGIN.left + right) / 2, y: height - 4, "text-anchor": "middle", text: xLabel }),
-    svg("text", { x: -(MARGIN.top + bottom) / 2, y: 11, transform: "rotate(-90)", "text-anchor": "middle",
+  drawing.append(svg("text", { x: (MARGIN.left + right) / 2, y: height - 4, "text-anchor": "middle", text: xLabel }));
+  if (yLabel) {
+    drawing.append(svg("text", { x: -(MARGIN.top + bottom) / 2, y: 11, transform: "rotate(-90)", "text-anchor": "middle",
       text: yLabel }));
+  }
   place.replaceChildren(drawing);
 }
 

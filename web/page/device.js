@@ -64,7 +64,8 @@ export function whatToDo({ kind }) {
     case "format": case "tensor": case "tokenizer": case "template": case "missing": case "unsupported":
       return "Choose another file, or all files of the model's folder. What was there is kept.";
     case "limit": return "Choose a smaller model, fewer tokens per batch, or LoRA instead of all weights.";
-    case "device": case "lost": case "kernel": return "Choose the device \"CPU\" for experts, below, and reload, or update " +
+    case "lost": return "Reload the page. If it happens again, use the CPU, or update the graphics driver.";
+    case "device": case "kernel": return "Choose the device \"CPU\" for experts, below, and reload, or update " +
       "the graphics driver.";
     case "non_finite": return "Training has run away: reset with a smaller learning rate.";
     case "checkpoint": return "Choose the model and text with which the checkpoint was made, then restore it again.";

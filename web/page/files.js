@@ -37,12 +37,16 @@ export function watchFiles({ onModel, onData, onError }) {
     else onError(new Error(`${files.length} files were dropped and none of them is a model ` +
       "(config.json, *.safetensors, *.gguf); give the files of one model, or one file of text."));
   };
+  // Words may be dragged into a field, as anywhere.
+  const hasFiles = ({ dataTransfer }) => dataTransfer?.types.includes("Files");
   addEventListener("dragover", (event) => {
+    if (!hasFiles(event)) return;
     event.preventDefault();
     $("drop").classList.add("over");
   });
   addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("drop").classList.remove("over"); });
   addEventListener("drop", (event) => {
+    if (!hasFiles(event)) return;
     event.preventDefault();
     $("drop").classList.remove("over");
     dropped(event.dataTransfer).then(take).catch(onError);

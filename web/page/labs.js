@@ -31,17 +31,17 @@ class Here {
   get isBetweenSteps() { return this.lab.is_between_steps(); }
 }
 
-/** A lab in a worker of its own. */
-class Elsewhere {
+/** A lab in a worker of its own, which starts at once. */
+export class Elsewhere {
   isBetweenSteps = true;
-  /** What it has been given of the model, the text and `every`, to be compared with what the first lab has. */
-  given = {};
+  /** Of the model, the text and `every`: `{give, done}`, what gave it and when it has it. */
+  #given = {};
   #worker = new Worker(new URL("learner.js", import.meta.url), { type: "module" });
   #waiting = new Map();
   #next = 1;
   #gone = null;
 
-  constructor(...fields) {
+  constructor() {
     this.#worker.addEventListener("message", ({ data }) => this.#hear(data));
     this.#worker.addEventListener("error", (event) => {
       // Told here, once, and not by the first worker as an error of its own.
@@ -49,9 +49,27 @@ class Elsewhere {
       this.close(event.message || "the second worker could not be started");
     });
     this.#worker.addEventListener("messageerror", () => this.close("a message of the second worker could not be read"));
-    this.opened = this.ask("open", ...fields);
+  }
+
+  /** Must be the first that it is asked. It does not wait for it. */
+  open(compiled, assets) {
+    this.opened = this.ask("open", "cpu", false, assets, compiled);
     // Whoever starts with it hears of it.
     this.opened.catch(() => {});
+  }
+
+  /** True where it was given this, or is about to be. */
+  has(what, give) { return this.#given[what]?.give === give; }
+
+  /** Is given what it has not: `give(lab)` asks it. Resolves when it has it. */
+  take(what, give) {
+    if (!this.has(what, give)) {
+      const done = give(this);
+      this.#given[what] = { give, done };
+      // Whoever waits for it hears of it; it is given again to who asks again.
+      done.catch(() => { if (this.has(what, give)) delete this.#given[what]; });
+    }
+    return this.#given[what].done;
   }
 
   ask(call, ...fields) {
@@ -99,23 +117,29 @@ export class Labs {
   #parted = null;
 
   /** `lab` is the engine's; `post(event, detail)` tells the page. With `alone`, the reason, there will never be a second lab; else
-   *  it is opened as `{compiled, assets}` say. */
-  constructor(lab, post, alone, { compiled, assets }) {
+   *  it is `second`, or one that is opened as `{compiled, assets}` say. */
+  constructor(lab, post, { alone, second, compiled, assets }) {
     this.#first = new Here(lab);
     this.#all = [this.#first];
     this.#post = post;
     this.#alone = alone;
-    this.#open = () => new Elsewhere("cpu", false, assets, compiled);
-    // It opens while the first one reads the model.
-    if (!alone) this.#second = this.#open();
+    this.#open = () => {
+      const opening = new Elsewhere();
+      opening.open(compiled, assets);
+      return opening;
+    };
+    if (!alone) this.#second = second ?? this.#open();
   }
 
   /** Asks the first lab, for what is not of one learner. */
   ask(call, ...fields) { return this.#first.ask(call, ...fields); }
 
   /** Gives the first lab a model (`what` is "model") or a text ("data"): `give(lab)` asks it. The second one is given the same before
-   *  it starts. */
-  async give(what, give) {
+   *  it starts, or at the same time where that is `certain` to be taken. */
+  async give(what, give, certain = false) {
+    const second = this.#second;
+    // A text is read with the model that was given before. It is asked first: the other lab keeps this worker busy.
+    if (certain && second && Object.entries(this.#given).every((given) => second.has(...given))) second.take(what, give);
     const answer = await give(this.#first);
     this.#given[what] = give;
     return answer;
@@ -123,7 +147,7 @@ export class Labs {
 
   /** How often a run evaluates and samples by itself. */
   async every(...often) {
-    await this.give("every", (lab) => lab.ask("every", ...often));
+    await this.give("every", (lab) => lab.ask("every", ...often), true);
     if (this.#all.includes(this.#second)) await this.#catchUp();
   }
 
@@ -273,13 +297,9 @@ export class Labs {
 
   /** Gives the second lab what the first has been given meanwhile. */
   async #catchUp() {
-    const second = this.#second;
-    await second.opened;
+    await this.#second.opened;
     for (const what of ["every", "model", "data"]) {
-      const give = this.#given[what];
-      if (!give || second.given[what] === give) continue;
-      await give(second);
-      second.given[what] = give;
+      if (this.#given[what]) await this.#second.take(what, this.#given[what]);
     }
   }
 

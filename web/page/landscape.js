@@ -228,6 +228,8 @@ export class Landscape {
 
   #watchPointer() {
     let from = null;
+    /** The region that was there before a drag. */
+    let before = null;
     /** Place in the drawing, both from 0 to 1: to the right, and up. */
     const at = (event) => {
       const { left, top } = this.#axes.getBoundingClientRect();
@@ -240,7 +242,10 @@ export class Landscape {
       return { p: [probability(low[1]), probability(low[0])], h: high.map((share) => TOP * share) };
     };
     this.#axes.addEventListener("pointerdown", (event) => {
+      // Whether another button is let go again is not always told.
+      if (event.button !== 0) return;
       from = at(event);
+      before = this.#region;
       this.#point(null);
       this.#axes.setPointerCapture(event.pointerId);
     });
@@ -259,7 +264,11 @@ export class Landscape {
       this.#onRegion(wide ? drawn : null, this.#index);
       if (!wide) this.#point(to);
     });
-    this.#axes.addEventListener("pointercancel", () => { from = null; });
+    // A finger that scrolls the page has drawn nothing.
+    this.#axes.addEventListener("pointercancel", () => {
+      if (from) this.region = before;
+      from = null;
+    });
   }
 
   #pointed = null;

@@ -1,6 +1,7 @@
 // The second learner's own worker: a lab that does what the first worker asks of it, one call after another. `labs.js` is the other end.
 
-import { openLab, refusal } from "./instance.js";
+import { openLab } from "./instance.js";
+import { refusal } from "./refusals.js";
 
 let lab = null;
 let queue = Promise.resolve();

@@ -7,6 +7,7 @@
 import { draw, histogram } from "./charts.js";
 import { helpForWebGpu, showProfile, showSelfTest, whatToDo } from "./device.js";
 import { $, chosen, el, latest, onChosen, Painter, say, settled, SIDES } from "./dom.js";
+import { arrived } from "./download.js";
 import { describeData, describeModel, metricsLines, save, showEstimate, watchFiles } from "./files.js";
 import { bytes, duration, loss, number, percent } from "./format.js";
 import { Hero } from "./hero.js";
@@ -35,6 +36,10 @@ const STEPS_TIMED = 10;
 /** Settings are changed live one of these parts at a time. */
 const PARTS = ["common", ...SIDES];
 const GONE = "The engine has stopped. What was recorded is kept; to go on, reload the page.";
+/** A pause that takes longer says that it is on its way, in milliseconds. */
+const SLOW_PAUSE_MS = 500;
+/** A run of which more than this is in no file is not left without being asked. */
+const WORTH_ASKING_SECONDS = 60;
 
 const engine = new Engine();
 const painter = new Painter();
@@ -91,7 +96,7 @@ function makePanel(side, index) {
     const { recording, isLive, step: at } = timeline;
     const point = (f) => [f.step, f.metrics[index].conflict_share];
     const now = recording.frames[timeline.index]?.metrics[index].conflict_share;
-    draw(shares, { lines: [{ name: side, items: recording.frames, point }], x: "step", y: "conflicts",
+    draw(shares, { lines: [{ name: side, items: recording.frames, point }], x: "step",
       span: [0, recording.steps || 1], least: 0.02,
       format: (v) => `${number(100 * Math.max(0, v), 2)} %`, cursor: isLive ? undefined : at,
       describe: now === undefined ? `Share of conflicts, ${side}: no step yet`
@@ -117,7 +122,7 @@ function setState(state, words) {
   $("step").disabled = $("profile-now").disabled = $("play").disabled;
   $("pause").disabled = state !== "playing";
   $("reset").disabled = !(still || state === "playing") || device === null;
-  for (const what of ["checkpoint", ...SIDES]) $(`download-${what}`).disabled = state === "loading" || !has;
+  for (const what of ["checkpoint", ...SIDES]) $(`download-${what}`).disabled = state === "loading" || !has || engine.isGone;
   $("download-metrics").disabled = timeline.recording.frames.length === 0;
   if (state !== "loading") $("loading").hidden = true;
   showTimeLeft();
@@ -131,6 +136,8 @@ const still = () => (lastStep() === 0 ? "ready" : "paused");
 /** All errors, in full, with what can be done; they stay until dismissed. */
 function report(what, error) {
   const box = $("error");
+  // All that was asked for fails for the same reason; what was said first stays.
+  if (engine.isGone && !box.hidden && box.textContent.includes(error.message)) return;
   const lines = [el("strong", { text: `${what}. ` }), el("span", { class: "long", text: error.message }),
     el("p", { text: whatToDo(error) })];
   box.replaceChildren(...lines, dismissal(box));
@@ -159,8 +166,16 @@ function warn(message) {
 
 let chain = Promise.resolve();
 
+/** A button that was off meanwhile, or is gone, has lost the focus or is about to: it gets it back, or the one that goes on. */
+function giveBackFocus(asked) {
+  const isThere = (element) => element !== document.body && element.getClientRects().length > 0 && !element.disabled;
+  if (asked === document.body || isThere(document.activeElement)) return;
+  (isThere(asked) ? asked : $("play")).focus({ preventScroll: true });
+}
+
 /** Runs long requests one after the other; a failure is reported and the page goes on from where it was. */
 function exclusive(what, task) {
+  const asked = document.activeElement;
   const done = chain.then(async () => {
     if (state() === "playing") await pause();
     setState("loading");
@@ -173,6 +188,7 @@ function exclusive(what, task) {
       else setState(still(), "Nothing was changed.");
       showPending();
     }
+    giveBackFocus(asked);
     // What was changed live meanwhile was left for now.
     changeNow();
   });
@@ -187,7 +203,7 @@ async function open() {
   openedWith = settings.device;
   if (unusable.length) warn(`The link to this run has parts that cannot be used: ${unusable.join("; ")}.`);
   setState("loading", "Starting the engine.");
-  const opened = await engine.open(...openedWith).catch(noDevice);
+  const opened = await engine.open(...openedWith, arrived(showLoading)).catch(noDevice);
   device = opened.device;
   const kind = device.kind === "webgpu" ? "WebGPU" : `CPU${device.simd ? ", SIMD" : ""}`;
   $("device").textContent = `${kind}: ${device.name}`;
@@ -387,8 +403,9 @@ engine.on("samples", (sample) => {
 
 engine.on("paused", ({ reason, ...error }) => {
   if (reason === "failed") {
-    report("Training stopped", error);
+    report(started ? "Training stopped" : "The page cannot start", error);
     setState("failed", engine.isGone ? GONE : "Stopped by an error. What was recorded is kept; Reset begins again.");
+    showPending();
   } else {
     const { steps } = timeline.recording;
     setState("paused", `Finished: all ${steps} steps are made. Go back with the timeline, or reset.`);
@@ -402,7 +419,8 @@ engine.on("workers", ({ count, why }) => {
   $("workers").textContent = count > 1 ? `${count} workers, one a learner.` : `1 worker for both learners: ${why}.`;
 });
 
-engine.on("loading", ({ what, done, of }) => {
+/** `what` is a file of the visitor's, or empty for the bytes of the page itself. */
+function showLoading({ what, done, of }) {
   const bar = $("loading");
   bar.hidden = state() !== "loading";
   // The bar moves all the time; each tenth is said.
@@ -412,7 +430,9 @@ engine.on("loading", ({ what, done, of }) => {
   const words = what || `Loading: ${bytes(done)} of ${bytes(of)}`;
   bar.setAttribute("aria-label", what || "Bytes of the page");
   if (state() === "loading" && !isSaid) say("status", words);
-});
+}
+
+engine.on("loading", showLoading);
 
 // ---- what is drawn ------------------------------------------------------------------------------------------------
 
@@ -539,18 +559,21 @@ function showPending() {
       el("button", { type: "button", text: "Reset now", onclick: reset }));
   }
   const wanted = settings.device;
+  const reload = el("button", { type: "button", text: "Reload now", onclick: () => location.reload() });
+  const tryTheCpu = el("button", { type: "button", text: "Try the CPU", onclick: () => {
+    settings.set("page", "device", "cpu");
+    settings.writeAddress();
+    location.reload();
+  } });
   if (incomplete) {
-    parts.push("What is missing may arrive now. ", el("button", { type: "button", text: "Reload now",
-      onclick: () => location.reload() }));
+    parts.push("What is missing may arrive now. ", reload);
   } else if (device === null && wanted[0] !== "cpu") {
-    parts.push("The processor may still work. ", el("button", { type: "button", text: "Try the CPU", onclick: () => {
-      settings.set("page", "device", "cpu");
-      settings.writeAddress();
-      location.reload();
-    } }));
+    parts.push("The processor may still work. ", tryTheCpu);
+  } else if (device !== null && engine.isGone) {
+    parts.splice(0, parts.length, "Only a reload starts the engine again. ", reload);
+    if (device.kind === "webgpu") parts.push(" ", tryTheCpu);
   } else if (String(wanted) !== String(openedWith)) {
-    parts.push(`${wanted[0] === openedWith[0] ? "So many workers are" : "Another device is"} used after a reload. `,
-      el("button", { type: "button", text: "Reload now", onclick: () => location.reload() }));
+    parts.push(`${wanted[0] === openedWith[0] ? "So many workers are" : "Another device is"} used after a reload. `, reload);
   }
   box.replaceChildren(...parts);
   box.hidden = parts.length === 0;
@@ -586,11 +609,13 @@ function pause(words) {
 
 async function halt(words) {
   const focused = document.activeElement === $("pause");
+  const slow = setTimeout(() => { if (state() === "playing") say("status", "Pausing after the step under way."); }, SLOW_PAUSE_MS);
   try {
     await engine.pause();
   } catch (error) {
     report("Pausing failed", error);
   }
+  clearTimeout(slow);
   if (state() === "playing") standStill(words);
   if (focused) $("play").focus({ preventScroll: true });
 }
@@ -662,6 +687,10 @@ document.addEventListener("visibilitychange", () => {
   }
 });
 
+addEventListener("beforeunload", (event) => {
+  if (!engine.isGone && timeline.recording.unsaved > WORTH_ASKING_SECONDS) event.preventDefault();
+});
+
 $("share").addEventListener("click", async () => {
   settings.writeAddress();
   const link = $("share-link");
@@ -713,7 +742,8 @@ function offer(what, read) {
     settings.writeAddress();
     const lines = [offered.model && describeModel(offered.model), offered.data && describeData(offered.data)];
     $("own").replaceChildren(...lines.filter(Boolean).map((line) => el("span", { class: "part", text: line })));
-    // From here on there is a way back, whatever the engine says of training on them.
+    // From here on there is a way back, whatever the engine says of training on them. Files can fall anywhere on the page.
+    $("expert").open = true;
     $("own-buttons").hidden = false;
     $("own-start").disabled = true;
     showPending();
@@ -762,6 +792,7 @@ download("download-checkpoint", "Making the checkpoint", async () => {
   const content = await engine.checkpoint();
   // While it plays, steps are made before it is this one's turn.
   save(`temper-step-${lastStep()}.checkpoint`, content);
+  timeline.recording.saved();
 });
 download("download-metrics", "Writing the metrics", () =>
   save("metrics.jsonl", metricsLines(timeline.recording.frames), "application/jsonl"));

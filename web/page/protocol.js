@@ -34,9 +34,8 @@ export class Refusal extends Error {
  * The worker, seen from the page. Every method sends one request and resolves with its answer or rejects with a `Refusal`.
  *
  * Events: those of `Told`, but that what is played ends with `paused` ({reason: "finished"}, or {reason: "failed",
- * kind, message}); `loading` ({what, done, of}: `what` is a file, or empty for the bytes of the page itself); and,
- * before a start is answered, `workers` ({count, why}: 2 where each learner has a worker of its own, else 1 and why).
- * Listen with `on(name, listener)`.
+ * kind, message}); `loading` ({what, done, of}: `what` is a file of the visitor's); and, before a start is answered,
+ * `workers` ({count, why}: 2 where each learner has a worker of its own, else 1 and why). Listen with `on(name, listener)`.
  */
 export class Engine {
   #worker;
@@ -64,9 +63,15 @@ export class Engine {
     return () => this.#listeners.get(name).delete(listener);
   }
 
-  /** @param {"auto" | "webgpu" | "cpu"} device @param {"auto" | "one"} workers on the CPU: automatic, or one for both learners
-   *  @returns {Promise<Opened>} Must be the first request. */
-  open(device, workers = "auto") { return this.#ask("open", { device, workers }); }
+  /** Must be the first request.
+   *  @param {"auto" | "webgpu" | "cpu"} device @param {"auto" | "one"} workers on the CPU: automatic, or one for both learners
+   *  @param {Promise<{compiled: WebAssembly.Module, assets: Uint8Array}>} files as `download.js` brings them; the bytes are handed over
+   *  @returns {Promise<Opened>} */
+  async open(device, workers, files) {
+    const prepared = this.#ask("prepare", { device, workers });
+    const [{ compiled, assets }] = await Promise.all([files, prepared]).catch((error) => { throw new Refusal(error); });
+    return this.#ask("open", { compiled, assets }, [assets.buffer]);
+  }
   /** @returns {Promise<ModelInfo>} */
   baseModel() { return this.#ask("model", {}); }
   /** A Hugging Face folder's files, or one GGUF file. @param {File[]} files @returns {Promise<ModelInfo>} */
@@ -120,18 +125,18 @@ export class Engine {
    *  @returns {Promise<ResultFile[]>} */
   result(side) { return this.#ask("result", { side }); }
 
-  #ask(command, fields) {
+  #ask(command, fields, handed = []) {
     if (this.#gone) return Promise.reject(this.#gone);
     const id = this.#next++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
-      this.#worker.postMessage({ id, command, ...fields });
+      this.#worker.postMessage({ id, command, ...fields }, handed);
     });
   }
 
   #hear({ id, result, error, event, detail }) {
     if (event === "dead") {
-      this.#fail({ kind: "page", ...detail });
+      this.#fail(detail);
       return;
     }
     if (event) {

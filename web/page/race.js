@@ -51,8 +51,8 @@ export class Race {
     // The start is that of both learners; a restored run starts apart.
     const same = first && shown[0].step === 0;
     draw($("race-plane"), { lines, plane: true, least: LEAST_SPAN, base: same ? point(first) : undefined,
-      x: wrong ? "loss on the truth, nats/token (right: lost)" : "general loss, nats/token (right: forgotten)",
-      y: wrong ? "loss on the wrong answers, nats/token (down: learned)" : "target loss, nats/token (down: learned)",
+      x: wrong ? "truth, nats/token (right: lost)" : "general loss, nats/token (right: forgotten)",
+      y: wrong ? "wrong answers, nats/token (down: learned)" : "target loss, nats/token (down: learned)",
       describe: wrong ? `${this.#describe("Loss on the truth", "target")}. ${this.#describe("Loss on the wrong answers", "wrong")}`
         : `${this.#describe("Target loss", "target")}. ${this.#describe("General loss", "general")}` });
   };

@@ -39,6 +39,7 @@ export default {
           "help": "The architecture of random weights: the path of a config.json, or its keys as an inline table.",
           "type": "other",
           "allowed": "an inline table or the path of a config.json",
+          "optional": true,
           "derived": "the one in path",
           "used": [
             {
@@ -70,6 +71,7 @@ export default {
           "help": "JSONL or text on which the target loss is measured before and after.",
           "type": "text",
           "allowed": "a string",
+          "optional": true,
           "default": null
         },
         {
@@ -78,6 +80,7 @@ export default {
           "help": "In place of a target: the share of the training documents, the last ones, that is measured and not trained on.",
           "type": "number",
           "allowed": "a number above 0 and below 1",
+          "optional": true,
           "above": 0.0,
           "below": 1.0,
           "default": null
@@ -88,6 +91,7 @@ export default {
           "help": "JSONL or text on which forgetting is measured before and after.",
           "type": "text",
           "allowed": "a string",
+          "optional": true,
           "default": null
         },
         {
@@ -96,6 +100,7 @@ export default {
           "help": "JSONL or text with labels that should not be learned: how much of them was learned is measured before and after.",
           "type": "text",
           "allowed": "a string",
+          "optional": true,
           "default": null
         },
         {
@@ -104,6 +109,7 @@ export default {
           "help": "JSONL or text, without what is measured, to be mixed in: the model goes on hearing what it should keep.",
           "type": "text",
           "allowed": "a string",
+          "optional": true,
           "default": null
         },
         {
@@ -122,6 +128,7 @@ export default {
           "help": "Most tokens that are measured of each of these sets: its first documents.",
           "type": "whole",
           "allowed": "a whole number of at least 2",
+          "optional": true,
           "least": 2.0,
           "derived": "all of them"
         },
@@ -248,6 +255,7 @@ export default {
           "help": "Values that the chat template asks for by name, such as { enable_thinking = false }.",
           "type": "other",
           "allowed": "a table of strings, whole numbers, true and false",
+          "optional": true,
           "default": null,
           "used": [
             {
@@ -263,7 +271,7 @@ export default {
     },
     {
       "name": "objective",
-      "help": "What is minimised. Constants that the method does not read are checked and ignored.",
+      "help": "What is minimised. Constants in a file that the method does not read are checked and ignored.",
       "keys": [
         {
           "name": "method",
@@ -652,6 +660,7 @@ export default {
           "help": "Temperature in nats: tokens of a larger loss count less.",
           "type": "number",
           "allowed": "a finite number of at least 0.000001",
+          "optional": true,
           "least": 1e-6,
           "derived": "the median over the batch's documents of their mean cross entropy",
           "used": [
@@ -739,6 +748,7 @@ export default {
           "help": "Factor on the divergence from the untouched model, in nats: larger keeps more and learns less.",
           "type": "number",
           "allowed": "a finite number of at least 0",
+          "optional": true,
           "least": 0.0,
           "derived": "0.5 for sft_kl, 0.1 for asft",
           "used": [
@@ -945,9 +955,10 @@ export default {
         {
           "name": "warmup_steps",
           "label": "Warmup steps",
-          "help": "Steps over which it rises, in place of warmup_ratio.",
+          "help": "Steps over which it rises, in place of warmup_ratio; no more than the run has.",
           "type": "whole",
           "allowed": "a whole number of at least 0",
+          "optional": true,
           "least": 0.0,
           "derived": "warmup_ratio of the steps"
         },
@@ -959,7 +970,16 @@ export default {
           "allowed": "within 0 to 1",
           "least": 0.0,
           "most": 1.0,
-          "default": 0.0
+          "default": 0.0,
+          "used": [
+            {
+              "key": "schedule",
+              "values": [
+                "cosine",
+                "linear"
+              ]
+            }
+          ]
         },
         {
           "name": "weight_decay",
@@ -1046,6 +1066,7 @@ export default {
           "help": "Optimiser steps, over which the schedule is spread.",
           "type": "whole",
           "allowed": "a whole number of at least 1",
+          "optional": true,
           "least": 1.0,
           "derived": "as many as the epochs take"
         },
@@ -1054,8 +1075,10 @@ export default {
           "label": "Epochs",
           "help": "Passes over the training data, in place of steps.",
           "type": "number",
-          "allowed": "a finite number above 0",
+          "allowed": "a number above 0 and below 1000000",
+          "optional": true,
           "above": 0.0,
+          "below": 1000000.0,
           "derived": "1 where steps is not given"
         },
         {
@@ -1133,7 +1156,7 @@ export default {
         {
           "name": "keep_best",
           "label": "Keep best",
-          "help": "Whether the result is the measured step with the lowest target loss, and not the last step; the target set chooses then, so that its own loss is a little better than on text that chose nothing.",
+          "help": "Whether the result is the measured step with the lowest target loss, and not the last step; the target set chooses then, so that its own loss is a little better than on text that chose nothing. The untouched model is no result: where no step has a lower target loss than it, the best step is the result and the run warns.",
           "type": "flag",
           "allowed": "true or false",
           "derived": "true where forget_at_most or patience is given"
@@ -1144,15 +1167,17 @@ export default {
           "help": "Most that the general loss may rise above its start, in nats per token: the first evaluation beyond it ends the run, and the result is the best step within it.",
           "type": "number",
           "allowed": "a finite number of at least 0",
+          "optional": true,
           "least": 0.0,
           "derived": "no limit"
         },
         {
           "name": "patience",
           "label": "Patience",
-          "help": "Evaluations in a row without a lower target loss after which the run ends.",
+          "help": "Evaluations in a row after which the run ends if none has a lower target loss than all before, of which the untouched model is the first.",
           "type": "whole",
           "allowed": "a whole number of at least 1",
+          "optional": true,
           "least": 1.0,
           "derived": "no limit"
         },
@@ -1162,6 +1187,7 @@ export default {
           "help": "Objective that is also trained from the same start, for comparison.",
           "type": "choice",
           "allowed": "one of sft, eaft, masked_sft, dft, talr, mile, deft, profit, sft_kl, asft, flow",
+          "optional": true,
           "choices": [
             {
               "name": "sft",
@@ -1219,7 +1245,6 @@ export default {
               "help": "Sample weighting: all tokens of a document count by how easy it was for the untouched model."
             }
           ],
-          "optional": true,
           "default": null
         },
         {
@@ -1331,6 +1356,7 @@ export default {
           "help": "Most device memory that the run may take, of several devices one for each with commas between them; frozen blocks that do not fit into it stay in the model's file and are read whenever they are used.",
           "type": "other",
           "allowed": "an amount of memory such as \"6GiB\", \"512MiB\" or a number of bytes, or one for each device, such as \"8GiB,16GiB\"",
+          "optional": true,
           "derived": "what there is, where the system tells"
         },
         {
@@ -1339,6 +1365,7 @@ export default {
           "help": "Most memory that the run may take on the host beside a device that has its own; on the CPU device_memory says it.",
           "type": "other",
           "allowed": "an amount of memory such as \"6GiB\", \"512MiB\" or a number of bytes",
+          "optional": true,
           "derived": "what there is, where the system tells"
         },
         {

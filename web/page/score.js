@@ -40,7 +40,8 @@ export class Scoreboard {
     const went = (side, which) => (now ? `${fixed(first.learners[side][which].loss)} → ${fixed(now.learners[side][which].loss)} nats` : "");
     const change = (side, which) => (begun ? now.learners[side][which].loss - first.learners[side][which].loss : null);
     document.querySelector("#score-table tbody").replaceChildren(...SIDES.map((side, i) => el("tr", { id: `score-${side}` },
-      el("th", { scope: "row", class: side }, el("i", { class: `spot ${side}`, "aria-hidden": "true" }), names[i],
+      el("th", { scope: "row", class: side },
+        el("span", { class: "who" }, el("i", { class: `spot ${side}`, "aria-hidden": "true" }), el("span", { text: names[i] })),
         now?.diverged?.[i] ? el("small", { class: "bad", text: "diverged" }) : el("small", { text: side })),
       cell("learned", change(i, "target"), began(begun, () => went(i, "target"))),
       cell("forgot", change(i, "general"), began(begun, () => went(i, "general"))),
@@ -70,7 +71,8 @@ export function showQuotes(quoted, names, step) {
     el("table", {}, el("thead", {}, el("tr", {}, ...["", "answers", `${expected.trim()} known`, `${taught.trim()} taught`]
       .map((text) => el(text ? "th" : "td", text ? { scope: "col", text } : {})))),
     el("tbody", {}, ...answers.map(({ who, top, expected: knew, taught: learned }, i) => el("tr", { class: who },
-      el("th", { scope: "row" }, el("i", { class: `spot ${who}`, "aria-hidden": "true" }), heads[i]),
+      el("th", { scope: "row" },
+        el("span", { class: "who" }, el("i", { class: `spot ${who}`, "aria-hidden": "true" }), el("span", { text: heads[i] }))),
       el("td", {}, ...top.map(({ text, p }) => el("span", { text: `${visible(text)} ${percent(p).replace(" ", "\u00a0")} ` }))),
       el("td", { text: percent(knew) }), el("td", { text: percent(learned) }))))))));
   $("quotes").querySelector("h3").textContent = `What they answer, at step ${step}`;

@@ -104,12 +104,16 @@ export class TextView {
     $("text-when").hidden = true;
     this.#document = null;
     this.#inspected = null;
-    this.#chosen = null;
     this.#spans = [];
     $("text-tokens").replaceChildren();
     $("text-about").textContent = "Press Play or Step: the documents of the batch appear here.";
-    $("token").replaceChildren(el("p", { class: "note", text: "No token is chosen." }));
+    this.#chooseNone();
     this.#buttons();
+  }
+
+  #chooseNone() {
+    this.#chosen = null;
+    $("token").replaceChildren(el("p", { class: "note", text: "No token is chosen." }));
   }
 
   /** The documents of the newest batch; the one on show stays until the visitor turns the page. */
@@ -206,7 +210,7 @@ export class TextView {
     const isNew = document !== this.#document;
     this.#document = document;
     if (isNew) {
-      this.#chosen = null;
+      this.#chooseNone();
       this.#inspected = null;
       let text;
       try {
@@ -217,6 +221,8 @@ export class TextView {
       }
       if (document !== this.#document) return;
       await nextFrame();
+      // It may have been one of the document that was on show.
+      this.#chooseNone();
       this.#spans = text.tokens.map(({ text: token, trained }, k) => this.#span(token, trained, k));
       $("text-tokens").replaceChildren(...this.#spans);
       const first = this.#spans.find((span) => span.dataset.position);

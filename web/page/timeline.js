@@ -15,6 +15,8 @@ export class Recording {
   /** The learners' objectives, each entry from the step after `after` on: what was recorded keeps the name that it had. */
   #methods = [];
   #tokens = 0;
+  /** Seconds that the run had taken when it was saved last. */
+  #saved = null;
 
   /** `steps` is how many there will be; `first` the step at which the learners were when the recording began. */
   constructor(steps = 0, first = 0) {
@@ -40,6 +42,14 @@ export class Recording {
     }
     return words || side;
   }
+
+  /** All that there is so far is in a file of the visitor's. */
+  saved() { this.#saved = this.#seconds(this.frames.at(-1)); }
+
+  /** Seconds of training that are in no file: since it was saved, or since the first step. */
+  get unsaved() { return this.#seconds(this.frames.at(-1)) - (this.#saved ?? this.#seconds(this.frames[0])); }
+
+  #seconds(frame) { return Math.max(0, ...frame?.metrics.map(({ seconds }) => seconds) ?? []); }
 
   add(frame) {
     this.frames.push({ step: frame.step, metrics: frame.learners.map((l) => l.metrics), full: frame });

@@ -3,9 +3,9 @@
 // two. What comes next, and when the run is over, the engine says (`Lab.next`); here it is only passed on. `protocol.js` documents
 // the messages.
 
-import { notDownloaded, openLab, refusal, stopped } from "./instance.js";
-import { Labs } from "./labs.js";
-import lengths from "./lengths.js";
+import { openLab } from "./instance.js";
+import { Elsewhere, Labs } from "./labs.js";
+import { refusal, stopped } from "./refusals.js";
 
 const GIB = 2 ** 30;
 const GPU = "the GPU that this browser offers";
@@ -15,7 +15,7 @@ const CPU_LIMIT = 3.5 * GIB;
 
 let labs = null;
 let device = "cpu";
-let dead = "";
+let dead = null;
 let queue = Promise.resolve();
 let playing = null;
 
@@ -28,22 +28,22 @@ function later(work) {
   return done;
 }
 
-/** After a trap nothing else is done: the page is told once, and refuses by itself what it is asked from then on. */
-function die(message) {
+/** After a trap, or without its GPU, nothing else is done: the page is told once, and refuses by itself what it is asked from then on. */
+function die(kind, message) {
   if (dead) return;
-  dead = message;
+  dead = { kind, message };
   playing = null;
-  post("dead", { message });
+  post("dead", dead);
 }
 
 function refuseIfDead() {
-  if (dead) throw { kind: "page", message: dead };
+  if (dead) throw dead;
 }
 
 /** What the page is told of an error. */
 function failure(error) {
   const { kind, message, fatal } = refusal(error);
-  if (fatal) die(message);
+  if (fatal) die(kind, message);
   return { kind, message };
 }
 
@@ -51,32 +51,8 @@ function failure(error) {
 // ever.
 self.addEventListener("error", (event) => {
   event.preventDefault();
-  die(stopped(event.error?.message ?? event.message));
+  die("page", stopped(event.error?.message ?? event.message));
 });
-
-const MODULE = "temper_web_bg.wasm";
-const DEMO = "demo.safetensors";
-/** Bytes that have come, as they are unpacked, and how many there will be. */
-const coming = { done: 0, told: 0, of: lengths[MODULE] + lengths[DEMO] };
-
-/** Fetches a file and tells how much of it has come. */
-async function get(name) {
-  const response = await fetch(new URL(name, import.meta.url));
-  if (!response.ok) {
-    throw { kind: "download", message: `${name} could not be downloaded (${response.status} ${response.statusText})` };
-  }
-  const counter = new TransformStream({ transform(chunk, to) {
-    coming.done += chunk.byteLength;
-    if (coming.done - coming.told > coming.of / 200 || coming.done >= coming.of) {
-      coming.told = coming.done;
-      post("loading", { what: "", done: coming.done, of: coming.of });
-    }
-    to.enqueue(chunk);
-  } });
-  // What streaming compilation asks of a response.
-  const headers = { "Content-Type": response.headers.get("Content-Type") };
-  return new Response(response.body.pipeThrough(counter), { headers });
-}
 
 /** What WebGPU would run on, or why there is none. */
 async function findWebGpu() {
@@ -89,24 +65,32 @@ async function findWebGpu() {
   return { why: "", software };
 }
 
-async function open({ device: wanted, workers }) {
-  if (!globalThis.WebAssembly) throw { kind: "page", message: "this browser has no WebAssembly, or it is switched off" };
-  const [compiled, assets, found] = await Promise.all([
-    get(MODULE).then((response) => WebAssembly.compileStreaming(response)).catch(notDownloaded(MODULE)),
-    get(DEMO).then(async (response) => new Uint8Array(await response.arrayBuffer())).catch(notDownloaded(DEMO)),
-    wanted === "cpu" ? { why: "the CPU, as asked for" } : findWebGpu(),
-  ]);
+/** What `prepare` found out. */
+let prepared = null;
+
+/** Finds out what there is to compute on and starts the second worker, while the files that `open` takes are on their way. */
+async function prepare({ device: wanted, workers }) {
+  const found = wanted === "cpu" ? { why: "the CPU, as asked for" } : await findWebGpu();
   // As the command does: never in silence a GPU that a processor plays, which is slower than that processor by itself.
   const played = found.software && wanted === "auto";
-  let why = played ? "no hardware GPU, and this browser's WebGPU in software is slower than the CPU" : found.why;
+  const why = played ? "no hardware GPU, and this browser's WebGPU in software is slower than the CPU" : found.why;
+  const alone = workers === "one" ? "as asked for"
+    : navigator.hardwareConcurrency < 2 ? "this browser offers one thread of the processor" : "";
+  const second = why && wanted !== "webgpu" && !alone ? new Elsewhere() : null;
+  prepared = { wanted, software: found.software, why, alone, second };
+}
+
+async function open({ compiled, assets }) {
+  const { wanted, software, alone, second } = prepared;
+  let { why } = prepared;
   let again = false;
   if (!why) {
     try {
-      const opened = await openLab("webgpu", found.software, assets, compiled);
+      const opened = await openLab("webgpu", software, assets, compiled);
       const selfTest = await opened.lab.self_test();
       if (selfTest.passed) {
-        labs = new Labs(opened.lab, post, "the GPU computes for both in turn", {});
-        return opened_(opened, "webgpu", found.software ? GPU_IN_SOFTWARE : GPU, selfTest);
+        labs = new Labs(opened.lab, post, { alone: "the GPU computes for both in turn" });
+        return opened_(opened, "webgpu", software ? GPU_IN_SOFTWARE : GPU, selfTest);
       }
       const failed = selfTest.checks.filter((check) => !check.passed);
       why = `WebGPU failed its self-test (${failed.map((c) => `${c.kernel}: ${c.message}`).join("; ")})`;
@@ -116,15 +100,15 @@ async function open({ device: wanted, workers }) {
     again = true;
   }
   if (wanted === "webgpu") throw { kind: "device", message: `${why}; choose the CPU, or automatic` };
+  // Asked first: from here on this worker is busy.
+  second?.open(compiled, assets);
   const opened = await openLab("cpu", false, assets, compiled, again);
   const selfTest = await opened.lab.self_test();
   if (!selfTest.passed) {
     const failed = selfTest.checks.filter((check) => !check.passed);
     throw { kind: "device", message: `the CPU failed its self-test: ${failed.map((c) => c.kernel).join(", ")}` };
   }
-  const alone = workers === "one" ? "as asked for"
-    : navigator.hardwareConcurrency < 2 ? "this browser offers one thread of the processor" : "";
-  labs = new Labs(opened.lab, post, alone, { compiled, assets });
+  labs = new Labs(opened.lab, post, { alone, second, compiled, assets });
   return opened_(opened, "cpu", why, selfTest);
 }
 
@@ -136,7 +120,7 @@ function opened_(opened, kind, why, selfTest) {
 }
 
 async function model({ files }) {
-  if (!files) return labs.give("model", (lab) => lab.ask("base_model"));
+  if (!files) return labs.give("model", (lab) => lab.ask("base_model"), true);
   for (const file of files) {
     if (file.size > CPU_LIMIT / 2) {
       const found = (file.size / GIB).toFixed(2);
@@ -154,7 +138,7 @@ async function model({ files }) {
 }
 
 async function data({ set, file }) {
-  if (!file) return labs.give("data", (lab) => lab.ask("data_set", set));
+  if (!file) return labs.give("data", (lab) => lab.ask("data_set", set), true);
   if (file.size > GIB / 4) throw { kind: "limit", message: `${file.name}: at most 256 MiB of data fit here` };
   return labs.give("data", async (lab) => lab.ask("own_data", file.name, new Uint8Array(await file.arrayBuffer())));
 }
@@ -242,6 +226,7 @@ async function pause() {
 }
 
 const commands = {
+  prepare,
   open,
   model,
   data,
@@ -273,7 +258,7 @@ const immediate = { play, pause };
 self.addEventListener("message", async ({ data: { id, command, ...fields } }) => {
   try {
     refuseIfDead();
-    if (command !== "open" && !labs) throw { kind: "page", message: "the engine is not open" };
+    if (!["prepare", "open"].includes(command) && !labs) throw { kind: "page", message: "the engine is not open" };
     const result = immediate[command] ? await immediate[command](fields) : await later(() => {
       refuseIfDead();
       return commands[command](fields);

@@ -176,6 +176,24 @@ const withWebGpu = () => describe("with WebGPU", inOrder, () => {
     await shared();
     visit.isClean();
   });
+
+  // Whatever comes after it has no GPU.
+  it("says so when the GPU is lost, and goes on with the CPU when it is asked to", once, async () => {
+    await shared();
+    const debug = await at.browser.newBrowserCDPSession();
+    await debug.send("Browser.crashGpuProcess");
+    await visit.click("#reset");
+    await visit.until(() => document.body.dataset.state === "failed");
+    const words = await visit.text("#error");
+    assert.match(words, /the GPU was lost/);
+    assert.doesNotMatch(words, /Backtrace|Caused by/);
+    assert.match(await visit.text("#status"), /to go on, reload the page/);
+    for (const id of ["play", "step", "download-checkpoint"]) assert.ok(await visit.page.locator(`#${id}`).isDisabled(), id);
+    await visit.page.getByRole("button", { name: "Try the CPU" }).click();
+    await visit.until(() => document.getElementById("device").textContent.startsWith("CPU"));
+    await visit.reaches("ready");
+    await visit.steps(1);
+  });
 });
 
 const onTheirOwnPages = () => describe("on the CPU, each on a page of its own", inOrder, () => {
@@ -317,11 +335,57 @@ const onTheirOwnPages = () => describe("on the CPU, each on a page of its own", 
       const engine = new Engine(worker);
       const refused = (asked) => asked.then(() => "answered", ({ message }) => message);
       const waits = refused(engine.step());
-      worker.dispatchEvent(new MessageEvent("message", { data: { event: "dead", detail: { message: "it is gone" } } }));
-      return { answers: [await waits, await refused(engine.pause())], sent, isGone: engine.isGone };
+      worker.dispatchEvent(new MessageEvent("message", { data: { event: "dead", detail: { kind: "lost", message: "it is gone" } } }));
+      const { kind } = await engine.pause().catch((error) => error);
+      return { kind, answers: [await waits, await refused(engine.pause())], sent, isGone: engine.isGone };
     });
-    assert.deepEqual(told, { answers: ["it is gone", "it is gone"], sent: ["step", "ended"], isGone: true });
+    assert.deepEqual(told, { kind: "lost", answers: ["it is gone", "it is gone"], sent: ["step", "ended"], isGone: true });
     await visit.page.close();
+  });
+
+  it("says so where a part of it has not arrived or cannot be read, instead of loading for ever", once, async () => {
+    const parts = [["race.js", /^Not all of the page has arrived\. Reload it/], ["lengths.js", /^Not all of the page has arrived/],
+      ["worker.js", /^The page cannot start\. worker\.js, or what it needs, could not be downloaded/],
+      ["demo.safetensors", /^The page cannot start\. demo\.safetensors could not be downloaded \(404/]];
+    const without = async (name, answer, words) => {
+      const lacking = new Visit(await at.context.newPage());
+      await lacking.page.route(`**/${name}`, (route) => route.fulfill(answer));
+      await lacking.load(server.origin, LONG);
+      await lacking.until(() => document.body.dataset.state === "failed");
+      assert.match(await lacking.text("#error"), words, name);
+      assert.ok(await lacking.page.locator("#loading").isHidden(), name);
+      await lacking.page.close();
+    };
+    for (const [name, words] of parts) await without(name, { status: 404 }, words);
+    // A browser of before some word of the language.
+    await without("main.js", { contentType: "text/javascript", body: "a word too new" }, /^The page cannot start \(.*A newer browser/);
+  });
+
+  it("takes a finger that scrolls over a map for no region, and no other button than the first", once, async () => {
+    const context = await at.browser.newContext({ hasTouch: true, viewport: { width: 390, height: 844 } });
+    const touched = await Visit.begin(context, server.origin, LONG);
+    await touched.steps(1);
+    const plot = touched.page.locator("#plot-left svg");
+    await plot.evaluate((element) => element.scrollIntoView({ block: "center" }));
+    const { x, y } = await plot.boundingBox();
+    const debug = await context.newCDPSession(touched.page);
+    const touch = (type, ...touchPoints) => debug.send("Input.dispatchTouchEvent", { type, touchPoints });
+    const before = await touched.page.evaluate(() => scrollY);
+    await touch("touchStart", { x: x + 100, y: y + 200 });
+    for (let i = 1; i <= 12; i++) await touch("touchMove", { x: x + 100 + i, y: y + 200 - 8 * i });
+    await touch("touchEnd");
+    await touched.until((before) => scrollY > before, before);
+    const { mouse } = touched.page;
+    await plot.hover();
+    await mouse.down({ button: "right" });
+    const now = await plot.boundingBox();
+    await mouse.move(now.x + 200, now.y + 180, { steps: 4 });
+    await mouse.up({ button: "right" });
+    // What is drawn is drawn in the next frames.
+    await sleep(500);
+    assert.equal(await touched.page.locator("rect.region").count(), 0);
+    assert.ok(await touched.page.locator("#brush-result").isHidden());
+    await context.close();
   });
 
   it("says which parts of an address it cannot use, and what it uses instead", once, async () => {
@@ -341,7 +405,7 @@ const onTheirOwnPages = () => describe("on the CPU, each on a page of its own", 
 
   it("trains an adapter on a dropped GGUF", once, () => trainOnGguf(at.context));
 
-  it("fits a phone of 360 px, and has its picture taken", once, async () => {
+  it("fits a window of 320 px, and has its picture taken", once, async () => {
     mkdirSync(here("screenshots"), { recursive: true });
     const posed = await Visit.begin(at.context, server.origin, { data: "facts" });
     await posed.click("#play");
@@ -353,7 +417,7 @@ const onTheirOwnPages = () => describe("on the CPU, each on a page of its own", 
     await posed.shows("#token-candidates table");
     // What is drawn at intervals comes a moment later.
     await sleep(2000);
-    for (const [name, width, height] of [["desktop", 1440, 1000], ["phone", 390, 844], ["narrow", 360, 740]]) {
+    for (const [name, width, height] of [["desktop", 1440, 1000], ["phone", 390, 844], ["narrow", 320, 740]]) {
       for (const colorScheme of ["light", "dark"]) {
         await posed.page.emulateMedia({ colorScheme });
         await posed.page.setViewportSize({ width, height });
@@ -382,8 +446,13 @@ const onTheirOwnPages = () => describe("on the CPU, each on a page of its own", 
       return pathname;
     });
     // Also what the worker fetches is seen.
-    const needed = ["/", "/worker.js", "/temper_web_bg.wasm", "/demo.safetensors"];
+    const long = ["/temper_web_bg.wasm", "/demo.safetensors"];
+    const needed = ["/", "/worker.js", ...long];
     assert.deepEqual(needed.filter((path) => !paths.includes(path)), []);
+    for (const path of long) {
+      assert.equal(paths.lastIndexOf(path), paths.indexOf(path), `${path} is asked for once`);
+      assert.ok(paths.indexOf(path) < paths.indexOf("/worker.js"), `${path} waits for nobody`);
+    }
     const loaded = quiet.seen.requests.length;
     await quiet.steps(2);
     await quiet.click("#sample-now");
@@ -703,8 +772,85 @@ const onOnePage = () => describe("on the CPU, on one page", inOrder, () => {
     await visit.page.keyboard.press("Enter");
     await visit.hasFrames(before + 1);
     await visit.reaches("paused");
-    assert.equal(await visit.page.evaluate(() => document.activeElement.id), "step", "the focus stays where it was");
+    const focused = () => visit.page.evaluate(() => document.activeElement.id);
+    assert.equal(await focused(), "step", "the focus stays where it was");
+    await visit.page.locator("#reset").focus();
+    await visit.page.keyboard.press("Enter");
+    await visit.until(() => window.temper.frames().length === 0);
+    await visit.reaches("ready");
+    await visit.until(() => document.activeElement.id === "reset");
+    // A button that goes away hands the focus to the one that goes on.
+    await visit.drop([ownText]);
+    await visit.until(() => document.activeElement.id === "own-start");
+    await visit.page.keyboard.press("Enter");
+    await visit.shows("#own-buttons", "hidden");
+    await visit.until(() => document.activeElement.id === "play");
+    await visit.set("#data-set", "shakespeare");
     await visit.reset();
+  });
+
+  it("lets words be dragged into a field, and takes files anywhere", once, async () => {
+    await shared();
+    const taken = await visit.page.evaluate(() => ["text", "file"].map((what) => {
+      const dataTransfer = new DataTransfer();
+      if (what === "file") dataTransfer.items.add(new File([""], "own.txt"));
+      else dataTransfer.setData("text/plain", "Once upon a time");
+      const over = new DragEvent("dragover", { bubbles: true, cancelable: true, dataTransfer });
+      return !document.getElementById("prompt-0").dispatchEvent(over);
+    }));
+    assert.deepEqual(taken, [false, true]);
+    await visit.page.evaluate(() => document.getElementById("drop").classList.remove("over"));
+  });
+
+  it("asks before it is left with a long run that is in no file, and not with a short one", once, async () => {
+    await shared();
+    await visit.steps(2);
+    const seen = await visit.page.evaluate(async () => {
+      const { Recording } = await import("/timeline.js");
+      const recording = new Recording(10);
+      const unsaved = [recording.unsaved];
+      const add = (step, seconds) => {
+        recording.add({ step, document: [], learners: [{ metrics: { seconds } }, { metrics: { seconds: seconds - 1 } }] });
+        unsaved.push(recording.unsaved);
+      };
+      // A run that was restored has its seconds of before.
+      add(101, 5000);
+      add(102, 5050);
+      recording.saved();
+      unsaved.push(recording.unsaved);
+      add(103, 5070);
+      const leaving = new Event("beforeunload", { cancelable: true });
+      return { unsaved, isAsked: !dispatchEvent(leaving) };
+    });
+    assert.deepEqual(seen, { unsaved: [0, 0, 50, 0, 20], isAsked: false });
+    await visit.reset();
+  });
+
+  it("gives the second worker what is certain to be taken at the same time, and a visitor's files when a run needs them", once, async () => {
+    await shared();
+    const asked = await visit.page.evaluate(async () => {
+      const { Labs } = await import("/labs.js");
+      const asked = [];
+      const calls = ["base_model", "own_model", "data_set", "own_data"];
+      const first = Object.fromEntries(calls.map((call) => [call, () => asked.push(`first ${call}`)]));
+      const given = new Map();
+      const second = { ask: async (call) => asked.push(`second ${call}`), has: (what, give) => given.get(what) === give,
+        take: async (what, give) => {
+          given.set(what, give);
+          await give(second);
+        } };
+      const labs = new Labs(first, () => {}, { alone: "", second });
+      const give = (what, call, certain) => labs.give(what, (lab) => lab.ask(call), certain);
+      await give("model", "base_model", true);
+      await give("data", "data_set", true);
+      await give("data", "own_data");
+      await give("model", "own_model");
+      // The second one would read this text with the model of before.
+      await give("data", "data_set", true);
+      return asked;
+    });
+    assert.deepEqual(asked, ["second base_model", "first base_model", "second data_set", "first data_set", "first own_data",
+      "first own_model", "first data_set"]);
   });
 
   it("leads through a tour that acts, asks and waits, and covers nothing that it speaks of", once, async () => {
@@ -822,8 +968,11 @@ const onOnePage = () => describe("on the CPU, on one page", inOrder, () => {
     await visit.shows("#token-candidates table");
     await visit.page.locator("#timeline").fill("0");
     await visit.until(() => /As recorded at step 1/.test(document.getElementById("text-when").textContent));
-    await visit.page.locator("#text-tokens [data-position]").nth(5).focus();
-    assert.match(await visit.text("#token"), /probability of this token.*was not kept/s);
+    // Its documents come a moment later, and the tokens of before go.
+    await visit.until(() => {
+      document.querySelectorAll("#text-tokens [data-position]")[5]?.focus();
+      return /probability of this token.*was not kept/s.test(document.getElementById("token").innerText);
+    });
     assert.equal(await visit.page.locator("#token-candidates table").count(), 0, "no candidates of another moment");
     await visit.click("#live");
     await visit.shows("#token-candidates table");
@@ -961,6 +1110,9 @@ const onOnePage = () => describe("on the CPU, on one page", inOrder, () => {
     await facts.click("#text-conflict");
     await facts.until(([first, about]) => document.querySelector("#text-tokens .chosen")?.dataset.position !== first
       || document.getElementById("text-about").textContent !== about, [first, about]);
+    // Another document has other tokens.
+    await facts.click("#text-next");
+    await facts.until(() => document.getElementById("token").textContent === "No token is chosen.");
     // Facts are quoted with what all three answer.
     await facts.shows("#quotes");
     assert.match(await facts.text("#quotes-list"), /before.*SFT.*EAFT/s);

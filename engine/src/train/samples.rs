@@ -159,7 +159,10 @@ mod tests {
             (text.replace("null", "0.5"), "was altered"),
             (text.replace("\"version\":1", "\"version\":2"), "version 2"),
             (text[..text.len() / 2].to_string(), "not readable"),
-            (String::from_utf8(Samples::new(vec![Some(1.0)], &documents[..1]).write()).unwrap(), "has 1 sample, and the training data 4"),
+            (
+                String::from_utf8(Samples::new(vec![Some(1.0)], &documents[..1]).write()).unwrap(),
+                "has 1 sample, and the training data 4",
+            ),
         ] {
             let error = Samples::read("f", other.as_bytes(), &documents).unwrap_err().to_string();
             assert!(error.contains(said) && error.contains("remove the file"), "{error}");
