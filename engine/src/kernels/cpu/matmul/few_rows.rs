@@ -220,9 +220,12 @@ fn dots(w: &[f32], a: &[f32], a_stride: usize, sums: &mut [f32]) {
 mod wide {
     use std::arch::x86_64::*;
 
-    use super::super::super::simd::{of_half, sum_lanes};
+    use super::super::super::simd::sum_lanes;
     use super::super::tile::Vector;
     use super::Blocks;
+
+    /// Bytes ahead of a block that are asked for when it is read: the next rows.
+    const AHEAD: usize = 2048;
 
     /// What a sum begins with: two vectors for each of `M` rows.
     type Sums<V, const M: usize> = [[V; 2]; M];
@@ -276,70 +279,94 @@ mod wide {
 
     /// Numbers out of bytes, as many as a vector has lanes.
     trait Bytes: Vector {
+        /// The sixteen numbers that a block's nibbles stand for, or what they are made of.
+        type Levels: Copy;
+        /// The half-precision number there, in every lane.
+        unsafe fn half(from: *const u8) -> Self;
+        /// Signed bytes.
         unsafe fn signed(from: *const u8) -> Self;
-        unsafe fn low_nibbles(from: *const u8) -> Self;
-        unsafe fn high_nibbles(from: *const u8) -> Self;
-        unsafe fn add(self, b: Self) -> Self;
+        /// `d (q - 8)`.
+        unsafe fn levels_q4_0(block: *const u8) -> Self::Levels;
+        /// `d q + m`.
+        unsafe fn levels_q4_1(block: *const u8) -> Self::Levels;
+        /// Vector `v` of a block whose nibbles are in the 16 bytes there: low ones first.
+        unsafe fn of_nibbles(levels: Self::Levels, from: *const u8, v: usize) -> Self;
     }
 
+    /// A nibble picks one of 16 lanes, which takes fewer instructions than to compute with it.
     impl Bytes for __m512 {
+        type Levels = __m512;
+
+        #[inline(always)]
+        unsafe fn half(from: *const u8) -> Self {
+            unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(from.cast::<i16>().read_unaligned())) }
+        }
         #[inline(always)]
         unsafe fn signed(from: *const u8) -> Self {
             unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
         }
         #[inline(always)]
-        unsafe fn low_nibbles(from: *const u8) -> Self {
+        unsafe fn levels_q4_0(block: *const u8) -> Self {
             unsafe {
-                let bytes = _mm_and_si128(_mm_loadu_si128(from.cast()), _mm_set1_epi8(15));
-                _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))
+                let q = _mm512_setr_ps(
+                    -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0,
+                );
+                _mm512_mul_ps(Self::half(block), q)
             }
         }
         #[inline(always)]
-        unsafe fn high_nibbles(from: *const u8) -> Self {
+        unsafe fn levels_q4_1(block: *const u8) -> Self {
             unsafe {
-                let bytes = _mm_and_si128(_mm_srli_epi16::<4>(_mm_loadu_si128(from.cast())), _mm_set1_epi8(15));
-                _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))
+                let q = _mm512_setr_ps(
+                    0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0,
+                );
+                // Both at once: d in the even lanes, m in the odd ones.
+                let both = _mm512_cvtph_ps(_mm256_set1_epi32(block.cast::<i32>().read_unaligned()));
+                _mm512_add_ps(_mm512_mul_ps(_mm512_moveldup_ps(both), q), _mm512_movehdup_ps(both))
             }
         }
         #[inline(always)]
-        unsafe fn add(self, b: Self) -> Self {
-            unsafe { _mm512_add_ps(self, b) }
+        unsafe fn of_nibbles(levels: Self, from: *const u8, v: usize) -> Self {
+            unsafe {
+                // Of each index only the lowest four bits are looked at.
+                let low = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
+                _mm512_permutexvar_ps(if v == 0 { low } else { _mm512_srli_epi32::<4>(low) }, levels)
+            }
         }
     }
 
     impl Bytes for __m256 {
+        /// `d`, and `m` where there is one.
+        type Levels = (__m256, Option<__m256>);
+
+        #[inline(always)]
+        unsafe fn half(from: *const u8) -> Self {
+            unsafe { _mm256_cvtph_ps(_mm_set1_epi16(from.cast::<i16>().read_unaligned())) }
+        }
         #[inline(always)]
         unsafe fn signed(from: *const u8) -> Self {
             unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
         }
         #[inline(always)]
-        unsafe fn low_nibbles(from: *const u8) -> Self {
-            unsafe {
-                let bytes = _mm_and_si128(_mm_loadl_epi64(from.cast()), _mm_set1_epi8(15));
-                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))
-            }
+        unsafe fn levels_q4_0(block: *const u8) -> Self::Levels {
+            unsafe { (Self::half(block), None) }
         }
         #[inline(always)]
-        unsafe fn high_nibbles(from: *const u8) -> Self {
-            unsafe {
-                let bytes = _mm_and_si128(_mm_srli_epi16::<4>(_mm_loadl_epi64(from.cast())), _mm_set1_epi8(15));
-                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))
-            }
+        unsafe fn levels_q4_1(block: *const u8) -> Self::Levels {
+            unsafe { (Self::half(block), Some(Self::half(block.add(2)))) }
         }
         #[inline(always)]
-        unsafe fn add(self, b: Self) -> Self {
-            unsafe { _mm256_add_ps(self, b) }
+        unsafe fn of_nibbles((d, m): Self::Levels, from: *const u8, v: usize) -> Self {
+            unsafe {
+                let bytes = _mm_loadl_epi64(from.add(v % 2 * 8).cast());
+                let nibbles = _mm_and_si128(if v < 2 { bytes } else { _mm_srli_epi16::<4>(bytes) }, _mm_set1_epi8(15));
+                let q = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(nibbles));
+                match m {
+                    None => _mm256_mul_ps(d, _mm256_add_ps(q, _mm256_set1_ps(-8.0))),
+                    Some(m) => _mm256_add_ps(_mm256_mul_ps(d, q), m),
+                }
+            }
         }
-    }
-
-    /// The half-precision number there.
-    ///
-    /// # Safety
-    /// Two bytes can be read.
-    #[inline(always)]
-    unsafe fn half_at(from: *const u8) -> f32 {
-        // SAFETY: the caller's promise.
-        of_half(unsafe { u16::from_le_bytes([*from, *from.add(1)]) })
     }
 
     /// `M` rows of `a` by blocks of `bytes` bytes and 32 elements. `weight` gives vector `v` of a block.
@@ -361,6 +388,7 @@ mod wide {
             let mut sums: Sums<V, M> = [[V::zero(); 2]; M];
             for index in 0..k / 32 {
                 let block = stored.as_ptr().add(index * bytes);
+                _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD).cast());
                 let scale = scale(block);
                 for v in 0..32 / V::LANES {
                     let at = index * 32 + v * V::LANES;
@@ -390,41 +418,21 @@ mod wide {
         to: &mut [f32],
     ) {
         unsafe {
-            let nibbles = |from: *const u8, v: usize| {
-                let at = v * V::LANES;
-                if at < 16 { V::low_nibbles(from.add(at)) } else { V::high_nibbles(from.add(at - 16)) }
-            };
-            let of = |block: *const u8, at: usize| V::splat(half_at(block.add(at)));
             match kind {
                 Blocks::Q4_0 => {
-                    let eight = V::splat(-8.0);
-                    let weight = |block: *const u8, d: V, v| d.mul(nibbles(block.add(2), v).add(eight));
-                    of_blocks::<V, M, _>(
-                        stored,
-                        (Blocks::Q4_0.bytes_of(32), k),
-                        a,
-                        a_stride,
-                        to,
-                        |block| of(block, 0),
-                        weight,
-                    );
+                    let weight = |block: *const u8, levels, v| V::of_nibbles(levels, block.add(2), v);
+                    let bytes = Blocks::Q4_0.bytes_of(32);
+                    of_blocks::<V, M, _>(stored, (bytes, k), a, a_stride, to, |block| V::levels_q4_0(block), weight);
                 }
                 Blocks::Q4_1 => {
-                    let scale = |block| (of(block, 0), of(block, 2));
-                    let weight = |block: *const u8, (d, m): (V, V), v| d.mul(nibbles(block.add(4), v)).add(m);
-                    of_blocks::<V, M, _>(stored, (Blocks::Q4_1.bytes_of(32), k), a, a_stride, to, scale, weight);
+                    let weight = |block: *const u8, levels, v| V::of_nibbles(levels, block.add(4), v);
+                    let bytes = Blocks::Q4_1.bytes_of(32);
+                    of_blocks::<V, M, _>(stored, (bytes, k), a, a_stride, to, |block| V::levels_q4_1(block), weight);
                 }
                 Blocks::Q8_0 => {
                     let weight = |block: *const u8, d: V, v: usize| d.mul(V::signed(block.add(2 + v * V::LANES)));
-                    of_blocks::<V, M, _>(
-                        stored,
-                        (Blocks::Q8_0.bytes_of(32), k),
-                        a,
-                        a_stride,
-                        to,
-                        |block| of(block, 0),
-                        weight,
-                    );
+                    let bytes = Blocks::Q8_0.bytes_of(32);
+                    of_blocks::<V, M, _>(stored, (bytes, k), a, a_stride, to, |block| V::half(block), weight);
                 }
                 Blocks::Other => unreachable!("these are expanded"),
             }
@@ -468,5 +476,5 @@ mod wide {
         };
     }
     kernel!(avx512, blocks_avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", __m512; 1 2 3 4 5 6 7 8);
-    kernel!(avx2, blocks_avx2, "avx2,fma", __m256; 1 2 3 4);
+    kernel!(avx2, blocks_avx2, "avx2,fma,f16c", __m256; 1 2 3 4);
 }
