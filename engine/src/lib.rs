@@ -154,7 +154,7 @@ pub mod running {
     pub use crate::train::checkpoint::{Checkpoint, NamedFile, without_result};
     pub use crate::train::execution::Execution;
     pub use crate::train::ledger::{Entry, Kind, Ledger, Load, Moment, Sheet, Site};
-    pub use crate::train::prepare::{base, base_on, check_tokens, placement, placement_of_model};
+    pub use crate::train::prepare::{base, base_on, check, check_tokens, placement, placement_of_model};
     pub use crate::train::run::{About, HEAD, OTHER_RUN, Origin};
     pub use crate::train::work::{Work, operations_per_second};
 }

@@ -86,7 +86,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
     /// Override one value of the configuration, for example `--set run.steps=100`; with no value, as in `--set data.general=`,
-    /// take back what the configuration says of a setting that may be left out. May be repeated.
+    /// take back what the configuration says of a setting without a default. May be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
 }
@@ -149,7 +149,7 @@ pub struct ConfigArgs {
     /// Configuration file in TOML; without one, the embedded one.
     pub config: Option<PathBuf>,
     /// Override one value of the configuration, for example `--set run.steps=100`; with no value, as in `--set data.general=`,
-    /// take back what the configuration says of a setting that may be left out. May be repeated.
+    /// take back what the configuration says of a setting without a default. May be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
     /// Print what is known of every key as JSON: type, default, range, choices and help.

@@ -9,6 +9,9 @@ use temper_engine::{Config, Document, Error, Result};
 
 use crate::progress::grouped;
 
+/// Before the lines that say why records were skipped.
+const REASONS: &str = ", the first for these reasons:";
+
 /// What to do about a text that is measured and mixed in.
 const APART: &str = "give data.replay a file of its own, such as one half of that file, and measure on the other half";
 
@@ -22,10 +25,16 @@ pub fn of_reading(set: &str, path: &str, records: &Report, encoding: &EncodeRepo
     if skipped > 0 {
         let were = if skipped == 1 { "was" } else { "were" };
         let count = counted(skipped, "record");
-        lines.push(format!("warning: {set}: {count} {were} skipped, the first for these reasons:"));
+        lines.push(format!("warning: {set}: {count} {were} skipped{REASONS}"));
         lines.extend(records.problems.iter().chain(&encoding.problems).map(|problem| format!("  {problem}")));
     }
     lines
+}
+
+/// Those of these lines that are warnings, as they stand beside results: without what follows in more lines.
+pub fn in_short(lines: &[String]) -> impl Iterator<Item = String> {
+    let warnings = lines.iter().filter_map(|line| line.strip_prefix("warning: "));
+    warnings.map(|warning| warning.trim_end_matches(REASONS).to_string())
 }
 
 /// Of a text whose first lines are JSON objects.
@@ -107,7 +116,7 @@ pub fn apart(
     let are = if gone == 1 { "is" } else { "are" };
     let gone_tokens = all_tokens - tokens(&left);
     let line = format!(
-        "replay     {} of {} {}, {} {}, {are} left out: measured, too ({why}), and not to be trained on",
+        "replay     {} of {} {}, {} {}, {are} left out: also in a set that is measured ({why}), and not to be trained on",
         grouped(gone as u64),
         grouped(all as u64),
         plural(all, "document"),
@@ -132,7 +141,8 @@ mod tests {
         let measured: [(&str, &[Document]); 3] = [("target", &target), ("general", &general), ("wrong", &[])];
         let (left, said) = apart(documents(1..14), "old.txt", &measured).unwrap();
         assert_eq!(left, [documents(2..10), documents(13..14)].concat());
-        let words = "4 of 13 documents, 16 tokens, are left out: measured, too (1 in target, 3 in general)";
+        let words =
+            "4 of 13 documents, 16 tokens, are left out: also in a set that is measured (1 in target, 3 in general)";
         assert!(said.as_ref().is_some_and(|said| said.contains(words)), "{said:?}");
         let (left, said) = apart(documents(20..24), "old.txt", &measured).unwrap();
         assert_eq!((left.len(), said), (4, None));

@@ -7,8 +7,8 @@ use temper_engine::configuration::AdapterKind;
 use temper_engine::host::Clock;
 use temper_engine::reading::steps_per_epoch;
 use temper_engine::running::{
-    Execution, Keep, Kind, Ledger, Load, Placement, Sheet, Site, Stage, Work, check_tokens, operations_per_second,
-    placement,
+    Execution, Keep, Kind, Ledger, Load, Placement, Sheet, Site, Stage, Work, check, check_tokens,
+    operations_per_second, placement,
 };
 use temper_engine::words::{bytes, counted};
 use temper_engine::{Config, Device, Devices, Document, Error, MemoryLimit, ModelFiles, Result};
@@ -100,14 +100,15 @@ impl Plan {
     /// Of a run in this room.
     ///
     /// # Errors
-    /// Data of which no step can be made; devices on which the model cannot lie.
+    /// Data of which no step can be made; devices on which the model cannot lie; as [`check`].
     pub fn of(subject: &Subject, room: &Room) -> Result<Self> {
         let Subject { config, files, devices, train, measured } = subject;
         let (arch, weights, load) = (&files.architecture, files.weights.as_deref(), Load::of(config, train, measured));
+        check(config, arch)?;
         let placement = placement(config, files, devices, &memory_of(devices))?;
         let sites = Site::of_each(&placement).into_iter().zip(&room.devices);
         let sites: Vec<Site> = sites.map(|(site, &memory)| Site { memory, ..site }).collect();
-        let executions = Execution::plan_each(config, arch, weights, 1, &sites);
+        let executions = Execution::plan_each(config, arch, weights, 1, load, &sites);
         let each = || sites.iter().zip(&executions);
         let ledgers = each().map(|(site, way)| Ledger::new(config, arch, weights, 1, load, *site, *way)).collect();
         let (mut operations, mut measuring) = (vec![0.0; sites.len()], vec![0.0; sites.len()]);
@@ -475,7 +476,9 @@ pub fn changes(subject: &Subject, plan: &Plan, room: &Room) -> Vec<Change> {
             break;
         }
     }
-    found.extend(together.filter(|_| found.len() > 1));
+    let is_new = |change: &Change| found.iter().all(|other| other.set != change.set);
+    let together = together.filter(is_new);
+    found.extend(together);
     found
 }
 

@@ -111,7 +111,7 @@ impl RunConfig {
         for (key, was, is) in self.config.differences(config) {
             if !CHANGEABLE.contains(&key.as_str()) {
                 let problem = format!(
-                    "--resume goes on with the run's own configuration, which has {key} = {was} and not {is}; leave it out, or \
+                    "--resume goes on with the run's own configuration, where {key} is {was}: it cannot become {is}; leave it out, or \
                      begin a new run in another folder. What can change: {}",
                     CHANGEABLE.join(", ")
                 );

@@ -1193,6 +1193,27 @@ fn a_plan_that_does_not_fit_names_changes_that_do_with_their_peaks() {
     assert!(found["advice"].as_array().unwrap().iter().all(|change| change["fits"] == false), "{found}");
 }
 
+#[test]
+fn what_is_planned_to_fit_is_trained_and_what_cannot_be_trained_is_not_planned() {
+    let place = Place::new();
+    let plan = |set: &str| line(&format!("plan {} --json {set}", place.text("run.toml")));
+    // What is measured takes most, and a step less than the configuration allows.
+    let set = ["run.batch_tokens=4096", "run.steps=1"];
+    let sets = set.map(|set| format!("--set {set}")).join(" ");
+    let least = plan(&format!("{sets} --device-memory 1KiB")).ok().json();
+    assert_eq!((&least["fits"], &least["execution"]["resident"]), (&json!(false), &json!(0)));
+    let least = least["peak_bytes"].as_u64().unwrap();
+    for more in [0, 20_000, 100_000] {
+        let budget = format!("{}B", least + more);
+        let found = plan(&format!("{sets} --device-memory {budget}")).ok().json();
+        assert_eq!(found["fits"], true, "{more} bytes above the least: {found}");
+        let budget = format!("run.device_memory={budget}");
+        place.train(&format!("out-{more}"), &[set[0], set[1], &budget]).ok();
+    }
+    plan("--set adapter.targets=gate_up_proj").fails(2, &["no module \"gate_up_proj\"; it has q_proj, "]);
+    plan("--set adapter.kind=none --set run.storage=q8_0").fails(2, &["only frozen weights can be held in q8_0"]);
+}
+
 fn place_parameters(place: &Place) -> u64 {
     let tensors = read_tensors(&place.path("model/model.safetensors"));
     tensors.values().map(|(_, shape, _)| shape.iter().product::<usize>() as u64).sum()
@@ -1253,9 +1274,9 @@ fn a_comparison_trains_each_combination_once_says_who_forgot_less_and_only_adds_
     for said in ["the lowest target loss that both reached", "3 seeds", "report.html"] {
         assert!(ran.stdout.contains(said), "{said:?} in:\n{}", ran.stdout);
     }
-    let whole =
-        ["compare.toml", "comparison.json", "frontier.svg", "logs", "paths.csv", "report.html", "report.md", "runs"];
-    assert_eq!(place.names("all"), whole);
+    let made_of = ["compare.toml", "comparison.json", "files.json"];
+    let reported = ["frontier.svg", "logs", "paths.csv", "report.html", "report.md", "runs"];
+    assert_eq!(place.names("all"), [&made_of[..], &reported].concat());
     let runs = ["eaft_seed-1", "eaft_seed-2", "eaft_seed-3", "sft_seed-1", "sft_seed-2", "sft_seed-3"];
     assert_eq!(place.names("all/runs"), runs);
     // Each is the run that `temper train` makes.
@@ -1307,8 +1328,9 @@ fn a_comparison_of_epochs_measures_on_the_way_and_mixes_no_files() {
     assert!(points >= 8.min(steps as usize) && points > 3, "{points} points of {steps} steps");
     let report = fs::read_to_string(place.path("all/report.md")).unwrap();
     assert!(report.contains("after each of 8 equal parts"), "{report}");
-    // The same command over other files would put old and new runs side by side.
+    // The same command over other files would put old and new runs side by side, also of a version that wrote no digests.
     place.write("general.txt", "Nothing is as it was, and the river has another bed.\n");
+    fs::remove_file(place.path("all/files.json")).unwrap();
     run("1,2").fails(2, &["sft_seed-2", "began with another general than", "sft_seed-1"]);
 }
 
@@ -1380,6 +1402,73 @@ fn a_comparison_that_is_told_to_stop_goes_on_to_the_same_results() {
     for run in ["runs/sft", "runs/eaft"] {
         assert!(place.result(&format!("stopped/{run}")) == place.result(&format!("whole/{run}")), "{run}");
     }
+}
+
+#[test]
+fn a_comparison_whose_files_changed_is_refused_with_the_setting_and_the_file_before_anything_is_trained_or_reported() {
+    let place = Place::new();
+    place.configure("steps = 3\n");
+    let run = |seeds: &str| {
+        let vary = format!("--vary objective.method=sft,eaft --vary run.seed={seeds}");
+        line(&format!("compare {} {vary} --out {}", place.text("run.toml"), place.text("all")))
+    };
+    run("1").ok();
+    let (tokenizer, longer) = ("model/tokenizer.json", byte_tokenizer(1));
+    let changes = [
+        ("train.jsonl", "data.train", place.text("train.jsonl"), "{\"question\": \"a\", \"answer\": \"b\"}\n"),
+        ("target.jsonl", "data.target", place.text("target.jsonl"), "{\"question\": \"c\", \"answer\": \"d\"}\n"),
+        ("general.txt", "data.general", place.text("general.txt"), "The river has another bed.\n"),
+        (tokenizer, "model.path", place.text("model"), longer.as_str()),
+    ];
+    for (file, setting, path, other) in changes {
+        let before = fs::read_to_string(place.path(file)).unwrap();
+        place.write(file, other);
+        for seeds in ["1", "1,2"] {
+            let ran = run(seeds).fails(2, &[&format!("{setting} {path}: is not what it was when"), "sft_seed-1"]);
+            assert!(ran.stdout.is_empty() && !ran.stderr.contains("seed-2"), "{}\n{}", ran.stdout, ran.stderr);
+        }
+        assert_eq!(place.names("all/runs"), ["eaft_seed-1", "sft_seed-1"], "nothing was trained");
+        place.write(file, &before);
+    }
+    // Weights of the same size.
+    let weights = place.path("model/model.safetensors");
+    let before = fs::read(&weights).unwrap();
+    let mut other = before.clone();
+    *other.last_mut().unwrap() ^= 1;
+    fs::write(&weights, other).unwrap();
+    run("1").fails(2, &[&format!("model.path {}: is not what it was when", place.text("model"))]);
+    fs::write(&weights, before).unwrap();
+    assert!(run("1").ok().stdout.contains("report.html"));
+    assert!(run("1,2").ok().stdout.contains("report.html"));
+    // A file that was mended before any run began is no other.
+    let before = fs::read_to_string(place.path("train.jsonl")).unwrap();
+    place.write("train.jsonl", "{\n");
+    let (set, out) = ("--vary objective.method=sft,eaft", place.text("mended"));
+    let mended = || line(&format!("compare {} {set} --out {out}", place.text("run.toml")));
+    mended().fails(2, &["2 of 2 runs failed: sft, eaft"]);
+    place.write("train.jsonl", &before);
+    mended().ok();
+}
+
+#[test]
+fn a_comparison_refuses_before_it_trains_what_all_its_runs_would_refuse() {
+    let place = Place::new();
+    let compare = |more: &str| {
+        let vary = "--vary objective.method=sft,eaft";
+        line(&format!("compare {} {vary} --out {} {more}", place.text("run.toml"), place.text("all")))
+    };
+    let replay = format!("--set data.replay={}", place.text("general.txt"));
+    for (set, parts) in [
+        ("--set adapter.kind=none --set adapter.rank=9", &["--set adapter.rank: 9 is read", "no run reads it"][..]),
+        ("--set objective.tau=1", &["--set objective.tau: ", "objective.method = \"talr\""]),
+        (replay.as_str(), &["sft: data.replay and data.general are one file"]),
+    ] {
+        compare(set).fails(2, parts);
+        compare(&format!("{set} --dry-run")).fails(2, parts);
+        assert!(!place.path("all").exists(), "{set} left a folder behind");
+    }
+    let varied = "--vary adapter.kind=lora,none --set adapter.rank=9 --dry-run";
+    assert_eq!(compare(varied).ok().stdout.lines().count(), 4, "some of its runs read it");
 }
 
 // Runs that are interrupted.
@@ -3023,6 +3112,7 @@ fn broken_records_stop_with_file_and_line_or_are_skipped_and_counted() {
         let ran = place.train("skipped", &["data.on_error=skip", "run.steps=1"]).ok();
         assert!(ran.stderr.contains("warning: train: 1 record was skipped"), "{}", ran.stderr);
         assert!(ran.stderr.contains("train.jsonl, line 6"), "{}", ran.stderr);
+        assert_eq!(place.json("skipped/summary.json")["warnings"], json!(["train: 1 record was skipped"]));
         fs::remove_dir_all(place.path("skipped")).unwrap();
     }
     let mut bytes = first.into_bytes();
@@ -3261,6 +3351,9 @@ fn a_run_that_diverges_stops_at_its_step_and_keeps_the_last_good_checkpoint() {
     // Without clipping, blocks are stepped one by one: weights that are no longer numbers may not be saved.
     let set = [&set[..], &["optim.max_grad_norm=0", "run.accumulation=1"]].concat();
     place.train("one-by-one", &set).fails(1, &["not a finite number at row", "in step", "before it is intact"]);
+    // Where it comes out in a measurement, the step before it is to blame and not a file.
+    let set = ["optim.learning_rate=1e37", "run.steps=1"];
+    place.train("measured", &set).fails(1, &["not a finite number at row", "in step 1", "learning_rate"]);
 }
 
 #[test]
@@ -3714,7 +3807,8 @@ fn what_is_measured_is_left_out_of_replay_and_a_replay_of_nothing_else_is_refuse
     let is_measured = |&n: &usize| (32 * (n + 1)).min(to).saturating_sub(from.max(32 * n)) >= 16;
     let (all, gone) = (mixed.len() / 32 + 1, (0..=mixed.len() / 32).filter(is_measured).count());
     let (count, why) = (format!("{gone} of {all} documents, {} tokens", 32 * gone), format!("({gone} in general)"));
-    let line = format!("replay     {count}, are left out: measured, too {why}, and not to be trained on");
+    let line =
+        format!("replay     {count}, are left out: also in a set that is measured {why}, and not to be trained on");
     assert!(gone > 5 && ran.stderr.lines().any(|said| said == line), "{line}\n{}", ran.stderr);
     assert!(ran.stderr.contains("are mixed in: "), "{}", ran.stderr);
     // What is held out is measured, too.

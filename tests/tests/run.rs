@@ -584,7 +584,7 @@ fn a_run_of_which_no_step_is_better_than_the_untouched_model_loses_patience_and_
     }
     let Selected { step, of, ended } = selected.expect("the best step is the result all the same");
     assert_eq!((step, of), (1, 1));
-    assert!(ended.unwrap().contains("had not fallen for 1 evaluation, and run.patience is 1"));
+    assert!(ended.unwrap().contains("had not come below its lowest for 1 evaluation, and run.patience is 1"));
     let words = "no measured step has a lower target loss than the untouched model";
     assert_eq!(said.iter().filter(|message| message.contains(words)).count(), 1, "{said:?}");
 }
@@ -1313,11 +1313,11 @@ fn a_plan_is_the_fastest_way_through_the_model_that_fits_its_budget() {
             assert_eq!([plan(1 << 40, "none"), plan(1, "none")], [KEPT, on_host]);
         }
 
-        let config = configured(&[("run.device_memory", "100KiB")]);
-        let Err(Error::Config { problems }) = prepare::base(&config, &files, &device, plan(100 << 10, &[])) else {
+        let config = configured(&[("run.device_memory", "4KiB")]);
+        let Err(Error::Config { problems }) = prepare::base(&config, &files, &device, plan(4 << 10, &[])) else {
             panic!("it does not fit")
         };
-        assert!(problems[0].contains("device_memory: 1 MiB are less than the "), "{problems:?}");
+        assert!(problems[0].contains("device_memory: 4 KiB are less than the "), "{problems:?}");
     }
 }
 

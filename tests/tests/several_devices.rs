@@ -49,7 +49,8 @@ fn on(all: &[&Device], counts: &[usize]) -> Placement {
 
 fn start(config: &Config, files: &ModelFiles, placement: &Placement) -> Result<Run, Error> {
     let sites = Site::of_each(placement);
-    let executions = Execution::plan_each(config, &files.architecture, files.weights.as_deref(), 1, &sites);
+    let executions =
+        Execution::plan_each(config, &files.architecture, files.weights.as_deref(), 1, Load::most(config), &sites);
     let base = base_on(config, files, placement.clone(), &executions, &mut |_, _| {})?;
     let learner = Learner::new(config.clone(), &config.objective()?, base, executions[0])?;
     Run::new(vec![learner], documents(), Arc::new(Sets::default()), About::default())
@@ -230,7 +231,14 @@ fn each_device_has_a_budget_of_its_own_and_reads_what_does_not_fit_from_the_file
     ] {
         let config = config(&[&set[..], &[("run.device_memory", &budget)]].concat());
         let sites = Site::of_each(&split);
-        let executions = Execution::plan_each(&config, &files.architecture, files.weights.as_deref(), 1, &sites);
+        let executions = Execution::plan_each(
+            &config,
+            &files.architecture,
+            files.weights.as_deref(),
+            1,
+            Load::most(&config),
+            &sites,
+        );
         assert_eq!(executions.iter().map(|one| one.resident).collect::<Vec<_>>(), resident, "{budget}");
         assert!(executions.iter().all(|one| one.keep == Keep::Inputs && !one.together), "{executions:?}");
         assert_eq!(trained(&config, &files, &split).0, want, "{budget}");
@@ -240,12 +248,13 @@ fn each_device_has_a_budget_of_its_own_and_reads_what_does_not_fit_from_the_file
         &[&set[..], &[("run.recompute", "auto"), ("run.device_memory", &format!("1GiB,{}", takes[1]))]].concat(),
     );
     let sites = Site::of_each(&split);
-    let executions = Execution::plan_each(&auto, &files.architecture, files.weights.as_deref(), 1, &sites);
+    let executions =
+        Execution::plan_each(&auto, &files.architecture, files.weights.as_deref(), 1, Load::most(&auto), &sites);
     assert_eq!([executions[0].keep, executions[1].keep], [Keep::Inputs; 2]);
     assert_eq!(trained(&auto, &files, &split).0, want);
-    let short = config(&[&set[..], &[("run.device_memory", "1GiB,100KiB")]].concat());
+    let short = config(&[&set[..], &[("run.device_memory", "1GiB,4KiB")]].concat());
     let refused = start(&short, &files, &split).err().expect("it does not fit").to_string();
-    assert!(refused.contains("device_memory: 1 MiB are less than") && refused.contains("on CPU"), "{refused}");
+    assert!(refused.contains("device_memory: 4 KiB are less than") && refused.contains("on CPU"), "{refused}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use burn::tensor::Tensor;
 
 use super::Model;
+use super::architecture::Architecture;
 use super::layout::Part;
 use super::linear::{Lora, LoraScale};
 use super::load::name_hash;
@@ -35,6 +36,20 @@ impl LoraSettings {
     pub fn scale(&self) -> f64 {
         let rank = self.rank as f64;
         self.alpha / if self.rslora { rank.sqrt() } else { rank }
+    }
+
+    /// Refuses targets that no block of a model has.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for each, listing those that it has.
+    pub fn check(&self, arch: &Architecture) -> Result<()> {
+        let block = arch.block(0);
+        let modules: Vec<&str> =
+            block.linears().flat_map(|linear| &linear.modules).filter_map(|m| m.name.rsplit('.').next()).collect();
+        let unknown = self.targets.iter().filter(|target| !modules.contains(&target.as_str()));
+        let problem = |t| format!("[adapter] targets: this model has no module {t:?}; it has {}", modules.join(", "));
+        let problems: Vec<String> = unknown.map(problem).collect();
+        if problems.is_empty() { Ok(()) } else { Err(Error::Config { problems }) }
     }
 }
 
@@ -93,9 +108,8 @@ impl Model {
         settings: &LoraSettings,
         values: &mut dyn FnMut(&str, usize, usize, usize) -> Result<(Vec<f32>, Vec<f32>)>,
     ) -> Result<()> {
+        settings.check(&self.arch)?;
         let rank = settings.rank;
-        let mut unused: Vec<&String> = settings.targets.iter().collect();
-        let mut modules = Vec::new();
         for block in &mut self.blocks {
             let device = self.placement.of_block(block.index);
             for part in block.parts_mut() {
@@ -108,13 +122,9 @@ impl Model {
                     offset += part.rows;
                     let stem = part.name.strip_suffix(".weight").unwrap_or(&part.name);
                     let module = stem.rsplit('.').next().unwrap_or(stem);
-                    if !modules.iter().any(|m| m == module) {
-                        modules.push(module.to_string());
-                    }
                     if !settings.targets.is_empty() && !settings.targets.iter().any(|t| t == module) {
                         continue;
                     }
-                    unused.retain(|t| *t != module);
                     let (a, b) = values(stem, inputs, part.rows, rank)?;
                     let a: Tensor<2> = from_host(a, [rank, inputs], device);
                     let b: Tensor<2> = from_host(b, [part.rows, rank], device);
@@ -126,14 +136,6 @@ impl Model {
                 }
             }
         }
-        if unused.is_empty() {
-            return Ok(());
-        }
-        Err(Error::Config {
-            problems: unused
-                .iter()
-                .map(|t| format!("[adapter] targets: this model has no module {t:?}; it has {}", modules.join(", ")))
-                .collect(),
-        })
+        Ok(())
     }
 }

@@ -18,13 +18,14 @@ const KEPT_IN_UNKNOWN_MEMORY: usize = 512 << 20;
 /// How many times longer a byte takes from a file than between host and device: a drive gives 1 to 5 GB/s, a PCIe bus 12 to 25.
 const FILE_IS_SLOWER: u64 = 5;
 
-/// A run whose data are not known yet: a step is taken to be as large as the configuration allows.
+/// What a run is made of.
 #[derive(Clone, Copy)]
 struct Planned<'a> {
     config: &'a Config,
     arch: &'a Architecture,
     weights: Option<&'a dyn WeightSource>,
     learners: u64,
+    load: Load,
 }
 
 impl Execution {
@@ -37,19 +38,20 @@ impl Execution {
         learners: u64,
         site: Site,
     ) -> Self {
-        Planned { config, arch, weights, learners }.alone(site)
+        Planned { config, arch, weights, learners, load: Load::most(config) }.alone(site)
     }
 
-    /// As [`Execution::plan`], for each of several devices. What is kept and in which order is one decision for all of them: the
-    /// one that suits whichever has least room.
+    /// As [`Execution::plan`] for data of this shape, on each of several devices. What is kept and in which order is one decision
+    /// for all of them: the one that suits whichever has least room.
     pub fn plan_each(
         config: &Config,
         arch: &Architecture,
         weights: Option<&dyn WeightSource>,
         learners: u64,
+        load: Load,
         sites: &[Site],
     ) -> Vec<Self> {
-        Planned { config, arch, weights, learners }.alike(sites)
+        Planned { config, arch, weights, learners, load }.alike(sites)
     }
 }
 
@@ -63,7 +65,7 @@ impl Planned<'_> {
         let (said, most) = budget(config, site);
         let Some(most) = most else {
             // Of the whole model, so that several devices decide alike.
-            let tokens = Load::most(config).tokens;
+            let tokens = self.load.tokens;
             let kept = Activations::bytes_per_token(self.arch).saturating_mul(self.arch.layers).saturating_mul(tokens);
             let everything = match recompute {
                 Recompute::Auto => kept <= KEPT_IN_UNKNOWN_MEMORY,
@@ -105,7 +107,7 @@ impl Planned<'_> {
     /// Whether `left` bytes of weights that are read from the file twice a pass come sooner than the blocks' inputs of a step
     /// from the host's memory, once there and once back.
     fn file_is_nearer(&self, site: Site, way: Execution, left: u64) -> bool {
-        let Load { tokens, micro_batches, .. } = Load::most(self.config);
+        let Load { tokens, micro_batches, .. } = self.load;
         let passes = if way.together { 1 } else { micro_batches };
         let input = tokens.saturating_mul(self.arch.hidden).saturating_mul(4);
         let inputs = input.saturating_mul(micro_batches).saturating_mul(site.share.blocks(self.arch).len());
@@ -142,8 +144,8 @@ impl Planned<'_> {
 
     /// Most that the device holds.
     fn takes(&self, site: Site, execution: Execution) -> u64 {
-        let Self { config, arch, weights, learners } = *self;
-        Ledger::new(config, arch, weights, learners, Load::most(config), site, execution).device_bytes()
+        let Self { config, arch, weights, learners, load } = *self;
+        Ledger::new(config, arch, weights, learners, load, site, execution).device_bytes()
     }
 
     /// With as many blocks left in their file as it takes to need no more than `most` bytes; none where that cannot be.

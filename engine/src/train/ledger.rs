@@ -253,6 +253,9 @@ pub struct Load {
 }
 
 impl Load {
+    /// What any data take.
+    pub const LEAST: Self = Self { tokens: 1, rows: 1, micro_batches: 1, evaluated: 0 };
+
     /// What a configuration allows, before data is known.
     pub fn most(config: &Config) -> Self {
         let tokens = config.run.batch_tokens;

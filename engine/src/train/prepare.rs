@@ -22,6 +22,7 @@ use crate::model::placement::{self, Placement};
 use crate::model::settings::{AdapterKind, Targets};
 use crate::model::{Keep, Model};
 use crate::rng::mix;
+use crate::words::bytes;
 use crate::words::counted;
 
 /// Up to so many epochs, their steps are counted exactly and not estimated from the first.
@@ -111,6 +112,24 @@ fn shared(
     Placement::new(devices, &placement::shares(devices, arch.layers, &fixed, each, &memory)?)
 }
 
+/// Refuses what cannot be trained of a model, or not like this, whatever the data and the device are.
+///
+/// # Errors
+/// [`Error::Config`] for storage that full fine-tuning cannot use, and for modules that the model does not have.
+pub fn check(config: &Config, architecture: &Architecture) -> Result<()> {
+    let hold = config.run.storage;
+    match config.adapter.kind {
+        AdapterKind::Lora => lora_settings(config).check(architecture),
+        AdapterKind::None if hold != Hold::Auto && hold.trained() != hold => {
+            let problem = format!(
+                "[run] storage: only frozen weights can be held in {hold}; use an adapter, or hold them in bf16"
+            );
+            Err(Error::Config { problems: vec![problem] })
+        }
+        AdapterKind::None => Ok(()),
+    }
+}
+
 /// The model that a run starts from, on one device, without an adapter, to be gone through like this.
 ///
 /// # Errors
@@ -122,7 +141,8 @@ pub fn base(config: &Config, files: &ModelFiles, device: &Device, execution: Exe
 /// The model that a run starts from, on its devices, without an adapter, to be gone through like this on each.
 ///
 /// # Errors
-/// What the weights lack, storage that full fine-tuning cannot use, device errors.
+/// What the weights lack, device errors; as [`check`]; [`Error::Config`] where run.device_memory is less than a step of one
+/// token takes.
 pub fn base_on(
     config: &Config,
     files: &ModelFiles,
@@ -130,37 +150,30 @@ pub fn base_on(
     executions: &[Execution],
     progress: Progress,
 ) -> Result<Model> {
-    let full = config.adapter.kind == AdapterKind::None;
-    let hold = config.run.storage;
-    if full && hold != Hold::Auto && hold.trained() != hold {
-        let problem =
-            format!("[run] storage: only frozen weights can be held in {hold}; use an adapter, or hold them in bf16");
-        return Err(Error::Config { problems: vec![problem] });
-    }
+    check(config, &files.architecture)?;
     check_compute(config, &placement)?;
     let (arch, weights) = (&files.architecture, files.weights.as_deref());
     let budgets = config.run.device_memory.as_ref().map_or(Vec::new(), |sizes| sizes.bytes());
     let sites = Site::of_each(&placement);
     for (index, (stage, execution)) in placement.stages_mut().iter_mut().zip(executions).enumerate() {
         stage.resident = execution.resident;
-        let least =
-            || Ledger::new(config, arch, weights, 1, Load::most(config), sites[index], *execution).device_bytes();
+        let least = || Ledger::new(config, arch, weights, 1, Load::LEAST, sites[index], *execution).device_bytes();
         if let (Some(&budget), 0) = (budgets.get(index), execution.resident)
             && let least = least()
             && least > budget
         {
-            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
             let problem = format!(
-                "[run] device_memory: {} MiB are less than the {} MiB that this run needs on {} with every frozen block left \
-                 in its file; lower run.batch_tokens or data.cutoff_length, or set run.recompute to \"always\"",
-                mib(budget),
-                mib(least),
+                "[run] device_memory: {} are less than the {} that a step of one token takes on {} with every frozen block left \
+                 in its file; take a smaller model",
+                bytes(budget),
+                bytes(least),
                 stage.device.name()
             );
             return Err(Error::Config { problems: vec![problem] });
         }
     }
-    files.load_onto(&placement, hold, full, config.run.seed, progress)
+    let full = config.adapter.kind == AdapterKind::None;
+    files.load_onto(&placement, config.run.storage, full, config.run.seed, progress)
 }
 
 /// Refuses half precision on devices that were not settled for it ([`Device::computing`]): the page's, which has none.

@@ -347,7 +347,7 @@ impl Run {
                 Some(()) => None,
                 None => self.stop(),
             },
-            Some(Due::Evaluate(phase)) => match self.evaluated(phase, host).await? {
+            Some(Due::Evaluate(phase)) => match self.evaluated(phase, host).await.map_err(of_step(self.steps().1))? {
                 Some(learners) => {
                     self.evaluation_due = false;
                     self.look_for_divergence(&learners);
@@ -356,7 +356,7 @@ impl Run {
                 }
                 None => self.stop(),
             },
-            Some(Due::Landscape(phase)) => match self.landscape(host).await? {
+            Some(Due::Landscape(phase)) => match self.landscape(host).await.map_err(of_step(self.steps().1))? {
                 Some(learners) => Some(Event::Landscape { phase, learners }),
                 None => self.stop(),
             },
@@ -929,6 +929,14 @@ fn refuse_changes(was: &Config, is: &Config) -> Result<()> {
     };
     let problem = format!("the run began with {key} = {was}, and now it is {is}{more}; restore it, or begin a new run");
     Err(broken("configuration", problem))
+}
+
+/// Makes of an error of a measurement one that names the step after which it was made: what is no number then is what was learned.
+fn of_step(done: u64) -> impl Fn(Error) -> Error {
+    move |error| match error {
+        Error::NonFinite { tensor, row, step: None } if done > 0 => Error::NonFinite { tensor, row, step: Some(done) },
+        other => other,
+    }
 }
 
 /// What tokens say of the batch that they form.

@@ -87,7 +87,7 @@ impl Selection {
         if rule.patience.is_some_and(|patience| self.since >= patience) {
             let since = counted(self.since, "evaluation");
             self.ended = Some(format!(
-                "at step {step} the target loss had not fallen for {since}, and run.patience is {}",
+                "at step {step} the target loss had not come below its lowest for {since}, and run.patience is {}",
                 self.since
             ));
         }
@@ -228,7 +228,9 @@ mod tests {
         assert_eq!(selection.since, 2);
         let result = selection.result(2).unwrap();
         assert_eq!((result.step, result.of), (2, 2));
-        assert!(result.ended.unwrap().contains("at step 2 the target loss had not fallen for 2 evaluations"));
+        assert!(
+            result.ended.unwrap().contains("at step 2 the target loss had not come below its lowest for 2 evaluations")
+        );
         let warning = selection.warning().unwrap();
         for part in ["4.1000 at step 2", "4.0000 before the first", "optim.learning_rate"] {
             assert!(warning.contains(part), "{warning}");

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! compare.toml      what all runs share
+//! files.json        what each is made of
 //! runs/NAME/        a run's folder
 //! logs/NAME.log     what it said
 //! report.html, report.md, frontier.svg, comparison.json, paths.csv
@@ -26,6 +27,7 @@ use temper_engine::{Config, Error};
 
 use crate::cli::{CompareArgs, Global};
 use crate::comparison::frontier::Path as RunPath;
+use crate::comparison::made_of::{self, MadeOf};
 use crate::comparison::report::{self, Done, PICTURE, Rendered};
 use crate::comparison::{Grid, Point};
 use crate::files::{io_error, write_atomically};
@@ -45,7 +47,9 @@ const SHOWN: Duration = Duration::from_secs(2);
 const STOPPED: i32 = 130;
 /// And that was given what it cannot use.
 const REFUSED: i32 = 2;
-/// So much of what a run said last is repeated where it failed.
+/// What a run's own account of why it failed begins with.
+const FAILED: &str = "temper: error: ";
+/// So much of what it said last is repeated where it gave none.
 const LAST_LINES: usize = 3;
 
 /// Runs the command.
@@ -72,6 +76,11 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     let name = name.rsplit(':').next().unwrap_or(&name).to_string();
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("compare-{name}")));
     let folder = Folder::open(&out, &grid)?;
+    let mut begun_with = MadeOf::open(&folder.path)?;
+    if !begun_with.is_empty() {
+        let configs: Vec<Config> = grid.points.iter().map(resolved).collect::<Result<_>>()?;
+        begun_with.refuse_other(&made_of::now(&configs), &folder.runs())?;
+    }
     interrupt::listen();
 
     let bar = Bar::new(&grid);
@@ -84,6 +93,12 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     let (mut failed, mut refused) = (Vec::new(), 0);
     for (index, point) in grid.points.iter().enumerate() {
         if done[index].is_none() {
+            // The files may have changed while the runs before it were trained.
+            let files = made_of::now([&resolved(point)?]);
+            begun_with.refuse_other(&files, &folder.runs())?;
+            if RunFolder::look_into(&folder.run(point)).is_err() {
+                begun_with.begin(&point.name, files)?;
+            }
             match folder.train(&grid, point, &bar, index)? {
                 Ended::Well(run) => {
                     begun.add(&folder, point)?;
@@ -120,6 +135,11 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     }
 }
 
+/// A run's configuration.
+fn resolved(point: &Point) -> Result<Config> {
+    Ok(Config::parse(&point.config, &point.name, &[])?)
+}
+
 /// What the runs began with: only those of the same model and the same data are compared.
 #[derive(Default)]
 struct Begun(Vec<(String, RunConfig)>);
@@ -149,8 +169,8 @@ impl Begun {
             }
             if let Some((what, _)) = run.origin.iter().find(|one| differs(*one)) {
                 let problem = format!(
-                    "{}: began with another {what} than {name}: the files have changed since; give --out another folder, or \
-                     remove the runs of before",
+                    "{}: began with another {what} than {name}: the files have changed in between; give --out another folder, \
+                     or remove the folder of the run that is of other files than there are now",
                     folder.run(point).display()
                 );
                 return Err(Error::Config { problems: vec![problem] }.into());
@@ -201,8 +221,13 @@ impl Folder {
         Ok(Self { path: path.to_path_buf() })
     }
 
+    /// Where its runs are.
+    fn runs(&self) -> PathBuf {
+        self.path.join("runs")
+    }
+
     fn run(&self, point: &Point) -> PathBuf {
-        self.path.join("runs").join(&point.name)
+        self.runs().join(&point.name)
     }
 
     /// A run that came to its end.
@@ -247,6 +272,8 @@ impl Folder {
         }
         let out = File::options().create(true).append(true).open(&log).map_err(|error| io_error(&log, &error))?;
         let err = out.try_clone().map_err(|error| io_error(&log, &error))?;
+        // What it said when it was tried before is no news.
+        let before_it = out.metadata().map_err(|error| io_error(&log, &error))?.len() as usize;
         let mut child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().context("starting a run")?;
         let status = loop {
             if let Some(status) = child.try_wait()? {
@@ -270,10 +297,9 @@ impl Folder {
             _ if interrupt::requested() => Ended::Stopped,
             Some(STOPPED) => Ended::Stopped,
             _ => {
-                let said = fs::read_to_string(&log).unwrap_or_default();
-                let lines: Vec<&str> = said.lines().map(|line| line.trim_start_matches("temper: error: ")).collect();
-                let said = lines[lines.len().saturating_sub(LAST_LINES)..].join("; ");
-                Ended::Badly(status.code(), format!("{said} ({})", log.display()))
+                let said = fs::read(&log).unwrap_or_default();
+                let said = String::from_utf8_lossy(said.get(before_it..).unwrap_or_default());
+                Ended::Badly(status.code(), format!("{} ({})", why_it_failed(&said), log.display()))
             }
         })
     }
@@ -290,6 +316,14 @@ impl Folder {
         }
         Ok((answer, self.path.join(REPORT)))
     }
+}
+
+/// Of all that a run said its own account of why it failed, or, where it was ended without one, its last lines.
+fn why_it_failed(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().collect();
+    let account = lines.iter().rposition(|line| line.starts_with(FAILED));
+    let begin = account.unwrap_or(lines.len().saturating_sub(LAST_LINES));
+    lines[begin..].join("; ").trim_start_matches(FAILED).to_string()
 }
 
 /// This very program: on Linux also where its file was replaced meanwhile, so that all runs are of one version.
@@ -375,5 +409,18 @@ impl Bar {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_a_failed_run_said_only_its_own_account_is_repeated() {
+        let said = "before     target perplexity 9\nstep 1/20\ntemper: error: gradient of x: not finite\nat step 1\n";
+        assert_eq!(why_it_failed(said), "gradient of x: not finite; at step 1");
+        assert_eq!(why_it_failed("a\nb\nc\nd\n"), "b; c; d");
+        assert_eq!(why_it_failed(""), "");
     }
 }

@@ -184,7 +184,7 @@ impl Read {
         let mut train = read_data(&config.data.train)
             .and_then(|bytes| read_set(&config.data.train, &bytes, tokenizer, read))
             .context("while reading [data] train")?;
-        say_what_was_read("train", &config.data.train, &train.records, &train.encoding);
+        let mut warnings = say_what_was_read("train", &config.data.train, &train.records, &train.encoding);
         refuse_longer(&train.documents, context, &config.data.train)?;
         let digest = |documents: &[Document]| Digest::from(fingerprint(documents, 0));
         let mut digests = Origin::new();
@@ -202,7 +202,7 @@ impl Read {
                 let data = read_data(path)
                     .and_then(|bytes| read_measured(path, &bytes, tokenizer, context, measured))
                     .with_context(|| format!("while reading [data] {name}"))?;
-                say_what_was_read(name, path, &data.records, &data.encoding);
+                warnings.extend(say_what_was_read(name, path, &data.records, &data.encoding));
                 *set = data.documents;
             } else if let (Some(share), "target") = (config.data.hold_out, *name) {
                 *set = hold_out(&mut train.documents, &config.data.train, share)?;
@@ -214,7 +214,7 @@ impl Read {
             let set = read_data(path)
                 .and_then(|bytes| read_set(path, &bytes, tokenizer, measured))
                 .context("while reading [data] replay")?;
-            say_what_was_read("replay", path, &set.records, &set.encoding);
+            warnings.extend(say_what_was_read("replay", path, &set.records, &set.encoding));
             refuse_longer(&set.documents, context, path)?;
             digests.insert(DATA_REPLAY.into(), digest(&set.documents));
             // Whole sets, of which a part may be measured: what is left does not depend on how large that part is.
@@ -247,8 +247,9 @@ impl Read {
         let memorised = |(name, set, file): (&str, &Vec<Document>, Option<&str>)| {
             doubts::memorised(name, set, &train.documents[..own], file)
         };
-        let warnings: Vec<String> = measured.into_iter().filter_map(memorised).collect();
-        warnings.iter().for_each(|warning| warn(warning));
+        let memorised: Vec<String> = measured.into_iter().filter_map(memorised).collect();
+        memorised.iter().for_each(|warning| warn(warning));
+        warnings.extend(memorised);
         let landscape = landscape::documents(&config, &train.documents[..own])?;
         let (records, train) = (train.records.kind.to_string(), train.documents);
         Ok(Self { config, files, devices, why, train, records, digests, warnings, target, general, wrong, landscape })
@@ -537,12 +538,13 @@ fn method_name(objective: &Objective) -> String {
     objective.method().to_string()
 }
 
+/// Gives what makes results doubtful.
 fn say_what_was_read(
     set: &str,
     path: &str,
     records: &temper_engine::reading::Report,
     encoding: &temper_engine::reading::EncodeReport,
-) {
+) -> Vec<String> {
     let mut line = format!(
         "{set:<10} {path}: {} ({}), {}, {}, {} trained",
         counted(records.records, "record"),
@@ -555,7 +557,9 @@ fn say_what_was_read(
         line += &format!(", {} cut off at the end", encoding.truncated);
     }
     say(&line);
-    doubts::of_reading(set, path, records, encoding).iter().for_each(|line| say(line));
+    let doubts = doubts::of_reading(set, path, records, encoding);
+    doubts.iter().for_each(|line| say(line));
+    doubts::in_short(&doubts).collect()
 }
 
 fn tokens_of(documents: &[Document]) -> usize {

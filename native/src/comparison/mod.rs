@@ -4,6 +4,7 @@
 //! [`report`].
 
 pub mod frontier;
+pub mod made_of;
 pub mod report;
 
 use std::collections::BTreeSet;
@@ -11,6 +12,8 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use temper_engine::events::Evaluated;
 use temper_engine::{Config, Error, Result};
+
+use crate::doubts;
 
 /// Settings as `--set` takes them.
 pub type Set = Vec<(String, String)>;
@@ -124,7 +127,8 @@ impl Grid {
         let (own, compare) = split(text);
         // A baseline is a variant here.
         let without = ("run.baseline".to_string(), String::new());
-        let mut base = Config::shared(own, file, &[overrides, &[without]].concat())?;
+        let shared = [overrides, &[without]].concat();
+        let mut base = Config::shared(own, file, &shared)?;
         let (mut axes, mut variants) = read(compare, file)?;
         for (key, values) in vary {
             axes.push((key.clone(), values.split(',').map(|value| value.trim().to_string()).collect()));
@@ -191,6 +195,7 @@ impl Grid {
         }
         let mut grid = Self { measure: Measure::of(&base), base, variants, points };
         grid.configure()?;
+        grid.refuse_unread(own, file, &shared)?;
         Ok(grid)
     }
 
@@ -209,8 +214,12 @@ impl Grid {
         let text = self.base.to_toml();
         let mut problems = Vec::new();
         for point in &mut self.points {
-            let found = Config::parse(&text, "the configuration", &point.set);
-            match found.and_then(|config| config.objective().map(|_| config)) {
+            let usable = |config: Config| -> Result<Config> {
+                config.objective()?;
+                doubts::refuse_measured_replay(&config)?;
+                Ok(config)
+            };
+            match Config::parse(&text, "the configuration", &point.set).and_then(usable) {
                 Ok(config) => point.config = config.to_toml(),
                 Err(Error::Config { problems: own }) => {
                     problems.extend(own.into_iter().map(|problem| format!("{}: {problem}", point.name)));
@@ -222,6 +231,32 @@ impl Grid {
         problems.extend(self.points.iter().filter(|point| !names.insert(&point.name)).map(|point| {
             format!("{}: two runs would have this folder; give variants and values other names", point.name)
         }));
+        if problems.is_empty() { Ok(()) } else { Err(Error::Config { problems }) }
+    }
+
+    /// Refuses what all runs are given and none reads.
+    fn refuse_unread(&self, text: &str, file: &str, shared: &Set) -> Result<()> {
+        let refused = |point: &Point| match Config::parse(text, file, &[&shared[..], &point.set].concat()) {
+            Err(Error::Config { problems }) => problems,
+            _ => Vec::new(),
+        };
+        // Of "--set section.key: why", where the reason may be another for another run.
+        let key = |problem: &String| {
+            problem.split_once(": ").map(|(key, _)| key.to_string()).filter(|key| key.starts_with("--set "))
+        };
+        let Some((first, others)) = self.points.split_first() else { return Ok(()) };
+        let mut problems = refused(first);
+        problems.retain(|problem| key(problem).is_some());
+        for point in others {
+            if problems.is_empty() {
+                break;
+            }
+            let keys: Vec<_> = refused(point).iter().map(key).collect();
+            problems.retain(|problem| keys.contains(&key(problem)));
+        }
+        if !others.is_empty() {
+            problems.iter_mut().for_each(|problem| *problem += &format!(" (no run reads it; this is {})", first.name));
+        }
         if problems.is_empty() { Ok(()) } else { Err(Error::Config { problems }) }
     }
 }
@@ -373,6 +408,26 @@ mod tests {
         assert_eq!(grid(known, &[]).unwrap().points.len(), 2);
         let vain = problem("", &[("objective.method", "sft,eaft"), ("objective.top_k", "5,20")]);
         assert!(vain.contains("sft-5: --set objective.top_k: ") && !vain.contains("sft-20"), "{vain}");
+    }
+
+    #[test]
+    fn what_all_runs_are_given_and_none_reads_is_refused_as_a_run_of_its_own_refuses_it() {
+        let of = |set: &[(&str, &str)], vary: &str| {
+            let set: Set = set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+            Grid::of(RUN, "c.toml", &set, &[("objective.method".to_string(), vary.to_string())])
+        };
+        let refused = of(&[("objective.tau", "0.5"), ("run.keep", "3")], "sft,eaft").unwrap_err().to_string();
+        assert!(refused.contains("--set objective.tau: 0.5 is read with objective.method = "), "{refused}");
+        assert!(refused.contains("(no run reads it; this is sft)") && !refused.contains("run.keep"), "{refused}");
+        let refused = of(&[("adapter.kind", "none"), ("adapter.rank", "9")], "sft").unwrap_err().to_string();
+        assert!(refused.contains("--set adapter.rank: 9 is read with ") && !refused.contains("no run"), "{refused}");
+        assert!(of(&[("adapter.rank", "9")], "sft,eaft").is_ok());
+    }
+
+    #[test]
+    fn what_is_measured_is_not_mixed_in_by_a_comparison_either() {
+        let refused = problem("", &[("data.general", "embedded:general.txt"), ("data.replay", "embedded:general.txt")]);
+        assert!(refused.contains("data.replay and data.general are one file, embedded:general.txt"), "{refused}");
     }
 
     #[test]

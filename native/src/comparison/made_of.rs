@@ -1,0 +1,219 @@
+//! What each run of a comparison is made of: a digest of every file that it reads, written down before it begins, so that
+//! its numbers are never put beside those of other files.
+//!
+//! ```text
+//! files.json   run -> setting and path -> digest
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, BufRead};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use temper_engine::configuration::{ArchitectureSource, Init};
+use temper_engine::running::{Digest, Digester};
+use temper_engine::words::counted;
+use temper_engine::{Config, Error};
+
+use crate::files::{read_error, write_atomically};
+use crate::inputs::{EMBEDDED, files_beside, open_model, read_configuration, size_of_data, stream_data};
+use crate::run_folder::RunFolder;
+
+const FILES: &str = "files.json";
+/// So many runs are named, and of more their number.
+const MOST_NAMED: usize = 6;
+
+/// A digest of each file, by its setting and path. What cannot be read has none: the run that reads it says why.
+pub type Files = BTreeMap<String, Digest>;
+
+/// The files that runs of these configurations read, as they are now.
+pub fn now<'a>(configs: impl IntoIterator<Item = &'a Config>) -> Files {
+    let mut files: BTreeMap<String, Option<Digest>> = BTreeMap::new();
+    for config in configs {
+        for (setting, path) in data_of(config) {
+            files.entry(format!("{setting} {path}")).or_insert_with(|| of_data(path));
+        }
+        let (path, init) = (&config.model.path, config.model.init);
+        let setting = if init == Init::Pretrained { "model.path" } else { "model.path (with random weights)" };
+        files.entry(format!("{setting} {path}")).or_insert_with(|| of_model(path, init));
+    }
+    files.into_iter().filter_map(|(file, digest)| Some((file, digest?))).collect()
+}
+
+/// Settings that name a file, with that.
+fn data_of(config: &Config) -> impl Iterator<Item = (&'static str, &str)> {
+    let data = &config.data;
+    let architecture = match &config.model.architecture {
+        Some(ArchitectureSource::Path(path)) if config.model.init != Init::Pretrained => Some(path),
+        _ => None,
+    };
+    let all = [
+        ("data.train", Some(&data.train)),
+        ("data.target", data.target.as_ref()),
+        ("data.general", data.general.as_ref()),
+        ("data.wrong", data.wrong.as_ref()),
+        ("data.replay", data.replay.as_ref()),
+        ("model.architecture", architecture),
+    ];
+    all.into_iter().filter_map(|(setting, path)| Some((setting, path?.as_str())))
+}
+
+/// Of a pipe none: it is read once, by the run.
+fn of_data(path: &str) -> Option<Digest> {
+    if !path.starts_with(EMBEDDED) {
+        size_of_data(path).ok()??;
+    }
+    let (mut stream, _) = stream_data(path).ok()?;
+    let mut digester = Digester::default();
+    loop {
+        let piece = match stream.fill_buf() {
+            Ok([]) => return Some(digester.digest()),
+            Ok(piece) => piece,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => return None,
+        };
+        digester.add(piece);
+        let length = piece.len();
+        stream.consume(length);
+    }
+}
+
+/// Of its weights, where they are read, and of its tokenizer. One that can no longer be opened is another one.
+fn of_model(path: &str, init: Init) -> Option<Digest> {
+    if !path.starts_with(EMBEDDED) && !Path::new(path).exists() {
+        return None;
+    }
+    let mut digester = Digester::default();
+    for (name, bytes) in files_beside(path).ok()? {
+        digester.add(name.as_bytes());
+        digester.add(&bytes);
+    }
+    if init == Init::Pretrained {
+        let origin = open_model(path).and_then(|files| files.origin()).ok().flatten();
+        digester.add(origin.map_or(String::new(), |origin| origin.to_string()).as_bytes());
+    } else {
+        let description = Path::new(path).join("config.json").display().to_string();
+        digester.add(&read_configuration(&description).unwrap_or_default());
+    }
+    // The tokenizer of a GGUF file is in it.
+    if let Some(found) = fs::metadata(path).ok().filter(|found| found.is_file()) {
+        digester.add(&found.len().to_le_bytes());
+    }
+    Some(digester.digest())
+}
+
+/// What the runs of a comparison were made of.
+pub struct MadeOf {
+    path: PathBuf,
+    runs: BTreeMap<String, Files>,
+}
+
+impl MadeOf {
+    /// As it is written in a comparison's folder; nothing where no run has begun, or an older version began them.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where somebody edited it, and where it cannot be read.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join(FILES);
+        let runs = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                let problem = format!("{}: is not as it was written ({error}); restore it", path.display());
+                Error::Config { problems: vec![problem] }
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(read_error(&path, &error).into()),
+        };
+        Ok(Self { path, runs })
+    }
+
+    /// True where nothing is known of any run.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Writes down what a run that begins is made of.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn begin(&mut self, run: &str, files: Files) -> Result<()> {
+        self.runs.insert(run.to_string(), files);
+        let text = serde_json::to_string_pretty(&self.runs)? + "\n";
+        Ok(write_atomically(&self.path, |w| w.write_all(text.as_bytes()))?)
+    }
+
+    /// Refuses files that are not what runs in the folder `runs` were made of.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with each such file, its setting and the runs.
+    pub fn refuse_other(&self, now: &Files, runs: &Path) -> Result<()> {
+        let mut other: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (run, files) in &self.runs {
+            let differs = |(file, digest): &(&String, &Digest)| now.get(*file).is_some_and(|now| now != *digest);
+            let changed: Vec<&str> = files.iter().filter(differs).map(|(file, _)| file.as_str()).collect();
+            let folder = runs.join(run);
+            // One that was removed, or never came to its first step, is made anew.
+            if changed.is_empty() || RunFolder::look_into(&folder).is_err() {
+                continue;
+            }
+            changed.into_iter().for_each(|file| other.entry(file).or_default().push(folder.display().to_string()));
+        }
+        let problem = |(file, runs): (&str, Vec<String>)| {
+            let more = match runs.len().saturating_sub(MOST_NAMED) {
+                0 => String::new(),
+                more => format!(" and {} more", counted(more, "run")),
+            };
+            let named = runs[..runs.len().min(MOST_NAMED)].join(", ");
+            format!(
+                "{file}: is not what it was when {named}{more} began; restore it, or give --out another folder (without these \
+                 folders they are trained again)"
+            )
+        };
+        let problems: Vec<String> = other.into_iter().map(problem).collect();
+        if problems.is_empty() { Ok(()) } else { Err(Error::Config { problems }.into()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(train: &Path) -> Config {
+        let set = [("data.train".to_string(), format!("{:?}", train.display().to_string()))];
+        Config::parse("[model]\npath = \"embedded:base\"\n[data]\ntrain = \"t\"\n", "x", &set).unwrap()
+    }
+
+    #[test]
+    fn only_the_runs_that_are_there_and_were_made_of_other_files_are_named_with_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (train, runs) = (folder.path().join("t.txt"), folder.path().join("runs"));
+        let config = config(&train);
+        fs::write(&train, "before").unwrap();
+        let before = now([&config]);
+        assert_eq!(before.len(), 2, "{before:?}");
+        fs::write(&train, "after").unwrap();
+        let after = now([&config]);
+        let mut made_of = MadeOf::open(folder.path()).unwrap();
+        assert!(made_of.is_empty());
+        for (run, files) in [("a", &before), ("b", &after), ("gone", &before)] {
+            made_of.begin(run, files.clone()).unwrap();
+        }
+        for run in ["a", "b"] {
+            fs::create_dir_all(runs.join(run)).unwrap();
+            fs::write(runs.join(run).join("config.toml"), config.to_toml()).unwrap();
+        }
+        let made_of = MadeOf::open(folder.path()).unwrap();
+        for (files, own, other) in [(&before, "a", "b"), (&after, "b", "a")] {
+            let said = made_of.refuse_other(files, &runs).unwrap_err().to_string();
+            let [own, other] = [own, other].map(|run| runs.join(run).display().to_string());
+            let words = format!("data.train {}: is not what it was when {other} began", train.display());
+            assert!(said.contains(&words), "{said}");
+            assert!(!said.contains(&own) && !said.contains("gone") && !said.contains("model.path"), "{said}");
+        }
+        fs::remove_file(&train).unwrap();
+        // What is not there is named by the run that reads it.
+        made_of.refuse_other(&now([&config]), &runs).unwrap();
+        fs::write(folder.path().join(FILES), "{").unwrap();
+        assert!(MadeOf::open(folder.path()).is_err_and(|error| error.to_string().contains(FILES)));
+    }
+}
