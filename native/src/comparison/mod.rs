@@ -417,10 +417,10 @@ mod tests {
             Grid::of(RUN, "c.toml", &set, &[("objective.method".to_string(), vary.to_string())])
         };
         let refused = of(&[("objective.tau", "0.5"), ("run.keep", "3")], "sft,eaft").unwrap_err().to_string();
-        assert!(refused.contains("--set objective.tau: 0.5 is read with objective.method = "), "{refused}");
+        assert!(refused.contains("tau: 0.5 is read with objective.method = "), "{refused}");
         assert!(refused.contains("(no run reads it; this is sft)") && !refused.contains("run.keep"), "{refused}");
         let refused = of(&[("adapter.kind", "none"), ("adapter.rank", "9")], "sft").unwrap_err().to_string();
-        assert!(refused.contains("--set adapter.rank: 9 is read with ") && !refused.contains("no run"), "{refused}");
+        assert!(refused.contains("rank: 9 is read with ") && !refused.contains("no run"), "{refused}");
         assert!(of(&[("adapter.rank", "9")], "sft,eaft").is_ok());
     }
 
