@@ -121,7 +121,7 @@ pub mod reading {
     pub use crate::data::{
         ChatTemplate, EncodeReport, Loader, Message, OnError, ReadOptions, RecordFormat, RenderOptions, Report, Shared,
         TemplateVariables, Templating, drawn, fingerprint, hold_out, read_measured, read_set, refuse_table, shared,
-        steps_per_epoch,
+        steps_per_epoch, tokens_of,
     };
 }
 

@@ -3,38 +3,47 @@
 
 use std::fs;
 
-use temper_engine::reading::{EncodeReport, Report, shared};
+use temper_engine::reading::{EncodeReport, Report, shared, tokens_of};
 use temper_engine::words::{counted, plural};
 use temper_engine::{Config, Document, Error, Result};
 
 use crate::progress::grouped;
 
-/// Before the lines that say why records were skipped.
-const REASONS: &str = ", the first for these reasons:";
-
 /// What to do about a text that is measured and mixed in.
 const APART: &str = "give data.replay a file of its own, such as one half of that file, and measure on the other half";
 
-/// How a file was read, as far as it may not be what was meant: a line each. `set` is what the file is for.
-pub fn of_reading(set: &str, path: &str, records: &Report, encoding: &EncodeReport) -> Vec<String> {
-    let mut lines = Vec::new();
+/// Something to know of a file that was read.
+pub struct Doubt {
+    /// In short, as it stands beside results.
+    pub what: String,
+    /// Why, for the first records that it is about.
+    reasons: Vec<String>,
+}
+
+impl Doubt {
+    /// As it is said when the file is read, a line each.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let follow = if self.reasons.is_empty() { "" } else { ", the first for these reasons:" };
+        let reasons = self.reasons.iter().map(|reason| format!("  {reason}"));
+        std::iter::once(format!("warning: {}{follow}", self.what)).chain(reasons)
+    }
+}
+
+/// How a file was read, as far as it may not be what was meant. `set` is what the file is for.
+pub fn of_reading(set: &str, path: &str, records: &Report, encoding: &EncodeReport) -> Vec<Doubt> {
+    let mut doubts = Vec::new();
     if records.looks_like_records {
-        lines.push(format!("warning: {set}: {}", plain_text(path)));
+        doubts.push(Doubt { what: format!("{set}: {}", plain_text(path)), reasons: Vec::new() });
     }
     let skipped = records.skipped + encoding.skipped;
     if skipped > 0 {
         let were = if skipped == 1 { "was" } else { "were" };
-        let count = counted(skipped, "record");
-        lines.push(format!("warning: {set}: {count} {were} skipped{REASONS}"));
-        lines.extend(records.problems.iter().chain(&encoding.problems).map(|problem| format!("  {problem}")));
+        doubts.push(Doubt {
+            what: format!("{set}: {} {were} skipped", counted(skipped, "record")),
+            reasons: records.problems.iter().chain(&encoding.problems).cloned().collect(),
+        });
     }
-    lines
-}
-
-/// Those of these lines that are warnings, as they stand beside results: without what follows in more lines.
-pub fn in_short(lines: &[String]) -> impl Iterator<Item = String> {
-    let warnings = lines.iter().filter_map(|line| line.strip_prefix("warning: "));
-    warnings.map(|warning| warning.trim_end_matches(REASONS).to_string())
+    doubts
 }
 
 /// Of a text whose first lines are JSON objects.
@@ -89,8 +98,7 @@ pub fn apart(
     path: &str,
     measured: &[(&str, &[Document])],
 ) -> Result<(Vec<Document>, Option<String>)> {
-    let tokens = |documents: &[Document]| documents.iter().map(|document| document.tokens.len()).sum::<usize>();
-    let (all, all_tokens) = (replay.len(), tokens(&replay));
+    let (all, all_tokens) = (replay.len(), tokens_of(&replay));
     let mut left = replay;
     let mut why = Vec::new();
     for (set, documents) in measured {
@@ -114,7 +122,7 @@ pub fn apart(
         return Err(Error::Data { file: path.into(), problem });
     }
     let are = if gone == 1 { "is" } else { "are" };
-    let gone_tokens = all_tokens - tokens(&left);
+    let gone_tokens = all_tokens - tokens_of(&left);
     let line = format!(
         "replay     {} of {} {}, {} {}, {are} left out: also in a set that is measured ({why}), and not to be trained on",
         grouped(gone as u64),

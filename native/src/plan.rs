@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 use temper_engine::configuration::AdapterKind;
 use temper_engine::host::Clock;
-use temper_engine::reading::steps_per_epoch;
+use temper_engine::reading::{steps_per_epoch, tokens_of};
 use temper_engine::running::{
     Execution, Keep, Kind, Ledger, Load, Placement, Sheet, Site, Stage, Work, check, check_tokens,
     operations_per_second, placement,
@@ -389,8 +389,7 @@ fn seconds_of(operations: &[f64], paces: &[f64]) -> f64 {
 /// As [`steps`].
 pub fn trained_tokens(config: &Config, train: &[Document]) -> Result<u64> {
     let (steps, pass) = steps(config, train)?;
-    let all: usize = train.iter().map(|document| document.tokens.len()).sum();
-    Ok((all as f64 * steps as f64 / pass.max(1) as f64) as u64)
+    Ok((tokens_of(train) as f64 * steps as f64 / pass.max(1) as f64) as u64)
 }
 
 /// How often a run measures its sets: before, after, and on the way.

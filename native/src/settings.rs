@@ -12,7 +12,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use temper_engine::reading::{ReadOptions, hold_out, read_set, steps_per_epoch};
+use temper_engine::reading::{ReadOptions, hold_out, read_set, steps_per_epoch, tokens_of};
 use temper_engine::words::plural;
 use temper_engine::{Config, Document, Error, Result as EngineResult};
 
@@ -126,7 +126,7 @@ impl Settings {
         let (data, run) = (&self.config.data, &mut self.config.run);
         let pass = steps_per_epoch(&data.train, documents, run.seed, run.batch_tokens, run.accumulation)?;
         let step = run.batch_tokens.saturating_mul(run.accumulation);
-        let all: usize = documents.iter().map(|document| document.tokens.len()).sum();
+        let all = tokens_of(documents);
         let of = |steps: u64| {
             let tokens = grouped(step as u64);
             format!("plan       {} {} of up to {tokens} tokens", grouped(steps), plural(steps, "step"))

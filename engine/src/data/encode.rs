@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::data::record::{all_skipped, numbered};
 use crate::data::tokenizer::Tokens;
-use crate::data::{ChatTemplate, Content, Conversation, Document, Message, OnError, Record, Tokenizer};
+use crate::data::{ChatTemplate, Content, Conversation, Document, Message, OnError, Record, Tokenizer, tokens_of};
 use crate::error::{Error, Result};
 
 /// How many messages about skipped records a report keeps.
@@ -102,7 +102,7 @@ pub fn encode(
         return Err(Error::Data { file: file.into(), problem });
     };
     report.documents = documents.len();
-    report.tokens = documents.iter().map(|document| document.tokens.len()).sum();
+    report.tokens = tokens_of(&documents);
     report.trained_tokens = documents.iter().map(Document::trained_tokens).sum();
     report.longest = longest;
     Ok(Encoded { documents, report })

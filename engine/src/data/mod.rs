@@ -52,6 +52,11 @@ impl Document {
     }
 }
 
+/// Tokens of all these documents.
+pub fn tokens_of(documents: &[Document]) -> usize {
+    documents.iter().map(|document| document.tokens.len()).sum()
+}
+
 /// One stream of tokens that goes through the model at once: one or more documents, end to end. All vectors have the
 /// same length.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

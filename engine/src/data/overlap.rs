@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 
-use crate::data::Document;
+use crate::data::{Document, tokens_of};
 
 /// Tokens of a run. Phrases that texts share by accident are shorter.
 const RUN: usize = 32;
@@ -157,7 +157,7 @@ impl<'a> Runs<'a> {
 
     /// Looks for the runs at every place of other documents.
     fn found_in(&self, documents: &[Document]) -> Found {
-        let count: usize = documents.iter().map(|document| document.tokens.len()).sum();
+        let count = tokens_of(documents);
         let mut found =
             Found { covered: vec![false; count], hold_one: Vec::new(), seen: vec![false; self.first.len()] };
         let (mut at, mut line, mut window) = (0, None, Window::default());

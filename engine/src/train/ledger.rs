@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::execution::Execution;
 use super::optimiser::{Clipping, MomentBits};
 use crate::config::Config;
-use crate::data::{Document, WINDOW};
+use crate::data::{Document, WINDOW, tokens_of};
 use crate::device::Device;
 use crate::kernels::attention;
 use crate::kernels::cpu::{self, matmul};
@@ -264,9 +264,8 @@ impl Load {
 
     /// Of these training documents and sets that are measured.
     pub fn of(config: &Config, train: &[Document], measured: &[&[Document]]) -> Self {
-        let sum = |documents: &[Document]| documents.iter().map(|d| d.tokens.len()).sum::<usize>();
         let longest = |documents: &[Document]| documents.iter().map(|d| d.tokens.len()).max().unwrap_or(0);
-        let (batch, all) = (config.run.batch_tokens, sum(train));
+        let (batch, all) = (config.run.batch_tokens, tokens_of(train));
         let tokens = if config.data.packing { all } else { longest(train) }.min(batch);
         let trained: usize = train.iter().map(Document::trained_tokens).sum();
         let train = if config.weighs_samples() { train } else { &[] };
@@ -277,7 +276,7 @@ impl Load {
             true => step.div_ceil(batch.max(1)),
             false => train.len().min(step.div_ceil((all / train.len().max(1)).max(1))),
         };
-        let evaluated = measured().map(|set| sum(set).min(longest(set).max(WINDOW))).max().unwrap_or(0);
+        let evaluated = measured().map(|set| tokens_of(set).min(longest(set).max(WINDOW))).max().unwrap_or(0);
         Self { tokens, rows: tokens.min(trained), micro_batches: streams.max(1), evaluated }
     }
 }

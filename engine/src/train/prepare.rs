@@ -22,8 +22,7 @@ use crate::model::placement::{self, Placement};
 use crate::model::settings::{AdapterKind, Targets};
 use crate::model::{Keep, Model};
 use crate::rng::mix;
-use crate::words::bytes;
-use crate::words::counted;
+use crate::words::{bytes, counted};
 
 /// Up to so many epochs, their steps are counted exactly and not estimated from the first.
 const COUNTED_EPOCHS: f64 = 1000.0;

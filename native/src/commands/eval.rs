@@ -12,7 +12,7 @@ use temper_engine::reading::{OnError, ReadOptions, read_measured};
 use temper_engine::{Devices, Document, Error, Event, Tokenizer, perplexity, wait};
 
 use crate::cli::{EvalArgs, Global};
-use crate::doubts;
+use crate::doubts::{self, Doubt};
 use crate::inputs::{ModelInUse, read_data};
 use crate::progress::Progress;
 use crate::{output, progress};
@@ -35,7 +35,8 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
             let own = chosen.reading();
             let on_error = if args.tasks.skip_broken { OnError::Skip } else { own.on_error };
             let read = read_measured(&file, &read_data(&file)?, tokenizer, context, ReadOptions { on_error, ..own })?;
-            for line in doubts::of_reading("data", &file, &read.records, &read.encoding) {
+            let doubts = doubts::of_reading("data", &file, &read.records, &read.encoding);
+            for line in doubts.iter().flat_map(Doubt::lines) {
                 // Nobody is left to tell where stderr is closed.
                 let _ = writeln!(io::stderr(), "{line}");
             }

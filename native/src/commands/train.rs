@@ -11,7 +11,7 @@ use temper_engine::events::{Finished, Selected, Started};
 use temper_engine::host::{Clock, Folder};
 use temper_engine::models::{Architecture, SpecialTokens};
 use temper_engine::perplexity::first_tokens;
-use temper_engine::reading::{ReadOptions, drawn, fingerprint, hold_out, read_measured, read_set};
+use temper_engine::reading::{ReadOptions, drawn, fingerprint, hold_out, read_measured, read_set, tokens_of};
 use temper_engine::result::learned;
 use temper_engine::running::{About, Checkpoint, Digest, NamedFile, OTHER_RUN, Origin, base_on};
 use temper_engine::words::{counted, plural};
@@ -21,7 +21,7 @@ use temper_engine::{
 };
 
 use crate::cli::{Global, TrainArgs};
-use crate::doubts;
+use crate::doubts::{self, Doubt};
 use crate::files::{OsFolder, write_new};
 use crate::inputs::{files_beside, open_folder, open_model, read_configuration, read_data};
 use crate::interrupt::{self, Interrupted};
@@ -233,8 +233,7 @@ impl Read {
         let [target, general, wrong] = sets.map(|(name, _, mut set)| {
             let first = first_tokens(&set, most);
             if first.len() < set.len() {
-                let tokens = |documents: &[Document]| documents.iter().map(|d| d.tokens.len()).sum::<usize>() as u64;
-                let (some, all) = (grouped(tokens(first)), grouped(tokens(&set)));
+                let [some, all] = [first, &set].map(|documents| grouped(tokens_of(documents) as u64));
                 say(&format!("{name:<10} measured on its first {some} of {all} tokens (data.measured_tokens)"));
             }
             set.truncate(first.len());
@@ -558,12 +557,8 @@ fn say_what_was_read(
     }
     say(&line);
     let doubts = doubts::of_reading(set, path, records, encoding);
-    doubts.iter().for_each(|line| say(line));
-    doubts::in_short(&doubts).collect()
-}
-
-fn tokens_of(documents: &[Document]) -> usize {
-    documents.iter().map(|document| document.tokens.len()).sum()
+    doubts.iter().flat_map(Doubt::lines).for_each(|line| say(&line));
+    doubts.into_iter().map(|doubt| doubt.what).collect()
 }
 
 /// Refuses a document that is longer than the model can read.
@@ -589,7 +584,7 @@ fn say_what_is_mixed_in(replay: &[Document], beside: usize, wanted: f64) {
 }
 
 fn say_what_was_held_out(held_out: &[Document], left: usize) {
-    let tokens: usize = held_out.iter().map(|document| document.tokens.len()).sum();
+    let tokens = tokens_of(held_out);
     let trained: usize = held_out.iter().map(Document::trained_tokens).sum();
     let (count, all) = (held_out.len(), held_out.len() + left);
     say(&format!(
@@ -602,7 +597,7 @@ fn say_what_was_held_out(held_out: &[Document], left: usize) {
 }
 
 fn say_what_is_mapped(landscape: &[Document]) {
-    let tokens: usize = landscape.iter().map(|document| document.tokens.len()).sum();
+    let tokens = tokens_of(landscape);
     say(&match tokens {
         0 => "landscape  none: the run is too short for it".into(),
         _ => format!("landscape  {} tokens of train, measured before and after", grouped(tokens as u64)),
