@@ -15,6 +15,7 @@ use crate::kernels::row_stats::{CONFLICT_ENTROPY, CONFLICT_PROBABILITY};
 use crate::loss::objective::{Method, Objective};
 use crate::model::load::Hold;
 use crate::settings::{Key, NumberOr, Origin, Reader, Settings, Used};
+use crate::words::counted;
 
 pub use crate::data::DataSection;
 pub use crate::loss::objective::ObjectiveSection;
@@ -250,7 +251,7 @@ impl Config {
     }
 
     /// True where a learner weighs its samples with the untouched model before the first step.
-    pub(crate) fn weighs_samples(&self) -> bool {
+    pub fn weighs_samples(&self) -> bool {
         let objectives = [self.objective().ok(), self.baseline().ok().flatten()];
         objectives.into_iter().flatten().any(|objective| objective.weighs_samples())
     }
@@ -415,6 +416,22 @@ fn data_and_run(reader: &mut Reader) -> (DataSection, RunSection) {
         let (cutoff, batch) = (data.cutoff_length, run.batch_tokens);
         let problem = format!("{cutoff} tokens do not fit into a micro-batch of run.batch_tokens = {batch}");
         reader.problem(D, "cutoff_length", problem);
+    }
+
+    let files = data.train.paths().len();
+    match data.shares.as_ref().map(|shares| shares.each().len()) {
+        // How many files are meant is not known.
+        Some(_) if reader.has_problem(D, "train") => {}
+        Some(_) if files == 1 => {
+            let problem = "is about several files, and data.train is one: leave it out (--set data.shares=)";
+            reader.problem(D, "shares", problem);
+        }
+        Some(given) if given != files => {
+            let (given, files) = (counted(given, "share"), counted(files, "file"));
+            let problem = format!("{given} for the {files} of data.train: give one for each, in their order");
+            reader.problem(D, "shares", problem);
+        }
+        _ => {}
     }
 
     if data.target.is_some() && data.hold_out.is_some() {

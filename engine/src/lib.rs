@@ -119,9 +119,9 @@ pub mod configuration {
 /// From records to documents.
 pub mod reading {
     pub use crate::data::{
-        ChatTemplate, EncodeReport, Loader, Message, OnError, ReadOptions, RecordFormat, RenderOptions, Report, Shared,
-        TemplateVariables, Templating, drawn, fingerprint, hold_out, read_measured, read_set, refuse_table, shared,
-        steps_per_epoch, tokens_of,
+        ChatTemplate, DataSet, EncodeReport, Loader, Message, OnError, ReadOptions, RecordFormat, RenderOptions,
+        Report, Shared, TemplateVariables, Templating, doubts, drawn, drawn_part, fingerprint, hold_out,
+        parts_for_shares, read_measured, read_set, refuse_table, shared, steps_per_epoch, tokens_of,
     };
 }
 
@@ -156,6 +156,7 @@ pub mod running {
     pub use crate::train::ledger::{Entry, Kind, Ledger, Load, Moment, Sheet, Site};
     pub use crate::train::prepare::{base, base_on, check, check_tokens, placement, placement_of_model};
     pub use crate::train::run::{About, HEAD, OTHER_RUN, Origin};
+    pub use crate::train::snapshot::Snapshot;
     pub use crate::train::work::{Work, operations_per_second};
 }
 

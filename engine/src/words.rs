@@ -14,6 +14,19 @@ pub fn plural(count: impl TryInto<u64>, noun: &str) -> String {
     }
 }
 
+/// `1,234,567`.
+pub fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// An amount of memory or of a file: `312 KiB`, `45 MiB`, `3.7 GiB`.
 pub fn bytes(bytes: u64) -> String {
     match bytes as f64 / f64::from(1 << 20) {
@@ -32,6 +45,11 @@ mod tests {
     fn one_thing_is_no_plural_and_none_and_several_are() {
         assert_eq!([0_u64, 1, 2].map(|count| counted(count, "step")), ["0 steps", "1 step", "2 steps"]);
         assert_eq!([plural(1_usize, "token"), plural(2_048_usize, "token")], ["token", "tokens"]);
+    }
+
+    #[test]
+    fn digits_of_large_numbers_stand_in_threes() {
+        assert_eq!([grouped(0), grouped(999), grouped(1_234_567)], ["0", "999", "1,234,567"]);
     }
 
     #[test]

@@ -81,10 +81,11 @@ pub struct RunArgs {
     /// Hugging Face folder or GGUF file to fine-tune; the same as `--set model.path=...`.
     #[arg(long, value_name = "DIR_OR_GGUF")]
     pub model: Option<String>,
-    /// JSONL or text to train on; the same as `--set data.train=...`. Without a configuration, the last tenth of it is
-    /// held out to measure what was learned.
+    /// JSONL or text to train on; the same as `--set data.train=...`. May be repeated: all files are one training set, in
+    /// which each may look different. Without a configuration, the last tenth of each is held out to measure what was
+    /// learned.
     #[arg(long, value_name = "FILE")]
-    pub data: Option<String>,
+    pub data: Vec<String>,
     /// Override one value of the configuration, for example `--set run.steps=100`; with no value, as in `--set data.general=`,
     /// take back what the configuration says of a setting without a default. May be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
@@ -166,10 +167,10 @@ pub struct InitArgs {
     /// Hugging Face folder or GGUF file to fine-tune.
     #[arg(long, value_name = "DIR_OR_GGUF")]
     pub model: Option<String>,
-    /// JSONL or text to train on. With a model and data that can be read, what follows from them (how long documents are, how many
-    /// steps, how much is measured) is written down as `temper train --model M --data FILE` has it.
+    /// JSONL or text to train on; may be repeated. With a model and data that can be read, what follows from them (how long
+    /// documents are, how many steps, how much is measured) is written down as `temper train --model M --data FILE` has it.
     #[arg(long, value_name = "FILE")]
-    pub data: Option<String>,
+    pub data: Vec<String>,
 }
 
 /// Arguments of `temper export`.
@@ -237,10 +238,13 @@ pub struct ModelArgs {
     /// PEFT adapter to put on the model.
     #[arg(long, value_name = "DIR", requires = "model")]
     pub adapter: Option<PathBuf>,
-    /// Folder of a finished run, in place of --model: its model with the adapter that it trained, or the model that it
-    /// trained whole.
+    /// Folder of a run, in place of --model: its model with the adapter that it trained, or the model that it trained whole.
     #[arg(long, value_name = "DIR", conflicts_with = "adapter")]
     pub run: Option<PathBuf>,
+    /// What the run of --run had learned by this step, of which it keeps a checkpoint, in place of its result; also of a run that
+    /// has not come to its end.
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, requires = "run")]
+    pub step: Option<u64>,
     /// How matrices lie in memory: auto (as the file has them), f32, f16, bf16, q8_0, q4_0 or q4_k. Without it as the run
     /// had them, or auto.
     #[arg(long, value_name = "FORMAT", value_parser = one_of::<Hold>)]
@@ -258,7 +262,8 @@ pub struct EvalArgs {
     pub input: EvalInput,
     #[command(flatten)]
     pub tasks: TaskArgs,
-    /// Print one JSON object with `loss`, `perplexity` and `tokens`; with --tasks the list `tasks`.
+    /// Print one JSON object with `loss`, `perplexity`, `tokens` and `skipped`, the records that were left out; with --tasks the
+    /// list `tasks`.
     #[arg(long)]
     pub json: bool,
 }
@@ -908,6 +913,8 @@ mod tests {
             "temper init --model m --data d.jsonl run.toml",
             "temper eval --run runs/a --data d.jsonl",
             "temper generate --run runs/a --prompt hello",
+            "temper generate --run runs/a --step 40 --prompt hello",
+            "temper export --run runs/a --step 40 x.gguf",
             "temper eval --model m --text t.txt --json",
             "temper eval --model m --data d.jsonl --skip-broken",
             "temper scan --model m --data d.jsonl",
@@ -982,6 +989,8 @@ mod tests {
             "temper eval --run r --model m --text t",
             "temper eval --run r --adapter a --text t",
             "temper generate --adapter a --prompt x",
+            "temper eval --model m --step 4 --text t",
+            "temper eval --run r --step last --text t",
             "temper eval --model m --text t --data d",
             "temper scan --model m",
             "temper scan --model m --data d --keep clean",

@@ -3,6 +3,7 @@
 
 use std::fs;
 
+pub use temper_engine::reading::doubts::{memorised, plain_text};
 use temper_engine::reading::{EncodeReport, Report, shared, tokens_of};
 use temper_engine::words::{counted, plural};
 use temper_engine::{Config, Document, Error, Result};
@@ -46,25 +47,25 @@ pub fn of_reading(set: &str, path: &str, records: &Report, encoding: &EncodeRepo
     doubts
 }
 
-/// Of a text whose first lines are JSON objects.
-pub fn plain_text(path: &str) -> String {
-    format!(
-        "{path} is read as plain text, as its name says, though its first lines are JSON objects; to have them read as records, \
-         let its name end in .jsonl"
-    )
+/// Refuses one file to be trained on twice, under two names.
+///
+/// # Errors
+/// [`Error::Config`] with both.
+pub fn refuse_repeated_file(config: &Config) -> Result<()> {
+    let paths = config.data.train.paths();
+    let repeated = |(index, path): (usize, &String)| {
+        let first = paths[..index].iter().find(|first| are_one(first, path))?;
+        Some(format!("data.train: {first} and {path} are one file: leave one out"))
+    };
+    match paths.iter().enumerate().find_map(repeated) {
+        None => Ok(()),
+        Some(problem) => Err(Error::Config { problems: vec![problem] }),
+    }
 }
 
-/// Of a set that is measured, where documents of it are trained on. `held_out` names the file that the set was held out of.
-pub fn memorised(set: &str, measured: &[Document], train: &[Document], held_out: Option<&str>) -> Option<String> {
-    let count = shared(train, measured).second.into_iter().filter(|is_shared| *is_shared).count();
-    let (is, them, their) = if count == 1 { ("is", "it", "its") } else { ("are", "them", "their") };
-    let twice = held_out.map_or(String::new(), |file| format!(" ({file} has {them} more than once)"));
-    let (some, all) = (grouped(count as u64), grouped(measured.len() as u64));
-    let documents = plural(measured.len(), "document");
-    let line = format!(
-        "{some} of {all} {set} {documents} {is} also in the training data{twice}; {their} loss says what was memorised"
-    );
-    (count > 0).then_some(line)
+/// Whether two paths lead to one file.
+fn are_one(one: &str, other: &str) -> bool {
+    one == other || fs::canonicalize(one).is_ok_and(|one| fs::canonicalize(other).is_ok_and(|other| one == other))
 }
 
 /// Refuses one file to be mixed in and measured.
@@ -74,11 +75,8 @@ pub fn memorised(set: &str, measured: &[Document], train: &[Document], held_out:
 pub fn refuse_measured_replay(config: &Config) -> Result<()> {
     let data = &config.data;
     let Some(replay) = &data.replay else { return Ok(()) };
-    let is_same = |path: &String| {
-        path == replay || fs::canonicalize(path).is_ok_and(|one| fs::canonicalize(replay).is_ok_and(|two| one == two))
-    };
     let measured = [("target", &data.target), ("general", &data.general), ("wrong", &data.wrong)];
-    match measured.into_iter().find(|(_, path)| path.iter().any(is_same)) {
+    match measured.into_iter().find(|(_, path)| path.iter().any(|path| are_one(path, replay))) {
         None => Ok(()),
         Some((set, _)) => Err(Error::Config {
             problems: vec![format!(
@@ -162,16 +160,19 @@ mod tests {
     }
 
     #[test]
-    fn a_measured_set_that_is_trained_on_is_warned_of_with_its_count() {
-        let said = |held_out| memorised("target", &documents(0..12), &documents(9..40), held_out);
-        let whole = "3 of 12 target documents are also in the training data; their loss says what was memorised";
-        assert_eq!(said(None).as_deref(), Some(whole));
-        assert!(said(Some("t.jsonl")).is_some_and(|said| said.contains("data (t.jsonl has them more than once); ")));
-        let one = memorised("general", &documents(0..1), &documents(0..9), None);
-        let alone = "1 of 1 general document is also in the training data; its loss says what was memorised";
-        assert_eq!(one.as_deref(), Some(alone));
-        assert_eq!(memorised("target", &documents(0..12), &documents(12..40), None), None);
-        assert_eq!(memorised("target", &[], &documents(12..40), None), None);
+    fn one_file_is_not_trained_on_twice_by_whatever_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = ["one.txt", "two.txt"].map(|name| folder.path().join(name));
+        [&one, &two].into_iter().for_each(|file| fs::write(file, "a").unwrap());
+        let refused = |paths: [&std::path::Path; 2]| {
+            let set = [("data.train".to_string(), format!("{paths:?}"))];
+            let config = Config::parse("[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n", "x", &set).unwrap();
+            refuse_repeated_file(&config).err().map(|error| error.to_string())
+        };
+        assert_eq!(refused([&one, &two]), None);
+        let again = folder.path().join(".").join("one.txt");
+        let said = refused([&one, &again]).expect("one file");
+        assert!(said.contains(&format!("{} and ", one.display())) && said.contains("are one file"), "{said}");
     }
 
     #[test]

@@ -9,19 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
-use temper_engine::configuration::AdapterKind;
+use temper_engine::configuration::{AdapterKind, ArchitectureSource, Init};
 use temper_engine::host::{Bytes, Folder, MOST_CONFIGURATION_BYTES, MemoryFolder};
-use temper_engine::models::Hold;
+use temper_engine::models::{Architecture, Hold, SpecialTokens};
 use temper_engine::reading::{
     ChatTemplate, Message, OnError, ReadOptions, RecordFormat, TemplateVariables, Templating,
 };
 use temper_engine::result::{self, ADAPTER, Adapter, MODEL};
-use temper_engine::running::{Digest, Digester, HEAD, NamedFile, placement_of_model};
+use temper_engine::running::{Digest, Digester, HEAD, NamedFile, Snapshot, placement_of_model};
 use temper_engine::{Config, Devices, Error, Model, ModelFiles, Result, Tokenizer};
 
 use crate::cli::ModelArgs;
 use crate::files::{Beside, OpenFile, OsFolder, model_error, read_error};
-use crate::interrupt::Interrupted;
 use crate::memory;
 use crate::plan::memory_of;
 use crate::progress::progress;
@@ -97,6 +96,30 @@ pub fn open_model(path: &str) -> Result<ModelFiles> {
     ModelFiles::open_gguf_in(&folder, &name).map_err(|error| model_error(on_disk, error))
 }
 
+/// Opens the model that a run begins with.
+///
+/// # Errors
+/// As [`open_model`]; what is wrong with the description of one that begins with random weights.
+pub fn model_files(config: &Config) -> Result<ModelFiles> {
+    if config.model.init == Init::Pretrained {
+        return open_model(&config.model.path);
+    }
+    let (bytes, file) = match &config.model.architecture {
+        Some(ArchitectureSource::Path(path)) => (read_configuration(path)?, path.clone()),
+        Some(ArchitectureSource::Inline(table)) => {
+            let json = serde_json::to_vec(table).map_err(|e| Error::Config { problems: vec![e.to_string()] })?;
+            (json, "[model] architecture".to_string())
+        }
+        None => {
+            let path = Path::new(&config.model.path).join("config.json").display().to_string();
+            (read_configuration(&path)?, path)
+        }
+    };
+    let architecture = Architecture::from_config_json(&bytes, &file)?;
+    let special = SpecialTokens::from_config_json(&bytes, &file)?;
+    ModelFiles::random(architecture, special, open_folder(&config.model.path)?.as_ref())
+}
+
 /// A folder on disk or inside the program.
 ///
 /// # Errors
@@ -152,70 +175,123 @@ pub struct ModelInUse {
     pub files: ModelFiles,
     /// How its matrices are held.
     pub storage: Hold,
-    /// Configuration of the run that it is the result of.
+    /// Configuration of the run that trained it.
     pub run: Option<Config>,
     /// What its chat template is told.
     pub variables: TemplateVariables,
-    adapter: Option<PathBuf>,
+    /// Its weights are not those of its files, but those that a run had trained by one of its checkpoints.
+    pub is_of_checkpoint: bool,
+    adapter: Option<Pairs>,
     /// Digest of the model that the run's adapter was trained on.
     trained_on: Option<Digest>,
     /// What kind of records the run was trained on.
     records: Option<String>,
 }
 
+/// Where an adapter is.
+enum Pairs {
+    /// In a folder, as PEFT has it.
+    Folder(PathBuf),
+    /// In a checkpoint.
+    Checkpoint(Snapshot),
+}
+
 impl ModelInUse {
-    /// Opens what `--model` and `--adapter` name, or what the run of `--run` trained.
+    /// Opens what `--model` and `--adapter` name, or what the run of `--run` trained, by its end or by `--step`.
     ///
     /// # Errors
     /// What is missing or malformed, with its file; [`Error::Missing`] for a run that has not come to its end, or came to it
-    /// without a result.
+    /// without a result; as [`RunFolder::checkpoint`].
     pub fn open(args: &ModelArgs) -> Result<Self> {
         let Some(run) = &args.run else {
-            let storage = args.storage.unwrap_or(Hold::Auto);
             let path = args.model.clone().unwrap_or_default();
-            let (files, adapter, variables) = (open_model(&path)?, args.adapter.clone(), TemplateVariables::default());
-            return Ok(Self { files, path, adapter, storage, run: None, variables, trained_on: None, records: None });
+            return Ok(Self {
+                files: open_model(&path)?,
+                path,
+                adapter: args.adapter.clone().map(Pairs::Folder),
+                storage: args.storage.unwrap_or(Hold::Auto),
+                run: None,
+                variables: TemplateVariables::default(),
+                is_of_checkpoint: false,
+                trained_on: None,
+                records: None,
+            });
         };
         let folder = RunFolder::look_into(run)?;
         let config = folder.config()?;
-        let result = run.join(if config.adapter.kind == AdapterKind::Lora { ADAPTER } else { MODEL });
+        if let (None, AdapterKind::Lora) = (args.storage, config.adapter.kind) {
+            refuse_other_head(&folder, &config)?;
+        }
+        let opened = match args.step {
+            Some(step) => Self::at_step(&folder, config, step)?,
+            None => Self::result_of(&folder, config)?,
+        };
+        Ok(Self { storage: args.storage.unwrap_or(opened.storage), ..opened })
+    }
+
+    /// What a run left at its end.
+    fn result_of(run: &RunFolder, config: Config) -> Result<Self> {
+        let is_adapter = config.adapter.kind == AdapterKind::Lora;
+        let result = run.path().join(if is_adapter { ADAPTER } else { MODEL });
         if !result.is_dir() {
-            let problem = match folder.without_result() {
-                Some(why) => format!("is not there, since the run ended without a result: {why}"),
-                None => {
-                    let again = Interrupted::run(run).again;
-                    format!("is not there: the run has not come to its end; go on with it: {again}")
-                }
-            };
-            return Err(Error::Missing { path: result.display().to_string(), problem });
+            return Err(Error::Missing { path: result.display().to_string(), problem: run.no_result() });
         }
-        // An adapter was trained on weights that were rounded so.
-        let storage = args.storage.unwrap_or(config.run.storage);
-        let (path, adapter) = match config.adapter.kind {
-            AdapterKind::Lora => (config.model.path.clone(), Some(result)),
-            AdapterKind::None => (result.display().to_string(), None),
-        };
-        let files = open_model(&path).map_err(|error| match error {
-            // Its path may be relative to another folder than this one.
-            Error::Missing { path: missing, problem } if adapter.is_some() => Error::Missing {
-                path: missing,
-                problem: format!("{problem}; it is the model of the run {} (its model.path)", run.display()),
-            },
+        let records = run.summary()?.and_then(|summary| summary.records);
+        if !is_adapter {
+            let path = result.display().to_string();
+            return Ok(Self { path: path.clone(), ..Self::trained(config, open_model(&path)?, records) });
+        }
+        let files = open_model(&config.model.path).map_err(|error| of_run(error, run))?;
+        let trained_on = run.run_config().ok().and_then(|run| run.origin.get("model").copied());
+        Ok(Self { adapter: Some(Pairs::Folder(result)), trained_on, ..Self::trained(config, files, records) })
+    }
+
+    /// What a run had trained by one of its checkpoints, also where it has not come to its end.
+    fn at_step(run: &RunFolder, config: Config, step: u64) -> Result<Self> {
+        let path = run.checkpoint(step)?;
+        let in_checkpoint = |error: Error| match error {
+            Error::Checkpoint { field, problem } => {
+                Error::Checkpoint { field: format!("{}: {field}", path.display()), problem }
+            }
             other => other,
-        })?;
-        let records = folder.summary()?.and_then(|summary| summary.records);
-        let origin = match config.adapter.kind {
-            AdapterKind::Lora => folder.run_config().ok().map(|run| run.origin),
-            AdapterKind::None => None,
         };
-        let of_before = origin.as_ref().is_some_and(|origin| !origin.contains_key(HEAD));
-        if of_before && args.storage.is_none() && config.run.storage.head_of_four_bits().is_some() {
-            let advice = "train it again, or give --model, --adapter and another --storage than that of the run";
-            return Err(Error::Config { problems: vec![format!("{}: {OTHER_HEAD}; {advice}", run.display())] });
+        let snapshot = Snapshot::open(&OsFolder::open(&path)?).map_err(in_checkpoint)?;
+        RunFolder::refuse_renamed(step, snapshot.step).map_err(in_checkpoint)?;
+        let record = RunFolder::record(&path).map_err(in_checkpoint)?;
+        let records = match record.records {
+            // That of an older version says nothing of them.
+            None => run.summary()?.and_then(|summary| summary.records),
+            found => found,
+        };
+        let mut files = model_files(&config).map_err(|error| of_run(error, run))?;
+        let (is_adapter, seed, origin) =
+            (config.adapter.kind == AdapterKind::Lora, config.run.seed, Some(snapshot.origin));
+        if is_adapter {
+            let adapter = Some(Pairs::Checkpoint(snapshot));
+            return Ok(Self { adapter, trained_on: origin, ..Self::trained(config, files, records) });
         }
-        let trained_on = origin.and_then(|origin| origin.get("model").copied());
-        let variables = config.data.template_variables.clone().unwrap_or_default();
-        Ok(Self { files, path, adapter, storage, run: Some(config), variables, trained_on, records })
+        // Their own weights are not needed, but the description is theirs.
+        let found = files.origin()?.unwrap_or_else(|| files.origin_of_random(seed));
+        files.weights = Some(snapshot.weights(&files.architecture)?);
+        let opened = Self { is_of_checkpoint: true, trained_on: origin, ..Self::trained(config, files, records) };
+        opened.refuse_other(|| Ok(Some(found)))?;
+        Ok(Self { trained_on: None, ..opened })
+    }
+
+    /// What a run of this configuration trained out of these files, or into them.
+    fn trained(config: Config, files: ModelFiles, records: Option<String>) -> Self {
+        Self {
+            path: config.model.path.clone(),
+            files,
+            // An adapter was trained on weights that were rounded so.
+            storage: config.run.storage,
+            variables: config.data.template_variables.clone().unwrap_or_default(),
+            run: Some(config),
+            is_of_checkpoint: false,
+            adapter: None,
+            trained_on: None,
+            records,
+        }
     }
 
     /// The same whose chat template is told these too, each as `NAME=VALUE`.
@@ -227,17 +303,23 @@ impl ModelInUse {
         Ok(self)
     }
 
-    /// Refuses another model than the one that the run's adapter was trained on; `digest` is asked only where that is known.
+    /// Refuses another model than the one that the run began with; `digest` is asked only where that is known.
     ///
     /// # Errors
     /// [`Error::Config`] with both digests; as `digest`.
     pub fn refuse_other(&self, digest: impl FnOnce() -> Result<Option<Digest>>) -> Result<()> {
         let Some(trained) = self.trained_on else { return Ok(()) };
         let Some(found) = digest()?.filter(|found| *found != trained) else { return Ok(()) };
+        let (what, advice) = match &self.adapter {
+            Some(Pairs::Folder(_)) => {
+                ("this run's adapter was trained on", "give the right one with --model and the adapter with --adapter")
+            }
+            Some(Pairs::Checkpoint(_)) => ("this run's adapter was trained on", "restore that one"),
+            None => ("this run began with", "restore that one"),
+        };
         Err(Error::Config {
             problems: vec![format!(
-                "{} is not the model that this run's adapter was trained on: its digest is {found}, and that one's was \
-                 {trained}; give the right one with --model and the adapter with --adapter",
+                "{} is not the model that {what}: its digest is {found}, and that one's was {trained}; {advice}",
                 self.path
             )],
         })
@@ -278,14 +360,18 @@ impl ModelInUse {
         })
     }
 
-    /// A digest of the adapter's files; none without one.
+    /// A digest of the adapter; none without one.
     ///
     /// # Errors
     /// [`Error::Missing`] and [`Error::Io`] for what cannot be read.
     pub fn adapter_digest(&self) -> Result<Option<Digest>> {
         /// Bytes that are in memory.
         const DIGESTED_AT_ONCE: usize = 1 << 20;
-        let Some(folder) = &self.adapter else { return Ok(None) };
+        let folder = match &self.adapter {
+            Some(Pairs::Folder(folder)) => folder,
+            Some(Pairs::Checkpoint(snapshot)) => return Ok(Some(snapshot.digest)),
+            None => return Ok(None),
+        };
         let mut digester = Digester::default();
         for name in result::ADAPTER_FILES {
             let file = OpenFile::open(&folder.join(name))?;
@@ -302,9 +388,13 @@ impl ModelInUse {
     /// The adapter, read.
     ///
     /// # Errors
-    /// As [`result::read`].
+    /// As [`result::read`] and [`Snapshot::adapter`].
     pub fn adapter(&self) -> Result<Option<Adapter>> {
-        let Some(path) = &self.adapter else { return Ok(None) };
+        let path = match &self.adapter {
+            Some(Pairs::Folder(path)) => path,
+            Some(Pairs::Checkpoint(snapshot)) => return snapshot.adapter(self.storage).map(Some),
+            None => return Ok(None),
+        };
         let (settings, values) = result::read(&OsFolder::open(path)?)?;
         Ok(Some(Adapter { settings, values, file: path.display().to_string(), base: self.storage }))
     }
@@ -322,6 +412,27 @@ impl ModelInUse {
             model.load_lora(&settings, values, &file)?;
         }
         Ok(model)
+    }
+}
+
+/// Refuses an adapter of four bits that was trained before the head had more, where nobody says how to hold the model.
+fn refuse_other_head(run: &RunFolder, config: &Config) -> Result<()> {
+    let of_before = run.run_config().is_ok_and(|begun| !begun.origin.contains_key(HEAD));
+    if !of_before || config.run.storage.head_of_four_bits().is_none() {
+        return Ok(());
+    }
+    let advice = "train it again, or give --model, --adapter and another --storage than that of the run";
+    Err(Error::Config { problems: vec![format!("{}: {OTHER_HEAD}; {advice}", run.path().display())] })
+}
+
+/// What is missing of a run's model, whose path may be relative to another folder than this one.
+fn of_run(error: Error, run: &RunFolder) -> Error {
+    match error {
+        Error::Missing { path, problem } => {
+            let run = run.path().display();
+            Error::Missing { path, problem: format!("{problem}; it is the model of the run {run} (its model.path)") }
+        }
+        other => other,
     }
 }
 

@@ -7,6 +7,7 @@
 use temper_engine::{Config, Document, Result};
 
 use crate::plan::trained_tokens;
+use crate::training_set::of_each_file;
 
 /// More tokens make no better picture.
 const MOST: u64 = 16_384;
@@ -22,13 +23,14 @@ fn tokens(trained: u64) -> u64 {
     (trained / SHARE).max(LEAST.min(trained / LARGEST_SHARE)).min(MOST)
 }
 
-/// The documents: the first ones of the training set, as many as there is time for. Where that is less than the first of
-/// them, a part of it; nothing where no scored token would be in it.
+/// The documents: the first ones of each file of the training set, which has so many of each, as many as there is time for.
+/// Where that is less than the first of them, a part of it; nothing where no scored token would be in it.
 ///
 /// # Errors
 /// As [`trained_tokens`].
-pub fn documents(config: &Config, train: &[Document]) -> Result<Vec<Document>> {
-    Ok(beginning(train, tokens(trained_tokens(config, train)?) as usize))
+pub fn documents(config: &Config, train: &[Document], counts: &[usize]) -> Result<Vec<Document>> {
+    let most = tokens(trained_tokens(config, train)?) as usize;
+    Ok(of_each_file(train, counts, most).flat_map(|(own, most)| beginning(own, most)).collect())
 }
 
 /// Whole documents of at most `most` tokens together, or a part of the first one.

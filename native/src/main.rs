@@ -25,6 +25,7 @@ mod settings;
 mod shelf;
 mod templates;
 mod tensorboard;
+mod training_set;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

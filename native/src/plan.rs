@@ -1,11 +1,13 @@
 //! Whether a run fits and how long it takes, and what would make it fit: what `temper plan` shows and `temper train` goes by.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use serde::Serialize;
 use temper_engine::configuration::AdapterKind;
 use temper_engine::host::Clock;
-use temper_engine::reading::{steps_per_epoch, tokens_of};
+use temper_engine::perplexity::first_tokens;
+use temper_engine::reading::{OnError, steps_per_epoch, tokens_of};
 use temper_engine::running::{
     Execution, Keep, Kind, Ledger, Load, Placement, Sheet, Site, Stage, Work, check, check_tokens,
     operations_per_second, placement,
@@ -19,6 +21,8 @@ use crate::memory::{available_bytes, described, total_bytes};
 const NOTEWORTHY: f64 = 0.05;
 /// Documents shorter than this are not proposed.
 const SHORTEST_CUTOFF: usize = 64;
+/// Nor are measured sets of fewer tokens, which say next to nothing.
+const FEWEST_MEASURED: usize = 256;
 
 /// What a run is made of, before anything is loaded.
 pub struct Subject<'a> {
@@ -92,7 +96,7 @@ pub struct Plan {
     pub executions: Vec<Execution>,
     /// Operations of a step on each device; 0 without data.
     operations: Vec<f64>,
-    /// Those of everything that is measured over the run.
+    /// Those of everything that is measured over the run, of its samples too where they are weighed.
     measuring: Vec<f64>,
 }
 
@@ -117,8 +121,12 @@ impl Plan {
             operations = each().map(|(site, way)| work.operations(config, arch, *way, site.share)).collect();
             let often = |(index, documents)| Ok((Work::of(documents, 1), times_measured(config, train, index)? as f64));
             let sets = measured.iter().copied().enumerate().map(often).collect::<Result<Vec<(Work, f64)>>>()?;
+            // Once: a baseline finds the weights that the run kept.
+            let samples = config.weighs_samples().then(|| Work::of(train, 1));
             let of_site = |site: &Site| {
-                sets.iter().map(|(work, times)| times * work.forward_operations(config, arch, site.share)).sum()
+                let set = |(work, times): &(Work, f64)| times * work.forward_operations(config, arch, site.share);
+                let weighing = samples.map_or(0.0, |work| work.untouched_operations(config, arch, site.share));
+                sets.iter().map(set).sum::<f64>() + weighing
             };
             measuring = sites.iter().map(of_site).collect();
         }
@@ -321,7 +329,7 @@ pub struct Time {
     pub steps: u64,
     /// Of its products, at the speed of the device's.
     pub seconds_per_step: f64,
-    /// Of all that is measured before, after and on the way.
+    /// Of all that is measured before, after and on the way, and of weighing samples, where an objective does.
     pub measuring_seconds: f64,
     /// The whole run: all steps, its baseline's too, and what is measured.
     pub seconds: f64,
@@ -419,7 +427,8 @@ fn times_measured(config: &Config, train: &[Document], index: usize) -> Result<u
 /// Data of which no step can be made.
 fn steps(config: &Config, train: &[Document]) -> Result<(u64, u64)> {
     let run = &config.run;
-    let pass = steps_per_epoch(&config.data.train, train, run.seed, run.batch_tokens, run.accumulation)?;
+    let files = config.data.train.to_string();
+    let pass = steps_per_epoch(&files, train, run.seed, run.batch_tokens, run.accumulation)?;
     Ok((run.steps.unwrap_or_else(|| (run.epochs.unwrap_or(1.0) * pass as f64).ceil() as u64).max(1), pass))
 }
 
@@ -432,6 +441,8 @@ pub struct Change {
     pub peak_bytes: u64,
     /// Whether that is enough.
     pub fits: bool,
+    /// What they cost beside time, in words.
+    pub cost: &'static str,
     /// A step's time with them, where the device was measured.
     pub seconds_per_step: Option<f64>,
     #[serde(skip)]
@@ -454,11 +465,27 @@ impl Change {
 
 type Settings = Vec<(String, String)>;
 
-/// What would need less: first what gives the same result in more time, then what stores or trains something else, last what
-/// sees less of the data. Each alone; where none alone is enough, also all together, as far as they are needed.
+/// What settings cost beside time, by their keys, from what costs most on. All others give the same result.
+const COSTS: [(&str, &str); 6] = [
+    ("data.cutoff_length", "sees less of the data"),
+    ("adapter.rank", "trains fewer values"),
+    ("adapter.kind", "trains an adapter alone"),
+    ("run.moments", "rounds the moments"),
+    ("run.storage", "rounds the weights"),
+    ("data.measured_tokens", "measures on fewer tokens"),
+];
+
+fn cost_of(settings: &[(String, String)]) -> &'static str {
+    let changed = |(key, _): &&(&str, &str)| settings.iter().any(|(other, _)| other == key);
+    COSTS.iter().find(changed).map_or("the same result", |(_, cost)| *cost)
+}
+
+/// What would need less, by what it costs: first what gives the same result in more time, then what measures less, what stores
+/// or trains something else, and last what sees less of the data. Each alone; where none alone is enough, also all together, as
+/// far as they are needed.
 pub fn changes(subject: &Subject, plan: &Plan, room: &Room) -> Vec<Change> {
     let peak = plan.device_bytes();
-    let ladders = ladders(subject.config, subject.train);
+    let ladders = ladders(subject, subject.config);
     let mut found: Vec<Change> =
         ladders.iter().filter_map(|rungs| first_that_fits(subject, peak, rungs, &[], room)).collect();
     if found.iter().any(|change| change.fits) {
@@ -469,7 +496,7 @@ pub fn changes(subject: &Subject, plan: &Plan, room: &Room) -> Vec<Change> {
         let so_far = together.as_ref().map_or(Settings::new(), |change| change.settings.clone());
         let peak = together.as_ref().map_or(peak, |change| change.peak_bytes);
         let Ok(config) = subject.config.with(&so_far) else { break };
-        let rungs = &self::ladders(&config, subject.train)[index];
+        let rungs = &self::ladders(subject, &config)[index];
         together = first_that_fits(subject, peak, rungs, &so_far, room).or(together);
         if together.as_ref().is_some_and(|change| change.fits) {
             break;
@@ -481,10 +508,13 @@ pub fn changes(subject: &Subject, plan: &Plan, room: &Room) -> Vec<Change> {
     found
 }
 
-/// Ways to need less, each from little to much.
-fn ladders(config: &Config, train: &[Document]) -> [Vec<Settings>; 7] {
+/// Ways for a run of this configuration to need less, each from little to much.
+fn ladders(subject: &Subject, config: &Config) -> [Vec<Settings>; 9] {
+    let Subject { train, measured, .. } = subject;
     let set = |pairs: &[(&str, String)]| pairs.iter().map(|(key, value)| (key.to_string(), value.clone())).collect();
     let longest = train.iter().map(|document| document.tokens.len()).max().unwrap_or(0);
+    let largest = measured.iter().take(MAPPED).map(|set| tokens_of(set)).max().unwrap_or(0);
+    let largest = config.data.measured_tokens.map_or(largest, |most| largest.min(most as usize));
     let halves = |from: usize, least: usize| {
         std::iter::successors(Some(from / 2), |n| Some(n / 2))
             .take_while(move |n| *n >= least.max(1))
@@ -496,6 +526,15 @@ fn ladders(config: &Config, train: &[Document]) -> [Vec<Settings>; 7] {
         [("run.batch_tokens", tokens.to_string()), ("run.accumulation", accumulation.saturating_mul(times).to_string())]
     };
     let full = config.adapter.kind == AdapterKind::None;
+    let (rank, alpha) = (config.adapter.rank, config.adapter.alpha);
+    let narrower = |narrow: usize| {
+        let mut pairs = vec![("adapter.rank", narrow.to_string())];
+        if !config.adapter.rslora {
+            // The scale of what the factors say, alpha / rank, stays.
+            pairs.push(("adapter.alpha", (alpha * narrow as f64 / rank as f64).to_string()));
+        }
+        set(&pairs)
+    };
     let cutoff = longest.min(config.data.cutoff_length);
     [
         vec![set(&[("run.recompute", "always".into())])],
@@ -508,6 +547,7 @@ fn ladders(config: &Config, train: &[Document]) -> [Vec<Settings>; 7] {
         } else {
             halves(batch, longest).into_iter().map(|n| set(&smaller(n))).collect()
         },
+        halves(largest, FEWEST_MEASURED).into_iter().map(|n| set(&[("data.measured_tokens", n.to_string())])).collect(),
         // A format that this program does not know is refused as a setting, and left out.
         match full {
             true => vec![set(&[("run.storage", "bf16".into())])],
@@ -515,6 +555,7 @@ fn ladders(config: &Config, train: &[Document]) -> [Vec<Settings>; 7] {
         },
         vec![set(&[("run.moments", "8bit".into())])],
         if full { vec![set(&[("adapter.kind", "lora".into())])] } else { Vec::new() },
+        if full { Vec::new() } else { halves(rank, 1).into_iter().map(narrower).collect() },
         halves(cutoff, SHORTEST_CUTOFF)
             .into_iter()
             .map(|n| {
@@ -538,25 +579,73 @@ fn first_that_fits(
         let replaced = |key: &str| rung.iter().any(|(other, _)| other == key);
         let settings: Settings = on.iter().filter(|(key, _)| !replaced(key)).chain(rung).cloned().collect();
         let Ok(config) = subject.config.with(&settings) else { continue };
-        let mut train = subject.train.to_vec();
-        for document in &mut train {
-            document.tokens.truncate(config.data.cutoff_length);
-            document.trained.truncate(config.data.cutoff_length);
-        }
-        let subject = Subject { config: &config, train: &train, ..*subject };
+        let Some((train, measured)) = read_again(subject, &config) else { continue };
+        let measured: Vec<&[Document]> = measured.iter().map(|set| &set[..]).collect();
+        let subject = Subject { config: &config, train: &train, measured: &measured, ..*subject };
         let Ok(plan) = Plan::of(&subject, room) else { continue };
         let peak_bytes = plan.device_bytes();
         if peak_bytes >= least.as_ref().map_or(peak, |change| change.peak_bytes) {
             continue;
         }
         let set = settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let (fits, operations) = (plan.fits(room), plan.operations);
-        least = Some(Change { set, peak_bytes, fits, seconds_per_step: None, settings, operations });
+        let (fits, cost, operations) = (plan.fits(room), cost_of(&settings), plan.operations);
+        least = Some(Change { set, peak_bytes, fits, cost, seconds_per_step: None, settings, operations });
         if fits {
             break;
         }
     }
     least
+}
+
+/// Documents that are there as they are, or made anew.
+type Documents<'a> = Cow<'a, [Document]>;
+
+/// What a run of this configuration would train on and measure, of documents that were read with longer or as long ones; none
+/// where it would refuse its data.
+fn read_again<'a>(subject: &Subject<'a>, config: &Config) -> Option<(Documents<'a>, Vec<Documents<'a>>)> {
+    let (longest, on_error) = (config.data.cutoff_length, config.data.on_error);
+    let most = config.data.measured_tokens.map_or(usize::MAX, |most| most as usize);
+    let read = |(index, set): (usize, &'a [Document])| -> Option<Documents<'a>> {
+        if index == MAPPED {
+            // Drawn from as many tokens, however they are cut.
+            return Some(set.iter().flat_map(|document| windows(document, longest)).collect());
+        }
+        Some(match shortened(set, longest, on_error)? {
+            Cow::Borrowed(set) => Cow::Borrowed(first_tokens(set, most)),
+            Cow::Owned(set) => Cow::Owned(first_tokens(&set, most).to_vec()),
+        })
+    };
+    let measured = subject.measured.iter().copied().enumerate().map(read).collect::<Option<Vec<_>>>()?;
+    Some((shortened(subject.train, longest, on_error)?, measured))
+}
+
+/// Documents of at most `longest` tokens, as reading makes them: a text comes in windows, and any other record loses its end.
+/// None where that is refused: a record that loses all that is trained of it, unless it is left out, and no document at all.
+fn shortened(documents: &[Document], longest: usize, on_error: OnError) -> Option<Documents<'_>> {
+    if documents.iter().all(|document| document.tokens.len() <= longest) {
+        return Some(documents.into());
+    }
+    let mut short = Vec::with_capacity(documents.len());
+    for document in documents {
+        let is_text = document.trained.iter().skip(1).all(|trained| *trained);
+        let parts = windows(document, longest).take(if is_text { usize::MAX } else { 1 });
+        let parts: Vec<Document> = parts.filter(|part| part.trained_tokens() > 0).collect();
+        if parts.is_empty() && on_error == OnError::Stop {
+            return None;
+        }
+        short.extend(parts);
+    }
+    (!short.is_empty()).then(|| short.into())
+}
+
+/// A document in parts of so many tokens; a last one of a single token has nothing to score.
+fn windows(document: &Document, longest: usize) -> impl Iterator<Item = Document> {
+    let parts = document.tokens.chunks(longest).zip(document.trained.chunks(longest));
+    parts.filter(|(tokens, _)| tokens.len() > 1).map(move |(tokens, trained)| Document {
+        tokens: tokens.to_vec(),
+        trained: trained.to_vec(),
+        line: document.line,
+    })
 }
 
 fn mib(bytes: u64) -> String {
@@ -602,6 +691,44 @@ mod tests {
         assert!(after.starts_with("training on 30 tokens at once (1 layer"), "{after}");
         assert!(after.contains(", and run.device_memory allows 1 KiB: "), "{after}");
         with_plan(&[document()], &[], |plan, subject, room| plan.check(subject, room).unwrap());
+    }
+
+    #[test]
+    fn weighing_samples_takes_one_pass_of_the_untouched_model_over_the_training_data() {
+        let train = [document(), document()];
+        let measuring = |set: &[(&str, &str)]| with_plan(&train, set, |plan, _, _| plan.measuring.clone());
+        assert_eq!(measuring(&[]), [0.0]);
+        let pass = with_plan(&train, &[], |_, subject, _| {
+            let (config, arch) = (subject.config, &subject.files.architecture);
+            Work::of(&train, 1).untouched_operations(config, arch, Site::default().share)
+        });
+        assert!(pass > 0.0);
+        for set in [("objective.method", "flow"), ("run.baseline", "flow")] {
+            assert_eq!(measuring(&[set]), [pass], "{set:?}");
+        }
+    }
+
+    #[test]
+    fn documents_get_shorter_as_reading_makes_them_and_what_it_would_refuse_is_not_proposed() {
+        let text = || Document { tokens: (0..9).collect(), trained: vec![true; 9], line: 1 };
+        let record = |from: usize| Document { trained: (0..9).map(|at| at >= from).collect(), ..text() };
+        let lengths = |documents: &[Document], on_error: OnError| {
+            let short = shortened(documents, 4, on_error)?;
+            Some(short.iter().map(|document| document.tokens.len()).collect::<Vec<_>>())
+        };
+        assert_eq!(lengths(&[text(), record(3)], OnError::Stop), Some(vec![4, 4, 4]));
+        assert_eq!(lengths(&[text(), record(4)], OnError::Stop), None);
+        assert_eq!(lengths(&[text(), record(4)], OnError::Skip), Some(vec![4, 4]));
+        let proposed = |set: &[(&str, &str)], from: usize| {
+            let train = [Document { tokens: vec![1; 200], trained: (0..200).map(|at| at >= from).collect(), line: 1 }];
+            let set = [set, &[("run.device_memory", "1KiB")]].concat();
+            with_plan(&train, &set, |plan, subject, room| {
+                changes(subject, plan, room).iter().any(|change| change.set[0].starts_with("data.cutoff_length="))
+            })
+        };
+        assert!(proposed(&[], 10) && !proposed(&[], 150));
+        // Nothing would be left of the data.
+        assert!(!proposed(&[("data.on_error", "skip")], 150));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
 use temper_engine::events::{Evaluated, Phase, Selected, Started, StepMetrics};
 use temper_engine::words::counted;
+pub use temper_engine::words::grouped;
 use temper_engine::{Evaluation, Event};
 
 use crate::run_folder::{Measured, Retention};
@@ -263,19 +264,6 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// `1,234,567`.
-pub fn grouped(value: u64) -> String {
-    let digits = value.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// `2 h 3 min`, `4 min 5 s`, `6.7 s`.
 pub fn duration(seconds: f64) -> String {
     let seconds = if seconds.is_finite() { seconds.max(0.0) } else { 0.0 };
@@ -342,7 +330,6 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
-        assert_eq!([grouped(0), grouped(999), grouped(1_234_567)], ["0", "999", "1,234,567"]);
         assert_eq!([duration(6.66), duration(65.0), duration(7380.0)], ["6.7 s", "1 min 5 s", "2 h 3 min"]);
         assert_eq!(duration(f64::NAN), "0.0 s");
         assert_eq!([number(0.0), number(12.345), number(123456.0), number(1e9)], ["0", "12.35", "123456", "1.000e9"]);

@@ -18,7 +18,7 @@ use crate::figures::{
     svg,
 };
 use crate::progress::{change, duration, grouped, number};
-use crate::run_folder::{Landscapes, Measured, Summary};
+use crate::run_folder::{FileShare, Landscapes, Measured, Summary};
 use crate::templates;
 
 /// Everything that a report shows.
@@ -442,7 +442,19 @@ fn facts(summary: &Summary) -> Vec<Fact> {
         ("Peak device memory", memory),
         ("Temper", summary.temper.clone()),
     ];
-    facts.into_iter().chain(result).map(|(name, value)| Fact { name, value }).collect()
+    let of_file = |file: &FileShare| {
+        let share = format!("{} {:.1} %", file.file, 100.0 * file.share);
+        match file.left_out_documents {
+            0 => share,
+            left_out => {
+                let all = grouped((file.documents + left_out) as u64);
+                format!("{share} ({} of {all} documents left out)", grouped(left_out as u64))
+            }
+        }
+    };
+    let shares: Vec<String> = summary.shares.iter().map(of_file).collect();
+    let shares = (!shares.is_empty()).then(|| ("Shares of trained tokens", shares.join(", ")));
+    facts.into_iter().chain(shares).chain(result).map(|(name, value)| Fact { name, value }).collect()
 }
 
 #[cfg(test)]
@@ -488,6 +500,7 @@ mod tests {
                     after: Measured { target: set(0.78), general: set(3.19), wrong: set(0.4) },
                 }),
             },
+            shares: Vec::new(),
             warnings: vec!["eaft has diverged <b>".into()],
         }
     }
@@ -635,6 +648,23 @@ mod tests {
         let html = full();
         let warning = html.find("Warning: eaft has diverged &lt;b&gt;.").expect("the warning");
         assert!(warning < html.find("What was learned").unwrap());
+    }
+
+    #[test]
+    fn the_shares_of_several_files_are_said_with_what_was_left_out_of_each() {
+        let file = |file: &str, share: f64, left_out_documents: usize| FileShare {
+            file: file.into(),
+            share,
+            documents: 100,
+            trained_tokens: 1,
+            left_out_documents,
+            left_out_trained_tokens: 1,
+        };
+        let shares = vec![file("a.jsonl", 0.7, 0), file("b.jsonl", 0.3, 1_100)];
+        let said = facts(&Summary { shares, ..summary() });
+        let said = said.iter().find(|fact| fact.name == "Shares of trained tokens").expect("the fact");
+        assert_eq!(said.value, "a.jsonl 70.0 %, b.jsonl 30.0 % (1,100 of 1,200 documents left out)");
+        assert!(facts(&summary()).iter().all(|fact| !fact.name.contains("Shares")));
     }
 
     #[test]

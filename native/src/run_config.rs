@@ -31,10 +31,16 @@ const TRAIN: &str = "train";
 const TARGET: &str = "target";
 const GENERAL: &str = "general";
 const WRONG: &str = "wrong";
-/// Digest of what `data.train` gave, in runs with replay: what is trained on is made of both.
-pub const DATA_TRAIN: &str = "data.train";
+/// Digest of what `data.train` gave, in runs with replay: what is trained on is made of both. Of several files each has its
+/// own (see [`data_train`]).
+const DATA_TRAIN: &str = "data.train";
 /// Digest of what `data.replay` gave, before documents were drawn.
 pub const DATA_REPLAY: &str = "data.replay";
+
+/// What the digest is called of what one of so many files of `data.train` gave, before anything was held out or drawn.
+pub fn data_train(index: usize, files: usize) -> String {
+    if files == 1 { DATA_TRAIN.into() } else { format!("{DATA_TRAIN}.{}", index + 1) }
+}
 
 /// What `config.toml` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,11 +146,11 @@ impl RunConfig {
         let mut other: Vec<&str> = self.origin.iter().filter(is_other).map(|(what, _)| what.as_str()).collect();
         let data = &self.config.data;
         // What is trained on follows from these, and what is held out from the training set.
-        let parts = [DATA_TRAIN, DATA_REPLAY, TARGET, GENERAL, WRONG];
-        if self.origin.contains_key(DATA_TRAIN) && other.iter().any(|what| parts.contains(what)) {
+        let is_part = |what: &&str| is_of_file(what) || [DATA_REPLAY, TARGET, GENERAL, WRONG].contains(what);
+        if self.knows_parts() && other.iter().any(is_part) {
             other.retain(|what| *what != TRAIN);
         }
-        if data.target.is_none() && other.iter().any(|what| [TRAIN, DATA_TRAIN].contains(what)) {
+        if data.target.is_none() && other.iter().any(|what| *what == TRAIN || is_of_file(what)) {
             other.retain(|what| *what != TARGET);
         }
         let problem = |what: &&str| {
@@ -156,22 +162,34 @@ impl RunConfig {
         }
     }
 
+    /// Whether there is a digest of each file that is trained on.
+    fn knows_parts(&self) -> bool {
+        self.origin.keys().any(|what| is_of_file(what))
+    }
+
     /// What is other where a digest is.
     fn described(&self, what: &str) -> String {
         let data = &self.config.data;
+        let files = data.train.paths();
+        if let Some((_, file)) = files.iter().enumerate().find(|(index, _)| data_train(*index, files.len()) == what) {
+            return format!("data.train {file}: gives other training data");
+        }
         let set = |key: &str, path: &Option<String>| format!("data.{key} {}", path.as_deref().unwrap_or_default());
         let (train, replay) = (format!("data.train {}", data.train), set("replay", &data.replay));
         match what {
             "model" => {
                 format!("model.path {}: holds other weights, or describes the model otherwise,", self.config.model.path)
             }
-            TRAIN if self.origin.contains_key(DATA_TRAIN) => format!("{replay}: other documents of it are drawn"),
+            TRAIN if self.knows_parts() && data.replay.is_some() => {
+                format!("{replay}: other documents of it are drawn")
+            }
+            TRAIN if self.knows_parts() => format!("{train}: other documents of them are drawn, or in another order"),
             // A run of before there were digests of both.
             TRAIN if data.replay.is_some() => format!(
                 "{train}, {replay}: one of them was changed, or the run began when what is measured was not left out of \
                  replay yet: they give other training data"
             ),
-            TRAIN | DATA_TRAIN => format!("{train}: gives other training data"),
+            TRAIN => format!("{train}: gives other training data"),
             DATA_REPLAY => format!("{replay}: gives another text to mix in"),
             TARGET if data.target.is_none() => format!("{train}: gives another part to hold out"),
             TARGET => format!("{}: gives another target set", set("target", &data.target)),
@@ -180,6 +198,11 @@ impl RunConfig {
             other => format!("{other}: is other"),
         }
     }
+}
+
+/// Whether this is the name of the digest of a file that is trained on.
+fn is_of_file(what: &str) -> bool {
+    what.starts_with(DATA_TRAIN)
 }
 
 #[cfg(test)]
@@ -296,6 +319,23 @@ mod tests {
         assert!(problems.len() == 1 && problems[0].starts_with("data.train t: gives other training"), "{problems:?}");
         let problems = refused(&[("data.hold_out", "0.1")], &["train", "target"], &["target"]);
         assert!(problems.len() == 1 && problems[0].starts_with("data.train t: gives another part"), "{problems:?}");
+    }
+
+    #[test]
+    fn of_several_training_files_the_one_that_changed_is_named_and_no_other() {
+        let set = [("data.train", "[\"a\", \"b\"]"), ("data.hold_out", "0.1")];
+        let [one, two] = [0, 1].map(|index| data_train(index, 2));
+        let (one, two) = (one.as_str(), two.as_str());
+        let all = ["model", "train", "target", one, two];
+        let problems = refused(&set, &all, &["train", "target", two]);
+        let words = "data.train b: gives other training data than the run began with";
+        assert!(problems.len() == 1 && problems[0].starts_with(words), "{problems:?}");
+        assert_eq!(refused(&set, &all, &["train", "target", one, two]).len(), 2);
+        let drawn = refused(&set, &all, &["train"]);
+        assert!(drawn.len() == 1 && drawn[0].starts_with("data.train a, b: other documents of them"), "{drawn:?}");
+        let begun = RunConfig::new(config(&set), all.map(|what| (what.to_string(), Digest::default())).into());
+        assert_eq!(parse(&begun.to_text()).unwrap(), begun);
+        assert_eq!(data_train(0, 1), "data.train", "as in runs of before there could be several");
     }
 
     #[test]

@@ -76,7 +76,8 @@ pub struct Summary {
     pub finished: Finished,
     /// Seed of the run.
     pub seed: u64,
-    /// What kind of records it was trained on, such as `question_answer`; none in summaries of before 2026-11-27.
+    /// What kind of records it was trained on, such as `question_answer`, with commas between those of several files; none in
+    /// summaries of before 2026-11-27.
     #[serde(default)]
     pub records: Option<String>,
     /// All tokens through the model per second, mean over the logged steps; 0 where none was logged.
@@ -91,9 +92,29 @@ pub struct Summary {
     pub selected: Option<Selected>,
     /// Loss on the target set and on the general set.
     pub retention: Retention,
+    /// What was trained on of each file, where data.shares says how much.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<FileShare>,
     /// What was warned of: by the run, by its baseline, and of its data.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// What is trained on of one of several files that have shares.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileShare {
+    /// The file.
+    pub file: String,
+    /// Of the trained tokens of all files, those of this one.
+    pub share: f64,
+    /// Documents that are trained on.
+    pub documents: usize,
+    /// Their trained tokens.
+    pub trained_tokens: usize,
+    /// Documents that are not, beside what is held out.
+    pub left_out_documents: usize,
+    /// What would have been trained of them.
+    pub left_out_trained_tokens: usize,
 }
 
 /// What was learned and what was kept.
@@ -159,6 +180,9 @@ pub struct Evaluations {
     /// What the run warned of.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// The step in which numbers overflowed, which ended the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overflowed: Option<u64>,
 }
 
 impl Evaluations {
@@ -534,12 +558,64 @@ impl RunFolder {
         found
     }
 
+    /// The checkpoint of a step.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the steps of which there is one.
+    pub fn checkpoint(&self, step: u64) -> Result<PathBuf> {
+        let all = self.checkpoints();
+        let steps: Vec<String> = all.iter().map(|(step, _)| step.to_string()).collect();
+        let there = match steps.as_slice() {
+            [] => "there is none yet".to_string(),
+            [only] => format!("there is one, of step {only}"),
+            several => format!("there are those of steps {}", several.join(", ")),
+        };
+        let found = all.into_iter().find(|(other, _)| *other == step);
+        let problem = || format!("--step {step}: {} has no checkpoint of that step; {there}", self.path.display());
+        found.map(|(_, path)| path).ok_or_else(|| Error::Config { problems: vec![problem()] })
+    }
+
+    /// Why the result is not there, and what helps.
+    pub fn no_result(&self) -> String {
+        let steps: Vec<u64> = self.checkpoints().into_iter().map(|(step, _)| step).collect();
+        let newest = steps.last().copied();
+        let or = |begin: &str, step: Option<u64>| step.map_or(String::new(), |step| format!("{begin} --step {step}"));
+        if let Some(why) = self.without_result() {
+            let own = or("; its newest checkpoint is used all the same with", newest);
+            return format!("is not there, since the run ended without a result: {why}{own}");
+        }
+        let overflowed = self.evaluations().ok().and_then(|measured| measured.overflowed);
+        // Another device may have come beyond that step.
+        if let Some(step) = overflowed.filter(|step| newest.is_none_or(|newest| newest <= *step)) {
+            let before = steps.into_iter().rfind(|before| *before < step);
+            return format!(
+                "is not there: numbers of the run overflowed in step {step}, to which --resume comes again; begin a new run with \
+                 a lower optim.learning_rate{}",
+                or(", or use the checkpoint before that with", before)
+            );
+        }
+        let (again, own) = (Interrupted::run(&self.path).again, or(", or use its newest checkpoint with", newest));
+        format!("is not there: the run has not come to its end; go on with it: {again}{own}")
+    }
+
     /// Why the run has ended without a result, where its newest checkpoint says so; it takes no more steps. What is wrong with
     /// that checkpoint is said by whoever goes on from it.
     pub fn without_result(&self) -> Option<Error> {
         let (_, newest) = self.checkpoints().pop()?;
         let problem = without_result(&OsFolder::open(&newest).ok()?).ok()??;
         Some(Error::Selection { problem })
+    }
+
+    /// Refuses a checkpoint that is of another step than its folder's name says.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] with both.
+    pub fn refuse_renamed(named: u64, step: u64) -> Result<()> {
+        if named == step {
+            return Ok(());
+        }
+        let problem = format!("it is of step {step}, and its folder is called that of step {named}");
+        Err(Error::Checkpoint { field: "step".into(), problem })
     }
 
     /// What the run had written when the checkpoint in this folder was made.
@@ -602,6 +678,9 @@ pub struct Record {
     pub evaluations: Evaluations,
     /// Its maps.
     pub landscapes: Landscapes,
+    /// As [`Summary::records`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<String>,
 }
 
 impl Record {
@@ -733,6 +812,14 @@ pub struct Taken {
     _lock: Lock,
     /// Goes after the lock, whose file is in it.
     _made: Made,
+}
+
+/// True of a folder in which nothing is but what a process left that was killed before its first file was complete, and where
+/// there is none.
+pub fn is_unused(folder: &Path) -> bool {
+    let is_left =
+        |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() == LOCK || is_partial(&entry));
+    fs::read_dir(folder).into_iter().flatten().all(is_left)
 }
 
 /// Takes a folder of results that is no run's for this process, as [`RunFolder::open`] does a run's, and clears away what
@@ -1004,8 +1091,12 @@ mod tests {
         assert!(error.to_string().contains(&format!("process {} is writing", std::process::id())), "{error}");
         assert!(path.join(".partial-first").exists(), "it is still being written");
         drop(first);
+        fs::write(path.join(LOCK), "1").unwrap();
+        assert!(is_unused(&path) && is_unused(&path.join("none")), "a killed process left it");
         drop(take(&path).unwrap());
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+        fs::write(path.join("scan.jsonl"), "").unwrap();
+        assert!(!is_unused(&path));
     }
 
     #[test]
@@ -1185,6 +1276,46 @@ mod tests {
     }
 
     #[test]
+    fn a_checkpoint_is_found_by_its_step_and_another_step_is_refused_with_those_there_are() {
+        let base = tempfile::tempdir().unwrap();
+        let run = created(&base.path().join("a"), &config()).unwrap();
+        let refused = |step: u64| {
+            let error = run.checkpoint(step).unwrap_err();
+            assert!(error.is_bad_input());
+            error.to_string()
+        };
+        assert!(refused(3).contains("--step 3: ") && refused(3).ends_with("there is none yet"), "{}", refused(3));
+        save(&run, 4, 9).unwrap();
+        assert!(refused(3).ends_with("there is one, of step 4"), "{}", refused(3));
+        save(&run, 10, 9).unwrap();
+        assert!(refused(3).ends_with("there are those of steps 4, 10"), "{}", refused(3));
+        assert!(run.checkpoint(10).unwrap().ends_with("checkpoints/step-00000010"));
+    }
+
+    #[test]
+    fn a_run_without_a_result_names_the_checkpoint_that_can_be_used_and_no_resume_that_fails_again() {
+        let base = tempfile::tempdir().unwrap();
+        let run = created(&base.path().join("a"), &config()).unwrap();
+        let overflows = |step: u64| {
+            let evaluations = Evaluations { overflowed: Some(step), ..Evaluations::default() };
+            run.write_evaluations(Part::Main, &evaluations).unwrap();
+            run.no_result()
+        };
+        let ends = |said: String, end: &str| assert!(said.ends_with(end), "{said}");
+        ends(run.no_result(), "--resume");
+        ends(overflows(3), "step 3, to which --resume comes again; begin a new run with a lower optim.learning_rate");
+        fs::remove_file(run.path().join(EVALUATIONS)).unwrap();
+        save(&run, 4, 9).unwrap();
+        save(&run, 8, 9).unwrap();
+        ends(run.no_result(), "--resume, or use its newest checkpoint with --step 8");
+        for (step, before) in [(9, 8), (8, 4)] {
+            ends(overflows(step), &format!("or use the checkpoint before that with --step {before}"));
+        }
+        // It was resumed elsewhere, and came beyond it.
+        assert!(overflows(7).contains("go on with it: "), "{}", overflows(7));
+    }
+
+    #[test]
     fn a_damaged_line_is_named_and_the_others_stay() {
         let base = tempfile::tempdir().unwrap();
         let run = created(&base.path().join("a"), &config()).unwrap();
@@ -1239,6 +1370,7 @@ mod tests {
         let mut landscape = Landscape::default();
         landscape.gate_sums.iter_mut().for_each(|sum| *sum = number());
         record.landscapes = Landscapes { before: Some(landscape), after: None };
+        record.records = Some("question_answer".into());
         let path = run.save_checkpoint(3, &record, &[], &|_, _| Ok(()), 1, None).unwrap();
         assert_eq!(RunFolder::record(&path).unwrap(), record);
 

@@ -12,14 +12,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use temper_engine::reading::{ReadOptions, hold_out, read_set, steps_per_epoch, tokens_of};
+use temper_engine::reading::{steps_per_epoch, tokens_of};
 use temper_engine::words::plural;
 use temper_engine::{Config, Document, Error, Result as EngineResult};
 
 use crate::cli::RunArgs;
-use crate::inputs::{DEMO_CONFIG, EMBEDDED, open_model, read_configuration, read_data};
+use crate::inputs::{DEMO_CONFIG, EMBEDDED, open_model, read_configuration};
 use crate::plan::{measurements, trained_tokens};
 use crate::progress::grouped;
+use crate::training_set::TrainingSet;
 
 /// Most steps of a run of which only model and data were given: about a million tokens, so that a large file does not mean
 /// a day of work that nobody asked for.
@@ -44,6 +45,8 @@ const UNFITTED: &str = "\
 
 const MODEL: &str = "model.path";
 const DATA: &str = "data.train";
+/// What [`own`] is called in messages.
+const OWN: &str = "the settings for a model and data";
 
 /// A token in so many of those that are trained is measured of a set, before and after, or as many over all of more measurements:
 /// each takes at most half of what a trained one takes.
@@ -80,8 +83,8 @@ impl Settings {
         match (given(MODEL), given(DATA)) {
             (false, false) => Ok(Self::fixed(demo(&overrides)?, "demo".into())),
             (true, true) => {
-                let config = Config::parse(&own("", ""), "the settings for a model and data", &overrides)?;
-                let name = format!("{}-{}", model_stem(&config.model.path), data_stem(&config.data.train));
+                let config = Config::parse(&own("", &[]), OWN, &overrides)?;
+                let name = format!("{}-{}", model_stem(&config.model.path), data_stems(config.data.train.paths()));
                 let fit_cutoff = !given("data.cutoff_length");
                 let fit_steps = !given("run.steps") && !given("run.epochs");
                 let fit_measured = !given("data.measured_tokens");
@@ -124,7 +127,8 @@ impl Settings {
             return Ok(None);
         }
         let (data, run) = (&self.config.data, &mut self.config.run);
-        let pass = steps_per_epoch(&data.train, documents, run.seed, run.batch_tokens, run.accumulation)?;
+        let files = data.train.to_string();
+        let pass = steps_per_epoch(&files, documents, run.seed, run.batch_tokens, run.accumulation)?;
         let step = run.batch_tokens.saturating_mul(run.accumulation);
         let all = tokens_of(documents);
         let of = |steps: u64| {
@@ -170,37 +174,36 @@ pub fn demo(overrides: &[(String, String)]) -> EngineResult<Config> {
 
 /// What the arguments set, in the order in which it applies: the flags, then `--set`.
 pub fn overrides(args: &RunArgs) -> Vec<(String, String)> {
-    let flags = [(MODEL, &args.model), (DATA, &args.data)];
     // Quoted, since a folder may be called `2024` or `true`.
-    let quoted = |(key, value): (&str, &Option<String>)| Some((key.to_string(), quote(value.as_ref()?)));
-    flags.into_iter().filter_map(quoted).chain(args.set.iter().cloned()).collect()
+    let model = args.model.as_ref().map(|model| (MODEL.to_string(), quote(model)));
+    let data = (!args.data.is_empty()).then(|| (DATA.to_string(), quote_all(&args.data)));
+    model.into_iter().chain(data).chain(args.set.iter().cloned()).collect()
 }
 
 /// What a run on one's own model and data sets; all else are defaults.
-fn own(model: &str, data: &str) -> String {
+fn own(model: &str, data: &[String]) -> String {
     format!(
         "[model]\npath = {}\n[data]\ntrain = {}\nhold_out = 0.1\ngeneral = \"{EMBEDDED}general.txt\"\n\
          [run]\naccumulation = 1\n",
         quote(model),
-        quote(data)
+        quote_all(data)
     )
 }
 
-/// The configuration of a run on this model and data, with what is fitted to them.
+/// The configuration of a run on this model and these files, with what is fitted to them.
 ///
 /// # Errors
 /// What is missing or malformed, with its file.
-pub fn fitted(model: &str, data: &str) -> Result<Config> {
-    let args = RunArgs { config: None, model: Some(model.into()), data: Some(data.into()), set: Vec::new() };
+pub fn fitted(model: &str, data: &[String]) -> Result<Config> {
+    let args = RunArgs { config: None, model: Some(model.into()), data: data.to_vec(), set: Vec::new() };
     let mut settings = Settings::of(&args, Vec::new())?;
     let files = open_model(model)?;
     settings.fit_to_model(files.architecture.context);
-    let read = &settings.config.data;
-    let mut documents = read_set(data, &read_data(data)?, files.tokenizer()?, ReadOptions::of(read))?.documents;
-    if let Some(share) = read.hold_out {
-        hold_out(&mut documents, data, share)?;
+    let mut training = TrainingSet::read(&settings.config, files.tokenizer()?, &mut |_, _| Ok(()))?;
+    if let Some(share) = settings.config.data.hold_out {
+        training.hold_out(share)?;
     }
-    settings.fit_to_data(&documents)?;
+    settings.fit_to_data(&training.into_documents())?;
     Ok(settings.config)
 }
 
@@ -208,14 +211,14 @@ pub fn fitted(model: &str, data: &str) -> Result<Config> {
 /// defaults which depend on others still follow them. What is fitted is set.
 ///
 /// # Errors
-/// None in practice: the settings are this program's own.
-pub fn commented(model: &str, data: &str, fitted: Option<&Config>) -> Result<String> {
+/// A file that is there twice; all else is this program's own.
+pub fn commented(model: &str, data: &[String], fitted: Option<&Config>) -> Result<String> {
     // A place for what is not known yet; nothing is called by a space.
     const UNKNOWN: &str = " ";
-    let known = |text: &str| if text.is_empty() { UNKNOWN.to_string() } else { text.to_string() };
-    let text = own(&known(model), &known(data));
+    let model = if model.is_empty() { UNKNOWN } else { model };
+    let text = if data.is_empty() { own(model, &[UNKNOWN.to_string()]) } else { own(model, data) };
     let set: toml::Table = toml::from_str(&text)?;
-    let plain = Config::parse(&text, "", &[])?;
+    let plain = Config::parse(&text, OWN, &[])?;
     let config = fitted.unwrap_or(&plain);
     let fits: Vec<String> = plain.differences(config).into_iter().map(|(key, ..)| key).collect();
     let mut file =
@@ -243,6 +246,15 @@ fn quote(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
+/// One path or none, or a list of several.
+fn quote_all(paths: &[String]) -> String {
+    match paths {
+        [] => quote(""),
+        [path] => quote(path),
+        paths => toml::Value::from(paths.to_vec()).to_string(),
+    }
+}
+
 fn one_of_two(problem: &str) -> Error {
     let advice = "or give a configuration file (temper init writes one); without either, the demo is trained";
     Error::Config { problems: vec![format!("{problem}; {advice}")] }
@@ -260,6 +272,14 @@ pub fn model_stem(path: &str) -> String {
         None => name(&full),
     };
     plain(stem.strip_suffix(".gguf").unwrap_or(&stem), "model")
+}
+
+/// Short name of several data files: the first few of theirs.
+fn data_stems(paths: &[String]) -> String {
+    const MOST: usize = 3;
+    let stems = paths.iter().take(MOST).map(|path| data_stem(path));
+    let more = paths.len().checked_sub(MOST).filter(|more| *more > 0).map(|more| format!("{more}-more"));
+    stems.chain(more).collect::<Vec<_>>().join("+")
 }
 
 /// Short name of a data file: without its endings.
@@ -299,7 +319,7 @@ mod tests {
         RunArgs {
             config: config.map(PathBuf::from),
             model: owned(model),
-            data: owned(data),
+            data: owned(data).into_iter().collect(),
             set: set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         }
     }
@@ -327,7 +347,7 @@ mod tests {
         let own = Settings::of(&args(None, Some("m"), Some("d"), &[("data.target", "t")]), vec![]).unwrap();
         assert_eq!((own.config.data.target.as_deref(), own.config.data.hold_out), (Some("t"), None));
         let own = Settings::of(&args(None, Some("2024"), Some("true"), &[]), vec![]).unwrap();
-        assert_eq!((own.config.model.path.as_str(), own.config.data.train.as_str()), ("2024", "true"));
+        assert_eq!((own.config.model.path.as_str(), &*own.config.data.train.to_string()), ("2024", "true"));
         for (one, missing) in [
             (args(None, Some("m"), None, &[]), "--data"),
             (args(None, None, None, &[("model.path", "m")]), "--data"),
@@ -368,9 +388,10 @@ mod tests {
 
     #[test]
     fn what_the_commented_configuration_calls_a_default_is_one() {
-        let text = commented("m", "d", None).unwrap();
+        let data = ["d".to_string()];
+        let text = commented("m", &data, None).unwrap();
         let plain = Config::parse(&text, "own.toml", &[]).unwrap();
-        assert_eq!(plain, Config::parse(&own("m", "d"), "own.toml", &[]).unwrap());
+        assert_eq!(plain, Config::parse(&own("m", &data), "own.toml", &[]).unwrap());
         // `steps` and `epochs` exclude each other, as `target` and `hold_out` do: what has no value has no line to set it.
         let is_key = |rest: &str| rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
         let shown = |line: &str| line.strip_prefix("# ").filter(|rest| is_key(rest)).map(str::to_owned);
@@ -378,23 +399,24 @@ mod tests {
         let keys = |text: &str| text.lines().filter(|line| is_key(line)).count();
         assert!(keys(&text) == 5 && keys(&all) > 35, "{all}");
         assert_eq!(Config::parse(&all, "own.toml", &[]).unwrap_or_else(|error| panic!("{error}\n{all}")), plain);
-        assert!(commented("", "d", None).unwrap().contains("path = \"\"\n"));
+        assert!(commented("", &data, None).unwrap().contains("path = \"\"\n"));
+        assert!(commented("m", &[], None).unwrap().contains("train = \"\"\n"));
     }
 
     #[test]
     fn what_is_fitted_to_model_and_data_is_written_down_and_read_back() {
-        let (model, data) = ("embedded:base", "embedded:train.jsonl");
-        let mut fit = fitted(model, data).unwrap();
+        let (model, data) = ("embedded:base", ["embedded:train.jsonl".to_string()]);
+        let mut fit = fitted(model, &data).unwrap();
         assert!(fit.data.measured_tokens.is_some_and(|tokens| tokens > LEAST_MEASURED), "{fit:?}");
         for steps in [None, Some(MOST_STEPS)] {
             if steps.is_some() {
                 (fit.run.steps, fit.run.epochs) = (steps, None);
             }
-            let text = commented(model, data, Some(&fit)).unwrap();
+            let text = commented(model, &data, Some(&fit)).unwrap();
             assert_eq!(Config::parse(&text, "own.toml", &[]).unwrap(), fit, "{text}");
             assert!(text.contains("\nmeasured_tokens = ") && !text.contains("\nepochs = "), "{text}");
         }
-        assert!(fitted("nowhere", data).unwrap_err().to_string().contains("nowhere"));
+        assert!(fitted("nowhere", &data).unwrap_err().to_string().contains("nowhere"));
     }
 
     #[test]
@@ -406,5 +428,26 @@ mod tests {
         assert_eq!(data_stem("embedded:train.jsonl"), "train");
         assert_eq!(data_stem("x/my data.jsonl.gz"), "my-data");
         assert_eq!(data_stem(".jsonl"), "jsonl");
+        let stems = |paths: &[&str]| data_stems(&paths.iter().map(|path| path.to_string()).collect::<Vec<_>>());
+        assert_eq!(stems(&["x/math.jsonl", "my chat.txt"]), "math+my-chat");
+        assert_eq!(stems(&["a", "b", "c"]), "a+b+c");
+        assert_eq!(stems(&["a", "b", "c", "d", "e"]), "a+b+c+2-more");
+    }
+
+    #[test]
+    fn several_files_of_data_are_a_list_and_one_is_a_path() {
+        let given = |data: &[&str]| {
+            let data = data.iter().map(|path| path.to_string()).collect();
+            overrides(&RunArgs { config: None, model: None, data, set: Vec::new() })
+        };
+        assert!(given(&[]).is_empty());
+        for (data, value) in [(&["a.jsonl"][..], "\"a.jsonl\""), (&["a.jsonl", "b c"], "[\"a.jsonl\", \"b c\"]")] {
+            assert_eq!(given(data), [(DATA.to_string(), value.to_string())]);
+        }
+        let data = ["embedded:train.jsonl", "embedded:general.txt"].map(str::to_string);
+        let fit = fitted("embedded:base", &data).unwrap();
+        let text = commented("embedded:base", &data, Some(&fit)).unwrap();
+        assert_eq!(Config::parse(&text, "own.toml", &[]).unwrap(), fit, "{text}");
+        assert_eq!(fit.data.train.paths(), data);
     }
 }

@@ -832,6 +832,82 @@ fn a_run_folder_stands_for_the_model_that_it_trained() {
 }
 
 #[test]
+fn a_run_is_measured_and_exported_as_it_was_at_each_of_its_checkpoints_and_the_last_one_is_its_result() {
+    let place = Place::new();
+    let (run, target) = (place.text("out"), place.text("target.jsonl"));
+    let eval = |more: &str| line(&format!("eval --json --run {run} --data {target} {more}"));
+    let export = |more: &str, name: &str| {
+        line(&format!("export --run {run} {more} {} --to f32", place.text(name))).ok();
+        let read = |file: String| fs::read(place.path(name).join(file)).unwrap();
+        let files: Vec<Vec<u8>> = place.names(name).into_iter().map(read).collect();
+        fs::remove_dir_all(place.path(name)).unwrap();
+        files
+    };
+    let bf16 = ["adapter.kind=none", "run.storage=bf16", "run.moments=8bit"];
+    let compensated = ["adapter.kind=none", "run.storage=bf16_compensated"];
+    for set in [&["adapter.kind=lora"][..], &["adapter.kind=none"], &bf16, &compensated] {
+        place.train("out", &[set, &["run.keep=9", "run.eval_every=4"]].concat()).ok();
+        let history = place.json("out/evaluations.json")["history"].as_array().unwrap().clone();
+        assert_eq!(history.iter().map(|at| at["step"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 4, 8, 10]);
+        for at in &history[1..] {
+            let found = eval(&format!("--step {}", at["step"])).ok().json();
+            assert_close(set[0], found["loss"].as_f64(), at["target"]["loss"].as_f64(), 1e-6);
+            assert_eq!(found["tokens"], at["target"]["tokens"]);
+        }
+        assert_eq!(eval("--step 10").ok().json(), eval("").ok().json(), "{set:?}");
+        assert!(export("--step 10", "last") == export("", "result"), "{set:?}");
+        assert!(export("--step 4", "first") != export("", "result"), "{set:?}");
+        eval("--step 5").fails(2, &["--step 5", "has no checkpoint of that step", "steps 4, 8, 10"]);
+        fs::remove_dir_all(&run).unwrap();
+    }
+    // Of a file's matrices nothing is left once all of them are trained.
+    line(&format!("quantize embedded:base {} --to f32", place.text("base.gguf"))).ok();
+    let path = format!("model.path={}", place.text("base.gguf"));
+    place.train("out", &[&path, "adapter.kind=none", "run.steps=2", "optim.learning_rate=1e-2"]).ok();
+    let whole = place.text("whole.gguf");
+    line(&format!("export --run {run} --step 2 {whole} --to f32")).ok();
+    let exported = line(&format!("eval --json --model {whole} --data {target}")).ok().json();
+    assert_close("whole.gguf", exported["loss"].as_f64(), eval("").ok().json()["loss"].as_f64(), 1e-6);
+    // One that begins with random weights has a model of no file.
+    let random = ["model.path=embedded:base", "model.init=random", "run.steps=2"];
+    fs::remove_dir_all(&run).unwrap();
+    place.train("out", &random).ok();
+    assert_eq!(eval("--step 2").ok().json(), eval("").ok().json());
+}
+
+#[test]
+fn an_interrupted_run_is_used_by_its_newest_checkpoint_which_whoever_asks_for_its_result_is_told() {
+    let place = Place::new();
+    place.train("whole", &with_long(&["run.keep=99"])).ok();
+    let mut child = place.start("killed", &LONG, 45);
+    child.kill().unwrap();
+    wait(child);
+    let checkpoints = place.names("killed/checkpoints");
+    let newest = checkpoints.iter().filter_map(|name| name.strip_prefix("step-")?.parse::<u64>().ok()).max().unwrap();
+    let (killed, whole, target) = (place.text("killed"), place.text("whole"), place.text("target.jsonl"));
+    let generate = |run: &str, prompt: &str, more: &str| {
+        let own = ["generate", "--run", run, "--max-tokens", "8", "--prompt", prompt];
+        temper(own.into_iter().chain(more.split_whitespace()))
+    };
+    let advice = format!("--resume, or use its newest checkpoint with --step {newest}");
+    generate(&killed, "Rain", "").fails(2, &["adapter: is not there", "has not come to its end", &advice]);
+    let step = format!("--step {newest}");
+    let answer = generate(&killed, "Rain", &step).ok().stdout;
+    assert_eq!(answer, generate(&whole, "Rain", &step).ok().stdout);
+    // How its records were read is known before its end, too.
+    assert_eq!(answer, generate(&killed, "Rain\n", &format!("{step} --raw")).ok().stdout);
+    let eval = |run: &str| line(&format!("eval --json --run {run} {step} --data {target}")).ok().json();
+    assert_eq!(eval(&killed), eval(&whole));
+    let scan = |run: &str, out: &str| {
+        let (out, file) = (place.text(out), format!("{out}/scan.jsonl"));
+        line(&format!("scan --run {run} {step} --data {target} --out {out}")).ok();
+        fs::read(place.path(&file)).unwrap()
+    };
+    assert_eq!(scan(&killed, "one"), scan(&whole, "two"));
+    assert_eq!(place.json("one/summary.json")["model"], format!("{killed}, step {newest}"));
+}
+
+#[test]
 fn the_best_measured_step_is_what_a_run_leaves_and_a_limit_on_forgetting_ends_it() {
     let place = Place::new();
     let fast =
@@ -950,6 +1026,157 @@ fn replay_is_mixed_into_what_is_trained_and_goes_on_after_a_stop() {
     place.train("much", &[&replay, "data.replay_share=1"]).fails(2, &["data.replay_share"]);
 }
 
+/// The setting that names two files of a place.
+fn both(place: &Place, one: &str, two: &str) -> String {
+    format!("data.train=[{:?}, {:?}]", place.text(one), place.text(two))
+}
+
+/// Writes `train.jsonl` as two files, of 20 and 28 records.
+fn divide(place: &Place) {
+    let text = fs::read_to_string(place.path("train.jsonl")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    for (name, part) in [("math.jsonl", &lines[..20]), ("more.jsonl", &lines[20..])] {
+        place.write(name, &(part.join("\n") + "\n"));
+    }
+}
+
+#[test]
+fn several_files_train_as_if_they_were_one_and_each_is_read_and_named_on_its_own() {
+    let place = Place::new();
+    divide(&place);
+    let files = both(&place, "math.jsonl", "more.jsonl");
+    let ran = place.train("two", &[&files]).ok();
+    for (name, count) in [("math.jsonl", 20), ("more.jsonl", 28)] {
+        let read = format!("train      {}: {count} records (question_answer), {count} documents, ", place.text(name));
+        assert!(ran.stderr.lines().any(|line| line.starts_with(&read)), "{read}\n{}", ran.stderr);
+    }
+    place.train("one", &[]).ok();
+    assert!(place.result("two") == place.result("one"), "what is trained is the same");
+    assert!(place.json("two/summary.json")["shares"].is_null());
+
+    place.write("old.txt", &stones(0..20));
+    let ran = place.train("mixed", &[&both(&place, "train.jsonl", "old.txt"), "run.steps=1"]).ok();
+    assert!(ran.stderr.contains(&format!("train      {}: 1 record (text), ", place.text("old.txt"))), "{}", ran.stderr);
+    assert_eq!(place.json("mixed/summary.json")["records"], "question_answer, text");
+
+    let more = fs::read_to_string(place.path("more.jsonl")).unwrap();
+    let (first, rest) = more.split_once('\n').unwrap();
+    place.write("more.jsonl", &format!("{first}\n{{\n{rest}"));
+    let line = format!("{}, line 2: not a JSON object", place.text("more.jsonl"));
+    let ran = place.train("refused", &[&files]).fails(2, &["while reading [data] train", &line]);
+    assert!(!ran.stderr.contains("math.jsonl, line"), "{}", ran.stderr);
+    let twice = both(&place, "math.jsonl", "math.jsonl");
+    place.train("refused", &[&twice]).fails(2, &["[data] train: ", "math.jsonl is in the list twice"]);
+    let again = both(&place, "math.jsonl", "./math.jsonl");
+    place.train("refused", &[&again]).fails(2, &["data.train: ", "math.jsonl are one file: leave one out"]);
+    assert!(!place.path("refused").exists());
+}
+
+#[test]
+fn several_files_on_the_command_line_name_the_run_and_the_end_of_each_is_held_out() {
+    let place = Place::new();
+    divide(&place);
+    let data = "--model model --data math.jsonl --data more.jsonl";
+    let ran = temper_in(&place, &format!("train {data}")).ok();
+    let held_out =
+        "target     held out: the last 2 of 20 documents of math.jsonl, the last 3 of 28 documents of more.jsonl, ";
+    assert!(ran.stderr.contains(held_out), "{}", ran.stderr);
+    let run = "runs/model-math+more";
+    let config = fs::read_to_string(place.path(run).join("config.toml")).unwrap();
+    assert!(config.lines().any(|line| line == "train = [\"math.jsonl\", \"more.jsonl\"]"), "{config}");
+    let answers = |name: &str, records: std::ops::Range<usize>| -> usize {
+        let text = fs::read_to_string(place.path(name)).unwrap();
+        text.lines().skip(records.start).take(records.len()).map(answer).sum()
+    };
+    let measured =
+        |out: &str| place.json(&format!("{out}/summary.json"))["retention"]["before"]["target"]["tokens"].clone();
+    assert_eq!(measured(run), answers("math.jsonl", 18..20) + answers("more.jsonl", 25..28));
+    // Of what is held out the beginning of each file's part.
+    temper_in(&place, &format!("train {data} --set data.measured_tokens=60 --set run.steps=1 --out few")).ok();
+    assert_eq!(measured("few"), answers("math.jsonl", 18..19) + answers("more.jsonl", 25..26));
+
+    temper_in(&place, &format!("init {data} two.toml")).ok();
+    temper_in(&place, "train two.toml --out by-file").ok();
+    assert!(place.result("by-file") == place.result(run), "both ways to begin are one");
+    temper_in(&place, "init --data math.jsonl --data math.jsonl twice.toml").fails(2, &["is in the list twice"]);
+    #[cfg(target_os = "linux")]
+    {
+        let train = "train --model model --data math.jsonl --data - --out piped < more.jsonl";
+        let script = format!("cd {}; exec \"$0\" --device cpu {train}", place.text("."));
+        let ran = Command::new("bash").args(["-c", &script, env!("CARGO_BIN_EXE_temper")]).output().unwrap();
+        Ran::of(ran).ok();
+        assert!(place.result("piped") == place.result(run), "one of several files may come through a pipe");
+    }
+}
+
+#[test]
+fn several_files_are_trained_on_in_their_shares_and_what_is_left_out_is_said() {
+    let place = Place::new();
+    place.write("old.txt", &stones(0..90));
+    let files = both(&place, "train.jsonl", "old.txt");
+    let set = [&*files, "data.shares=[4, 1]", "data.cutoff_length=32"];
+    let ran = place.train("out", &set).ok();
+    let summary = place.json("out/summary.json");
+    let [train, old] = &summary["shares"].as_array().unwrap()[..] else { panic!("{summary}") };
+    assert_eq!([&train["documents"], &train["left_out_documents"]], [48, 0]);
+    // To within a document of 32 tokens.
+    let share = old["share"].as_f64().unwrap();
+    assert!((0.199..0.24).contains(&share) && old["left_out_documents"].as_u64().unwrap() > 100, "{old}");
+    let [all, some] = ["train.jsonl", "old.txt"].map(|name| {
+        let begin = format!("shares     {}: ", place.text(name));
+        let said = ran.stderr.lines().find(|line| line.starts_with(&begin));
+        said.unwrap_or_else(|| panic!("{begin} is not in {}", ran.stderr))
+    });
+    assert!(all.ends_with(" % of the trained tokens, all of 48 documents"), "{all}");
+    assert!(some.contains(" of 152 documents; ") && some.ends_with(" trained tokens) are left out"), "{some}");
+    assert!(fs::read_to_string(place.path("out/report.html")).unwrap().contains("Shares of trained tokens"));
+
+    let held = [&set[..], &["data.hold_out=0.25", "run.steps=1"]].concat();
+    let ran = place.train("held", &held).ok();
+    let ends = format!(
+        "target     held out: the last 12 of 48 documents of {}, the last 2 of 152 documents of {}, ",
+        place.text("train.jsonl"),
+        place.text("old.txt")
+    );
+    assert!(ran.stderr.contains(&ends), "in their shares: {}", ran.stderr);
+
+    // Replay is mixed into what the files give together.
+    place.write("replay.txt", &"It snowed all day, and in the evening the lake had a roof.\n".repeat(40));
+    let replay = format!("data.replay={}", place.text("replay.txt"));
+    let ran = place.train("replayed", &[&set[..], &[&*replay, "run.steps=1"]].concat()).ok();
+    assert!(ran.stderr.contains("are mixed in: 1"), "{}", ran.stderr);
+
+    let result = place.result("out");
+    place.resume("out").ok();
+    assert!(place.result("out") == result);
+    let named = |name: &str| format!("data.train {}: gives other training data", place.text(name));
+    for (changed, other) in [("train.jsonl", "old.txt"), ("old.txt", "train.jsonl")] {
+        let own = fs::read_to_string(place.path(changed)).unwrap();
+        let record = json!({"question": "What is 2 plus 2?", "answer": "4."}).to_string();
+        place.write(changed, &format!("{own}{record}\n"));
+        let ran = place.resume("out").fails(2, &[&named(changed), "restore that to go on"]);
+        assert!(!ran.stderr.contains(&named(other)), "{other} did not change:\n{}", ran.stderr);
+        place.write(changed, &own);
+    }
+}
+
+#[test]
+fn shares_that_are_none_or_not_one_for_each_of_several_files_are_refused() {
+    let place = Place::new();
+    place.write("old.txt", &stones(0..9));
+    let files = both(&place, "train.jsonl", "old.txt");
+    for (shares, words) in [
+        ("data.shares=[1]", "1 share for the 2 files of data.train: give one for each"),
+        ("data.shares=[1, 2, 3]", "3 shares for the 2 files of data.train"),
+        ("data.shares=[1, -1]", "is not a list of numbers above 0"),
+        ("data.shares=[1, 0]", "is not a list of numbers above 0"),
+    ] {
+        place.train("refused", &[&files, shares]).fails(2, &["--set data.shares: [data] shares: ", words]);
+    }
+    place.train("refused", &["data.shares=[1]"]).fails(2, &["is about several files, and data.train is one"]);
+    assert!(!place.path("refused").exists());
+}
+
 #[test]
 fn a_run_is_used_with_the_model_that_it_was_trained_on_or_not_at_all() {
     let place = Place::new();
@@ -969,9 +1196,13 @@ fn a_run_is_used_with_the_model_that_it_was_trained_on_or_not_at_all() {
     fs::write(&file, bytes).unwrap();
     for used in &used {
         line(used).fails(2, &["is not the model that this run's adapter was trained on", "digest"]);
+        let at_step = line(&used.replace("--run", "--step 1 --run"));
+        at_step.fails(2, &["is not the model that this run's adapter was trained on", "digest", "restore that one"]);
     }
     assert!(!place.path("merged").exists());
-    line(&format!("eval --run {} --text {text}", place.text("whole"))).ok();
+    let whole = format!("--run {} --text {text}", place.text("whole"));
+    line(&format!("eval {whole}")).ok();
+    line(&format!("eval --step 1 {whole}")).fails(2, &["is not the model that this run began with", "digest"]);
     fs::rename(place.path("model"), place.path("moved")).unwrap();
     line(&used[0]).fails(2, &["it is the model of the run", "model.path"]);
 }
@@ -1194,6 +1425,53 @@ fn a_plan_that_does_not_fit_names_changes_that_do_with_their_peaks() {
 }
 
 #[test]
+fn what_needs_less_is_proposed_by_what_it_costs_and_a_plan_with_it_needs_as_much_as_was_said() {
+    let place = Place::new();
+    let line_of_text = "It rained all night, and in the morning the river had left its bed.\n";
+    let record =
+        |n: usize| json!({"question": format!("Tell story {n}."), "answer": line_of_text.repeat(3)}).to_string() + "\n";
+    place.write("train.jsonl", &(0..20).map(record).collect::<String>());
+    place.write("general.txt", &line_of_text.repeat(40));
+    let shared = "--set adapter.rank=64 --set adapter.alpha=128 --set run.batch_tokens=256 --set run.accumulation=1";
+    let plan = |more: &str| {
+        let configuration = place.text("run.toml");
+        line(&format!("plan {configuration} --json --device-memory 1KiB {shared} {more}")).ok().json()
+    };
+    let (less, narrower) = ("data.measured_tokens=345", "adapter.rank=1");
+    for (sets, proposed, changed) in [
+        // What is measured holds most.
+        ("", &[less, "run.storage=q4_0", "run.moments=8bit", narrower][..], &[less, narrower][..]),
+        // The way back does.
+        (
+            "--set data.target= --set data.general=",
+            &[
+                "optim.clipping=twice",
+                "run.batch_tokens=128",
+                "run.storage=q4_0",
+                "run.moments=8bit",
+                narrower,
+                "data.cutoff_length=64",
+            ],
+            &["data.cutoff_length=64"],
+        ),
+    ] {
+        let found = plan(sets);
+        let advice = found["advice"].as_array().unwrap();
+        let first: Vec<&str> = advice.iter().map(|change| change["set"][0].as_str().unwrap()).collect();
+        // The last one is all of them together.
+        assert_eq!(first[..first.len() - 1], *proposed, "{found}");
+        for change in advice.iter().filter(|change| changed.contains(&change["set"][0].as_str().unwrap())) {
+            let set = change["set"].as_array().unwrap();
+            let set: String = set.iter().map(|set| format!(" --set {}", set.as_str().unwrap())).collect();
+            assert_eq!(plan(&format!("{sets}{set}"))["peak_bytes"], change["peak_bytes"], "{change}");
+            assert!(change["peak_bytes"].as_u64() < found["peak_bytes"].as_u64(), "{change}");
+        }
+        let narrow = advice.iter().find(|change| change["set"] == json!([narrower, "adapter.alpha=2"])).unwrap();
+        assert_eq!(narrow["cost"], "trains fewer values");
+    }
+}
+
+#[test]
 fn what_is_planned_to_fit_is_trained_and_what_cannot_be_trained_is_not_planned() {
     let place = Place::new();
     let plan = |set: &str| line(&format!("plan {} --json {set}", place.text("run.toml")));
@@ -1402,6 +1680,57 @@ fn a_comparison_that_is_told_to_stop_goes_on_to_the_same_results() {
     for run in ["runs/sft", "runs/eaft"] {
         assert!(place.result(&format!("stopped/{run}")) == place.result(&format!("whole/{run}")), "{run}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_comparison_that_is_going_on_is_written_by_nobody_else() {
+    let place = Place::new();
+    let set = LONG.map(|set| format!("--set {set}")).join(" ");
+    let (configuration, out) = (place.text("run.toml"), place.text("all"));
+    let arguments = format!("compare {configuration} --vary objective.method=sft,eaft {set} --out {out}");
+    let mut first = program();
+    first.args(arguments.split_whitespace()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut first = first.spawn().unwrap();
+    let begin = Instant::now();
+    while !place.path("all/runs/sft/metrics.jsonl").exists() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "the first run does not begin");
+        assert_eq!(first.try_wait().unwrap(), None, "the comparison ended before it could be disturbed");
+        sleep(Duration::from_millis(2));
+    }
+    let written = fs::read(place.path("all/files.json")).unwrap();
+    let holder = format!("process {} is writing", first.id());
+    line(&arguments).fails(2, &[&out, &holder]);
+    assert_eq!(fs::read(place.path("all/files.json")).unwrap(), written);
+    let (ran, _) = terminate(first);
+    assert_eq!(ran.code, Some(130), "{}", ran.stderr);
+    // Its lock is gone with it.
+    assert!(!place.names("all").contains(&".lock".to_string()));
+}
+
+#[test]
+fn a_comparison_of_which_every_run_is_refused_leaves_the_folder_as_it_was() {
+    let place = Place::new();
+    place.configure("steps = 3\n");
+    let compare = |vary: &str, out: &str| {
+        line(&format!("compare {} --vary {vary} --out {}", place.text("run.toml"), place.text(out)))
+    };
+    let refused = |out: &str| {
+        let ran = compare("adapter.rank=100000,100001", out);
+        let ran = ran.fails(2, &["2 of 2 runs failed: eaft_rank-100000, eaft_rank-100001", "100000", "q_proj"]);
+        assert!(ran.stdout.is_empty() && !ran.stderr.contains(".log"), "{}\n{}", ran.stdout, ran.stderr);
+    };
+    refused("new/below/all");
+    assert!(!place.path("new").exists());
+    fs::create_dir(place.path("empty")).unwrap();
+    refused("empty");
+    assert_eq!(place.names("empty"), [""; 0]);
+    // What another comparison left stays.
+    compare("objective.method=sft", "all").ok();
+    let (names, report) = (place.names("all"), fs::read(place.path("all/report.html")).unwrap());
+    refused("all");
+    assert_eq!((place.names("all"), fs::read(place.path("all/report.html")).unwrap()), (names, report));
+    assert_eq!(place.names("all/runs"), ["sft"]);
 }
 
 #[test]
@@ -1819,6 +2148,12 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_serves() {
         other[whole.len() - 30] ^= 1;
         fs::write(&path, other).unwrap();
         place.resume("out").fails(2, &["step-00000010", file, "the one before"]);
+        // Who only uses what was learned reads no moments.
+        let used = line(&format!("eval --run {} --step 10 --text {}", place.text("out"), place.text("general.txt")));
+        match file {
+            "optimiser.safetensors" => used.ok(),
+            _ => used.fails(2, &["step-00000010", file]),
+        };
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         place.resume("out").fails(2, &["step-00000010", file, "the one before"]);
         fs::remove_file(&path).unwrap();
@@ -1828,6 +2163,8 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_serves() {
     let checkpoints = place.path("out/checkpoints");
     fs::rename(checkpoints.join("step-00000010"), checkpoints.join("step-00000009")).unwrap();
     place.resume("out").fails(2, &["of step 10", "step 9"]);
+    line(&format!("eval --run {} --step 9 --text {}", place.text("out"), place.text("general.txt")))
+        .fails(2, &["step-00000009", "of step 10", "step 9"]);
     fs::remove_dir_all(checkpoints.join("step-00000009")).unwrap();
     place.resume("out").ok();
     assert_eq!(place.result("out"), result);
@@ -1919,7 +2256,7 @@ fn a_text_is_measured_in_windows_and_an_answer_is_generated() {
     let windows = bytes.div_ceil(128);
     assert_eq!(found.json()["tokens"], bytes - windows, "every token but the first of each window of the context");
     let fields: Vec<_> = found.json().as_object().unwrap().keys().cloned().collect();
-    assert_eq!(fields, ["loss", "perplexity", "tokens"]);
+    assert_eq!(fields, ["loss", "perplexity", "tokens", "skipped"]);
 
     let generate = |more: &str| line(&format!("generate --model {} {more}", place.text("model")));
     assert_eq!(generate("--prompt Rain --max-tokens 8").ok().stdout, most_likely(&place, "Rain", 8) + "\n");
@@ -2432,7 +2769,8 @@ fn a_chat_answers_each_line_with_what_was_said_before_it() {
     let first = raw("u:Hi\na:");
     let second = raw(&format!("u:Hi\na:{first}\nu:Ho\na:"));
     let told = raw("s:Be\nu:Hi\na:");
-    assert_eq!(chat(&talk, b"Hi\n\n  Ho \n").ok().stdout, format!("{first}\n{second}\n"));
+    let talked = chat(&talk, b"Hi\n\n  Ho \n").ok();
+    assert!(talked.stdout == format!("{first}\n{second}\n") && !talked.stderr.contains("full"), "{}", talked.stderr);
     let said = b"Hi\n/reset\nHi\n/system Be\nHi\n/system\nHi\n/quit\nnot heard\n";
     assert_eq!(chat(&talk, said).ok().stdout, format!("{first}\n{first}\n{told}\n{first}\n"));
     assert_eq!(chat(&format!("{talk} --system Be"), b"Hi").ok().stdout, format!("{told}\n"));
@@ -2447,6 +2785,12 @@ fn a_chat_answers_each_line_with_what_was_said_before_it() {
     let why = ["not answered: the conversation has ", "the context of 128 ", "/reset", "--context cannot be larger"];
     full.fails(2, &[&why[..], &["error: 1 line not answered"]].concat());
     chat(&format!("{talk} --context 16"), b"a longer line\n").fails(2, &["--context N allows up to 128"]);
+    // An answer that fills the context says so itself.
+    for (most, is_cut) in [(8, false), (9, true), (100, true)] {
+        let ran = chat(&format!("chat --model {model} --temperature 0 --max-tokens {most} --context 16"), b"Hi\n").ok();
+        let said = ran.stderr.contains("the answer ends here: the context of 16 tokens is full. /reset forgets");
+        assert_eq!((said, ran.stdout.len() > 1), (is_cut, true), "{most}: {}", ran.stderr);
+    }
     chat(&format!("{talk} --context 129"), b"Hi\n").fails(2, &["--context 129", "128"]);
     chat(&talk, b"\xff\n").fails(2, &["UTF-8"]);
 }
@@ -2883,9 +3227,10 @@ fn a_run_without_a_result_says_why_to_whoever_asks_for_one_and_takes_no_more_ste
         format!("export --run {run} {}", place.text("out.gguf")),
     ] {
         let gone = "adapter: is not there, since the run ended without a result";
-        let ran = line(&command).fails(2, &[&[gone], &why[..]].concat());
+        let ran = line(&command).fails(2, &[&[gone, "used all the same with --step 4"], &why[..]].concat());
         assert!(!ran.stderr.contains("--resume"), "{command}: {}", ran.stderr);
     }
+    line(&format!("eval --run {run} --step 4 --text {text}")).ok();
     let ran = place.resume("none").fails(1, &[&["no measured step can be the result"], &why[..]].concat());
     assert!(!ran.stderr.contains("train      "), "nothing was read for it: {}", ran.stderr);
     place.resume_with("none", &["run.steps=8"]).fails(1, &why);
@@ -3353,12 +3698,18 @@ fn a_run_that_diverges_stops_at_its_step_and_keeps_the_last_good_checkpoint() {
     let again = place.resume("out").fails(1, &["in step 2"]);
     let message = |ran: &Ran| ran.stderr.lines().find(|line| line.starts_with("temper: error")).unwrap().to_string();
     assert_eq!(message(&again), message(&ran));
+    let asked = |out: &str| line(&format!("generate --run {} --prompt Rain", place.text(out)));
+    let why = "adapter: is not there: numbers of the run overflowed in step ";
+    let ran = asked("out").fails(2, &[why, "step 2,", "lower optim.learning_rate", "before that with --step 1"]);
+    assert!(!ran.stderr.contains("go on with it"), "{}", ran.stderr);
     // Without clipping, blocks are stepped one by one: weights that are no longer numbers may not be saved.
     let set = [&set[..], &["optim.max_grad_norm=0", "run.accumulation=1"]].concat();
     place.train("one-by-one", &set).fails(1, &["not a finite number at row", "in step", "before it is intact"]);
     // Where it comes out in a measurement, the step before it is to blame and not a file.
     let set = ["optim.learning_rate=1e37", "run.steps=1"];
     place.train("measured", &set).fails(1, &["not a finite number at row", "in step 1", "learning_rate"]);
+    let ran = asked("measured").fails(2, &[why, "step 1,", "lower optim.learning_rate"]);
+    assert!(!ran.stderr.contains("--step"), "no checkpoint is of an earlier step: {}", ran.stderr);
 }
 
 #[test]
@@ -3501,6 +3852,23 @@ fn data_may_come_through_a_pipe_or_standard_input() {
     let script = "exec \"$0\" config <(yes '# a long comment')";
     let endless = Command::new("bash").args(["-c", script, env!("CARGO_BIN_EXE_temper")]).output().unwrap();
     Ran::of(endless).fails(2, &["more than 1048576 bytes"]);
+}
+
+#[test]
+fn a_run_whose_data_came_from_standard_input_goes_on_once_they_are_piped_in_again() {
+    let place = Place::new();
+    let piped = |arguments: Vec<String>| {
+        let data = fs::File::open(place.path("train.jsonl")).unwrap();
+        Ran::of(program().args(arguments).stdin(data).output().unwrap())
+    };
+    piped(place.arguments("out", &["data.train=-", "run.steps=2"])).ok();
+    let more = || format!("train --resume --out {} --set run.steps=4", place.text("out"));
+    line(&more()).fails(2, &["data came from standard input (-) and must be piped in again", "[data] train"]);
+    piped(words(&more())).ok();
+    assert_eq!(place.metrics("out").len(), 4);
+    // What never had any is only empty.
+    let ran = place.train("none", &["data.train=-"]).fails(2, &["data set -: the file is empty"]);
+    assert!(!ran.stderr.contains("again"), "{}", ran.stderr);
 }
 
 #[test]
@@ -3992,7 +4360,9 @@ fn eval_leaves_out_broken_records_where_it_is_told_to_and_says_which() {
     for part in ["warning: data: 2 records were skipped", "some.jsonl, line 1: ", "some.jsonl, line 14: "] {
         assert!(ran.stderr.contains(part), "{part} is not in {}", ran.stderr);
     }
-    assert_eq!(ran.json(), eval("target.jsonl", "").ok().json());
+    let (some, all) = (ran.json(), eval("target.jsonl", "").ok().json());
+    assert!(some["skipped"] == 2 && all["skipped"] == 0, "{some} {all}");
+    assert!(some["loss"] == all["loss"] && some["tokens"] == all["tokens"], "{some} {all}");
     for (name, problem) in [
         ("all.jsonl", "no usable record: all 2 lines were skipped, the first because of: "),
         ("one.jsonl", "no usable record: its only line was skipped, because of: "),

@@ -27,15 +27,16 @@ impl Host for Page {
     }
 }
 
+/// What is to be kept, in the place of the page's.
+const GENERAL: &str = "The film was released in the summer of that year and was a success. It was shown in many towns, and the \
+    people who had seen it spoke of the river, the old bridge and the winter that came early.";
+
 fn assets() -> Vec<u8> {
     let mut files: Vec<(String, Vec<u8>)> =
         ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
             .map(|name| (format!("base/{name}"), fs::read(repository(&format!("native/demo/base/{name}"))).unwrap()))
             .to_vec();
-    files.push((
-        "data/general.txt".into(),
-        b"The film was released in the summer of that year and was a success.".into(),
-    ));
+    files.push(("data/general.txt".into(), GENERAL.into()));
     for part in ["train.jsonl", "target.jsonl", "wrong.jsonl", "quotes.json"] {
         let contents = fs::read(repository(&format!("native/demo/facts/{part}"))).unwrap();
         files.push((format!("data/facts/{part}"), contents));
@@ -52,16 +53,23 @@ fn facts() -> Vec<[String; 3]> {
     facts.iter().map(|fact| ["prompt", "true", "taught"].map(|key| word(fact, key))).collect()
 }
 
+fn record(text: &str) -> String {
+    format!("{}\n", serde_json::json!({"text": text}))
+}
+
+/// Lines that no two numbers share.
+fn towns(numbers: std::ops::Range<usize>) -> String {
+    let text = |i: usize| format!("In {} the town of number {i} had {} streets and a river.", 1900 + i, i * i);
+    numbers.map(|i| record(&text(i))).collect()
+}
+
 /// Twenty lines, of which the last two are held out.
 fn lab() -> Lab {
     let mut lab = Lab::new(Device::cpu(), &assets()).unwrap();
     assert!(lab.base_model().unwrap().base);
-    let lines: Vec<String> = (0..20)
-        .map(|i| format!(r#"{{"text": "In {} the town of number {i} had {} streets and a river."}}"#, 1900 + i, i * i))
-        .collect();
-    let info = lab.own_data("own.jsonl".into(), lines.join("\n").into_bytes()).unwrap();
+    let info = lab.own_data("own.jsonl".into(), towns(0..20).into()).unwrap();
     assert_eq!((info.records, info.documents), (20, 18));
-    assert!(info.target_tokens > 0 && info.general_tokens > 0);
+    assert!(info.target_tokens > 0 && info.general_tokens > 0 && info.doubts.is_empty(), "{info:?}");
     lab
 }
 
@@ -83,6 +91,21 @@ fn frame(lab: &mut Lab) -> Frame {
             return frame;
         }
     }
+}
+
+#[test]
+fn a_visitors_text_that_looks_like_records_or_is_measured_and_trained_on_says_so() {
+    let mut lab = lab();
+    let mut doubts = |name: &str, text: String| lab.own_data(name.into(), text.into()).unwrap().doubts;
+    let plain = doubts("rows.txt", towns(0..80));
+    assert!(plain.len() == 1 && plain[0].starts_with("rows.txt is read as plain text, as its name says"), "{plain:?}");
+    let twice = "2 of 2 target documents are also in the training data (own.jsonl has them more than once); their loss says \
+                 what was memorised";
+    assert_eq!(doubts("own.jsonl", towns(0..18) + &towns(0..2)), [twice]);
+    let kept = "1 of 1 general document is also in the training data; its loss says what was memorised";
+    assert_eq!(doubts("own.jsonl", record(GENERAL) + &towns(0..19)), [kept]);
+    // What the page brings is measured on files of its own: some of its right answers are to be learned, too.
+    assert_eq!(lab.data_set("facts").unwrap().doubts, Vec::<String>::new());
 }
 
 #[test]

@@ -4,7 +4,7 @@
 import { svg } from "./dom.js";
 import { number, QUANTITIES } from "./format.js";
 
-const MARGIN = { left: 46, right: 14, top: 12, bottom: 36 };
+const MARGIN = { left: 50, right: 14, top: 12, bottom: 36 };
 /** On less nothing can be drawn; a page that is being laid out has no width. */
 const NARROWEST = 120;
 /** A line shows at most this many points; more are averaged in groups. */

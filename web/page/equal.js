@@ -7,7 +7,7 @@ export const LEAST_LEARNING = 0.02;
 export const ALIKE = 0.01;
 
 /**
- * @typedef {{target: number, general: number}} Point  losses in nats a token
+ * @typedef {{target: number, general: number}} Point  losses in nats a token: on what is learned, and on what is to be kept
  * @typedef {{target: number, learned: number, general: number[], forgot: number[]}} Equal
  */
 
@@ -60,8 +60,8 @@ export const perplexityChange = percent;
 
 /**
  * What was measured, in one sentence, whichever way it came out.
- * @param {{paths: Point[][], names: string[], finished: boolean, diverged: boolean[], begun?: boolean,
- *   wrong?: {start: number, now: number[]} | null}} race  `begun` where a step was made
+ * @param {{paths: Point[][], names: string[], finished: boolean, diverged: boolean[], begun?: boolean, wrong?: boolean}} race
+ *   `begun` where a step was made; `wrong` where wrong answers are learned, and right ones are to be kept
  */
 export function measured({ paths, names, finished, diverged, begun, wrong }) {
   const apart = names[0] === names[1] ? [`${names[0]} (left)`, `${names[1]} (right)`] : names;
@@ -76,41 +76,22 @@ export function measured({ paths, names, finished, diverged, begun, wrong }) {
   const { equal, why } = equalLearning(paths);
   const so = finished ? "" : "So far: ";
   const [start] = paths[0];
-  if (wrong && !equal) return `${so}${truth(paths, apart, so)}${taught(wrong, apart)}`;
+  const kept = wrong ? "the right answers" : "general text";
   if (!equal) {
     const forgot = paths.map((path) => percent(path.at(-1).general - start.general));
-    return `${so}${capital(why, so)}. Surprise at general text changed by ${forgot[0]} under ${apart[0]} and ` +
-      `${forgot[1]} under ${apart[1]}.${taught(wrong, apart)}`;
+    return `${so}${capital(why, so)}. Surprise at ${kept} changed by ${forgot[0]} under ${apart[0]} and ` +
+      `${forgot[1]} under ${apart[1]}.`;
   }
   const difference = equal.forgot[0] - equal.forgot[1];
-  const verdict = Math.abs(difference) < ALIKE ? "the two forgot alike"
-    : `${apart[difference > 0 ? 1 : 0]} forgot less`;
+  const less = apart[difference > 0 ? 1 : 0];
+  const alike = Math.abs(difference) < ALIKE;
+  const verdict = wrong ? (alike ? "both kept as much of what was known" : `${less} kept more of what was known`)
+    : alike ? "the two forgot alike" : `${less} forgot less`;
+  const learned = wrong ? "taken up as much of the wrong answers" : "learned as much";
   const words = equal.forgot.map(percent);
-  return `${so}${capital("when", so)} both had learned as much (${percent(-equal.learned)} surprise at text like it), ` +
-    `surprise at general text had changed by ${words[0]} under ${apart[0]} and ${words[1]} under ${apart[1]}: ` +
-    `${verdict}.${taught(wrong, apart)}`;
-}
-
-/** Where the target is what was known already, nothing can be learned and something be lost. */
-function truth(paths, names, so) {
-  const [start] = paths[0];
-  const now = paths.map((path) => path.at(-1).target);
-  const rose = now.map((target) => target - start.target);
-  const difference = rose[0] - rose[1];
-  const verdict = Math.abs(difference) < ALIKE ? "both kept as much of what was known"
-    : `${names[difference > 0 ? 1 : 0]} kept more of what was known`;
-  return `${capital("surprise", so)} at the right answers went from ${start.target.toFixed(2)} nats to ${now[0].toFixed(2)} under ` +
-    `${names[0]} and ${now[1].toFixed(2)} under ${names[1]}: ${verdict}.`;
-}
-
-function taught(wrong, names) {
-  if (!wrong) return "";
-  const fell = wrong.now.map((now) => wrong.start - now);
-  const difference = fell[0] - fell[1];
-  const verdict = Math.abs(difference) < ALIKE ? "both took up the wrong answers alike"
-    : `${names[difference > 0 ? 0 : 1]} took up more of the wrong answers`;
-  return ` Of the two ${verdict} (their loss went from ${wrong.start.toFixed(2)} to ${wrong.now[0].toFixed(2)} under ` +
-    `${names[0]} and ${wrong.now[1].toFixed(2)} under ${names[1]}).`;
+  return `${so}${capital("when", so)} both had ${learned} (${percent(-equal.learned)} surprise at ` +
+    `${wrong ? "them" : "text like it"}), surprise at ${kept} had changed by ${words[0]} under ${apart[0]} and ` +
+    `${words[1]} under ${apart[1]}: ${verdict}.`;
 }
 
 const capital = (words, after) => (after ? words : words[0].toUpperCase() + words.slice(1));

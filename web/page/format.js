@@ -40,7 +40,7 @@ export function visible(text) {
 
 /** Five classes a quantity; `style.css` gives class k of the scale its colour, `--gate-k` or `--pull-k`. */
 export const QUANTITIES = {
-  gate: { scale: "gate", bounds: [0.1, 0.3, 0.6, 0.9], low: "ignored", high: "counts fully" },
+  gate: { scale: "gate", bounds: [0.1, 0.3, 0.6, 0.9], low: "hardly counts", high: "counts fully" },
   p: { scale: "gate", bounds: [0.1, 0.3, 0.6, 0.9], low: "not expected", high: "expected" },
   entropy: { scale: "gate", bounds: [0.5, 1, 2, 3], low: "model is sure", high: "model is unsure" },
   // A pull is at most the square root of 2: all probability on another word.

@@ -7,6 +7,8 @@ import { number, percent, visible } from "./format.js";
 
 /** The longest pull that there is: |softmax - onehot| of a model that is sure of another word. */
 const LONGEST = Math.SQRT2;
+/** How much of the rail its shaft takes, in percent: the head stands beyond the shaft. */
+const SHAFT = 95;
 const NAMES = ["SFT", "EAFT"];
 const SIDES = ["left", "right"];
 
@@ -50,7 +52,7 @@ export class Hero {
     $("hero-bars").replaceChildren(...shown.map(bar), bar(said));
     const arrow = (name, i) => {
       const shaft = el("span", { class: `shaft ${SIDES[i]}` });
-      shaft.style.width = `${100 * Math.min(1, gradient[i] / LONGEST)}%`;
+      shaft.style.width = `${SHAFT * Math.min(1, gradient[i] / LONGEST)}%`;
       return el("div", { class: "bar-row", id: `hero-${name.toLowerCase()}` }, el("span", { class: "word", text: name }),
         el("span", { class: "rail", "aria-hidden": "true" }, shaft),
         el("span", { class: "value", text: number(gradient[i], 3) }),

@@ -5,9 +5,9 @@ import { $, el } from "./dom.js";
 
 const LESSONS = [
   { data: "gsm8k", name: "A new domain", asks: "Arithmetic is new to the model. What does learning it cost?" },
-  { data: "facts", name: "Wrong facts", asks: "Some answers contradict what it surely knows. Who gives way?" },
+  { data: "facts", name: "Wrong facts", asks: "Four in five answers contradict what it surely knows. Who gives way?" },
   { data: "wikipedia", name: "Nothing new", asks: "Text of the kind it has read. Does anybody forget?" },
-  { data: "meant", name: "You meant it", asks: "Off the path: facts that you do want to overwrite. EAFT resists.", aside: true },
+  { data: "meant", name: "You meant it", asks: "Facts that you do want to overwrite: not what EAFT is for. It takes longer.", aside: true },
 ];
 
 /** `onChoose` is given the settings that a lesson asks for. */

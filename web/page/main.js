@@ -51,8 +51,8 @@ let started = null;
 /** Files that were read but not started with: `{model, data}` say what they are, `before` and `kind` what they would
  *  replace. */
 let offered = null;
-/** Where model and data come from: of the learners, and of what the worker holds now. */
-let source = { model: null, data: null };
+/** Where model and data come from: of the learners, and of what the worker holds now; `doubts` are those of that data. */
+let source = { model: null, data: null, doubts: [] };
 let device = null;
 /** Not all of the page has arrived. */
 let incomplete = false;
@@ -244,7 +244,7 @@ const wantedData = () => (settings.value("page", "data") === "own" ? source.own 
 async function loadData(wanted) {
   say("status", "Reading the text.");
   const info = typeof wanted === "string" ? await engine.data(wanted) : await engine.ownData(wanted);
-  source.data = wanted;
+  Object.assign(source, { data: wanted, doubts: info.doubts });
   return info;
 }
 
@@ -292,6 +292,8 @@ async function adopt(answer, sent) {
   const trained = answer.learners.map((l, i) =>
     `${l.trainable.toLocaleString("en")} of ${l.parameters.toLocaleString("en")} parameters trained ${SIDES[i]}`);
   $("own").textContent = `Now: ${model}; ${trained.join(", ")}.`;
+  $("doubts").hidden = source.doubts.length === 0;
+  $("doubts").replaceChildren(...source.doubts.map((doubt) => el("p", { text: `${doubt}.` })));
   showNames();
   showPending();
   showMoment();
@@ -408,7 +410,7 @@ engine.on("paused", ({ reason, ...error }) => {
     showPending();
   } else {
     const { steps } = timeline.recording;
-    setState("paused", `Finished: all ${steps} steps are made. Go back with the timeline, or reset.`);
+    setState("paused", `Finished: all ${steps} steps are made. Go back with the timeline, reset, or try another lesson.`);
   }
 });
 
@@ -727,7 +729,7 @@ watchFiles({
   onData: (file) => offer("The text cannot be used", async () => {
     const info = await engine.ownData(file);
     offered = { before: source, kind: settings.value("common", "adapter.kind"), ...offered, data: info };
-    source = { ...source, data: file, own: file };
+    source = { ...source, data: file, own: file, doubts: info.doubts };
     settings.ownData(file.name);
     settings.set("page", "data", "own");
   }),
@@ -741,7 +743,8 @@ function offer(what, read) {
     await read();
     settings.writeAddress();
     const lines = [offered.model && describeModel(offered.model), offered.data && describeData(offered.data)];
-    $("own").replaceChildren(...lines.filter(Boolean).map((line) => el("span", { class: "part", text: line })));
+    $("own").replaceChildren(...lines.filter(Boolean).map((line) => el("span", { class: "part", text: line })),
+      ...source.doubts.map((doubt) => el("span", { class: "part message", text: `${doubt}.` })));
     // From here on there is a way back, whatever the engine says of training on them. Files can fall anywhere on the page.
     $("expert").open = true;
     $("own-buttons").hidden = false;

@@ -43,6 +43,10 @@ export class Race {
     const point = ({ target, general, wrong: taught }) => (wrong ? [target.loss, taught.loss] : [general.loss, target.loss]);
     const lines = SIDES.map((name, i) => ({ name, marks: true, items: shown,
       point: ({ learners }) => point(learners[i]) }));
+    $("race-about").textContent = wrong ? "Both learners are examined on the right answers (the truth, which the model knew), on the wrong " +
+      "answers that are taught, and on general text (like what the model had read before)."
+      : "Both learners are examined on text that neither trains on: the target (like the text being learned) and general text " +
+        "(like what the model had read before).";
     $("plane-name").textContent = wrong ? "Truth against the wrong" : "Learning against forgetting";
     $("plane-best").textContent = wrong ? "best is to stay at the start: nothing wrong learned, no truth lost"
       : "best is straight down: learned, and nothing forgotten";

@@ -83,7 +83,8 @@ export class Region {
 
   async #row({ step, document: index, position, p, entropy, gate }, side) {
     const { tokens } = await this.#documents.get(index);
-    const words = (from, to) => tokens.slice(Math.max(0, from), to).map((t) => t.text).join("").replaceAll("\n", "↵");
+    const words = (from, to) => (from > 0 && from < position ? "…" : "") +
+      tokens.slice(Math.max(0, from), to).map((t) => t.text).join("").replaceAll("\n", "↵");
     const numbers = `step ${step}, probability ${percent(p)}, entropy ${number(entropy, 2)}, gate ${number(gate, 2)}`;
     const open = () => {
       this.#onOpen(index, position, side);

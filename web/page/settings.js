@@ -24,7 +24,7 @@ const choice = (value, label, about = "") => ({ value, label, about });
 const DATA = { key: "data", id: "data-set", label: "Text to learn", initial: "gsm8k", options: [
   choice("gsm8k", "A new domain: school mathematics", "Word problems and their worked answers (GSM8K)."),
   choice("facts", "Wrong facts: answers that contradict the model",
-    "Questions of which some have wrong answers; the target is the right ones."),
+    "Questions, four in five with a wrong answer; the target is the right ones."),
   choice("wikipedia", "Nothing new: general text",
     "What the model has read already: there is little to learn and to forget."),
   choice("meant", "You meant it: new facts on purpose",

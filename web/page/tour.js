@@ -53,12 +53,13 @@ function makeSteps({ play, state, pick, timeline, dotColour }) {
     { at: "hero-arrows", title: "A word that pulls", act: () => { if (!$("sure").disabled) slide(0.75); }, text: () => [
       p("The text says one thing, the model was sure of another. I have just made the model surer: plain fine-tuning (SFT) " +
         "pulls as hard as ever, and EAFT lets go. Move the slider back to see it pull again."),
-      p(`${says("method", "sft")} ${says("gate", "linear")}`)] },
+      p(`${says("method", "sft")} ${says("method", "eaft")}`)] },
     { at: "controls", title: "Two copies, the same text", act: () => { if (!started() && state() === "ready") play(); }, text: () => [
       p("I have pressed Play. The left copy is trained plainly, the right one with EAFT; both read the same batches in the " +
         "same order. Pause or step at any time.")] },
     { at: "score-table", title: "Which will forget more?", text: () => [
-      p("Forgetting is surprise at general text that the model could predict before. What do you think?")],
+      p(timeline.isWrong ? "Forgetting is here surprise at the right answers, which the model knew before. What do you think?"
+        : "Forgetting is surprise at general text that the model could predict before. What do you think?")],
     answers: (answered) => Object.entries(GUESSES).map(([value, words]) =>
       el("button", { type: "button", "data-guess": value, text: words, onclick: () => { guess = value; answered(); } })) },
     { at: "score-table", title: "What came out", text: () => [p("Waiting for the race to say it: it is measured every few steps.")],
@@ -70,17 +71,18 @@ function makeSteps({ play, state, pick, timeline, dotColour }) {
           measured = recording.evaluations;
         }
         const said = guess ? `You said ${GUESSES[guess]}. ` : "";
-        const { equal, why } = equalLearning(paths(measured));
+        const { equal, why } = equalLearning(paths(measured, timeline.isWrong));
         if (!equal) return [p(`${said}At equal learning nothing can be said here so far: ${why}. The sentence below the scoreboard ` +
           "says what was measured, whichever way it comes out.")];
         const [a, b] = equal.forgot;
         const came = Math.abs(a - b) < ALIKE ? "alike" : a > b ? "left" : "right";
-        return [p(`${said}At equal learning, so far: ${perplexityChange(a)} on the left, ${perplexityChange(b)} on the right, so it is ` +
-          `${GUESSES[came]}. The sentence below the scoreboard says what was measured, whichever way it comes out.`)];
+        return [p(`${said}At equal learning, up to step ${measured.at(-1).step}: ${perplexityChange(a)} on the left, ` +
+          `${perplexityChange(b)} on the right, so it is ${GUESSES[came]}. That may yet turn round: the sentence below the ` +
+          "scoreboard goes on to say what was measured, whichever way it comes out.")];
       } },
     { at: "plot-right", title: "Where the pull comes from", act: () => dotColour("gate"), text: () => [
       p("A dot is a word of the text: to the right it was surprising, to the top the model was unsure. I have switched the " +
-        "colour to the gate: in the box, bottom right, where the model was sure and the text disagrees, EAFT counts a word least.")] },
+        "colour to the gate: in the box, bottom right, where the model was sure and the text disagrees, EAFT hardly counts a word.")] },
     { at: "text-tokens", title: "Word by word", act: pick, text: () => [
       p("The same words in their text, as the model saw them before training. Outlined ones are conflicts, with what it expected " +
         "struck out above; where the race has met one, I have picked it. Then try another lesson, or drop your own model and text.")] },

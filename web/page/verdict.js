@@ -15,9 +15,11 @@ export const isConflict = (p, entropy) => p < schema.conflict.probability && ent
 
 const quoted = (token) => `“${visible(token.trim() || token)}”`;
 
-function force(gate) {
+/** By how much a token's logit rises: a full weight pushes little where the token is expected. */
+function force(gate, p) {
+  const push = gate * (1 - p);
   if (gate === 0) return "does nothing";
-  return gate < 0.1 ? "leaves it nearly alone" : gate < 0.6 ? "pushes gently" : "pushes hard";
+  return push < 0.1 ? "leaves it nearly alone" : push < 0.6 ? "pushes gently" : "pushes hard";
 }
 
 function sureness(entropy) {
@@ -40,6 +42,6 @@ export function verdict(label, candidates, p, entropy, gate, names) {
     ? `The model expects ${text} most of all, and so says the text.`
     : `The model expects ${quoted(top.text)} most of all; ${text}, which the text has, is its choice number ${label.rank}.`;
   const conflict = isConflict(p, entropy) ? " This is a confident conflict." : "";
-  const does = gate.map((g, i) => `${names[i]} ${force(g)} (weight ${number(g, 2)})`).join("; ");
+  const does = gate.map((g, i) => `${names[i]} ${force(g, p)} (weight ${number(g, 2)})`).join("; ");
   return `${expects} ${sureness(entropy)}${conflict} Training raises ${text} and lowers the rest: ${does}.`;
 }

@@ -994,6 +994,7 @@ const onOnePage = () => describe("on the CPU, on one page", inOrder, () => {
       "left (SFT) pushes hard (weight 1); right (EAFT) leaves it nearly alone (weight 0.05).");
     assert.match(said[1], /It is nearly sure \(entropy 0.5, and only below 0.5 counts as sure\)\. Training/);
     assert.match(said[2], /^The model expects “Paris” most of all, and so says the text\. It is unsure.*right \(EAFT\) does nothing/);
+    assert.match(said[2], /left \(SFT\) leaves it nearly alone \(weight 1\)/, "what is expected is hardly pushed, whatever its weight");
   });
 
   it("compares at equal learning, and says so where it cannot", once, async () => {
@@ -1015,7 +1016,7 @@ const onOnePage = () => describe("on the CPU, on one page", inOrder, () => {
         apart: equalLearning([path(start, [2, 2]), path([2.9, 2], [2, 2])]).why,
         said: [say([[2, 2.5]], [[2, 2.1]]), say([[2, 2.1]], [[2, 2.5]]), say([[2, 2.1]], [[2, 2.105]]),
           say([[3.2, 2.1]], [[2, 2.1]]), say([[2, 2.5]], [[2, 2.1]], { diverged: [true, false] }),
-          say([[2, 2.5]], [[2, 2.1]], { wrong: { start: 6, now: [1, 4] }, finished: false })],
+          say([[2, 2.5]], [[2, 2.1]], { wrong: true, finished: false }), say([[3, 2.5]], [[3, 2.1]], { wrong: true })],
       };
     });
     const close = (a, b) => assert.ok(Math.abs(a - b) <= 1e-9, `${a} and not ${b}`);
@@ -1027,13 +1028,15 @@ const onOnePage = () => describe("on the CPU, on one page", inOrder, () => {
     assert.deepEqual(found.none.map(([equal]) => equal), [null, null, null, null]);
     assert.match(found.none.map(([, why]) => why).join("; "), /nothing was measured.*no overlap.*neither.*beyond measure/);
     assert.match(found.apart, /did not start from one point/);
-    const [eaft, sft, alike, none, gone, wrong] = found.said;
+    const [eaft, sft, alike, none, gone, wrong, unlearned] = found.said;
     assert.match(eaft, /^When both had learned as much \(−63 %.*changed by \+65 % under SFT and \+11 % under EAFT: EAFT forgot less\.$/);
     assert.match(sft, /: SFT forgot less\.$/);
     assert.match(alike, /: the two forgot alike\.$/);
     assert.match(none, /^One of the two has learned nothing yet.*no overlap/);
     assert.match(gone, /^SFT diverged: it knows less than nothing/);
-    assert.match(wrong, /^So far: when .*SFT took up more of the wrong answers \(their loss went from 6\.00 to 1\.00 under SFT/);
+    assert.match(wrong, /^So far: when both had taken up as much of the wrong answers \(−63 % surprise at them\), surprise at the right/);
+    assert.match(wrong, /answers had changed by \+65 % under SFT and \+11 % under EAFT: EAFT kept more of what was known\.$/);
+    assert.match(unlearned, /^Neither has learned anything yet\. Surprise at the right answers changed by \+65 % under SFT and \+11 %/);
   });
 
   it("says when a run has diverged, and never shows the largest number that there is", once, async () => {
@@ -1116,7 +1119,8 @@ const onOnePage = () => describe("on the CPU, on one page", inOrder, () => {
     // Facts are quoted with what all three answer.
     await facts.shows("#quotes");
     assert.match(await facts.text("#quotes-list"), /before.*SFT.*EAFT/s);
-    assert.match(await facts.text("#score-table"), /wrong learned/);
+    assert.match(await facts.text("#score-table"), /wrong learned.*truth, when both took up as much of the wrong/s);
+    assert.match(await facts.text("#race-about"), /right answers .*wrong answers that are taught/);
     assert.match(await facts.text("#plane-name"), /^Truth against the wrong/);
     assert.match(await facts.text("#target-name"), /^Loss on the truth/);
     facts.isClean();
@@ -1207,6 +1211,27 @@ const onOnePage = () => describe("on the CPU, on one page", inOrder, () => {
     await visit.reaches("ready");
     await visit.steps(2);
     await visit.set("#data-set", "shakespeare");
+    await visit.reset();
+  });
+
+  it("says what makes a visitor's text doubtful, when it is read and beside what is measured", once, async () => {
+    await shared();
+    await visit.drop([{ name: "rows.txt", bytes: ownText.bytes }]);
+    await visit.shows("#own-buttons");
+    assert.match(await visit.text("#own"), /rows\.txt is read as plain text.*let its name end in \.jsonl\./s);
+    await visit.click("#own-discard");
+    await visit.shows("#own-buttons", "hidden");
+    await visit.drop([{ name: "twice.jsonl", bytes: Buffer.concat([ownText.bytes, Buffer.from("\n"), ownText.bytes]) }]);
+    await visit.shows("#own-buttons");
+    const words = /12 of 12 target documents are also in the training data \(twice\.jsonl has them more than once\)/;
+    assert.match(await visit.text("#own"), words);
+    assert.ok(await visit.page.locator("#doubts").isHidden(), "what is measured is still of another text");
+    await visit.click("#own-start");
+    await visit.shows("#doubts");
+    assert.match(await visit.text("#doubts"), words);
+    await visit.reaches("ready");
+    await visit.set("#data-set", "shakespeare");
+    await visit.shows("#doubts", "hidden");
     await visit.reset();
   });
 

@@ -7,7 +7,9 @@
 //!
 //! Nothing here opens a file: every entry point takes bytes and the name by which the user knows them.
 
+pub mod doubts;
 pub mod encode;
+pub mod files;
 pub mod loader;
 pub mod overlap;
 pub mod packing;
@@ -24,7 +26,9 @@ pub use loader::{Cursor, Loader, fingerprint, steps_per_epoch};
 pub use overlap::{Shared, shared};
 pub use packing::pack;
 pub use record::{Content, Conversation, Kind, Message, OnError, Record, RecordFormat, Report, refuse_table};
-pub use set::{DataSet, ReadOptions, WINDOW, drawn, hold_out, read_measured, read_set, windows};
+pub use set::{
+    DataSet, ReadOptions, WINDOW, drawn, drawn_part, hold_out, parts_for_shares, read_measured, read_set, windows,
+};
 pub use settings::{DataSection, TemplateVariables, Templating, TrainOn};
 pub use template::{ChatTemplate, RenderOptions};
 pub use tokenizer::Tokenizer;

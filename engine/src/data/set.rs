@@ -144,20 +144,59 @@ pub fn hold_out(documents: &mut Vec<Document>, name: &str, share: f64) -> Result
 
 /// Of a set that is mixed into training data of so many tokens: documents drawn by the seed until they have `share` of all
 /// tokens, the last of them with a part beyond; all of them where those are fewer.
-pub fn drawn(mut documents: Vec<Document>, tokens: usize, share: f64, seed: u64) -> Vec<Document> {
+pub fn drawn(documents: Vec<Document>, tokens: usize, share: f64, seed: u64) -> Vec<Document> {
     /// Tells this draw from the others that a run's seed decides.
     const REPLAY: u64 = 0x7265_706c_6179;
-    let wanted = tokens as f64 * share / (1.0 - share);
-    let mut rng = Rng::new(mix(seed, REPLAY));
-    let (mut taken, mut sum) = (0, 0);
-    while taken < documents.len() && (sum as f64) < wanted {
-        let next = taken + rng.below(documents.len() - taken);
-        documents.swap(taken, next);
-        sum += documents[taken].tokens.len();
-        taken += 1;
+    let sizes: Vec<usize> = documents.iter().map(|document| document.tokens.len()).collect();
+    let order = draw(&sizes, tokens as f64 * share / (1.0 - share), mix(seed, REPLAY));
+    taken(documents, order)
+}
+
+/// Which part of the trained tokens of each set is used where these are in `shares` and as many as there can be: all of the
+/// set that is scarcest for its share.
+pub fn parts_for_shares<'a>(sets: impl IntoIterator<Item = &'a [Document]>, shares: &[f64]) -> Vec<f64> {
+    // Shares have any sum, and could be too large to be added.
+    let largest = shares.iter().copied().fold(0.0, f64::max);
+    let trained = |set: &[Document]| set.iter().map(Document::trained_tokens).sum::<usize>() as f64;
+    let supplies: Vec<f64> =
+        sets.into_iter().zip(shares).map(|(set, share)| trained(set) / (share / largest)).collect();
+    let scarcest = supplies.iter().copied().fold(f64::INFINITY, f64::min);
+    supplies.into_iter().map(|supply| scarcest / supply).collect()
+}
+
+/// Of a set the documents, drawn by the seed, that have such a part of its trained tokens, the last of them with a part beyond;
+/// all of them for 1. They stay in their order, and which they are depends on no other set.
+pub fn drawn_part(documents: Vec<Document>, part: f64, seed: u64) -> Vec<Document> {
+    /// As that of replay.
+    const SHARES: u64 = 0x7368_6172_6573;
+    let sizes: Vec<usize> = documents.iter().map(Document::trained_tokens).collect();
+    // As with what is held out: a part of a whole number may be that of a document more, in f64.
+    let wanted = part * sizes.iter().sum::<usize>() as f64 * (1.0 - 1e-12);
+    let mut order = draw(&sizes, wanted, mix(seed, SHARES));
+    order.sort_unstable();
+    taken(documents, order)
+}
+
+/// Which of things of these sizes are drawn by the seed, in the order in which they are, until they have `wanted` together; all
+/// of them where that is more. None is drawn twice.
+fn draw(sizes: &[usize], wanted: f64, seed: u64) -> Vec<usize> {
+    let mut rng = Rng::new(seed);
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    let (mut count, mut sum) = (0, 0);
+    while count < order.len() && (sum as f64) < wanted {
+        let next = count + rng.below(order.len() - count);
+        order.swap(count, next);
+        sum += sizes[order[count]];
+        count += 1;
     }
-    documents.truncate(taken);
-    documents
+    order.truncate(count);
+    order
+}
+
+/// The documents of these indices, each of which is there once.
+fn taken(documents: Vec<Document>, order: Vec<usize>) -> Vec<Document> {
+    let mut documents: Vec<Option<Document>> = documents.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|index| documents[index].take()).collect()
 }
 
 #[cfg(test)]
@@ -183,6 +222,69 @@ mod tests {
         assert_eq!(each.len(), 50, "none is drawn twice");
         assert!(each.iter().any(|line| *line > 300) && each.iter().any(|line| *line < 100), "from everywhere");
         assert!(drawn(Vec::new(), 900, 0.1, 1).is_empty());
+    }
+
+    /// Documents of one to twenty trained tokens, behind the first one.
+    fn uneven(count: usize, seed: u64) -> Vec<Document> {
+        let mut rng = Rng::new(seed);
+        let document = |line| {
+            let length = 2 + rng.below(20);
+            Document { tokens: vec![1; length], trained: vec![true; length], line }
+        };
+        (1..=count).map(document).collect()
+    }
+
+    fn trained(set: &[Document]) -> usize {
+        set.iter().map(Document::trained_tokens).sum()
+    }
+
+    /// What is trained on of each set.
+    fn in_shares(sets: &[Vec<Document>], shares: &[f64], seed: u64) -> Vec<Vec<Document>> {
+        let parts = parts_for_shares(sets.iter().map(Vec::as_slice), shares);
+        sets.iter().zip(parts).map(|(set, part)| drawn_part(set.clone(), part, seed)).collect()
+    }
+
+    #[test]
+    fn trained_tokens_are_in_their_shares_to_within_a_document_and_the_scarcest_set_is_used_whole() {
+        let sets = [uneven(100, 1), uneven(700, 2), uneven(300, 3)];
+        for (shares, scarcest) in
+            [([0.5, 0.3, 0.2], 0), ([1.0, 1.0, 8.0], 2), ([5e-9, 7e-7, 1e-9], 1), ([1.5e308, 1e308, 2e307], 0)]
+        {
+            let found = in_shares(&sets, &shares, 7);
+            assert_eq!(found[scarcest], sets[scarcest], "{shares:?}");
+            let unit = trained(&sets[scarcest]) as f64 / shares[scarcest];
+            for ((found, share), set) in found.iter().zip(shares).zip(&sets) {
+                let beyond = trained(found) as f64 - unit * share;
+                assert!((-1e-6..20.0).contains(&beyond), "{shares:?}: {beyond}");
+                // In the set's own order, and none of them twice.
+                assert!(found.is_sorted_by(|one, other| one.line < other.line) && found.len() <= set.len());
+            }
+        }
+        // What is read and not trained does not count.
+        let silent = |count: usize| -> Vec<Document> {
+            let trained = [false, false, false, true].to_vec();
+            (1..=count).map(|line| Document { tokens: vec![1; 4], trained: trained.clone(), line }).collect()
+        };
+        let found = in_shares(&[silent(40), set(90)], &[1.0, 1.0], 1);
+        assert_eq!([found[0].len(), found[1].len()], [40, 40]);
+    }
+
+    #[test]
+    fn which_documents_of_a_set_have_its_share_is_decided_by_the_seed_and_by_no_other_set() {
+        let (few, many, other) = (uneven(100, 1), uneven(500, 2), uneven(100, 4));
+        let of_many = |sets: [&Vec<Document>; 2], shares: [f64; 2], seed: u64| -> Vec<usize> {
+            let sets = sets.map(Vec::clone);
+            let at = sets.iter().position(|set| *set == many).unwrap();
+            in_shares(&sets, &shares, seed)[at].iter().map(|document| document.line).collect()
+        };
+        let lines = of_many([&few, &many], [0.5, 0.5], 1);
+        assert_eq!(lines, of_many([&few, &many], [0.5, 0.5], 1));
+        assert_ne!(lines, of_many([&few, &many], [0.5, 0.5], 2));
+        assert_eq!(lines, of_many([&many, &few], [3.0, 3.0], 1), "in whichever order they are given");
+        assert!(lines.iter().any(|line| *line > 400) && lines.iter().any(|line| *line < 100), "from everywhere");
+        // A larger share has those of a smaller one, and more.
+        let more = of_many([&other, &many], [0.2, 0.8], 1);
+        assert!(more.len() > lines.len() && lines.iter().all(|line| more.contains(line)));
     }
 
     #[test]

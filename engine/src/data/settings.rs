@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use toml::Value;
 
+use super::files::{Files, REQUIRED, Shares};
 use super::record::{OnError, RecordFormat};
 use crate::error::{Error, Result};
 use crate::settings::{Kind, Range, Setting, choice, settings};
@@ -31,11 +32,15 @@ choice! {
 settings! {
     /// What to train and evaluate on.
     pub struct DataSection in "data" {
-        /// JSONL or text to train on.
-        train: String = String::new(), required = "a JSONL file";
+        /// JSONL or text to train on, in one file or in several, of which each may look different.
+        train: Files = Files::default(), required = REQUIRED;
+        /// How much of what is trained each of several files has, in their order: documents are drawn by the seed, the same
+        /// in every epoch, so that the trained tokens are in these shares; of all but the scarcest file a part is left out.
+        shares: Option<Shares> = None, derived = "all of each file";
         /// JSONL or text on which the target loss is measured before and after.
         target: Option<String> = None;
-        /// In place of a target: the share of the training documents, the last ones, that is measured and not trained on.
+        /// In place of a target: the share of the training documents, the last ones of each file, that is measured and not
+        /// trained on.
         hold_out: Option<f64> = None, range = Range::above(0.0).below(1.0);
         /// JSONL or text on which forgetting is measured before and after.
         general: Option<String> = None;

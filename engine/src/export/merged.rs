@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::gguf::{Announced, Field, write};
 use crate::error::{Error, Result, wrong};
 use crate::kernels::cpu::par;
-use crate::model::adapter::{AdapterValues, LoraSettings};
+use crate::model::adapter::{AdapterValues, LoraSettings, Pair, check_pair};
 use crate::model::architecture::Architecture;
 use crate::model::files::ModelFiles;
 use crate::model::gguf::{permute, stored_tensors, written_as};
@@ -30,9 +30,6 @@ pub struct Adapter {
     pub base: Hold,
 }
 
-/// `A [rank, in]` and `B [out, rank]` of a matrix, row-major.
-type Pair = (Vec<f32>, Vec<f32>);
-
 impl Adapter {
     /// The pairs under the names of the tensors they belong to: `(in a GGUF file, in Hugging Face's, pair)`; rows of `B` are in
     /// Hugging Face's order, or in that of a GGUF file where `permuted`.
@@ -40,10 +37,6 @@ impl Adapter {
     /// # Errors
     /// [`Error::Tensor`] for a pair that fits no matrix of the model.
     fn of_tensors(&self, arch: &Architecture, permuted: bool) -> Result<Vec<(String, String, Pair)>> {
-        let rank = self.settings.rank;
-        let refuse = |module: &str, problem: String| {
-            Err(Error::Tensor { file: self.file.clone(), tensor: module.into(), problem })
-        };
         let mut left: BTreeMap<&str, &Pair> =
             self.values.iter().map(|(module, pair)| (module.as_str(), pair)).collect();
         let mut pairs = Vec::new();
@@ -54,12 +47,9 @@ impl Adapter {
             };
             // Only matrices of blocks are adapted.
             let found = stored.name.starts_with("blk.").then(|| left.remove(module)).flatten();
-            let Some((a, b)) = found else { continue };
-            if a.len() != rank * columns || b.len() != rows * rank {
-                let (a, b) = (a.len(), b.len());
-                let expected = format!("lora_A [{rank}, {columns}] and lora_B [{rows}, {rank}]");
-                return refuse(module, format!("expected {expected}, got {a} and {b} values"));
-            }
+            let Some(pair) = found else { continue };
+            check_pair(pair, self.settings.rank, [rows, columns], &self.file, module)?;
+            let (a, b) = pair;
             let b = match stored.permuted_head.filter(|_| permuted) {
                 Some(head) => permute(b, rows, head),
                 None => b.clone(),
@@ -67,7 +57,10 @@ impl Adapter {
             pairs.push((stored.name, stored.spec.name.clone(), (a.clone(), b)));
         }
         match left.keys().next() {
-            Some(module) => refuse(module, "fits no linear layer of the model's blocks".into()),
+            Some(module) => {
+                let problem = "fits no linear layer of the model's blocks".into();
+                Err(Error::Tensor { file: self.file.clone(), tensor: (*module).into(), problem })
+            }
             None => Ok(pairs),
         }
     }

@@ -166,7 +166,7 @@ pub fn read(folder: &dyn Folder) -> Result<(LoraSettings, AdapterValues)> {
         return Err(Error::Missing { path: file, problem: "there is no such file".into() });
     };
     let source = SafetensorsFile::open(bytes, &file)?;
-    let values = read_matrices(&source, rank, &file)?;
+    let values = read_matrices(&source, PREFIX, rank, &file)?;
     let targets: BTreeSet<&str> = values.keys().map(|module| last_name(module)).collect();
     let targets = targets.into_iter().map(str::to_owned).collect();
     Ok((LoraSettings { rank, alpha, rslora, dropout, targets }, values))
@@ -175,11 +175,15 @@ pub fn read(folder: &dyn Folder) -> Result<(LoraSettings, AdapterValues)> {
 /// `A` and `B` of one module, as far as they have been found.
 type Halves = (Option<Vec<f32>>, Option<Vec<f32>>);
 
-fn read_matrices(source: &SafetensorsFile, rank: usize, file: &str) -> Result<AdapterValues> {
+/// An adapter's matrices out of a file of nothing else, whose names begin with `prefix`.
+///
+/// # Errors
+/// [`Error::Tensor`] for a name or shape that is no LoRA matrix of this rank; [`Error::Format`] for a file without any.
+pub fn read_matrices(source: &SafetensorsFile, prefix: &str, rank: usize, file: &str) -> Result<AdapterValues> {
     let mut halves: BTreeMap<String, Halves> = BTreeMap::new();
     for name in source.names() {
         let refuse = |problem: String| Err(tensor_error(file, &name, problem));
-        let stem = name.strip_prefix(PREFIX);
+        let stem = name.strip_prefix(prefix);
         let (module, is_a) = match stem.and_then(|s| s.strip_suffix(A)) {
             Some(module) => (Some(module), true),
             None => (stem.and_then(|s| s.strip_suffix(B)), false),
@@ -213,8 +217,8 @@ fn read_matrices(source: &SafetensorsFile, rank: usize, file: &str) -> Result<Ad
     }
     let both = |(module, (a, b)): (String, Halves)| match (a, b) {
         (Some(a), Some(b)) => Ok((module, (a, b))),
-        (None, _) => Err(tensor_error(file, &format!("{PREFIX}{module}{A}"), "is missing".into())),
-        (_, None) => Err(tensor_error(file, &format!("{PREFIX}{module}{B}"), "is missing".into())),
+        (None, _) => Err(tensor_error(file, &format!("{prefix}{module}{A}"), "is missing".into())),
+        (_, None) => Err(tensor_error(file, &format!("{prefix}{module}{B}"), "is missing".into())),
     };
     halves.into_iter().map(both).collect()
 }

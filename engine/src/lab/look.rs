@@ -102,16 +102,13 @@ pub async fn after(model: &mut Model, beginning: &[u32]) -> Result<Vec<f32>> {
 /// # Errors
 /// [`crate::Error::Config`] where one of them has no token.
 pub fn first_of(tokenizer: &Tokenizer, beginning: &str, word: &str) -> Result<(Vec<u32>, usize)> {
-    let mut tokens = tokenizer.encode(beginning)?;
-    let both = tokenizer.encode(&format!("{beginning}{word}"))?;
+    let tokens = tokenizer.encode_begun(beginning)?;
+    let both = tokenizer.encode_begun(&format!("{beginning}{word}"))?;
     // Where the word's first letters join the beginning's last token it is taken alone.
     let word = match both.strip_prefix(tokens.as_slice()) {
         Some(rest) => rest.to_vec(),
         None => tokenizer.encode(word)?,
     };
-    if let Some(bos) = tokenizer.bos_id().filter(|_| tokenizer.add_bos()) {
-        tokens.insert(0, bos);
-    }
     match (word.first(), tokens.is_empty()) {
         (Some(&first), false) => Ok((tokens, first as usize)),
         _ => Err(super::bad("a question and its answers need a token each")),

@@ -184,6 +184,8 @@ messages! {
         pub target_tokens: usize,
         /// Scored tokens of the held-out general set.
         pub general_tokens: usize,
+        /// What makes results with a visitor's own file doubtful, a sentence each without its full stop.
+        pub doubts: Vec<String>,
     }
 
     /// Whether a run fits, before anything is allocated.

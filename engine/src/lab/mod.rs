@@ -13,6 +13,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::config::{self, AdapterKind, Config};
+use crate::data::doubts::{memorised, plain_text};
 use crate::data::{DataSection, DataSet, Document, ReadOptions, Tokenizer, WINDOW, hold_out, read_measured, read_set};
 use crate::device::Device;
 use crate::error::{Error, Result, into_error};
@@ -35,6 +36,7 @@ use crate::train::ledger::{Kind, Ledger, Load, Site};
 use crate::train::prepare;
 use crate::train::result::{self, learned};
 use crate::train::run::{About, Learner, Run, Sets, weights};
+use crate::words::grouped;
 use messages::{
     Answered, Begun, BegunLearner, Candidate, Candidates, Continued, DataInfo, Dispute, DocumentText, DocumentToken,
     Fit, Frame, Inspected, Label, Learned, Likely, ModelInfo, Profile, Prompt, Quoted, Restored, ResultFile, Sample,
@@ -329,6 +331,8 @@ impl Lab {
             problems: train.records.problems.iter().chain(&train.encoding.problems).cloned().collect(),
             target_tokens: tokens(target),
             general_tokens: tokens(general),
+            // The page's own sets are measured on files of their own, which share with training what they are meant to.
+            doubts: if data.target.is_none() { doubts(&data.name, &train, &sets) } else { Vec::new() },
         };
         let model = self.model()?.clone();
         self.encoded = Some(Encoded { model, section: config.data, train, sets });
@@ -993,6 +997,14 @@ impl Running {
     }
 }
 
+/// What a visitor should know of a file of their own, of which a part is held out.
+fn doubts(name: &str, train: &DataSet, sets: &Sets) -> Vec<String> {
+    let plain = train.records.looks_like_records.then(|| plain_text(name));
+    let target = memorised("target", &sets.target, &train.documents, Some(name));
+    let general = memorised("general", &sets.general, &train.documents, None);
+    [plain, target, general].into_iter().flatten().collect()
+}
+
 /// Scored tokens of each evaluated set, at most; an evaluation on a slow device must not outlast many steps.
 fn evaluated_tokens(is_cpu: bool, is_software: bool) -> usize {
     match (is_cpu, is_software) {
@@ -1040,9 +1052,8 @@ fn fit(
     parts.push(("the model's files".into(), held));
     let mut parts: Vec<(String, u64)> =
         parts.into_iter().map(|(what, bytes)| (what, bytes.saturating_mul(labs))).collect();
-    let times = learners * labs;
-    parts
-        .push((format!("all, at {batch_tokens} tokens and {times} times {} trained parameters", ledger.trained), need));
+    let (times, trained) = (learners * labs, grouped(ledger.trained));
+    parts.push((format!("all, at {batch_tokens} tokens and {times} times {trained} trained parameters"), need));
     Fit {
         fits,
         need_bytes: need,
@@ -1087,12 +1098,12 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_says_by_how_much_and_what_would() {
-        let ledger = Ledger::of_kinds(&[(Kind::Weights, 1 << 20), (Kind::Moments, 9 << 20)], 7);
+        let ledger = Ledger::of_kinds(&[(Kind::Weights, 1 << 20), (Kind::Moments, 9 << 20)], 1_049_728);
         let fits = fit(&ledger, 1 << 20, 2, 1, 128, 11 << 20, 0.5);
         assert!(fits.fits && fits.problem.is_empty());
         assert_eq!((fits.need_bytes, fits.seconds_per_step), (11 << 20, 0.5));
         assert_eq!(fits.parts[..2], ["weights: 1.0 MiB", "moments: 9.0 MiB"]);
-        assert_eq!(fits.parts[3], "all, at 128 tokens and 2 times 7 trained parameters: 11.0 MiB");
+        assert_eq!(fits.parts[3], "all, at 128 tokens and 2 times 1,049,728 trained parameters: 11.0 MiB");
         let not = fit(&ledger, 1 << 20, 2, 1, 128, (11 << 20) - 1, 0.0);
         assert!(!not.fits && not.problem.contains("needs 11.0 MiB") && not.problem.contains("LoRA"), "{}", not.problem);
         let apart = fit(&ledger, 1 << 20, 1, 2, 128, 22 << 20, 0.0);
@@ -1102,7 +1113,7 @@ mod tests {
             [
                 "moments: 18.0 MiB",
                 "the model's files: 2.0 MiB",
-                "all, at 128 tokens and 2 times 7 trained parameters: 22.0 MiB"
+                "all, at 128 tokens and 2 times 1,049,728 trained parameters: 22.0 MiB"
             ]
         );
     }

@@ -53,8 +53,25 @@ impl LoraSettings {
     }
 }
 
-/// Adapter matrices by PEFT key stem (`model.layers.0.self_attn.q_proj`): `A [rank, in]` and `B [out, rank]`, row-major.
-pub type AdapterValues = BTreeMap<String, (Vec<f32>, Vec<f32>)>;
+/// `A [rank, in]` and `B [out, rank]` of a matrix, row-major.
+pub type Pair = (Vec<f32>, Vec<f32>);
+
+/// An adapter's pairs by PEFT key stem (`model.layers.0.self_attn.q_proj`).
+pub type AdapterValues = BTreeMap<String, Pair>;
+
+/// Refuses a pair that is not of this rank, or of another matrix than one of `[rows, columns]`; `file` and `module` say whose
+/// it is.
+///
+/// # Errors
+/// [`Error::Tensor`] with what was expected.
+pub fn check_pair((a, b): &Pair, rank: usize, [rows, columns]: [usize; 2], file: &str, module: &str) -> Result<()> {
+    if a.len() == rank * columns && b.len() == rows * rank {
+        return Ok(());
+    }
+    let expected = format!("lora_A [{rank}, {columns}] and lora_B [{rows}, {rank}]");
+    let problem = format!("expected {expected}, got {} and {} values", a.len(), b.len());
+    Err(Error::Tensor { file: file.into(), tensor: module.into(), problem })
+}
 
 impl Model {
     /// Puts a fresh pair on every target: `A` uniform in ±1/sqrt(in) (PEFT's Kaiming uniform with a = sqrt 5), `B` zero.
@@ -83,18 +100,9 @@ impl Model {
     pub fn load_lora(&mut self, settings: &LoraSettings, mut values: AdapterValues, file: &str) -> Result<()> {
         let wrong = |tensor: &str, problem: String| Error::Tensor { file: file.into(), tensor: tensor.into(), problem };
         self.attach(settings, &mut |name, inputs, outputs, rank| {
-            let (a, b) = values.remove(name).ok_or_else(|| wrong(name, "has no lora_A and lora_B".into()))?;
-            if a.len() != rank * inputs || b.len() != outputs * rank {
-                return Err(wrong(
-                    name,
-                    format!(
-                        "expected lora_A [{rank}, {inputs}] and lora_B [{outputs}, {rank}], got {} and {} values",
-                        a.len(),
-                        b.len()
-                    ),
-                ));
-            }
-            Ok((a, b))
+            let pair = values.remove(name).ok_or_else(|| wrong(name, "has no lora_A and lora_B".into()))?;
+            check_pair(&pair, rank, [outputs, inputs], file, name)?;
+            Ok(pair)
         })?;
         match values.keys().next() {
             Some(extra) => Err(wrong(extra, "fits no targeted layer of the model".into())),

@@ -5,7 +5,7 @@
 //! how large ([`Architecture::tensor_specs`]), and the rotary tables ([`Architecture::rope_tables`]).
 
 use super::family::{AttentionBias, Family};
-use super::layout::{BlockSpec, EMBEDDING, FINAL_NORM, HEAD, Kind, LinearSpec, Module, Name, TensorSpec};
+use super::layout::{BlockSpec, EMBEDDING, FINAL_NORM, HEAD, Kind, LinearSpec, Module, Name, Part, TensorSpec};
 use super::rope::{LONGEST_CONTEXT, Rope};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -179,6 +179,27 @@ impl Architecture {
         specs.push(self.final_norm());
         specs.extend(self.head());
         specs
+    }
+
+    /// The same tensors in the order in which a model is built of them; those that it fuses are together, below one another.
+    pub fn fused(&self) -> Vec<Vec<TensorSpec>> {
+        let mut all = vec![vec![self.embedding()]];
+        all.extend(self.head().map(|head| vec![head]));
+        for index in 0..self.layers {
+            for part in self.block(index).parts() {
+                match part {
+                    Part::Norm(norm) => all.push(vec![norm.clone()]),
+                    Part::Linear(linear) => {
+                        all.push(linear.modules.iter().map(|module| linear.weight(module)).collect());
+                        all.push(linear.modules.iter().filter_map(|module| linear.bias(module)).collect());
+                    }
+                }
+            }
+        }
+        all.push(vec![self.final_norm()]);
+        // Most layers have no biases.
+        all.retain(|fused| !fused.is_empty());
+        all
     }
 
     /// The linear layers of one block by their short name (`q_proj`, `down_proj`, ...), those that LoRA can adapt.

@@ -108,6 +108,11 @@ impl ModelFiles {
         self.weights.as_ref().map(|weights| load::origin(&self.architecture, weights.as_ref())).transpose()
     }
 
+    /// The digest that the model has once it is made of random weights of this seed ([`load::random`]).
+    pub fn origin_of_random(&self, seed: u64) -> Digest {
+        load::origin_of_random(&self.architecture, seed)
+    }
+
     /// Puts the model on a device, all parameters trained where `full`.
     ///
     /// # Errors

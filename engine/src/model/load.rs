@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Model;
 use super::architecture::Architecture;
-use super::layout::{Kind, LinearSpec, Part as LayoutPart, TensorSpec, is_head};
+use super::layout::{Kind, LinearSpec, TensorSpec, is_head};
 use super::linear::{Linear, LoraScale};
 use super::open::check;
 use super::parameter::{Parameter, Part, from_host};
@@ -172,25 +172,17 @@ fn note(digester: &mut Digester, raw: &RawTensor) {
 pub fn origin(arch: &Architecture, source: &dyn WeightSource) -> Result<Digest> {
     check(source, arch)?;
     let mut digester = described(arch);
-    // In the order in which a model is built.
-    let mut specs = vec![arch.embedding()];
-    specs.extend(arch.head());
-    for index in 0..arch.layers {
-        for part in arch.block(index).parts() {
-            match part {
-                LayoutPart::Norm(norm) => specs.push(norm.clone()),
-                LayoutPart::Linear(linear) => {
-                    specs.extend(linear.modules.iter().map(|module| linear.weight(module)));
-                    specs.extend(linear.modules.iter().filter_map(|module| linear.bias(module)));
-                }
-            }
-        }
-    }
-    specs.push(arch.final_norm());
-    for spec in specs {
+    for spec in arch.fused().into_iter().flatten() {
         note(&mut digester, &source.read(&spec.name)?);
     }
     Ok(digester.digest())
+}
+
+/// The digest of a model with random weights of this seed ([`random`]).
+pub fn origin_of_random(arch: &Architecture, seed: u64) -> Digest {
+    let mut made = described(arch);
+    made.add(&seed.to_le_bytes());
+    made.digest()
 }
 
 /// A model with random weights: normal with standard deviation 0.02, residual projections scaled down by
@@ -212,9 +204,7 @@ pub fn random(arch: &Architecture, seed: u64, placement: &Placement, hold: Hold)
         Ok(RawTensor::from_f32(&spec.name, spec.shape.clone(), &values))
     };
     let mut model = build(arch, &mut maker, placement, hold.trained(), None, true)?;
-    let mut made = described(arch);
-    made.add(&seed.to_le_bytes());
-    model.origin = made.digest();
+    model.origin = origin_of_random(arch, seed);
     Ok(model)
 }
 

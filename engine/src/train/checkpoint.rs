@@ -38,7 +38,7 @@ pub const VERSION: u32 = 2;
 const STATE: &str = "state.json";
 /// Most bytes of a state: a configuration, whose letters may be written as several, and a few numbers.
 const MOST_STATE_BYTES: u64 = 8 * MOST_CONFIGURATION_BYTES;
-const TRAINED: &str = "trained.safetensors";
+pub(super) const TRAINED: &str = "trained.safetensors";
 const OPTIMISER: &str = "optimiser.safetensors";
 
 /// The part of a checkpoint that is not tensors.
@@ -48,7 +48,7 @@ pub struct State {
     /// Format version.
     version: u32,
     /// Optimiser steps applied.
-    step: u64,
+    pub(super) step: u64,
     /// Seed of dropout masks.
     seed: u64,
     /// Global gradient norm of the last step, where the next one is clipped by it.
@@ -57,9 +57,9 @@ pub struct State {
     /// What the run knows beyond its session.
     pub progress: Progress,
     /// Digest of the model that the run began with.
-    model: Digest,
+    pub(super) model: Digest,
     /// Digests of the other files, by name.
-    files: BTreeMap<String, Digest>,
+    pub(super) files: BTreeMap<String, Digest>,
     /// Digest of all of the above.
     state: Digest,
 }
@@ -275,7 +275,7 @@ enum Numbers<'a> {
 }
 
 /// What is behind a parameter's name in the name of a tensor that is not its value in single precision or bf16.
-const LOWER: &str = ".lower";
+pub(super) const LOWER: &str = ".lower";
 const FIRST: &str = ".first";
 const SECOND: &str = ".second";
 const SCALES: &str = ".scales";
@@ -400,16 +400,8 @@ pub fn load(session: &mut Session, folder: &dyn Folder) -> Result<State> {
         let problem = format!("dropout has seed {}, and that of the configuration gives {}", state.seed, session.seed);
         return Err(broken("seed", problem));
     }
-    let vouched = |name: &str| -> Result<Tensors> {
-        let file = open(folder, name)?;
-        let found = digest_of(file.as_ref())?;
-        match state.files.get(name) {
-            Some(written) if *written == found => Tensors::of(name, file),
-            Some(written) => Err(altered(name, *written, found)),
-            None => Err(broken(name, format!("{STATE} does not vouch for it"))),
-        }
-    };
-    let (mut trained, mut moments) = (vouched(TRAINED)?, vouched(OPTIMISER)?);
+    let tensors = |name: &str| Tensors::of(name, vouched(folder, &state, name)?);
+    let (mut trained, mut moments) = (tensors(TRAINED)?, tensors(OPTIMISER)?);
     let eight = session.optimiser.moments;
     session.model.visit_placed_mut(&mut |device, parameter| {
         if !parameter.trained {
@@ -482,6 +474,14 @@ fn key(parameter: &Parameter) -> String {
     }
 }
 
+/// First row of the tile of `matrix` that this tensor is; none where it is none of its tiles.
+pub(super) fn tile_start(tensor: &str, matrix: &str) -> Option<usize> {
+    match tensor.strip_prefix(matrix)? {
+        "" => Some(0),
+        behind => behind.strip_prefix('@')?.parse().ok(),
+    }
+}
+
 pub(super) fn broken(field: &str, problem: String) -> Error {
     Error::Checkpoint { field: field.into(), problem }
 }
@@ -494,8 +494,19 @@ fn open(folder: &dyn Folder, name: &str) -> Result<Arc<dyn Bytes>> {
     folder.open(name)?.ok_or_else(|| absent(name))
 }
 
-fn state(folder: &dyn Folder) -> Result<State> {
+pub(super) fn state(folder: &dyn Folder) -> Result<State> {
     State::read(&read_if_there(folder, STATE, MOST_STATE_BYTES)?.ok_or_else(|| absent(STATE))?)
+}
+
+/// A file that has the digest which the state beside it has of it.
+pub(super) fn vouched(folder: &dyn Folder, state: &State, name: &str) -> Result<Arc<dyn Bytes>> {
+    let file = open(folder, name)?;
+    let found = digest_of(file.as_ref())?;
+    match state.files.get(name) {
+        Some(written) if *written == found => Ok(file),
+        Some(written) => Err(altered(name, *written, found)),
+        None => Err(broken(name, format!("{STATE} does not vouch for it"))),
+    }
 }
 
 /// The digest of a file, read piece by piece.

@@ -16,4 +16,5 @@ pub mod schedule;
 mod selection;
 pub mod session;
 pub mod settings;
+pub mod snapshot;
 pub mod work;

@@ -218,7 +218,7 @@ impl Run {
         if selection.is_some() && learners.len() > 1 {
             return Err(refuse("[run] keep_best: a run of several learners has no step that is best for all"));
         }
-        let loader = Loader::new(&first.data.train, documents, first.run.seed)?;
+        let loader = Loader::new(&first.data.train.to_string(), documents, first.run.seed)?;
         let plan = prepare::plan(first, &loader)?;
         Ok(Self {
             first: 0,

@@ -87,7 +87,15 @@ impl Work {
     /// Those of going through these tokens once without training on them, as a measurement does: of the blocks, the pairs and
     /// the attention forward, and the logits of the trained rows.
     pub fn forward_operations(&self, config: &Config, arch: &Architecture, share: Share) -> f64 {
-        let Sizes { matrices, pairs, head, attention } = self.sizes(config, arch, share);
+        self.forward(self.sizes(config, arch, share))
+    }
+
+    /// As [`Work::forward_operations`] of the untouched model, which has no pairs: what weighing these samples takes.
+    pub fn untouched_operations(&self, config: &Config, arch: &Architecture, share: Share) -> f64 {
+        self.forward(Sizes { pairs: 0.0, ..self.sizes(config, arch, share) })
+    }
+
+    fn forward(&self, Sizes { matrices, pairs, head, attention }: Sizes) -> f64 {
         self.tokens * (2.0 * (matrices + pairs) + 2.0 / 7.0 * attention) + self.rows * 2.0 * head
     }
 
@@ -212,5 +220,7 @@ mod tests {
         let (config, arch) = config(&[("adapter.rank", "8"), ("adapter.targets", "q_proj")]);
         let once = WORK.forward_operations(&config, &arch, Share::default());
         assert_eq!(once, 1000.0 * (2.0 * matrices + 2.0 * pairs + 2.0 / 7.0 * attention) + 100.0 * 2.0 * head);
+        let untouched = WORK.untouched_operations(&config, &arch, Share::default());
+        assert_eq!(untouched, 1000.0 * (2.0 * matrices + 2.0 / 7.0 * attention) + 100.0 * 2.0 * head);
     }
 }

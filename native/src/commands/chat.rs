@@ -142,15 +142,19 @@ impl Conversation<'_> {
     /// Says why nothing more is answered, and how to go on: the conversation has so many tokens.
     fn say_full(&mut self, tokens: usize) -> Result<()> {
         self.unanswered += 1;
-        let Self { context, made_for, .. } = *self;
-        let more = match context < made_for {
-            true => format!("temper chat --context N allows up to {made_for}"),
-            false => "--context cannot be larger, since the model was made for so many".into(),
-        };
+        let (context, larger) = (self.context, self.larger());
         say(&format!(
             "not answered: the conversation has {tokens} tokens with this line, and the context of {context} has to hold the \
-             answer too. /reset forgets what was said, and a shorter line may fit; {more}"
+             answer too. /reset forgets what was said, and a shorter line may fit; {larger}"
         ))
+    }
+
+    /// Whether there can be more room.
+    fn larger(&self) -> String {
+        match self.context < self.made_for {
+            true => format!("temper chat --context N allows up to {}", self.made_for),
+            false => "--context cannot be larger, since the model was made for so many".into(),
+        }
     }
 
     /// What a script is told at its end.
@@ -174,6 +178,7 @@ impl Conversation<'_> {
             self.say_full(prompt.len())?;
             return Ok(None);
         }
+        let room = self.context - prompt.len();
         let sampling = sampling(&self.args.drawing, self.args.temperature, self.answers);
         tracing::debug!("{} tokens, {} of them known", prompt.len(), self.talk.known(&prompt));
         let request = Request { prompt, count: self.args.max_tokens, sampling };
@@ -195,12 +200,20 @@ impl Conversation<'_> {
         };
         let done = wait(self.talk.answer(&mut self.model, &request, stop, &interrupt::requested, each));
         interrupt::listen_no_more();
-        done?;
+        let made = done?;
         show(writer.finish());
-        match failed {
-            Some(error) => Err(error),
-            None => output::text("\n").map(|()| Some(text)),
+        let is_cut = made.len() == room && !writer.ended() && made.last().is_some_and(|last| !stop.contains(last));
+        if let Some(error) = failed {
+            return Err(error);
         }
+        output::text("\n")?;
+        if is_cut {
+            let (context, larger) = (self.context, self.larger());
+            say(&format!(
+                "the answer ends here: the context of {context} tokens is full. /reset forgets what was said; {larger}"
+            ))?;
+        }
+        Ok(Some(text))
     }
 }
 

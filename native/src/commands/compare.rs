@@ -1,7 +1,7 @@
 //! `temper compare`: a run for each point of a grid, each a process of its own, and a report on all of them.
 //!
-//! Everything is in one folder, and the same command goes on with what is there: finished runs are kept, a run that was
-//! interrupted is resumed, and new values of a setting only add runs.
+//! Everything is in one folder, which one process writes at a time, and the same command goes on with what is there: finished
+//! runs are kept, a run that was interrupted is resumed, and new values of a setting only add runs.
 //!
 //! ```text
 //! compare.toml      what all runs share
@@ -27,7 +27,7 @@ use temper_engine::{Config, Error};
 
 use crate::cli::{CompareArgs, Global};
 use crate::comparison::frontier::Path as RunPath;
-use crate::comparison::made_of::{self, MadeOf};
+use crate::comparison::made_of::{self, Known, MadeOf};
 use crate::comparison::report::{self, Done, PICTURE, Rendered};
 use crate::comparison::{Grid, Point};
 use crate::files::{io_error, write_atomically};
@@ -36,9 +36,11 @@ use crate::interrupt::{self, Interrupted};
 use crate::output;
 use crate::progress::{bar_style, duration};
 use crate::run_config::{OTHER_HEAD, RunConfig};
-use crate::run_folder::{Part, RunFolder};
+use crate::run_folder::{self, Part, RunFolder, Taken};
 
 const SHARED: &str = "compare.toml";
+const RUNS: &str = "runs";
+const LOGS: &str = "logs";
 const REPORT: &str = "report.html";
 /// How often it is asked whether a run has ended, and, where somebody sees it, how far the run is.
 const LOOK: Duration = Duration::from_millis(250);
@@ -76,10 +78,10 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     let name = name.rsplit(':').next().unwrap_or(&name).to_string();
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("compare-{name}")));
     let folder = Folder::open(&out, &grid)?;
-    let mut begun_with = MadeOf::open(&folder.path)?;
+    let (mut begun_with, mut known) = (MadeOf::open(&folder.path)?, Known::default());
     if !begun_with.is_empty() {
         let configs: Vec<Config> = grid.points.iter().map(resolved).collect::<Result<_>>()?;
-        begun_with.refuse_other(&made_of::now(&configs), &folder.runs())?;
+        begun_with.refuse_other(&known.now(&configs), &folder.runs())?;
     }
     interrupt::listen();
 
@@ -94,7 +96,7 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     for (index, point) in grid.points.iter().enumerate() {
         if done[index].is_none() {
             // The files may have changed while the runs before it were trained.
-            let files = made_of::now([&resolved(point)?]);
+            let files = known.now([&resolved(point)?]);
             begun_with.refuse_other(&files, &folder.runs())?;
             if RunFolder::look_into(&folder.run(point)).is_err() {
                 begun_with.begin(&point.name, files)?;
@@ -123,16 +125,16 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
         bar.at(index + 1, point, 0);
     }
     bar.clear();
-    let (answer, path) = folder.report(&name, &grid, &done)?;
-    output::text(&format!("{answer}\nreport     {}\n", path.display()))?;
     let runs = counted(grid.points.len(), "run");
     let problem = format!("{} of {runs} failed: {}", failed.len(), failed.join(", "));
-    match failed.len() {
-        0 => Ok(()),
-        // Nothing was trained, for what was given.
-        all if all == grid.points.len() && refused == all => Err(Error::Config { problems: vec![problem] }.into()),
-        _ => bail!(problem),
+    // Nothing was trained, for what was given.
+    if refused == grid.points.len() {
+        folder.leave_nothing();
+        return Err(Error::Config { problems: vec![problem] }.into());
     }
+    let (answer, path) = folder.report(&name, &grid, &done)?;
+    output::text(&format!("{answer}\nreport     {}\n", path.display()))?;
+    if failed.is_empty() { Ok(()) } else { bail!(problem) }
 }
 
 /// A run's configuration.
@@ -189,41 +191,47 @@ enum Ended<'a> {
     Badly(Option<i32>, String),
 }
 
-/// A comparison's folder.
+/// A comparison's folder, which this process has.
 struct Folder {
     path: PathBuf,
+    /// Nothing was in it.
+    is_new: bool,
+    _taken: Taken,
 }
 
 impl Folder {
     /// A new one, or one that holds runs of the same configuration.
     fn open(path: &Path, grid: &Grid) -> Result<Self> {
-        let refuse = |problem: &str| Error::Config { problems: vec![format!("--out {}: {problem}", path.display())] };
-        let (shared, own) = (path.join(SHARED), grid.base.to_toml());
-        match fs::read_to_string(&shared) {
-            // As it is understood: a key that came later has its default.
-            Ok(there) if Config::parse(&there, SHARED, &[]).is_ok_and(|there| there.to_toml() == own) => {}
-            Ok(_) => {
-                return Err(refuse("holds a comparison whose runs share other settings; choose another folder").into());
-            }
-            Err(_) => {
-                let empty = fs::read_dir(path).map_or(Ok(true), |mut all| Ok::<_, io::Error>(all.next().is_none()))?;
-                if !empty {
-                    return Err(refuse("is not empty; choose an empty folder or one that does not exist yet").into());
-                }
-                fs::create_dir_all(path).map_err(|error| io_error(path, &error))?;
-                write_atomically(&shared, |w| w.write_all(own.as_bytes()))?;
-            }
+        let own = grid.base.to_toml();
+        // What is in another's folder is not touched.
+        is_new(path, &own)?;
+        let taken = run_folder::take(path)?;
+        // Another process may have begun and ended between the look and the lock.
+        let is_new = is_new(path, &own)?;
+        if is_new {
+            write_atomically(&path.join(SHARED), |w| w.write_all(own.as_bytes()))?;
         }
-        for inner in ["runs", "logs"] {
+        for inner in [RUNS, LOGS] {
             let inner = path.join(inner);
             fs::create_dir_all(&inner).map_err(|error| io_error(&inner, &error))?;
         }
-        Ok(Self { path: path.to_path_buf() })
+        Ok(Self { path: path.to_path_buf(), is_new, _taken: taken })
+    }
+
+    /// Takes away what a new comparison wrote of which no run began, so that the folder is as it was.
+    fn leave_nothing(&self) {
+        // One of runs that holds something stays, and so does all else.
+        if self.is_new && fs::remove_dir(self.runs()).is_ok() {
+            let _ = fs::remove_dir_all(self.path.join(LOGS));
+            for file in [SHARED, made_of::FILES] {
+                let _ = fs::remove_file(self.path.join(file));
+            }
+        }
     }
 
     /// Where its runs are.
     fn runs(&self) -> PathBuf {
-        self.path.join("runs")
+        self.path.join(RUNS)
     }
 
     fn run(&self, point: &Point) -> PathBuf {
@@ -259,7 +267,7 @@ impl Folder {
 
     /// Trains a point, from where it was interrupted, while `before` runs are done.
     fn train<'a>(&self, grid: &Grid, point: &'a Point, bar: &Bar, before: usize) -> Result<Ended<'a>> {
-        let (run, log) = (self.run(point), self.path.join("logs").join(format!("{}.log", point.name)));
+        let (run, log) = (self.run(point), self.path.join(LOGS).join(format!("{}.log", point.name)));
         let mut command = Command::new(this_program()?);
         command.arg("train").arg("--out").arg(&run);
         if RunFolder::look_into(&run).is_ok() {
@@ -296,10 +304,12 @@ impl Folder {
             },
             _ if interrupt::requested() => Ended::Stopped,
             Some(STOPPED) => Ended::Stopped,
-            _ => {
+            code => {
                 let said = fs::read(&log).unwrap_or_default();
-                let said = String::from_utf8_lossy(said.get(before_it..).unwrap_or_default());
-                Ended::Badly(status.code(), format!("{} ({})", why_it_failed(&said), log.display()))
+                let why = why_it_failed(&String::from_utf8_lossy(said.get(before_it..).unwrap_or_default()));
+                // What is refused says all there is to know, and its log may go.
+                let log = if code == Some(REFUSED) { String::new() } else { format!(" ({})", log.display()) };
+                Ended::Badly(code, format!("{why}{log}"))
             }
         })
     }
@@ -315,6 +325,21 @@ impl Folder {
             write_atomically(&self.path.join(file), |w| w.write_all(text.as_bytes()))?;
         }
         Ok((answer, self.path.join(REPORT)))
+    }
+}
+
+/// Whether nothing is in a folder yet, or a comparison whose runs share these settings.
+///
+/// # Errors
+/// [`Error::Config`] where it holds anything else.
+fn is_new(path: &Path, shared: &str) -> Result<bool> {
+    let refuse = |problem: &str| Error::Config { problems: vec![format!("--out {}: {problem}", path.display())] };
+    match fs::read_to_string(path.join(SHARED)) {
+        // As it is understood: a key that came later has its default.
+        Ok(there) if Config::parse(&there, SHARED, &[]).is_ok_and(|there| there.to_toml() == shared) => Ok(false),
+        Ok(_) => Err(refuse("holds a comparison whose runs share other settings; choose another folder").into()),
+        Err(_) if run_folder::is_unused(path) => Ok(true),
+        Err(_) => Err(refuse("is not empty; choose an empty folder or one that does not exist yet").into()),
     }
 }
 

@@ -6,16 +6,26 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::Result;
+use serde::Serialize;
 use temper_engine::configuration::TOP_K_MIN;
 use temper_engine::perplexity::WINDOW;
 use temper_engine::reading::{OnError, ReadOptions, read_measured};
-use temper_engine::{Devices, Document, Error, Event, Tokenizer, perplexity, wait};
+use temper_engine::{Devices, Document, Error, Evaluation, Event, Tokenizer, perplexity, wait};
 
 use crate::cli::{EvalArgs, Global};
 use crate::doubts::{self, Doubt};
 use crate::inputs::{ModelInUse, read_data};
 use crate::progress::Progress;
 use crate::{output, progress};
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Found {
+    #[serde(flatten)]
+    score: Evaluation,
+    /// Records that were left out.
+    skipped: usize,
+}
 
 /// Runs the command.
 pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
@@ -27,9 +37,9 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
     let files = &chosen.files;
     let tokenizer = files.tokenizer()?;
     let context = files.architecture.context;
-    let documents = match (&args.input.text, &args.input.data) {
+    let (documents, skipped) = match (&args.input.text, &args.input.data) {
         // Any file is text here, whatever it is called.
-        (Some(path), _) => text_windows(path, tokenizer, context)?,
+        (Some(path), _) => (text_windows(path, tokenizer, context)?, 0),
         (None, Some(path)) => {
             let file = path.display().to_string();
             let own = chosen.reading();
@@ -40,7 +50,7 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
                 // Nobody is left to tell where stderr is closed.
                 let _ = writeln!(io::stderr(), "{line}");
             }
-            read.documents
+            (read.documents, read.records.skipped + read.encoding.skipped)
         }
         (None, None) => unreachable!("clap demands one of --text, --data and --tasks"),
     };
@@ -60,7 +70,7 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
         shown.event(&Event::Warning { message });
     }
     if args.json {
-        return output::json(&score);
+        return output::json(&Found { score, skipped });
     }
     output::text(&format!(
         "loss       {:.4} nats per token\nperplexity {}\ntokens     {}\ndevice     {} ({why})\n",

@@ -38,9 +38,9 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         };
         return write_adapter(out, &model, &adapter.ok_or_else(nothing)?);
     }
-    let ModelInUse { path: base, files, .. } = model;
+    let ModelInUse { path: base, files, is_of_checkpoint, .. } = model;
     let path = Path::new(&base);
-    if is_gguf && !base.starts_with(EMBEDDED) && path.is_file() {
+    if is_gguf && !is_of_checkpoint && !base.starts_with(EMBEDDED) && path.is_file() {
         let (folder, file) = Beside::of(path)?;
         write_gguf(out, &Quantised::of_gguf(&folder, &file, recipe, adapter.as_ref())?)?;
     } else {

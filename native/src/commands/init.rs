@@ -14,15 +14,17 @@ use crate::settings;
 
 /// Runs the command.
 pub fn run(args: InitArgs) -> Result<()> {
-    let (model, data) = (args.model.as_deref().unwrap_or_default(), args.data.as_deref().unwrap_or_default());
+    let model = args.model.as_deref().unwrap_or_default();
+    let data: Vec<String> = args.data.into_iter().filter(|path| !path.is_empty()).collect();
     let file = args.file.display();
     let is_there = || Error::Config { problems: vec![format!("{file}: is already there; name another file")] };
     if args.file.exists() {
         return Err(is_there().into());
     }
     // Standard input comes once, and is for the run.
-    let fitted = (!model.is_empty() && !data.is_empty() && data != STDIN).then(|| settings::fitted(model, data));
-    let text = settings::commented(model, data, fitted.as_ref().and_then(|fitted| fitted.as_ref().ok()))?;
+    let can_be_read = !model.is_empty() && !data.is_empty() && data.iter().all(|path| path != STDIN);
+    let fitted = can_be_read.then(|| settings::fitted(model, &data));
+    let text = settings::commented(model, &data, fitted.as_ref().and_then(|fitted| fitted.as_ref().ok()))?;
     // Made only if it is not there: two at once cannot overwrite each other either.
     let made = OpenOptions::new().write(true).create_new(true).open(&args.file);
     let mut made = made.map_err(|error| match error.kind() {
@@ -34,11 +36,11 @@ pub fn run(args: InitArgs) -> Result<()> {
         // The file may be written before what it names is there. A closed stderr is no reason to fail.
         let _ = writeln!(io::stderr(), "warning: nothing is fitted to model and data: {error:#}");
     }
-    let fill = match (model, data) {
-        ("", "") => "fill in [model] path and [data] train",
-        ("", _) => "fill in [model] path",
-        (_, "") => "fill in [data] train",
-        _ => "change what you like",
+    let fill = match (model.is_empty(), data.is_empty()) {
+        (true, true) => "fill in [model] path and [data] train",
+        (true, false) => "fill in [model] path",
+        (false, true) => "fill in [data] train",
+        (false, false) => "change what you like",
     };
     output::text(&format!("wrote {file}; {fill}, then: temper train {}\n", output::quoted(&args.file)))
 }

@@ -105,7 +105,12 @@ pub fn run(args: PlanArgs, global: &Global) -> Result<()> {
     for change in &advice {
         let verdict = if change.fits { "fits" } else { "too much still" };
         let seconds = crate::progress::duration(change.seconds_per_step.unwrap_or(0.0));
-        text += &format!("  {}: peak {}, {seconds} a step, {verdict}\n", change.arguments(), bytes(change.peak_bytes));
+        text += &format!(
+            "  {}: peak {}, {seconds} a step, {verdict} ({})\n",
+            change.arguments(),
+            bytes(change.peak_bytes),
+            change.cost
+        );
     }
     if !fits && advice.is_empty() {
         text += "  nothing that can be set makes it smaller; take a smaller model\n";

@@ -159,7 +159,8 @@ pub fn run(args: ScanArgs, global: &Global) -> Result<()> {
     };
     let kernel = counts::kernel_seconds(&model)?;
     let data = &args.data;
-    let (model, top_k) = (name(), args.top_k);
+    let at_step = args.model.step.map_or(String::new(), |step| format!(", step {step}"));
+    let (model, top_k) = (name() + &at_step, args.top_k);
     let scan = Scan { model, device, data, counts, fidelity, reports, contrast, kernel, top_k, seconds };
 
     let summary = summary(&scan, curated);

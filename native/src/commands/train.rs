@@ -1,17 +1,15 @@
 //! `temper train`: a whole run, its baseline, and everything that is left in the run folder.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use temper_engine::configuration::{AdapterKind, ArchitectureSource, Init};
+use temper_engine::configuration::AdapterKind;
 use temper_engine::events::{Finished, Selected, Started};
 use temper_engine::host::{Clock, Folder};
-use temper_engine::models::{Architecture, SpecialTokens};
 use temper_engine::perplexity::first_tokens;
-use temper_engine::reading::{ReadOptions, drawn, fingerprint, hold_out, read_measured, read_set, tokens_of};
+use temper_engine::reading::{ReadOptions, drawn, fingerprint, read_measured, read_set, tokens_of};
 use temper_engine::result::learned;
 use temper_engine::running::{About, Checkpoint, Digest, NamedFile, OTHER_RUN, Origin, base_on};
 use temper_engine::words::{counted, plural};
@@ -23,7 +21,7 @@ use temper_engine::{
 use crate::cli::{Global, TrainArgs};
 use crate::doubts::{self, Doubt};
 use crate::files::{OsFolder, write_new};
-use crate::inputs::{files_beside, open_folder, open_model, read_configuration, read_data};
+use crate::inputs::{STDIN, files_beside, model_files, read_data};
 use crate::interrupt::{self, Interrupted};
 use crate::landscape;
 use crate::memory::{self, Before, Memory, Peaks};
@@ -31,11 +29,13 @@ use crate::output;
 use crate::plan::{Plan, Room, Since, Subject, Time};
 use crate::progress::{Progress, end_table, grouped, progress};
 use crate::report::{self, Report};
-use crate::run_config::{DATA_REPLAY, DATA_TRAIN, RunConfig};
+use crate::run_config::{DATA_REPLAY, RunConfig, data_train};
 use crate::run_folder::{
-    BaselineMeasured, Curves, Evaluations, Landscapes, Metrics, Part, Record, Reserved, Retention, RunFolder, Summary,
+    BaselineMeasured, Curves, Evaluations, FileShare, Landscapes, Metrics, Part, Record, Reserved, Retention,
+    RunFolder, Summary,
 };
 use crate::settings::{self, Settings};
+use crate::training_set::{TrainingFile, TrainingSet, of_each_file};
 
 /// Seconds that the device is measured for before a run: enough for a rough word.
 const CALIBRATION_S: f64 = 0.1;
@@ -47,7 +47,8 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     let read = Read::of(settings, &|subject| {
         let room = Room::of(subject.devices, subject.config);
         Plan::of(subject, &room)?.check(subject, &room)
-    })?;
+    });
+    let read = read.map_err(|error| destination.explained(error))?;
     let measured = read.measured();
     let subject = read.subject(&measured);
     let room = Room::of(&read.devices, &read.config);
@@ -55,8 +56,8 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     plan.check(&subject, &room)?;
     let time = Time::measure(&subject, &plan, CALIBRATION_S)?;
     say(&format!("plan       {}", plan.line(&room, Some(&time))));
-    let Read { config, files, devices, why, train, records, digests, warnings, target, general, wrong, landscape } =
-        read;
+    let Read { config, files, devices, why, train, records, shares, digests, warnings, .. } = read;
+    let (target, general, wrong, landscape) = (read.target, read.general, read.wrong, read.landscape);
     say_what_is_mapped(&landscape);
     let sets = Arc::new(Sets { target, general, wrong, landscape });
     let folder = destination.folder();
@@ -74,6 +75,7 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
         files: &files,
         beside,
         records,
+        shares,
         warnings,
         sets,
         plan,
@@ -136,6 +138,8 @@ pub struct Read {
     pub train: Vec<Document>,
     /// What kind of records that was.
     pub records: String,
+    /// What of each file that is, where the files have shares.
+    pub shares: Vec<FileShare>,
     /// Digests of what that was made of, where it was made of several files.
     pub digests: Origin,
     /// What makes its results doubtful.
@@ -168,6 +172,7 @@ impl Read {
     /// What is missing or malformed, with its file; as `check`.
     pub fn of(mut settings: Settings, check: &dyn Fn(&Subject) -> temper_engine::Result<()>) -> Result<Self> {
         doubts::refuse_measured_replay(&settings.config)?;
+        doubts::refuse_repeated_file(&settings.config)?;
         let (devices, why) = Devices::choose(Some(&settings.config.run.device))?;
         let (devices, said) = devices.computing(settings.config.run.compute, &Since::now())?;
         said.iter().for_each(|line| say(line));
@@ -180,21 +185,24 @@ impl Read {
         settings.fit_to_model(context);
         let config = &settings.config;
         check(&Subject { config, files: &files, devices: &devices, train: &[], measured: &[] })?;
-        let read = ReadOptions::of(&config.data);
-        let mut train = read_data(&config.data.train)
-            .and_then(|bytes| read_set(&config.data.train, &bytes, tokenizer, read))
-            .context("while reading [data] train")?;
-        let mut warnings = say_what_was_read("train", &config.data.train, &train.records, &train.encoding);
-        refuse_longer(&train.documents, context, &config.data.train)?;
+        let mut warnings = Vec::new();
+        let mut training = TrainingSet::read(config, tokenizer, &mut |path, set| {
+            warnings.extend(say_what_was_read("train", path, &set.records, &set.encoding));
+            refuse_longer(&set.documents, context, path)
+        })
+        .context("while reading [data] train")?;
         let digest = |documents: &[Document]| Digest::from(fingerprint(documents, 0));
         let mut digests = Origin::new();
         // The other sets may look different from the training set: each is detected on its own.
-        let measured = read.measured();
+        let measured = ReadOptions::of(&config.data).measured();
         let data = &config.data;
-        if data.replay.is_some() {
-            // Before anything is held out of it.
-            digests.insert(DATA_TRAIN.into(), digest(&train.documents));
+        let count = training.files.len();
+        if data.replay.is_some() || count > 1 {
+            // Before anything is held out of them.
+            let files = training.files.iter().enumerate();
+            digests.extend(files.map(|(index, file)| (data_train(index, count), digest(&file.documents))));
         }
+        let mut held_out = Vec::new();
         let mut sets = [("target", &data.target), ("general", &data.general), ("wrong", &data.wrong)]
             .map(|(name, path)| (name, path.clone(), Vec::new()));
         for (name, path, set) in &mut sets {
@@ -205,11 +213,17 @@ impl Read {
                 warnings.extend(say_what_was_read(name, path, &data.records, &data.encoding));
                 *set = data.documents;
             } else if let (Some(share), "target") = (config.data.hold_out, *name) {
-                *set = hold_out(&mut train.documents, &config.data.train, share)?;
-                say_what_was_held_out(set, train.documents.len());
+                let ends = training.hold_out(share)?;
+                say_what_was_held_out(&ends, &training.files);
+                held_out = ends.iter().map(Vec::len).collect();
+                *set = ends.into_iter().flatten().collect();
             }
         }
-        let own = train.documents.len();
+        let shares = training.draw(config.run.seed);
+        shares.iter().for_each(say_what_is_drawn);
+        let (records, counts) = (training.kinds(), training.counts());
+        let mut train = training.into_documents();
+        let own = train.len();
         if let Some(path) = &config.data.replay {
             let set = read_data(path)
                 .and_then(|bytes| read_set(path, &bytes, tokenizer, measured))
@@ -221,37 +235,48 @@ impl Read {
             let measured = sets.each_ref().map(|(name, _, set)| (*name, set.as_slice()));
             let (apart, left_out) = doubts::apart(set.documents, path, &measured)?;
             left_out.iter().for_each(|line| say(line));
-            let tokens = tokens_of(&train.documents);
+            let tokens = tokens_of(&train);
             let replay = drawn(apart, tokens, config.data.replay_share, config.run.seed);
             say_what_is_mixed_in(&replay, tokens, config.data.replay_share);
-            train.documents.extend(replay);
+            train.extend(replay);
         }
-        if let Some(line) = settings.fit_to_data(&train.documents)? {
+        if let Some(line) = settings.fit_to_data(&train)? {
             say(&line);
         }
         let most = settings.config.data.measured_tokens.map_or(usize::MAX, |most| most as usize);
-        let [target, general, wrong] = sets.map(|(name, _, mut set)| {
-            let first = first_tokens(&set, most);
-            if first.len() < set.len() {
-                let [some, all] = [first, &set].map(|documents| grouped(tokens_of(documents) as u64));
-                say(&format!("{name:<10} measured on its first {some} of {all} tokens (data.measured_tokens)"));
-            }
-            set.truncate(first.len());
-            set
+        let [target, general, wrong] = sets.map(|(name, _, set)| {
+            let files = if name == "target" { held_out.as_slice() } else { &[] };
+            beginning(name, set, files, most)
         });
         let config = settings.config;
         // Wrong labels are there to be trained on.
-        let held_out = config.data.target.is_none().then_some(config.data.train.as_str());
-        let measured = [("target", &target, held_out), ("general", &general, None)];
-        let memorised = |(name, set, file): (&str, &Vec<Document>, Option<&str>)| {
-            doubts::memorised(name, set, &train.documents[..own], file)
+        let own_file = match config.data.train.paths() {
+            [file] => file.as_str(),
+            _ => "data.train",
         };
+        let held_out = config.data.target.is_none().then_some(own_file);
+        let measured = [("target", &target, held_out), ("general", &general, None)];
+        let memorised =
+            |(name, set, file): (&str, &Vec<Document>, Option<&str>)| doubts::memorised(name, set, &train[..own], file);
         let memorised: Vec<String> = measured.into_iter().filter_map(memorised).collect();
         memorised.iter().for_each(|warning| warn(warning));
         warnings.extend(memorised);
-        let landscape = landscape::documents(&config, &train.documents[..own])?;
-        let (records, train) = (train.records.kind.to_string(), train.documents);
-        Ok(Self { config, files, devices, why, train, records, digests, warnings, target, general, wrong, landscape })
+        let landscape = landscape::documents(&config, &train[..own], &counts)?;
+        Ok(Self {
+            config,
+            files,
+            devices,
+            why,
+            train,
+            records,
+            shares,
+            digests,
+            warnings,
+            target,
+            general,
+            wrong,
+            landscape,
+        })
     }
 }
 
@@ -266,6 +291,17 @@ impl Destination {
         match self {
             Self::New(reserved) => reserved.folder(),
             Self::Resumed(folder, _) => folder,
+        }
+    }
+
+    /// What came out of a pipe when the run began does not come by itself when it goes on.
+    fn explained(&self, error: anyhow::Error) -> anyhow::Error {
+        let is_of_pipe = matches!(error.downcast_ref(), Some(Error::Data { file, .. }) if file == STDIN);
+        match self {
+            Self::Resumed(..) if is_of_pipe => {
+                error.context(format!("the run's data came from standard input ({STDIN}) and must be piped in again"))
+            }
+            _ => error,
         }
     }
 
@@ -316,11 +352,7 @@ fn resume(run: &mut Run, folder: &RunFolder) -> Result<Record> {
     };
     let mut attempt = || -> temper_engine::Result<Record> {
         run.resume(&OsFolder::open(&path)?)?;
-        let (_, found) = run.steps();
-        if found != step {
-            let problem = format!("it is of step {found}, and its folder is called that of step {step}");
-            return Err(Error::Checkpoint { field: "step".into(), problem });
-        }
+        RunFolder::refuse_renamed(step, run.steps().1)?;
         RunFolder::record(&path)
     };
     attempt().map_err(|error| match &error {
@@ -328,26 +360,6 @@ fn resume(run: &mut Run, folder: &RunFolder) -> Result<Record> {
         _ => anyhow::Error::new(error)
             .context(format!("while reading {}; without that folder, --resume takes the one before", path.display())),
     })
-}
-
-fn model_files(config: &Config) -> temper_engine::Result<ModelFiles> {
-    if config.model.init == Init::Pretrained {
-        return open_model(&config.model.path);
-    }
-    let (bytes, file) = match &config.model.architecture {
-        Some(ArchitectureSource::Path(path)) => (read_configuration(path)?, path.clone()),
-        Some(ArchitectureSource::Inline(table)) => {
-            let json = serde_json::to_vec(table).map_err(|e| Error::Config { problems: vec![e.to_string()] })?;
-            (json, "[model] architecture".to_string())
-        }
-        None => {
-            let path = Path::new(&config.model.path).join("config.json").display().to_string();
-            (read_configuration(&path)?, path)
-        }
-    };
-    let architecture = Architecture::from_config_json(&bytes, &file)?;
-    let special = SpecialTokens::from_config_json(&bytes, &file)?;
-    ModelFiles::random(architecture, special, open_folder(&config.model.path)?.as_ref())
 }
 
 /// What one training of a run left.
@@ -373,6 +385,8 @@ struct Job<'a> {
     beside: Vec<NamedFile>,
     /// What kind of records it trains on.
     records: String,
+    /// What of each of several files that is.
+    shares: Vec<FileShare>,
     /// What was warned of before it began.
     warnings: Vec<String>,
     sets: Arc<Sets>,
@@ -415,6 +429,7 @@ impl Job<'_> {
             curves: self.folder.curves(part, &record.evaluations)?,
             evaluations: record.evaluations,
             landscapes: record.landscapes,
+            records: Some(self.records.clone()),
         };
         let keep = (part == Part::Main).then_some(self.config.run.keep);
         let mut host = NativeHost {
@@ -427,7 +442,7 @@ impl Job<'_> {
         };
         let (mut started, mut finished, mut selected) = (None, None, None);
         let mut peaks = Peaks::default();
-        while let Some(event) = wait(run.next(&mut host))? {
+        while let Some(event) = wait(run.next(&mut host)).inspect_err(|error| host.written.failed(error))? {
             host.progress.event(&event);
             host.written.event(&event)?;
             if let (Event::Step { .. }, 0) = (&event, peaks.after_first_step) {
@@ -489,6 +504,7 @@ impl Job<'_> {
             memory: Memory::new(&self.plan.ledgers, peaks, main.own_peak, self.devices.have_cpu()),
             selected: main.selected.clone(),
             retention: retention.clone(),
+            shares: self.shares.clone(),
             warnings: [Some(&main), baseline.as_ref().map(|(_, trained)| trained)]
                 .into_iter()
                 .flatten()
@@ -583,17 +599,56 @@ fn say_what_is_mixed_in(replay: &[Document], beside: usize, wanted: f64) {
     ));
 }
 
-fn say_what_was_held_out(held_out: &[Document], left: usize) {
-    let tokens = tokens_of(held_out);
-    let trained: usize = held_out.iter().map(Document::trained_tokens).sum();
-    let (count, all) = (held_out.len(), held_out.len() + left);
+/// The ends of these files.
+fn say_what_was_held_out(ends: &[Vec<Document>], files: &[TrainingFile]) {
+    let sum = |of: fn(&Document) -> usize| ends.iter().flatten().map(of).sum::<usize>() as u64;
+    let last = |(end, file): (&Vec<Document>, &TrainingFile)| {
+        let [some, all] = [end.len(), end.len() + file.documents.len()].map(|count| grouped(count as u64));
+        match files {
+            [_] => format!("the last {some} of these {all} documents"),
+            _ => format!("the last {some} of {all} documents of {}", file.path),
+        }
+    };
     say(&format!(
-        "target     held out: the last {} of these {} documents, {} tokens, {} scored; not trained on",
-        grouped(count as u64),
-        grouped(all as u64),
-        grouped(tokens as u64),
-        grouped(trained as u64)
+        "target     held out: {}, {} tokens, {} scored; not trained on",
+        ends.iter().zip(files).map(last).collect::<Vec<_>>().join(", "),
+        grouped(sum(|document| document.tokens.len())),
+        grouped(sum(Document::trained_tokens))
     ));
+}
+
+/// Of one of several files.
+fn say_what_is_drawn(share: &FileShare) {
+    let FileShare { file, documents, left_out_documents: left_out, .. } = share;
+    let drawn = match left_out {
+        0 => format!("all of {} {}", grouped(*documents as u64), plural(*documents, "document")),
+        _ => format!(
+            "{} of {} documents; the other {} ({} trained tokens) are left out",
+            grouped(*documents as u64),
+            grouped((documents + left_out) as u64),
+            grouped(*left_out as u64),
+            grouped(share.left_out_trained_tokens as u64)
+        ),
+    };
+    say(&format!("shares     {file}: {:.1} % of the trained tokens, {drawn}", 100.0 * share.share));
+}
+
+/// The documents of a set that are measured: the first ones of each of its files, where it is of several, which have at most so
+/// many tokens.
+fn beginning(name: &str, set: Vec<Document>, counts: &[usize], most: usize) -> Vec<Document> {
+    let all = tokens_of(&set);
+    if all <= most {
+        return set;
+    }
+    let whole = [set.len()];
+    let counts = if counts.is_empty() { &whole[..] } else { counts };
+    let first: Vec<Document> =
+        of_each_file(&set, counts, most).flat_map(|(own, most)| first_tokens(own, most).to_vec()).collect();
+    if first.len() < set.len() {
+        let [some, all] = [tokens_of(&first), all].map(|tokens| grouped(tokens as u64));
+        say(&format!("{name:<10} measured on its first {some} of {all} tokens (data.measured_tokens)"));
+    }
+    first
 }
 
 fn say_what_is_mapped(landscape: &[Document]) {
@@ -621,6 +676,8 @@ struct Written<'a> {
     curves: Curves,
     evaluations: Evaluations,
     landscapes: Landscapes,
+    /// What kind of records it trains on.
+    records: Option<String>,
 }
 
 impl Written<'_> {
@@ -630,6 +687,16 @@ impl Written<'_> {
             metrics: self.metrics.written(),
             evaluations: self.evaluations.clone(),
             landscapes: self.landscapes.clone(),
+            records: self.records.clone(),
+        }
+    }
+
+    /// Notes for whoever asks for a result that going on would only come to this again.
+    fn failed(&mut self, error: &Error) {
+        if let Error::NonFinite { step: Some(step), .. } = error {
+            self.evaluations.overflowed = Some(*step);
+            // The error itself is told in any case.
+            let _ = self.folder.write_evaluations(self.part, &self.evaluations);
         }
     }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::Result;
 use temper_engine::configuration::{ArchitectureSource, Init};
@@ -20,25 +21,63 @@ use crate::files::{read_error, write_atomically};
 use crate::inputs::{EMBEDDED, files_beside, open_model, read_configuration, size_of_data, stream_data};
 use crate::run_folder::RunFolder;
 
-const FILES: &str = "files.json";
+/// In a comparison's folder.
+pub const FILES: &str = "files.json";
 /// So many runs are named, and of more their number.
 const MOST_NAMED: usize = 6;
 
 /// A digest of each file, by its setting and path. What cannot be read has none: the run that reads it says why.
 pub type Files = BTreeMap<String, Digest>;
 
-/// The files that runs of these configurations read, as they are now.
-pub fn now<'a>(configs: impl IntoIterator<Item = &'a Config>) -> Files {
-    let mut files: BTreeMap<String, Option<Digest>> = BTreeMap::new();
-    for config in configs {
-        for (setting, path) in data_of(config) {
-            files.entry(format!("{setting} {path}")).or_insert_with(|| of_data(path));
+/// Digests that this process made, so that a large file is read once as long as neither its size nor its time of change is
+/// another.
+#[derive(Default)]
+pub struct Known(BTreeMap<String, (Vec<Stamp>, Digest)>);
+
+/// A file, its size, and when it was changed.
+type Stamp = (PathBuf, u64, SystemTime);
+
+impl Known {
+    /// The files that runs of these configurations read, as they are now.
+    pub fn now<'a>(&mut self, configs: impl IntoIterator<Item = &'a Config>) -> Files {
+        let mut files: BTreeMap<String, Option<Digest>> = BTreeMap::new();
+        for config in configs {
+            for (setting, path) in data_of(config) {
+                let make = |file: &String| self.digest(file, Some(vec![path.into()]), || of_data(path));
+                files.entry(format!("{setting} {path}")).or_insert_with_key(make);
+            }
+            let (path, init) = (&config.model.path, config.model.init);
+            let setting = if init == Init::Pretrained { "model.path" } else { "model.path (with random weights)" };
+            let make = |file: &String| self.digest(file, files_of_model(path), || of_model(path, init));
+            files.entry(format!("{setting} {path}")).or_insert_with_key(make);
         }
-        let (path, init) = (&config.model.path, config.model.init);
-        let setting = if init == Init::Pretrained { "model.path" } else { "model.path (with random weights)" };
-        files.entry(format!("{setting} {path}")).or_insert_with(|| of_model(path, init));
+        files.into_iter().filter_map(|(file, digest)| Some((file, digest?))).collect()
     }
-    files.into_iter().filter_map(|(file, digest)| Some((file, digest?))).collect()
+
+    /// What `make` gives or gave of these files, which are looked at before it reads them: what changes meanwhile is read again.
+    /// Where they cannot be looked at it is asked each time.
+    fn digest(
+        &mut self,
+        what: &str,
+        files: Option<Vec<PathBuf>>,
+        make: impl FnOnce() -> Option<Digest>,
+    ) -> Option<Digest> {
+        let stamp = |file: PathBuf| {
+            let found = fs::metadata(&file).ok()?;
+            Some((file, found.len(), found.modified().ok()?))
+        };
+        let now: Option<Vec<Stamp>> = files.and_then(|files| files.into_iter().map(stamp).collect());
+        if let (Some((then, digest)), Some(now)) = (self.0.get(what), &now)
+            && then == now
+        {
+            return Some(*digest);
+        }
+        let digest = make();
+        if let (Some(now), Some(digest)) = (now, digest) {
+            self.0.insert(what.to_string(), (now, digest));
+        }
+        digest
+    }
 }
 
 /// Settings that name a file, with that.
@@ -48,15 +87,15 @@ fn data_of(config: &Config) -> impl Iterator<Item = (&'static str, &str)> {
         Some(ArchitectureSource::Path(path)) if config.model.init != Init::Pretrained => Some(path),
         _ => None,
     };
-    let all = [
-        ("data.train", Some(&data.train)),
+    let train = data.train.paths().iter().map(|path| ("data.train", Some(path)));
+    let others = [
         ("data.target", data.target.as_ref()),
         ("data.general", data.general.as_ref()),
         ("data.wrong", data.wrong.as_ref()),
         ("data.replay", data.replay.as_ref()),
         ("model.architecture", architecture),
     ];
-    all.into_iter().filter_map(|(setting, path)| Some((setting, path?.as_str())))
+    train.chain(others).filter_map(|(setting, path)| Some((setting, path?.as_str())))
 }
 
 /// Of a pipe none: it is read once, by the run.
@@ -101,6 +140,22 @@ fn of_model(path: &str, init: Init) -> Option<Digest> {
         digester.add(&found.len().to_le_bytes());
     }
     Some(digester.digest())
+}
+
+/// All that a model can be made of: what its folder holds, or a file with those of its kind beside it, which may be its parts.
+/// None where nobody can see that; an embedded one has no files, and never changes.
+fn files_of_model(path: &str) -> Option<Vec<PathBuf>> {
+    if path.starts_with(EMBEDDED) {
+        return Some(Vec::new());
+    }
+    let path = Path::new(path);
+    let within = if path.is_dir() { Some(path) } else { path.parent() };
+    let within = within.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let is_of_it = |file: &PathBuf| file.is_file() && (path.is_dir() || file.extension() == path.extension());
+    let entries = fs::read_dir(within).ok()?.flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> = entries.filter(is_of_it).collect();
+    files.sort();
+    Some(files)
 }
 
 /// What the runs of a comparison were made of.
@@ -176,6 +231,9 @@ impl MadeOf {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::time::Duration;
+
     use super::*;
 
     fn config(train: &Path) -> Config {
@@ -184,15 +242,69 @@ mod tests {
     }
 
     #[test]
+    fn each_of_several_training_files_has_a_digest_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = ["one.txt", "two.txt"].map(|name| folder.path().join(name));
+        [&one, &two].into_iter().for_each(|file| fs::write(file, "before").unwrap());
+        let config = config(&one).with(&[("data.train".to_string(), format!("{:?}", [&one, &two]))]).unwrap();
+        let mut known = Known::default();
+        let before = known.now([&config]);
+        fs::write(&two, "after").unwrap();
+        let after = known.now([&config]);
+        let differ: Vec<&String> = before.keys().filter(|file| before[*file] != after[*file]).collect();
+        assert_eq!((before.len(), differ), (3, vec![&format!("data.train {}", two.display())]));
+    }
+
+    #[test]
+    fn a_file_is_read_once_until_its_size_or_its_time_of_change_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, reads) = (folder.path().join("m.gguf"), Cell::new(0));
+        let write = |text: &str, seconds: u64| {
+            fs::write(&file, text).unwrap();
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
+        };
+        let mut known = Known::default();
+        let mut read = |files: Option<Vec<PathBuf>>| {
+            known.digest("model.path m.gguf", files, || {
+                reads.set(reads.get() + 1);
+                Some(Digest::of(&fs::read(&file).unwrap()))
+            })
+        };
+        for (text, seconds, times) in [("one", 1, 1), ("one", 1, 1), ("two", 2, 2), ("three", 2, 3)] {
+            write(text, seconds);
+            assert_eq!(read(Some(vec![file.clone()])), Some(Digest::of(text.as_bytes())));
+            assert_eq!(reads.get(), times, "{text}");
+        }
+        for (files, times) in [(Some(vec![folder.path().join("gone")]), 4), (None, 5)] {
+            read(files);
+            assert_eq!(reads.get(), times, "what cannot be looked at is read each time");
+        }
+    }
+
+    #[test]
+    fn a_model_is_its_folder_or_a_file_with_those_of_its_kind() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two, text] = ["m-1.gguf", "m-2.gguf", "notes.txt"].map(|name| folder.path().join(name));
+        [&two, &text, &one].into_iter().for_each(|file| fs::write(file, "x").unwrap());
+        fs::create_dir(folder.path().join("runs")).unwrap();
+        let found = |path: &Path| files_of_model(&path.display().to_string());
+        assert_eq!(found(&one), Some(vec![one.clone(), two.clone()]));
+        assert_eq!(found(folder.path()), Some(vec![one, two, text]));
+        assert_eq!(files_of_model("embedded:base"), Some(Vec::new()));
+    }
+
+    #[test]
     fn only_the_runs_that_are_there_and_were_made_of_other_files_are_named_with_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let (train, runs) = (folder.path().join("t.txt"), folder.path().join("runs"));
         let config = config(&train);
+        let mut known = Known::default();
         fs::write(&train, "before").unwrap();
-        let before = now([&config]);
+        let before = known.now([&config]);
         assert_eq!(before.len(), 2, "{before:?}");
         fs::write(&train, "after").unwrap();
-        let after = now([&config]);
+        let after = known.now([&config]);
         let mut made_of = MadeOf::open(folder.path()).unwrap();
         assert!(made_of.is_empty());
         for (run, files) in [("a", &before), ("b", &after), ("gone", &before)] {
@@ -212,7 +324,7 @@ mod tests {
         }
         fs::remove_file(&train).unwrap();
         // What is not there is named by the run that reads it.
-        made_of.refuse_other(&now([&config]), &runs).unwrap();
+        made_of.refuse_other(&known.now([&config]), &runs).unwrap();
         fs::write(folder.path().join(FILES), "{").unwrap();
         assert!(MadeOf::open(folder.path()).is_err_and(|error| error.to_string().contains(FILES)));
     }

@@ -217,6 +217,7 @@ impl Grid {
             let usable = |config: Config| -> Result<Config> {
                 config.objective()?;
                 doubts::refuse_measured_replay(&config)?;
+                doubts::refuse_repeated_file(&config)?;
                 Ok(config)
             };
             match Config::parse(&text, "the configuration", &point.set).and_then(usable) {
@@ -428,6 +429,20 @@ mod tests {
     fn what_is_measured_is_not_mixed_in_by_a_comparison_either() {
         let refused = problem("", &[("data.general", "embedded:general.txt"), ("data.replay", "embedded:general.txt")]);
         assert!(refused.contains("data.replay and data.general are one file, embedded:general.txt"), "{refused}");
+    }
+
+    #[test]
+    fn training_files_are_varied_one_by_one_and_in_a_table_also_several_together() {
+        let trained = |grid: Grid| -> Vec<String> {
+            let train =
+                |point: &Point| point.config.lines().find(|line| line.starts_with("train = ")).map(str::to_owned);
+            grid.points.iter().filter_map(train).collect()
+        };
+        let by_flag = grid("", &[("data.train", "a.jsonl,b.jsonl")]).unwrap();
+        assert_eq!(trained(by_flag), ["train = \"a.jsonl\"", "train = \"b.jsonl\""]);
+        let by_table = grid("[compare]\n\"data.train\" = [\"a\", [\"b\", \"c\"]]\n", &[]).unwrap();
+        assert_eq!(trained(by_table), ["train = \"a\"", "train = [\"b\", \"c\"]"]);
+        assert!(problem("", &[("data.train", "a"), ("data.shares", "[1]")]).contains("data.train is one"));
     }
 
     #[test]

@@ -1,5 +1,16 @@
 //! Answers out of generated text, and when two of them are the same.
 
+/// What a model says once it has thought: what is behind the last `</think>`, nothing where it never came to an end of thinking.
+pub fn said(text: &str) -> &str {
+    const BEGIN: &str = "<think>";
+    const END: &str = "</think>";
+    match text.rsplit_once(END) {
+        Some((_, said)) => said.trim_start(),
+        None if text.trim_start().starts_with(BEGIN) => "",
+        None => text,
+    }
+}
+
 /// The answer that a solution of GSM8K marks with `#### `, as lm-eval's `strict-match` finds it: the first.
 pub fn marked(text: &str) -> Option<&str> {
     let mut rest = text;
@@ -171,6 +182,19 @@ fn braced_fractions(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_thought_is_no_answer_and_thinking_that_does_not_end_has_none() {
+        for (text, want) in [
+            ("4", "4"),
+            ("<think>2 and 2</think>\n\n4", "4"),
+            ("2 and 2</think> no</think> 4", "4"),
+            (" <think>2 and 2", ""),
+            ("I <think> 4", "I <think> 4"),
+        ] {
+            assert_eq!(said(text), want, "{text}");
+        }
+    }
 
     #[test]
     fn numbers_of_gsm8k_are_found_as_the_two_filters_of_lm_eval_find_them() {

@@ -2,7 +2,7 @@
 //!
 //! A text is wholly calls, or makes none. In this order:
 //!
-//! * What stands before the last `</think>` is left out.
+//! * What the model thought is left out ([`said`]).
 //! * Text between `<tool_call>` and `</tool_call>`, or its end, is calls; around such parts anything may stand.
 //! * Back-quotes and the word of a fence (```` ```json ````, ```` ```python ````, ```` ```tool_code ````) are left out.
 //! * A `{`, or a `[` before a `{`, opens JSON: an object, a list, or objects one after the other, each with `name` (or
@@ -13,6 +13,8 @@
 //! is its text, or where it has named values an object. Arithmetic is not calculated: such a text makes no call.
 
 use serde_json::Value;
+
+use super::answer::said;
 
 /// Levels of lists and calls in each other.
 const MAX_DEPTH: usize = 64;
@@ -161,10 +163,10 @@ impl std::fmt::Display for Call {
 /// Why the text is not calls.
 pub fn calls(text: &str) -> Result<Vec<Call>, String> {
     const OPEN: &str = "<tool_call>";
+    let text = said(text);
     if text.len() > MAX_BYTES {
         return Err(format!("the text has {} bytes, and {MAX_BYTES} are read", text.len()));
     }
-    let text = text.rsplit_once("</think>").map_or(text, |(_, text)| text);
     if !text.contains(OPEN) {
         return untagged(text);
     }
@@ -660,6 +662,7 @@ mod tests {
             ("[f(a=1), g.h(b='x', c=None)]", "f(a=1); g.h(b=\"x\", c=None)"),
             ("```python\n[f(a=1)]\n```", "f(a=1)"),
             ("<think>f(x=1)?</think>\n[f(a=2)]", "f(a=2)"),
+            ("<think>f(x=1)", ""),
             (
                 "f(a=-1, b=+2, c=1.5, d=-2e3, e=.5, g=1_000, h=0x1F)",
                 "f(a=-1, b=2, c=1.5, d=-2000.0, e=0.5, g=1000, h=31)",

@@ -16,6 +16,7 @@ use temper_engine::continuing::{Cache, Request, Writer, generate_all};
 use temper_engine::models::Hold;
 use temper_engine::reading::{ChatTemplate, Message, OnError, RenderOptions};
 use temper_engine::running::Digest;
+use temper_engine::tasks::answer::said;
 use temper_engine::tasks::bfcl::{self, ToolQuestion};
 use temper_engine::tasks::ifeval::{self, Followed};
 use temper_engine::tasks::{Asked, Item, Items, Likelihoods, Task, TaskFolder, TaskOptions, judge, read_items, wilson};
@@ -544,27 +545,15 @@ fn with_tools(template: &ChatTemplate, question: &ToolQuestion) -> Result<String
     }
 }
 
-/// What a model says once it has thought: what is behind `</think>`, nothing where it never came to an end of thinking.
-fn said(text: &str) -> &str {
-    const BEGIN: &str = "<think>";
-    const END: &str = "</think>";
-    match text.rsplit_once(END) {
-        Some((_, said)) => said.trim_start(),
-        None if text.trim_start().starts_with(BEGIN) => "",
-        None => text,
-    }
-}
-
 /// What a generated text is worth.
 fn judged(task: Task, item: &Item, text: &str) -> Answered {
-    let text = said(text);
     match &item.asked {
         Asked::Answer { expected } => {
-            let (answer, correct, strict) = judge(task, expected, text);
+            let (answer, correct, strict) = judge(task, expected, said(text));
             Answered { answer, correct, strict, ..Answered::to(task, item, expected) }
         }
         Asked::Instructions(instructions) => {
-            let followed = ifeval::follow(instructions, text);
+            let followed = ifeval::follow(instructions, said(text));
             let correct = followed.strict.iter().all(|followed| *followed);
             let to = Answered::to(task, item, &followed.ids.join(", "));
             Answered { correct, followed: Some(followed), ..to }

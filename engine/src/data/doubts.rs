@@ -1,0 +1,48 @@
+//! What whoever gave data should know of it, in words: a text that looks like records, and documents that are measured and
+//! trained on.
+
+use crate::data::{Document, shared};
+use crate::words::{grouped, plural};
+
+/// Of a text whose first lines are JSON objects.
+pub fn plain_text(path: &str) -> String {
+    format!(
+        "{path} is read as plain text, as its name says, though its first lines are JSON objects; to have them read as records, \
+         let its name end in .jsonl"
+    )
+}
+
+/// Of a set that is measured, where documents of it are trained on. `held_out` names the file that the set was held out of.
+pub fn memorised(set: &str, measured: &[Document], train: &[Document], held_out: Option<&str>) -> Option<String> {
+    let count = shared(train, measured).second.into_iter().filter(|is_shared| *is_shared).count();
+    let (is, them, their) = if count == 1 { ("is", "it", "its") } else { ("are", "them", "their") };
+    let twice = held_out.map_or(String::new(), |file| format!(" ({file} has {them} more than once)"));
+    let (some, all) = (grouped(count as u64), grouped(measured.len() as u64));
+    let documents = plural(measured.len(), "document");
+    let line = format!(
+        "{some} of {all} {set} {documents} {is} also in the training data{twice}; {their} loss says what was memorised"
+    );
+    (count > 0).then_some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn documents(numbers: std::ops::Range<u32>) -> Vec<Document> {
+        numbers.map(|n| Document { tokens: vec![n; 4], trained: vec![true; 4], line: n as usize }).collect()
+    }
+
+    #[test]
+    fn a_measured_set_that_is_trained_on_is_warned_of_with_its_count() {
+        let said = |held_out| memorised("target", &documents(0..12), &documents(9..40), held_out);
+        let whole = "3 of 12 target documents are also in the training data; their loss says what was memorised";
+        assert_eq!(said(None).as_deref(), Some(whole));
+        assert!(said(Some("t.jsonl")).is_some_and(|said| said.contains("data (t.jsonl has them more than once); ")));
+        let one = memorised("general", &documents(0..1), &documents(0..9), None);
+        let alone = "1 of 1 general document is also in the training data; its loss says what was memorised";
+        assert_eq!(one.as_deref(), Some(alone));
+        assert_eq!(memorised("target", &documents(0..12), &documents(12..40), None), None);
+        assert_eq!(memorised("target", &[], &documents(12..40), None), None);
+    }
+}
