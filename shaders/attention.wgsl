@@ -14,12 +14,11 @@
 // Launch: heads * ceil(tokens / 64) * ceil(head_dim / 128) workgroups. Before: rotary. After: the output's product.
 
 @group(0) @binding(1) var<storage, read_write> document_start: array<u32>;
-@group(0) @binding(2) var<storage, read_write> qkv: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;
 
 fn read_number(which: u32, at: u32) -> f32 {
-    return qkv[at];
+    return qkv_number(at);
 }
 
 fn put_number(which: u32, at: u32, value: f32) {
@@ -30,13 +29,8 @@ fn put_number(which: u32, at: u32, value: f32) {
     }
 }
 
-@compute @workgroup_size(WORKGROUP_SIZE)
-fn main(
-    @builtin(workgroup_id) workgroup_id: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let work = work_of(linear_workgroup(workgroup_id, workgroups), params.heads, true);
+fn compute(group: u32, lane: u32) {
+    let work = work_of(group, params.heads, true);
     if (work.first >= work.end) {
         return;
     }

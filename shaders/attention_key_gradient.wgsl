@@ -15,7 +15,6 @@
 // After: rotary.
 
 @group(0) @binding(1) var<storage, read_write> document_start: array<u32>;
-@group(0) @binding(2) var<storage, read_write> qkv: array<f32>;
 @group(0) @binding(3) var<storage, read_write> lse: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dout: array<f32>;
 @group(0) @binding(5) var<storage, read_write> mean: array<f32>;
@@ -23,7 +22,7 @@
 
 fn read_number(which: u32, at: u32) -> f32 {
     if (which == QKV) {
-        return qkv[at];
+        return qkv_number(at);
     }
     if (which == LSE) {
         return lse[at];
@@ -38,13 +37,8 @@ fn put_number(which: u32, at: u32, value: f32) {
     dqkv[at] = value;
 }
 
-@compute @workgroup_size(WORKGROUP_SIZE)
-fn main(
-    @builtin(workgroup_id) workgroup_id: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let work = work_of(linear_workgroup(workgroup_id, workgroups), params.kv_heads, false);
+fn compute(group: u32, lane: u32) {
+    let work = work_of(group, params.kv_heads, false);
     if (work.first >= work.end) {
         return;
     }
@@ -54,10 +48,10 @@ fn main(
     let values = qkv_view(QKV, value_head, work.first, work.end);
     let own = own_tokens(work, lane);
     let past = agree(past_readers(work.end - 1u), lane);
-    let group = params.heads / params.kv_heads;
+    let readers = params.heads / params.kv_heads;
     var dkeys = Sums();
     var dvalues = Sums();
-    for (var head = work.head * group; head < (work.head + 1u) * group; head++) {
+    for (var head = work.head * readers; head < (work.head + 1u) * readers; head++) {
         for (var query = work.first; query < past; query += WIDTH) {
             let end = min(query + WIDTH, past);
             let queries = qkv_view(QKV, head, query, end);

@@ -15,7 +15,6 @@
 // After: attention_key_gradient.
 
 @group(0) @binding(1) var<storage, read_write> document_start: array<u32>;
-@group(0) @binding(2) var<storage, read_write> qkv: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dout: array<f32>;
@@ -24,7 +23,7 @@
 
 fn read_number(which: u32, at: u32) -> f32 {
     if (which == QKV) {
-        return qkv[at];
+        return qkv_number(at);
     }
     if (which == OUT) {
         return out[at];
@@ -43,13 +42,8 @@ fn put_number(which: u32, at: u32, value: f32) {
     }
 }
 
-@compute @workgroup_size(WORKGROUP_SIZE)
-fn main(
-    @builtin(workgroup_id) workgroup_id: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let work = work_of(linear_workgroup(workgroup_id, workgroups), params.heads, true);
+fn compute(group: u32, lane: u32) {
+    let work = work_of(group, params.heads, true);
     if (work.first >= work.end) {
         return;
     }

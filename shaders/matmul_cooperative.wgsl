@@ -42,6 +42,8 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> target_values: array<f32>;
 
 const WORKGROUP_SIZE: u32 = 256u;
+const ROWS_PER_WORKGROUP: u32 = 8u * TILE;
+const COLUMNS_PER_WORKGROUP: u32 = 8u * TILE;
 // Terms that are brought in at a time, and vectors of four of them.
 const HALF_TERMS: u32 = 32u;
 const VECTORS: u32 = 8u;

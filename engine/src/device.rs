@@ -314,6 +314,11 @@ impl Device {
         !self.is_cpu() && self.choice().for_class(Class::Wide) == Multiplier::Cooperative
     }
 
+    /// Whether its attention is, too.
+    pub fn halves_attention(&self) -> bool {
+        self.products.attention
+    }
+
     /// Whether it has cooperative matrices with f16 operands and f32 sums.
     pub fn has_cooperative_matrices(&self) -> bool {
         self.products.tile.is_some()

@@ -7,7 +7,9 @@
 //   of sums, the same rows of every 16th number of a head from `across` on.
 // A workgroup sums 128 numbers of a head; a wider head has several workgroups, each of which makes all tiles.
 //
-// A kernel declares `read_number(which, at)` and `put_number(which, at, value)` for the arrays that it binds.
+// A kernel declares `read_number(which, at)` and `put_number(which, at, value)` for the arrays that it binds, and
+// `compute(group, lane)`. The part behind this one calls that and has the tiles and their sums: of operands as they are
+// (attention_tiles.wgsl), or in half precision on tensor cores (attention_matrices.wgsl).
 
 const WORKGROUP_SIZE: u32 = 256u;
 const ROWS_PER_WORKGROUP: u32 = 64u;
@@ -15,9 +17,6 @@ const COLUMNS_PER_WORKGROUP: u32 = 128u;
 // Columns of a tile, and numbers that one Quad sums.
 const WIDTH: u32 = 64u;
 const ACROSS: u32 = 16u;
-// Vectors between two numbers, or columns, in workgroup memory: one more than there are, so that neighbours lie in
-// different banks.
-const PITCH: u32 = 17u;
 // Arrays that a kernel reads or writes.
 const QKV: u32 = 0u;
 const OUT: u32 = 1u;
@@ -26,10 +25,6 @@ const DOUT: u32 = 3u;
 const MEAN: u32 = 4u;
 const DQKV: u32 = 5u;
 
-// Sixteen numbers of all rows and, from COLUMN_NUMBERS on, of all columns, while these are multiplied; then half a
-// tile.
-var<workgroup> numbers: array<vec4<f32>, 544>;
-const COLUMN_NUMBERS: u32 = 272u;
 var<workgroup> agreed: u32;
 
 // Tokens of a head, `first .. end`.
@@ -147,100 +142,6 @@ fn seen_by(keys: vec4<u32>, query: u32) -> vec4<bool> {
     return (keys >= vec4<u32>(start_of(query))) & (keys <= vec4<u32>(query));
 }
 
-// The dot products of rows and columns over all numbers of the head.
-fn tile_products(rows: View, columns: View, lane: u32) -> Quad {
-    let down = lane / ACROSS;
-    let across = lane % ACROSS;
-    var products = Quad();
-    for (var number = 0u; number < params.head_dim; number += ACROSS) {
-        // Without this barrier a fast invocation overwrites what a slow one still reads.
-        workgroupBarrier();
-        if (number + across < params.head_dim) {
-            numbers[across * PITCH + down] = read_four(rows, 4u * down, 1u, number + across);
-            numbers[COLUMN_NUMBERS + across * PITCH + down] = read_four(columns, down, ACROSS, number + across);
-        }
-        // Without this barrier numbers are read before they were written.
-        workgroupBarrier();
-        let past = min(ACROSS, params.head_dim - number) * PITCH;
-        for (var at = 0u; at < past; at += PITCH) {
-            let row = numbers[at + down];
-            let column = numbers[COLUMN_NUMBERS + at + across];
-            products.a += row * column.x;
-            products.b += row * column.y;
-            products.c += row * column.z;
-            products.d += row * column.w;
-        }
-    }
-    return products;
-}
-
-// Adds each of the columns' tokens times its weight in the tile, numbers `offset` on. Where `guarded`, a weight of zero
-// hides whatever its token holds, NaN too.
-fn add_columns(sums: ptr<function, Sums>, tile: Quad, columns: View, offset: u32, guarded: bool, lane: u32) {
-    var half = columns;
-    for (var first = columns.first; first < columns.end; first += 2u * ACROSS) {
-        let second = first > columns.first;
-        tell(select(tile.a, tile.c, second), select(tile.b, tile.d, second), lane);
-        half.first = first;
-        half.end = min(columns.end, first + 2u * ACROSS);
-        (*sums).low = with_columns((*sums).low, half, offset, guarded, lane);
-        if (offset + WIDTH < params.head_dim) {
-            (*sums).high = with_columns((*sums).high, half, offset + WIDTH, guarded, lane);
-        }
-    }
-}
-
-// Lets all invocations read 32 columns: column c of rows 4 down .. 4 down + 3 is numbers[c * PITCH + down].
-fn tell(one: vec4<f32>, other: vec4<f32>, lane: u32) {
-    let to = (lane % ACROSS) * PITCH + lane / ACROSS;
-    // Without this barrier a fast invocation overwrites what a slow one still reads.
-    workgroupBarrier();
-    numbers[to] = one;
-    numbers[to + ACROSS * PITCH] = other;
-    // Without this barrier the columns of others are read before they were written.
-    workgroupBarrier();
-}
-
-// The sums of numbers `offset` on, with the columns of which the invocations were told.
-fn with_columns(before: Quad, columns: View, offset: u32, guarded: bool, lane: u32) -> Quad {
-    var sums = before;
-    // Numbers past the head's last read that one, and are never put anywhere.
-    let last = params.head_dim - 1u;
-    let a = min(offset + lane % ACROSS, last);
-    let b = min(a + ACROSS, last);
-    let c = min(b + ACROSS, last);
-    let d = min(c + ACROSS, last);
-    let down = lane / ACROSS;
-    let past = (columns.end - columns.first) * PITCH;
-    var at = columns.start + columns.first * columns.stride;
-    if (guarded) {
-        for (var column = 0u; column < past; column += PITCH) {
-            let weight = numbers[column + down];
-            let hidden = weight == vec4<f32>(0.0);
-            sums.a = select(sums.a + weight * read_number(columns.which, at + a), sums.a, hidden);
-            sums.b = select(sums.b + weight * read_number(columns.which, at + b), sums.b, hidden);
-            sums.c = select(sums.c + weight * read_number(columns.which, at + c), sums.c, hidden);
-            sums.d = select(sums.d + weight * read_number(columns.which, at + d), sums.d, hidden);
-            at += columns.stride;
-        }
-    } else if (offset + ACROSS >= params.head_dim) {
-        for (var column = 0u; column < past; column += PITCH) {
-            sums.a += numbers[column + down] * read_number(columns.which, at + a);
-            at += columns.stride;
-        }
-    } else {
-        for (var column = 0u; column < past; column += PITCH) {
-            let weight = numbers[column + down];
-            sums.a += weight * read_number(columns.which, at + a);
-            sums.b += weight * read_number(columns.which, at + b);
-            sums.c += weight * read_number(columns.which, at + c);
-            sums.d += weight * read_number(columns.which, at + d);
-            at += columns.stride;
-        }
-    }
-    return sums;
-}
-
 fn multiplied(quad: Quad, factor: vec4<f32>) -> Quad {
     return Quad(factor * quad.a, factor * quad.b, factor * quad.c, factor * quad.d);
 }
@@ -248,28 +149,6 @@ fn multiplied(quad: Quad, factor: vec4<f32>) -> Quad {
 fn multiply(sums: ptr<function, Sums>, factor: vec4<f32>) {
     (*sums).low = multiplied((*sums).low, factor);
     (*sums).high = multiplied((*sums).high, factor);
-}
-
-// Sum over the 16 invocations that have the same rows.
-fn sum_across(value: vec4<f32>, lane: u32) -> vec4<f32> {
-    let down = lane / ACROSS;
-    tell(value, vec4<f32>(0.0), lane);
-    var sum = numbers[down];
-    for (var at = PITCH; at < ACROSS * PITCH; at += PITCH) {
-        sum += numbers[at + down];
-    }
-    return sum;
-}
-
-// Maximum over the same.
-fn max_across(value: vec4<f32>, lane: u32) -> vec4<f32> {
-    let down = lane / ACROSS;
-    tell(value, value, lane);
-    var most = numbers[down];
-    for (var at = PITCH; at < ACROSS * PITCH; at += PITCH) {
-        most = max(most, numbers[at + down]);
-    }
-    return most;
 }
 
 // Puts sums of numbers `offset` on where the rows have them.

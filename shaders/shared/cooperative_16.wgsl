@@ -3,8 +3,6 @@ enable wgpu_cooperative_matrix;
 
 // Matrices that a subgroup multiplies together, on devices that list 16 x 16 x 16 with f16 operands and f32 sums.
 const TILE: u32 = 16u;
-const ROWS_PER_WORKGROUP: u32 = 128u;
-const COLUMNS_PER_WORKGROUP: u32 = 128u;
 
 alias LeftMatrix = coop_mat16x16<f16, A>;
 alias RightMatrix = coop_mat16x16<f16, B>;

@@ -3,8 +3,6 @@ enable wgpu_cooperative_matrix;
 
 // Matrices that a subgroup multiplies together, on devices that list 8 x 8 x 8 with f16 operands and f32 sums.
 const TILE: u32 = 8u;
-const ROWS_PER_WORKGROUP: u32 = 64u;
-const COLUMNS_PER_WORKGROUP: u32 = 64u;
 
 alias LeftMatrix = coop_mat8x8<f16, A>;
 alias RightMatrix = coop_mat8x8<f16, B>;

@@ -581,7 +581,7 @@ kernels! {
     bindings GatedMlpBackwardBindings { gate_up, dy };
 
     /// Causal grouped-query attention within documents; times the number of heads.
-    ATTENTION = "attention", shared ["rows", "finite", "scores", "attention"], Grid::Tile(64, 128),
+    ATTENTION = "attention", shared ["rows", "finite", "scores", "attention", "attention_tiles"], Grid::Tile(64, 128),
     params AttentionParams {
         /// Tokens of the packed stream.
         tokens: u32,
@@ -602,7 +602,7 @@ kernels! {
     bindings AttentionBindings;
 
     /// Gradient of [`ATTENTION`] by its queries; times the number of heads.
-    ATTENTION_QUERY_GRADIENT = "attention_query_gradient", shared ["rows", "finite", "scores", "attention"], Grid::Tile(64, 128),
+    ATTENTION_QUERY_GRADIENT = "attention_query_gradient", shared ["rows", "finite", "scores", "attention", "attention_tiles"], Grid::Tile(64, 128),
     params AttentionParams,
     bindings AttentionQueryGradientBindings { document_start, qkv, out, lse, dout, mean, dqkv };
 
@@ -613,7 +613,7 @@ kernels! {
     bindings AttentionQueryGradientBindings;
 
     /// Gradient of [`ATTENTION`] by its keys and values; times the number of their heads.
-    ATTENTION_KEY_GRADIENT = "attention_key_gradient", shared ["rows", "finite", "scores", "attention"], Grid::Tile(64, 128),
+    ATTENTION_KEY_GRADIENT = "attention_key_gradient", shared ["rows", "finite", "scores", "attention", "attention_tiles"], Grid::Tile(64, 128),
     params AttentionParams,
     bindings AttentionKeyGradientBindings { document_start, qkv, lse, dout, mean, dqkv };
 
@@ -622,6 +622,36 @@ kernels! {
     shared ["rows", "finite", "scores", "attention_vectors"], Grid::Elements, invocations 16,
     params AttentionParams,
     bindings AttentionKeyGradientBindings;
+
+    /// [`ATTENTION`] on tensor cores that multiply 16 x 16 x 16, with the exponents that [`HALF_ROWS`] gives each head's rows;
+    /// times the number of heads.
+    ATTENTION_MATRICES = "attention_matrices" of "attention",
+    shared ["cooperative_16", "rows", "finite", "scores", "attention", "attention_matrices", "attention_halves"],
+    Grid::Tile(64, 128),
+    params AttentionParams,
+    bindings AttentionMatricesBindings { document_start, qkv, out, lse, qkv_exponents };
+
+    /// Gradient of [`ATTENTION_MATRICES`] by its queries; times the number of heads.
+    ATTENTION_QUERY_GRADIENT_MATRICES = "attention_query_gradient_matrices" of "attention_query_gradient",
+    shared [
+        "cooperative_16", "rows", "finite", "scores", "attention", "attention_matrices", "attention_query_gradient_halves"
+    ],
+    Grid::Tile(64, 128),
+    params AttentionParams,
+    bindings AttentionQueryGradientMatricesBindings {
+        document_start, qkv_halves, out, lse, dout, mean, dqkv, qkv_exponents, dout_halves, dout_exponents
+    };
+
+    /// Gradient of [`ATTENTION_MATRICES`] by its keys and values; times the number of their heads.
+    ATTENTION_KEY_GRADIENT_MATRICES = "attention_key_gradient_matrices" of "attention_key_gradient",
+    shared [
+        "cooperative_16", "rows", "finite", "scores", "attention", "attention_matrices", "attention_key_gradient_halves"
+    ],
+    Grid::Tile(64, 128),
+    params AttentionParams,
+    bindings AttentionKeyGradientMatricesBindings {
+        document_start, qkv_halves, lse, dout, mean, dqkv, qkv_exponents, dout_halves, dout_exponents
+    };
 
     /// Puts keys and values of new tokens into a cache.
     APPEND_KEYS = "append_keys", shared ["rows", "halves"], Grid::Elements,

@@ -16,6 +16,7 @@ use temper_conformance::{devices, models};
 use temper_engine::host::{Clock, Shelf};
 use temper_engine::inside::kernels;
 use temper_engine::inside::kernels::adamw::{AdamwCompactParams, AdamwParams};
+use temper_engine::inside::kernels::attention;
 use temper_engine::inside::kernels::cached_attention::{KeyValues, Places, Precision};
 use temper_engine::inside::kernels::compact::Bf16;
 use temper_engine::inside::kernels::cpu::gate::kind;
@@ -417,6 +418,16 @@ fn a_device_settled_for_half_precision_multiplies_so_but_for_logits_and_thin_sid
     let thin = matrix(&device, &random.vec(16 * 96, 1.0), [16, 96]);
     let side = || Product::of(&x, thin.transposed());
     same_bits("thin", &bits(side(), &settled), &bits(side().by(Multiplier::Software), &device)).unwrap();
+    // And attention, which is in half precision where products are and the device lists 16 x 16 x 16.
+    let (shape, starts) =
+        (attention::Shape { heads: 2, kv_heads: 1, head_dim: 24 }, Indices::new(&device, vec![0; 64]));
+    let attend = |device: &Device| read(&attention::forward(device, &x, shape, &starts).unwrap().0).unwrap();
+    let by = |kind| read(&attention::forward_by(&device, kind, &x, shape, &starts).unwrap().0).unwrap();
+    assert_ne!(by(attention::Kind::Matrices), by(attention::Kind::Vectors));
+    same_bits("attention", &attend(&settled.halving_attention()), &by(attention::Kind::Matrices)).unwrap();
+    let listed = if settled.halves_attention() { attention::Kind::Matrices } else { attention::Kind::Vectors };
+    same_bits("attention where the size is listed", &attend(&settled), &by(listed)).unwrap();
+    same_bits("attention, not settled", &attend(&device), &by(attention::Kind::Vectors)).unwrap();
 }
 
 #[test]
@@ -1161,7 +1172,7 @@ fn attention_and_its_gradient_equal_the_full_softmax_of_every_packed_document() 
         let starts = documents(lengths);
         let tokens = starts.len();
         let (width, out_width) = ((heads + 2 * kv_heads) * head_dim, heads * head_dim);
-        let shape = kernels::attention::Shape { heads, kv_heads, head_dim };
+        let shape = attention::Shape { heads, kv_heads, head_dim };
         let (qkv, dout) = (random.vec(tokens * width, 2.0), random.vec(tokens * out_width, 1.0));
         let scale = 1.0 / (head_dim as f64).sqrt();
         let exact = oracle::attention::Shape { tokens, heads, kv_heads, head_dim, scale };
@@ -1172,13 +1183,117 @@ fn attention_and_its_gradient_equal_the_full_softmax_of_every_packed_document() 
             let (x, dy) = (matrix(&device, &qkv, [tokens, width]), matrix(&device, &dout, [tokens, out_width]));
             let starts = Indices::new(&device, starts.clone());
             soil(&device, &[tokens * out_width, heads * tokens]);
-            let (out, lse) = kernels::attention::forward(&device, &x, shape, &starts).unwrap();
+            let (out, lse) = attention::forward(&device, &x, shape, &starts).unwrap();
             close(&what, &read(&out).unwrap(), &want, 3e-6, 3e-5).unwrap();
             close(&format!("log-sum-exp, {what}"), &read(&lse).unwrap(), &want_lse, 1e-5, 1e-5).unwrap();
             soil(&device, &[tokens * width, heads * tokens]);
-            let gradient = kernels::attention::backward(&device, &x, &out, &lse, &dy, shape, &starts).unwrap();
+            let gradient = attention::backward(&device, &x, &out, &lse, &dy, shape, &starts).unwrap();
             close(&format!("gradient, {what}"), &read(&gradient).unwrap(), &want_gradient, 2e-5, 1e-4).unwrap();
         }
+    }
+}
+
+#[test]
+fn attention_on_tensor_cores_is_that_of_the_oracle_and_its_gradient_within_the_rounding_of_halves() {
+    let test = attention_on_tensor_cores_is_that_of_the_oracle_and_its_gradient_within_the_rounding_of_halves;
+    let Some(device) = devices::with_matrices(test) else { return };
+    let mut random = Random::new(24);
+    // Heads of all widths that are tiled otherwise; documents at the edges of tiles of 64 tokens, and across them.
+    let cases: [(usize, usize, usize, &[usize]); 7] = [
+        (1, 1, 4, &[1]),
+        (4, 2, 16, &[30, 1, 33]),
+        (4, 1, 64, &[65, 64]),
+        (2, 2, 80, &[31, 97]),
+        (2, 1, 96, &[127, 2]),
+        (4, 2, 128, &[129, 64]),
+        (2, 1, 256, &[64, 65]),
+    ];
+    for (heads, kv_heads, head_dim, lengths) in cases {
+        let starts = documents(lengths);
+        let tokens = starts.len();
+        let (width, out_width) = ((heads + 2 * kv_heads) * head_dim, heads * head_dim);
+        let shape = attention::Shape { heads, kv_heads, head_dim };
+        // Gradients as small as those of long batches, and rows whose halves would overflow.
+        let (qkv, mut dout) = (random.vec(tokens * width, 2.0), random.vec(tokens * out_width, 1e-6));
+        dout[..out_width].iter_mut().for_each(|x| *x *= 1e12);
+        let scale = 1.0 / (head_dim as f64).sqrt();
+        let exact = oracle::attention::Shape { tokens, heads, kv_heads, head_dim, scale };
+        let (want, want_lse) = oracle::attention::attention(&exact, &wide(&qkv), &starts);
+        let want_gradient = oracle::attention::attention_backward(&exact, &wide(&qkv), &starts, &wide(&dout));
+        let what = format!("{heads} heads over {kv_heads} of {head_dim}, {lengths:?}");
+        let (x, dy) = (matrix(&device, &qkv, [tokens, width]), matrix(&device, &dout, [tokens, out_width]));
+        let starts = Indices::new(&device, starts.clone());
+        soil(&device, &[tokens * out_width, heads * tokens]);
+        let kind = attention::Kind::Matrices;
+        let (out, lse) = attention::forward_by(&device, kind, &x, shape, &starts).unwrap();
+        // What the gates are made of is nearly that of single precision.
+        close(&what, &read(&out).unwrap(), &want, 1e-5, 1e-5).unwrap();
+        close(&format!("log-sum-exp, {what}"), &read(&lse).unwrap(), &want_lse, 1e-5, 1e-5).unwrap();
+        soil(&device, &[tokens * width, heads * tokens]);
+        let gradient = attention::backward_by(&device, kind, &x, &out, &lse, &dy, shape, &starts).unwrap();
+        let gradient = read(&gradient).unwrap();
+        for t in 0..tokens {
+            let row = t * width..(t + 1) * width;
+            // Keys and values of the first document have the large row's gradients, queries their own.
+            let size = want_gradient[row.clone()].iter().fold(1e-9f64, |most, x| most.max(x.abs()));
+            close(
+                &format!("gradient of token {t}, {what}"),
+                &gradient[row.clone()],
+                &want_gradient[row],
+                4e-3 * size,
+                0.0,
+            )
+            .unwrap();
+        }
+    }
+}
+
+#[test]
+fn on_tensor_cores_too_no_token_sees_another_document_or_its_own_future_not_even_their_nan() {
+    let test = on_tensor_cores_too_no_token_sees_another_document_or_its_own_future_not_even_their_nan;
+    let Some(device) = devices::with_matrices(test) else { return };
+    let (heads, kv_heads, head_dim) = (2, 1, 40);
+    let (width, out_width) = ((heads + 2 * kv_heads) * head_dim, heads * head_dim);
+    let shape = attention::Shape { heads, kv_heads, head_dim };
+    let starts = documents(&[20, 60, 50]);
+    let tokens = starts.len();
+    let mut random = Random::new(25);
+    let (clean, dout) = (random.vec(tokens * width, 1.0), random.vec(tokens * out_width, 1.0));
+    let run = |qkv: &[f32], dout: &[f32]| {
+        let starts = Indices::new(&device, starts.clone());
+        let (qkv, dout) = (matrix(&device, qkv, [tokens, width]), matrix(&device, dout, [tokens, out_width]));
+        let (out, lse) = attention::forward_by(&device, attention::Kind::Matrices, &qkv, shape, &starts).unwrap();
+        let kind = attention::Kind::Matrices;
+        let gradient = attention::backward_by(&device, kind, &qkv, &out, &lse, &dout, shape, &starts).unwrap();
+        (read(&out).unwrap(), read(&gradient).unwrap())
+    };
+    let (out, gradient) = run(&clean, &dout);
+    for bad in [f32::NAN, f32::INFINITY] {
+        // One token of the middle document, all of it or only its value.
+        for columns in [0..width, width - head_dim..width] {
+            let mut qkv = clean.clone();
+            qkv[40 * width..41 * width][columns.clone()].fill(bad);
+            let (spoiled, spoiled_gradient) = run(&qkv, &dout);
+            for part in [0..40, 80..tokens] {
+                let out_part = part.start * out_width..part.end * out_width;
+                same_bits("output", &spoiled[out_part.clone()], &out[out_part]).unwrap();
+            }
+            for part in [0..20, 80..tokens] {
+                let part = part.start * width..part.end * width;
+                same_bits("gradient", &spoiled_gradient[part.clone()], &gradient[part]).unwrap();
+            }
+            let lost = spoiled[40 * out_width..80 * out_width].iter().all(|value| value.is_nan());
+            assert!(lost, "the rest of its document has {bad} in {columns:?}");
+        }
+        // Gradients of one token stay in its document.
+        let mut spoiled = dout.clone();
+        spoiled[50 * out_width..51 * out_width].fill(bad);
+        let (_, spoiled) = run(&clean, &spoiled);
+        for part in [0..20, 80..tokens] {
+            let part = part.start * width..part.end * width;
+            same_bits("gradient", &spoiled[part.clone()], &gradient[part]).unwrap();
+        }
+        assert!(spoiled[20 * width..51 * width].iter().any(|value| value.is_nan()));
     }
 }
 
@@ -1188,7 +1303,7 @@ fn the_gradient_of_attention_is_the_slope_of_its_output() {
     let starts = documents(&[41, 1, 30]);
     let tokens = starts.len();
     let (width, out_width) = ((heads + 2 * kv_heads) * head_dim, heads * head_dim);
-    let shape = kernels::attention::Shape { heads, kv_heads, head_dim };
+    let shape = attention::Shape { heads, kv_heads, head_dim };
     let mut random = Random::new(17);
     let [qkv, along] = [1.0, 1.0].map(|size| random.vec(tokens * width, size));
     let dout = random.vec(tokens * out_width, 1.0);
@@ -1197,7 +1312,7 @@ fn the_gradient_of_attention_is_the_slope_of_its_output() {
         let forward = |by: f32| {
             let moved: Vec<f32> = qkv.iter().zip(&along).map(|(x, along)| x + by * along).collect();
             let x = matrix(&device, &moved, [tokens, width]);
-            let (out, lse) = kernels::attention::forward(&device, &x, shape, &starts).unwrap();
+            let (out, lse) = attention::forward(&device, &x, shape, &starts).unwrap();
             (x, out, lse)
         };
         let loss = |by: f32| {
@@ -1209,7 +1324,7 @@ fn the_gradient_of_attention_is_the_slope_of_its_output() {
         let want = (4.0 * slope(step / 2.0) - slope(step)) / 3.0;
         let (x, out, lse) = forward(0.0);
         let dy = matrix(&device, &dout, [tokens, out_width]);
-        let gradient = kernels::attention::backward(&device, &x, &out, &lse, &dy, shape, &starts).unwrap();
+        let gradient = attention::backward(&device, &x, &out, &lse, &dy, shape, &starts).unwrap();
         let gradient = read(&gradient).unwrap();
         let got: f64 = gradient.iter().zip(&along).map(|(g, along)| f64::from(*g) * f64::from(*along)).sum();
         assert!(want.abs() > 1.0, "a slope to compare with: {want}");
@@ -1221,7 +1336,7 @@ fn the_gradient_of_attention_is_the_slope_of_its_output() {
 fn scores_beyond_the_range_of_the_exponential_give_exact_attention() {
     // Scores are whole multiples of 2^38: each query looks at the last key of its document alone, or at the first.
     let (heads, head_dim, tokens) = (1, 16, 70);
-    let shape = kernels::attention::Shape { heads, kv_heads: 1, head_dim };
+    let shape = attention::Shape { heads, kv_heads: 1, head_dim };
     let starts = documents(&[50, 20]);
     for (sign, of_last) in [(1.0, true), (-1.0, false)] {
         let mut qkv = vec![0.0; tokens * 3 * head_dim];
@@ -1235,9 +1350,9 @@ fn scores_beyond_the_range_of_the_exponential_give_exact_attention() {
         for device in devices::all() {
             let x = matrix(&device, &qkv, [tokens, 3 * head_dim]);
             let indices = Indices::new(&device, starts.clone());
-            let (out, lse) = kernels::attention::forward(&device, &x, shape, &indices).unwrap();
+            let (out, lse) = attention::forward(&device, &x, shape, &indices).unwrap();
             let dy = matrix(&device, &vec![1.0; tokens * head_dim], [tokens, head_dim]);
-            let gradient = kernels::attention::backward(&device, &x, &out, &lse, &dy, shape, &indices).unwrap();
+            let gradient = attention::backward(&device, &x, &out, &lse, &dy, shape, &indices).unwrap();
             let (out, lse, gradient) = (read(&out).unwrap(), read(&lse).unwrap(), read(&gradient).unwrap());
             let mut looked_at = vec![0.0; tokens];
             for t in 0..tokens {
@@ -1257,7 +1372,7 @@ fn scores_beyond_the_range_of_the_exponential_give_exact_attention() {
 fn no_token_sees_another_document_or_its_own_future_not_even_their_nan() {
     let (heads, kv_heads, head_dim) = (4, 2, 16);
     let (width, out_width) = ((heads + 2 * kv_heads) * head_dim, heads * head_dim);
-    let shape = kernels::attention::Shape { heads, kv_heads, head_dim };
+    let shape = attention::Shape { heads, kv_heads, head_dim };
     let starts = documents(&[20, 30, 50]);
     let tokens = starts.len();
     let clean = Random::new(15).vec(tokens * width, 1.0);
@@ -1270,7 +1385,7 @@ fn no_token_sees_another_document_or_its_own_future_not_even_their_nan() {
         let starts = Indices::new(&device, starts.clone());
         let run = |qkv: &[f32]| {
             let qkv = matrix(&device, qkv, [tokens, width]);
-            read(&kernels::attention::forward(&device, &qkv, shape, &starts).unwrap().0).unwrap()
+            read(&attention::forward(&device, &qkv, shape, &starts).unwrap().0).unwrap()
         };
         // The second half of the middle document.
         let (a, b) = (run(&clean), run(&changed(35..50, &|x| 50.0 - 3.0 * x)));
@@ -1302,7 +1417,7 @@ fn attention_over_a_cache_equals_the_full_softmax_of_what_each_token_sees() {
         (3, 3, 10, &[(600, 1), (7, 9)]),
     ];
     for (heads, kv_heads, head_dim, sequences) in cases {
-        let shape = kernels::attention::Shape { heads, kv_heads, head_dim };
+        let shape = attention::Shape { heads, kv_heads, head_dim };
         let (width, scale) = ((heads + 2 * kv_heads) * head_dim, 1.0 / (head_dim as f64).sqrt());
         let rows = sequences.iter().map(|(before, new)| before + new).max().unwrap();
         let texts: Vec<Vec<f32>> =
@@ -1363,7 +1478,7 @@ fn attention_over_a_cache_equals_the_full_softmax_of_what_each_token_sees() {
 
 #[test]
 fn rows_of_a_cache_that_nobody_sees_may_hold_anything() {
-    let shape = kernels::attention::Shape { heads: 4, kv_heads: 2, head_dim: 16 };
+    let shape = attention::Shape { heads: 4, kv_heads: 2, head_dim: 16 };
     let mut random = Random::new(32);
     let text = random.vec(10 * 128, 1.0);
     for device in devices::all() {

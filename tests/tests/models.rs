@@ -347,7 +347,7 @@ fn half_precision_keeps_the_direction_of_every_gradient_and_the_gates_of_every_t
     let (device, said) = device.computing(Compute::F16, &devices::NoClock).unwrap();
     assert_eq!(said, Vec::<String>::new(), "the driver computes right");
     // The tiny models are so thin that single precision would be taken for most of their products.
-    let device = device.halving_all();
+    let device = device.halving_all().halving_attention();
     let mut differ = 0;
     for name in models::TINY {
         let expected = Tensors::read(&format!("tiny/{name}/expected.safetensors"));

@@ -3,15 +3,25 @@
 //! again from it (Dao et al. 2022).
 
 use burn::tensor::Tensor;
+use burn_wgpu::CubeTensor;
 use temper_shaders::{
     ATTENTION, ATTENTION_KEY_GRADIENT, ATTENTION_KEY_GRADIENT_VECTORS, ATTENTION_QUERY_GRADIENT,
     ATTENTION_QUERY_GRADIENT_VECTORS, ATTENTION_VECTORS, AttentionBindings, AttentionKeyGradientBindings,
-    AttentionParams, AttentionQueryGradientBindings,
+    AttentionParams, AttentionQueryGradientBindings, Storage, TypedKernel,
+};
+#[cfg(not(target_family = "wasm"))]
+use temper_shaders::{
+    ATTENTION_KEY_GRADIENT_MATRICES, ATTENTION_MATRICES, ATTENTION_QUERY_GRADIENT_MATRICES,
+    AttentionKeyGradientMatricesBindings, AttentionMatricesBindings, AttentionQueryGradientMatricesBindings,
 };
 
 use super::cpu;
 pub use super::cpu::attention::Shape;
 use super::launch::size;
+#[cfg(not(target_family = "wasm"))]
+use super::matmul::halved::rows_of;
+#[cfg(not(target_family = "wasm"))]
+use super::sample::compare;
 use super::sample::{Case, matrix};
 use super::tensor::{Indices, empty_gpu, flat, from_cube, from_vec, gpu_of, on_cpu, on_gpu, slice};
 use crate::device::Device;
@@ -34,29 +44,42 @@ pub fn forward(
 }
 
 /// Which kernels a GPU takes.
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
     /// Tiles in workgroup memory.
     Tiles,
     /// Four numbers a load and nothing shared: for software adapters.
     Vectors,
+    /// Tiles on tensor cores that multiply 16 x 16 x 16: forward out of halves and what rounding left of them, so that gates
+    /// are nearly those of single precision, and back out of halves alone.
+    #[cfg(not(target_family = "wasm"))]
+    Matrices,
 }
 
 impl Kind {
     fn best(device: &Device, shape: Shape) -> Self {
+        #[cfg(not(target_family = "wasm"))]
+        if device.products().attention {
+            return Self::Matrices;
+        }
         if device.is_software() && shape.head_dim.is_multiple_of(4) { Self::Vectors } else { Self::Tiles }
     }
 
     /// Workgroups of any of the three kernels, for so many heads.
     fn workgroups(self, heads: usize, shape: Shape, tokens: usize) -> u64 {
         match self {
-            Self::Tiles => heads as u64 * ATTENTION.workgroups(tokens as u64, shape.head_dim as u64),
             Self::Vectors => ATTENTION_VECTORS.workgroups(heads as u64, tokens.div_ceil(4) as u64),
+            // Those on tensor cores have tiles of the same size.
+            _ => heads as u64 * ATTENTION.workgroups(tokens as u64, shape.head_dim as u64),
         }
     }
 }
 
-fn forward_by(
+/// As [`forward`], with these kernels on a GPU: for tests and benchmarks.
+///
+/// # Errors
+/// As [`forward`].
+pub fn forward_by(
     device: &Device,
     kind: Kind,
     qkv: &Tensor<2>,
@@ -75,10 +98,23 @@ fn forward_by(
     let (out, lse) = (empty_gpu(&qkv, [tokens, heads * head_dim]), empty_gpu(&qkv, [heads, tokens]));
     let (document_start, starts) = (document_start.gpu(), document_start.host());
     let tensors = AttentionBindings { document_start, qkv: &qkv, out: &out, lse: &lse };
-    let operations = 2.0 * product_operations(shape, starts);
-    let kernel = if kind == Kind::Tiles { &ATTENTION } else { &ATTENTION_VECTORS };
-    let groups = kind.workgroups(heads, shape, tokens);
-    gpu_of(device).run_counted(kernel, params(shape, tokens), tensors, groups, operations)?;
+    let launch = Launch {
+        device,
+        params: params(shape, tokens),
+        groups: kind.workgroups(heads, shape, tokens),
+        operations: 2.0 * product_operations(shape, starts),
+    };
+    match kind {
+        Kind::Tiles => launch.run(&ATTENTION, tensors)?,
+        Kind::Vectors => launch.run(&ATTENTION_VECTORS, tensors)?,
+        #[cfg(not(target_family = "wasm"))]
+        Kind::Matrices => {
+            let rows = rows_of(device, &qkv, tokens * (heads + 2 * shape.kv_heads), head_dim)?;
+            let qkv_exponents = &rows.exponents;
+            let tensors = AttentionMatricesBindings { document_start, qkv: &qkv, out: &out, lse: &lse, qkv_exponents };
+            launch.run(&ATTENTION_MATRICES, tensors)?;
+        }
+    }
     Ok((from_cube(out), from_cube(lse)))
 }
 
@@ -98,7 +134,12 @@ pub fn backward(
     backward_by(device, Kind::best(device, shape), qkv, out, lse, dout, shape, document_start)
 }
 
-fn backward_by(
+/// As [`backward`], with these kernels on a GPU: for tests and benchmarks.
+///
+/// # Errors
+/// As [`backward`].
+#[allow(clippy::too_many_arguments, reason = "those of backward")]
+pub fn backward_by(
     device: &Device,
     kind: Kind,
     qkv: &Tensor<2>,
@@ -118,20 +159,81 @@ fn backward_by(
     }
     let (qkv, out, lse, dout) = (&on_gpu(qkv), &on_gpu(out), &on_gpu(lse), &on_gpu(dout));
     let (dqkv, mean) = (&empty_gpu(qkv, [tokens, width]), &empty_gpu(qkv, [shape.heads, tokens]));
-    // Scores, gradients of the probabilities, and what comes of both.
     let operations = product_operations(shape, document_start.host());
     let (document_start, params) = (document_start.gpu(), params(shape, tokens));
-    let tensors = AttentionQueryGradientBindings { document_start, qkv, out, lse, dout, mean, dqkv };
-    let (queries, keys) = match kind {
-        Kind::Tiles => (&ATTENTION_QUERY_GRADIENT, &ATTENTION_KEY_GRADIENT),
-        Kind::Vectors => (&ATTENTION_QUERY_GRADIENT_VECTORS, &ATTENTION_KEY_GRADIENT_VECTORS),
+    // Scores, gradients of the probabilities, and what comes of both.
+    let by_queries = Launch {
+        device,
+        params,
+        groups: kind.workgroups(shape.heads, shape, tokens),
+        operations: 3.0 * operations,
     };
-    let groups = kind.workgroups(shape.heads, shape, tokens);
-    gpu_of(device).run_counted(queries, params, tensors, groups, 3.0 * operations)?;
-    let tensors = AttentionKeyGradientBindings { document_start, qkv, lse, dout, mean, dqkv };
-    let groups = kind.workgroups(shape.kv_heads, shape, tokens);
-    gpu_of(device).run_counted(keys, params, tensors, groups, 4.0 * operations)?;
+    let by_keys = Launch {
+        device,
+        params,
+        groups: kind.workgroups(shape.kv_heads, shape, tokens),
+        operations: 4.0 * operations,
+    };
+    let of_queries = AttentionQueryGradientBindings { document_start, qkv, out, lse, dout, mean, dqkv };
+    let of_keys = AttentionKeyGradientBindings { document_start, qkv, lse, dout, mean, dqkv };
+    match kind {
+        Kind::Tiles => {
+            by_queries.run(&ATTENTION_QUERY_GRADIENT, of_queries)?;
+            by_keys.run(&ATTENTION_KEY_GRADIENT, of_keys)?;
+        }
+        Kind::Vectors => {
+            by_queries.run(&ATTENTION_QUERY_GRADIENT_VECTORS, of_queries)?;
+            by_keys.run(&ATTENTION_KEY_GRADIENT_VECTORS, of_keys)?;
+        }
+        #[cfg(not(target_family = "wasm"))]
+        Kind::Matrices => {
+            let qkv_rows = rows_of(device, qkv, tokens * (shape.heads + 2 * shape.kv_heads), shape.head_dim)?;
+            let dout_rows = rows_of(device, dout, tokens * shape.heads, shape.head_dim)?;
+            let (qkv_halves, qkv_exponents) = (&qkv_rows.halves, &qkv_rows.exponents);
+            let (dout_halves, dout_exponents) = (&dout_rows.halves, &dout_rows.exponents);
+            let of_queries = AttentionQueryGradientMatricesBindings {
+                document_start,
+                qkv_halves,
+                out,
+                lse,
+                dout,
+                mean,
+                dqkv,
+                qkv_exponents,
+                dout_halves,
+                dout_exponents,
+            };
+            by_queries.run(&ATTENTION_QUERY_GRADIENT_MATRICES, of_queries)?;
+            let of_keys = AttentionKeyGradientMatricesBindings {
+                document_start,
+                qkv_halves,
+                lse,
+                dout,
+                mean,
+                dqkv,
+                qkv_exponents,
+                dout_halves,
+                dout_exponents,
+            };
+            by_keys.run(&ATTENTION_KEY_GRADIENT_MATRICES, of_keys)?;
+        }
+    }
     Ok(from_cube(dqkv.clone()))
+}
+
+/// A kernel's launch but for what it binds.
+struct Launch<'a> {
+    device: &'a Device,
+    params: AttentionParams,
+    groups: u64,
+    /// Floating-point operations.
+    operations: f64,
+}
+
+impl Launch<'_> {
+    fn run<B: Storage>(&self, kernel: &TypedKernel<AttentionParams, B>, tensors: B::Of<&CubeTensor>) -> Result<()> {
+        gpu_of(self.device).run_counted(kernel, self.params, tensors, self.groups, self.operations)
+    }
 }
 
 fn params(shape: Shape, tokens: usize) -> AttentionParams {
@@ -150,6 +252,10 @@ fn product_operations(shape: Shape, document_start: &[u32]) -> f64 {
     2.0 * pairs * (shape.heads * shape.head_dim) as f64
 }
 
+/// Largest error relative to the largest element that half precision makes.
+#[cfg(not(target_family = "wasm"))]
+const HALF_TOLERANCE: f32 = 4e-3;
+
 /// The self-test, on two documents of four and five tokens.
 pub(crate) const SELF_TEST: &[Case] = &[
     ("attention", |d| output(d, Kind::Tiles)),
@@ -159,6 +265,37 @@ pub(crate) const SELF_TEST: &[Case] = &[
     ("attention_key_gradient", |d| Ok(vec![flat(&gradient(d, Kind::Tiles)?.slice([0..9, 64..128]))])),
     ("attention_key_gradient_vectors", |d| Ok(vec![flat(&gradient(d, Kind::Vectors)?.slice([0..9, 64..128]))])),
 ];
+
+/// Whether a device can run the kernels on tensor cores: they are written for 16 x 16 x 16, and bind more than a browser allows.
+#[cfg(not(target_family = "wasm"))]
+pub fn has_matrices(device: &Device) -> bool {
+    device.products().tile == Some(16)
+        && device.gpu().is_some_and(|gpu| gpu.binds(ATTENTION_QUERY_GRADIENT_MATRICES.bindings.len()))
+}
+
+/// What is wrong with what the kernels on tensor cores compute: against the CPU, as far as half precision is from single.
+///
+/// # Errors
+/// Device errors.
+#[cfg(not(target_family = "wasm"))]
+pub(super) fn matrices_compute_wrong(device: &Device) -> Result<Option<String>> {
+    let cpu = Device::cpu();
+    let (starts, shape) = (vec![[0; 50].as_slice(), &[50; 90]].concat(), Shape { heads: 4, kv_heads: 2, head_dim: 40 });
+    let on = |device: &Device, kind: Kind| -> Result<[Vec<f32>; 2]> {
+        let starts = Indices::new(device, starts.clone());
+        let tokens = starts.host().len();
+        // Numbers whose halves would overflow, and scores that are not all alike.
+        let qkv = matrix(device, 9, tokens, (shape.heads + 2 * shape.kv_heads) * shape.head_dim) * 4.0;
+        let dout = matrix(device, 10, tokens, shape.heads * shape.head_dim) * 1e6;
+        let (out, lse) = forward_by(device, kind, &qkv, shape, &starts)?;
+        let dqkv = backward_by(device, kind, &qkv, &out, &lse, &dout, shape, &starts)?;
+        let read = |tensor| pollster::block_on(super::tensor::read(tensor));
+        Ok([read(&out)?, read(&dqkv)?])
+    };
+    let (got, want) = (on(device, Kind::Matrices)?, on(&cpu, Kind::Tiles)?);
+    let problem = got.iter().zip(&want).map(|(got, want)| compare(got, want, HALF_TOLERANCE).1);
+    Ok(problem.into_iter().find(|problem| !problem.is_empty()).map(|problem| format!("computes wrong ({problem})")))
+}
 
 fn output(device: &Device, kind: Kind) -> Result<Vec<Tensor<1>>> {
     let (starts, shape, qkv) = sample(device);

@@ -6,7 +6,7 @@ use super::cpu::matmul::Sizes;
 use super::dequantize::blocks;
 use super::matmul::{AsOperand, Operand, Product};
 use super::multiplier::{Choice, Class, Compute, Multiplier, Products};
-use super::{sample, tensor};
+use super::{attention, sample, tensor};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::host::Clock;
@@ -176,6 +176,27 @@ impl<'a> Work<'a> {
     }
 }
 
+/// Seconds that attention over one document of a usual shape takes with these kernels: the least of a few.
+fn attention_seconds(device: &Device, kind: attention::Kind, clock: &dyn Clock) -> Result<f64> {
+    const TOKENS: usize = 1024;
+    const REPETITIONS: usize = 3;
+    let shape = attention::Shape { heads: 16, kv_heads: 8, head_dim: 128 };
+    let qkv = sample::matrix(device, 40, TOKENS, (shape.heads + 2 * shape.kv_heads) * shape.head_dim);
+    let starts = tensor::Indices::new(device, vec![0; TOKENS]);
+    let mut least = f64::INFINITY;
+    // The first compiles.
+    for repetition in 0..=REPETITIONS {
+        device.sync()?;
+        let start = clock.seconds();
+        attention::forward_by(device, kind, &qkv, shape, &starts)?;
+        device.sync()?;
+        if repetition > 0 {
+            least = least.min(clock.seconds() - start);
+        }
+    }
+    Ok(least)
+}
+
 /// The fastest kernel of each class, of those that compute right: where another one would have been, the tiled one is.
 /// Tensor cores where they are asked for, whatever they take, and also where there was no time to measure it.
 fn settle(unmeasured: Choice, compute: Compute, timed: &[Timed], right: &[Multiplier]) -> Choice {
@@ -228,10 +249,14 @@ fn measured_for(compute: Compute) -> String {
 /// # Errors
 /// Device errors.
 pub fn self_test(device: &Device, multiplier: Multiplier) -> Result<Option<String>> {
-    let may_crash = multiplier == Multiplier::Cooperative && !device.is_software();
     let test = || computes_wrong(device, multiplier);
-    let Some(kept) = device.kept().filter(|_| may_crash) else { return test() };
-    kept.attempt(multiplier.name(), test).unwrap_or_else(|file| {
+    if multiplier == Multiplier::Cooperative { attempt(device, multiplier.name(), test) } else { test() }
+}
+
+/// What a test of kernels for tensor cores says; on hardware also where an earlier run ended in the middle of it.
+fn attempt(device: &Device, name: &str, test: impl FnOnce() -> Result<Option<String>>) -> Result<Option<String>> {
+    let Some(kept) = device.kept().filter(|_| !device.is_software()) else { return test() };
+    kept.attempt(name, test).unwrap_or_else(|file| {
         Ok(Some(format!(
             "is not tried (an earlier run ended while the driver compiled it or first ran it; to try it again, remove \
              {file} from temper's cache folder, which is the one in TEMPER_CACHE where that is set)"
@@ -344,7 +369,10 @@ impl Device {
                 Calibration { refused, ..Calibration::known(choice, None) }
             }
         };
-        self.settled(compute, &calibration)
+        let (settled, mut said) = self.settled(compute, &calibration)?;
+        let (attending, why) = settled.attending(clock)?;
+        said.extend(why);
+        Ok((attending, said))
     }
 
     /// What an earlier run settled, where all its kernels can still be used, and it is what is asked for.
@@ -378,6 +406,36 @@ impl Device {
     pub fn halving_wide(&self) -> Self {
         let choice = self.choice().with(Class::Wide, Multiplier::Cooperative);
         self.with_products(Products { choice: Some(choice), ..*self.products() })
+    }
+
+    /// The same device with attention on tensor cores: for tests, since the software driver multiplies 16 x 16 x 16 without
+    /// listing it.
+    #[doc(hidden)]
+    pub fn halving_attention(&self) -> Self {
+        self.with_products(Products { attention: true, ..*self.products() })
+    }
+
+    /// The same device with attention on tensor cores where its products are, if it has those of the size that attention is
+    /// written for, they compute it right and, on hardware, sooner; else what is to be said.
+    fn attending(&self, clock: &dyn Clock) -> Result<(Self, Option<String>)> {
+        let with = |attention| self.with_products(Products { attention, ..*self.products() });
+        if !self.halves() || !attention::has_matrices(self) {
+            return Ok((with(false), None));
+        }
+        let said = match attempt(self, "attention", || attention::matrices_compute_wrong(self))? {
+            Some(problem) => Some(format!("attention on tensor cores {problem}")),
+            // Never timed: that a processor is slow at it is known.
+            None if self.is_software() => None,
+            None => {
+                let seconds = |kind| attention_seconds(self, kind, clock);
+                let (halved, single) = (seconds(attention::Kind::Matrices)?, seconds(attention::Kind::Tiles)?);
+                let times = [halved, single].map(|seconds| format!("{:.3} ms", seconds * 1e3)).join(", and ");
+                (halved >= single).then(|| format!("attention takes longer on tensor cores: {times} without"))
+            }
+        };
+        let said =
+            said.map(|why| format!("{}: {why}; the kernels in single precision are used in their place", self.name()));
+        Ok((with(said.is_none()), said))
     }
 
     fn settled(&self, compute: Compute, calibration: &Calibration) -> Result<(Self, Vec<String>)> {

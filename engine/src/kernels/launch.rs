@@ -122,6 +122,12 @@ impl Gpu {
         self.kept.as_deref()
     }
 
+    /// Whether a kernel may bind so many arrays.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn binds(&self, arrays: usize) -> bool {
+        self.setup.device.limits().max_storage_buffers_per_shader_stage as usize >= arrays
+    }
+
     /// Whether kernels are launched as suits software: row kernels narrow, matrix products our own.
     pub fn software(&self) -> bool {
         self.software

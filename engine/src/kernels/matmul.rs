@@ -489,7 +489,7 @@ fn in_vectors(p: &MatmulParams) -> bool {
 
 /// Products in half precision on tensor cores.
 #[cfg(not(target_family = "wasm"))]
-mod halved {
+pub(super) mod halved {
     use burn_wgpu::CubeTensor;
     use temper_shaders::formats::HalfRowsStoredBindings;
     use temper_shaders::{
@@ -503,11 +503,52 @@ mod halved {
     use crate::device::Device;
     use crate::error::{Error, Result};
 
+    /// Rows of f16 and the exponents of their powers of two, as `half_rows.wgsl` makes them.
+    pub(in super::super) struct Halves {
+        pub(in super::super) halves: CubeTensor,
+        pub(in super::super) exponents: CubeTensor,
+    }
+
+    /// `values` as so many rows of `inner` numbers each, one behind the other.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub(in super::super) fn rows_of(device: &Device, values: &CubeTensor, rows: usize, inner: usize) -> Result<Halves> {
+        let padded = size(inner.next_multiple_of(HALF_TERMS));
+        let (rows, inner) = (size(rows), size(inner));
+        let params = HalfRowsParams { rows, batches: 1, inner, padded, offset: 0, batch: 0, row: inner, step: 1 };
+        halve(device, &Right::Plain(values.clone()), values, params)
+    }
+
+    /// The rows of an operand, in tensors beside `like`.
+    fn halve(device: &Device, operand: &Right, like: &CubeTensor, params: HalfRowsParams) -> Result<Halves> {
+        let all = params.batches as usize * params.rows as usize;
+        let halves = empty_gpu(like, [all * params.padded as usize / 2]);
+        let exponents = empty_gpu(like, [all]);
+        let groups = HALF_ROWS.workgroups(all as u64, 1);
+        match operand {
+            Right::Plain(values) => {
+                let bindings = HalfRowsBindings { values, halves: &halves, exponents: &exponents };
+                gpu_of(device).run(&HALF_ROWS, params, bindings, groups)?;
+            }
+            Right::Stored(piece) => {
+                let kernel = piece.kernels().map(|kernels| &kernels.half_rows).expect("chosen for its format");
+                let bindings = HalfRowsStoredBindings {
+                    packed_words: piece.words(),
+                    halves: Binding::from(&halves),
+                    exponents: Binding::from(&exponents),
+                };
+                gpu_of(device).run(kernel, params, bindings, groups)?;
+            }
+        }
+        Ok(Halves { halves, exponents })
+    }
+
     /// The rows of both operands in half precision, then their product.
     ///
     /// # Errors
     /// [`Error::Device`] where the device has no such matrices; device errors.
-    pub fn multiply(
+    pub(super) fn multiply(
         device: &Device,
         left: &CubeTensor,
         right: &Right,
@@ -517,36 +558,26 @@ mod halved {
         let Some(tile) = device.products().tile else {
             return Err(Error::Device { problem: format!("{} has no cooperative matrices", device.name()) });
         };
-        let gpu = gpu_of(device);
-        let padded = (p.inner as usize).next_multiple_of(HALF_TERMS);
         let (batches, inner) = (p.batches, p.inner);
-        let halve = |operand: &Right, rows: u32, offset, batch, row, step| -> Result<[CubeTensor; 2]> {
-            let all = batches as usize * rows as usize;
-            let (halves, exponents) = (empty_gpu(left, [all * padded / 2]), empty_gpu(left, [all]));
-            let params = HalfRowsParams { rows, batches, inner, padded: size(padded), offset, batch, row, step };
-            let groups = HALF_ROWS.workgroups(all as u64, 1);
-            match operand {
-                Right::Plain(values) => {
-                    let bindings = HalfRowsBindings { values, halves: &halves, exponents: &exponents };
-                    gpu.run(&HALF_ROWS, params, bindings, groups)?;
-                }
-                Right::Stored(piece) => {
-                    let kernel = piece.kernels().map(|kernels| &kernels.half_rows).expect("chosen for its format");
-                    let (halves, exponents) = (Binding::from(&halves), Binding::from(&exponents));
-                    let bindings = HalfRowsStoredBindings { packed_words: piece.words(), halves, exponents };
-                    gpu.run(kernel, params, bindings, groups)?;
-                }
-            }
-            Ok([halves, exponents])
+        let padded = size((inner as usize).next_multiple_of(HALF_TERMS));
+        let rows = |rows, offset, batch, row, step| HalfRowsParams {
+            rows,
+            batches,
+            inner,
+            padded,
+            offset,
+            batch,
+            row,
+            step,
         };
-        let [left_halves, left_exponents] =
-            halve(&Right::Plain(left.clone()), p.rows, p.left_offset, p.left_batch, p.left_row, p.left_step)?;
-        let [right_halves, right_exponents] =
-            halve(right, p.columns, p.right_offset, p.right_batch, p.right_column, p.right_step)?;
+        let of_left = rows(p.rows, p.left_offset, p.left_batch, p.left_row, p.left_step);
+        let of_right = rows(p.columns, p.right_offset, p.right_batch, p.right_column, p.right_step);
+        let left_rows = halve(device, &Right::Plain(left.clone()), left, of_left)?;
+        let right_rows = halve(device, right, left, of_right)?;
         let params = MatmulCooperativeParams {
             rows: p.rows,
             columns: p.columns,
-            padded: size(padded),
+            padded,
             batches: p.batches,
             target_offset: p.target_offset,
             target_batch: p.target_batch,
@@ -555,16 +586,16 @@ mod halved {
             alpha: p.alpha,
         };
         let bindings = MatmulCooperativeBindings {
-            left_halves: &left_halves,
-            left_exponents: &left_exponents,
-            right_halves: &right_halves,
-            right_exponents: &right_exponents,
+            left_halves: &left_rows.halves,
+            left_exponents: &left_rows.exponents,
+            right_halves: &right_rows.halves,
+            right_exponents: &right_rows.exponents,
             target_values: target,
         };
         let kernel = if tile == 16 { &MATMUL_COOPERATIVE_16 } else { &MATMUL_COOPERATIVE_8 };
         let groups = u64::from(p.batches) * kernel.workgroups(p.rows.into(), p.columns.into());
         let operations = 2.0 * f64::from(p.batches) * f64::from(p.rows) * f64::from(p.columns) * f64::from(p.inner);
-        gpu.run_counted(kernel, params, bindings, groups, operations)
+        gpu_of(device).run_counted(kernel, params, bindings, groups, operations)
     }
 }
 

@@ -192,12 +192,14 @@ pub(crate) struct Products {
     pub(crate) choice: Option<Choice>,
     /// For what it was settled.
     pub(crate) compute: Compute,
+    /// Whether attention is on tensor cores too, which then compute it right and sooner.
+    pub(crate) attention: bool,
 }
 
 impl Products {
     /// Of a device for which nothing is settled.
     pub(crate) fn of(gpu: Option<&Gpu>) -> Self {
-        Self { tile: gpu.and_then(cooperative_tile), choice: None, compute: Compute::Auto }
+        Self { tile: gpu.and_then(cooperative_tile), choice: None, compute: Compute::Auto, attention: false }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::model::placement::{Placement, Stage};
 use crate::model::settings::AdapterKind;
 use crate::weights::{WeightFormat, WeightSource};
 use temper_shaders::compact::BLOCK;
-use temper_shaders::{MAX_TOP_K, STATS_WIDTH, WIDE_ENTROPY_STATE};
+use temper_shaders::{HALF_TERMS, MAX_TOP_K, STATS_WIDTH, WIDE_ENTROPY_STATE};
 
 /// What memory is held for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -173,6 +173,8 @@ pub struct Site {
     pub max_binding_bytes: u64,
     /// Wide products are computed in half precision, out of copies of both operands.
     pub halves: bool,
+    /// Attention is, too, out of copies of what it reads.
+    pub halved_attention: bool,
     /// Threads that products are shared among; each keeps its own scratch.
     pub threads: usize,
     /// Bytes that a run may take, where somebody tells.
@@ -185,11 +187,20 @@ impl Site {
     /// This device on this machine, with a whole model, of whose memory nothing is known.
     pub fn of(device: &Device) -> Self {
         let (cpu, max_binding_bytes) = (device.is_cpu(), device.max_binding_bytes());
-        let halves = device.halves();
+        let (halves, halved_attention) = (device.halves(), device.halves_attention());
         // A browser's page cannot wait for what comes from a device.
         let own_memory = !device.shares_memory() && !cfg!(target_family = "wasm");
         let threads = cpu::par::threads();
-        Self { cpu, own_memory, max_binding_bytes, halves, threads, memory: None, share: Share::default() }
+        Self {
+            cpu,
+            own_memory,
+            max_binding_bytes,
+            halves,
+            halved_attention,
+            threads,
+            memory: None,
+            share: Share::default(),
+        }
     }
 
     /// Each device of a model with what it holds.
@@ -406,6 +417,7 @@ impl Default for Site {
             own_memory: false,
             max_binding_bytes: u64::MAX,
             halves: false,
+            halved_attention: false,
             threads: 1,
             memory: None,
             share: Share::default(),
@@ -895,6 +907,8 @@ impl Walk<'_> {
             self.book.pass(Kind::Activations, query);
         }
         self.hold(query.saturating_add(of(arch.heads)));
+        let halves = self.halved_heads(tokens, arch.heads + 2 * arch.kv_heads);
+        self.book.pass(Kind::Scratch, halves);
         self.forward_linear(&block.output, tokens);
         if block.attention_norm.is_some() {
             self.hold(hidden);
@@ -1001,7 +1015,14 @@ impl Walk<'_> {
             true => f32s(cpu::attention::stripes_elements(shape_of(self.arch), tokens) as u64),
             false => over(tokens, self.arch.heads),
         };
-        self.book.pass(Kind::Scores, copies);
+        let halves = self.halved_heads(tokens, 2 * (self.arch.heads + self.arch.kv_heads));
+        self.book.pass(Kind::Scores, copies.saturating_add(halves));
+    }
+
+    /// Copies in half precision of what attention reads, so many rows of a head a token, each with an exponent.
+    fn halved_heads(&self, tokens: usize, rows: usize) -> u64 {
+        let bytes = 2 * self.arch.head_dim.next_multiple_of(HALF_TERMS) + 4;
+        if self.book.site.halved_attention { product(tokens, rows.saturating_mul(bytes)) } else { 0 }
     }
 
     /// What one product may take for itself.
@@ -1241,6 +1262,11 @@ mod tests {
         // With few tokens nothing else is as large as the widest matrix, in single precision and halved.
         assert!(bytes(true, few) > bytes(false, few), "{} {}", bytes(true, few), bytes(false, few));
         assert!(bytes(true, LOAD) >= bytes(false, LOAD));
+        let attention = |halved_attention| ledger(&[], 1, LOAD, Site { halves: true, halved_attention, ..gpu });
+        let scores = |ledger: &Ledger| of(ledger, Moment::Backward).of(Kind::Scores);
+        assert!(attention(true).device_bytes() >= attention(false).device_bytes());
+        let scratch = |ledger: &Ledger| of(ledger, Moment::Forward).of(Kind::Scratch) + scores(ledger);
+        assert!(scratch(&attention(true)) >= scratch(&attention(false)));
     }
 
     #[test]

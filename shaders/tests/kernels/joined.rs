@@ -189,7 +189,7 @@ fn every_kernel_is_legal_with_the_default_capabilities_or_says_that_it_needs_coo
     let kernels = all_valid();
     assert_eq!(kernels.len(), temper_shaders::KERNELS.len());
     let cooperative: Vec<_> = kernels.iter().filter(|(kernel, ..)| kernel.is_cooperative()).collect();
-    assert_eq!(cooperative.len(), 2);
+    assert_eq!(cooperative.len(), 5);
     for (kernel, joined, _) in cooperative {
         assert!(joined.check().is_err(), "{} needs nothing", kernel.stem);
     }
