@@ -9,6 +9,8 @@ use burn::tensor::Tensor;
 use serde::Serialize;
 
 use crate::device::Device;
+#[cfg(not(target_family = "wasm"))]
+use crate::error::Error;
 use crate::error::Result;
 use crate::export::bundle;
 use crate::kernels::tensor::{flat, read_all};
@@ -63,6 +65,49 @@ pub async fn run(device: &Device, answers: &[u8]) -> Result<Report> {
         checks.push(Check { kernel, passed: message.is_empty(), error, message });
     }
     Ok(Report { passed: checks.iter().all(|check| check.passed), checks })
+}
+
+/// Under what is noted that a driver's kernels are right.
+#[cfg(not(target_family = "wasm"))]
+const PROVED: &str = "self-test";
+
+/// Runs every kernel once on a GPU whose driver was not tried yet with this version, beside the CPU's, and notes where all are
+/// right: drivers compute wrong, and nobody would see it. Seconds the first time, nothing after; nothing on software adapters,
+/// which the tests run on.
+///
+/// # Errors
+/// [`Error::Device`] with the kernels that are wrong; device errors.
+#[cfg(not(target_family = "wasm"))]
+pub fn prove(device: &Device) -> Result<()> {
+    const RIGHT: &str = "right";
+    let known = device.kept().and_then(|kept| kept.measured(PROVED));
+    if device.is_cpu() || device.is_software() || known.as_deref() == Some(RIGHT) {
+        return Ok(());
+    }
+    let answers = pollster::block_on(answers(&Device::cpu()))?;
+    let report = pollster::block_on(run(device, &answers))?;
+    trusted(device.name(), &report)?;
+    if let Some(kept) = device.kept() {
+        kept.leave_measured(PROVED, RIGHT);
+    }
+    Ok(())
+}
+
+/// # Errors
+/// [`Error::Device`] with the kernels that are wrong.
+#[cfg(not(target_family = "wasm"))]
+fn trusted(device: &str, report: &Report) -> Result<()> {
+    let wrong = report.checks.iter().filter(|check| !check.passed);
+    let wrong: Vec<String> = wrong.map(|check| format!("{}: {}", check.kernel, check.message)).collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let (count, all, wrong) = (wrong.len(), report.checks.len(), wrong.join("; "));
+    Err(Error::Device {
+        problem: format!(
+            "{device}: its driver computes {count} of {all} kernels wrong ({wrong}); update the driver, or take another              device (--device cpu; `temper devices` lists them)"
+        ),
+    })
 }
 
 /// A bundle of answers as `device` gives them now.
@@ -120,4 +165,22 @@ fn cases() -> impl Iterator<Item = (&'static str, Case)> {
     launched
         .map(|&(stem, launch)| (stem, Case::Launch(launch)))
         .chain(WeightFormat::ALL.into_iter().filter_map(of_format).flatten())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_with_a_wrong_kernel_is_refused_by_its_name_and_the_kernels() {
+        let check =
+            |kernel, message: &str| Check { kernel, passed: message.is_empty(), error: 0.0, message: message.into() };
+        let mut checks = vec![check("rotary", ""), check("gate", "")];
+        assert!(trusted("a card", &Report { passed: true, checks: checks.clone() }).is_ok());
+        checks.push(check("row_stats", "element 3 is 0, expected 1"));
+        let error = trusted("a card", &Report { passed: false, checks }).unwrap_err();
+        let text = error.to_string();
+        let parts = ["a card", "1 of 3", "row_stats: element 3", "--device cpu"];
+        assert!(error.is_bad_input() && parts.iter().all(|part| text.contains(part)), "{text}");
+    }
 }

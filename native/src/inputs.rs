@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use flate2::read::MultiGzDecoder;
 use temper_engine::configuration::{AdapterKind, ArchitectureSource, Init};
 use temper_engine::host::{Bytes, Folder, MOST_CONFIGURATION_BYTES, MemoryFolder};
+use temper_engine::inside::probe::prove;
 use temper_engine::models::{Architecture, Hold, SpecialTokens};
 use temper_engine::reading::{
     ChatTemplate, Message, OnError, ReadOptions, RecordFormat, TemplateVariables, Templating,
@@ -26,6 +27,16 @@ use crate::plan::memory_of;
 use crate::progress::progress;
 use crate::run_config::OTHER_HEAD;
 use crate::run_folder::RunFolder;
+
+/// The devices that are asked for ([`Devices::choose`]), and why; a GPU's kernels are tried once a driver ([`prove`]).
+///
+/// # Errors
+/// As those.
+pub fn devices(wanted: Option<&str>) -> Result<(Devices, String)> {
+    let (devices, why) = Devices::choose(wanted)?;
+    devices.all().iter().try_for_each(prove)?;
+    Ok((devices, why))
+}
 
 /// Paths that begin with this name files inside the program.
 pub const EMBEDDED: &str = "embedded:";

@@ -28,6 +28,7 @@ use temper_engine::inside::kernels::statistics::Selection;
 use temper_engine::inside::kernels::tensor::{empty_gpu, from_cube, on_gpu};
 use temper_engine::inside::kernels::{Columns, Indices, Moments, Packed, Rows, Weights, elementwise, top_tokens};
 use temper_engine::inside::model::open;
+use temper_engine::inside::probe;
 use temper_engine::inside::weights::{RawTensor, WeightFormat};
 use temper_engine::products::{Class, Compute, Multiplier, calibrate};
 use temper_engine::{Device, Result, wait};
@@ -568,6 +569,24 @@ fn half_precision_that_a_process_did_not_survive_is_left_alone_until_its_word_is
     assert!(error.is_bad_input() && error.to_string().contains(&name), "{error}");
     things.lock().unwrap().remove(&name);
     assert_eq!(tried(), None);
+}
+
+#[test]
+fn every_kernel_of_a_card_is_tried_once_and_what_is_noted_of_it_is_believed() {
+    let things = Arc::new(Things::default());
+    // Software is not tried: the tests run on it.
+    probe::prove(&devices::gpu().with_shelf(things.clone())).unwrap();
+    assert!(things.lock().unwrap().is_empty());
+    let device = devices::gpu().treated_as_software(false).with_shelf(things.clone());
+    probe::prove(&device).unwrap();
+    let names: Vec<String> = things.lock().unwrap().keys().cloned().collect();
+    let name = names.iter().find(|name| name.starts_with("self-test-")).expect("it is noted");
+    assert_eq!(things.take(name).as_deref(), Some(b"right".as_slice()));
+    // With nothing to be tried no driver is asked, and what somebody else wrote there is not believed.
+    probe::prove(&device).unwrap();
+    things.leave(name, b"perhaps");
+    probe::prove(&device).unwrap();
+    assert_eq!(things.take(name).as_deref(), Some(b"right".as_slice()));
 }
 
 #[test]

@@ -68,24 +68,32 @@ pub struct Calibration {
     pub too_slow: Option<String>,
     /// What it settles, with half precision where that is faster.
     pub choice: Choice,
+    /// Floating-point operations a second of wide products by the kernel that is taken, where that was timed.
+    pub pace: Option<f64>,
 }
+
+/// Before what a calibration writes of the pace.
+const PACE: &str = "pace ";
 
 impl Calibration {
     /// A choice of which nothing was measured now.
     fn known(choice: Choice, too_slow: Option<String>) -> Self {
-        Self { timed: Vec::new(), refused: Vec::new(), cut_off: false, too_slow, choice }
+        Self { timed: Vec::new(), refused: Vec::new(), cut_off: false, too_slow, choice, pace: None }
     }
 
     /// As later runs read it.
     fn written(&self) -> String {
-        [self.choice.names()].into_iter().chain(self.too_slow.clone()).collect::<Vec<_>>().join("\n")
+        let pace = self.pace.map(|pace| format!("{PACE}{pace}"));
+        [self.choice.names()].into_iter().chain(pace).chain(self.too_slow.clone()).collect::<Vec<_>>().join("\n")
     }
 
     /// What an earlier run wrote; none where that is not all there or was written by nobody.
     fn read(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let choice = lines.next().and_then(Choice::from_names)?;
-        Some(Self::known(choice, lines.next().map(str::to_owned)))
+        let (pace, rest): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with(PACE));
+        let pace = pace.first().and_then(|line| line.strip_prefix(PACE)?.parse().ok()).filter(|pace| *pace > 0.0);
+        Some(Self { pace, ..Self::known(choice, rest.first().map(|line| (*line).to_owned())) })
     }
 }
 
@@ -127,7 +135,9 @@ pub fn calibrate(device: &Device, compute: Compute, clock: &dyn Clock) -> Result
     }
     let choice = settle(Choice::unmeasured(device.is_software()), compute, &timed, &right);
     let too_slow = too_slow(&timed, choice);
-    Ok(Calibration { timed, refused, cut_off, too_slow, choice })
+    let wide = |t: &&Timed| t.class == Class::Wide && t.multiplier == choice.for_class(Class::Wide);
+    let pace = timed.iter().find(wide).map(|timed| timed.gflops() * 1e9);
+    Ok(Calibration { timed, refused, cut_off, too_slow, choice, pace })
 }
 
 /// A product that kernels are timed with.
@@ -249,8 +259,16 @@ fn measured_for(compute: Compute) -> String {
 /// # Errors
 /// Device errors.
 pub fn self_test(device: &Device, multiplier: Multiplier) -> Result<Option<String>> {
-    let test = || computes_wrong(device, multiplier);
+    let test = || unless_refused(computes_wrong(device, multiplier));
     if multiplier == Multiplier::Cooperative { attempt(device, multiplier.name(), test) } else { test() }
+}
+
+/// A kernel that the driver does not compile is one that the device cannot use, and no reason to end.
+fn unless_refused(tested: Result<Option<String>>) -> Result<Option<String>> {
+    match tested {
+        Err(Error::Kernel { name, message }) => Ok(Some(format!("cannot be used ({name}: {message})"))),
+        tested => tested,
+    }
 }
 
 /// What a test of kernels for tensor cores says; on hardware also where an earlier run ended in the middle of it.
@@ -422,7 +440,7 @@ impl Device {
         if !self.halves() || !attention::has_matrices(self) {
             return Ok((with(false), None));
         }
-        let said = match attempt(self, "attention", || attention::matrices_compute_wrong(self))? {
+        let said = match attempt(self, "attention", || unless_refused(attention::matrices_compute_wrong(self)))? {
             Some(problem) => Some(format!("attention on tensor cores {problem}")),
             // Never timed: that a processor is slow at it is known.
             None if self.is_software() => None,
@@ -439,7 +457,10 @@ impl Device {
     }
 
     fn settled(&self, compute: Compute, calibration: &Calibration) -> Result<(Self, Vec<String>)> {
-        let Calibration { refused, cut_off, too_slow, choice, .. } = calibration;
+        let Calibration { refused, cut_off, too_slow, choice, pace, .. } = calibration;
+        if let (Some(gpu), Some(pace)) = (self.gpu(), *pace) {
+            gpu.pace(pace);
+        }
         let halves = refused.iter().find(|(multiplier, _)| *multiplier == Multiplier::Cooperative);
         if let (Compute::F16, Some((kernel, problem))) = (compute, halves) {
             let (device, kernel) = (self.name(), kernel.name());
@@ -536,12 +557,26 @@ mod tests {
 
     #[test]
     fn a_calibration_is_read_as_it_was_written_with_what_was_said_of_it() {
-        for why in [None, Some("tensor cores are slow".to_string())] {
-            let known = Calibration::known(Choice::unmeasured(false), why.clone());
+        for (why, pace) in [(None, Some(2.5e12)), (Some("tensor cores are slow".to_string()), None), (None, None)] {
+            let known = Calibration { pace, ..Calibration::known(Choice::unmeasured(false), why.clone()) };
             let read = Calibration::read(&known.written()).expect("it was written");
-            assert_eq!((read.choice, read.too_slow), (known.choice, why));
+            assert_eq!((read.choice, read.too_slow, read.pace), (known.choice, why, pace));
+        }
+        // Nobody's pace is no number, or nothing.
+        for odd in ["pace fast", "pace -1", "pace 0", "pace NaN"] {
+            let text = format!("{}\n{odd}", Choice::unmeasured(false).names());
+            assert_eq!(Calibration::read(&text).expect("its choice is one").pace, None, "{odd}");
         }
         assert!(Calibration::read("").is_none() && Calibration::read("tiled\ntiled").is_none());
+    }
+
+    #[test]
+    fn a_kernel_that_the_driver_refuses_is_one_that_is_not_used_and_a_lost_device_is_an_error() {
+        let refused = Error::Kernel { name: "matmul_tiled".into(), message: "no such extension".into() };
+        let said = unless_refused(Err(refused)).unwrap().expect("it is said");
+        assert!(said.contains("matmul_tiled") && said.contains("no such extension"), "{said}");
+        assert!(unless_refused(Err(Error::Lost { problem: String::new() })).is_err());
+        assert_eq!(unless_refused(Ok(None)).unwrap(), None);
     }
 
     #[test]

@@ -122,6 +122,12 @@ impl Gpu {
         self.kept.as_deref()
     }
 
+    /// Makes submissions as long as suits a device of so many floating-point operations a second.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn pace(&self, operations_per_second: f64) {
+        self.recorder.pace(operations_per_second);
+    }
+
     /// Whether a kernel may bind so many arrays.
     #[cfg(not(target_family = "wasm"))]
     pub fn binds(&self, arrays: usize) -> bool {
@@ -390,7 +396,7 @@ impl Gpu {
             name: kernel.stem.into(),
             message: format!("{groups} workgroups are more than a dispatch can hold"),
         })?;
-        let pipeline = &self.pipeline(kernel);
+        let pipeline = &self.pipeline(kernel)?;
         let launch = Launch { stem: kernel.stem, pipeline, params, ranges: &ranges, workgroups, operations };
         self.recorder.launch(&launch).map_err(|problem| self.failed(kernel.stem, problem))
     }
@@ -442,37 +448,65 @@ impl Gpu {
         }
     }
 
-    fn pipeline(&self, kernel: &Kernel) -> Arc<Pipeline> {
+    fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>> {
         let mut pipelines = self.pipelines.lock().unwrap_or_else(|e| e.into_inner());
-        let compile = || {
-            let narrow = if self.software { kernel.narrow_size() } else { None };
-            let constants: Vec<(&str, f64)> =
-                narrow.iter().map(|&invocations| (WORKGROUP_SIZE, f64::from(invocations))).collect();
-            let device = &self.setup.device;
-            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: Some(kernel.stem),
-                source: wgpu::ShaderSource::Wgsl(kernel.source.into()),
-            });
-            let bindings = self.recorder.layout(kernel.bindings.len());
-            let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: Some(kernel.stem),
-                bind_group_layouts: &[Some(&bindings)],
-                immediate_size: 0,
-            });
-            let compute = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(kernel.stem),
-                layout: Some(&layout),
-                module: &module,
-                entry_point: Some("main"),
-                compilation_options: wgpu::PipelineCompilationOptions { constants: &constants, ..Default::default() },
-                #[cfg(not(target_family = "wasm"))]
-                cache: self.kept().and_then(Kept::cache),
-                #[cfg(target_family = "wasm")]
-                cache: None,
-            });
-            Arc::new(Pipeline { compute, bindings })
-        };
-        pipelines.entry((kernel.stem, self.software)).or_insert_with(compile).clone()
+        let key = (kernel.stem, self.software);
+        if let Some(pipeline) = pipelines.get(&key) {
+            return Ok(pipeline.clone());
+        }
+        let pipeline = Arc::new(self.compile(kernel)?);
+        pipelines.insert(key, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    /// A kernel as the driver has it. What a browser's refuses it tells its console, and later.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] where the driver or its compiler refuses it.
+    fn compile(&self, kernel: &Kernel) -> Result<Pipeline> {
+        let narrow = if self.software { kernel.narrow_size() } else { None };
+        let constants: Vec<(&str, f64)> =
+            narrow.iter().map(|&invocations| (WORKGROUP_SIZE, f64::from(invocations))).collect();
+        let device = &self.setup.device;
+        #[cfg(not(target_family = "wasm"))]
+        let scopes = [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal].map(|f| device.push_error_scope(f));
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(kernel.stem),
+            source: wgpu::ShaderSource::Wgsl(kernel.source.into()),
+        });
+        let bindings = self.recorder.layout(kernel.bindings.len());
+        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(kernel.stem),
+            bind_group_layouts: &[Some(&bindings)],
+            immediate_size: 0,
+        });
+        let compute = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.stem),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &constants,
+                // No kernel reads what it did not write. Drivers clear slowly, or (AMD's own for Vulkan, wgpu issue 4591) without
+                // waiting before the kernel begins; but Metal may load a word for all invocations one by one unless it is
+                // cleared (wgpu issue 4500).
+                zero_initialize_workgroup_memory: self.setup.adapter.get_info().backend == wgpu::Backend::Metal,
+            },
+            #[cfg(not(target_family = "wasm"))]
+            cache: self.kept().and_then(Kept::cache),
+            #[cfg(target_family = "wasm")]
+            cache: None,
+        });
+        #[cfg(not(target_family = "wasm"))]
+        for scope in scopes.into_iter().rev() {
+            if let Some(error) = pollster::block_on(scope.pop()) {
+                return Err(Error::Kernel {
+                    name: kernel.stem.into(),
+                    message: format!("the driver refuses it: {error}"),
+                });
+            }
+        }
+        Ok(Pipeline { compute, bindings })
     }
 }
 

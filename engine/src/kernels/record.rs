@@ -25,9 +25,16 @@ const SLOT: usize = 256;
 /// Most kernels of one submission.
 const KERNELS: usize = 128;
 
-/// Most floating-point operations of one submission, as far as they are told: a card of half a TFLOP/s is done with it in a second,
-/// before a driver takes it for hung.
+/// Most floating-point operations of one submission, as far as they are told, where nobody knows how fast the device is: a card of
+/// half a TFLOP/s is done with it in a second, before a driver takes it for hung.
 const OPERATIONS: f64 = 0.5e12;
+
+/// And seconds of one where somebody knows: systems end what takes two, and other programs draw on the same card.
+#[cfg(not(target_family = "wasm"))]
+const SECONDS: f64 = 0.25;
+/// A device so slow has other troubles than submissions.
+#[cfg(not(target_family = "wasm"))]
+const LEAST_OPERATIONS: f64 = 1e9;
 
 /// So many submissions later what was bound is let go of: it keeps its buffers' memory.
 const UNUSED: u64 = 128;
@@ -72,6 +79,8 @@ pub(super) struct Recorder {
     submissions: AtomicU64,
     /// Whether each kernel is submitted by itself.
     each: AtomicBool,
+    /// Most operations of one submission, as the bits of an f64.
+    most: AtomicU64,
 }
 
 /// What launches bind. A step binds what the step before did, as far as burn's pool gives its tensors the same places.
@@ -142,6 +151,7 @@ impl Recorder {
             pending: Mutex::default(),
             submissions: AtomicU64::new(0),
             each: AtomicBool::new(false),
+            most: AtomicU64::new(OPERATIONS.to_bits()),
         }
     }
 
@@ -338,10 +348,21 @@ impl Recorder {
         done
     }
 
+    fn most_operations(&self) -> f64 {
+        f64::from_bits(self.most.load(Ordering::Relaxed))
+    }
+
+    /// Makes submissions that take a quarter of a second on a device of so many operations a second, but no longer ones than of
+    /// one of which nothing is known.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn pace(&self, operations_per_second: f64) {
+        self.most.store(most_at(operations_per_second).to_bits(), Ordering::Relaxed);
+    }
+
     /// Submits what is pending where one more kernel of so many operations is too much for one submission.
     fn make_room(&self, pending: &mut Pending, operations: f64) -> Result<(), String> {
         let full = pending.params.len() == SLOT * KERNELS;
-        if full || pending.operations > 0.0 && pending.operations + operations > OPERATIONS {
+        if full || pending.operations > 0.0 && pending.operations + operations > self.most_operations() {
             self.submit_pending(pending);
         }
         pending.failed.take().map_or(Ok(()), Err)
@@ -400,5 +421,23 @@ impl Pending {
             self.pass = Some(self.encoder(device).begin_compute_pass(&descriptor).forget_lifetime());
         }
         self.pass.as_mut().expect("just opened")
+    }
+}
+
+/// Most operations of one submission at a pace.
+#[cfg(not(target_family = "wasm"))]
+fn most_at(operations_per_second: f64) -> f64 {
+    (operations_per_second * SECONDS).clamp(LEAST_OPERATIONS, OPERATIONS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_device_gets_submissions_of_a_quarter_of_a_second_and_a_fast_one_those_of_before() {
+        assert_eq!(most_at(1e11), 2.5e10);
+        assert_eq!(most_at(5e13), OPERATIONS);
+        assert_eq!(most_at(1.0), LEAST_OPERATIONS);
     }
 }

@@ -9,11 +9,11 @@ use anyhow::Result;
 use temper_engine::continuing::{Cache, Request, Talk, Writer};
 use temper_engine::reading::{ChatTemplate, Message};
 use temper_engine::words::counted;
-use temper_engine::{Devices, Error, Model, Tokenizer, wait};
+use temper_engine::{Error, Model, Tokenizer, wait};
 
 use super::generate::sampling;
 use crate::cli::{ChatArgs, Global};
-use crate::inputs::{Layout, ModelInUse};
+use crate::inputs::{Layout, ModelInUse, devices};
 use crate::interrupt;
 use crate::output;
 
@@ -43,7 +43,7 @@ struct Conversation<'a> {
 
 /// Runs the command.
 pub fn run(args: ChatArgs, global: &Global) -> Result<()> {
-    let (devices, _) = Devices::choose(global.device.as_deref())?;
+    let (devices, _) = devices(global.device.as_deref())?;
     let chosen = ModelInUse::open(&args.model)?.told(&args.template.template_var)?;
     let files = &chosen.files;
     let tokenizer = files.tokenizer()?;

@@ -84,7 +84,7 @@ fn calibrated(json: bool, global: &Global) -> Result<()> {
             }
             continue;
         }
-        let Calibration { timed, refused, cut_off, too_slow, choice } =
+        let Calibration { timed, refused, cut_off, too_slow, choice, .. } =
             calibrate(device, Compute::Auto, &Since::now())?;
         if !json {
             output::text(&format!("{}\n", device.name()))?;

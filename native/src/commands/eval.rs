@@ -10,11 +10,11 @@ use serde::Serialize;
 use temper_engine::configuration::TOP_K_MIN;
 use temper_engine::perplexity::WINDOW;
 use temper_engine::reading::{OnError, ReadOptions, read_measured};
-use temper_engine::{Devices, Document, Error, Evaluation, Event, Tokenizer, perplexity, wait};
+use temper_engine::{Document, Error, Evaluation, Event, Tokenizer, perplexity, wait};
 
 use crate::cli::{EvalArgs, Global};
 use crate::doubts::{self, Doubt};
-use crate::inputs::{ModelInUse, read_data};
+use crate::inputs::{ModelInUse, devices, read_data};
 use crate::progress::Progress;
 use crate::{output, progress};
 
@@ -32,7 +32,7 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
     if !args.input.tasks.is_empty() {
         return tasks::run(&args, global);
     }
-    let (devices, why) = Devices::choose(global.device.as_deref())?;
+    let (devices, why) = devices(global.device.as_deref())?;
     let chosen = ModelInUse::open(&args.model)?.told(&args.template.template_var)?;
     let files = &chosen.files;
     let tokenizer = files.tokenizer()?;

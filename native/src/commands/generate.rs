@@ -6,10 +6,10 @@ use anyhow::Result;
 use serde::Serialize;
 use temper_engine::continuing::{Cache, Request, Writer, generate_all};
 use temper_engine::words::counted;
-use temper_engine::{Devices, Error, Sampling, wait};
+use temper_engine::{Error, Sampling, wait};
 
 use crate::cli::{DrawingArgs, GenerateArgs, Global};
-use crate::inputs::{Layout, ModelInUse, read_data};
+use crate::inputs::{Layout, ModelInUse, devices, read_data};
 use crate::output;
 
 /// One line of the answers to `--prompts`.
@@ -33,7 +33,7 @@ struct Written<'a> {
 
 /// Runs the command. The answer to one prompt appears as it is made, those to many in the order of their prompts.
 pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
-    let (devices, _) = Devices::choose(global.device.as_deref())?;
+    let (devices, _) = devices(global.device.as_deref())?;
     let chosen = ModelInUse::open(&args.model)?.told(&args.template.template_var)?;
     let files = &chosen.files;
     let tokenizer = files.tokenizer()?;

@@ -2,15 +2,15 @@
 
 use anyhow::Result;
 use safetensors::tensor::{Dtype, TensorView};
-use temper_engine::{Devices, Error, wait};
+use temper_engine::{Error, wait};
 
 use crate::cli::{Global, LogitsArgs};
 use crate::files::write_atomically;
-use crate::inputs::ModelInUse;
+use crate::inputs::{ModelInUse, devices};
 
 /// Runs the command.
 pub fn run(args: LogitsArgs, global: &Global) -> Result<()> {
-    let (devices, _) = Devices::choose(global.device.as_deref())?;
+    let (devices, _) = devices(global.device.as_deref())?;
     let chosen = ModelInUse::open(&args.model)?;
     let (count, arch) = (args.tokens.len(), &chosen.files.architecture);
     let context = arch.context;

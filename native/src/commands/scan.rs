@@ -20,14 +20,14 @@ use temper_engine::configuration::ObjectiveSection;
 use temper_engine::reading::{OnError, ReadOptions, refuse_table};
 use temper_engine::scan::{Classes, Fidelity, Stream, StreamReport, TokenScore, score};
 use temper_engine::words::{counted, plural};
-use temper_engine::{Devices, Document, Error, Model, Objective, Tokenizer, wait};
+use temper_engine::{Document, Error, Model, Objective, Tokenizer, wait};
 
 use self::counts::{Counts, Unit};
 use self::on_policy::{Contrast, Prompts};
 use crate::cli::{Global, Keeping, ScanArgs};
 use crate::doubts;
 use crate::files::{io_error, write_atomically};
-use crate::inputs::{ModelInUse, size_of_data, stream_data};
+use crate::inputs::{ModelInUse, devices, size_of_data, stream_data};
 use crate::meter::Meter;
 use crate::progress::{duration, grouped, number, perplexity};
 use crate::run_folder::{self, RunFolder};
@@ -83,7 +83,7 @@ struct Curated<'b> {
 
 /// Runs the command.
 pub fn run(args: ScanArgs, global: &Global) -> Result<()> {
-    let (devices, why) = Devices::choose(global.device.as_deref())?;
+    let (devices, why) = devices(global.device.as_deref())?;
     let chosen = ModelInUse::open(&args.model)?.told(&args.template.template_var)?;
     let tokenizer = chosen.files.tokenizer()?;
     let overrides = [("objective.top_k".to_string(), args.top_k.to_string())];

@@ -21,7 +21,7 @@ use temper_engine::{
 use crate::cli::{Global, TrainArgs};
 use crate::doubts::{self, Doubt};
 use crate::files::{OsFolder, write_new};
-use crate::inputs::{STDIN, files_beside, model_files, read_data};
+use crate::inputs::{STDIN, devices, files_beside, model_files, read_data};
 use crate::interrupt::{self, Interrupted};
 use crate::landscape;
 use crate::memory::{self, Before, Memory, Peaks};
@@ -173,7 +173,7 @@ impl Read {
     pub fn of(mut settings: Settings, check: &dyn Fn(&Subject) -> temper_engine::Result<()>) -> Result<Self> {
         doubts::refuse_measured_replay(&settings.config)?;
         doubts::refuse_repeated_file(&settings.config)?;
-        let (devices, why) = Devices::choose(Some(&settings.config.run.device))?;
+        let (devices, why) = devices(Some(&settings.config.run.device))?;
         let (devices, said) = devices.computing(settings.config.run.compute, &Since::now())?;
         said.iter().for_each(|line| say(line));
         let halves = devices.all().iter().any(Device::halves);

@@ -21,11 +21,11 @@ use temper_engine::tasks::bfcl::{self, ToolQuestion};
 use temper_engine::tasks::ifeval::{self, Followed};
 use temper_engine::tasks::{Asked, Item, Items, Likelihoods, Task, TaskFolder, TaskOptions, judge, read_items, wilson};
 use temper_engine::words::{counted, plural};
-use temper_engine::{Devices, Error, Model, Sampling, Tokenizer, wait};
+use temper_engine::{Error, Model, Sampling, Tokenizer, wait};
 
 use crate::cli::{EvalArgs, Global, TaskArgs};
 use crate::files::{io_error, read_error, read_small};
-use crate::inputs::{Layout, ModelInUse, read_data};
+use crate::inputs::{Layout, ModelInUse, devices, read_data};
 use crate::meter::Meter;
 use crate::output;
 use crate::progress::{duration, grouped};
@@ -186,7 +186,7 @@ struct Results {
 pub fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     let tasks = tasks(&args.input.tasks)?;
     let given = &args.tasks;
-    let (devices, why) = Devices::choose(global.device.as_deref())?;
+    let (devices, why) = devices(global.device.as_deref())?;
     let chosen = ModelInUse::open(&args.model)?.told(&args.template.template_var)?;
     let tokenizer = chosen.files.tokenizer()?;
     let template = if given.chat { Some(template(&chosen)?) } else { None };
