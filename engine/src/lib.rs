@@ -121,7 +121,7 @@ pub mod reading {
     pub use crate::data::{
         ChatTemplate, DataSet, EncodeReport, Loader, Message, OnError, ReadOptions, RecordFormat, RenderOptions,
         Report, Shared, TemplateVariables, Templating, doubts, drawn, drawn_part, fingerprint, hold_out,
-        parts_for_shares, read_measured, read_set, refuse_table, shared, steps_per_epoch, tokens_of,
+        parts_for_shares, read_measured, read_set, refuse_no_text, refuse_table, shared, steps_per_epoch, tokens_of,
     };
 }
 

@@ -1,9 +1,9 @@
-//! What whoever gave data should know of it: records that are left out, a text that looks like records, and documents that are
-//! measured and trained on.
+//! What whoever gave data should know of it: records that are left out, a text that looks like records,
+//! conversations without a chat template, and documents that are measured and trained on.
 
 use std::fs;
 
-pub use temper_engine::reading::doubts::{memorised, plain_text};
+pub use temper_engine::reading::doubts::{memorised, no_template, plain_text};
 use temper_engine::reading::{EncodeReport, Report, shared, tokens_of};
 use temper_engine::words::{counted, plural};
 use temper_engine::{Config, Document, Error, Result};
@@ -35,6 +35,9 @@ pub fn of_reading(set: &str, path: &str, records: &Report, encoding: &EncodeRepo
     let mut doubts = Vec::new();
     if records.looks_like_records {
         doubts.push(Doubt { what: format!("{set}: {}", plain_text(path)), reasons: Vec::new() });
+    }
+    if encoding.bare > 0 {
+        doubts.push(Doubt { what: format!("{set}: {}", no_template(encoding.bare)), reasons: Vec::new() });
     }
     let skipped = records.skipped + encoding.skipped;
     if skipped > 0 {

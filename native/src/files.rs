@@ -110,8 +110,25 @@ fn no_such_model(path: &Path) -> String {
     }
 }
 
-/// A folder is no model's: what in it is one.
+/// A folder is no model's: what it is, or what in it is one.
 fn no_model_in(folder: &Path) -> String {
+    const EXPORT: &str = "a command without that option takes the model that `temper export` makes of it";
+    let (shown, has) = (folder.display(), |name: &str| folder.join(name).exists());
+    if has("adapter_config.json") {
+        return format!(
+            "is an adapter and no model: give it beside the model that it was trained on, `--model BASE --adapter \
+             {shown}`; {EXPORT}"
+        );
+    }
+    if has("config.toml") && ["checkpoints", "summary.json"].into_iter().any(has) {
+        return format!("is the folder of a run and no model: give `--run {shown}` in place of --model; {EXPORT}");
+    }
+    if has("record.json") && has("state.json") {
+        return format!(
+            "is a checkpoint of a run and no model: give the run's folder and the step, `--run DIR --step N`, in place \
+             of --model; {EXPORT}"
+        );
+    }
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let found = entries.filter(|path| path.extension().is_some_and(|end| end == "gguf")).min();
     let found = found.map(|file| format!("; it holds {}: give that file", file.display()));
@@ -591,6 +608,18 @@ mod tests {
 
         let config = at("config.json");
         assert!(said(folder.path(), missing(&config)).ends_with("is no model's folder: it has no config.json"));
+        for (files, part) in [
+            (&["adapter_config.json"][..], "--model BASE --adapter "),
+            (&["config.toml", "summary.json"][..], "--run "),
+            (&["record.json", "state.json"][..], "--step N"),
+        ] {
+            files.iter().for_each(|name| fs::write(at(name), b"{}").unwrap());
+            let message = said(folder.path(), missing(&config));
+            assert!(message.contains(part) && message.contains("temper export"), "{message}");
+            files.iter().for_each(|name| fs::remove_file(at(name)).unwrap());
+        }
+        fs::write(at("config.toml"), b"").unwrap();
+        assert!(said(folder.path(), missing(&config)).ends_with("it has no config.json"), "no run has begun there");
         fs::write(at("b.gguf"), b"").unwrap();
         assert!(said(folder.path(), missing(&config)).contains("b.gguf: give that file"));
         let tokenizer = said(folder.path(), missing(&at("tokenizer_config.json")));

@@ -2737,6 +2737,13 @@ fn many_prompts_are_answered_as_each_alone_and_an_answer_ends_at_a_string() {
         let at = whole[..at].find(stop).unwrap_or(at);
         assert_eq!(alone(0, &format!("--stop {stop}")), whole[..at].to_owned() + "\n");
     }
+    // As some editors save it.
+    place.write("marked.txt", "\u{feff}x\n");
+    let marked = format!("generate --model {model} --max-tokens 1 --prompts");
+    let from_file = line(&format!("{marked} {}", place.text("marked.txt")));
+    for ran in [from_file, chat(&format!("{marked} -"), b"\xEF\xBB\xBFx\n")] {
+        assert_eq!(ran.ok().json()["prompt"], "x");
+    }
     line(&format!("generate --model {model} --prompts {}", place.text("none.txt"))).fails(2, &["none.txt"]);
     place.write("empty.txt", "");
     line(&format!("generate --model {model} --prompts {}", place.text("empty.txt"))).fails(2, &["has no line"]);
@@ -3616,6 +3623,10 @@ fn a_tokenizer_that_does_not_fit_the_vocabulary_is_refused() {
     fs::remove_file(place.path("model/tokenizer.json")).unwrap();
     place.train("out", &[]).fails(2, &["no tokenizer.json"]);
     logits(&place).ok();
+    place.write("model/tokenizer.model", "");
+    let way = "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)";
+    place.train("out", &[]).fails(2, &["no tokenizer.json", "only tokenizer.model, which is not read", way]);
+    logits(&place).ok();
 }
 
 #[test]
@@ -4342,6 +4353,62 @@ fn a_text_file_that_seems_to_hold_records_is_read_as_text_and_that_is_said() {
     }
     let ran = place.train("own", &["run.steps=1"]).ok();
     assert!(!ran.stderr.contains("is read as plain text"), "{}", ran.stderr);
+}
+
+#[test]
+fn data_that_are_no_utf_8_text_are_named_with_the_way_to_it_wherever_data_are_read() {
+    let place = Place::new();
+    let records = fs::read(place.path("train.jsonl")).unwrap();
+    let utf_16: Vec<u8> = [0xFF, 0xFE].into_iter().chain(records.iter().flat_map(|byte| [*byte, 0])).collect();
+    let (model, scan, file) = (place.text("model"), place.text("scan"), place.text("d.jsonl"));
+    for (bytes, parts) in [
+        (utf_16.as_slice(), ["is UTF-16", "iconv -f utf-16 -t utf-8"]),
+        (&[0xFE, 0xFF, 0, b'{'][..], ["is UTF-16", "iconv -f utf-16 -t utf-8"]),
+        (&packed(&records)[..], ["packed with gzip", "name it .gz"]),
+        (&b"PK\x03\x04\x14"[..], ["is a zip file", "unzip it"]),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        for ran in [
+            place.train("out", &[&format!("data.train={file}"), "data.on_error=skip"]),
+            place.train("out", &[&format!("data.general={file}")]),
+            line(&format!("eval --model {model} --data {file}")),
+            line(&format!("eval --model {model} --text {file}")),
+            line(&format!("scan --model {model} --data {file} --out {scan}")),
+            line(&format!("generate --model {model} --prompts {file}")),
+        ] {
+            ran.fails(2, &parts).fails(2, &[&file]);
+        }
+    }
+}
+
+#[test]
+fn conversations_that_lose_their_roles_for_want_of_a_template_are_warned_of_and_no_others() {
+    let place = Place::new();
+    let chat = |n: usize| {
+        let [user, assistant] = [("user", format!("What is {n}?")), ("assistant", format!("{n} is a number."))]
+            .map(|(role, content)| json!({"role": role, "content": content}));
+        json!({"messages": [user, assistant]}).to_string()
+    };
+    place.write("chats.jsonl", &(0..12).map(|n| chat(n) + "\n").collect::<String>());
+    let (file, model) = (place.text("chats.jsonl"), place.text("model"));
+    let chats = format!("data.train={file}");
+    let warning = "the model has no chat template: 12 conversations are read as bare lines, without roles; ";
+    let says = |ran: Ran, set: &str| ran.ok().stderr.contains(&format!("warning: {set}: {warning}"));
+    assert!(says(place.train("out", &[&chats, "run.steps=1"]), "train"));
+    let summary = place.json("out/summary.json");
+    let stands = summary["warnings"].as_array().unwrap().iter().filter_map(Value::as_str);
+    assert!(stands.clone().any(|stands| stands.starts_with(&format!("train: {warning}"))), "{summary:#}");
+    assert_eq!(stands.filter(|stands| stands.contains("no chat template")).count(), 1, "of no other set: {summary:#}");
+    assert!(says(line(&format!("eval --model {model} --data {file}")), "data"));
+    let scan = |out: &str| line(&format!("scan --model {model} --data {file} --out {}", place.text(out)));
+    assert!(says(scan("one"), &file));
+
+    let silent = |ran: Ran| assert!(!ran.stderr.contains("no chat template"), "{}", ran.stderr);
+    silent(place.train("meant", &[&chats, "data.template=none", "run.steps=1"]).ok());
+    silent(line(&format!("eval --run {} --data {file}", place.text("meant"))).ok());
+    place.write("model/chat_template.jinja", TEMPLATE);
+    silent(scan("two").ok());
+    silent(line(&format!("eval --model {model} --data {file}")).ok());
 }
 
 #[test]

@@ -252,5 +252,5 @@ fn damaged_lines_stop_with_file_and_line_or_are_counted_and_never_hide_their_nei
     let utf16: Vec<u8> = record(2).encode_utf16().flat_map(u16::to_le_bytes).collect();
     let marked = [&b"\xFF\xFE"[..], &utf16].concat();
     let error = streamed("utf16.jsonl", &marked, 64, OnError::Stop).err().expect("refused").to_string();
-    assert!(error.contains("utf16.jsonl, line 1: not UTF-8"), "{error}");
+    assert!(error.contains("utf16.jsonl: it is UTF-16") && error.contains("iconv -f utf-16 -t utf-8"), "{error}");
 }

@@ -1,5 +1,5 @@
-//! What whoever gave data should know of it, in words: a text that looks like records, and documents that are measured and
-//! trained on.
+//! What whoever gave data should know of it, in words: a text that looks like records, conversations without a chat
+//! template, and documents that are measured and trained on.
 
 use crate::data::{Document, shared};
 use crate::words::{grouped, plural};
@@ -9,6 +9,17 @@ pub fn plain_text(path: &str) -> String {
     format!(
         "{path} is read as plain text, as its name says, though its first lines are JSON objects; to have them read as records, \
          let its name end in .jsonl"
+    )
+}
+
+/// Of so many conversations, for which the model has no chat template.
+pub fn no_template(conversations: usize) -> String {
+    let are = if conversations == 1 { "is" } else { "are" };
+    format!(
+        "the model has no chat template: {} {} {are} read as bare lines, without roles; put its chat_template.jinja \
+         beside it, or say data.template = \"none\" to mean it",
+        grouped(conversations as u64),
+        plural(conversations, "conversation")
     )
 }
 
@@ -31,6 +42,14 @@ mod tests {
 
     fn documents(numbers: std::ops::Range<u32>) -> Vec<Document> {
         numbers.map(|n| Document { tokens: vec![n; 4], trained: vec![true; 4], line: n as usize }).collect()
+    }
+
+    #[test]
+    fn conversations_without_a_template_are_counted_with_what_to_do() {
+        let rest = "read as bare lines, without roles; put its chat_template.jinja beside it, or say data.template = \
+                    \"none\" to mean it";
+        assert_eq!(no_template(1200), format!("the model has no chat template: 1,200 conversations are {rest}"));
+        assert_eq!(no_template(1), format!("the model has no chat template: 1 conversation is {rest}"));
     }
 
     #[test]

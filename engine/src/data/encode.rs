@@ -47,6 +47,8 @@ pub struct EncodeReport {
     pub longest: usize,
     /// Conversations that lost their end to the cutoff.
     pub truncated: usize,
+    /// Conversations that were read as bare lines, without roles, since the model has no chat template.
+    pub bare: usize,
     /// Records left out under [`OnError::Skip`].
     pub skipped: usize,
     /// The first few reasons for leaving out, with their lines.

@@ -25,7 +25,9 @@ pub use encode::{EncodeOptions, EncodeReport, encode};
 pub use loader::{Cursor, Loader, fingerprint, steps_per_epoch};
 pub use overlap::{Shared, shared};
 pub use packing::pack;
-pub use record::{Content, Conversation, Kind, Message, OnError, Record, RecordFormat, Report, refuse_table};
+pub use record::{
+    Content, Conversation, Kind, Message, OnError, Record, RecordFormat, Report, refuse_no_text, refuse_table,
+};
 pub use set::{
     DataSet, ReadOptions, WINDOW, drawn, drawn_part, hold_out, parts_for_shares, read_measured, read_set, windows,
 };

@@ -10,11 +10,12 @@
 //! | `messages` | `messages` of `role`/`content`, or ShareGPT `conversations` of `from`/`value` | as it is |
 //! | `prompt_completion` | `prompt`, `completion` | user, assistant |
 //! | | the same as lists of messages (TRL) | the messages of both; none of the prompt's is trained |
-//! | `instruction` | `instruction`, `output`; optional `input`, `system`, `history` | user (instruction, newline, input), assistant |
+//! | `instruction` | `instruction`, `output`; optional `input`, `history` | user (instruction, newline, input), assistant |
 //! | `question_answer` | `question`, `answer` (GSM8K) | user, assistant |
 //! | `text` | `text` | one text, trained throughout |
 //!
-//! An assistant's message with `"weight": 0` or `"train": false` is read and not trained.
+//! Beside any of the conversational ones, a string `system` becomes the first message. An assistant's message with
+//! `"weight": 0` or `"train": false` is read and not trained, and a `function_call` in it is one of `tool_calls`.
 
 use std::fmt;
 
@@ -29,7 +30,7 @@ use crate::words::counted;
 /// size, a list of numbers 30 times.
 pub(super) const MAX_RECORD_BYTES: usize = 16 << 20;
 /// What some editors write before a text.
-pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// How many messages about skipped lines a report keeps.
 pub(super) const KEPT_PROBLEMS: usize = 5;
 /// What a message's `role` may be. A list, so that a misspelt `assistant` is an error and not silently untrained.
@@ -183,9 +184,10 @@ pub struct Report {
 ///
 /// # Errors
 /// [`Error::Record`] for the first record that cannot be used, unless `on_error` is [`OnError::Skip`]; [`Error::Data`]
-/// for a file that is empty or has no usable record; as [`refuse_table`].
+/// for a file that is empty or has no usable record; as [`refuse_table`] and [`refuse_no_text`].
 pub fn parse(name: &str, bytes: &[u8], format: RecordFormat, on_error: OnError) -> Result<(Vec<Record>, Report)> {
     refuse_table(name, format)?;
+    refuse_no_text(name, bytes)?;
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     let data_error = |problem: String| Error::Data { file: name.into(), problem };
@@ -419,6 +421,22 @@ pub fn refuse_table(name: &str, format: RecordFormat) -> Result<()> {
     Err(Error::Data { file: name.into(), problem })
 }
 
+/// Refuses a file that is no UTF-8 text by its first bytes, whatever it is called.
+///
+/// # Errors
+/// [`Error::Data`] saying what it is and how to make text of it.
+pub fn refuse_no_text(name: &str, begins: &[u8]) -> Result<()> {
+    let problem = match begins {
+        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => {
+            "it is UTF-16, and what is read is UTF-8: make that of it with `iconv -f utf-16 -t utf-8`"
+        }
+        [0x1F, 0x8B, ..] => "it is packed with gzip, and its name does not say so: name it .gz, or unpack it (gunzip)",
+        [b'P', b'K', 3, 4, ..] => "it is a zip file: unzip it, and give the file that was in it",
+        _ => return Ok(()),
+    };
+    Err(Error::Data { file: name.into(), problem: problem.into() })
+}
+
 /// Whether a text looks like records: its first lines that are not empty are JSON objects.
 pub(super) fn looks_like_records(text: &[u8]) -> bool {
     const LOOKED_AT: usize = 3;
@@ -526,49 +544,60 @@ fn detect(object: &Map<String, Value>) -> Option<Kind> {
 }
 
 fn read(kind: Kind, mut object: Map<String, Value>) -> Result<Content, String> {
-    let chat = |messages| Ok(Content::Chat(Conversation { messages, tools: None }));
-    match kind {
+    let toolless = |messages| Conversation { messages, tools: None };
+    let mut chat = match kind {
         Kind::Text => {
             let text = take_string(&mut object, "text")?;
             if text.is_empty() {
                 return Err("field `text` is empty".into());
             }
-            Ok(Content::Text(text))
+            return Ok(Content::Text(text));
         }
         Kind::PromptCompletion if ["prompt", "completion"].iter().all(|field| is_list(&object, field)) => {
             let mut messages = read_turns(&mut object, "prompt")?;
             messages.iter_mut().for_each(|message| message.trained = false);
             messages.extend(read_turns(&mut object, "completion")?);
-            Ok(Content::Chat(Conversation { messages, tools: read_tools(&mut object)? }))
+            Conversation { messages, tools: read_tools(&mut object)? }
         }
-        Kind::PromptCompletion => {
-            let prompt = take_string(&mut object, "prompt")?;
-            chat(vec![Message::new("user", prompt), Message::new("assistant", take_string(&mut object, "completion")?)])
-        }
-        Kind::QuestionAnswer => {
-            let question = take_string(&mut object, "question")?;
-            chat(vec![Message::new("user", question), Message::new("assistant", take_string(&mut object, "answer")?)])
-        }
-        Kind::Instruction => read_instruction(object).and_then(chat),
-        Kind::Messages => read_messages(object).map(Content::Chat),
+        Kind::PromptCompletion => toolless(read_pair(&mut object, "prompt", "completion")?),
+        Kind::QuestionAnswer => toolless(read_pair(&mut object, "question", "answer")?),
+        Kind::Instruction => toolless(read_instruction(&mut object)?),
+        Kind::Messages => read_messages(&mut object)?,
+    };
+    add_system(&mut object, &mut chat.messages)?;
+    Ok(Content::Chat(chat))
+}
+
+/// Puts what a record has as `system` before its messages.
+fn add_system(object: &mut Map<String, Value>, messages: &mut Vec<Message>) -> Result<(), String> {
+    let Some(system) = take_optional_string(object, "system")?.filter(|system| !system.is_empty()) else {
+        return Ok(());
+    };
+    if messages.first().is_some_and(|message| message.role == "system") {
+        return Err("the record has a field `system`, and its first message is of the role system: keep one".into());
     }
+    messages.insert(0, Message::new("system", system));
+    Ok(())
 }
 
 fn is_list(object: &Map<String, Value>, field: &str) -> bool {
     object.get(field).is_some_and(Value::is_array)
 }
 
-fn read_instruction(mut object: Map<String, Value>) -> Result<Vec<Message>, String> {
-    let mut prompt = take_string(&mut object, "instruction")?;
-    let output = take_string(&mut object, "output")?;
-    if let Some(input) = take_optional_string(&mut object, "input")?.filter(|input| !input.is_empty()) {
+/// Two strings, of which the second answers the first.
+fn read_pair(object: &mut Map<String, Value>, asked: &str, answer: &str) -> Result<Vec<Message>, String> {
+    let asked = take_string(object, asked)?;
+    Ok(vec![Message::new("user", asked), Message::new(ASSISTANT, take_string(object, answer)?)])
+}
+
+fn read_instruction(object: &mut Map<String, Value>) -> Result<Vec<Message>, String> {
+    let mut prompt = take_string(object, "instruction")?;
+    let output = take_string(object, "output")?;
+    if let Some(input) = take_optional_string(object, "input")?.filter(|input| !input.is_empty()) {
         prompt.push('\n');
         prompt.push_str(&input);
     }
     let mut messages = Vec::new();
-    if let Some(system) = take_optional_string(&mut object, "system")?.filter(|system| !system.is_empty()) {
-        messages.push(Message::new("system", system));
-    }
     match object.remove("history") {
         None | Some(Value::Null) => {}
         Some(history) => {
@@ -585,14 +614,12 @@ fn read_instruction(mut object: Map<String, Value>) -> Result<Vec<Message>, Stri
     Ok(messages)
 }
 
-fn read_messages(mut object: Map<String, Value>) -> Result<Conversation, String> {
-    let (field, share_gpt) =
-        if object.contains_key("messages") { ("messages", false) } else { ("conversations", true) };
-    let mut messages = read_turns(&mut object, field)?;
-    if share_gpt && let Some(system) = take_optional_string(&mut object, "system")?.filter(|text| !text.is_empty()) {
-        messages.insert(0, Message::new("system", system));
-    }
-    Ok(Conversation { messages, tools: read_tools(&mut object)? })
+fn read_messages(object: &mut Map<String, Value>) -> Result<Conversation, String> {
+    let Some(field) = ["messages", "conversations"].into_iter().find(|field| object.contains_key(*field)) else {
+        let found = fields(object);
+        return Err(format!("field `messages` (or ShareGPT's `conversations`) is missing (found {found})"));
+    };
+    Ok(Conversation { messages: read_turns(object, field)?, tools: read_tools(object)? })
 }
 
 /// A list of messages.
@@ -646,6 +673,9 @@ fn read_message(turn: Value) -> Result<Message, String> {
     if !ROLES.contains(&role) {
         return Err(format!("unknown `{role_field}` {role:?}: use one of {}", ROLES.join(", ")));
     }
+    if role == ASSISTANT {
+        read_function_call(&mut turn)?;
+    }
     let calls_tools = role == ASSISTANT && has_calls(&turn);
     let content = match turn.remove(content_field) {
         Some(Value::String(text)) => text,
@@ -677,21 +707,36 @@ fn read_trained(turn: &mut Map<String, Value>) -> Result<bool, String> {
     Ok(weight && train)
 }
 
-/// What a ShareGPT `function_call` calls, in OpenAI's form, where it is JSON: `name` and `arguments`, or a list of
-/// such.
+/// Turns the field `function_call`, in which OpenAI's format once had the only call, into `tool_calls`.
+fn read_function_call(turn: &mut Map<String, Value>) -> Result<(), String> {
+    let call = match turn.remove("function_call") {
+        None | Some(Value::Null) => return Ok(()),
+        Some(call) => call,
+    };
+    if has_calls(turn) {
+        return Err("a message has `function_call` or `tool_calls`, and this one has both: keep one".into());
+    }
+    let call = read_call(call).ok_or("field `function_call` must be an object with a string `name` and `arguments`")?;
+    turn.insert("tool_calls".into(), Value::Array(vec![call]));
+    Ok(())
+}
+
+/// What a ShareGPT `function_call` calls, in OpenAI's form, where it is JSON: a call or a list of such.
 fn read_calls(text: &str) -> Option<Value> {
     let calls = match serde_json::from_str::<Value>(text).ok()? {
         Value::Array(calls) => calls,
         call => vec![call],
     };
-    let read = |mut call: Value| {
-        let call = call.as_object_mut()?;
-        let name = call.remove("name").filter(Value::is_string)?;
-        let arguments = call.remove("arguments")?;
-        Some(json!({ "type": "function", "function": { "name": name, "arguments": arguments } }))
-    };
-    let calls = calls.into_iter().map(read).collect::<Option<Vec<Value>>>()?;
+    let calls = calls.into_iter().map(read_call).collect::<Option<Vec<Value>>>()?;
     (!calls.is_empty()).then_some(Value::Array(calls))
+}
+
+/// A `name` and `arguments` as one of `tool_calls`.
+fn read_call(mut call: Value) -> Option<Value> {
+    let call = call.as_object_mut()?;
+    let name = call.remove("name").filter(Value::is_string)?;
+    let arguments = call.remove("arguments")?;
+    Some(json!({ "type": "function", "function": { "name": name, "arguments": arguments } }))
 }
 
 /// `[{"type": "text", "text": "..."}]`, the list form of a content.
@@ -832,6 +877,31 @@ mod tests {
     }
 
     #[test]
+    fn a_function_call_of_openais_older_format_is_one_of_tool_calls() {
+        let of = |fields: &str| {
+            format!(
+                r#"{{"messages":[{{"role":"assistant",{fields},"function_call":{{"name":"f","arguments":"{{}}"}}}}]}}"#
+            )
+        };
+        let expected = json!([{"type": "function", "function": {"name": "f", "arguments": "{}"}}]);
+        for fields in [r#""content":"""#, r#""content":null"#, r#""content":null,"tool_calls":null"#] {
+            let chat = chat(&of(fields));
+            assert_eq!(chat.messages[0].content, "");
+            assert_eq!(chat.messages[0].extra.get("tool_calls"), Some(&expected), "{fields}");
+            assert!(!chat.messages[0].extra.contains_key("function_call") && chat.messages[0].calls_tools());
+        }
+        let error = stop("d.jsonl", &of(r#""content":"","tool_calls":[{"name":"f"}]"#), RecordFormat::Auto);
+        assert!(error.contains("d.jsonl, line 1: messages[0]: ") && error.contains("has both: keep one"), "{error}");
+        for call in ["3", "{}", r#"{"name":"f"}"#, r#"{"name":null,"arguments":"{}"}"#] {
+            let line = format!(r#"{{"messages":[{{"role":"assistant","content":"","function_call":{call}}}]}}"#);
+            let error = stop("d.jsonl", &line, RecordFormat::Auto);
+            assert!(error.contains("field `function_call` must be an object with a string `name`"), "{error}");
+        }
+        let none = chat(r#"{"messages":[{"role":"assistant","content":"a","function_call":null}]}"#);
+        assert!(none.messages[0].extra.is_empty());
+    }
+
+    #[test]
     fn an_assistants_turn_of_weight_0_is_not_trained_and_other_weights_are_refused() {
         let trained = |fields: &str| {
             let line = format!(r#"{{"messages":[{{"role":"assistant","content":"a"{fields}}}]}}"#);
@@ -889,6 +959,49 @@ mod tests {
         let (content, _) = one(r#"{"instruction":"c","output":"d","system":"s","history":[["a","b"]]}"#);
         let roles: Vec<_> = turns(content).into_iter().map(|(role, text)| format!("{role}:{text}")).collect();
         assert_eq!(roles, ["system:s", "user:a", "assistant:b", "user:c", "assistant:d"]);
+    }
+
+    #[test]
+    fn a_system_becomes_the_first_message_of_every_conversational_kind() {
+        let conversational = [
+            r#""messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]"#,
+            r#""conversations":[{"from":"human","value":"a"},{"from":"gpt","value":"b"}]"#,
+            r#""prompt":"a","completion":"b""#,
+            r#""prompt":[{"role":"user","content":"a"}],"completion":[{"role":"assistant","content":"b"}]"#,
+            r#""instruction":"a","output":"b""#,
+            r#""question":"a","answer":"b""#,
+        ];
+        for fields in conversational {
+            let told = chat(&format!(r#"{{"system":"s",{fields}}}"#));
+            assert_eq!(told.messages[0], Message::new("system", "s"), "{fields}");
+            assert_eq!(told.messages[1..], chat(&format!("{{{fields}}}")).messages, "{fields}");
+            for none in ["\"\"", "null"] {
+                assert_eq!(chat(&format!(r#"{{"system":{none},{fields}}}"#)).messages, told.messages[1..], "{fields}");
+            }
+            let error = stop("d.jsonl", &format!(r#"{{"system":3,{fields}}}"#), RecordFormat::Auto);
+            assert!(error.contains("d.jsonl, line 1: field `system` must be a string, found a number"), "{error}");
+        }
+        let system = r#"{"role":"system","content":"t"}"#;
+        for line in [
+            format!(r#"{{"system":"s","messages":[{system}]}}"#),
+            format!(r#"{{"system":"s","prompt":[{system}],"completion":[{{"role":"assistant","content":"b"}}]}}"#),
+            r#"{"system":"s","conversations":[{"from":"system","value":"t"}]}"#.into(),
+        ] {
+            let error = stop("d.jsonl", &line, RecordFormat::Auto);
+            let problem =
+                "d.jsonl, line 1: the record has a field `system`, and its first message is of the role system";
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_record_without_messages_is_told_what_it_has_and_what_it_needs() {
+        let good = r#"{"messages":[{"role":"user","content":"a"}]}"#;
+        let error = stop("d.jsonl", &format!("{good}\n{{\"foo\":1}}"), RecordFormat::Auto);
+        let problem = "field `messages` (or ShareGPT's `conversations`) is missing (found fields `foo`)";
+        assert!(error.contains(&format!("d.jsonl, line 2: {problem}")), "{error}");
+        let error = stop("d.jsonl", r#"{"messages":null}"#, RecordFormat::Auto);
+        assert!(error.contains("field `messages` must be a list of messages, found null"), "{error}");
     }
 
     #[test]

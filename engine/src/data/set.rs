@@ -1,8 +1,8 @@
 //! A data set as documents: parsed, rendered with the model's chat template, tokenised.
 
 use crate::data::{
-    ChatTemplate, Content, DataSection, Document, EncodeOptions, EncodeReport, OnError, Record, RecordFormat, Report,
-    TemplateVariables, Templating, Tokenizer, TrainOn, encode, record,
+    ChatTemplate, Content, DataSection, Document, EncodeOptions, EncodeReport, Kind, OnError, Record, RecordFormat,
+    Report, TemplateVariables, Templating, Tokenizer, TrainOn, encode, record,
 };
 use crate::error::{Error, Result};
 use crate::rng::{Rng, mix};
@@ -48,6 +48,12 @@ impl<'a> ReadOptions<'a> {
             Templating::Model => ChatTemplate::of(tokenizer, self.variables),
             Templating::Off => Ok(None),
         }
+    }
+
+    /// Whether records of this kind lose their roles without anybody having asked for that. Those of other kinds have
+    /// none to lose: two parts, one after the other, are what they say.
+    pub(super) fn reads_bare(&self, kind: Kind, template: Option<&ChatTemplate>) -> bool {
+        kind == Kind::Messages && self.template == Templating::Model && template.is_none()
     }
 }
 
@@ -109,7 +115,10 @@ pub fn read_set(name: &str, bytes: &[u8], tokenizer: &Tokenizer, options: ReadOp
         last_turn_only: options.last_turn_only,
         on_error: options.on_error,
     };
-    let encoded = encode(name, &records, tokenizer, template.as_ref(), encoding)?;
+    let mut encoded = encode(name, &records, tokenizer, template.as_ref(), encoding)?;
+    if options.reads_bare(report.kind, template.as_ref()) {
+        encoded.report.bare = encoded.documents.len();
+    }
     Ok(DataSet { documents: encoded.documents, records: report, encoding: encoded.report })
 }
 

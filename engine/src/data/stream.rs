@@ -74,7 +74,8 @@ impl<'a> Stream<'a> {
     /// [`record::parse`].
     ///
     /// # Errors
-    /// [`Error::Data`] for an empty file, [`Error::Template`], [`Error::Io`]; as [`record::refuse_table`].
+    /// [`Error::Data`] for an empty file, [`Error::Template`], [`Error::Io`]; as [`record::refuse_table`] and
+    /// [`record::refuse_no_text`].
     pub fn new(
         name: &str,
         mut input: Box<dyn BufRead + 'a>,
@@ -84,6 +85,7 @@ impl<'a> Stream<'a> {
         record::refuse_table(name, options.format)?;
         let failed = |error: std::io::Error| into_error(error, name);
         let begins = input.fill_buf().map_err(failed)?;
+        record::refuse_no_text(name, begins)?;
         let mark = if begins.starts_with(record::BYTE_ORDER_MARK) { record::BYTE_ORDER_MARK.len() } else { 0 };
         let data_error = |problem: &str| Error::Data { file: name.into(), problem: problem.into() };
         let first = begins[mark..].iter().find(|byte| !byte.is_ascii_whitespace()).copied();
@@ -127,6 +129,12 @@ impl<'a> Stream<'a> {
     /// True where the file is plain text by its name, and its first lines are JSON objects: perhaps it has records.
     pub fn looks_like_records(&self) -> bool {
         self.looks_like_records
+    }
+
+    /// Conversations so far that were read as bare lines ([`EncodeReport::bare`](super::EncodeReport::bare)).
+    pub fn bare(&self) -> u64 {
+        let is_bare = |kind| self.options.reads_bare(kind, self.template.as_ref());
+        if self.kind.is_some_and(is_bare) { self.report.records } else { 0 }
     }
 
     /// The next record or piece that has documents; none at the end.

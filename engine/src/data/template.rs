@@ -21,7 +21,7 @@
 //!
 //! **What a template leaves out.** Many know no role `observation`, some no `tool_calls`, and write nothing where they
 //! meet one. So a conversation is first put into the roles and fields that the source names ([`ChatTemplate::turns`]),
-//! and one of which a message still leaves no trace is refused.
+//! and one of which a message, the tools, or the reasoning still leave no trace is refused.
 
 #[cfg(not(target_family = "wasm"))]
 mod contain;
@@ -59,6 +59,8 @@ use crate::data::{Conversation, Message, TemplateVariables, Tokenizer};
 use crate::error::{Error, Result};
 
 const NAME: &str = "chat_template";
+/// The fields in which a message has what was thought before it was said.
+const REASONING: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
 
 /// What a rendering is given beside the messages.
 #[derive(Clone, Debug, Default)]
@@ -166,7 +168,8 @@ impl ChatTemplate {
 
     /// Renders a conversation, in which turns can then be looked for. A message of the role `observation` becomes one
     /// of `tool` where the template has no such role, and a ShareGPT `function_call` becomes `tool_calls` where it has
-    /// those.
+    /// those. Arguments of `tool_calls` that are a string of JSON, as OpenAI writes them, become the object that they
+    /// are, unless the template can only write a string.
     ///
     /// # Errors
     /// As [`ChatTemplate::render`], and [`Error::Template`] where the template leaves out what a message says.
@@ -182,6 +185,7 @@ impl ChatTemplate {
         // As a role that is compared; the token `<|observation|>` is written for the role `tool` too.
         let observes = source.contains("'observation'") || source.contains("\"observation\"");
         let knows_calls = source.contains("tool_calls");
+        let parses = !needs_string_arguments(source);
         let mut conversation = conversation.clone();
         for (index, message) in conversation.messages.iter_mut().enumerate() {
             if message.role == "observation" && !observes {
@@ -193,6 +197,9 @@ impl ChatTemplate {
             }
             if message.calls_tools() && !knows_calls {
                 return Err(left_out(index, "tool_calls"));
+            }
+            if parses && let Some(calls) = message.extra.get_mut("tool_calls").and_then(Value::as_array_mut) {
+                calls.iter_mut().for_each(parse_arguments);
             }
         }
         Ok(conversation)
@@ -314,6 +321,8 @@ impl Whole {
             None => whole.text = whole.render(compiled, &whole.values, false)?,
         }
         whole.refuse_left_out(compiled)?;
+        whole.refuse_tools_left_out(compiled)?;
+        whole.refuse_reasoning_left_out(compiled)?;
         Ok(whole)
     }
 
@@ -348,6 +357,48 @@ impl Whole {
             }
         }
         Ok(())
+    }
+
+    /// Refuses tools without which the text would be the same.
+    fn refuse_tools_left_out(&self, compiled: &Compiled) -> Result<()> {
+        if self.conversation.tools.is_none() {
+            return Ok(());
+        }
+        let without = RenderOptions { tools: None, ..self.options(false) };
+        // A template that fails without them has looked at them.
+        match compiled.render(Jinja::from(self.values.clone()), &without) {
+            Ok(text) if text == self.text => Err(no_trace("field `tools`")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses reasoning without which the text would be the same. The last turn that has any is looked at, as it is
+    /// where it ends the conversation: many templates leave out that of earlier turns, and mean to.
+    fn refuse_reasoning_left_out(&self, compiled: &Compiled) -> Result<()> {
+        let messages = &self.conversation.messages;
+        let Some((turn, field)) = messages.iter().enumerate().rev().find_map(|(turn, message)| {
+            let has = |field: &&str| {
+                let text = message.extra.get(*field).and_then(Value::as_str);
+                text.is_some_and(|text| !text.trim().is_empty())
+            };
+            let field = REASONING.into_iter().find(has).filter(|_| message.role == "assistant")?;
+            Some((turn, field))
+        }) else {
+            return Ok(());
+        };
+        let mut silent = messages[turn].clone();
+        // All at once: some records say the same in two of them, and one is enough.
+        silent.extra.retain(|name, _| !REASONING.contains(&name.as_str()));
+        let mut values = self.values[..=turn].to_vec();
+        let with = self.render(compiled, &values, false);
+        values[turn] = Jinja::from_serialize(silent);
+        // A template may refuse a partial conversation; then nothing is known.
+        match (with, self.render(compiled, &values, false)) {
+            (Ok(with), Ok(without)) if with == without => {
+                Err(no_trace(&format!("field `{field}` (message {})", turn + 1)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The messages with a marker as the content of one of them; the text does not have it.
@@ -492,6 +543,33 @@ fn unclear(turn: usize, why: &str) -> Error {
 fn left_out(message: usize, what: &str) -> Error {
     let what = format!("it leaves out the {what} (message {}), so that it would be missing from the text", message + 1);
     Error::Template { problem: format!("{what}; use what the template writes, or {ADVICE}") }
+}
+
+/// A field that makes no difference to the text.
+fn no_trace(what: &str) -> Error {
+    let problem = format!(
+        "it leaves out the {what}, so that it would be missing from the text; take the field out of the record, or put a \
+         template that writes it into chat_template.jinja beside the model"
+    );
+    Error::Template { problem }
+}
+
+/// Whether a template puts the arguments of a call between other texts as they are, so that they must be one: it never
+/// asks what they are, and some use of them has no filter.
+fn needs_string_arguments(source: &str) -> bool {
+    let uses = || source.split("arguments").skip(1).map(|rest| rest.trim_start_matches(['\'', '"', ']']).trim_start());
+    let begins = |starts: &[&str]| uses().any(|rest| starts.iter().any(|start| rest.starts_with(start)));
+    begins(&["}}", "-}}", "+", "~"]) && !begins(&["is string", "is not string", "is mapping", "is not mapping"])
+}
+
+/// Reads the arguments of one of `tool_calls` that are an object in a string.
+fn parse_arguments(call: &mut Value) {
+    let function = if call.get("function").is_some() { call.get_mut("function") } else { Some(call) };
+    let Some(arguments) = function.and_then(|function| function.get_mut("arguments")) else { return };
+    let parsed = arguments.as_str().and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
+    if let Some(parsed) = parsed {
+        *arguments = Value::Object(parsed);
+    }
 }
 
 /// An engine's error with its line, in one line of text.
@@ -662,6 +740,89 @@ mod tests {
             .replace("{% endfor %}", "{%- endgeneration -%}{% endfor %}");
         let turns = [("user", "a"), ("assistant", "b")];
         assert_eq!(spans(&tagged, &turns, false).unwrap(), spans(CHATML, &turns, false).unwrap());
+    }
+
+    /// A turn of the assistant that has some fields beside its content.
+    fn saying(content: &str, fields: Value) -> Message {
+        let Value::Object(extra) = fields else { panic!("not an object") };
+        Message { extra, ..Message::new("assistant", content) }
+    }
+
+    fn text_of(source: &str, messages: &[Message], tools: Option<Value>) -> Result<String> {
+        let template = ChatTemplate::new(source, None, None)?;
+        let chat = Conversation { messages: messages.to_vec(), tools };
+        Ok(template.turns(&chat)?.text().to_owned())
+    }
+
+    /// A template that writes the calls of a message with `arguments` as it is given.
+    fn calling(arguments: &str) -> String {
+        format!(
+            "{{% for m in messages %}}{{{{ m.content }}}}{{% for call in m.tool_calls or [] %}}\
+             {{% set call = call.function if call.function else call %}}{arguments}{{% endfor %}}{{% endfor %}}"
+        )
+    }
+
+    #[test]
+    fn arguments_in_a_string_of_json_are_written_as_the_object_that_they_are() {
+        let object = serde_json::json!({"x": {"b": [1, null, true], "a": "é\""}});
+        let given = object.to_string();
+        let canonical = r#"{"x": {"b": [1, null, true], "a": "é\""}}"#;
+        let written = |source: &str, arguments: &Value| {
+            let inner = serde_json::json!({"name": "f", "arguments": arguments});
+            let outer = serde_json::json!({"type": "function", "function": &inner});
+            let said = [inner, outer].map(|call| {
+                let fields = serde_json::json!({ "tool_calls": [call] });
+                text_of(source, &[Message::new("user", ""), saying("", fields)], None)
+            });
+            let [inner, outer] = said.map(|said| said.map_err(|error| error.to_string()));
+            assert_eq!(inner, outer, "{source}");
+            inner
+        };
+        let told_apart =
+            "{% if call.arguments is string %}{{ call.arguments }}{% else %}{{ call.arguments | tojson }}{% endif %}";
+        for arguments in ["{{ call.arguments | tojson }}", "{{ call['arguments']|tojson }}", told_apart] {
+            let source = calling(arguments);
+            for given in [&object, &Value::String(given.clone())] {
+                assert_eq!(written(&source, given).unwrap(), canonical, "{source}");
+            }
+        }
+        // What is no object stays a string, as does whatever is put between other texts.
+        for other in ["f(1)", "", "[1]", "3", "{half"] {
+            let other = Value::String(other.into());
+            assert_eq!(written(&calling("{{ call.arguments | tojson }}"), &other).unwrap(), other.to_string());
+        }
+        for bare in ["{{ '' + call['arguments'] + '' }}", "{{ call.arguments }}", "{{- call[\"arguments\"] -}}"] {
+            assert_eq!(written(&calling(bare), &Value::String(given.clone())).unwrap(), given, "{bare}");
+        }
+    }
+
+    #[test]
+    fn tools_and_reasoning_of_which_nothing_would_be_written_are_refused() {
+        let tools = || Some(serde_json::json!([{"type": "function", "function": {"name": "f"}}]));
+        let asked = Message::new("user", "a");
+        let plain = [asked.clone(), saying("b", serde_json::json!({}))];
+        let error = text_of(CHATML, &plain, tools()).unwrap_err().to_string();
+        assert!(error.contains("it leaves out the field `tools`, ") && error.contains("take the field out"), "{error}");
+        let offering = format!("{{% if tools %}}{{{{ tools | tojson }}}}{{% endif %}}{CHATML}");
+        assert!(text_of(&offering, &plain, tools()).unwrap().contains("\"f\""));
+
+        // Writes the reasoning of the last turn, and leaves out that of earlier ones.
+        let thinking = CHATML
+            .replace("m.content", "(m.reasoning_content if m.reasoning_content and loop.last else '') + m.content");
+        for field in REASONING {
+            let fields = serde_json::json!({ field: "c" });
+            let chat = [asked.clone(), saying("b", fields), asked.clone(), saying("b", serde_json::json!({}))];
+            for count in [2, 3, 4] {
+                let error = text_of(CHATML, &chat[..count], None).unwrap_err().to_string();
+                assert!(error.contains(&format!("it leaves out the field `{field}` (message 2), ")), "{error}");
+                let known = text_of(&thinking, &chat[..count], None);
+                assert_eq!(known.is_ok(), field == "reasoning_content", "{known:?}");
+            }
+            let empty = saying("b", serde_json::json!({ field: " " }));
+            assert!(text_of(CHATML, &[asked.clone(), empty], None).is_ok());
+        }
+        let twice = saying("b", serde_json::json!({"reasoning": "c", "reasoning_content": "c"}));
+        assert!(text_of(&thinking, &[asked, twice], None).is_ok(), "one of the two is written");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::config::{self, AdapterKind, Config};
-use crate::data::doubts::{memorised, plain_text};
+use crate::data::doubts::{memorised, no_template, plain_text};
 use crate::data::{DataSection, DataSet, Document, ReadOptions, Tokenizer, WINDOW, hold_out, read_measured, read_set};
 use crate::device::Device;
 use crate::error::{Error, Result, into_error};
@@ -1000,9 +1000,10 @@ impl Running {
 /// What a visitor should know of a file of their own, of which a part is held out.
 fn doubts(name: &str, train: &DataSet, sets: &Sets) -> Vec<String> {
     let plain = train.records.looks_like_records.then(|| plain_text(name));
+    let bare = (train.encoding.bare > 0).then(|| no_template(train.encoding.bare));
     let target = memorised("target", &sets.target, &train.documents, Some(name));
     let general = memorised("general", &sets.general, &train.documents, None);
-    [plain, target, general].into_iter().flatten().collect()
+    [plain, bare, target, general].into_iter().flatten().collect()
 }
 
 /// Scored tokens of each evaluated set, at most; an evaluation on a slow device must not outlast many steps.

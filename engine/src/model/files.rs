@@ -28,6 +28,8 @@ pub struct ModelFiles {
     pub tokenizer: Option<Tokenizer>,
     /// Token ids that the configuration names.
     pub special: SpecialTokens,
+    /// Whether a `tokenizer.model` lies beside them, which is not read.
+    pub has_tokenizer_model: bool,
 }
 
 impl ModelFiles {
@@ -58,7 +60,8 @@ impl ModelFiles {
     pub fn open_folder(folder: &dyn Folder) -> Result<Self> {
         let opened = open::open_folder(folder)?;
         let tokenizer = read_tokenizer(folder)?;
-        Self::new(opened.architecture, Some(opened.weights), tokenizer, opened.special)
+        let files = Self::new(opened.architecture, Some(opened.weights), tokenizer, opened.special)?;
+        Ok(Self { has_tokenizer_model: has_tokenizer_model(folder), ..files })
     }
 
     /// A model without weights: the architecture of a `config.json` and the tokenizer of a folder.
@@ -66,7 +69,8 @@ impl ModelFiles {
     /// # Errors
     /// As [`ModelFiles::open_folder`].
     pub fn random(architecture: Architecture, special: SpecialTokens, folder: &dyn Folder) -> Result<Self> {
-        Self::new(architecture, None, read_tokenizer(folder)?, special)
+        let files = Self::new(architecture, None, read_tokenizer(folder)?, special)?;
+        Ok(Self { has_tokenizer_model: has_tokenizer_model(folder), ..files })
     }
 
     fn new(
@@ -87,7 +91,7 @@ impl ModelFiles {
             }
             tokenizer.add_eos_ids(&special.eos)?;
         }
-        Ok(Self { architecture, weights, tokenizer, special })
+        Ok(Self { architecture, weights, tokenizer, special, has_tokenizer_model: false })
     }
 
     /// The tokenizer.
@@ -95,9 +99,16 @@ impl ModelFiles {
     /// # Errors
     /// [`Error::Tokenizer`] where the files hold none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer
-            .as_ref()
-            .ok_or_else(|| Error::Tokenizer { problem: "there is no tokenizer.json beside the model".into() })
+        self.tokenizer.as_ref().ok_or_else(|| {
+            let only = match self.has_tokenizer_model {
+                true => {
+                    ", only tokenizer.model, which is not read; make one of it in Python, DIR being the model's folder: \
+                     AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+                }
+                false => "",
+            };
+            Error::Tokenizer { problem: format!("there is no tokenizer.json beside the model{only}") }
+        })
     }
 
     /// The digest that the model has once it is loaded ([`Model::origin`]); none without weights.
@@ -139,6 +150,10 @@ impl ModelFiles {
             None => load::random(&self.architecture, seed, placement, hold),
         }
     }
+}
+
+fn has_tokenizer_model(folder: &dyn Folder) -> bool {
+    matches!(folder.open("tokenizer.model"), Ok(Some(_)))
 }
 
 fn read_tokenizer(folder: &dyn Folder) -> Result<Option<Tokenizer>> {

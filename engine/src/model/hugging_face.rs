@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::architecture::{Architecture, SpecialTokens, format_error, missing, unsupported};
 use super::family::{self, AttentionBias, listed};
 use super::rope::{Llama3Scaling, Rope, RopeScaling, Yarn};
+use crate::data::record::BYTE_ORDER_MARK;
 use crate::error::{Error, Result};
 use crate::host::{MOST_CONFIGURATION_BYTES, shorten};
 
@@ -154,6 +155,7 @@ fn parse_object(bytes: &[u8], file: &str) -> Result<Map<String, Value>> {
     if bytes.len() > MOST_CONFIGURATION_BYTES as usize {
         return Err(format_error(file, format!("{} bytes are too many for a model configuration", bytes.len())));
     }
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     serde_json::from_slice(bytes).map_err(|e| format_error(file, format!("not a JSON object: {e}")))
 }
 
@@ -511,6 +513,10 @@ mod tests {
         let special = SpecialTokens { bos: Some(1), eos: vec![2, 7], pad: None };
         for architecture in all {
             let text = architecture.to_config_json(&special, "float32");
+            assert_eq!(Architecture::from_config_json(text.as_bytes(), "config.json").unwrap(), architecture);
+            assert_eq!(SpecialTokens::from_config_json(text.as_bytes(), "config.json").unwrap(), special);
+            // As some editors save it.
+            let text = format!("\u{feff}{text}");
             assert_eq!(Architecture::from_config_json(text.as_bytes(), "config.json").unwrap(), architecture);
             assert_eq!(SpecialTokens::from_config_json(text.as_bytes(), "config.json").unwrap(), special);
         }

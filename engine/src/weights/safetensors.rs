@@ -102,11 +102,26 @@ pub(crate) fn stored(bytes: &dyn Bytes, file: &str) -> Result<BTreeMap<String, S
     bytes.read(0, &mut length)?;
     let length = u64::from_le_bytes(length);
     if length > LONGEST_HEADER || length > total - LENGTH_FIELD {
+        if is_pointer(bytes)? {
+            let advice = "get that with `git lfs pull`, or the whole model with `hf download`";
+            return Err(wrong(format!("is a Git LFS pointer, a few lines that stand for the file itself; {advice}")));
+        }
         return Err(wrong(format!("a header of {length} bytes is announced, but the file has {total} bytes")));
     }
     let text = read_range(bytes, LENGTH_FIELD, length, file)?;
     let header: Header = serde_json::from_slice(&text).map_err(|e| wrong(format!("header: {e}")))?;
     lay_out(header, LENGTH_FIELD + length, total, file)
+}
+
+/// Whether a file is what Git has in place of a large one.
+fn is_pointer(bytes: &dyn Bytes) -> Result<bool> {
+    const BEGINS: &[u8] = b"version https://git-lfs";
+    let mut found = [0u8; BEGINS.len()];
+    if bytes.len() < found.len() as u64 {
+        return Ok(false);
+    }
+    bytes.read(0, &mut found)?;
+    Ok(found == *BEGINS)
 }
 
 /// Checks that the tensors cover the data without holes or overlaps, and turns their offsets into file offsets.
@@ -180,7 +195,7 @@ pub fn open_folder(folder: &dyn Folder) -> Result<Safetensors> {
         return Ok(Safetensors { files: vec![file], place, main });
     }
     if folder.open(INDEX)?.is_none() {
-        return Err(Error::Missing { path: main, problem: format!("there is neither this file nor {INDEX}") });
+        return Err(Error::Missing { path: main, problem: no_weights(folder) });
     }
     let (text, index) = read_small(folder, INDEX, LONGEST_HEADER)?;
     let listed: Index =
@@ -220,6 +235,20 @@ pub fn open_folder(folder: &dyn Folder) -> Result<Safetensors> {
         }
     }
     Ok(Safetensors { files, place, main: index })
+}
+
+/// What is missing of a folder that has neither a file nor an index, and what to do about weights of another format.
+fn no_weights(folder: &dyn Folder) -> String {
+    const PICKLED: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+    let missing = format!("there is neither this file nor {INDEX}");
+    match PICKLED.into_iter().find(|name| matches!(folder.open(name), Ok(Some(_)))) {
+        None => missing,
+        Some(name) => format!(
+            "{missing}, only {name}, which is not read; write the model anew in Python, from its folder DIR to OUT: \
+             AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OUT, safe_serialization=True) and \
+             AutoTokenizer.from_pretrained(DIR).save_pretrained(OUT)"
+        ),
+    }
 }
 
 impl Safetensors {
@@ -436,5 +465,27 @@ mod tests {
             assert!(open_folder(&folder(&index)).is_err(), "{what}");
         }
         assert!(open_folder(&MemoryFolder::new()).is_err());
+    }
+
+    #[test]
+    fn a_pointer_of_git_and_weights_of_another_format_are_named_with_the_way_to_safetensors() {
+        let said = |name: &str, contents: &[u8]| {
+            let mut folder = MemoryFolder::new();
+            folder.insert(name, contents.to_vec()).unwrap();
+            let error = open_folder(&folder).err().expect("no weights");
+            assert!(error.is_bad_input());
+            error.to_string()
+        };
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 538090408\n";
+        let message = said(SINGLE, pointer.as_bytes());
+        assert!(message.starts_with("model.safetensors: is a Git LFS pointer"), "{message}");
+        assert!(message.contains("git lfs pull") && !message.contains("announced"), "{message}");
+        assert!(said(SINGLE, b"version ").contains("announced"), "too short for one");
+        for name in ["pytorch_model.bin", "pytorch_model.bin.index.json"] {
+            let message = said(name, b"");
+            assert!(message.contains(&format!("there is neither this file nor {INDEX}, only {name}, ")), "{message}");
+            assert!(message.contains("save_pretrained(OUT, safe_serialization=True)"), "{message}");
+        }
+        assert!(said("other.bin", b"").ends_with(INDEX));
     }
 }

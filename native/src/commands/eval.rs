@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde::Serialize;
 use temper_engine::configuration::TOP_K_MIN;
 use temper_engine::perplexity::WINDOW;
-use temper_engine::reading::{OnError, ReadOptions, read_measured};
+use temper_engine::reading::{OnError, ReadOptions, read_measured, refuse_no_text};
 use temper_engine::{Document, Error, Evaluation, Event, Tokenizer, perplexity, wait};
 
 use crate::cli::{EvalArgs, Global};
@@ -83,7 +83,9 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
 
 fn text_windows(path: &Path, tokenizer: &Tokenizer, context: usize) -> Result<Vec<Document>> {
     let file = path.display().to_string();
-    let text = String::from_utf8(read_data(&file)?)
+    let bytes = read_data(&file)?;
+    refuse_no_text(&file, &bytes)?;
+    let text = String::from_utf8(bytes)
         .map_err(|_| Error::Data { file: file.clone(), problem: "it is not UTF-8 text".into() })?;
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(&text);
     let documents = perplexity::windows(&tokenizer.encode(text)?, WINDOW.min(context));

@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use serde::Serialize;
 use temper_engine::continuing::{Cache, Request, Writer, generate_all};
+use temper_engine::reading::refuse_no_text;
 use temper_engine::words::counted;
 use temper_engine::{Error, Sampling, wait};
 
@@ -131,9 +132,11 @@ fn tell(prompts: &[String], answers: &[Written], told: &mut usize) -> Result<()>
 
 /// The prompts of a file, and its name.
 fn lines(path: &str) -> Result<(Vec<String>, String)> {
-    let text = String::from_utf8(read_data(path)?)
+    let bytes = read_data(path)?;
+    refuse_no_text(path, &bytes)?;
+    let text = String::from_utf8(bytes)
         .map_err(|_| Error::Format { file: path.into(), problem: "is not UTF-8 text".into() })?;
-    let prompts: Vec<String> = text.lines().map(str::to_owned).collect();
+    let prompts: Vec<String> = text.strip_prefix('\u{FEFF}').unwrap_or(&text).lines().map(str::to_owned).collect();
     if prompts.is_empty() {
         return Err(Error::Data { file: path.into(), problem: "has no line, and each is a prompt".into() }.into());
     }

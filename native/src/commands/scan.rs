@@ -281,6 +281,9 @@ impl Scanner<'_, '_> {
         }
         self.window(window, name)?;
         self.meter.at(read.done(), self.counts.tokens_seen);
+        if stream.bare() > 0 {
+            let _ = writeln!(io::stderr(), "warning: {name}: {}", doubts::no_template(stream.bare() as usize));
+        }
         Ok(stream.report().clone())
     }
 
