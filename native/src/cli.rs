@@ -243,7 +243,7 @@ pub struct ModelArgs {
     pub run: Option<PathBuf>,
     /// What the run of --run had learned by this step, of which it keeps a checkpoint, in place of its result; also of a run that
     /// has not come to its end.
-    #[arg(long, value_name = "N", value_parser = whole::<u64>, requires = "run")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, requires = "run", conflicts_with = "model")]
     pub step: Option<u64>,
     /// How matrices lie in memory: auto (as the file has them), f32, f16, bf16, q8_0, q4_0 or q4_k. Without it as the run
     /// had them, or auto.

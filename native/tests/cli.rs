@@ -1437,7 +1437,11 @@ fn what_needs_less_is_proposed_by_what_it_costs_and_a_plan_with_it_needs_as_much
         let configuration = place.text("run.toml");
         line(&format!("plan {configuration} --json --device-memory 1KiB {shared} {more}")).ok().json()
     };
-    let (less, narrower) = ("data.measured_tokens=345", "adapter.rank=1");
+    let (less, narrower) = ("data.measured_tokens", "adapter.rank=1");
+    // How many tokens depends on the machine, whose threads have scratch of their own.
+    fn named(set: &str) -> &str {
+        if set.starts_with("data.measured_tokens=") { "data.measured_tokens" } else { set }
+    }
     for (sets, proposed, changed) in [
         // What is measured holds most.
         ("", &[less, "run.storage=q4_0", "run.moments=8bit", narrower][..], &[less, narrower][..]),
@@ -1457,10 +1461,10 @@ fn what_needs_less_is_proposed_by_what_it_costs_and_a_plan_with_it_needs_as_much
     ] {
         let found = plan(sets);
         let advice = found["advice"].as_array().unwrap();
-        let first: Vec<&str> = advice.iter().map(|change| change["set"][0].as_str().unwrap()).collect();
+        let first: Vec<&str> = advice.iter().map(|change| named(change["set"][0].as_str().unwrap())).collect();
         // The last one is all of them together.
         assert_eq!(first[..first.len() - 1], *proposed, "{found}");
-        for change in advice.iter().filter(|change| changed.contains(&change["set"][0].as_str().unwrap())) {
+        for change in advice.iter().filter(|change| changed.contains(&named(change["set"][0].as_str().unwrap()))) {
             let set = change["set"].as_array().unwrap();
             let set: String = set.iter().map(|set| format!(" --set {}", set.as_str().unwrap())).collect();
             assert_eq!(plan(&format!("{sets}{set}"))["peak_bytes"], change["peak_bytes"], "{change}");

@@ -100,7 +100,8 @@
  * @property {string[]} problems  The first reasons for skipping, with their lines.
  * @property {number} targetTokens  Scored tokens of the held-out target set.
  * @property {number} generalTokens  Scored tokens of the held-out general set.
- * @property {string[]} doubts  What makes results with a visitor's own file doubtful, a sentence each without its full stop.
+ * @property {string[]} doubts  What makes results with a visitor's own file doubtful, a sentence each without its full
+ *   stop.
  */
 
 /**

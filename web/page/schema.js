@@ -60,10 +60,19 @@ export default {
         {
           "name": "train",
           "label": "Train",
-          "help": "JSONL or text to train on.",
-          "type": "text",
-          "allowed": "a string",
-          "required": "a JSONL file"
+          "help": "JSONL or text to train on, in one file or in several, of which each may look different.",
+          "type": "other",
+          "allowed": "a path or a list of paths",
+          "required": "a JSONL file, or a list of them"
+        },
+        {
+          "name": "shares",
+          "label": "Shares",
+          "help": "How much of what is trained each of several files has, in their order: documents are drawn by the seed, the same in every epoch, so that the trained tokens are in these shares; of all but the scarcest file a part is left out.",
+          "type": "other",
+          "allowed": "a list of numbers above 0, such as [0.7, 0.3]",
+          "optional": true,
+          "derived": "all of each file"
         },
         {
           "name": "target",
@@ -77,7 +86,7 @@ export default {
         {
           "name": "hold_out",
           "label": "Hold out",
-          "help": "In place of a target: the share of the training documents, the last ones, that is measured and not trained on.",
+          "help": "In place of a target: the share of the training documents, the last ones of each file, that is measured and not trained on.",
           "type": "number",
           "allowed": "a number above 0 and below 1",
           "optional": true,
@@ -1401,6 +1410,7 @@ export default {
     "initial": {
       "model.init": "pretrained",
       "model.architecture": null,
+      "data.shares": null,
       "data.target": null,
       "data.hold_out": null,
       "data.general": null,
