@@ -10,8 +10,8 @@
 // outlives a tile: what is summed over tiles is in each invocation's own numbers, as in attention_tiles.wgsl.
 //
 // A kernel's own part declares `read_halves(which, row, vector, rest)`, four numbers of a row or what rounding left of
-// them, `read_exponent(which, row)`, and SEGMENTS: 3 where sums are to be nearly those of single precision, of halves with
-// halves and of each with the other's rest, else 1.
+// them, `read_exponent(which, row)`, and SEGMENTS: 3 where sums are to be nearly those of single precision, of halves
+// with halves and of each with the other's rest, else 1.
 
 // Terms that are brought in at a time, and vectors of four of them.
 const HALF_TERMS: u32 = 32u;

@@ -162,18 +162,10 @@ pub fn backward_by(
     let operations = product_operations(shape, document_start.host());
     let (document_start, params) = (document_start.gpu(), params(shape, tokens));
     // Scores, gradients of the probabilities, and what comes of both.
-    let by_queries = Launch {
-        device,
-        params,
-        groups: kind.workgroups(shape.heads, shape, tokens),
-        operations: 3.0 * operations,
-    };
-    let by_keys = Launch {
-        device,
-        params,
-        groups: kind.workgroups(shape.kv_heads, shape, tokens),
-        operations: 4.0 * operations,
-    };
+    let by_queries =
+        Launch { device, params, groups: kind.workgroups(shape.heads, shape, tokens), operations: 3.0 * operations };
+    let by_keys =
+        Launch { device, params, groups: kind.workgroups(shape.kv_heads, shape, tokens), operations: 4.0 * operations };
     let of_queries = AttentionQueryGradientBindings { document_start, qkv, out, lse, dout, mean, dqkv };
     let of_keys = AttentionKeyGradientBindings { document_start, qkv, lse, dout, mean, dqkv };
     match kind {

@@ -560,16 +560,8 @@ pub(super) mod halved {
         };
         let (batches, inner) = (p.batches, p.inner);
         let padded = size((inner as usize).next_multiple_of(HALF_TERMS));
-        let rows = |rows, offset, batch, row, step| HalfRowsParams {
-            rows,
-            batches,
-            inner,
-            padded,
-            offset,
-            batch,
-            row,
-            step,
-        };
+        let rows =
+            |rows, offset, batch, row, step| HalfRowsParams { rows, batches, inner, padded, offset, batch, row, step };
         let of_left = rows(p.rows, p.left_offset, p.left_batch, p.left_row, p.left_step);
         let of_right = rows(p.columns, p.right_offset, p.right_batch, p.right_column, p.right_step);
         let left_rows = halve(device, &Right::Plain(left.clone()), left, of_left)?;
