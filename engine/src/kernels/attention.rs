@@ -272,7 +272,7 @@ pub fn has_matrices(device: &Device) -> bool {
 #[cfg(not(target_family = "wasm"))]
 pub(super) fn matrices_compute_wrong(device: &Device) -> Result<Option<String>> {
     let cpu = Device::cpu();
-    let (starts, shape) = (vec![[0; 50].as_slice(), &[50; 90]].concat(), Shape { heads: 4, kv_heads: 2, head_dim: 40 });
+    let (starts, shape) = ([[0; 50].as_slice(), &[50; 90]].concat(), Shape { heads: 4, kv_heads: 2, head_dim: 40 });
     let on = |device: &Device, kind: Kind| -> Result<[Vec<f32>; 2]> {
         let starts = Indices::new(device, starts.clone());
         let tokens = starts.host().len();
