@@ -1213,8 +1213,8 @@ fn attention_and_its_gradient_equal_the_full_softmax_of_every_packed_document() 
 }
 
 #[test]
-fn attention_on_tensor_cores_is_that_of_the_oracle_and_its_gradient_within_the_rounding_of_halves() {
-    let test = attention_on_tensor_cores_is_that_of_the_oracle_and_its_gradient_within_the_rounding_of_halves;
+fn half_precision_attention_is_that_of_the_oracle_and_its_gradient_within_the_rounding_of_halves() {
+    let test = half_precision_attention_is_that_of_the_oracle_and_its_gradient_within_the_rounding_of_halves;
     let Some(device) = devices::with_matrices(test) else { return };
     let mut random = Random::new(24);
     // Heads of all widths that are tiled otherwise; documents at the edges of tiles of 64 tokens, and across them.
@@ -1268,8 +1268,8 @@ fn attention_on_tensor_cores_is_that_of_the_oracle_and_its_gradient_within_the_r
 }
 
 #[test]
-fn on_tensor_cores_too_no_token_sees_another_document_or_its_own_future_not_even_their_nan() {
-    let test = on_tensor_cores_too_no_token_sees_another_document_or_its_own_future_not_even_their_nan;
+fn in_half_precision_too_no_token_sees_another_document_or_its_own_future_not_even_their_nan() {
+    let test = in_half_precision_too_no_token_sees_another_document_or_its_own_future_not_even_their_nan;
     let Some(device) = devices::with_matrices(test) else { return };
     let (heads, kv_heads, head_dim) = (2, 1, 40);
     let (width, out_width) = ((heads + 2 * kv_heads) * head_dim, heads * head_dim);
