@@ -71,10 +71,6 @@ struct Place {
     parts: u32,
 }
 
-fn power_of_two(exponent: i32) -> f32 {
-    return bitcast<f32>(u32(127i + clamp(exponent, -126i, 127i)) << 23u);
-}
-
 // Writes tile (down, across) of every part, which `sums` is about to hold, and lets `sums` be used again.
 fn write(place: Place, down: u32, across: u32, lane: u32) {
     // Without this barrier sums are written to the target that another subgroup has not stored yet.
@@ -87,9 +83,8 @@ fn write(place: Place, down: u32, across: u32, lane: u32) {
         if (computed && row < params.rows && column < params.columns) {
             let exponent = bitcast<i32>(left_exponents[place.batch * params.rows + row])
                 + bitcast<i32>(right_exponents[place.batch * params.columns + column]);
-            let half = exponent / 2i;
             let at = params.target_offset + place.batch * params.target_batch + row * params.target_row + column;
-            var value = params.alpha * (sums[index] * power_of_two(half) * power_of_two(exponent - half));
+            var value = params.alpha * scaled(sums[index], exponent);
             if (params.accumulate != 0u) {
                 value += target_values[at];
             }

@@ -24,7 +24,6 @@ const PARTS: u32 = 8u;
 const TILE_ELEMENTS: u32 = TILE * TILE;
 // Behind the sixteen matrices two for whom has no part, and one of zeros, which sums begin with.
 const ZEROS: u32 = 18u * TILE_ELEMENTS;
-const INFINITY_BITS: u32 = 0x7f800000u;
 const NAN_BITS: u32 = 0x7fc00000u;
 
 var<workgroup> left_tile: array<f16, ROWS_PER_WORKGROUP * STRIDE>;
@@ -50,16 +49,6 @@ fn main(
         atomicStore(&spoiled[lane], 0u);
     }
     compute(linear_workgroup(workgroup_id, workgroups), lane);
-}
-
-fn power_of_two(exponent: i32) -> f32 {
-    return bitcast<f32>(u32(127i + clamp(exponent, -126i, 127i)) << 23u);
-}
-
-// In two factors, so that neither leaves the range before the result does.
-fn scaled(value: f32, exponent: i32) -> f32 {
-    let half = exponent / 2i;
-    return value * power_of_two(half) * power_of_two(exponent - half);
 }
 
 // Rounded to what f16 holds, by hand: compilers may take a conversion there and back for nothing.
@@ -207,7 +196,7 @@ fn added(one: Quad, other: Quad) -> Quad {
 // What is not finite counts as infinite.
 fn magnitude(values: vec4<f32>) -> vec4<f32> {
     let bits = bitcast<vec4<u32>>(values) & vec4<u32>(0x7fffffffu);
-    return bitcast<vec4<f32>>(min(bits, vec4<u32>(INFINITY_BITS)));
+    return bitcast<vec4<f32>>(min(bits, vec4<u32>(EXPONENT_BITS)));
 }
 
 // The exponents of the powers of two by which rows are multiplied to be halved, from their largest numbers: those of

@@ -626,7 +626,7 @@ kernels! {
     /// [`ATTENTION`] on tensor cores that multiply 16 x 16 x 16, with the exponents that [`HALF_ROWS`] gives each head's rows;
     /// times the number of heads.
     ATTENTION_MATRICES = "attention_matrices" of "attention",
-    shared ["cooperative_16", "rows", "finite", "scores", "attention", "attention_matrices", "attention_halves"],
+    shared ["cooperative_16", "rows", "finite", "scores", "powers", "attention", "attention_matrices", "attention_halves"],
     Grid::Tile(64, 128),
     params AttentionParams,
     bindings AttentionMatricesBindings { document_start, qkv, out, lse, qkv_exponents };
@@ -634,7 +634,8 @@ kernels! {
     /// Gradient of [`ATTENTION_MATRICES`] by its queries; times the number of heads.
     ATTENTION_QUERY_GRADIENT_MATRICES = "attention_query_gradient_matrices" of "attention_query_gradient",
     shared [
-        "cooperative_16", "rows", "finite", "scores", "attention", "attention_matrices", "attention_query_gradient_halves"
+        "cooperative_16", "rows", "finite", "scores", "powers", "attention", "attention_matrices",
+        "attention_gradient_halves", "attention_query_gradient_halves"
     ],
     Grid::Tile(64, 128),
     params AttentionParams,
@@ -645,7 +646,8 @@ kernels! {
     /// Gradient of [`ATTENTION_MATRICES`] by its keys and values; times the number of their heads.
     ATTENTION_KEY_GRADIENT_MATRICES = "attention_key_gradient_matrices" of "attention_key_gradient",
     shared [
-        "cooperative_16", "rows", "finite", "scores", "attention", "attention_matrices", "attention_key_gradient_halves"
+        "cooperative_16", "rows", "finite", "scores", "powers", "attention", "attention_matrices",
+        "attention_gradient_halves", "attention_key_gradient_halves"
     ],
     Grid::Tile(64, 128),
     params AttentionParams,
@@ -885,7 +887,7 @@ kernels! {
     bindings HalfRowsBindings { values, halves, exponents };
 
     /// Matrix products of [`HALF_ROWS`] on tensor cores that multiply 16 x 16 x 16.
-    MATMUL_COOPERATIVE_16 = "matmul_cooperative_16" of "matmul_cooperative", shared ["cooperative_16", "rows"],
+    MATMUL_COOPERATIVE_16 = "matmul_cooperative_16" of "matmul_cooperative", shared ["cooperative_16", "rows", "powers"],
     Grid::Tile(128, 128),
     params MatmulCooperativeParams {
         /// Rows of the result.
@@ -912,7 +914,7 @@ kernels! {
     };
 
     /// The same on those that multiply 8 x 8 x 8.
-    MATMUL_COOPERATIVE_8 = "matmul_cooperative_8" of "matmul_cooperative", shared ["cooperative_8", "rows"],
+    MATMUL_COOPERATIVE_8 = "matmul_cooperative_8" of "matmul_cooperative", shared ["cooperative_8", "rows", "powers"],
     Grid::Tile(64, 64),
     params MatmulCooperativeParams,
     bindings MatmulCooperativeBindings;

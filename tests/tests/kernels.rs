@@ -1216,6 +1216,11 @@ fn attention_and_its_gradient_equal_the_full_softmax_of_every_packed_document() 
 fn half_precision_attention_is_that_of_the_oracle_and_its_gradient_within_the_rounding_of_halves() {
     let test = half_precision_attention_is_that_of_the_oracle_and_its_gradient_within_the_rounding_of_halves;
     let Some(device) = devices::with_matrices(test) else { return };
+    assert_eq!(
+        kernels::calibration::attention_computes_wrong(&device).unwrap(),
+        None,
+        "the self-test of a right driver"
+    );
     let mut random = Random::new(24);
     // Heads of all widths that are tiled otherwise; documents at the edges of tiles of 64 tokens, and across them.
     let cases: [(usize, usize, usize, &[usize]); 7] = [

@@ -28,6 +28,9 @@ const WORTH_HALVING: f64 = 1.2;
 /// Classes as they are timed: what most of a step is comes first, in case there is no time for all.
 const IN_ORDER: [Class; 4] = [Class::Wide, Class::Exact, Class::Few, Class::Thin];
 
+/// Largest error of attention's gradient relative to its largest element that half precision makes.
+const ATTENTION_TOLERANCE: f32 = 4e-3;
+
 /// Rows, terms and columns of a product of many workgroups and long sums, of no whole tiles.
 const LARGE: [usize; 3] = [515, 2052, 1029];
 /// How often that one is computed: what is wrong now and then shows in one of them.
@@ -300,6 +303,19 @@ fn computes_wrong(device: &Device, multiplier: Multiplier) -> Result<Option<Stri
     Ok(differs("a large product beside the tiled kernel's", &large(device, multiplier)?, &tiled, tolerance))
 }
 
+/// What is wrong with what the kernels for attention on tensor cores compute: against the CPU.
+///
+/// # Errors
+/// Device errors.
+pub fn attention_computes_wrong(device: &Device) -> Result<Option<String>> {
+    let on = |device: &Device, kind| -> Result<Vec<Vec<f32>>> {
+        let both = attention::both_ways(device, kind)?;
+        both.into_iter().map(|tensor| pollster::block_on(tensor::read(&tensor))).collect()
+    };
+    let (got, want) = (on(device, attention::Kind::Matrices)?, on(&Device::cpu(), attention::Kind::Tiles)?);
+    Ok(differs("forward and back", &got, &want, ATTENTION_TOLERANCE))
+}
+
 /// That a kernel computes wrong and how, where a product is not what it should be. Each is measured by its own largest
 /// element.
 fn differs(what: &str, got: &[Vec<f32>], want: &[Vec<f32>], tolerance: f32) -> Option<String> {
@@ -440,7 +456,7 @@ impl Device {
         if !self.halves() || !attention::has_matrices(self) {
             return Ok((with(false), None));
         }
-        let said = match attempt(self, "attention", || unless_refused(attention::matrices_compute_wrong(self)))? {
+        let said = match attempt(self, "attention", || unless_refused(attention_computes_wrong(self)))? {
             Some(problem) => Some(format!("attention on tensor cores {problem}")),
             // Never timed: that a processor is slow at it is known.
             None if self.is_software() => None,
