@@ -36,7 +36,7 @@ fn main(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let block = linear_workgroup(workgroup_id, workgroups) * WORKGROUP_SIZE + lane;
+    let block = (params.first_group + linear_workgroup(workgroup_id, workgroups)) * WORKGROUP_SIZE + lane;
     if (block >= params.kv_heads * blocks()) {
         return;
     }

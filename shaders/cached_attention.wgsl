@@ -18,6 +18,8 @@ struct Params {
     kv_heads: u32,
     head_dim: u32,
     stride: u32,
+    // Number of the launch's first workgroup: what takes long is launched in pieces.
+    first_group: u32,
     halves: u32,
     scale: f32,
 }
@@ -48,7 +50,7 @@ fn main(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let group = linear_workgroup(workgroup_id, workgroups);
+    let group = params.first_group + linear_workgroup(workgroup_id, workgroups);
     if (group >= params.rows * params.heads) {
         return;
     }

@@ -2,8 +2,8 @@
 //
 //   target[g][i, j] (+)= alpha 2^(e_i + f_j) Σ_p left[g][i, p] right[g][j, p],   i < rows, j < columns, p < padded
 //
-// of rows that `half_rows.wgsl` made: e and f are their exponents. The power of two is applied to the f32 sum as two
-// factors, so that neither leaves the range before the result does.
+// of rows that `half_rows.wgsl` made, all segments of them: e and f are their exponents. The power of two is applied to
+// the f32 sum as two factors, so that neither leaves the range before the result does.
 //
 // A workgroup computes 8 by 8 tiles of the size in the shared part. It brings 32 terms of its rows and columns at a
 // time into workgroup memory. The tiles are cut into eight parts of 4 by 2 tiles, a subgroup each. How many subgroups

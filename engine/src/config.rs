@@ -13,8 +13,9 @@ use toml::Value;
 use crate::error::{Error, Result};
 use crate::kernels::row_stats::{CONFLICT_ENTROPY, CONFLICT_PROBABILITY};
 use crate::loss::objective::{Method, Objective};
+use crate::model::adapter::LoraSettings;
 use crate::model::load::Hold;
-use crate::settings::{Key, NumberOr, Origin, Reader, Settings, Used};
+use crate::settings::{Key, NumberOr, Origin, Problem, Reader, Settings, Used};
 use crate::words::counted;
 
 pub use crate::data::DataSection;
@@ -118,8 +119,34 @@ impl Config {
     /// an override without effect is one.
     pub fn parse(text: &str, file_name: &str, overrides: &[(String, String)]) -> Result<Self> {
         let reader = Reader::new(each_section!(section).into(), text, file_name, overrides);
-        let (config, mut reader) = Self::resolve(reader);
+        let (config, mut reader) = Self::resolve(reader, AdapterSection::default());
         config.refuse_unread(&mut reader);
+        reader.finish().map(|()| config)
+    }
+
+    /// As [`Config::parse`], where `adapter.from` names this adapter: what is not given of its settings is as it is there.
+    ///
+    /// # Errors
+    /// As [`Config::parse`]; [`Error::Config`](crate::Error::Config) for rank, alpha, rslora or targets that are given otherwise
+    /// than the adapter has them, and for those of the adapter that no run can have.
+    pub fn going_on(
+        text: &str,
+        file_name: &str,
+        overrides: &[(String, String)],
+        adapter: &LoraSettings,
+    ) -> Result<Self> {
+        let base = AdapterSection::from(adapter);
+        let reader = Reader::new(each_section!(section).into(), text, file_name, overrides);
+        let (config, mut reader) = Self::resolve(reader, base.clone());
+        config.refuse_unread(&mut reader);
+        const A: &str = AdapterSection::SECTION;
+        for Problem { key, problem } in base.problems() {
+            reader.problem(A, "from", format!("cannot go on from this adapter: {key}: {problem}"));
+        }
+        let from = config.adapter.from.as_deref().unwrap_or_default();
+        for (key, problem) in LoraSettings::from(&config.adapter).problems_beside(adapter) {
+            reader.problem(A, key, format!("{problem} ({from})"));
+        }
         reader.finish().map(|()| config)
     }
 
@@ -130,15 +157,15 @@ impl Config {
     /// As [`Config::parse`].
     pub fn shared(text: &str, file_name: &str, overrides: &[(String, String)]) -> Result<Self> {
         let reader = Reader::new(each_section!(section).into(), text, file_name, overrides);
-        let (config, reader) = Self::resolve(reader);
+        let (config, reader) = Self::resolve(reader, AdapterSection::default());
         reader.finish().map(|()| config)
     }
 
-    /// What is asked for, with the reader that knows what is wrong with it.
-    fn resolve(mut reader: Reader<'_>) -> (Self, Reader<'_>) {
+    /// What is asked for, with the reader that knows what is wrong with it; of `[adapter]` what is not given is as in `base`.
+    fn resolve(mut reader: Reader<'_>, base: AdapterSection) -> (Self, Reader<'_>) {
         let model = model(&mut reader);
         let objective = ObjectiveSection::resolve(&mut reader);
-        let adapter = adapter(&mut reader, &model);
+        let adapter = adapter(&mut reader, &model, base);
         let optim = optim(&mut reader, &model, &adapter);
         let (data, run) = data_and_run(&mut reader);
         if adapter.kind == AdapterKind::Lora && run.storage == Hold::Bf16Compensated {
@@ -149,7 +176,24 @@ impl Config {
                  or kind = \"none\" in [adapter]",
             );
         }
-        (Self { model, data, objective, adapter, optim, run }, reader)
+        let config = Self { model, data, objective, adapter, optim, run };
+        config.refuse_untouched_beside_adapter(&mut reader);
+        (config, reader)
+    }
+
+    /// Refuses objectives that ask the untouched model where training begins with an adapter: what they would hold on to is the
+    /// model without it.
+    fn refuse_untouched_beside_adapter(&self, reader: &mut Reader) {
+        let objectives = [self.objective().ok(), self.baseline().ok().flatten()];
+        let asking = objectives.into_iter().flatten().find(Objective::needs_untouched);
+        if let (Some(_), Some(objective)) = (&self.adapter.from, asking) {
+            let problem = format!(
+                "{} asks the model as it is without an adapter, and this run begins with one: merge the two first \
+                 (temper export) and train the result, or take another objective",
+                objective.method()
+            );
+            reader.problem(AdapterSection::SECTION, "from", problem);
+        }
     }
 
     /// Refuses overrides that ask for something in vain. A file may hold what is not read: it can be of several runs, and a
@@ -307,8 +351,12 @@ pub fn page(overrides: &[(String, String)]) -> Result<Config> {
     // Our own text; a test reads it.
     let profile = toml::from_str(PAGE).unwrap_or_default();
     let reader = Reader::new(each_section!(section).into(), "", "", overrides).with_profile(profile);
-    let (config, reader) = Config::resolve(reader);
+    let (config, reader) = Config::resolve(reader, AdapterSection::default());
     reader.finish()?;
+    if config.adapter.from.is_some() {
+        let problem = "[adapter] from: the page reads no adapter; go on from one with the command";
+        return Err(Error::Config { problems: vec![problem.into()] });
+    }
     if config.run.keep_best {
         let problem = "[run] keep_best: the page keeps no checkpoints to take the best step from";
         return Err(Error::Config { problems: vec![problem.into()] });
@@ -364,9 +412,17 @@ fn model(reader: &mut Reader) -> ModelSection {
     model
 }
 
-fn adapter(reader: &mut Reader, model: &ModelSection) -> AdapterSection {
+fn adapter(reader: &mut Reader, model: &ModelSection, base: AdapterSection) -> AdapterSection {
     let kind = if model.init == Init::Random { AdapterKind::None } else { AdapterKind::Lora };
-    let adapter = AdapterSection::read(reader, AdapterSection { kind, ..AdapterSection::default() });
+    let adapter = AdapterSection::read(reader, AdapterSection { kind, ..base });
+    if adapter.from.is_some() && adapter.kind == AdapterKind::None {
+        reader.problem(
+            AdapterSection::SECTION,
+            "from",
+            "all weights are trained (kind = \"none\"), and no adapter: merge it into its model first (temper export), and \
+             give the result as model.path",
+        );
+    }
     if adapter.kind == AdapterKind::Lora && model.init == Init::Random {
         reader.problem(
             AdapterSection::SECTION,
@@ -921,6 +977,56 @@ x = 1
         let taken = ["run.forget_at_most", "run.patience", "run.device_memory"].map(|key| (key, ""));
         let free = run(limited, &taken);
         assert_eq!((free.forget_at_most, free.patience, free.device_memory, free.keep_best), (None, None, None, false));
+    }
+
+    #[test]
+    fn what_is_not_set_is_as_in_the_adapter_to_go_on_from_and_what_is_set_otherwise_is_refused() {
+        let targets = vec!["k_proj".to_string(), "q_proj".to_string()];
+        let adapter = LoraSettings { rank: 8, alpha: 12.0, rslora: true, dropout: 0.1, targets };
+        let text = format!("{SMALL}[adapter]\nfrom = \"a\"\n");
+        let of = |adapter: &LoraSettings, set: &[(&str, &str)]| {
+            let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+            Config::going_on(&text, "run.toml", &set, adapter)
+        };
+        let config = of(&adapter, &[]).unwrap();
+        assert_eq!(LoraSettings::from(&config.adapter), adapter);
+        assert_eq!((config.adapter.from.as_deref(), config.adapter.kind), (Some("a"), AdapterKind::Lora));
+        for written in [config.to_toml(), config.to_commented_toml()] {
+            assert_eq!(parse(&written).unwrap(), config);
+        }
+        let same = [("adapter.rank", "8"), ("adapter.targets", "q_proj,k_proj"), ("adapter.dropout", "0")];
+        assert_eq!(of(&adapter, &same).unwrap().adapter.dropout, 0.0, "dropout may be another");
+        for (key, value, words) in [
+            ("adapter.rank", "16", "is 16, and in the adapter to go on from 8"),
+            ("adapter.alpha", "32", "is 32, and in the adapter to go on from 12"),
+            ("adapter.rslora", "false", "is false, and in the adapter to go on from true"),
+            ("adapter.targets", "q_proj", "is q_proj, and in the adapter to go on from k_proj, q_proj"),
+        ] {
+            let found = problems(of(&adapter, &[(key, value)]));
+            assert!(found.len() == 1 && found[0].starts_with(&format!("--set {key}: ")), "{found:#?}");
+            assert!(found[0].contains(words) && found[0].ends_with("(a)"), "{found:#?}");
+        }
+        let head = LoraSettings { targets: vec!["lm_head".into()], ..adapter };
+        let found = problems(of(&head, &[]));
+        assert!(found[0].contains("from: cannot go on from this adapter: targets: \"lm_head\" is not"), "{found:#?}");
+    }
+
+    #[test]
+    fn no_adapter_is_gone_on_from_where_all_weights_are_trained_the_model_without_it_is_asked_or_on_the_page() {
+        let from = ("adapter.from", "a");
+        for (set, words) in [
+            (("adapter.kind", "none"), "all weights are trained (kind = \"none\"), and no adapter"),
+            (("objective.method", "sft_kl"), "sft_kl asks the model as it is without an adapter"),
+            (("objective.method", "flow"), "flow asks the model"),
+            (("run.baseline", "asft"), "asft asks the model"),
+        ] {
+            let found = problems(with(SMALL, &[from, set]));
+            assert!(found.len() == 1 && found[0].starts_with("--set adapter.from: "), "{found:#?}");
+            assert!(found[0].contains(words) && found[0].contains("temper export"), "{found:#?}");
+        }
+        with(SMALL, &[from, ("objective.method", "dft"), ("run.baseline", "sft")]).unwrap();
+        let set = [from, ("adapter.kind", "lora")].map(|(key, value)| (key.to_string(), value.to_string()));
+        assert!(problems(page(&set))[0].contains("[adapter] from: the page reads no adapter"));
     }
 
     #[test]

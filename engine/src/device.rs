@@ -1,8 +1,7 @@
-//! Which device a run uses, and what that device allows.
-//!
-//! A hardware GPU is chosen where there is one; otherwise the CPU backend, and never silently software Vulkan, which is
-//! some twenty times slower than the CPU it runs on. [`adapters`] lists everything with the reason for the choice.
+//! The devices that there are, and what each allows; `crate::choosing` says which one is taken.
 
+#[cfg(not(target_family = "wasm"))]
+use std::collections::BTreeMap;
 #[cfg(not(target_family = "wasm"))]
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -13,13 +12,15 @@ use burn::tensor::{
     wgpu::{MemoryConfiguration, WgpuBackend, WgpuSetup},
 };
 
+#[cfg(not(target_family = "wasm"))]
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 #[cfg(not(target_family = "wasm"))]
 use crate::host::Shelf;
 #[cfg(not(target_family = "wasm"))]
-use crate::kernels::kept::Kept;
+use crate::kernels::kept::{self, Kept};
 use crate::kernels::launch::Gpu;
-use crate::kernels::multiplier::{Choice, Class, Compute, Multiplier, Products};
+use crate::kernels::multiplier::{Choice, Class, Compute, Products};
 use crate::kernels::profile::KernelTime;
 
 /// A device on which tensors live and kernels run. Cheap to clone.
@@ -56,11 +57,26 @@ pub struct AdapterReport {
     pub workgroup_bytes: u32,
     /// Whether WGSL's `f16` is available.
     pub f16: bool,
+    /// Of its driver and this engine ([`kept::version`]).
+    #[serde(skip)]
+    pub(crate) version: Digest,
+    #[serde(skip)]
+    card: Card,
     #[serde(skip)]
     selector: (DeviceKind, WgpuBackend),
     /// Where the graphics API lists it.
     #[serde(skip)]
     place: (wgpu::Backends, usize),
+}
+
+/// What a driver says of the card itself.
+#[cfg(not(target_family = "wasm"))]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Card {
+    /// Its maker's number and its own; zeros where the graphics API has none (Metal).
+    pub make: (u32, u32),
+    /// Where it is plugged in; empty where nobody says.
+    pub bus: String,
 }
 
 /// Adapters that were opened, with their ids: burn refuses a second initialisation of one, so they are kept for the process's life.
@@ -75,6 +91,16 @@ static SHELF: OnceLock<Arc<dyn Shelf>> = OnceLock::new();
 #[cfg(not(target_family = "wasm"))]
 pub fn keep_on(shelf: Arc<dyn Shelf>) {
     let _ = SHELF.set(shelf);
+}
+
+/// That shelf; without one, what is left in memory for as long as the process.
+#[cfg(not(target_family = "wasm"))]
+pub(crate) fn shelf() -> &'static dyn Shelf {
+    static IN_MEMORY: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::new(BTreeMap::new());
+    match SHELF.get() {
+        Some(shelf) => &**shelf,
+        None => &IN_MEMORY,
+    }
 }
 
 /// Leaves on the shelf what was compiled for the devices that were opened.
@@ -104,8 +130,54 @@ impl Limits {
 
 #[cfg(not(target_family = "wasm"))]
 impl AdapterReport {
-    fn is_hardware(&self) -> bool {
+    /// True where no processor plays it.
+    pub(crate) fn is_hardware(&self) -> bool {
         self.kind != "software"
+    }
+
+    /// Its place in the order in which adapters would be chosen: the lower, the sooner.
+    pub(crate) fn rank(&self) -> u8 {
+        match self.kind.as_str() {
+            "discrete" => 0,
+            "integrated" => 1,
+            "virtual" | "other" => 2,
+            _ => 3,
+        }
+    }
+
+    /// Whether another adapter is the same card by another driver. One graphics API tells cards of one make apart by where
+    /// they are plugged in, else a driver lists each once; another one lists the same cards again.
+    pub(crate) fn is_same_card(&self, other: &Self) -> bool {
+        let alike = match (self.card.make, other.card.make) {
+            ((0, 0), _) | (_, (0, 0)) => self.name == other.name,
+            (make, of_other) => make == of_other,
+        };
+        let apart = match (self.card.bus.as_str(), other.card.bus.as_str()) {
+            ("", _) | (_, "") => self.driver == other.driver,
+            (bus, of_other) => bus != of_other,
+        };
+        alike && (self.backend != other.backend || !apart)
+    }
+
+    /// One that is not there: for tests.
+    #[cfg(test)]
+    pub(crate) fn made_up(id: &str, kind: &str, name: &str, driver: &str, card: Card) -> Self {
+        Self {
+            id: id.into(),
+            name: name.into(),
+            backend: id.split(':').next().unwrap_or_default().into(),
+            kind: kind.into(),
+            driver: driver.into(),
+            max_binding_bytes: 0,
+            max_buffer_bytes: 0,
+            free_bytes: None,
+            workgroup_bytes: 0,
+            f16: false,
+            version: Digest::default(),
+            card,
+            selector: (DeviceKind::DefaultDevice, WgpuBackend::Vulkan),
+            place: (wgpu::Backends::VULKAN, 0),
+        }
     }
 }
 
@@ -120,55 +192,12 @@ impl Device {
         Self { burn, gpu, products, name }
     }
 
-    /// The device for a `--device` argument, and the one line that says why it was chosen.
-    ///
-    /// `None` or `"auto"` picks the first hardware adapter, else the CPU. `"cpu"`, a graphics API (`vulkan`, `metal`,
-    /// `dx12`: its first hardware adapter, else its software one), an adapter id (`vulkan:1`) or a part of an adapter's
-    /// name pick that one.
+    /// The device of this adapter: one for the process's life.
     ///
     /// # Errors
-    /// [`Error::Device`] when nothing matches, listing what there is, or when the driver refuses.
+    /// [`Error::Device`] where the driver refuses.
     #[cfg(not(target_family = "wasm"))]
-    pub fn choose(wanted: Option<&str>) -> Result<(Self, String)> {
-        let wanted = wanted.unwrap_or("auto").trim().to_lowercase();
-        if wanted == "cpu" {
-            return Ok((Self::cpu(), "CPU, as asked for".into()));
-        }
-        let adapters = adapters();
-        if wanted == "auto" {
-            return match adapters.iter().find(|a| a.is_hardware()) {
-                Some(adapter) => {
-                    let why = format!("{} ({}): the first hardware GPU", adapter.name, adapter.id);
-                    Ok((Self::open(adapter)?, why))
-                }
-                None if adapters.is_empty() => Ok((Self::cpu(), "CPU: no GPU was found".into())),
-                None => Ok((
-                    Self::cpu(),
-                    format!("CPU: no hardware GPU, and software {} is slower than the CPU backend", adapters[0].id),
-                )),
-            };
-        }
-        let of_api = |a: &&AdapterReport| a.backend == wanted;
-        let found = adapters
-            .iter()
-            .find(|a| a.id == wanted)
-            .or_else(|| adapters.iter().filter(of_api).find(|a| a.is_hardware()))
-            .or_else(|| adapters.iter().find(of_api))
-            // Nothing is a part of every name.
-            .or_else(|| adapters.iter().find(|a| !wanted.is_empty() && a.name.to_lowercase().contains(&wanted)));
-        match found {
-            Some(adapter) => Ok((Self::open(adapter)?, format!("{} ({}), as asked for", adapter.name, adapter.id))),
-            None => Err(Error::Device {
-                problem: format!(
-                    "there is no device {wanted:?}; choose one of: cpu{}",
-                    adapters.iter().map(|a| format!(", {} ({})", a.id, a.name)).collect::<String>()
-                ),
-            }),
-        }
-    }
-
-    #[cfg(not(target_family = "wasm"))]
-    fn open(adapter: &AdapterReport) -> Result<Self> {
+    pub(crate) fn open(adapter: &AdapterReport) -> Result<Self> {
         let mut opened = OPENED.lock().unwrap_or_else(|e| e.into_inner());
         if let Some((_, device)) = opened.iter().find(|(id, _)| *id == adapter.id) {
             return Ok(device.clone());
@@ -262,6 +291,13 @@ impl Device {
         Self { gpu, products: Products { choice: None, ..self.products }, ..self.clone() }
     }
 
+    /// The same device, with at most so many floating-point operations in a dispatch of what can be cut: for tests.
+    #[doc(hidden)]
+    pub fn cutting(&self, operations: f64) -> Self {
+        let gpu = self.gpu.as_ref().map(|gpu| gpu.cutting(operations));
+        Self { gpu, ..self.clone() }
+    }
+
     /// True where a processor plays the GPU.
     pub fn is_software(&self) -> bool {
         self.gpu.as_ref().is_some_and(Gpu::software)
@@ -311,7 +347,21 @@ impl Device {
 
     /// Whether its wide products are in half precision on tensor cores.
     pub fn halves(&self) -> bool {
-        !self.is_cpu() && self.choice().for_class(Class::Wide) == Multiplier::Cooperative
+        self.segments() > 0
+    }
+
+    /// How many products of halves on tensor cores are one of its wide ones: none where they are in single precision.
+    pub fn segments(&self) -> usize {
+        if self.is_cpu() { 0 } else { self.choice().for_class(Class::Wide).segments() }
+    }
+
+    /// In what its wide products are, in a few words.
+    pub fn precision(&self) -> &'static str {
+        match self.segments() {
+            0 => "in single precision",
+            1 => "in half precision on tensor cores",
+            _ => "of two halves a number on tensor cores",
+        }
     }
 
     /// Whether its attention is, too.
@@ -521,17 +571,13 @@ pub fn adapters() -> Vec<AdapterReport> {
                 free_bytes: crate::driver::free_bytes(adapter),
                 workgroup_bytes: limits.max_compute_workgroup_storage_size,
                 f16: adapter.features().contains(wgpu::Features::SHADER_F16),
+                version: kept::version(&info),
+                card: Card { make: (info.vendor, info.device), bus: info.device_pci_bus_id.clone() },
                 selector: (kind, api),
                 place: (backends, index),
             });
         }
     }
-    let rank = |a: &AdapterReport| match a.kind.as_str() {
-        "discrete" => 0,
-        "integrated" => 1,
-        "virtual" | "other" => 2,
-        _ => 3,
-    };
-    reports.sort_by_key(rank);
+    reports.sort_by_key(AdapterReport::rank);
     reports
 }

@@ -25,9 +25,9 @@ impl Devices {
     /// # Errors
     /// As [`Device::choose`]; [`Error::Device`] where a device is named twice, or a name is empty.
     #[cfg(not(target_family = "wasm"))]
-    pub fn choose(wanted: Option<&str>) -> Result<(Self, String)> {
+    pub fn choose(wanted: Option<&str>, clock: &dyn Clock) -> Result<(Self, String)> {
         let Some(list) = wanted.filter(|list| list.contains(',') && !names_an_adapter(list)) else {
-            let (device, why) = Device::choose(wanted)?;
+            let (device, why) = Device::choose(wanted, clock)?;
             return Ok((device.into(), why));
         };
         let mut devices: Vec<Device> = Vec::new();
@@ -39,7 +39,7 @@ impl Devices {
                     "{list:?} has an empty name in it; write names with commas between them: cpu,vulkan:0"
                 ));
             }
-            let (device, why) = Device::choose(Some(name))?;
+            let (device, why) = Device::choose(Some(name), clock)?;
             if devices.iter().any(|other| other.name() == device.name()) {
                 return refused(format!("{list:?} names {} twice; name each device once", device.name()));
             }
@@ -107,15 +107,28 @@ fn names_an_adapter(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// Nothing is timed that is named.
+    struct NoClock;
+
+    impl Clock for NoClock {
+        fn seconds(&self) -> f64 {
+            panic!("a device that was named was timed")
+        }
+    }
+
+    fn choose(list: &str) -> Result<(Devices, String)> {
+        Devices::choose(Some(list), &NoClock)
+    }
+
     fn refused(list: &str) -> String {
-        let error = Devices::choose(Some(list)).err().unwrap_or_else(|| panic!("{list} is no list of devices"));
+        let error = choose(list).err().unwrap_or_else(|| panic!("{list} is no list of devices"));
         assert!(error.is_bad_input());
         error.to_string()
     }
 
     #[test]
     fn a_list_names_each_device_once_and_says_what_is_wrong_with_it_otherwise() {
-        let (devices, why) = Devices::choose(Some("cpu")).unwrap();
+        let (devices, why) = choose("cpu").unwrap();
         assert_eq!((devices.all().len(), devices.names().as_str(), why.as_str()), (1, "CPU", "CPU, as asked for"));
         assert!(refused("cpu,CPU").contains("names CPU twice"));
         assert!(refused("cpu,").contains("an empty name"));
@@ -126,11 +139,11 @@ mod tests {
     fn a_list_is_taken_in_its_order_and_a_name_with_a_comma_in_it_is_one_device() {
         let adapters = crate::device::adapters();
         let Some(adapter) = adapters.first() else { return };
-        let (devices, why) = Devices::choose(Some(&format!("{}, cpu", adapter.id))).unwrap();
+        let (devices, why) = choose(&format!("{}, cpu", adapter.id)).unwrap();
         assert!(!devices.all()[0].is_cpu() && devices.all()[1].is_cpu());
         assert!(devices.have_cpu() && why.contains(&adapter.id) && why.ends_with("; CPU, as asked for"), "{why}");
         assert!(refused(&format!("{0},{0}", adapter.id)).contains("twice"));
-        let (one, _) = Devices::choose(Some(&adapter.name)).unwrap();
+        let (one, _) = choose(&adapter.name).unwrap();
         assert_eq!(one.all().len(), 1);
     }
 }

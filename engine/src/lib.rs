@@ -62,6 +62,8 @@
 //! # Ok::<(), temper_engine::Error>(())
 //! ```
 
+#[cfg(not(target_family = "wasm"))]
+mod choosing;
 mod config;
 mod data;
 mod device;
@@ -131,6 +133,7 @@ pub mod models {
     pub use crate::model::load::Hold;
     pub use crate::settings::Choice;
 
+    pub use crate::export::calibrated::{Rounded, calibrate};
     pub use crate::export::quantised::{self, Quantised};
     pub use crate::export::recipe::Recipe;
 
@@ -157,7 +160,7 @@ pub mod running {
     pub use crate::train::prepare::{base, base_on, check, check_tokens, placement, placement_of_model};
     pub use crate::train::run::{About, HEAD, OTHER_RUN, Origin};
     pub use crate::train::snapshot::Snapshot;
-    pub use crate::train::work::{Work, operations_per_second};
+    pub use crate::train::work::{Timed, Work};
 }
 
 /// What was learned, as files that other programs load.
@@ -189,7 +192,7 @@ pub mod perplexity {
 pub mod scan {
     pub use crate::data::stream::{Piece, Stream, StreamReport};
     pub use crate::eval::interval::wilson;
-    pub use crate::eval::scan::score;
+    pub use crate::eval::scan::{score, score_until};
     pub use crate::eval::tally::{Bottom, Bottoms, Fidelity, Highest, Reliability, Reliable, Tally, TokenScore};
     pub use crate::eval::token_class::{Classes, TokenClass};
 }

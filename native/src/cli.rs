@@ -86,6 +86,9 @@ pub struct RunArgs {
     /// learned.
     #[arg(long, value_name = "FILE")]
     pub data: Vec<String>,
+    /// Adapter to go on from, PEFT's folder or that of a run; the same as `--set adapter.from=...`.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<String>,
     /// Override one value of the configuration, for example `--set run.steps=100`; with no value, as in `--set data.general=`,
     /// take back what the configuration says of a setting without a default. May be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
@@ -182,10 +185,10 @@ pub struct ExportArgs {
     /// Hugging Face folder.
     #[arg(value_name = "OUT")]
     pub out: PathBuf,
-    /// How matrices are stored. In a folder: f16, bf16 or f32; in a GGUF file any of `temper quantize --to` too. Few bits can
-    /// round away what an adapter changes: measure with `temper eval`.
-    #[arg(long, value_name = "FORMAT", default_value = "f16")]
-    pub to: String,
+    /// How matrices are stored. In a folder: f16, bf16 or f32; in a GGUF file any of `temper quantize --to` too. Without it bf16,
+    /// where the model's are bf16, or else f16. Few bits can round away what an adapter changes: measure with `temper eval`.
+    #[arg(long, value_name = "FORMAT")]
+    pub to: Option<String>,
     /// Write only the adapter, as a GGUF file that llama.cpp puts on the model itself (`--lora`).
     #[arg(long, conflicts_with_all = ["to", "storage"])]
     pub adapter_only: bool,
@@ -205,6 +208,14 @@ pub struct QuantizeArgs {
     /// and biases stay as they are.
     #[arg(long, value_name = "FORMAT")]
     pub to: String,
+    /// Text or records that the model reads meanwhile: the blocks' matrices are rounded so that what they make of it changes
+    /// least (GPTQ), in the same formats and for the same readers. Best is what it will be trained on. On the CPU, some minutes
+    /// for a small model and about an hour for one of 4B; for q8_0, q4_0, q4_k, q4_1, q5_0 and q5_1, and what is q4_k of q4_k_m.
+    #[arg(long, value_name = "FILE")]
+    pub calibrate: Vec<String>,
+    /// Most tokens that are read of these files together, of each as many.
+    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = at_least_two)]
+    pub calibrate_tokens: usize,
 }
 
 /// Arguments of `temper fabricate`.
@@ -221,7 +232,7 @@ pub struct FabricateArgs {
     #[arg(long, value_name = "N")]
     pub layers: Option<usize>,
     /// Decides the weights.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
     pub seed: u64,
     /// GGUF file to write; never overwritten.
     #[arg(long, value_name = "FILE")]
@@ -440,7 +451,7 @@ pub struct DrawingArgs {
     #[arg(long, default_value_t = 1.0, value_name = "P", value_parser = share, allow_negative_numbers = true)]
     pub top_p: f64,
     /// Seed of the drawing, with a temperature above 0.
-    #[arg(long, default_value_t = 42, value_parser = whole::<u64>, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 42, value_parser = seed, allow_negative_numbers = true)]
     pub seed: u64,
     /// End an answer before this text. May be repeated.
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -541,9 +552,9 @@ pub struct BenchStepArgs {
     /// against the CPU, which takes long for large models.
     #[arg(long, value_parser = at_least_two, value_name = "N")]
     pub check_tokens: Option<usize>,
-    /// Precision of matrix products: auto or f16 as run.compute has them, with the kernels that a calibration chooses; f32
-    /// with those that are there without one. Gradients are compared with the CPU's in f32 always, and the loss of another
-    /// precision with that of f32.
+    /// Precision of matrix products: auto, f16 or split as run.compute has them, with the kernels that a calibration
+    /// chooses; f32 with those that are there without one. Gradients are compared with the CPU's in f32 always, and the loss
+    /// of another precision with that of f32.
     #[arg(long, value_name = "PRECISION", value_parser = one_of::<Compute>, default_value = "f32")]
     pub compute: Compute,
     /// Also tell in which kernels a GPU spends one more step.
@@ -797,6 +808,11 @@ fn one_of<T: Choice>(text: &str) -> Result<T, String> {
     T::from_name(text).ok_or_else(|| format!("expected one of {}", names()))
 }
 
+/// What chance begins with.
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
+}
+
 /// A whole number, where 0 means something too.
 fn whole<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "expected a whole number of at least 0".into())
@@ -906,6 +922,8 @@ mod tests {
             "temper config run.toml --set run.steps=3",
             "temper config --schema",
             "temper train --model m --data d.jsonl",
+            "temper train --model m --data d.jsonl --adapter runs/a",
+            "temper plan --model m --data d.jsonl --adapter runs/a",
             "temper plan",
             "temper plan run.toml --model m --data d.jsonl --set run.steps=3 --device-memory 8GiB --json",
             "temper train run.toml --model m --data d.jsonl --set run.steps=3",
@@ -968,7 +986,7 @@ mod tests {
             (format!("{generate} --max-tokens -1"), "--max-tokens", "a whole number of at least 0"),
             (format!("{generate} --max-tokens many"), "--max-tokens", "a whole number of at least 0"),
             (format!("{generate} --top-k -2"), "--top-k", "a whole number of at least 0"),
-            (format!("{generate} --seed 1.5"), "--seed", "a whole number of at least 0"),
+            (format!("{generate} --seed 1.5"), "--seed", "a whole number from 0 to 18446744073709551615"),
             ("temper chat --model m --max-tokens -1".into(), "--max-tokens", "a whole number of at least 1"),
             ("temper scan --model m --data d --on-policy x".into(), "--on-policy", "a whole number of at least 0"),
             ("temper scan --model m --data d --limit x".into(), "--limit", "a whole number of at least 0"),

@@ -1,9 +1,9 @@
 //! What whoever gave data should know of it: records that are left out, a text that looks like records,
-//! conversations without a chat template, and documents that are measured and trained on.
+//! conversations without a chat template, what nothing writes of a record, and documents that are measured and trained on.
 
 use std::fs;
 
-pub use temper_engine::reading::doubts::{memorised, no_template, plain_text};
+pub use temper_engine::reading::doubts::{memorised, no_template, plain_text, unwritten};
 use temper_engine::reading::{EncodeReport, Report, shared, tokens_of};
 use temper_engine::words::{counted, plural};
 use temper_engine::{Config, Document, Error, Result};
@@ -39,6 +39,8 @@ pub fn of_reading(set: &str, path: &str, records: &Report, encoding: &EncodeRepo
     if encoding.bare > 0 {
         doubts.push(Doubt { what: format!("{set}: {}", no_template(encoding.bare)), reasons: Vec::new() });
     }
+    let unwritten = unwritten(encoding.unwritten).into_iter();
+    doubts.extend(unwritten.map(|line| Doubt { what: format!("{set}: {line}"), reasons: Vec::new() }));
     let skipped = records.skipped + encoding.skipped;
     if skipped > 0 {
         let were = if skipped == 1 { "was" } else { "were" };

@@ -130,7 +130,7 @@ pub struct Key {
 /// A table whose first column has no heading.
 #[derive(Serialize)]
 pub struct Table {
-    pub columns: &'static [&'static str],
+    pub columns: Vec<&'static str>,
     pub rows: Vec<Row>,
 }
 

@@ -18,12 +18,13 @@ use temper_engine::reading::{
 };
 use temper_engine::result::{self, ADAPTER, Adapter, MODEL};
 use temper_engine::running::{Digest, Digester, HEAD, NamedFile, Snapshot, placement_of_model};
+use temper_engine::words::counted;
 use temper_engine::{Config, Devices, Error, Model, ModelFiles, Result, Tokenizer};
 
 use crate::cli::ModelArgs;
 use crate::files::{Beside, OpenFile, OsFolder, model_error, read_error};
 use crate::memory;
-use crate::plan::memory_of;
+use crate::plan::{Since, memory_of};
 use crate::progress::progress;
 use crate::run_config::OTHER_HEAD;
 use crate::run_folder::RunFolder;
@@ -33,7 +34,7 @@ use crate::run_folder::RunFolder;
 /// # Errors
 /// As those.
 pub fn devices(wanted: Option<&str>) -> Result<(Devices, String)> {
-    let (devices, why) = Devices::choose(wanted)?;
+    let (devices, why) = Devices::choose(wanted, &Since::now())?;
     devices.all().iter().try_for_each(prove)?;
     Ok((devices, why))
 }
@@ -253,7 +254,7 @@ impl ModelInUse {
             return Ok(Self { path: path.clone(), ..Self::trained(config, open_model(&path)?, records) });
         }
         let files = open_model(&config.model.path).map_err(|error| of_run(error, run))?;
-        let trained_on = run.run_config().ok().and_then(|run| run.origin.get("model").copied());
+        let trained_on = trained_on(run);
         Ok(Self { adapter: Some(Pairs::Folder(result)), trained_on, ..Self::trained(config, files, records) })
     }
 
@@ -376,24 +377,11 @@ impl ModelInUse {
     /// # Errors
     /// [`Error::Missing`] and [`Error::Io`] for what cannot be read.
     pub fn adapter_digest(&self) -> Result<Option<Digest>> {
-        /// Bytes that are in memory.
-        const DIGESTED_AT_ONCE: usize = 1 << 20;
-        let folder = match &self.adapter {
-            Some(Pairs::Folder(folder)) => folder,
-            Some(Pairs::Checkpoint(snapshot)) => return Ok(Some(snapshot.digest)),
-            None => return Ok(None),
-        };
-        let mut digester = Digester::default();
-        for name in result::ADAPTER_FILES {
-            let file = OpenFile::open(&folder.join(name))?;
-            let mut piece = vec![0; DIGESTED_AT_ONCE];
-            for begin in (0..file.len()).step_by(DIGESTED_AT_ONCE) {
-                let piece = &mut piece[..DIGESTED_AT_ONCE.min((file.len() - begin) as usize)];
-                file.read(begin, piece)?;
-                digester.add(piece);
-            }
+        match &self.adapter {
+            Some(Pairs::Folder(folder)) => digest_of_adapter(folder).map(Some),
+            Some(Pairs::Checkpoint(snapshot)) => Ok(Some(snapshot.digest)),
+            None => Ok(None),
         }
-        Ok(Some(digester.digest()))
     }
 
     /// The adapter, read.
@@ -424,6 +412,102 @@ impl ModelInUse {
         }
         Ok(model)
     }
+}
+
+/// An adapter that a run goes on from.
+pub struct Start {
+    /// It, read.
+    pub adapter: Adapter,
+    /// Digest of its files.
+    pub digest: Digest,
+    /// Digest of the model that it was trained on, where a run tells.
+    trained_on: Option<Digest>,
+}
+
+impl Start {
+    /// Reads what `adapter.from` names: PEFT's folder, or that of a run, whose adapter it then is.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where there is neither; [`Error::Config`] for a run that trained all weights; as [`result::read`].
+    pub fn open(from: &str) -> Result<Self> {
+        let from = Path::new(from);
+        let (folder, trained_on) = match is_adapter(from) || !from.is_dir() {
+            true => (from.to_path_buf(), None),
+            false => adapter_of_run(from)?,
+        };
+        let (settings, values) = result::read(&OsFolder::open(&folder)?)?;
+        let adapter = Adapter { settings, values, file: folder.display().to_string(), base: Hold::Auto };
+        Ok(Self { adapter, digest: digest_of_adapter(&folder)?, trained_on })
+    }
+
+    /// Where it is and what, in words.
+    pub fn words(&self) -> String {
+        let Adapter { settings, values, file, .. } = &self.adapter;
+        format!("{file}: rank {}, alpha {}, {}", settings.rank, settings.alpha, counted(values.len(), "pair"))
+    }
+
+    /// Refuses another model, at `path`, than the one that it was trained on.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with both digests.
+    pub fn refuse_other(&self, path: &str, found: Digest) -> Result<()> {
+        let Some(trained) = self.trained_on.filter(|trained| *trained != found) else { return Ok(()) };
+        let folder = &self.adapter.file;
+        Err(Error::Config {
+            problems: vec![format!(
+                "[adapter] from: {path} is not the model that the run's adapter was trained on: its digest is {found}, and that \
+                 one's was {trained}; give the right one with --model, or, to go on from it all the same, its adapter: {folder}"
+            )],
+        })
+    }
+}
+
+/// Whether this is the folder of an adapter itself.
+fn is_adapter(folder: &Path) -> bool {
+    result::ADAPTER_FILES.iter().any(|name| folder.join(name).is_file())
+}
+
+/// The adapter's folder of a run that has come to its end, and the digest of the model that it was trained on.
+fn adapter_of_run(path: &Path) -> Result<(PathBuf, Option<Digest>)> {
+    let Ok(run) = RunFolder::look_into(path) else {
+        let problem = "is neither an adapter (adapter_config.json is missing) nor the folder of a run".into();
+        return Err(Error::Missing { path: path.display().to_string(), problem });
+    };
+    if run.config()?.adapter.kind != AdapterKind::Lora {
+        let problem = format!(
+            "[adapter] from: the run {} trained all weights and has no adapter; go on from its model: --model {}",
+            path.display(),
+            path.join(MODEL).display()
+        );
+        return Err(Error::Config { problems: vec![problem] });
+    }
+    let folder = path.join(ADAPTER);
+    match folder.is_dir() {
+        true => Ok((folder, trained_on(&run))),
+        false => Err(Error::Missing { path: folder.display().to_string(), problem: run.no_result() }),
+    }
+}
+
+/// Digest of the model that a run began with, where it tells.
+fn trained_on(run: &RunFolder) -> Option<Digest> {
+    run.run_config().ok()?.origin.get("model").copied()
+}
+
+/// Digest of the files of an adapter.
+fn digest_of_adapter(folder: &Path) -> Result<Digest> {
+    /// Bytes that are in memory.
+    const DIGESTED_AT_ONCE: usize = 1 << 20;
+    let mut digester = Digester::default();
+    for name in result::ADAPTER_FILES {
+        let file = OpenFile::open(&folder.join(name))?;
+        let mut piece = vec![0; DIGESTED_AT_ONCE];
+        for begin in (0..file.len()).step_by(DIGESTED_AT_ONCE) {
+            let piece = &mut piece[..DIGESTED_AT_ONCE.min((file.len() - begin) as usize)];
+            file.read(begin, piece)?;
+            digester.add(piece);
+        }
+    }
+    Ok(digester.digest())
 }
 
 /// Refuses an adapter of four bits that was trained before the head had more, where nobody says how to hold the model.

@@ -74,8 +74,13 @@ impl Writing {
     /// Where the user wants to stop.
     pub fn go_on(&self) -> io::Result<()> {
         // Not `ErrorKind::Interrupted`, after which whoever writes tries again.
-        if self.stops && stopped() { Err(io::Error::other("stopped as asked; nothing of it is left")) } else { Ok(()) }
+        if self.stops && stopped() { Err(nothing_left()) } else { Ok(()) }
     }
+}
+
+/// What is said of a file that was stopped in the middle.
+pub fn nothing_left() -> io::Error {
+    io::Error::other("stopped as asked; nothing of it is left")
 }
 
 impl Drop for Writing {

@@ -9,11 +9,10 @@ use temper_engine::host::Clock;
 use temper_engine::perplexity::first_tokens;
 use temper_engine::reading::{OnError, steps_per_epoch, tokens_of};
 use temper_engine::running::{
-    Execution, Keep, Kind, Ledger, Load, Placement, Sheet, Site, Stage, Work, check, check_tokens,
-    operations_per_second, placement,
+    Execution, Keep, Kind, Ledger, Load, Placement, Sheet, Site, Stage, Timed, Work, check, check_tokens, placement,
 };
 use temper_engine::words::{bytes, counted};
-use temper_engine::{Config, Device, Devices, Document, Error, MemoryLimit, ModelFiles, Result};
+use temper_engine::{Config, Device, Devices, Document, Error, MemoryLimit, ModelFiles, Result, wait};
 
 use crate::memory::{available_bytes, described, total_bytes};
 
@@ -98,6 +97,8 @@ pub struct Plan {
     operations: Vec<f64>,
     /// Those of everything that is measured over the run, of its samples too where they are weighed.
     measuring: Vec<f64>,
+    /// Bytes that there are on each device; where nobody knows, those that the run holds.
+    memory: Vec<u64>,
 }
 
 impl Plan {
@@ -114,7 +115,10 @@ impl Plan {
         let sites: Vec<Site> = sites.map(|(site, &memory)| Site { memory, ..site }).collect();
         let executions = Execution::plan_each(config, arch, weights, 1, load, &sites);
         let each = || sites.iter().zip(&executions);
-        let ledgers = each().map(|(site, way)| Ledger::new(config, arch, weights, 1, load, *site, *way)).collect();
+        let ledger = |(site, way): (&Site, &Execution)| Ledger::new(config, arch, weights, 1, load, *site, *way);
+        let ledgers: Vec<Ledger> = each().map(ledger).collect();
+        let there = |(site, ledger): (&Site, &Ledger)| site.memory.unwrap_or(ledger.device_bytes());
+        let memory = sites.iter().zip(&ledgers).map(there).collect();
         let (mut operations, mut measuring) = (vec![0.0; sites.len()], vec![0.0; sites.len()]);
         if !train.is_empty() {
             let work = Work::of(train, steps(config, train)?.1);
@@ -130,7 +134,7 @@ impl Plan {
             };
             measuring = sites.iter().map(of_site).collect();
         }
-        Ok(Self { placement, ledgers, load, executions, operations, measuring })
+        Ok(Self { placement, ledgers, load, executions, operations, measuring, memory })
     }
 
     /// Each device's part with what it holds.
@@ -327,7 +331,7 @@ fn table_of(ledger: &Ledger, on_cpu: bool) -> String {
 pub struct Time {
     /// Steps of the run.
     pub steps: u64,
-    /// Of its products, at the speed of the device's.
+    /// Of its operations, at the pace of each device.
     pub seconds_per_step: f64,
     /// Of all that is measured before, after and on the way, and of weighing samples, where an objective does.
     pub measuring_seconds: f64,
@@ -343,17 +347,21 @@ pub struct Time {
 }
 
 impl Time {
-    /// Measures each device for so many seconds.
+    /// Measures each device for about so many seconds, as [`Timed::operations_per_second`] does.
     ///
     /// # Errors
     /// Device errors; data of which no step can be made.
     pub fn measure(subject: &Subject, plan: &Plan, seconds: f64) -> Result<Self> {
-        let Subject { config, files, devices, train, .. } = subject;
-        let (weights, clock) = (files.weights.as_deref(), Since::now());
-        let arch = &files.architecture;
-        let pace = |device| operations_per_second(config, arch, weights, plan.load.tokens, device, seconds, &clock);
-        let paces = devices.all().iter().map(pace).collect::<Result<Vec<f64>>>()?;
-        let (steps, _) = steps(config, train)?;
+        let Subject { config, files, train, .. } = subject;
+        let (arch, weights, clock) = (&files.architecture, files.weights.as_deref(), Since::now());
+        let (steps, pass) = steps(config, train)?;
+        let work = Work::of(train, pass);
+        let pace = |((stage, &execution), &memory): ((&Stage, &Execution), &u64)| {
+            let timed = Timed { config, arch, weights, execution, work, device: &stage.device, memory };
+            wait(timed.operations_per_second(seconds, &clock))
+        };
+        let each = plan.placement.stages().iter().zip(&plan.executions).zip(&plan.memory);
+        let paces = each.map(pace).collect::<Result<Vec<f64>>>()?;
         let operations: f64 = plan.operations.iter().sum();
         let seconds_per_step = seconds_of(&plan.operations, &paces);
         let measuring_seconds = seconds_of(&plan.measuring, &paces);
@@ -555,7 +563,11 @@ fn ladders(subject: &Subject, config: &Config) -> [Vec<Settings>; 9] {
         },
         vec![set(&[("run.moments", "8bit".into())])],
         if full { vec![set(&[("adapter.kind", "lora".into())])] } else { Vec::new() },
-        if full { Vec::new() } else { halves(rank, 1).into_iter().map(narrower).collect() },
+        // One that is gone on from is as wide as it is.
+        match full || config.adapter.from.is_some() {
+            true => Vec::new(),
+            false => halves(rank, 1).into_iter().map(narrower).collect(),
+        },
         halves(cutoff, SHORTEST_CUTOFF)
             .into_iter()
             .map(|n| {

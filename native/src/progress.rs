@@ -207,7 +207,7 @@ pub fn perplexity(value: f64, decimals: usize) -> String {
 }
 
 /// The table at the end of a run: target and general set before and after, and the wrong labels where they were measured,
-/// for the objective and its baseline.
+/// for the objective and its baseline. What was never measured has no columns, and where nothing was there is no table.
 pub fn end_table(objective: &str, retention: &Retention) -> String {
     let mut rows = vec![("before".to_string(), retention.before)];
     rows.push((format!("after {objective}"), retention.after));
@@ -216,9 +216,10 @@ pub fn end_table(objective: &str, retention: &Retention) -> String {
     }
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max(12);
     type Of = fn(&Measured) -> Option<Evaluation>;
-    let mut sets: Vec<(&str, Of)> = vec![("target", |m| m.target), ("general", |m| m.general)];
-    if rows.iter().any(|(_, measured)| measured.wrong.is_some()) {
-        sets.push(("wrong", |m| m.wrong));
+    let mut sets: Vec<(&str, Of)> = vec![("target", |m| m.target), ("general", |m| m.general), ("wrong", |m| m.wrong)];
+    sets.retain(|(_, of)| rows.iter().any(|(_, measured)| of(measured).is_some()));
+    if sets.is_empty() {
+        return String::new();
     }
     let line = |name: &str, cells: Vec<String>| format!("{name:width$}  {}\n", cells.join("  "));
     let titles = sets.iter().map(|(title, _)| format!("{title:^30}")).collect();
@@ -312,10 +313,14 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_was_not_measured_is_a_dash_and_not_a_zero() {
+    fn a_set_that_was_not_measured_is_a_dash_and_not_a_zero_and_one_that_never_was_has_no_columns() {
         let retention = Retention { after: measured(1.0, 1.0), ..Retention::default() };
         let table = end_table("eaft", &retention);
         assert!(table.lines().nth(2).unwrap().matches(" -").count() >= 6, "{table}");
+        let only = Measured { general: None, ..measured(1.0, 1.0) };
+        let table = end_table("eaft", &Retention { before: only, after: only, baseline: None });
+        assert!(table.contains("target") && !table.contains("general") && !table.contains(" - "), "{table}");
+        assert_eq!(end_table("eaft", &Retention::default()), "");
     }
 
     #[test]

@@ -353,27 +353,20 @@ fn retention_table(summary: &Summary) -> Table {
             [format!("{:.4}", now.loss), number(now.perplexity), change.unwrap_or_default()]
         }
     };
-    let columns: &[&str] = &[
-        "target loss (nats/token)",
-        "target perplexity",
-        "change",
-        "general loss (nats/token)",
-        "general perplexity",
-        "change",
-        "wrong loss (nats/token)",
-        "wrong perplexity",
-        "change",
+    type Of = fn(&Measured) -> Option<Evaluation>;
+    let sets: [(Of, [&str; 3]); 3] = [
+        (|m| m.target, ["target loss (nats/token)", "target perplexity", "change"]),
+        (|m| m.general, ["general loss (nats/token)", "general perplexity", "change"]),
+        (|m| m.wrong, ["wrong loss (nats/token)", "wrong perplexity", "change"]),
     ];
-    let has_wrong = measured.iter().any(|(_, measured)| measured.wrong.is_some());
-    let shown = if has_wrong { columns.len() } else { columns.len() - 3 };
-    let row = |(name, measured): (String, Measured)| {
-        let before = retention.before;
-        let sets =
-            [(measured.target, before.target), (measured.general, before.general), (measured.wrong, before.wrong)];
-        let cells = sets.into_iter().flat_map(|(now, before)| cells(now, before)).take(shown).collect();
-        Row { name, cells }
+    let was_measured = |of: Of| measured.iter().any(|(_, measured)| of(measured).is_some());
+    let shown: Vec<(Of, [&str; 3])> = sets.into_iter().filter(|(of, _)| was_measured(*of)).collect();
+    let row = |(name, measured): &(String, Measured)| {
+        let cells = shown.iter().flat_map(|(of, _)| cells(of(measured), of(&retention.before))).collect();
+        Row { name: name.clone(), cells }
     };
-    Table { columns: &columns[..shown], rows: measured.into_iter().map(row).collect() }
+    let columns = shown.iter().flat_map(|(_, columns)| *columns).collect();
+    Table { columns, rows: measured.iter().map(row).collect() }
 }
 
 /// First and last logged step, as numbers.
@@ -398,7 +391,7 @@ fn steps_table(report: &Report) -> Table {
         ends.into_iter().flatten().map(|m| row(name, m)).collect::<Vec<_>>()
     };
     Table {
-        columns: &[
+        columns: vec![
             "trained tokens",
             "gated loss (nats)",
             "cross entropy (nats)",
@@ -705,6 +698,12 @@ mod tests {
         };
         let html = render(&report).unwrap();
         assert!(html.contains("No step was logged") && !html.contains("NaN") && !html.contains("Held-out loss"));
+        assert!(retention_table(&summary).columns.is_empty() && !html.contains("<td>-</td>"));
+        summary.retention.after.general = Some(Evaluation::from_sum(1.0, 1));
+        let table = retention_table(&summary);
+        let columns = ["general loss (nats/token)", "general perplexity", "change"];
+        assert_eq!(table.columns, columns);
+        assert_eq!(table.rows[1].cells[..2], ["1.0000", "2.718"]);
     }
 
     #[test]

@@ -36,6 +36,8 @@ const WRONG: &str = "wrong";
 const DATA_TRAIN: &str = "data.train";
 /// Digest of what `data.replay` gave, before documents were drawn.
 pub const DATA_REPLAY: &str = "data.replay";
+/// Digest of the adapter that training began with.
+pub const ADAPTER_FROM: &str = "adapter.from";
 
 /// What the digest is called of what one of so many files of `data.train` gave, before anything was held out or drawn.
 pub fn data_train(index: usize, files: usize) -> String {
@@ -195,6 +197,10 @@ impl RunConfig {
             TARGET => format!("{}: gives another target set", set("target", &data.target)),
             GENERAL => format!("{}: gives another general set", set("general", &data.general)),
             WRONG => format!("{}: gives another set of wrong labels", set("wrong", &data.wrong)),
+            ADAPTER_FROM => {
+                let from = self.config.adapter.from.as_deref().unwrap_or_default();
+                format!("{ADAPTER_FROM} {from}: holds another adapter")
+            }
             other => format!("{other}: is other"),
         }
     }

@@ -353,7 +353,11 @@ impl RunFolder {
             (Err(gone), _) => gone,
             (Ok(()), Error::Io { path, problem }) if self.path.join(CONFIG).is_file() => {
                 let again = Interrupted::run(&self.path).again;
-                Error::Io { path, problem: format!("{problem}; what the run saved is intact, go on with: {again}") }
+                let saved = match self.checkpoints().is_empty() {
+                    true => "no checkpoint was saved before, so that it begins again",
+                    false => "what the run saved is intact, go on",
+                };
+                Error::Io { path, problem: format!("{problem}; {saved} with: {again}") }
             }
             (Ok(()), error) => error,
         })
@@ -1135,6 +1139,22 @@ mod tests {
             refused(RunFolder::record(&checkpoint).unwrap_err(), grown);
         }
         assert_eq!((run.config().unwrap(), RunFolder::record(&checkpoint).unwrap()), (config(), Record::default()));
+    }
+
+    #[test]
+    fn a_write_that_fails_says_whether_there_is_a_checkpoint_to_go_on_from() {
+        let base = tempfile::tempdir().unwrap();
+        let run = created(&base.path().join("a"), &config()).unwrap();
+        let full = || {
+            let failed = run.guarded(|| Err::<(), _>(Error::Io { path: "a".into(), problem: "no space left".into() }));
+            failed.unwrap_err().to_string()
+        };
+        let again = Interrupted::run(run.path()).again;
+        let nothing =
+            format!("a: no space left; no checkpoint was saved before, so that it begins again with: {again}");
+        assert_eq!(full(), nothing);
+        save(&run, 1, 1).unwrap();
+        assert_eq!(full(), format!("a: no space left; what the run saved is intact, go on with: {again}"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use temper_engine::words::plural;
 use temper_engine::{Config, Document, Error, Result as EngineResult};
 
 use crate::cli::RunArgs;
-use crate::inputs::{DEMO_CONFIG, EMBEDDED, open_model, read_configuration};
+use crate::inputs::{DEMO_CONFIG, EMBEDDED, Start, open_model, read_configuration};
 use crate::plan::{measurements, trained_tokens};
 use crate::progress::grouped;
 use crate::training_set::TrainingSet;
@@ -45,6 +45,7 @@ const UNFITTED: &str = "\
 
 const MODEL: &str = "model.path";
 const DATA: &str = "data.train";
+const ADAPTER: &str = "adapter.from";
 /// What [`own`] is called in messages.
 const OWN: &str = "the settings for a model and data";
 
@@ -83,7 +84,7 @@ impl Settings {
         match (given(MODEL), given(DATA)) {
             (false, false) => Ok(Self::fixed(demo(&overrides)?, "demo".into())),
             (true, true) => {
-                let config = Config::parse(&own("", &[]), OWN, &overrides)?;
+                let config = parse(&own("", &[]), OWN, &overrides)?;
                 let name = format!("{}-{}", model_stem(&config.model.path), data_stems(config.data.train.paths()));
                 let fit_cutoff = !given("data.cutoff_length");
                 let fit_steps = !given("run.steps") && !given("run.epochs");
@@ -161,7 +162,7 @@ pub fn read(path: &Path, overrides: &[(String, String)]) -> EngineResult<Config>
     let problem = || "a configuration is UTF-8 text".to_string();
     let text = String::from_utf8(read_configuration(&file)?)
         .map_err(|_| Error::Format { file: file.clone(), problem: problem() })?;
-    Config::parse(&text, &file, overrides)
+    parse(&text, &file, overrides)
 }
 
 /// The embedded demo's configuration, with overrides.
@@ -169,7 +170,16 @@ pub fn read(path: &Path, overrides: &[(String, String)]) -> EngineResult<Config>
 /// # Errors
 /// Every invalid value.
 pub fn demo(overrides: &[(String, String)]) -> EngineResult<Config> {
-    Config::parse(DEMO_CONFIG, "the embedded configuration", overrides)
+    parse(DEMO_CONFIG, "the embedded configuration", overrides)
+}
+
+/// The configuration in a text, with overrides; where it goes on from an adapter, of that one's rank, alpha and targets.
+fn parse(text: &str, file: &str, overrides: &[(String, String)]) -> EngineResult<Config> {
+    let config = Config::parse(text, file, overrides)?;
+    match &config.adapter.from {
+        Some(from) => Config::going_on(text, file, overrides, &Start::open(from)?.adapter.settings),
+        None => Ok(config),
+    }
 }
 
 /// What the arguments set, in the order in which it applies: the flags, then `--set`.
@@ -177,7 +187,8 @@ pub fn overrides(args: &RunArgs) -> Vec<(String, String)> {
     // Quoted, since a folder may be called `2024` or `true`.
     let model = args.model.as_ref().map(|model| (MODEL.to_string(), quote(model)));
     let data = (!args.data.is_empty()).then(|| (DATA.to_string(), quote_all(&args.data)));
-    model.into_iter().chain(data).chain(args.set.iter().cloned()).collect()
+    let adapter = args.adapter.as_ref().map(|adapter| (ADAPTER.to_string(), quote(adapter)));
+    model.into_iter().chain(data).chain(adapter).chain(args.set.iter().cloned()).collect()
 }
 
 /// What a run on one's own model and data sets; all else are defaults.
@@ -195,7 +206,7 @@ fn own(model: &str, data: &[String]) -> String {
 /// # Errors
 /// What is missing or malformed, with its file.
 pub fn fitted(model: &str, data: &[String]) -> Result<Config> {
-    let args = RunArgs { config: None, model: Some(model.into()), data: data.to_vec(), set: Vec::new() };
+    let args = RunArgs { config: None, model: Some(model.into()), data: data.to_vec(), adapter: None, set: Vec::new() };
     let mut settings = Settings::of(&args, Vec::new())?;
     let files = open_model(model)?;
     settings.fit_to_model(files.architecture.context);
@@ -320,6 +331,7 @@ mod tests {
             config: config.map(PathBuf::from),
             model: owned(model),
             data: owned(data).into_iter().collect(),
+            adapter: None,
             set: set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         }
     }
@@ -438,12 +450,15 @@ mod tests {
     fn several_files_of_data_are_a_list_and_one_is_a_path() {
         let given = |data: &[&str]| {
             let data = data.iter().map(|path| path.to_string()).collect();
-            overrides(&RunArgs { config: None, model: None, data, set: Vec::new() })
+            overrides(&RunArgs { config: None, model: None, data, adapter: None, set: Vec::new() })
         };
         assert!(given(&[]).is_empty());
         for (data, value) in [(&["a.jsonl"][..], "\"a.jsonl\""), (&["a.jsonl", "b c"], "[\"a.jsonl\", \"b c\"]")] {
             assert_eq!(given(data), [(DATA.to_string(), value.to_string())]);
         }
+        let adapter = Some("2024".to_string());
+        let with = overrides(&RunArgs { config: None, model: None, data: Vec::new(), adapter, set: Vec::new() });
+        assert_eq!(with, [(ADAPTER.to_string(), "\"2024\"".to_string())]);
         let data = ["embedded:train.jsonl", "embedded:general.txt"].map(str::to_string);
         let fit = fitted("embedded:base", &data).unwrap();
         let text = commented("embedded:base", &data, Some(&fit)).unwrap();

@@ -543,6 +543,104 @@ fn an_exported_adapter_loads_back_and_gives_the_perplexity_of_the_summary() {
 }
 
 #[test]
+fn training_goes_on_from_an_adapter_where_its_own_training_ended() {
+    let place = Place::new();
+    place.train("first", &["adapter.targets=q_proj,down_proj", "adapter.rslora=true"]).ok();
+    let losses = |out: &str, when: &str| {
+        let measured = place.json(&format!("{out}/summary.json"))["retention"][when].clone();
+        ["target", "general"].map(|set| measured[set]["loss"].as_f64().unwrap())
+    };
+    let plain = fs::read_to_string(place.path("run.toml")).unwrap().replace("rank = 4\nalpha = 8\n", "");
+    place.write("run.toml", &plain);
+    for (out, from) in [("of-run", "first"), ("of-folder", "first/adapter")] {
+        let ran = place.train(out, &[&format!("adapter.from={}", place.text(from)), "run.steps=6"]).ok();
+        assert!(ran.stderr.contains("first/adapter: rank 4, alpha 8, 4 pairs\n"), "{}", ran.stderr);
+        assert_close("loss", losses(out, "before"), losses("first", "after"), 1e-6);
+        assert!(losses("first", "before")[0] > losses("first", "after")[0] + 1e-3, "the start is another");
+        assert!(losses(out, "after")[0] < losses(out, "before")[0], "it learned");
+    }
+    assert!(place.result("of-run") == place.result("of-folder"));
+    let config = |out: &str| place.json(&format!("{out}/adapter/adapter_config.json"));
+    assert_eq!(config("of-run"), config("first"), "rank, alpha, scaling and targets are those it had");
+    assert_ne!(place.result("of-run").1, place.result("first").1);
+
+    let (model, data, from) = (place.text("model"), place.text("train.jsonl"), place.text("of-run"));
+    let planned = line(&format!("plan --model {model} --data {data} --adapter {from} --json")).ok();
+    let wider = line(&format!("plan --model {model} --data {data} --json")).ok();
+    let peak = |ran: &Ran| ran.json()["peak_bytes"].as_u64().unwrap();
+    assert!(peak(&planned) < peak(&wider), "of its rank and targets");
+
+    let (run, out) = (place.text("run.toml"), place.text("all"));
+    let vary = format!("--vary objective.method=sft,eaft --set adapter.from={from} --set run.steps=2");
+    line(&format!("compare {run} {vary} --out {out}")).ok();
+    for run in ["sft", "eaft"] {
+        let compared = config(&format!("all/runs/{run}"));
+        assert_eq!((&compared["r"], &compared["lora_alpha"]), (&json!(4), &json!(8)), "{run}");
+    }
+}
+
+#[test]
+fn a_run_that_began_with_an_adapter_goes_on_from_its_checkpoint_and_only_beside_that_adapter() {
+    let place = Place::new();
+    place.train("first", &[]).ok();
+    let from = format!("adapter.from={}", place.text("first"));
+    place.train("out", &[&from, "run.steps=8", "adapter.dropout=0.1"]).ok();
+    let result = place.result("out");
+    fs::remove_dir_all(place.path("out/checkpoints/step-00000008")).unwrap();
+    place.resume("out").ok();
+    assert!(place.result("out") == result, "another start than the checkpoint");
+
+    let file = place.path("first/adapter/adapter_model.safetensors");
+    let own = fs::read(&file).unwrap();
+    let mut other = own.clone();
+    let last = other.len() - 4;
+    other[last] ^= 1;
+    fs::write(&file, other).unwrap();
+    place.resume("out").fails(2, &["adapter.from", "holds another adapter than the run began with"]);
+    fs::write(&file, own).unwrap();
+    place.resume("out").ok();
+    fs::rename(place.path("first"), place.path("moved")).unwrap();
+    place.resume("out").fails(2, &["first"]);
+}
+
+#[test]
+fn an_adapter_that_cannot_be_gone_on_from_is_refused_and_leaves_nothing() {
+    let place = Place::new();
+    place.train("first", &["run.steps=1"]).ok();
+    place.train("whole", &["run.steps=1", "adapter.kind=none"]).ok();
+    let refused = |from: &str, set: &[&str], parts: &[&str]| {
+        let from = format!("adapter.from={}", place.text(from));
+        place.train("refused", &[&[&*from], set].concat()).fails(2, parts);
+        assert!(!place.path("refused").exists());
+    };
+    refused("first", &["adapter.rank=8"], &["--set adapter.rank", "is 8, and in the adapter to go on from 4", "first"]);
+    refused("first", &["adapter.targets=q_proj"], &["adapter.targets", "is q_proj, and in the adapter", "down_proj"]);
+    refused("first", &["adapter.kind=none"], &["adapter.from", "all weights are trained", "temper export"]);
+    refused("first", &["objective.method=sft_kl"], &["adapter.from", "sft_kl asks the model", "temper export"]);
+    refused("nowhere", &[], &["nowhere"]);
+    refused("model", &[], &["model: ", "is neither an adapter", "nor the folder of a run"]);
+    refused("whole", &[], &["whole trained all weights and has no adapter", "whole/model"]);
+
+    // Its matrices are not the model's.
+    let adapter = place.path("first/adapter/adapter_model.safetensors");
+    let own = read_tensors(&adapter);
+    let mut lacking = own.clone();
+    lacking.retain(|name, _| !name.contains("layers.1.self_attn.q_proj"));
+    write_tensors(&adapter, &lacking);
+    refused("first/adapter", &[], &["layers.1.self_attn.q_proj", "has no lora_A and lora_B"]);
+    write_tensors(&adapter, &own);
+
+    // Another model with the same description.
+    let file = place.path("model/model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&file, bytes).unwrap();
+    refused("first", &[], &["is not the model that the run's adapter was trained on", "digest", "first/adapter"]);
+    let folder = format!("adapter.from={}", place.text("first/adapter"));
+    place.train("other", &[&folder, "run.steps=1"]).ok();
+}
+
+#[test]
 fn an_exported_model_loads_back_and_gives_the_perplexity_of_the_summary() {
     for name in ["qwen3", "llama_tied"] {
         let place = Place::new();
@@ -2976,9 +3074,10 @@ fn every_kernel_for_products_is_measured_after_it_was_right_and_one_of_each_kind
     let bench = "bench product --shape 9x20x36 --layout nn --repeat 1 --json";
     let measured = read(temper_on(&adapter(), &words(bench)).ok());
     let named: Vec<&str> = measured.iter().map(|line| line["kernel"].as_str().unwrap()).collect();
-    assert_eq!(named, ["tiled", "software", "few_rows", "burn", "cooperative"]);
-    let missing = measured[4]["problem"].as_str();
-    assert!(missing.is_none_or(|problem| problem.contains("no cooperative matrices")), "{missing:?}");
+    assert_eq!(named, ["tiled", "software", "few_rows", "burn", "cooperative", "split"]);
+    for line in &measured[4..] {
+        assert!(line["problem"].as_str().is_none_or(|problem| problem.contains("no cooperative matrices")), "{line}");
+    }
     for line in measured.iter().filter(|line| line["problem"].is_null()) {
         let most = if line["kernel"] == "cooperative" { 1e-3 } else { 1e-5 };
         assert!(line["error"].as_f64().unwrap() < most && line["gflops"].as_f64().unwrap() > 0.0, "{line}");
@@ -3001,8 +3100,11 @@ fn every_kernel_for_products_is_measured_after_it_was_right_and_one_of_each_kind
 fn half_precision_is_refused_where_there_are_no_matrices_for_it() {
     let place = Place::new();
     let refused = |more: &[&str]| temper_on("cpu", &place.arguments("out", more));
-    refused(&["run.compute=f16"]).fails(2, &["[run] compute", "CPU", "cooperative matrices", "auto"]);
-    refused(&["run.compute=f8"]).fails(2, &["run.compute", "f16"]);
+    for compute in ["f16", "split"] {
+        let said = format!("[run] compute = \"{compute}\"");
+        refused(&[&format!("run.compute={compute}")]).fails(2, &[&said, "CPU", "cooperative matrices", "auto"]);
+    }
+    refused(&["run.compute=f8"]).fails(2, &["run.compute", "f16", "split"]);
 }
 
 #[test]
@@ -3164,6 +3266,14 @@ fn an_exported_run_measures_as_the_run_does_and_every_program_finds_its_files() 
     let weights = |folder: &str| fs::read(place.path(&format!("{folder}/model.safetensors"))).unwrap();
     assert_eq!(weights("by-hand"), weights("of-folder-f32"));
     line(&format!("export --model embedded:base {} --to f32", place.text("plain"))).ok();
+    // Unless asked, bf16 stays bf16, and all else becomes f16.
+    line(&format!("export --model embedded:base {} --to bf16", place.text("upper"))).ok();
+    for (model, format) in [(place.text("upper"), "BF16"), (place.text("plain"), "F16")] {
+        let file = line(&format!("export --model {model} {model}-unasked.gguf")).ok().stdout;
+        assert!(file.contains(&format!("matrices: 29 in {format}\n")), "{file}");
+        let folder = line(&format!("export --model {model} {model}-unasked")).ok().stdout;
+        assert!(folder.contains(&format!("bytes in {format})")), "{folder}");
+    }
     let plain = loss("--model embedded:base");
     assert_close("plain", Some(loss(&format!("--model {}", place.text("plain")))), Some(plain), 1e-6);
     // A model that was trained whole.
@@ -3200,6 +3310,8 @@ fn an_override_without_effect_is_refused_and_an_empty_one_takes_back_what_may_be
         (&["objective.tau=0.5"], ["--set objective.tau", "objective.method = \"talr\""]),
         (&["run.steps=", "run.epochs=1e300"], ["--set run.epochs", "below 1000000"]),
         (&["run.seed="], ["--set run.seed", "is not a whole number"]),
+        (&["run.seed=-1"], ["--set run.seed", "-1 is not a whole number from 0 to 9223372036854775807"]),
+        (&["run.seed=18446744073709551616"], ["--set run.seed", "from 0 to 9223372036854775807"]),
         (&["run.patience=", "run.patince="], ["--set run.patince", "did you mean patience?"]),
     ] {
         place.train("out", set).fails(2, &parts);
@@ -3748,6 +3860,11 @@ fn a_run_that_diverges_with_finite_numbers_warns_in_the_command_the_summary_and_
     assert!(diverged.json()["loss"].as_f64().unwrap() > 2048f64.ln());
     assert!(diverged.stderr.lines().any(|line| line.contains("ln 2048 = 7.62")), "{}", diverged.stderr);
 
+    let none = ["objective.method=profit", "objective.threshold=1", "run.steps=4", "run.log_every=2"];
+    let ran = place.train("none", &[&base[..], &none].concat()).ok();
+    let warned: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("has trained nothing")).collect();
+    assert!(warned.len() == 1 && warned[0].starts_with("warning: profit"), "{}", ran.stderr);
+
     place.train("good", &[&base[..], &["optim.learning_rate=3e-4"]].concat()).ok();
     let report = fs::read_to_string(place.path("good/report.html")).unwrap();
     assert!(!report.contains("has diverged"));
@@ -4016,7 +4133,7 @@ fn a_full_disk_ends_a_run_with_advice_and_loses_nothing_that_was_saved() {
     let small = ["adapter.rank=1"];
     place.train("whole", &small).ok();
     // Too little for the first checkpoint.
-    let again = format!("go on with: temper train --out {} --resume", place.text("small"));
+    let again = format!("begins again with: temper train --out {} --resume", place.text("small"));
     let ran = limited(21, &place.arguments("small", &small)).fails(1, &["checkpoints/step-", "ulimit -f", &again]);
     assert!(!ran.stderr.contains(".partial-"), "{}", ran.stderr);
     assert_eq!(place.metrics("small").len(), 4);

@@ -48,7 +48,7 @@ fn main(
     if (lane < 2u) {
         atomicStore(&spoiled[lane], 0u);
     }
-    compute(linear_workgroup(workgroup_id, workgroups), lane);
+    compute(params.first_group + linear_workgroup(workgroup_id, workgroups), lane);
 }
 
 // Rounded to what f16 holds, by hand: compilers may take a conversion there and back for nothing.

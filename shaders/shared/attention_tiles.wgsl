@@ -17,7 +17,7 @@ fn main(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    compute(linear_workgroup(workgroup_id, workgroups), lane);
+    compute(params.first_group + linear_workgroup(workgroup_id, workgroups), lane);
 }
 
 fn qkv_number(at: u32) -> f32 {

@@ -5,6 +5,8 @@ struct Params {
     heads: u32,
     kv_heads: u32,
     head_dim: u32,
+    // Number of the launch's first workgroup: what takes long is launched in pieces.
+    first_group: u32,
     scale: f32,
 }
 

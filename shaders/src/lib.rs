@@ -41,6 +41,16 @@ pub const MAX_WORKGROUPS_PER_AXIS: u32 = 65_535;
 /// What the terms of a row of [`HALF_ROWS`] are a multiple of.
 pub const HALF_TERMS: usize = 32;
 
+/// Rows of [`HALF_ROWS`] with what rounding left of each number beside its half, for products nearly in single precision.
+pub mod rests {
+    /// Segments of such a row.
+    pub const SEGMENTS: usize = 3;
+    /// Which of them has the rests, counted from 1, in rows of a left operand.
+    pub const OF_LEFT: u32 = 1;
+    /// And in those of a right one, so that no product has rests on both sides.
+    pub const OF_RIGHT: u32 = 2;
+}
+
 /// Columns of a row of `stats`.
 pub mod stat {
     /// Largest finite logit.
@@ -591,6 +601,8 @@ kernels! {
         kv_heads: u32,
         /// Width of a head.
         head_dim: u32,
+        /// Number of the launch's first workgroup among those of all pieces.
+        first_group: u32,
         /// Factor on the scores.
         scale: f32,
     },
@@ -684,6 +696,8 @@ kernels! {
         head_dim: u32,
         /// Elements between the starts of two rows of `qkv`.
         stride: u32,
+        /// Number of the launch's first workgroup among those of all pieces.
+        first_group: u32,
         /// 1 where the cache holds f16.
         halves: u32,
         /// Factor on the scores.
@@ -873,7 +887,7 @@ kernels! {
         batches: u32,
         /// Terms of a row.
         inner: u32,
-        /// Terms of a row of the result: at least those, a multiple of [`HALF_TERMS`].
+        /// Terms of a segment of a row of the result: at least those, a multiple of [`HALF_TERMS`].
         padded: u32,
         /// First element.
         offset: u32,
@@ -883,6 +897,8 @@ kernels! {
         row: u32,
         /// Elements between two terms.
         step: u32,
+        /// Which of three segments has what rounding left, of [`rests`]; 0 for one segment, of halves.
+        rests: u32,
     },
     bindings HalfRowsBindings { values, halves, exponents };
 
@@ -894,7 +910,7 @@ kernels! {
         rows: u32,
         /// Columns of the result.
         columns: u32,
-        /// Terms of each sum, with the zeros behind them.
+        /// Terms of each sum, with the zeros behind them, of all segments of a row.
         padded: u32,
         /// Products to compute.
         batches: u32,

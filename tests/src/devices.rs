@@ -18,11 +18,11 @@ pub fn all() -> Vec<Device> {
     vec![Device::cpu(), gpu().treated_as_software(true), gpu().treated_as_software(false)]
 }
 
-/// Every way to multiply in single precision: the CPU's, and each kernel of ours on the wgpu device. For tensor cores
-/// [`with_matrices`] is for tests of that one.
+/// Every way to multiply in single precision: the CPU's, and each kernel of ours on the wgpu device. For those on tensor
+/// cores there is [`with_matrices`].
 pub fn multipliers() -> Vec<(Device, Option<Multiplier>)> {
     let gpu = gpu();
-    let there = |multiplier: &Multiplier| *multiplier != Multiplier::Cooperative;
+    let there = |multiplier: &Multiplier| multiplier.segments() == 0;
     let on_gpu = Multiplier::ALL.into_iter().filter(there).map(|multiplier| (gpu.clone(), Some(multiplier)));
     [(Device::cpu(), None)].into_iter().chain(on_gpu).collect()
 }
@@ -54,7 +54,7 @@ impl Clock for NoClock {
 pub fn gpu() -> Device {
     let adapters = temper_engine::adapters();
     let first = adapters.first().expect("no Vulkan, Metal or DX12 adapter: run `cargo xtask test`, which installs one");
-    Device::choose(Some(&first.id)).expect("the first adapter opens").0
+    Device::choose(Some(&first.id), &NoClock).expect("the first adapter opens").0
 }
 
 /// Host copy of a tensor's values.

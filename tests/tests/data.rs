@@ -532,6 +532,28 @@ fn tools_of_share_gpt_are_written_as_those_of_openai_where_the_template_knows_th
 }
 
 #[test]
+fn what_nothing_writes_of_records_that_are_used_is_counted() {
+    let thought =
+        |n: usize| serde_json::json!({"role": "assistant", "content": "b", "reasoning_content": format!("c{n}")});
+    let asked = serde_json::json!({"role": "user", "content": "a"});
+    let thinking = serde_json::json!({"messages": [asked, thought(1), asked, thought(2), asked, thought(3)]});
+    let tools = serde_json::json!([{"type": "function", "function": {"name": "f"}}]);
+    let tools = serde_json::json!({"messages": [asked, thought(4)], "tools": tools});
+    let lines = format!("{thinking}\n{tools}");
+    let (records, _) = record::parse("d.jsonl", lines.as_bytes(), RecordFormat::Auto, OnError::Stop).unwrap();
+    let tokenizer = qwen3();
+    let qwen = template(&tokenizer);
+    let counts = |template: Option<&ChatTemplate>, last_turn_only: bool| {
+        let options = EncodeOptions { last_turn_only, ..EVERY_TURN };
+        let of = encode("d.jsonl", &records, &tokenizer, template, options).unwrap().report.unwritten;
+        [of.thinking_by_template, of.thinking, of.tools]
+    };
+    assert_eq!(counts(Some(&qwen), false), [2, 0, 0], "Qwen3 writes what was thought before a last turn alone");
+    assert_eq!(counts(Some(&qwen), true), [0, 0, 0]);
+    assert_eq!(counts(None, false), [0, 4, 1]);
+}
+
+#[test]
 fn what_a_template_or_the_layout_without_one_would_leave_out_is_refused_or_skipped() {
     let good = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#;
     let of = |message: &str| good.replace(r#"[{"role":"user""#, &format!(r#"[{message},{{"role":"user""#));
@@ -991,13 +1013,14 @@ fn seeds_give_different_orders_and_bad_sizes_are_refused() {
     let first = |seed| Loader::new("d", documents.clone(), seed).unwrap().next_step(100, 1, true).unwrap();
     assert_ne!(first(1), first(2));
     assert_eq!(first(1), first(1));
-    let mut loader = Loader::new("d", documents.clone(), 1).unwrap();
+    let mut loader = Loader::new("d.jsonl", documents.clone(), 1).unwrap();
     let longest = documents.iter().map(|document| document.tokens.len()).max().unwrap();
     let error = loader.next_step(longest - 1, 1, true).unwrap_err().to_string();
     assert!(
         error.contains(&format!("run.batch_tokens is {}", longest - 1)) && error.contains(&longest.to_string()),
         "{error}"
     );
+    assert!(error.contains(" of d.jsonl has "), "{error}");
     assert!(loader.next_step(100, 0, true).unwrap_err().to_string().contains("run.accumulation is 0"));
     assert_eq!(loader.cursor(), Cursor::default());
 }

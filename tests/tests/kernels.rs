@@ -227,6 +227,57 @@ fn products_on_a_column_range_touch_no_other_column() {
     }
 }
 
+/// Products of every layout and a batch whose last dispatches have less than a tile, of so many operations each.
+fn products_in_parts(device: &Device, multiplier: Option<Multiplier>, most: f64) {
+    let mut random = Random::new(51);
+    for (m, n, k) in [(300, 260, 36), (131, 270, 35)] {
+        let (a, b) = (random.vec(m * k, 1.0), random.vec(n * k, 1.0));
+        let sum = random.vec(m * n, 1.0);
+        let [x, xt] = [[m, k], [k, m]].map(|shape| matrix(device, &a, shape));
+        let [y, yt] = [[n, k], [k, n]].map(|shape| matrix(device, &b, shape));
+        let products: [&dyn Fn() -> Product<2>; 4] = [
+            &|| Product::of(&x, y.transposed()),
+            &|| Product::of(&x, &yt).added_to(matrix(device, &sum, [m, n])),
+            &|| Product::of(xt.transposed(), &yt).times(0.5),
+            &|| Product::of(xt.transposed(), y.transposed()),
+        ];
+        for (layout, product) in products.into_iter().enumerate() {
+            let run = |device: &Device| {
+                soil(device, &[m * n]);
+                read(&by(product(), multiplier).run(device).unwrap()).unwrap()
+            };
+            let what = format!("layout {layout} of {m} x {n} x {k} on {}", called(device, multiplier));
+            same_bits(&what, &run(&device.cutting(most)), &run(device)).unwrap();
+        }
+    }
+    let cube = |values: Vec<f32>, shape: [usize; 3]| -> Tensor<3> {
+        Tensor::from_data(TensorData::new(values, shape), device.burn())
+    };
+    let (x, y) = (cube(random.vec(2 * 140 * 9, 1.0), [2, 140, 9]), cube(random.vec(2 * 150 * 9, 1.0), [2, 150, 9]));
+    let batch = |device: &Device| read(&by(Product::of(&x, y.transposed()), multiplier).run(device).unwrap()).unwrap();
+    same_bits(&called(device, multiplier), &batch(&device.cutting(most)), &batch(device)).unwrap();
+}
+
+#[test]
+fn a_product_that_is_long_for_one_dispatch_is_launched_in_parts_with_the_same_bits() {
+    for (device, multiplier) in devices::multipliers() {
+        // Cut by rows and columns, and by rows alone.
+        for most in [1.0, 4e6] {
+            products_in_parts(&device, multiplier, most);
+        }
+    }
+    // Of its own: other tests submit too.
+    let device = Device::logical(&temper_engine::adapters()[0].id, Default::default()).unwrap();
+    device.submit_each(true);
+    let x = matrix(&device, &vec![1.0; 300 * 4], [300, 4]);
+    let submissions = |device: &Device| {
+        let before = device.submissions();
+        Product::of(&x, x.transposed()).by(Multiplier::Tiled).run(device).unwrap();
+        device.submissions() - before
+    };
+    assert_eq!([submissions(&device), submissions(&device.cutting(1.0))], [1, 9], "three by three");
+}
+
 fn each_of_a_batch(device: &Device, multiplier: Option<Multiplier>, random: &mut Random, absolute: f64) {
     for (batches, m, n, k) in [(3, 33, 20, 9), (2, 36, 20, 8), (3, 5, 70, 40)] {
         let (a, b) = (random.vec(batches * m * k, 1.0), random.vec(batches * k * n, 1.0));
@@ -270,7 +321,8 @@ fn a_product_that_nobody_ordered_a_kernel_for_gets_one_that_its_device_has() {
 
 // Products in half precision, on a driver that has cooperative matrices.
 
-const HALVED: Option<Multiplier> = Some(Multiplier::Cooperative);
+/// The kernels on tensor cores: of halves, and of two halves a number.
+const HALVING: [Multiplier; 2] = [Multiplier::Cooperative, Multiplier::Split];
 
 #[test]
 fn half_precision_products_of_every_layout_are_within_its_rounding_of_the_oracle() {
@@ -283,10 +335,22 @@ fn half_precision_products_of_every_layout_are_within_its_rounding_of_the_oracle
     for sizes in GPU_SIZES {
         // Both operands are rounded to 11 bits: each term by 2^-11 at most, by half of that on average.
         let tolerance = 6e-4 * (sizes.2 as f64).sqrt();
-        every_layout(&device, HALVED, sizes, &mut random, 2.5 * tolerance);
+        every_layout(&device, Some(Multiplier::Cooperative), sizes, &mut random, 2.5 * tolerance);
     }
-    columns_alone(&device, HALVED, &mut random, 2e-2);
-    each_of_a_batch(&device, HALVED, &mut random, 1e-2);
+    columns_alone(&device, Some(Multiplier::Cooperative), &mut random, 2e-2);
+    each_of_a_batch(&device, Some(Multiplier::Cooperative), &mut random, 1e-2);
+}
+
+#[test]
+fn half_precision_products_of_two_halves_a_number_are_as_near_the_oracle_as_those_in_single_precision() {
+    let test = half_precision_products_of_two_halves_a_number_are_as_near_the_oracle_as_those_in_single_precision;
+    let Some(device) = devices::with_matrices(test) else { return };
+    let (mut random, split) = (Random::new(39), Some(Multiplier::Split));
+    for sizes in GPU_SIZES {
+        every_layout(&device, split, sizes, &mut random, 6e-6 * (sizes.2 as f64).sqrt().max(2.0));
+    }
+    columns_alone(&device, split, &mut random, 4e-5);
+    each_of_a_batch(&device, split, &mut random, 2e-5);
 }
 
 #[test]
@@ -304,16 +368,23 @@ fn a_half_precision_product_is_the_one_of_its_rounded_operands_even_with_outlier
             a[2 * k..3 * k].iter_mut().for_each(|x| *x *= 1e30);
             b[..k].iter_mut().for_each(|x| *x *= 1e-36);
         }
-        let (exact_a, exact_b) = (oracle::matmul::halved(&wide(&a), k), oracle::matmul::halved(&wide(&b), k));
+        let (exact_a, rests_a) = oracle::matmul::split(&wide(&a), k);
+        let (exact_b, rests_b) = oracle::matmul::split(&wide(&b), k);
         let (x, y) = (matrix(&device, &a, [m, k]), matrix(&device, &b, [n, k]));
-        let got = read(&Product::of(&x, y.transposed()).by(Multiplier::Cooperative).run(&device).unwrap()).unwrap();
-        for i in 0..m {
-            for j in 0..n {
-                let terms = || (0..k).map(|p| exact_a[i * k + p] * exact_b[j * k + p]);
-                let (want, size): (f64, f64) = (terms().sum(), terms().map(f64::abs).sum());
+        for multiplier in HALVING {
+            let got = read(&Product::of(&x, y.transposed()).by(multiplier).run(&device).unwrap()).unwrap();
+            for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                let term = |p: usize| {
+                    let (a, b) = (i * k + p, j * k + p);
+                    let halves = exact_a[a] * exact_b[b];
+                    let rests = exact_a[a] * rests_b[b] + rests_a[a] * exact_b[b];
+                    if multiplier == Multiplier::Split { halves + rests } else { halves }
+                };
+                let (want, size): (f64, f64) = ((0..k).map(term).sum(), (0..k).map(|p| term(p).abs()).sum());
                 let difference = (f64::from(got[i * n + j]) - want).abs();
                 // Sums are single precision, and what is below its range is 0.
-                assert!(difference <= 2e-6 * size + 1e-37, "{m} x {n} x {k}, {i}, {j}: {}, {want}", got[i * n + j]);
+                let what = format!("{m} x {n} x {k} by {}, {i}, {j}", multiplier.name());
+                assert!(difference <= 2e-6 * size + 1e-37, "{what}: {}, {want}", got[i * n + j]);
             }
         }
     }
@@ -337,11 +408,13 @@ fn a_half_precision_product_with_a_frozen_matrix_is_that_with_what_it_holds_to_t
         let frozen = || matmul::Operand::from(&packed);
         let x = matrix(&device, &random.vec(m * columns, 1.0), [m, columns]);
         let dy = matrix(&device, &random.vec(m * outputs, 1.0), [m, outputs]);
-        let halved = |left: &Tensor<2>, right| {
-            read(&Product::of(left, right).by(Multiplier::Cooperative).run(&device).unwrap()).unwrap()
-        };
-        same_bits(&format!("{format:?}"), &halved(&x, frozen().transposed()), &halved(&x, dense.transposed())).unwrap();
-        same_bits(&format!("{format:?}"), &halved(&dy, frozen()), &halved(&dy, (&dense).into())).unwrap();
+        for multiplier in HALVING {
+            let what = format!("{format:?} by {}", multiplier.name());
+            let halved =
+                |left: &Tensor<2>, right| read(&Product::of(left, right).by(multiplier).run(&device).unwrap()).unwrap();
+            same_bits(&what, &halved(&x, frozen().transposed()), &halved(&x, dense.transposed())).unwrap();
+            same_bits(&what, &halved(&dy, frozen()), &halved(&dy, (&dense).into())).unwrap();
+        }
     }
 }
 
@@ -350,13 +423,15 @@ fn what_is_not_finite_stays_so_in_half_precision_and_nothing_else_becomes_it() {
     let test = what_is_not_finite_stays_so_in_half_precision_and_nothing_else_becomes_it;
     let Some(device) = devices::with_matrices(test) else { return };
     let (m, n, k) = (40, 50, 60);
-    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+    for (bad, multiplier) in
+        [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().flat_map(|bad| HALVING.map(|by| (bad, by)))
+    {
         let mut random = Random::new(29);
         let (mut a, mut b) = (random.vec(m * k, 1.0), random.vec(n * k, 1.0));
         a[7 * k + 33] = bad;
         b[11 * k + 59] = bad;
         let (x, y) = (matrix(&device, &a, [m, k]), matrix(&device, &b, [n, k]));
-        let got = read(&Product::of(&x, y.transposed()).by(Multiplier::Cooperative).run(&device).unwrap()).unwrap();
+        let got = read(&Product::of(&x, y.transposed()).by(multiplier).run(&device).unwrap()).unwrap();
         for (at, value) in got.iter().enumerate() {
             let touched = at / n == 7 || at % n == 11;
             assert_eq!(value.is_finite(), !touched, "{bad}: row {}, column {} is {value}", at / n, at % n);
@@ -368,35 +443,56 @@ fn what_is_not_finite_stays_so_in_half_precision_and_nothing_else_becomes_it() {
 fn a_half_precision_product_is_one_of_operands_rounded_to_eleven_bits_row_by_row() {
     let test = a_half_precision_product_is_one_of_operands_rounded_to_eleven_bits_row_by_row;
     let Some(device) = devices::with_matrices(test) else { return };
-    let rounding = Device::cpu().halving_wide();
     let mut random = Random::new(38);
     let (m, n, k) = (70, 50, 96);
     // Rows of very different sizes.
     let mut rows =
         |count: usize| -> Vec<f32> { (0..count).flat_map(|i| random.vec(k, 10f32.powi(i as i32 % 9 - 4))).collect() };
     let (a, b) = (rows(m), rows(n));
-    let both = |device: &Device| {
+    let both = |device: &Device, multiplier: Multiplier| {
         let (a, b) = (matrix(device, &a, [m, k]), matrix(device, &b, [n, k]));
         let gradient = |y: &Tensor<2>| Product::of(y.transposed(), &a);
         let by = |product: Product<2>| match device.is_cpu() {
             true => product.run(device).unwrap(),
-            false => product.by(Multiplier::Cooperative).run(device).unwrap(),
+            false => product.by(multiplier).run(device).unwrap(),
         };
         let y = by(Product::of(&a, b.transposed()).times(0.5));
         [read(&y).unwrap(), read(&by(gradient(&y))).unwrap()].concat()
     };
-    let (halves, rounded, single) = (both(&device), both(&rounding), both(&Device::cpu()));
-    let scale = |row: &[f32]| row.iter().fold(0f32, |most, x| most.max(x.abs()));
-    let far = |other: &[f32]| {
-        let rows = halves.chunks(n).zip(other.chunks(n)).take(m);
-        rows.map(|(a, b)| a.iter().zip(b).fold(0f32, |far, (a, b)| far.max((a - b).abs())) / scale(b))
-            .fold(0f32, f32::max)
+    for multiplier in HALVING {
+        let rounding = Device::cpu().halving_wide(multiplier);
+        let single = both(&Device::cpu(), multiplier);
+        let (halves, rounded) = (both(&device, multiplier), both(&rounding, multiplier));
+        let scale = |row: &[f32]| row.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let far = |other: &[f32]| {
+            let rows = halves.chunks(n).zip(other.chunks(n)).take(m);
+            rows.map(|(a, b)| a.iter().zip(b).fold(0f32, |far, (a, b)| far.max((a - b).abs())) / scale(b))
+                .fold(0f32, f32::max)
+        };
+        assert!(far(&rounded) < 2e-6, "{}", far(&rounded));
+        match multiplier {
+            Multiplier::Split => assert!(far(&single) < 2e-6, "{}: one half a number", far(&single)),
+            _ => assert!(far(&single) > 2e-5, "{}: nothing was rounded", far(&single)),
+        }
+        let (halves, rounded) = (&halves[m * n..], &rounded[m * n..]);
+        let wide: Vec<f64> = rounded.iter().map(|&x| f64::from(x)).collect();
+        assert!(temper_conformance::compare::cosine(halves, &wide) > 1.0 - 1e-7);
+    }
+}
+
+#[test]
+fn on_the_cpu_operands_of_two_halves_a_number_give_nearly_single_precision_where_one_half_does_not() {
+    let mut random = Random::new(40);
+    let (m, n, k) = (70, 50, 96);
+    let (a, b) = (random.vec(m * k, 1.0), random.vec(n * k, 1.0));
+    let (x, y) = (matrix(&Device::cpu(), &a, [m, k]), matrix(&Device::cpu(), &b, [n, k]));
+    let want = matmul(&a, false, &b, true, m, n, k);
+    let far = |multiplier| {
+        let got = read(&Product::of(&x, y.transposed()).run(&Device::cpu().halving_wide(multiplier)).unwrap()).unwrap();
+        got.iter().zip(&want).fold(0f64, |far, (got, want)| far.max((f64::from(*got) - want).abs()))
     };
-    assert!(far(&rounded) < 2e-6, "{}", far(&rounded));
-    assert!(far(&single) > 2e-5, "{}: nothing was rounded", far(&single));
-    let (halves, rounded) = (&halves[m * n..], &rounded[m * n..]);
-    let wide: Vec<f64> = rounded.iter().map(|&x| f64::from(x)).collect();
-    assert!(temper_conformance::compare::cosine(halves, &wide) > 1.0 - 1e-7);
+    let [halves, split] = HALVING.map(far);
+    assert!(split < 1e-5 && halves > 1e-4, "{split} {halves}");
 }
 
 #[test]
@@ -432,13 +528,42 @@ fn a_device_settled_for_half_precision_multiplies_so_but_for_logits_and_thin_sid
 }
 
 #[test]
+fn half_precision_of_two_halves_a_number_is_settled_for_products_and_no_gradient_of_attention() {
+    let test = half_precision_of_two_halves_a_number_is_settled_for_products_and_no_gradient_of_attention;
+    let Some(device) = devices::with_matrices(test) else { return };
+    let (settled, said) = device.computing(Compute::Split, &devices::NoClock).unwrap();
+    assert_eq!(said, Vec::<String>::new(), "the driver computes right");
+    assert_eq!((settled.compute(), settled.segments()), (Compute::Split, 3));
+    let mut random = Random::new(41);
+    let (a, b) = (random.vec(64 * 96, 1.0), random.vec(64 * 96, 1.0));
+    let (x, y) = (matrix(&device, &a, [64, 96]), matrix(&device, &b, [64, 96]));
+    let bits = |product: Product<2>, device: &Device| read(&product.run(device).unwrap()).unwrap();
+    let product = || Product::of(&x, y.transposed());
+    same_bits("settled", &bits(product(), &settled), &bits(product().by(Multiplier::Split), &device)).unwrap();
+    same_bits("exactly", &bits(product().exactly(), &settled), &bits(product().by(Multiplier::Software), &device))
+        .unwrap();
+    let (shape, starts) =
+        (attention::Shape { heads: 2, kv_heads: 1, head_dim: 24 }, Indices::new(&device, vec![0; 64]));
+    let dout = matrix(&device, &random.vec(64 * 48, 1.0), [64, 48]);
+    let (out, lse) = attention::forward_by(&device, attention::Kind::Matrices, &x, shape, &starts).unwrap();
+    let (own, _) = attention::forward(&settled.halving_attention(), &x, shape, &starts).unwrap();
+    same_bits("attention", &read(&own).unwrap(), &read(&out).unwrap()).unwrap();
+    let vectors = attention::Kind::Vectors;
+    let back = attention::backward_by(&device, vectors, &x, &out, &lse, &dout, shape, &starts).unwrap();
+    let own = attention::backward(&settled.halving_attention(), &x, &out, &lse, &dout, shape, &starts).unwrap();
+    same_bits("attention, back", &read(&own).unwrap(), &read(&back).unwrap()).unwrap();
+}
+
+#[test]
 fn a_device_without_cooperative_matrices_refuses_half_precision_and_says_why() {
     let plain = Device::logical(&temper_engine::adapters()[0].id, Default::default()).unwrap();
     for device in [Device::cpu(), plain] {
         assert!(!device.has_cooperative_matrices());
-        let error = device.computing(Compute::F16, &devices::NoClock).err().expect("it has none");
-        let text = error.to_string();
-        assert!(error.is_bad_input() && text.contains("[run] compute") && text.contains(device.name()), "{text}");
+        for compute in [Compute::F16, Compute::Split] {
+            let error = device.computing(compute, &devices::NoClock).err().expect("it has none");
+            let (text, said) = (error.to_string(), format!("[run] compute = \"{compute}\""));
+            assert!(error.is_bad_input() && text.contains(&said) && text.contains(device.name()), "{text}");
+        }
         for compute in [Compute::Auto, Compute::F32] {
             let device = device.treated_as_software(true);
             let (settled, said) = device.computing(compute, &devices::NoClock).unwrap();
@@ -487,7 +612,7 @@ fn every_kernel_passes_its_own_test_and_a_calibration_takes_only_what_it_has_tim
         assert!(found.timed.iter().any(|t| t.class == class), "{class:?}");
     }
     for t in &found.timed {
-        assert!(t.seconds > 0.0 && t.gflops() > 0.0 && t.multiplier != Multiplier::Cooperative, "{t:?}");
+        assert!(t.seconds > 0.0 && t.gflops() > 0.0 && t.multiplier.segments() == 0, "{t:?}");
         let taken = found.choice.for_class(t.class);
         assert!(found.timed.iter().any(|other| other.class == t.class && other.multiplier == taken), "{t:?}");
     }
@@ -1212,6 +1337,58 @@ fn attention_and_its_gradient_equal_the_full_softmax_of_every_packed_document() 
     }
 }
 
+/// Attention and its gradient, and into how many submissions they went, where each launch is one.
+fn attend_by(device: &Device, kind: attention::Kind) -> ([Vec<f32>; 3], u64) {
+    let shape = attention::Shape { heads: 4, kv_heads: 2, head_dim: 136 };
+    // They end within tiles and at their edges.
+    let starts = documents(&[30, 1, 97, 64, 70]);
+    let tokens = starts.len();
+    let (width, out_width) = (shape.width(), shape.heads * shape.head_dim);
+    let mut random = Random::new(52);
+    let (qkv, dout) = (random.vec(tokens * width, 2.0), random.vec(tokens * out_width, 1.0));
+    let (x, dy) = (matrix(device, &qkv, [tokens, width]), matrix(device, &dout, [tokens, out_width]));
+    let starts = Indices::new(device, starts);
+    soil(device, &[tokens * out_width, shape.heads * tokens, tokens * width]);
+    let before = device.submissions();
+    let (out, lse) = attention::forward_by(device, kind, &x, shape, &starts).unwrap();
+    let gradient = attention::backward_by(device, kind, &x, &out, &lse, &dy, shape, &starts).unwrap();
+    let submissions = device.submissions() - before;
+    ([read(&out).unwrap(), read(&lse).unwrap(), read(&gradient).unwrap()], submissions)
+}
+
+#[test]
+fn attention_that_is_long_for_one_dispatch_is_launched_in_pieces_with_the_same_bits() {
+    // Of its own: other tests submit too.
+    let device = Device::logical(&temper_engine::adapters()[0].id, Default::default()).unwrap();
+    device.submit_each(true);
+    // Five tiles of two parts for each head; 66 blocks of four tokens for each, 16 in a workgroup.
+    for (kind, workgroups) in [(attention::Kind::Tiles, 40 + 40 + 20), (attention::Kind::Vectors, 17 + 17 + 9)] {
+        let (whole, at_once) = attend_by(&device, kind);
+        assert_eq!(at_once, 3, "{kind:?}");
+        for (most, fewest) in [(1.0, workgroups), (2e7, 6)] {
+            let (pieces, launches) = attend_by(&device.cutting(most), kind);
+            for (name, (piece, whole)) in ["out", "lse", "gradient"].iter().zip(pieces.iter().zip(&whole)) {
+                same_bits(&format!("{name}, {kind:?}"), piece, whole).unwrap();
+            }
+            assert!((fewest..=workgroups).contains(&launches), "{kind:?}: {launches} of {most} operations");
+        }
+    }
+}
+
+#[test]
+fn half_precision_in_pieces_has_the_same_bits_as_at_once() {
+    let test = half_precision_in_pieces_has_the_same_bits_as_at_once;
+    let Some(device) = devices::with_matrices(test) else { return };
+    for most in [1.0, 2e7] {
+        products_in_parts(&device, Some(Multiplier::Cooperative), most);
+        products_in_parts(&device, Some(Multiplier::Split), most);
+        let attend = |device: &Device| attend_by(device, attention::Kind::Matrices).0;
+        for (pieces, whole) in attend(&device.cutting(most)).iter().zip(&attend(&device)) {
+            same_bits("attention", pieces, whole).unwrap();
+        }
+    }
+}
+
 #[test]
 fn half_precision_attention_is_that_of_the_oracle_and_its_gradient_within_the_rounding_of_halves() {
     let test = half_precision_attention_is_that_of_the_oracle_and_its_gradient_within_the_rounding_of_halves;
@@ -1475,6 +1652,8 @@ fn attention_over_a_cache_equals_the_full_softmax_of_what_each_token_sees() {
                 let (qkv, places) = take(&mut cache, rows, &all).expect("new tokens");
                 soil(&device, &[qkv.dims()[0] * heads * head_dim]);
                 let found = read(&cache.attend(&device, &qkv, &places).unwrap()).unwrap();
+                let pieces = read(&cache.attend(&device.cutting(1e5), &qkv, &places).unwrap()).unwrap();
+                same_bits("in pieces", &pieces, &found).unwrap();
                 let mut want = Vec::new();
                 for (text, (before, new)) in texts.iter().zip(sequences) {
                     let half = |x: f32| match precision {

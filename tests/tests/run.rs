@@ -1073,6 +1073,13 @@ fn a_checkpoint_of_other_storage_is_refused_and_impossible_storage_too() {
 }
 
 #[test]
+fn a_host_that_reads_no_adapter_to_go_on_from_trains_no_fresh_one_in_its_place() {
+    let config = config(&[("adapter.kind", "lora"), ("adapter.from", "first")]);
+    let refused = try_run(&Device::cpu(), vec![config], documents(), Sets::default()).err().unwrap();
+    assert!(refused.is_bad_input() && refused.to_string().contains("from: first was not read"), "{refused}");
+}
+
+#[test]
 fn the_only_step_of_a_run_trains_although_it_is_its_warm_up() {
     let mut run = run(&Device::cpu(), vec![config(&[("run.steps", "1")])]);
     let before = logits(&mut run, 0);

@@ -12,7 +12,7 @@ use temper_conformance::oracle::row_stats::{entropy, row_stats};
 use temper_conformance::{devices, models};
 use temper_engine::configuration::ObjectiveSection;
 use temper_engine::reading::{OnError, ReadOptions, RecordFormat, Templating, read_measured, read_set};
-use temper_engine::scan::{Fidelity, Piece, Stream, StreamReport, TokenScore, score};
+use temper_engine::scan::{Fidelity, Piece, Stream, StreamReport, TokenScore, score, score_until};
 use temper_engine::{Document, Error, Model, Objective, Tokenizer, wait};
 
 fn gate(top_k: usize) -> Objective {
@@ -81,6 +81,22 @@ fn every_score_is_that_of_its_definition_on_every_device() {
         }
     }
     assert!(checked >= 3);
+}
+
+#[test]
+fn a_scan_that_is_stopped_ends_before_the_next_block_and_before_the_logits() {
+    let mut model = models::tiny("llama", &temper_engine::Device::cpu(), false);
+    let (documents, gate) = (documents(), gate(20));
+    let given: Vec<&Document> = documents.iter().collect();
+    let blocks = model.blocks.len();
+    for before in [0, 1, blocks] {
+        let asked = std::cell::Cell::new(0);
+        let stop = || asked.replace(asked.get() + 1) == before;
+        let found = wait(score_until(&mut model, &given, &gate, &mut Fidelity::default(), &stop)).unwrap();
+        assert!(found.is_none() && asked.get() == before + 1, "{before}: asked {} times", asked.get());
+    }
+    let found = wait(score_until(&mut model, &given, &gate, &mut Fidelity::default(), &|| false)).unwrap();
+    assert!(found.is_some_and(|scores| scores.len() > 40), "nobody stops it");
 }
 
 #[test]

@@ -827,6 +827,23 @@ export default {
           "derived": "lora, or none with random weights"
         },
         {
+          "name": "from",
+          "label": "Goes on from",
+          "help": "A trained adapter to go on from, PEFT's folder or that of a run: rank, alpha, rslora and targets are those it has.",
+          "type": "text",
+          "allowed": "a string",
+          "optional": true,
+          "derived": "factors that change nothing yet",
+          "used": [
+            {
+              "key": "kind",
+              "values": [
+                "lora"
+              ]
+            }
+          ]
+        },
+        {
           "name": "rank",
           "label": "LoRA rank",
           "help": "Width of the factors: more can learn more.",
@@ -1446,6 +1463,7 @@ export default {
       "objective.beta": null,
       "objective.kl": "forward",
       "adapter.kind": "none",
+      "adapter.from": null,
       "adapter.rank": 16,
       "adapter.alpha": 32.0,
       "adapter.rslora": false,

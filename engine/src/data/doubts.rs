@@ -1,7 +1,7 @@
 //! What whoever gave data should know of it, in words: a text that looks like records, conversations without a chat
-//! template, and documents that are measured and trained on.
+//! template, what nothing writes of a record, and documents that are measured and trained on.
 
-use crate::data::{Document, shared};
+use crate::data::{Document, Unwritten, shared};
 use crate::words::{grouped, plural};
 
 /// Of a text whose first lines are JSON objects.
@@ -21,6 +21,30 @@ pub fn no_template(conversations: usize) -> String {
         grouped(conversations as u64),
         plural(conversations, "conversation")
     )
+}
+
+/// Of what records say that is in no document.
+pub fn unwritten(unwritten: Unwritten) -> Vec<String> {
+    let Unwritten { thinking_by_template, thinking, tools } = unwritten;
+    let of = |what: &str, count: usize, whose: &str| {
+        (count > 0).then(|| format!("the {what} of {} {}", grouped(count as u64), plural(count, whose)))
+    };
+    let by_template = of("thinking", thinking_by_template, "trained turn").map(|thinking| {
+        format!(
+            "the chat template leaves out {thinking}, and what is learned is to answer without it; data.train_on = \"last\" \
+             trains only each conversation's last turn, of which many templates write it; else put a template that does into \
+             chat_template.jinja beside the model"
+        )
+    });
+    let parts = [of("tools", tools, "conversation"), of("thinking", thinking, "turn")];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    let without_template = (!parts.is_empty()).then(|| {
+        let parts = parts.join(" and ");
+        format!(
+            "without a chat template nothing writes {parts}; data.template = \"model\" takes the model's, if it has one"
+        )
+    });
+    [by_template, without_template].into_iter().flatten().collect()
 }
 
 /// Of a set that is measured, where documents of it are trained on. `held_out` names the file that the set was held out of.
@@ -50,6 +74,19 @@ mod tests {
                     \"none\" to mean it";
         assert_eq!(no_template(1200), format!("the model has no chat template: 1,200 conversations are {rest}"));
         assert_eq!(no_template(1), format!("the model has no chat template: 1 conversation is {rest}"));
+    }
+
+    #[test]
+    fn what_nothing_writes_of_a_record_is_counted_with_what_to_do() {
+        let none = Unwritten::default();
+        assert!(unwritten(none).is_empty());
+        let both = unwritten(Unwritten { thinking: 1, tools: 1200, ..none });
+        let parts =
+            "nothing writes the tools of 1,200 conversations and the thinking of 1 turn; data.template = \"model\"";
+        assert!(both.len() == 1 && both[0].contains(parts), "{both:?}");
+        let by_template = unwritten(Unwritten { thinking_by_template: 7, ..none });
+        let parts = "the chat template leaves out the thinking of 7 trained turns, ";
+        assert!(by_template.len() == 1 && by_template[0].starts_with(parts), "{by_template:?}");
     }
 
     #[test]

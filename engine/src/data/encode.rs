@@ -34,6 +34,32 @@ pub struct EncodeOptions {
     pub on_error: OnError,
 }
 
+/// What records say that is in no document, though they are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Unwritten {
+    /// Trained turns whose thinking the chat template leaves out, as many do with all but the last one.
+    pub thinking_by_template: usize,
+    /// Turns whose thinking nothing writes, since there is no chat template.
+    pub thinking: usize,
+    /// Conversations whose tools nothing writes, since there is no chat template.
+    pub tools: usize,
+}
+
+impl Unwritten {
+    /// Of a conversation that is read without a template.
+    fn without_template(chat: &Conversation) -> Self {
+        let thinking = chat.messages.iter().filter(|message| message.reasoning().is_some()).count();
+        Self { thinking, tools: usize::from(chat.tools.is_some()), ..Self::default() }
+    }
+
+    /// Counts what another one counts, too.
+    pub fn add(&mut self, other: Self) {
+        self.thinking_by_template += other.thinking_by_template;
+        self.thinking += other.thinking;
+        self.tools += other.tools;
+    }
+}
+
 /// Counts of what became of the records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EncodeReport {
@@ -49,6 +75,8 @@ pub struct EncodeReport {
     pub truncated: usize,
     /// Conversations that were read as bare lines, without roles, since the model has no chat template.
     pub bare: usize,
+    /// What records say that is in none of the documents.
+    pub unwritten: Unwritten,
     /// Records left out under [`OnError::Skip`].
     pub skipped: usize,
     /// The first few reasons for leaving out, with their lines.
@@ -83,7 +111,7 @@ pub fn encode(
     let mut documents = Vec::with_capacity(records.len());
     let mut report = EncodeReport::default();
     for record in records {
-        match encode_record(record, tokenizer, template, options, &mut report.truncated) {
+        match encode_record(record, tokenizer, template, options, &mut report) {
             Ok(made) => documents.extend(made),
             Err(error) => {
                 // The message keeps its cause and gains the place.
@@ -124,7 +152,7 @@ fn encode_record(
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     options: EncodeOptions,
-    truncated: &mut usize,
+    report: &mut EncodeReport,
 ) -> Result<Vec<Document>, Refusal> {
     let cutoff = options.cutoff_length;
     let mut stream = Stream::default();
@@ -155,10 +183,10 @@ fn encode_record(
                 let problem = format!("message {} has tool_calls, which only a chat template writes", index + 1);
                 return Err(Refusal::Words(problem));
             }
-            match template {
+            let unwritten = match template {
                 Some(template) => stream.chat(chat, tokenizer, template, options)?,
                 None => stream.plain_chat(chat, tokenizer, options.last_turn_only)?,
-            }
+            };
             let whole = Document { tokens: stream.tokens, trained: stream.trained, line: record.line };
             let length = whole.tokens.len();
             if whole.trained_tokens() == 0 {
@@ -166,6 +194,7 @@ fn encode_record(
                 return Err(Refusal::Words(problem.into()));
             }
             if length <= cutoff {
+                report.unwritten.add(unwritten);
                 return Ok(vec![whole]);
             }
             let mut cut = whole;
@@ -179,7 +208,8 @@ fn encode_record(
                      and eval --skip-broken)"
                 )));
             }
-            *truncated += 1;
+            report.truncated += 1;
+            report.unwritten.add(unwritten);
             Ok(vec![cut])
         }
     }
@@ -236,12 +266,13 @@ impl Stream {
         tokenizer: &Tokenizer,
         template: &ChatTemplate,
         options: EncodeOptions,
-    ) -> Result<()> {
+    ) -> Result<Unwritten> {
         let turns = template.turns(chat)?;
         let tokens = tokenizer.encode_with_offsets(turns.text())?;
         // Turns that the cutoff takes away need not be found, apart from the first of them, which tells that there is one.
         let end = tokens.offsets.get(options.cutoff_length).map_or(usize::MAX, |(start, _)| *start);
         let spans = turns.within(end, options.last_turn_only)?;
+        let thinking_by_template = turns.without_thinking(&spans, options.last_turn_only);
         // Some templates (GLM-4) leave the end of a turn to the next speaker's token, which a last turn does not have; the
         // model would never learn to stop.
         let stops = stops(&tokens, &spans, tokenizer)?;
@@ -255,11 +286,11 @@ impl Stream {
                 self.eos(tokenizer, 0, last.trained)?;
             }
         }
-        Ok(())
+        Ok(Unwritten { thinking_by_template, ..Unwritten::default() })
     }
 
     /// The layout without a template; see the file header.
-    fn plain_chat(&mut self, chat: &Conversation, tokenizer: &Tokenizer, last_turn_only: bool) -> Result<()> {
+    fn plain_chat(&mut self, chat: &Conversation, tokenizer: &Tokenizer, last_turn_only: bool) -> Result<Unwritten> {
         let last = chat.messages.iter().rposition(|message| message.trained);
         // Text up to the next end-of-sequence token; that token separates, so tokenising the pieces apart is exact.
         let (mut text, mut spans) = (String::new(), Vec::new());
@@ -286,7 +317,7 @@ impl Stream {
         }
         self.text(&text, &spans, tokenizer)?;
         self.bos(tokenizer);
-        Ok(())
+        Ok(Unwritten::without_template(chat))
     }
 }
 

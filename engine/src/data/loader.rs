@@ -29,6 +29,8 @@ pub struct Cursor {
 /// Endless, ordered supply of training steps.
 #[derive(Clone, Debug)]
 pub struct Loader {
+    /// The data's name, for messages.
+    file: String,
     documents: Vec<Document>,
     seed: u64,
     cursor: Cursor,
@@ -46,7 +48,8 @@ impl Loader {
     pub fn new(file: &str, documents: Vec<Document>, seed: u64) -> Result<Self> {
         check(file, &documents)?;
         let order = order(seed, 0, documents.len());
-        Ok(Self { documents, seed, cursor: Cursor::default(), order, last_step: Vec::new() })
+        let (file, cursor) = (file.into(), Cursor::default());
+        Ok(Self { file, documents, seed, cursor, order, last_step: Vec::new() })
     }
 
     /// The documents, in file order.
@@ -95,7 +98,7 @@ impl Loader {
     /// # Errors
     /// [`Error::Config`] if `accumulation` is 0 or a document is longer than `batch_tokens`; the cursor then stays.
     pub fn next_step(&mut self, batch_tokens: usize, accumulation: usize, packing: bool) -> Result<Vec<MicroBatch>> {
-        let budget = budget(&self.documents, batch_tokens, accumulation)?;
+        let budget = budget(&self.file, &self.documents, batch_tokens, accumulation)?;
         let mut cursor = self.cursor;
         if cursor.index >= self.documents.len() as u64 {
             cursor = Cursor { epoch: cursor.epoch + 1, index: 0 };
@@ -131,7 +134,7 @@ impl Loader {
     /// # Errors
     /// As [`Loader::next_step`].
     pub fn steps_in_epochs(&self, epochs: u64, batch_tokens: usize, accumulation: usize) -> Result<u64> {
-        let budget = budget(&self.documents, batch_tokens, accumulation)?;
+        let budget = budget(&self.file, &self.documents, batch_tokens, accumulation)?;
         Ok((0..epochs).map(|epoch| steps_in_epoch(&self.documents, self.seed, epoch, budget)).sum())
     }
 }
@@ -148,7 +151,7 @@ pub fn steps_per_epoch(
     accumulation: usize,
 ) -> Result<u64> {
     check(file, documents)?;
-    Ok(steps_in_epoch(documents, seed, 0, budget(documents, batch_tokens, accumulation)?))
+    Ok(steps_in_epoch(documents, seed, 0, budget(file, documents, batch_tokens, accumulation)?))
 }
 
 /// Makes sure that there is something to train on.
@@ -167,12 +170,12 @@ fn check(file: &str, documents: &[Document]) -> Result<()> {
 }
 
 /// Token budget of a step, after making sure that every document fits a stream.
-fn budget(documents: &[Document], batch_tokens: usize, accumulation: usize) -> Result<usize> {
+fn budget(file: &str, documents: &[Document], batch_tokens: usize, accumulation: usize) -> Result<usize> {
     if accumulation == 0 {
         return Err(Error::Config { problems: vec!["run.accumulation is 0: use at least 1".into()] });
     }
     if let Some(longest) = documents.iter().max_by_key(|document| document.tokens.len()) {
-        check_length(longest, batch_tokens)?;
+        check_length(Some(file), longest, batch_tokens)?;
     }
     Ok(batch_tokens.saturating_mul(accumulation))
 }

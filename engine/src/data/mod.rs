@@ -21,7 +21,7 @@ pub mod stream;
 pub mod template;
 pub mod tokenizer;
 
-pub use encode::{EncodeOptions, EncodeReport, encode};
+pub use encode::{EncodeOptions, EncodeReport, Unwritten, encode};
 pub use loader::{Cursor, Loader, fingerprint, steps_per_epoch};
 pub use overlap::{Shared, shared};
 pub use packing::pack;

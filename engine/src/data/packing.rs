@@ -17,7 +17,7 @@ pub fn pack(documents: &[&Document], batch_tokens: usize, packing: bool) -> Resu
     let mut batches: Vec<MicroBatch> = Vec::new();
     for (ordinal, document) in documents.iter().enumerate() {
         let length = document.tokens.len();
-        check_length(document, batch_tokens)?;
+        check_length(None, document, batch_tokens)?;
         if length == 0 {
             continue;
         }
@@ -32,16 +32,16 @@ pub fn pack(documents: &[&Document], batch_tokens: usize, packing: bool) -> Resu
     Ok(batches)
 }
 
-/// Refuses a document that no stream can hold.
-pub(crate) fn check_length(document: &Document, batch_tokens: usize) -> Result<()> {
+/// Refuses a document that no stream can hold. `file` is its file's name, where that is known.
+pub(crate) fn check_length(file: Option<&str>, document: &Document, batch_tokens: usize) -> Result<()> {
     let length = document.tokens.len();
     if length <= batch_tokens {
         return Ok(());
     }
-    let line = document.line;
+    let (line, of_file) = (document.line, file.map_or(String::new(), |file| format!(" of {file}")));
     Err(Error::Config {
         problems: vec![format!(
-            "run.batch_tokens is {batch_tokens}, but the document of line {line} has {length} tokens: raise \
+            "run.batch_tokens is {batch_tokens}, but the document of line {line}{of_file} has {length} tokens: raise \
              run.batch_tokens to at least {length} or lower data.cutoff_length to at most {batch_tokens}"
         )],
     })

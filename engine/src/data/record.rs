@@ -14,8 +14,9 @@
 //! | `question_answer` | `question`, `answer` (GSM8K) | user, assistant |
 //! | `text` | `text` | one text, trained throughout |
 //!
-//! Beside any of the conversational ones, a string `system` becomes the first message. An assistant's message with
-//! `"weight": 0` or `"train": false` is read and not trained, and a `function_call` in it is one of `tool_calls`.
+//! Beside any of the conversational ones, a string `system` becomes the first message, and `tools` are offered. An
+//! assistant's message with `"weight": 0` or `"train": false` is read and not trained, and a `function_call` in it is one of
+//! `tool_calls`.
 
 use std::fmt;
 
@@ -35,6 +36,8 @@ pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 pub(super) const KEPT_PROBLEMS: usize = 5;
 /// What a message's `role` may be. A list, so that a misspelt `assistant` is an error and not silently untrained.
 const ROLES: [&str; 8] = ["system", "developer", "user", "assistant", "tool", "function", "observation", "environment"];
+/// The fields in which a message has what was thought before it was said.
+pub(super) const REASONING: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
 /// The role whose turns are trained.
 const ASSISTANT: &str = "assistant";
 /// The fields by which a kind is recognised, for error messages.
@@ -120,6 +123,22 @@ impl Message {
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         let role = role.into();
         Self { trained: role == ASSISTANT, role, content: content.into(), calls: None, extra: Map::new() }
+    }
+
+    /// What was thought before it was said, where a field says it, with that field.
+    pub(super) fn reasoning(&self) -> Option<(&'static str, &str)> {
+        let text = |field: &'static str| self.extra.get(field).and_then(Value::as_str).map(|text| (field, text));
+        REASONING.into_iter().filter_map(text).find(|(_, text)| !text.trim().is_empty())
+    }
+
+    /// What was thought before it was said, where a field says it or the content between the marks that most models have.
+    pub(super) fn thinking(&self) -> Option<&str> {
+        let in_content = || {
+            let (before, _) = self.content.split_once("</think>")?;
+            before.rsplit_once("<think>").map(|(_, thinking)| thinking)
+        };
+        let thinking = self.reasoning().map(|(_, text)| text).or_else(in_content)?.trim();
+        (!thinking.is_empty()).then_some(thinking)
     }
 
     /// True where the field `tool_calls` has any.
@@ -544,12 +563,15 @@ fn detect(object: &Map<String, Value>) -> Option<Kind> {
 }
 
 fn read(kind: Kind, mut object: Map<String, Value>) -> Result<Content, String> {
-    let toolless = |messages| Conversation { messages, tools: None };
-    let mut chat = match kind {
+    let mut messages = match kind {
         Kind::Text => {
             let text = take_string(&mut object, "text")?;
             if text.is_empty() {
                 return Err("field `text` is empty".into());
+            }
+            if read_tools(&mut object)?.is_some() {
+                let problem = "the record has a field `tools` beside `text`, which is trained as it is, without them";
+                return Err(format!("{problem}: take the field out, or give `messages`"));
             }
             return Ok(Content::Text(text));
         }
@@ -557,15 +579,16 @@ fn read(kind: Kind, mut object: Map<String, Value>) -> Result<Content, String> {
             let mut messages = read_turns(&mut object, "prompt")?;
             messages.iter_mut().for_each(|message| message.trained = false);
             messages.extend(read_turns(&mut object, "completion")?);
-            Conversation { messages, tools: read_tools(&mut object)? }
+            messages
         }
-        Kind::PromptCompletion => toolless(read_pair(&mut object, "prompt", "completion")?),
-        Kind::QuestionAnswer => toolless(read_pair(&mut object, "question", "answer")?),
-        Kind::Instruction => toolless(read_instruction(&mut object)?),
+        Kind::PromptCompletion => read_pair(&mut object, "prompt", "completion")?,
+        Kind::QuestionAnswer => read_pair(&mut object, "question", "answer")?,
+        Kind::Instruction => read_instruction(&mut object)?,
         Kind::Messages => read_messages(&mut object)?,
     };
-    add_system(&mut object, &mut chat.messages)?;
-    Ok(Content::Chat(chat))
+    let tools = read_tools(&mut object)?;
+    add_system(&mut object, &mut messages)?;
+    Ok(Content::Chat(Conversation { messages, tools }))
 }
 
 /// Puts what a record has as `system` before its messages.
@@ -614,12 +637,12 @@ fn read_instruction(object: &mut Map<String, Value>) -> Result<Vec<Message>, Str
     Ok(messages)
 }
 
-fn read_messages(object: &mut Map<String, Value>) -> Result<Conversation, String> {
+fn read_messages(object: &mut Map<String, Value>) -> Result<Vec<Message>, String> {
     let Some(field) = ["messages", "conversations"].into_iter().find(|field| object.contains_key(*field)) else {
         let found = fields(object);
         return Err(format!("field `messages` (or ShareGPT's `conversations`) is missing (found {found})"));
     };
-    Ok(Conversation { messages: read_turns(object, field)?, tools: read_tools(object)? })
+    read_turns(object, field)
 }
 
 /// A list of messages.
@@ -991,6 +1014,42 @@ mod tests {
             let problem =
                 "d.jsonl, line 1: the record has a field `system`, and its first message is of the role system";
             assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn tools_are_read_beside_every_conversational_kind_and_refused_beside_a_text() {
+        for fields in [
+            r#""messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]"#,
+            r#""prompt":"a","completion":"b""#,
+            r#""instruction":"a","output":"b""#,
+            r#""question":"a","answer":"b""#,
+        ] {
+            let (list, text) = (r#"[{"name":"f"}]"#, r#""[{\"name\":\"f\"}]""#);
+            for (tools, is_any) in [(list, true), (text, true), ("null", false), ("[]", false)] {
+                let found = chat(&format!(r#"{{{fields},"tools":{tools}}}"#)).tools;
+                assert_eq!(found.is_some(), is_any, "{fields}, {tools}");
+            }
+            let error = stop("d.jsonl", &format!(r#"{{{fields},"tools":3}}"#), RecordFormat::Auto);
+            assert!(error.contains("d.jsonl, line 1: field `tools` must be a list"), "{error}");
+        }
+        let error = stop("d.jsonl", r#"{"text":"a","tools":[{"name":"f"}]}"#, RecordFormat::Auto);
+        assert!(error.contains("d.jsonl, line 1: the record has a field `tools` beside `text`, "), "{error}");
+        assert_eq!(one(r#"{"text":"a","tools":[]}"#).1, Kind::Text);
+    }
+
+    #[test]
+    fn thinking_is_what_a_field_says_or_the_content_between_its_marks() {
+        let thinking = |content: &str, fields: Value| {
+            let Value::Object(extra) = fields else { panic!("not an object") };
+            Message { extra, ..Message::new("assistant", content) }.thinking().map(str::to_owned)
+        };
+        for field in REASONING {
+            assert_eq!(thinking("b", json!({ field: " c\n" })).as_deref(), Some("c"), "{field}");
+        }
+        assert_eq!(thinking("<think>\nc\n</think>\n\nb", json!({"reasoning": ""})).as_deref(), Some("c"));
+        for content in ["b", "<think>\n\n</think>\n\nb", "</think>b", "<think>b"] {
+            assert_eq!(thinking(content, json!({})), None, "{content}");
         }
     }
 

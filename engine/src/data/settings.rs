@@ -65,7 +65,8 @@ settings! {
         train_on: TrainOn = TrainOn::All;
         /// Whether conversations are rendered with the model's chat template.
         template: Templating = Templating::Model;
-        /// Values that the chat template asks for by name, such as { enable_thinking = false }.
+        /// Values that the chat template asks for by name, such as { enable_thinking = false }; the day that its strftime_now writes
+        /// is one of them ({ strftime_now = "2026-01-31" }).
         template_variables: Option<TemplateVariables> = None, used = &[("template", &["model"])],
             aliases = &["chat_template_kwargs"];
     }

@@ -9,7 +9,7 @@ use std::io::BufRead;
 
 use super::record::{self, Elements, KEPT_PROBLEMS, Kind, MAX_RECORD_BYTES, OnError, Raw, Record};
 use super::set::ReadOptions;
-use super::{ChatTemplate, Document, EncodeOptions, Tokenizer, WINDOW, encode};
+use super::{ChatTemplate, Document, EncodeOptions, Tokenizer, Unwritten, WINDOW, encode};
 use crate::error::{Error, Result, into_error};
 
 /// Bytes of a piece of plain text, about.
@@ -67,6 +67,7 @@ pub struct Stream<'a> {
     /// The end of a piece of plain text that belongs to the next one.
     rest: Vec<u8>,
     report: StreamReport,
+    unwritten: Unwritten,
 }
 
 impl<'a> Stream<'a> {
@@ -113,6 +114,7 @@ impl<'a> Stream<'a> {
             ahead: None,
             rest: Vec::new(),
             report: StreamReport::default(),
+            unwritten: Unwritten::default(),
         })
     }
 
@@ -135,6 +137,11 @@ impl<'a> Stream<'a> {
     pub fn bare(&self) -> u64 {
         let is_bare = |kind| self.options.reads_bare(kind, self.template.as_ref());
         if self.kind.is_some_and(is_bare) { self.report.records } else { 0 }
+    }
+
+    /// What records so far say that is in none of their documents.
+    pub fn unwritten(&self) -> Unwritten {
+        self.unwritten
     }
 
     /// The next record or piece that has documents; none at the end.
@@ -194,6 +201,7 @@ impl<'a> Stream<'a> {
         };
         let encoded = encode(&self.name, &[record], self.tokenizer, self.template.as_ref(), options)?;
         self.report.truncated += encoded.report.truncated as u64;
+        self.unwritten.add(encoded.report.unwritten);
         Ok(encoded.documents)
     }
 

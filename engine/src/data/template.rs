@@ -2,8 +2,9 @@
 //!
 //! Templates are Jinja programs that come with a model, written for Python. They run in minijinja with what Hugging Face
 //! offers them (`trim_blocks`, `lstrip_blocks`, Python's string methods, `raise_exception`, `tojson` as `json.dumps` writes
-//! it, `{% generation %}`). One thing is left out on purpose: `strftime_now` is undefined, because a run could not be
-//! repeated on another day; templates that ask for it have a date of their own to fall back to.
+//! it, `{% generation %}`). One thing is left out on purpose: `strftime_now` knows no day but the one that a variable gives
+//! (`template/today.rs`), because a run could not be repeated on another day. Without it the function is undefined: many
+//! templates that ask for it have a date of their own to fall back to, and one that has none is refused with what to give.
 //!
 //! Templates are untrusted, and minijinja bounds little of what they can do. So the source is checked before it is compiled
 //! (`source.rs`), what it is compiled to is guarded (`guard.rs`, `filters.rs`) under limits that are the same everywhere
@@ -44,6 +45,7 @@ mod local;
 mod python_json;
 mod slice;
 mod source;
+mod today;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -55,12 +57,12 @@ use serde_json::{Map, Value};
 
 use self::guard::Program;
 use self::limit::{ADVICE, Limit};
+use self::today::Day;
+use crate::data::record::REASONING;
 use crate::data::{Conversation, Message, TemplateVariables, Tokenizer};
 use crate::error::{Error, Result};
 
 const NAME: &str = "chat_template";
-/// The fields in which a message has what was thought before it was said.
-const REASONING: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
 
 /// What a rendering is given beside the messages.
 #[derive(Clone, Debug, Default)]
@@ -99,6 +101,8 @@ struct Inner {
     eos: Option<String>,
     /// What every rendering is given.
     variables: Map<String, Value>,
+    /// The day that `strftime_now` writes.
+    today: Option<Day>,
     apart: contain::Apart,
 }
 
@@ -114,7 +118,7 @@ impl ChatTemplate {
     /// The template that came with a tokenizer, which is given `variables` in every rendering; none where none came.
     ///
     /// # Errors
-    /// As [`ChatTemplate::new`].
+    /// As [`ChatTemplate::new`]; [`Error::Template`] where the variable `strftime_now` is no day.
     pub fn of(tokenizer: &Tokenizer, variables: Option<&TemplateVariables>) -> Result<Option<Self>> {
         let Some(source) = tokenizer.chat_template() else { return Ok(None) };
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
@@ -123,8 +127,9 @@ impl ChatTemplate {
         Self::compiled(source, bos.as_deref(), eos.as_deref(), variables).map(Some)
     }
 
-    fn compiled(source: &str, bos: Option<&str>, eos: Option<&str>, variables: Map<String, Value>) -> Result<Self> {
+    fn compiled(source: &str, bos: Option<&str>, eos: Option<&str>, mut variables: Map<String, Value>) -> Result<Self> {
         let source = source::prepare(source)?;
+        let today = variables.shift_remove(today::NAME).map(day).transpose()?;
         let inner = Inner {
             environment: environment(),
             marked: local::marked(&source),
@@ -132,6 +137,7 @@ impl ChatTemplate {
             bos: bos.map(str::to_owned),
             eos: eos.map(str::to_owned),
             variables,
+            today,
             apart: contain::Apart::default(),
         };
         let template = Self { inner: Arc::new(inner) };
@@ -166,8 +172,8 @@ impl ChatTemplate {
         Ok(Rendered { text: turns.text().to_owned(), trained })
     }
 
-    /// Renders a conversation, in which turns can then be looked for. A message of the role `observation` becomes one
-    /// of `tool` where the template has no such role, and a ShareGPT `function_call` becomes `tool_calls` where it has
+    /// Renders a conversation, in which turns can then be looked for. A message of the role `observation` or `function` becomes
+    /// one of `tool` where the template has no such role, and a ShareGPT `function_call` becomes `tool_calls` where it has
     /// those. Arguments of `tool_calls` that are a string of JSON, as OpenAI writes them, become the object that they
     /// are, unless the template can only write a string.
     ///
@@ -187,8 +193,11 @@ impl ChatTemplate {
         let knows_calls = source.contains("tool_calls");
         let parses = !needs_string_arguments(source);
         let mut conversation = conversation.clone();
+        // That word alone is in every template that writes tools.
+        let has_functions = compares_role_with(source, "function");
         for (index, message) in conversation.messages.iter_mut().enumerate() {
-            if message.role == "observation" && !observes {
+            let role = message.role.as_str();
+            if (role == "observation" && !observes) || (role == "function" && !has_functions) {
                 message.role = "tool".into();
             }
             if let Some(calls) = message.calls.take().filter(|_| knows_calls) {
@@ -240,6 +249,9 @@ impl Compiled<'_> {
         let mut context: Vec<(String, Jinja)> =
             variables.map(|(name, value)| (name.clone(), Jinja::from_serialize(value))).collect();
         context.extend(more);
+        if let Some(today) = self.inner.today {
+            context.push((today::NAME.into(), Jinja::from_function(move |format: String| today.write(&format))));
+        }
         context.push(("messages".into(), messages));
         context.push(("add_generation_prompt".into(), options.add_generation_prompt.into()));
         context.push(("tools".into(), options.tools.as_ref().map_or(().into(), Jinja::from_serialize)));
@@ -279,16 +291,35 @@ impl Turns {
     /// # Errors
     /// [`Error::Template`] if a turn cannot be told from the text around it.
     pub fn within(&self, end: usize, last_turn_only: bool) -> Result<Vec<Range<usize>>> {
-        let messages = &self.whole.conversation.messages;
-        let mut turns: Vec<usize> = (0..messages.len()).filter(|index| messages[*index].trained).collect();
-        if last_turn_only {
-            turns = turns.split_off(turns.len().saturating_sub(1));
-        }
+        let turns = self.trained(last_turn_only);
         if turns.iter().all(|&turn| self.whole.marked(turn).is_some()) {
             return self.whole.within(None, &turns, end);
         }
         let whole = Arc::clone(&self.whole);
         self.template.apart(move |compiled| whole.within(Some(compiled), &turns, end))
+    }
+
+    /// How many of the turns that [`Turns::within`] found at these places were thought about in words that the template leaves out,
+    /// as many do with all but the last one.
+    pub fn without_thinking(&self, spans: &[Range<usize>], last_turn_only: bool) -> usize {
+        let (messages, text) = (&self.whole.conversation.messages, self.text());
+        let mut from = 0;
+        let is_without = |(turn, span): &(usize, &Range<usize>)| {
+            // What was thought may stand before what is said.
+            let around = &text[std::mem::replace(&mut from, span.end)..span.end];
+            messages[*turn].thinking().is_some_and(|thinking| !around.contains(thinking))
+        };
+        self.trained(last_turn_only).into_iter().zip(spans).filter(is_without).count()
+    }
+
+    /// Which messages are trained.
+    fn trained(&self, last_turn_only: bool) -> Vec<usize> {
+        let messages = &self.whole.conversation.messages;
+        let mut turns: Vec<usize> = (0..messages.len()).filter(|index| messages[*index].trained).collect();
+        if last_turn_only {
+            turns = turns.split_off(turns.len().saturating_sub(1));
+        }
+        turns
     }
 }
 
@@ -377,11 +408,7 @@ impl Whole {
     fn refuse_reasoning_left_out(&self, compiled: &Compiled) -> Result<()> {
         let messages = &self.conversation.messages;
         let Some((turn, field)) = messages.iter().enumerate().rev().find_map(|(turn, message)| {
-            let has = |field: &&str| {
-                let text = message.extra.get(*field).and_then(Value::as_str);
-                text.is_some_and(|text| !text.trim().is_empty())
-            };
-            let field = REASONING.into_iter().find(has).filter(|_| message.role == "assistant")?;
+            let (field, _) = message.reasoning().filter(|_| message.role == "assistant")?;
             Some((turn, field))
         }) else {
             return Ok(());
@@ -554,6 +581,27 @@ fn no_trace(what: &str) -> Error {
     Error::Template { problem }
 }
 
+/// The day that the variable `strftime_now` gives.
+fn day(given: Value) -> Result<Day> {
+    given.as_str().and_then(Day::read).ok_or_else(|| {
+        let (name, example) = (today::NAME, today::EXAMPLE);
+        let problem = format!("the variable {name} is {given}, and a day such as \"{example}\" is wanted");
+        Error::Template { problem }
+    })
+}
+
+/// Whether a template asks whether the role of a message is this one.
+fn compares_role_with(source: &str, role: &str) -> bool {
+    let is_of_role = |before: &str| {
+        let compared = before.trim_end().strip_suffix("==").map(str::trim_end);
+        compared.is_some_and(|compared| compared.trim_end_matches(['\'', '"', ']']).ends_with("role"))
+    };
+    ['\'', '"'].into_iter().any(|mark| {
+        let word = format!("{mark}{role}{mark}");
+        source.match_indices(&word).any(|(at, _)| is_of_role(&source[..at]))
+    })
+}
+
 /// Whether a template puts the arguments of a call between other texts as they are, so that they must be one: it never
 /// asks what they are, and some use of them has no filter.
 fn needs_string_arguments(source: &str) -> bool {
@@ -590,6 +638,13 @@ fn problem(error: minijinja::Error) -> Error {
     }
     if text.contains("exceeds the limit") {
         text.push_str(&format!("; {ADVICE}"));
+    }
+    if error.kind() == ErrorKind::UnknownFunction && text.contains(today::NAME) {
+        let (name, example) = (today::NAME, today::EXAMPLE);
+        text.push_str(&format!(
+            "; it writes the day, which has to be given for a run to be repeatable: data.template_variables = {{ {name} = \
+             \"{example}\" }} (of a command --template-var {name}={example})"
+        ));
     }
     Error::Template { problem: text }
 }
@@ -682,10 +737,10 @@ mod tests {
 
     /// The same template, which finds turns one by one.
     fn unmarked(template: &ChatTemplate) -> ChatTemplate {
-        let Inner { environment, source, bos, eos, variables, .. } = template.inner.as_ref();
+        let Inner { environment, source, bos, eos, variables, today, .. } = template.inner.as_ref();
         let (environment, source, bos, eos) = (environment.clone(), source.clone(), bos.clone(), eos.clone());
-        let (marked, variables, apart) = (None, variables.clone(), contain::Apart::default());
-        ChatTemplate { inner: Arc::new(Inner { environment, source, marked, bos, eos, variables, apart }) }
+        let (marked, variables, today, apart) = (None, variables.clone(), *today, contain::Apart::default());
+        ChatTemplate { inner: Arc::new(Inner { environment, source, marked, bos, eos, variables, today, apart }) }
     }
 
     #[test]
@@ -996,8 +1051,62 @@ mod tests {
     }
 
     #[test]
-    fn todays_date_is_undefined_so_that_a_run_can_be_repeated() {
-        let source = "{{ strftime_now('%d %b %Y') if strftime_now is defined else 'none' }}";
-        assert_eq!(ChatTemplate::new(source, None, None).unwrap().render(&[], false).unwrap(), "none");
+    fn todays_date_is_the_one_that_is_given_so_that_a_run_can_be_repeated_or_undefined() {
+        let given = |source: &str, variables: Value| -> Result<String> {
+            let Value::Object(variables) = variables else { panic!("not an object") };
+            ChatTemplate::compiled(source, None, None, variables)?.render(&[], false)
+        };
+        let careful = "{{ strftime_now('%d %b %Y') if strftime_now is defined else 'none' }}";
+        let careless = "{% set today = strftime_now('%Y-%m-%d') %}Today is {{ today }}.";
+        let day = || serde_json::json!({"strftime_now": "2026-01-31"});
+        assert_eq!(given(careful, serde_json::json!({})).unwrap(), "none");
+        assert_eq!(given(careful, day()).unwrap(), "31 Jan 2026");
+        assert_eq!(given(careless, day()).unwrap(), "Today is 2026-01-31.");
+        let error = given(careless, serde_json::json!({})).unwrap_err().to_string();
+        assert!(error.contains("is unknown") && error.contains("--template-var strftime_now=2026-01-31"), "{error}");
+        let error = given(careless, serde_json::json!({"strftime_now": "today"})).unwrap_err().to_string();
+        assert!(error.contains("the variable strftime_now is \"today\""), "{error}");
+        let error = given("{{ strftime_now('%H') }}", day()).unwrap_err().to_string();
+        assert!(error.contains("a day has no %H"), "{error}");
+    }
+
+    #[test]
+    fn a_function_is_a_tool_unless_the_template_has_such_a_role() {
+        let answer = Message { role: "function".into(), ..saying("sun", serde_json::json!({"name": "f"})) };
+        let chat = [Message::new("user", "a"), answer, saying("b", serde_json::json!({}))];
+        let with_name = CHATML.replace("m.role", "m.role + (m.name or '')");
+        assert!(text_of(&with_name, &chat, None).unwrap().contains("<toolf>sun</>"));
+        for knowing in ["m.role == 'function'", "m['role'] == \"function\""] {
+            let source = with_name.replacen("{{", &format!("{{% if {knowing} %}}{{% endif %}}{{{{"), 1);
+            assert!(text_of(&source, &chat, None).unwrap().contains("<functionf>sun</>"), "{knowing}");
+        }
+        let other = with_name.replacen("{{", "{% if m.type == 'function' %}{% endif %}{{", 1);
+        assert!(text_of(&other, &chat, None).unwrap().contains("<toolf>sun</>"));
+    }
+
+    #[test]
+    fn turns_whose_thinking_a_template_leaves_out_are_counted() {
+        let dropping = "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% if loop.last %}\
+                        {{ m.reasoning_content or '' }}{{ m.content }}{% else %}{{ m.content.split('</think>')[-1] }}\
+                        {% endif %}{% else %}{{ m.content }}{% endif %}</>{% endfor %}\
+                        {% if add_generation_prompt %}<assistant>{% endif %}";
+        let template = ChatTemplate::new(dropping, None, None).unwrap();
+        let asked = || Message::new("user", "a");
+        let in_field = |n: usize| saying("b", serde_json::json!({"reasoning_content": format!(" thought {n}\n")}));
+        let in_content = |n: usize| saying(&format!("<think>\nthought {n}\n</think>\n\nb"), serde_json::json!({}));
+        let count = |messages: Vec<Message>, last: bool| {
+            let turns = template.turns(&Conversation { messages, tools: None }).unwrap();
+            let spans = turns.within(usize::MAX, last).unwrap();
+            turns.without_thinking(&spans, last)
+        };
+        for with in [&in_field as &dyn Fn(usize) -> Message, &in_content] {
+            let chat = || vec![asked(), with(1), asked(), with(2), asked(), with(3)];
+            assert_eq!((count(chat(), false), count(chat(), true)), (2, 0));
+            let mut read = chat();
+            read[1].trained = false;
+            assert_eq!(count(read, false), 1, "what is only read is not trained without its thinking");
+        }
+        let plain = || saying("b", serde_json::json!({"reasoning_content": " "}));
+        assert_eq!(count(vec![asked(), plain(), asked(), in_content(1)], false), 0);
     }
 }

@@ -34,8 +34,25 @@ pub async fn score(
     gate: &Objective,
     fidelity: &mut Fidelity,
 ) -> Result<Vec<TokenScore>> {
+    Ok(score_until(model, documents, gate, fidelity, &|| false).await?.expect("nobody stops it"))
+}
+
+/// As [`score`]; none where `stop`, which is asked before every block and every chunk of logits, says so.
+///
+/// # Errors
+/// As [`score`].
+///
+/// # Panics
+/// As [`score`].
+pub async fn score_until(
+    model: &mut Model,
+    documents: &[&Document],
+    gate: &Objective,
+    fidelity: &mut Fidelity,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Vec<TokenScore>>> {
     assert!(!gate.needs_batch(), "a weight that is known token by token");
-    let scored = score_all(model, documents, gate, fidelity).await;
+    let scored = score_all(model, documents, gate, fidelity, stop).await;
     scored.map_err(|error| model.placement().explain(error))
 }
 
@@ -44,7 +61,8 @@ async fn score_all(
     documents: &[&Document],
     gate: &Objective,
     fidelity: &mut Fidelity,
-) -> Result<Vec<TokenScore>> {
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Vec<TokenScore>>> {
     let longest = documents.iter().map(|d| d.tokens.len()).max().unwrap_or(0);
     let vocab = model.arch.vocab;
     let top_k = match gate.top_k() {
@@ -54,11 +72,12 @@ async fn score_all(
     let constants = gate.without_batch(vocab);
     let mut scores = Vec::new();
     for batch in pack(documents, longest.max(WINDOW), true)? {
-        let forward = model.forward(&batch, Keep::Nothing, None)?;
+        let Some(forward) = model.forward_until(&batch, Keep::Nothing, None, stop)? else { return Ok(None) };
         let Some(trained) = model.trained_rows(&batch, &forward)? else { continue };
         let device = model.placement().last();
-        let seen = match look(device, model.head(), &trained.hidden, &trained.labels).await {
-            Ok(seen) => seen,
+        let seen = match look(device, model.head(), &trained.hidden, &trained.labels, stop).await {
+            Ok(Some(seen)) => seen,
+            Ok(None) => return Ok(None),
             Err(error) => return Err(model.blame(error).await),
         };
         for ((&row, &token), seen) in trained.rows.iter().zip(&trained.labels).zip(&seen) {
@@ -80,7 +99,7 @@ async fn score_all(
             });
         }
     }
-    Ok(scores)
+    Ok(Some(scores))
 }
 
 /// What is read of a row of logits.
@@ -92,13 +111,23 @@ struct Seen {
     top: [f32; MAX_TOP_K],
 }
 
-/// Statistics of rows of final-norm outputs, chunk by chunk as the loss head makes them; read back once.
-async fn look(device: &Device, head: &VocabularyMatrix, hidden: &Tensor<2>, labels: &[u32]) -> Result<Vec<Seen>> {
+/// Statistics of rows of final-norm outputs, chunk by chunk as the loss head makes them; read back once. None where `stop`
+/// said so.
+async fn look(
+    device: &Device,
+    head: &VocabularyMatrix,
+    hidden: &Tensor<2>,
+    labels: &[u32],
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Vec<Seen>>> {
     let [rows, width] = hidden.dims();
     let limits = HeadLimits::new(device.max_binding_bytes(), device.tile_bytes());
     let at_once = head_plan(rows, width, head.rows(), limits)?.rows_per_chunk;
     let mut on_device = Vec::new();
     for start in (0..rows).step_by(at_once) {
+        if stop() {
+            return Ok(None);
+        }
         let end = (start + at_once).min(rows);
         let labels = Indices::new(device, labels[start..end].to_vec());
         let logits = head.logits(device, &kernels::tensor::rows(hidden, start..end))?;
@@ -128,7 +157,7 @@ async fn look(device: &Device, head: &VocabularyMatrix, hidden: &Tensor<2>, labe
             seen.push(Seen { stats, wanted, wanted_p: 1.0 / fields[stat::SUM], top });
         }
     }
-    Ok(seen)
+    Ok(Some(seen))
 }
 
 /// The most likely token of a row in which more are equal than a kernel counts.

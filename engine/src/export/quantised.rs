@@ -4,9 +4,11 @@
 //! Face folder it is written as llama.cpp's converter writes it: names and order of rows by the family
 //! ([`crate::model::gguf`]), the tokenizer where GGUF can say what it does ([`crate::data::tokenizer::to_gguf`]).
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use super::calibrated::Rounded;
 use super::gguf::{Announced, Field, write};
 use super::merged::Adapter;
 use super::recipe::{Matrix, Recipe};
@@ -55,6 +57,8 @@ pub struct Quantised {
     /// A tensor each.
     origins: Vec<Origin>,
     weights: Arc<dyn WeightSource>,
+    /// Tensors that were rounded already, under their names in `weights`.
+    rounded: Rounded,
 }
 
 /// Where a tensor's bytes come from.
@@ -63,6 +67,15 @@ enum Origin {
     Source(String, Option<usize>),
     /// These values.
     Given(Vec<f32>),
+}
+
+impl Origin {
+    fn source(&self) -> Option<&str> {
+        match self {
+            Self::Source(name, _) => Some(name),
+            Self::Given(_) => None,
+        }
+    }
 }
 
 impl Quantised {
@@ -100,7 +113,7 @@ impl Quantised {
         if let Some(adapter) = adapter {
             weights = adapter.merged_into_gguf(weights, &arch)?;
         }
-        Ok(Self { fields, tensors, origins, weights })
+        Ok(Self { fields, tensors, origins, weights, rounded: Rounded::new() })
     }
 
     /// Of other files; `name` becomes the model's. Vectors are stored in f32.
@@ -127,7 +140,26 @@ impl Quantised {
             tensors.push(Announced { name: name.into(), shape: vec![divisors.len()], format: WeightFormat::F32 });
             origins.push(Origin::Given(divisors));
         }
-        Ok(Self { fields, tensors, origins, weights })
+        Ok(Self { fields, tensors, origins, weights, rounded: Rounded::new() })
+    }
+
+    /// With these matrices of its blocks in place of those that it would round itself.
+    #[must_use]
+    pub fn with_rounded(mut self, arch: &Architecture, mut rounded: Rounded) -> Self {
+        let sources: BTreeSet<&str> = self.origins.iter().filter_map(Origin::source).collect();
+        for stored in stored_tensors(arch) {
+            let Some(mut raw) = rounded.remove(&stored.spec.name) else { continue };
+            // Out of a GGUF file tensors are written as they lie there, out of a folder as Hugging Face has them.
+            if !sources.contains(stored.spec.name.as_str()) {
+                if let Some(head) = stored.permuted_head {
+                    raw.bytes = permute(&raw.bytes, raw.shape[0], head);
+                }
+                raw.name = stored.name;
+            }
+            rounded.insert(raw.name.clone(), raw);
+        }
+        self.rounded = rounded;
+        self
     }
 
     /// Formats of the matrices, each with how many there are, in the order in which they first occur.
@@ -168,6 +200,9 @@ impl Quantised {
     }
 
     fn stored(&self, name: &str, format: WeightFormat) -> Result<RawTensor> {
+        if let Some(raw) = self.rounded.get(name).filter(|raw| raw.format == format) {
+            return Ok(raw.clone());
+        }
         let raw = self.weights.read(name)?;
         if raw.format == format {
             return Ok(raw);

@@ -20,6 +20,7 @@ pub use super::cpu::attention::Shape;
 use super::launch::size;
 #[cfg(not(target_family = "wasm"))]
 use super::matmul::halved::rows_of;
+use super::multiplier::Compute;
 use super::sample::{Case, matrix};
 use super::tensor::{Indices, empty_gpu, flat, from_cube, from_vec, gpu_of, on_cpu, on_gpu, slice};
 use crate::device::Device;
@@ -60,15 +61,24 @@ impl Kind {
         if device.products().attention {
             return Self::Matrices;
         }
+        Self::in_single(device, shape)
+    }
+
+    /// The same for gradients, of which halves alone are too little where products are of two halves a number.
+    fn best_back(device: &Device, shape: Shape) -> Self {
+        if device.compute() == Compute::Split { Self::in_single(device, shape) } else { Self::best(device, shape) }
+    }
+
+    fn in_single(device: &Device, shape: Shape) -> Self {
         if device.is_software() && shape.head_dim.is_multiple_of(4) { Self::Vectors } else { Self::Tiles }
     }
 
-    /// Workgroups of any of the three kernels, for so many heads.
-    fn workgroups(self, heads: usize, shape: Shape, tokens: usize) -> u64 {
+    /// Tokens of a block: an invocation's where it shares nothing, else a tile's.
+    fn block(self) -> usize {
         match self {
-            Self::Vectors => ATTENTION_VECTORS.workgroups(heads as u64, tokens.div_ceil(4) as u64),
+            Self::Vectors => 4,
             // Those on tensor cores have tiles of the same size.
-            _ => heads as u64 * ATTENTION.workgroups(tokens as u64, shape.head_dim as u64),
+            _ => 64,
         }
     }
 }
@@ -96,21 +106,16 @@ pub fn forward_by(
     let (out, lse) = (empty_gpu(&qkv, [tokens, heads * head_dim]), empty_gpu(&qkv, [heads, tokens]));
     let (document_start, starts) = (document_start.gpu(), document_start.host());
     let tensors = AttentionBindings { document_start, qkv: &qkv, out: &out, lse: &lse };
-    let launch = Launch {
-        device,
-        params: params(shape, tokens),
-        groups: kind.workgroups(heads, shape, tokens),
-        operations: 2.0 * product_operations(shape, starts),
-    };
+    let work = Work { kind, shape, starts, rows: Rows::Queries, products: 2.0 };
     match kind {
-        Kind::Tiles => launch.run(&ATTENTION, tensors)?,
-        Kind::Vectors => launch.run(&ATTENTION_VECTORS, tensors)?,
+        Kind::Tiles => work.run(device, &ATTENTION, tensors)?,
+        Kind::Vectors => work.run(device, &ATTENTION_VECTORS, tensors)?,
         #[cfg(not(target_family = "wasm"))]
         Kind::Matrices => {
             let rows = rows_of(device, &qkv, tokens * (heads + 2 * shape.kv_heads), head_dim)?;
             let qkv_exponents = &rows.exponents;
             let tensors = AttentionMatricesBindings { document_start, qkv: &qkv, out: &out, lse: &lse, qkv_exponents };
-            launch.run(&ATTENTION_MATRICES, tensors)?;
+            work.run(device, &ATTENTION_MATRICES, tensors)?;
         }
     }
     Ok((from_cube(out), from_cube(lse)))
@@ -129,7 +134,7 @@ pub fn backward(
     shape: Shape,
     document_start: &Indices,
 ) -> Result<Tensor<2>> {
-    backward_by(device, Kind::best(device, shape), qkv, out, lse, dout, shape, document_start)
+    backward_by(device, Kind::best_back(device, shape), qkv, out, lse, dout, shape, document_start)
 }
 
 /// As [`backward`], with these kernels on a GPU: for tests and benchmarks.
@@ -157,23 +162,20 @@ pub fn backward_by(
     }
     let (qkv, out, lse, dout) = (&on_gpu(qkv), &on_gpu(out), &on_gpu(lse), &on_gpu(dout));
     let (dqkv, mean) = (&empty_gpu(qkv, [tokens, width]), &empty_gpu(qkv, [shape.heads, tokens]));
-    let operations = product_operations(shape, document_start.host());
-    let (document_start, params) = (document_start.gpu(), params(shape, tokens));
+    let (document_start, starts) = (document_start.gpu(), document_start.host());
     // Scores, gradients of the probabilities, and what comes of both.
-    let by_queries =
-        Launch { device, params, groups: kind.workgroups(shape.heads, shape, tokens), operations: 3.0 * operations };
-    let by_keys =
-        Launch { device, params, groups: kind.workgroups(shape.kv_heads, shape, tokens), operations: 4.0 * operations };
+    let by_queries = Work { kind, shape, starts, rows: Rows::Queries, products: 3.0 };
+    let by_keys = Work { kind, shape, starts, rows: Rows::Keys, products: 4.0 };
     let of_queries = AttentionQueryGradientBindings { document_start, qkv, out, lse, dout, mean, dqkv };
     let of_keys = AttentionKeyGradientBindings { document_start, qkv, lse, dout, mean, dqkv };
     match kind {
         Kind::Tiles => {
-            by_queries.run(&ATTENTION_QUERY_GRADIENT, of_queries)?;
-            by_keys.run(&ATTENTION_KEY_GRADIENT, of_keys)?;
+            by_queries.run(device, &ATTENTION_QUERY_GRADIENT, of_queries)?;
+            by_keys.run(device, &ATTENTION_KEY_GRADIENT, of_keys)?;
         }
         Kind::Vectors => {
-            by_queries.run(&ATTENTION_QUERY_GRADIENT_VECTORS, of_queries)?;
-            by_keys.run(&ATTENTION_KEY_GRADIENT_VECTORS, of_keys)?;
+            by_queries.run(device, &ATTENTION_QUERY_GRADIENT_VECTORS, of_queries)?;
+            by_keys.run(device, &ATTENTION_KEY_GRADIENT_VECTORS, of_keys)?;
         }
         #[cfg(not(target_family = "wasm"))]
         Kind::Matrices => {
@@ -193,7 +195,7 @@ pub fn backward_by(
                 dout_halves,
                 dout_exponents,
             };
-            by_queries.run(&ATTENTION_QUERY_GRADIENT_MATRICES, of_queries)?;
+            by_queries.run(device, &ATTENTION_QUERY_GRADIENT_MATRICES, of_queries)?;
             let of_keys = AttentionKeyGradientMatricesBindings {
                 document_start,
                 qkv_halves,
@@ -205,41 +207,131 @@ pub fn backward_by(
                 dout_halves,
                 dout_exponents,
             };
-            by_keys.run(&ATTENTION_KEY_GRADIENT_MATRICES, of_keys)?;
+            by_keys.run(device, &ATTENTION_KEY_GRADIENT_MATRICES, of_keys)?;
         }
     }
     Ok(from_cube(dqkv.clone()))
 }
 
-/// A kernel's launch but for what it binds.
-struct Launch<'a> {
-    device: &'a Device,
-    params: AttentionParams,
-    groups: u64,
+/// Part of the operations that a dispatch may have for attention: the pace is that of products, which are faster, on tensor
+/// cores above all.
+pub(super) const SHARE: f64 = 0.25;
+
+/// Whose blocks a kernel's workgroups have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    Queries,
+    Keys,
+}
+
+/// What one of the three kernels does.
+struct Work<'a> {
+    kind: Kind,
+    shape: Shape,
+    /// First token of each token's document.
+    starts: &'a [u32],
+    rows: Rows,
+    /// Products of all queries with all keys that they see.
+    products: f64,
+}
+
+/// Workgroups of one dispatch. Where these are so many that a few more start, those do what the next piece does again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Piece {
+    pub first: u64,
+    pub groups: u64,
     /// Floating-point operations.
-    operations: f64,
+    pub operations: f64,
 }
 
-impl Launch<'_> {
-    fn run<B: Storage>(&self, kernel: &TypedKernel<AttentionParams, B>, tensors: B::Of<&CubeTensor>) -> Result<()> {
-        gpu_of(self.device).run_counted(kernel, self.params, tensors, self.groups, self.operations)
+/// Workgroups of so many operations each: as many at once as have no more than `most`, or one.
+pub(super) fn pieces(each: impl IntoIterator<Item = f64>, most: f64) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    for (first, operations) in (0..).zip(each) {
+        match pieces.last_mut() {
+            Some(piece) if piece.operations + operations <= most => {
+                piece.groups += 1;
+                piece.operations += operations;
+            }
+            _ => pieces.push(Piece { first, groups: 1, operations }),
+        }
     }
+    pieces
 }
 
-fn params(shape: Shape, tokens: usize) -> AttentionParams {
-    AttentionParams {
-        tokens: size(tokens),
-        heads: size(shape.heads),
-        kv_heads: size(shape.kv_heads),
-        head_dim: size(shape.head_dim),
-        scale: shape.scale(),
+impl Work<'_> {
+    /// Launches it, in as many pieces as keep each short.
+    fn run<'t, B: Storage>(
+        &self,
+        device: &Device,
+        kernel: &TypedKernel<AttentionParams, B>,
+        tensors: B::Of<&'t CubeTensor>,
+    ) -> Result<()>
+    where
+        B::Of<&'t CubeTensor>: Copy,
+    {
+        let gpu = gpu_of(device);
+        let Shape { heads, kv_heads, head_dim } = self.shape;
+        for Piece { first, groups, operations } in pieces(self.of_groups(), SHARE * gpu.most_of_dispatch()) {
+            let params = AttentionParams {
+                tokens: size(self.starts.len()),
+                heads: size(heads),
+                kv_heads: size(kv_heads),
+                head_dim: size(head_dim),
+                first_group: size(first as usize),
+                scale: self.shape.scale(),
+            };
+            gpu.run_counted(kernel, params, tensors, groups, operations)?;
+        }
+        Ok(())
     }
-}
 
-/// Floating-point operations of one product of all queries with all keys that they see.
-fn product_operations(shape: Shape, document_start: &[u32]) -> f64 {
-    let pairs: f64 = document_start.iter().enumerate().map(|(t, &start)| (t - start as usize + 1) as f64).sum();
-    2.0 * pairs * (shape.heads * shape.head_dim) as f64
+    /// Operations of each workgroup, in the order in which the kernels number them.
+    fn of_groups(&self) -> Vec<f64> {
+        let heads = match self.rows {
+            Rows::Queries => self.shape.heads,
+            Rows::Keys => self.shape.kv_heads,
+        };
+        // Of one head.
+        let mut blocks = self.of_blocks();
+        blocks.iter_mut().for_each(|operations| *operations /= heads as f64);
+        if self.kind == Kind::Vectors {
+            // Head by head, a block an invocation.
+            let all: Vec<f64> = (0..heads).flat_map(|_| blocks.iter().copied()).collect();
+            let size = ATTENTION_VECTORS.workgroup_size as usize;
+            return all.chunks(size).map(|group| group.iter().sum::<f64>()).collect();
+        }
+        // Block by block, those with the most to do first.
+        if self.rows == Rows::Queries {
+            blocks.reverse();
+        }
+        let parts = ATTENTION.workgroups(1, self.shape.head_dim as u64) as usize;
+        let of_block = |operations: f64| std::iter::repeat_n(operations / parts as f64, heads * parts);
+        blocks.into_iter().flat_map(of_block).collect()
+    }
+
+    /// Operations of each block of tokens, of all heads.
+    fn of_blocks(&self) -> Vec<f64> {
+        let each = self.products * 2.0 * (self.shape.heads * self.shape.head_dim) as f64;
+        let of_block = |tokens: &[usize]| each * tokens.iter().map(|&pairs| pairs as f64).sum::<f64>();
+        self.pairs().chunks(self.kind.block()).map(of_block).collect()
+    }
+
+    /// How many keys each query sees, or queries each key.
+    fn pairs(&self) -> Vec<usize> {
+        let (tokens, starts) = (self.starts.len(), self.starts);
+        if self.rows == Rows::Queries {
+            return starts.iter().enumerate().map(|(token, &start)| token + 1 - start as usize).collect();
+        }
+        let (mut pairs, mut past) = (vec![0; tokens], tokens);
+        for token in (0..tokens).rev() {
+            pairs[token] = past - token;
+            if starts[token] as usize == token {
+                past = token;
+            }
+        }
+        pairs
+    }
 }
 
 /// The self-test, on two documents of four and five tokens.
@@ -296,4 +388,75 @@ fn gradient(device: &Device, kind: Kind) -> Result<Tensor<2>> {
     // burn cuts it into parts.
     device.submit();
     Ok(dqkv)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [Kind; 2] = [Kind::Tiles, Kind::Vectors];
+
+    /// The three kernels on documents of 100, 1 and 99 tokens.
+    fn all_work(kind: Kind, starts: &[u32]) -> [Work<'_>; 3] {
+        let shape = Shape { heads: 6, kv_heads: 3, head_dim: 136 };
+        let work = |rows, products| Work { kind, shape, starts, rows, products };
+        [work(Rows::Queries, 2.0), work(Rows::Queries, 3.0), work(Rows::Keys, 4.0)]
+    }
+
+    fn starts() -> Vec<u32> {
+        [[0; 100].as_slice(), &[100], &[101; 99]].concat()
+    }
+
+    #[test]
+    fn what_is_short_is_launched_at_once_with_all_workgroups_and_all_operations() {
+        let starts = starts();
+        // 5,050 pairs, 1 and 4,950.
+        let products = 2.0 * 10_001.0 * f64::from(6 * 136);
+        // Four tiles of 64 tokens and two of 128 numbers; blocks of 4 tokens, 16 in a workgroup.
+        for (kind, groups) in KINDS.into_iter().zip([[48, 48, 24], [19, 19, 10]]) {
+            for (work, groups) in all_work(kind, &starts).iter().zip(groups) {
+                let [piece] = pieces(work.of_groups(), f64::INFINITY)[..] else { panic!("several pieces") };
+                assert_eq!((piece.first, piece.groups), (0, groups));
+                assert!((piece.operations / (work.products * products) - 1.0).abs() < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_follow_each_other_and_have_no_more_operations_than_they_may_unless_they_are_one_workgroup() {
+        let starts = starts();
+        for work in KINDS.iter().flat_map(|&kind| all_work(kind, &starts)) {
+            let [whole] = pieces(work.of_groups(), f64::INFINITY)[..] else { panic!("several pieces") };
+            for share in [0.9, 0.2, 0.03, 0.0] {
+                let most = share * whole.operations;
+                let pieces = pieces(work.of_groups(), most);
+                assert!(pieces.len() > 1 && pieces.iter().all(|piece| piece.groups == 1 || piece.operations <= most));
+                let mut next = 0;
+                for piece in &pieces {
+                    assert_eq!(piece.first, next);
+                    next += piece.groups;
+                }
+                assert_eq!(next, whole.groups);
+                let sum: f64 = pieces.iter().map(|piece| piece.operations).sum();
+                assert!((sum / whole.operations - 1.0).abs() < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn late_queries_and_early_keys_of_a_document_have_the_most_to_do() {
+        let starts = vec![0; 256];
+        let [forward, _, by_keys] = all_work(Kind::Tiles, &starts);
+        let falls = |each: &[f64]| each.is_sorted_by(|a, b| a >= b) && each[0] > 5.0 * each[each.len() - 1];
+        assert!(falls(&forward.of_groups()), "the last queries first");
+        assert!(falls(&by_keys.of_groups()), "the first keys first");
+        assert_eq!(forward.pairs()[255], 256);
+        assert_eq!(by_keys.pairs()[0], 256);
+    }
+
+    #[test]
+    fn nothing_is_launched_of_no_tokens() {
+        let mut all = KINDS.iter().flat_map(|&kind| all_work(kind, &[]));
+        assert!(all.all(|work| pieces(work.of_groups(), 1.0).is_empty()));
+    }
 }

@@ -5,7 +5,7 @@ use temper_shaders::{
     APPEND_KEYS, AppendKeysBindings, AppendKeysParams, CACHED_ATTENTION, CachedAttentionBindings, CachedAttentionParams,
 };
 
-use super::attention::Shape;
+use super::attention::{Piece, SHARE, Shape, pieces};
 use super::cpu;
 use super::launch::size;
 use super::sample::{Case, matrix};
@@ -164,6 +164,7 @@ impl KeyValues {
             kv_heads: size(kv_heads),
             head_dim: size(head_dim),
             stride: size(stride),
+            first_group: 0,
             halves: u32::from(self.precision == Precision::F16),
             scale: self.shape.scale(),
         };
@@ -177,8 +178,19 @@ impl KeyValues {
         let (qkv, values) = (on_gpu(qkv), on_gpu(values));
         let out = empty_gpu(&qkv, [rows, heads * head_dim]);
         let tensors = CachedAttentionBindings { qkv: &qkv, places: places.0.gpu(), key_values: &values, out: &out };
-        gpu_of(device).run(&CACHED_ATTENTION, params, tensors, (rows * heads) as u64)?;
+        let gpu = gpu_of(device);
+        for Piece { first, groups, operations } in pieces(self.operations(places), SHARE * gpu.most_of_dispatch()) {
+            let params = CachedAttentionParams { first_group: size(first as usize), ..params };
+            gpu.run_counted(&CACHED_ATTENTION, params, tensors, groups, operations)?;
+        }
         Ok(from_cube(out))
+    }
+
+    /// Floating-point operations of attention, of each query head of each new token.
+    fn operations(&self, places: &Places) -> impl Iterator<Item = f64> {
+        let Shape { heads, head_dim, .. } = self.shape;
+        let of_row = move |place: &[u32]| std::iter::repeat_n(4.0 * f64::from(place[1]) * head_dim as f64, heads);
+        places.0.host().chunks(2).flat_map(of_row)
     }
 }
 

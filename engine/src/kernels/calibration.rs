@@ -108,7 +108,7 @@ pub fn calibrate(device: &Device, compute: Compute, clock: &dyn Clock) -> Result
     let begin = clock.seconds();
     let (mut right, mut refused) = (Vec::new(), Vec::new());
     for multiplier in Multiplier::ALL {
-        if multiplier == Multiplier::Cooperative && (compute == Compute::F32 || device.products().tile.is_none()) {
+        if !compute.admits(multiplier) || !has(device, multiplier) {
             continue;
         }
         match self_test(device, multiplier)? {
@@ -141,6 +141,11 @@ pub fn calibrate(device: &Device, compute: Compute, clock: &dyn Clock) -> Result
     let wide = |t: &&Timed| t.class == Class::Wide && t.multiplier == choice.for_class(Class::Wide);
     let pace = timed.iter().find(wide).map(|timed| timed.gflops() * 1e9);
     Ok(Calibration { timed, refused, cut_off, too_slow, choice, pace })
+}
+
+/// Whether a device has what a kernel is made of.
+fn has(device: &Device, multiplier: Multiplier) -> bool {
+    multiplier.segments() == 0 || device.products().tile.is_some()
 }
 
 /// A product that kernels are timed with.
@@ -227,9 +232,9 @@ fn settle(unmeasured: Choice, compute: Compute, timed: &[Timed], right: &[Multip
             choice = choice.with(class, fastest.multiplier);
         }
     }
-    match compute == Compute::F16 && right.contains(&Multiplier::Cooperative) {
-        true => choice.with(Class::Wide, Multiplier::Cooperative),
-        false => choice,
+    match compute.demanded().filter(|multiplier| right.contains(multiplier)) {
+        Some(multiplier) => choice.with(Class::Wide, multiplier),
+        None => choice,
     }
 }
 
@@ -263,7 +268,8 @@ fn measured_for(compute: Compute) -> String {
 /// Device errors.
 pub fn self_test(device: &Device, multiplier: Multiplier) -> Result<Option<String>> {
     let test = || unless_refused(computes_wrong(device, multiplier));
-    if multiplier == Multiplier::Cooperative { attempt(device, multiplier.name(), test) } else { test() }
+    // Those on tensor cores are one kernel: a driver that does not survive one is not asked for the other.
+    if multiplier.segments() > 0 { attempt(device, Multiplier::Cooperative.name(), test) } else { test() }
 }
 
 /// A kernel that the driver does not compile is one that the device cannot use, and no reason to end.
@@ -291,7 +297,7 @@ fn computes_wrong(device: &Device, multiplier: Multiplier) -> Result<Option<Stri
     let (cpu, tolerance) = (Device::cpu(), multiplier.tolerance());
     let by = Some(multiplier);
     let small = differs("small products", &small(device, by)?, &small(&cpu, None)?, tolerance);
-    if small.is_some() || multiplier != Multiplier::Cooperative {
+    if small.is_some() || multiplier.segments() == 0 {
         return Ok(small);
     }
     let stored = differs("products with a stored matrix", &stored(device, by)?, &stored(&cpu, None)?, tolerance);
@@ -366,25 +372,27 @@ fn products<const N: usize>(
 impl Device {
     /// The same device, with the kernels for products settled for this precision, and what there is to say about it.
     /// Hardware is [calibrated](calibrate), or takes what an earlier run found the fastest, after another self-test; a software
-    /// adapter takes its own kernel, and tensor cores where f16 is asked for.
+    /// adapter takes its own kernel, and tensor cores where they are asked for.
     ///
     /// # Errors
-    /// [`Error::Device`] where f16 is asked for and the device has no such matrices, or cannot use them; device errors.
+    /// [`Error::Device`] where f16 or split is asked for and the device has no such matrices, or cannot use them; device
+    /// errors.
     pub fn computing(&self, compute: Compute, clock: &dyn Clock) -> Result<(Self, Vec<String>)> {
-        let tile = self.products().tile;
-        if compute == Compute::F16 && tile.is_none() {
+        let demanded = compute.demanded();
+        if demanded.is_some_and(|multiplier| !has(self, multiplier)) {
             let problem = format!(
-                "[run] compute = \"f16\": {} has no cooperative matrices with f16 operands and f32 sums; use \"auto\" or \
-                 \"f32\", or another device ([run] device)",
+                "[run] compute = \"{compute}\": {} has no cooperative matrices with f16 operands and f32 sums; use \"auto\" \
+                 or \"f32\", or another device ([run] device)",
                 self.name()
             );
             return Err(Error::Device { problem });
         }
-        if self.is_cpu() || self.is_software() && compute != Compute::F16 {
-            return Ok((self.with_products(Products { compute, ..*self.products() }), Vec::new()));
+        let as_it_is = || self.with_products(Products { compute, ..*self.products() });
+        if self.is_cpu() {
+            return Ok((as_it_is(), Vec::new()));
         }
-        let calibration = match self.is_software() {
-            false => match self.calibrated_before(compute)? {
+        let calibration = match (self.is_software(), demanded) {
+            (false, _) => match self.calibrated_before(compute)? {
                 Some(calibration) => calibration,
                 None => {
                     let calibration = calibrate(self, compute, clock)?;
@@ -395,11 +403,12 @@ impl Device {
                     calibration
                 }
             },
+            (true, None) => return Ok((as_it_is(), Vec::new())),
             // Never timed: that a processor is slow at it is known.
-            true => {
-                let problem = self_test(self, Multiplier::Cooperative)?;
-                let choice = Choice::unmeasured(true).with(Class::Wide, Multiplier::Cooperative);
-                let refused = problem.map(|problem| (Multiplier::Cooperative, problem)).into_iter().collect();
+            (true, Some(multiplier)) => {
+                let problem = self_test(self, multiplier)?;
+                let choice = Choice::unmeasured(true).with(Class::Wide, multiplier);
+                let refused = problem.map(|problem| (multiplier, problem)).into_iter().collect();
                 Calibration { refused, ..Calibration::known(choice, None) }
             }
         };
@@ -413,12 +422,12 @@ impl Device {
     fn calibrated_before(&self, compute: Compute) -> Result<Option<Calibration>> {
         let measured = self.kept().and_then(|kept| kept.measured(&measured_for(compute)));
         let Some(known) = measured.and_then(|text| Calibration::read(&text)) else { return Ok(None) };
-        if compute == Compute::F16 && known.choice.for_class(Class::Wide) != Multiplier::Cooperative {
+        if compute.demanded().is_some_and(|multiplier| known.choice.for_class(Class::Wide) != multiplier) {
             return Ok(None);
         }
         for multiplier in Multiplier::ALL {
             let taken = Class::ALL.iter().any(|class| known.choice.for_class(*class) == multiplier);
-            let there = multiplier != Multiplier::Cooperative || self.products().tile.is_some();
+            let there = compute.admits(multiplier) && has(self, multiplier);
             if taken && (!there || self_test(self, multiplier)?.is_some()) {
                 return Ok(None);
             }
@@ -426,19 +435,20 @@ impl Device {
         Ok(Some(known))
     }
 
-    /// The same device with every product in half precision but those in [`Class::Exact`], however small: for tests.
+    /// The same device with every product by this kernel on tensor cores but those in [`Class::Exact`], however small: for
+    /// tests.
     #[doc(hidden)]
-    pub fn halving_all(&self) -> Self {
+    pub fn halving_all(&self, by: Multiplier) -> Self {
         let classes = [Class::Few, Class::Thin, Class::Wide];
-        let choice = classes.into_iter().fold(self.choice(), |c, class| c.with(class, Multiplier::Cooperative));
+        let choice = classes.into_iter().fold(self.choice(), |c, class| c.with(class, by));
         self.with_products(Products { choice: Some(choice), ..*self.products() })
     }
 
-    /// The same device with what a device with tensor cores computes in half precision computed so; on the CPU with operands that are
-    /// rounded alike: for tests.
+    /// The same device with what a device with tensor cores computes by this kernel of theirs computed so; on the CPU with
+    /// operands that are rounded alike: for tests.
     #[doc(hidden)]
-    pub fn halving_wide(&self) -> Self {
-        let choice = self.choice().with(Class::Wide, Multiplier::Cooperative);
+    pub fn halving_wide(&self, by: Multiplier) -> Self {
+        let choice = self.choice().with(Class::Wide, by);
         self.with_products(Products { choice: Some(choice), ..*self.products() })
     }
 
@@ -477,12 +487,12 @@ impl Device {
         if let (Some(gpu), Some(pace)) = (self.gpu(), *pace) {
             gpu.pace(pace);
         }
-        let halves = refused.iter().find(|(multiplier, _)| *multiplier == Multiplier::Cooperative);
-        if let (Compute::F16, Some((kernel, problem))) = (compute, halves) {
+        let demanded = refused.iter().find(|(multiplier, _)| Some(*multiplier) == compute.demanded());
+        if let Some((kernel, problem)) = demanded {
             let (device, kernel) = (self.name(), kernel.name());
             let problem = format!(
-                "[run] compute = \"f16\": {device}: the {kernel} kernel {problem}; use \"auto\" or \"f32\", or another \
-                 device ([run] device)"
+                "[run] compute = \"{compute}\": {device}: the {kernel} kernel {problem}; use \"auto\" or \"f32\", or \
+                 another device ([run] device)"
             );
             return Err(Error::Device { problem });
         }
@@ -536,6 +546,7 @@ mod tests {
             let choice = settle(Compute::F16, timed);
             assert_eq!(choice.for_class(Class::Wide), Multiplier::Cooperative);
             assert_eq!((choice.for_class(Class::Exact), too_slow(timed, choice)), (Multiplier::Tiled, None));
+            assert_eq!(settle(Compute::Split, timed).for_class(Class::Wide), Multiplier::Split);
         }
         all[3].seconds = 0.5;
         let choice = settle(Compute::Auto, &all);
@@ -546,7 +557,7 @@ mod tests {
     fn a_kernel_that_computes_wrong_is_never_taken_and_the_tiled_one_stands_in_for_it() {
         let all = [timed(Class::Wide, Multiplier::Tiled, 1.0), timed(Class::Wide, Multiplier::Cooperative, 0.1)];
         let right = [Multiplier::Tiled, Multiplier::Software];
-        for compute in [Compute::Auto, Compute::F16] {
+        for compute in [Compute::Auto, Compute::F16, Compute::Split] {
             let choice = settle(Choice::unmeasured(false), compute, &all, &right);
             assert_eq!(kernels(choice), [Multiplier::Tiled; 4]);
         }
@@ -556,10 +567,15 @@ mod tests {
         assert_eq!(said.len(), 1);
         assert!(["CPU", "cooperative", "NaN", "tiled"].iter().all(|word| said[0].contains(word)), "{said:?}");
         // Who asks for half precision never gets something else.
-        let error = Device::cpu().settled(Compute::F16, &calibration).err().expect("it cannot be had");
-        let text = error.to_string();
-        let parts = ["[run] compute", "CPU", "cooperative", "NaN", "auto"];
-        assert!(error.is_bad_input() && parts.iter().all(|part| text.contains(part)), "{text}");
+        for multiplier in [Multiplier::Cooperative, Multiplier::Split] {
+            let compute = if multiplier == Multiplier::Split { Compute::Split } else { Compute::F16 };
+            let refused = vec![(multiplier, "computes wrong (an element is NaN)".to_string())];
+            let calibration = Calibration { refused, ..calibration.clone() };
+            let error = Device::cpu().settled(compute, &calibration).err().expect("it cannot be had");
+            let (text, said) = (error.to_string(), format!("[run] compute = \"{compute}\""));
+            let parts = [said.as_str(), "CPU", multiplier.name(), "NaN", "auto"];
+            assert!(error.is_bad_input() && parts.iter().all(|part| text.contains(part)), "{text}");
+        }
     }
 
     #[test]

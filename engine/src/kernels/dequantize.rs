@@ -268,13 +268,13 @@ impl Packed {
             self.expand(0..self.rows, 0..columns, &mut out);
             return Ok(from_vec(out, [self.rows, columns]));
         }
-        let tiles = self.tiles(device).into_iter().map(|rows| self.dense_rows(device, rows));
+        let tiles = self.tiles(device, 4).into_iter().map(|rows| self.dense_rows(device, rows));
         Ok(joined(tiles.collect::<Result<_>>()?, 0))
     }
 
-    /// Ranges of rows that fit in f32 into one tile of a GPU, as even as they get.
-    pub(super) fn tiles(&self, device: &Device) -> Vec<Range<usize>> {
-        let most = (device.tile_bytes() / (self.columns as u64 * 4).max(1)).max(1) as usize;
+    /// Ranges of rows that fit with so many bytes an element, 4 in f32, into one tile of a GPU, as even as they get.
+    pub(super) fn tiles(&self, device: &Device, element_bytes: u64) -> Vec<Range<usize>> {
+        let most = (device.tile_bytes() / (self.columns as u64 * element_bytes).max(1)).max(1) as usize;
         let rows = self.rows.div_ceil(self.rows.div_ceil(most).max(1)).max(1);
         (0..self.rows).step_by(rows).map(|first| first..(first + rows).min(self.rows)).collect()
     }

@@ -32,9 +32,7 @@ struct Compiled {
 impl Kept {
     /// What `shelf` has for a device. Compiled kernels only where the driver hands them out.
     pub(crate) fn of(device: &wgpu::Device, adapter: &wgpu::AdapterInfo, shelf: Arc<dyn Shelf>) -> Self {
-        let engine = env!("CARGO_PKG_VERSION");
-        let version = [engine, &adapter.name, &adapter.driver, &adapter.driver_info].join("\n");
-        let version = Digest::of(version.as_bytes());
+        let version = version(adapter);
         let name = wgpu::util::pipeline_cache_key(adapter);
         let name = name.filter(|_| device.features().contains(wgpu::Features::PIPELINE_CACHE));
         let compiled = name.map(|name| {
@@ -85,8 +83,19 @@ impl Kept {
     }
 
     fn versioned(&self, name: &str) -> String {
-        format!("{name}-{}", self.version)
+        versioned(name, self.version)
     }
+}
+
+/// Of an adapter's driver and of this engine.
+pub(crate) fn version(adapter: &wgpu::AdapterInfo) -> Digest {
+    let engine = env!("CARGO_PKG_VERSION");
+    Digest::of([engine, &adapter.name, &adapter.driver, &adapter.driver_info].join("\n").as_bytes())
+}
+
+/// What is kept of that version under a name.
+pub(crate) fn versioned(name: &str, version: Digest) -> String {
+    format!("{name}-{version}")
 }
 
 fn attempt<T>(shelf: &dyn Shelf, name: String, work: impl FnOnce() -> Result<T>) -> Result<Result<T>, String> {

@@ -38,6 +38,8 @@ pub struct Gpu {
     max_binding_bytes: u64,
     books: Arc<Books>,
     recorder: Arc<Recorder>,
+    /// For tests: most operations of one dispatch, in place of what the device's pace says.
+    cut: Option<f64>,
     #[cfg(not(target_family = "wasm"))]
     kept: Option<Arc<Kept>>,
 }
@@ -103,6 +105,7 @@ impl Gpu {
             // A tensor is one buffer, and bound as a whole.
             max_binding_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
             books,
+            cut: None,
             #[cfg(not(target_family = "wasm"))]
             kept: None,
         }
@@ -126,6 +129,17 @@ impl Gpu {
     #[cfg(not(target_family = "wasm"))]
     pub fn pace(&self, operations_per_second: f64) {
         self.recorder.pace(operations_per_second);
+    }
+
+    /// Most floating-point operations that one dispatch should have: drivers end what takes seconds, and what has more is
+    /// launched in parts. No more than a quarter of a second of wide products, as far as the device's pace is known.
+    pub fn most_of_dispatch(&self) -> f64 {
+        self.cut.unwrap_or_else(|| self.recorder.most_of_dispatch())
+    }
+
+    /// The same device, with at most so many in each part: for tests.
+    pub fn cutting(&self, operations: f64) -> Self {
+        Self { cut: Some(operations), ..self.clone() }
     }
 
     /// Whether a kernel may bind so many arrays.
@@ -349,7 +363,7 @@ impl Gpu {
     }
 
     /// As [`Gpu::run`], for a kernel of so many floating-point operations: large ones are not submitted together, and a profile
-    /// tells how many a second there were.
+    /// tells how many a second there were. No more than [`Gpu::most_of_dispatch`] where it can be cut.
     ///
     /// # Errors
     /// As [`Gpu::run`].

@@ -12,7 +12,7 @@ use burn_wgpu::CubeTensor;
 use temper_shaders::formats::MatmulStoredBindings;
 use temper_shaders::{
     HalfRowsParams, Kernel, MATMUL, MATMUL_FEW_ROWS, MATMUL_TILED, MATMUL_TILED_VECTORS, MATMUL_VECTORS,
-    MatmulBindings, MatmulParams, TypedKernel,
+    MatmulBindings, MatmulParams, TypedKernel, rests,
 };
 
 use super::cpu::matmul::{Layout, RowsOf, Segment, Sizes, Stored, half_rows, matmul, matmul_few_rows, matmul_stored};
@@ -230,9 +230,9 @@ impl<const D: usize> Product<D> {
         match (device.is_cpu(), &self.right.values) {
             (true, _) => {
                 let (sizes, _) = Self::sizes(&self.left.view(), &self.right.view());
+                let kernel = self.multiplier(device, sizes);
                 // Only where a test asked for what tensor cores would make of it ([`Device::halving_wide`]).
-                let halved = self.multiplier(device, sizes) == Multiplier::Cooperative;
-                if halved { self.halved_on_cpu(device) } else { self.on_cpu(device) }
+                if kernel.segments() > 0 { self.halved_on_cpu(device, kernel) } else { self.on_cpu(device) }
             }
             (false, Values::Packed(packed)) => {
                 let packed = packed.clone();
@@ -242,8 +242,9 @@ impl<const D: usize> Product<D> {
         }
     }
 
-    /// With operands rounded as tensor cores get them.
-    fn halved_on_cpu(self, device: &Device) -> Result<Tensor<D>> {
+    /// With operands rounded as this kernel on tensor cores gets them.
+    fn halved_on_cpu(self, device: &Device, kernel: Multiplier) -> Result<Tensor<D>> {
+        let split = kernel == Multiplier::Split;
         let Self { left, right, alpha, into, .. } = self;
         let rounded = |operand: Operand<D>, of_right: bool| -> Result<Operand<D>> {
             let view = operand.view();
@@ -258,7 +259,8 @@ impl<const D: usize> Product<D> {
             };
             let sizes = [rows, view.batches, inner, inner, view.offset, view.batch, row, step].map(size);
             let [rows, batches, inner, padded, offset, batch, row, step] = sizes;
-            let params = HalfRowsParams { rows, batches, inner, padded, offset, batch, row, step };
+            let rests = rests_of(split, of_right);
+            let params = HalfRowsParams { rows, batches, inner, padded, offset, batch, row, step, rests };
             let mut dims = [view.batches; D];
             (dims[D - 2], dims[D - 1]) = (rows as usize, inner as usize);
             let values = Tensor::from_data(TensorData::new(half_rows(params, slice(&values)), dims), device.burn());
@@ -288,15 +290,16 @@ impl<const D: usize> Product<D> {
         let whole = packed.pieces(0..packed.rows());
         // Few rows expand an element once for each 8 of the result.
         let few = kernel == Multiplier::FewRows && right.transposed && sizes.m <= FEW;
-        let as_stored =
-            (few || kernel == Multiplier::Cooperative) && whole.iter().all(|piece| piece.kernels().is_some());
+        let as_stored = (few || kernel.segments() > 0) && whole.iter().all(|piece| piece.kernels().is_some());
+        // Two halves a number, three times, are more than the number.
+        let element_bytes = (2 * kernel.segments() as u64).max(4);
         let tiles: Vec<(Range<usize>, Option<Piece>)> = match as_stored {
             true if few => with_rows(0, whole).collect(),
             true => {
                 let tile = |rows: Range<usize>| with_rows(rows.start, packed.pieces(rows));
-                packed.tiles(device).into_iter().flat_map(tile).collect()
+                packed.tiles(device, element_bytes).into_iter().flat_map(tile).collect()
             }
-            false => packed.tiles(device).into_iter().map(|rows| (rows, None)).collect(),
+            false => packed.tiles(device, element_bytes).into_iter().map(|rows| (rows, None)).collect(),
         };
         let operand = |rows: &Range<usize>, piece: Option<Piece>| -> Result<Operand<D>> {
             let values = match piece {
@@ -426,11 +429,27 @@ impl<const D: usize> Product<D> {
             accumulate: u32::from(accumulate),
             alpha: self.alpha,
         };
-        let operations = 2.0 * batches as f64 * sizes.m as f64 * sizes.n as f64 * sizes.k as f64;
-        let groups = |kernel: &Kernel| batches as u64 * kernel.workgroups(sizes.m as u64, sizes.n as u64);
+        let most = gpu_of(device).most_of_dispatch() / kernel.segments().max(1) as f64;
+        for part in parts(params, most) {
+            Self::launch(device, kernel, &a, &b, &target, part)?;
+        }
+        Ok(from_cube(target))
+    }
+
+    fn launch(
+        device: &Device,
+        kernel: Multiplier,
+        a: &CubeTensor,
+        b: &Right,
+        target: &CubeTensor,
+        params: MatmulParams,
+    ) -> Result<()> {
+        let operations = operations(&params);
+        let groups =
+            |kernel: &Kernel| u64::from(params.batches) * kernel.workgroups(params.rows.into(), params.columns.into());
         let in_single = |kernel: &TypedKernel<MatmulParams, MatmulBindings>| {
-            let Right::Plain(b) = &b else { panic!("{} was given a stored matrix", kernel.stem) };
-            let tensors = MatmulBindings { left_values: &a, right_values: b, target_values: &target };
+            let Right::Plain(b) = b else { panic!("{} was given a stored matrix", kernel.stem) };
+            let tensors = MatmulBindings { left_values: a, right_values: b, target_values: target };
             gpu_of(device).run_counted(kernel, params, tensors, groups(kernel), operations)
         };
         match kernel {
@@ -438,26 +457,63 @@ impl<const D: usize> Product<D> {
             Multiplier::Software => in_single(&MATMUL)?,
             Multiplier::Tiled if in_vectors(&params) => in_single(&MATMUL_TILED_VECTORS)?,
             Multiplier::Tiled => in_single(&MATMUL_TILED)?,
-            Multiplier::FewRows => match &b {
+            Multiplier::FewRows => match b {
                 Right::Plain(_) => in_single(&MATMUL_FEW_ROWS)?,
                 Right::Stored(piece) => {
                     let kernel =
                         piece.kernels().map(|kernels| &kernels.matmul_few_rows).expect("chosen for its format");
                     let tensors = MatmulStoredBindings {
-                        left_values: Binding::from(&a),
+                        left_values: Binding::from(a),
                         packed_words: piece.words(),
-                        target_values: Binding::from(&target),
+                        target_values: Binding::from(target),
                     };
                     gpu_of(device).run_counted(kernel, params, tensors, groups(kernel), operations)?;
                 }
             },
             #[cfg(not(target_family = "wasm"))]
-            Multiplier::Cooperative => halved::multiply(device, &a, &b, &target, params)?,
+            Multiplier::Cooperative | Multiplier::Split => {
+                halved::multiply(device, a, b, target, params, kernel == Multiplier::Split)?;
+            }
             #[cfg(target_family = "wasm")]
-            Multiplier::Cooperative => panic!("a browser has no cooperative matrices"),
+            Multiplier::Cooperative | Multiplier::Split => panic!("a browser has no cooperative matrices"),
         }
-        Ok(from_cube(target))
+        Ok(())
     }
+}
+
+/// Floating-point operations of a product.
+fn operations(p: &MatmulParams) -> f64 {
+    2.0 * f64::from(p.batches) * f64::from(p.rows) * f64::from(p.columns) * f64::from(p.inner)
+}
+
+/// A product as products of some of its rows, and where few rows are still too much of some of its columns, that have no more
+/// than `most` operations each, as far as whole tiles do.
+fn parts(whole: MatmulParams, most: f64) -> impl Iterator<Item = MatmulParams> {
+    let of = |rows, columns| operations(&MatmulParams { rows, columns, ..whole });
+    let rows = stretch(whole.rows, most / of(1, whole.columns));
+    let columns = stretch(whole.columns, most / of(rows.min(whole.rows), 1));
+    let starts = |length: u32, stretch: u32| (0..length).step_by(stretch as usize);
+    starts(whole.rows, rows).flat_map(move |row| {
+        starts(whole.columns, columns).map(move |column| MatmulParams {
+            rows: rows.min(whole.rows - row),
+            columns: columns.min(whole.columns - column),
+            left_offset: whole.left_offset + row * whole.left_row,
+            right_offset: whole.right_offset + column * whole.right_column,
+            target_offset: whole.target_offset + row * whole.target_row + column,
+            ..whole
+        })
+    })
+}
+
+/// Into how long stretches rows or columns are cut of which `fit` may be together: about equal ones, each of whole tiles.
+fn stretch(length: u32, fit: f64) -> u32 {
+    /// Whole tiles of every kernel.
+    const TILES: u32 = 128;
+    if f64::from(length) <= fit {
+        return length.max(1);
+    }
+    let longest = (fit as u32 / TILES * TILES).max(TILES);
+    length.div_ceil(length.div_ceil(longest)).next_multiple_of(TILES)
 }
 
 /// The right operand of a product on a GPU.
@@ -487,6 +543,15 @@ fn in_vectors(p: &MatmulParams) -> bool {
     fours(&steps) && fours(&[p.left_offset, p.left_batch, p.right_offset, p.right_batch])
 }
 
+/// [`HalfRowsParams::rests`] of an operand, where operands are split.
+fn rests_of(split: bool, right: bool) -> u32 {
+    match (split, right) {
+        (false, _) => 0,
+        (true, false) => rests::OF_LEFT,
+        (true, true) => rests::OF_RIGHT,
+    }
+}
+
 /// Products in half precision on tensor cores.
 #[cfg(not(target_family = "wasm"))]
 pub(super) mod halved {
@@ -494,12 +559,12 @@ pub(super) mod halved {
     use temper_shaders::formats::HalfRowsStoredBindings;
     use temper_shaders::{
         HALF_ROWS, HALF_TERMS, HalfRowsBindings, HalfRowsParams, MATMUL_COOPERATIVE_8, MATMUL_COOPERATIVE_16,
-        MatmulCooperativeBindings, MatmulCooperativeParams, MatmulParams,
+        MatmulCooperativeBindings, MatmulCooperativeParams, MatmulParams, rests,
     };
 
     use super::super::launch::{Binding, size};
     use super::super::tensor::{empty_gpu, gpu_of};
-    use super::Right;
+    use super::{Right, rests_of};
     use crate::device::Device;
     use crate::error::{Error, Result};
 
@@ -516,14 +581,16 @@ pub(super) mod halved {
     pub(in super::super) fn rows_of(device: &Device, values: &CubeTensor, rows: usize, inner: usize) -> Result<Halves> {
         let padded = size(inner.next_multiple_of(HALF_TERMS));
         let (rows, inner) = (size(rows), size(inner));
-        let params = HalfRowsParams { rows, batches: 1, inner, padded, offset: 0, batch: 0, row: inner, step: 1 };
+        let params =
+            HalfRowsParams { rows, batches: 1, inner, padded, offset: 0, batch: 0, row: inner, step: 1, rests: 0 };
         halve(device, &Right::Plain(values.clone()), values, params)
     }
 
     /// The rows of an operand, in tensors beside `like`.
     fn halve(device: &Device, operand: &Right, like: &CubeTensor, params: HalfRowsParams) -> Result<Halves> {
         let all = params.batches as usize * params.rows as usize;
-        let halves = empty_gpu(like, [all * params.padded as usize / 2]);
+        let segments = if params.rests == 0 { 1 } else { rests::SEGMENTS };
+        let halves = empty_gpu(like, [all * segments * params.padded as usize / 2]);
         let exponents = empty_gpu(like, [all]);
         let groups = HALF_ROWS.workgroups(all as u64, 1);
         match operand {
@@ -544,7 +611,8 @@ pub(super) mod halved {
         Ok(Halves { halves, exponents })
     }
 
-    /// The rows of both operands in half precision, then their product.
+    /// The rows of both operands in half precision, where they are `split` with what that leaves of each number, then their
+    /// product.
     ///
     /// # Errors
     /// [`Error::Device`] where the device has no such matrices; device errors.
@@ -554,22 +622,25 @@ pub(super) mod halved {
         right: &Right,
         target: &CubeTensor,
         p: MatmulParams,
+        split: bool,
     ) -> Result<()> {
         let Some(tile) = device.products().tile else {
             return Err(Error::Device { problem: format!("{} has no cooperative matrices", device.name()) });
         };
         let (batches, inner) = (p.batches, p.inner);
         let padded = size((inner as usize).next_multiple_of(HALF_TERMS));
-        let rows =
-            |rows, offset, batch, row, step| HalfRowsParams { rows, batches, inner, padded, offset, batch, row, step };
-        let of_left = rows(p.rows, p.left_offset, p.left_batch, p.left_row, p.left_step);
-        let of_right = rows(p.columns, p.right_offset, p.right_batch, p.right_column, p.right_step);
+        let rows = |rows, offset, batch, row, step, right| {
+            let rests = rests_of(split, right);
+            HalfRowsParams { rows, batches, inner, padded, offset, batch, row, step, rests }
+        };
+        let of_left = rows(p.rows, p.left_offset, p.left_batch, p.left_row, p.left_step, false);
+        let of_right = rows(p.columns, p.right_offset, p.right_batch, p.right_column, p.right_step, true);
         let left_rows = halve(device, &Right::Plain(left.clone()), left, of_left)?;
         let right_rows = halve(device, right, left, of_right)?;
         let params = MatmulCooperativeParams {
             rows: p.rows,
             columns: p.columns,
-            padded,
+            padded: if split { padded * rests::SEGMENTS as u32 } else { padded },
             batches: p.batches,
             target_offset: p.target_offset,
             target_batch: p.target_batch,
@@ -669,3 +740,66 @@ pub(crate) const SELF_TEST: &[Case] = &[
     ("matmul_tiled_vectors", |d| layer(d, Multiplier::Tiled, [20, 36, 44])),
     ("matmul_few_rows", |d| layer(d, Multiplier::FewRows, [9, 33, 35])),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `rows x inner` by the transpose of `columns x inner`, into some columns of a wider matrix.
+    fn product(rows: u32, columns: u32, inner: u32) -> MatmulParams {
+        MatmulParams {
+            rows,
+            columns,
+            inner,
+            batches: 1,
+            left_offset: 8,
+            left_batch: rows * inner,
+            left_row: inner,
+            left_step: 1,
+            right_offset: 16,
+            right_batch: columns * inner,
+            right_step: 1,
+            right_column: inner,
+            target_offset: 24,
+            target_batch: rows * (columns + 40),
+            target_row: columns + 40,
+            accumulate: 1,
+            alpha: 0.5,
+        }
+    }
+
+    #[test]
+    fn a_product_that_is_short_enough_stays_whole() {
+        for (rows, columns, inner) in [(1, 1, 1), (129, 1000, 64), (16_384, 25_600, 5_120), (3, 5, 0)] {
+            let whole = product(rows, columns, inner);
+            assert_eq!(parts(whole, operations(&whole)).collect::<Vec<_>>(), [whole]);
+        }
+        assert_eq!(parts(product(0, 5, 3), 1.0).count() + parts(product(5, 0, 3), 1.0).count(), 0);
+    }
+
+    #[test]
+    fn a_long_product_is_cut_by_rows_and_one_of_few_rows_by_columns() {
+        let long = product(16_384, 25_600, 5_120);
+        let rows: Vec<u32> = parts(long, 0.5e12).map(|part| part.rows).collect();
+        assert_eq!(rows, [[1_664; 9].as_slice(), &[1_408]].concat());
+        assert!(parts(long, 0.5e12).all(|part| part.columns == 25_600 && operations(&part) <= 0.5e12));
+        let head = product(256, 151_936, 5_120);
+        let sizes: Vec<[u32; 2]> = parts(head, 1e11).map(|part| [part.rows, part.columns]).collect();
+        let halves = [[128, 76_032], [128, 75_904]];
+        assert_eq!(sizes, [halves, halves].concat());
+    }
+
+    #[test]
+    fn the_parts_of_a_product_cover_it_once_and_lie_where_it_does() {
+        let whole = product(300, 260, 7);
+        let mut covered = vec![0; 300 * 260];
+        for part in parts(whole, 1.0) {
+            let (row, column) = ((part.left_offset - 8) / 7, (part.right_offset - 16) / 7);
+            assert_eq!(part.target_offset, 24 + row * 300 + column);
+            for (r, c) in (0..part.rows).flat_map(|r| (0..part.columns).map(move |c| (row + r, column + c))) {
+                covered[(r * 260 + c) as usize] += 1;
+            }
+        }
+        assert!(covered.iter().all(|&times| times == 1));
+    }
+}

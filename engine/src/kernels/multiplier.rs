@@ -2,8 +2,10 @@
 //!
 //! Software adapters, where barriers and workgroup memory cost more than they save, have one kernel for all but few rows. Hardware
 //! has a tiled one, one for few rows or columns and, where it lists cooperative matrices with f16 operands and f32 sums,
-//! one for tensor cores. Which of them is fastest for what depends on the device; natively a [calibration](super::calibration)
-//! finds out, after each has shown that it computes right.
+//! one for tensor cores, of halves or of two halves a number. Which of them is fastest for what depends on the device; natively
+//! a [calibration](super::calibration) finds out, after each has shown that it computes right.
+
+use temper_shaders::rests;
 
 use super::cpu::matmul::Sizes;
 use super::launch::Gpu;
@@ -18,6 +20,30 @@ choice! {
         F32 = "f32",
         /// Half precision on tensor cores, with a scale for each row; logits stay in single precision.
         F16 = "f16",
+        /// Half precision with what it rounds away beside it, as a second half of each number: three products for one, and nearly
+        /// single precision. Auto never takes it, since it is three times the work of f16.
+        Split = "split",
+    }
+}
+
+impl Compute {
+    /// The kernel that wide products have under it whatever it takes, where it asks for one.
+    pub(crate) fn demanded(self) -> Option<Multiplier> {
+        match self {
+            Self::F16 => Some(Multiplier::Cooperative),
+            Self::Split => Some(Multiplier::Split),
+            Self::Auto | Self::F32 => None,
+        }
+    }
+
+    /// Whether a kernel may be taken under it.
+    #[cfg(not(target_family = "wasm"))]
+    pub(super) fn admits(self, multiplier: Multiplier) -> bool {
+        match multiplier {
+            Multiplier::Cooperative => matches!(self, Self::Auto | Self::F16),
+            Multiplier::Split => self == Self::Split,
+            Multiplier::Software | Multiplier::Tiled | Multiplier::FewRows => true,
+        }
     }
 }
 
@@ -32,11 +58,13 @@ pub enum Multiplier {
     FewRows,
     /// `matmul_cooperative.wgsl`: f16 operands on tensor cores.
     Cooperative,
+    /// The same of operands that are two halves each, the f16 and what rounding left of it: three products for one.
+    Split,
 }
 
 impl Multiplier {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Cooperative, Self::Tiled, Self::Software, Self::FewRows];
+    pub const ALL: [Self; 5] = [Self::Cooperative, Self::Split, Self::Tiled, Self::Software, Self::FewRows];
 
     /// The one that is called so.
     #[cfg(not(target_family = "wasm"))]
@@ -51,13 +79,28 @@ impl Multiplier {
             Self::Tiled => "tiled",
             Self::FewRows => "few_rows",
             Self::Cooperative => "cooperative",
+            Self::Split => "split",
+        }
+    }
+
+    /// How many products of halves on tensor cores are one of its own: none in single precision.
+    pub fn segments(self) -> usize {
+        match self {
+            Self::Software | Self::Tiled | Self::FewRows => 0,
+            Self::Cooperative => 1,
+            Self::Split => rests::SEGMENTS,
         }
     }
 
     /// Largest error relative to the largest element that rounding makes.
     #[cfg(not(target_family = "wasm"))]
     pub(super) fn tolerance(self) -> f32 {
-        if self == Self::Cooperative { 2e-3 } else { 2e-5 }
+        match self {
+            Self::Software | Self::Tiled | Self::FewRows => 2e-5,
+            Self::Cooperative => 2e-3,
+            // Tensor cores may cut their sums off, which of long ones is more than rounding them.
+            Self::Split => 5e-5,
+        }
     }
 }
 
@@ -127,7 +170,7 @@ impl Class {
         match self {
             Self::Few | Self::Thin => &[Multiplier::FewRows, Multiplier::Tiled, Multiplier::Software],
             Self::Exact => &[Multiplier::Tiled, Multiplier::Software],
-            Self::Wide => &[Multiplier::Tiled, Multiplier::Cooperative, Multiplier::Software],
+            Self::Wide => &[Multiplier::Tiled, Multiplier::Cooperative, Multiplier::Split, Multiplier::Software],
         }
     }
 }
@@ -150,7 +193,7 @@ impl Choice {
     /// The kernel for a product of these sizes; one in single precision where `exact`.
     pub fn of(&self, sizes: Sizes, exact: bool) -> Multiplier {
         match self.for_class(Class::of(sizes, exact)) {
-            Multiplier::Cooperative if exact => self.for_class(Class::Exact),
+            halving if exact && halving.segments() > 0 => self.for_class(Class::Exact),
             multiplier => multiplier,
         }
     }
@@ -244,7 +287,8 @@ mod tests {
 
     #[test]
     fn a_choice_is_read_as_it_was_written_and_no_other_text_is_one() {
-        for choice in [Choice::unmeasured(false), Choice::unmeasured(true).with(Class::Wide, Multiplier::Cooperative)] {
+        let wide = |multiplier| Choice::unmeasured(true).with(Class::Wide, multiplier);
+        for choice in [Choice::unmeasured(false), wide(Multiplier::Cooperative), wide(Multiplier::Split)] {
             assert_eq!(Choice::from_names(&choice.names()), Some(choice));
         }
         let exact_in_halves = "few_rows few_rows tiled cooperative";
@@ -255,14 +299,26 @@ mod tests {
 
     #[test]
     fn what_must_be_exact_is_so_whatever_its_class_takes() {
-        let halving =
-            Choice([Multiplier::Cooperative, Multiplier::Cooperative, Multiplier::Cooperative, Multiplier::Tiled]);
-        for m in [1, 20, 64] {
-            let sizes = Sizes { m, n: 64, k: 64 };
-            assert_eq!(
-                [halving.of(sizes, false), halving.of(sizes, true)],
-                [Multiplier::Cooperative, Multiplier::Tiled]
-            );
+        for multiplier in [Multiplier::Cooperative, Multiplier::Split] {
+            let halving = Choice([multiplier, multiplier, multiplier, Multiplier::Tiled]);
+            for m in [1, 20, 64] {
+                let sizes = Sizes { m, n: 64, k: 64 };
+                assert_eq!([halving.of(sizes, false), halving.of(sizes, true)], [multiplier, Multiplier::Tiled]);
+            }
         }
+    }
+
+    #[test]
+    fn a_kernel_on_tensor_cores_is_taken_under_its_own_precision_and_two_halves_never_by_auto() {
+        let admitted = |compute: Compute| {
+            let halving = [Multiplier::Cooperative, Multiplier::Split].into_iter();
+            halving.filter(|multiplier| compute.admits(*multiplier)).collect::<Vec<_>>()
+        };
+        assert!(admitted(Compute::F32).is_empty());
+        assert_eq!(admitted(Compute::Auto), [Multiplier::Cooperative]);
+        for compute in [Compute::F16, Compute::Split] {
+            assert_eq!(admitted(compute), [compute.demanded().expect("it asks for one")]);
+        }
+        assert_eq!([Compute::Auto, Compute::F32].map(Compute::demanded), [None; 2]);
     }
 }

@@ -81,6 +81,8 @@ pub(super) struct Recorder {
     each: AtomicBool,
     /// Most operations of one submission, as the bits of an f64.
     most: AtomicU64,
+    /// Most of one dispatch, likewise.
+    most_of_dispatch: AtomicU64,
 }
 
 /// What launches bind. A step binds what the step before did, as far as burn's pool gives its tensors the same places.
@@ -152,6 +154,7 @@ impl Recorder {
             submissions: AtomicU64::new(0),
             each: AtomicBool::new(false),
             most: AtomicU64::new(OPERATIONS.to_bits()),
+            most_of_dispatch: AtomicU64::new(OPERATIONS.to_bits()),
         }
     }
 
@@ -352,11 +355,17 @@ impl Recorder {
         f64::from_bits(self.most.load(Ordering::Relaxed))
     }
 
+    /// Most operations that one dispatch should have: a submission is no shorter than its longest kernel.
+    pub fn most_of_dispatch(&self) -> f64 {
+        f64::from_bits(self.most_of_dispatch.load(Ordering::Relaxed))
+    }
+
     /// Makes submissions that take a quarter of a second on a device of so many operations a second, but no longer ones than of
-    /// one of which nothing is known.
+    /// one of which nothing is known. A dispatch may take all of it: between the parts of a shorter one a fast card would idle.
     #[cfg(not(target_family = "wasm"))]
     pub fn pace(&self, operations_per_second: f64) {
         self.most.store(most_at(operations_per_second).to_bits(), Ordering::Relaxed);
+        self.most_of_dispatch.store(most_of_dispatch_at(operations_per_second).to_bits(), Ordering::Relaxed);
     }
 
     /// Submits what is pending where one more kernel of so many operations is too much for one submission.
@@ -427,7 +436,13 @@ impl Pending {
 /// Most operations of one submission at a pace.
 #[cfg(not(target_family = "wasm"))]
 fn most_at(operations_per_second: f64) -> f64 {
-    (operations_per_second * SECONDS).clamp(LEAST_OPERATIONS, OPERATIONS)
+    most_of_dispatch_at(operations_per_second).min(OPERATIONS)
+}
+
+/// Most operations of one dispatch at a pace.
+#[cfg(not(target_family = "wasm"))]
+fn most_of_dispatch_at(operations_per_second: f64) -> f64 {
+    (operations_per_second * SECONDS).max(LEAST_OPERATIONS)
 }
 
 #[cfg(test)]
@@ -439,5 +454,12 @@ mod tests {
         assert_eq!(most_at(1e11), 2.5e10);
         assert_eq!(most_at(5e13), OPERATIONS);
         assert_eq!(most_at(1.0), LEAST_OPERATIONS);
+    }
+
+    #[test]
+    fn a_dispatch_may_take_a_quarter_of_a_second_on_any_device() {
+        assert_eq!(most_of_dispatch_at(1e11), 2.5e10);
+        assert_eq!(most_of_dispatch_at(5e13), 1.25e13);
+        assert_eq!(most_of_dispatch_at(1.0), LEAST_OPERATIONS);
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::config::{self, AdapterKind, Config};
-use crate::data::doubts::{memorised, no_template, plain_text};
+use crate::data::doubts::{memorised, no_template, plain_text, unwritten};
 use crate::data::{DataSection, DataSet, Document, ReadOptions, Tokenizer, WINDOW, hold_out, read_measured, read_set};
 use crate::device::Device;
 use crate::error::{Error, Result, into_error};
@@ -1003,7 +1003,8 @@ fn doubts(name: &str, train: &DataSet, sets: &Sets) -> Vec<String> {
     let bare = (train.encoding.bare > 0).then(|| no_template(train.encoding.bare));
     let target = memorised("target", &sets.target, &train.documents, Some(name));
     let general = memorised("general", &sets.general, &train.documents, None);
-    [plain, bare, target, general].into_iter().flatten().collect()
+    let read = [plain, bare].into_iter().flatten().chain(unwritten(train.encoding.unwritten));
+    read.chain([target, general].into_iter().flatten()).collect()
 }
 
 /// Scored tokens of each evaluated set, at most; an evaluation on a slow device must not outlast many steps.

@@ -12,6 +12,7 @@ use super::layout::Part;
 use super::linear::{Lora, LoraScale};
 use super::load::name_hash;
 use super::parameter::{Parameter, from_host};
+use super::settings::{AdapterKind, AdapterSection, Targets};
 use crate::error::{Error, Result};
 use crate::kernels::Columns;
 use crate::rng::{Rng, mix};
@@ -38,6 +39,31 @@ impl LoraSettings {
         self.alpha / if self.rslora { rank.sqrt() } else { rank }
     }
 
+    /// In which settings one that goes on from `other` differs from it and cannot: the key, and what is wrong. One without targets
+    /// has those that the model has, of which it is told nothing here.
+    pub fn problems_beside(&self, other: &Self) -> Vec<(&'static str, String)> {
+        let targets = |settings: &Self| {
+            let mut names: Vec<&str> = settings.targets.iter().map(String::as_str).collect();
+            names.sort_unstable();
+            names.dedup();
+            names.join(", ")
+        };
+        let values = |settings: &Self| {
+            [
+                ("rank", settings.rank.to_string()),
+                ("alpha", settings.alpha.to_string()),
+                ("rslora", settings.rslora.to_string()),
+                ("targets", targets(settings)),
+            ]
+        };
+        let both = values(self).into_iter().zip(values(other));
+        both.filter(|((_, own), (_, its))| own != its && !own.is_empty() && !its.is_empty())
+            .map(|((key, own), (_, its))| {
+                (key, format!("is {own}, and in the adapter to go on from {its}; leave it out"))
+            })
+            .collect()
+    }
+
     /// Refuses targets that no block of a model has.
     ///
     /// # Errors
@@ -50,6 +76,38 @@ impl LoraSettings {
         let problem = |t| format!("[adapter] targets: this model has no module {t:?}; it has {}", modules.join(", "));
         let problems: Vec<String> = unknown.map(problem).collect();
         if problems.is_empty() { Ok(()) } else { Err(Error::Config { problems }) }
+    }
+}
+
+impl From<&AdapterSection> for LoraSettings {
+    fn from(section: &AdapterSection) -> Self {
+        Self {
+            rank: section.rank,
+            alpha: section.alpha,
+            rslora: section.rslora,
+            dropout: section.dropout,
+            targets: match &section.targets {
+                Targets::AllLinear => Vec::new(),
+                Targets::Names(names) => names.clone(),
+            },
+        }
+    }
+}
+
+impl From<&LoraSettings> for AdapterSection {
+    fn from(settings: &LoraSettings) -> Self {
+        Self {
+            kind: AdapterKind::Lora,
+            from: None,
+            rank: settings.rank,
+            alpha: settings.alpha,
+            rslora: settings.rslora,
+            dropout: settings.dropout,
+            targets: match settings.targets.as_slice() {
+                [] => Targets::AllLinear,
+                names => Targets::Names(names.to_vec()),
+            },
+        }
     }
 }
 

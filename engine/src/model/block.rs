@@ -52,6 +52,18 @@ pub struct Activations {
 }
 
 impl Activations {
+    /// What the block's linear layers read, in the order of [`BlockOf::parts`].
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn read_by_linears(&self, block: &Block, device: &Device, eps: f32) -> Result<[Tensor<2>; 4]> {
+        let normed = |x, norm: &Parameter| kernels::rms_norm::forward(device, x, &norm.as_vector(), eps);
+        let (before_attention, _) = normed(&self.input, &block.input_norm)?;
+        let (before_mlp, _) = normed(&self.middle, &block.mlp_norm)?;
+        let active = kernels::gated_mlp::forward(device, &self.gate_up)?;
+        Ok([before_attention, self.mixed.clone(), before_mlp, active])
+    }
+
     /// Bytes kept per token by a block of this architecture.
     pub fn bytes_per_token(arch: &Architecture) -> usize {
         let block = arch.block(0);
@@ -75,9 +87,15 @@ impl Activations {
             * size_of::<f32>()
     }
 
+    /// The same with copies of it in halves, which may be larger than itself.
+    fn bound_bytes_per_token(arch: &Architecture, device: &Device) -> u64 {
+        let single = size_of::<f32>() as u64;
+        Self::widest_bytes_per_token(arch) as u64 / single * single.max(2 * device.segments() as u64)
+    }
+
     /// Most tokens at once that the bindings of a device hold.
     pub fn most_tokens(arch: &Architecture, device: &Device) -> usize {
-        let each = Self::widest_bytes_per_token(arch).max(1) as u64;
+        let each = Self::bound_bytes_per_token(arch, device).max(1);
         (device.max_binding_bytes() / each).min(usize::MAX as u64) as usize
     }
 
@@ -86,7 +104,7 @@ impl Activations {
     /// # Errors
     /// [`Error::Limit`], with how many tokens there may be.
     pub fn check(arch: &Architecture, tokens: usize, device: &Device) -> Result<()> {
-        let (each, allowed) = (Self::widest_bytes_per_token(arch) as u64, device.max_binding_bytes());
+        let (each, allowed) = (Self::bound_bytes_per_token(arch, device), device.max_binding_bytes());
         let most = Self::most_tokens(arch, device);
         let needed = each.saturating_mul(tokens as u64);
         if needed <= allowed {

@@ -209,41 +209,84 @@ impl Model {
             if stop() {
                 return Ok(false);
             }
-            let next = (index + 1 < self.blocks.len()).then_some(index + 1);
-            let stage = self.placement.stage_of(index);
-            let device = &self.placement.stages()[stage].device;
-            self.slots.enter(&mut self.blocks, index, next, device)?;
-            for forward in &mut *forwards {
-                let mut input = forward.output.clone();
-                if index > 0 && self.placement.stage_of(index - 1) != stage {
-                    input = moved(input, device)?;
-                }
-                match keep {
-                    Keep::InputsOnHost if !device.is_cpu() => {
-                        forward.inputs.push(Input::OnHost(OnHost::of(&input)?));
-                    }
-                    Keep::Inputs | Keep::InputsOnHost => forward.inputs.push(Input::OnDevice(input.clone())),
-                    Keep::Nothing | Keep::Everything => {}
-                }
-                let pass = Pass {
-                    device,
-                    arch: &self.arch,
-                    rotary: &self.rotary[stage],
-                    stream: &forward.streams[stage],
-                    seed: forward.seed,
-                    attention: match &mut step {
-                        Some(step) => Attention::Cache(step.of_block(index, stage)),
-                        None => Attention::Stream,
-                    },
-                };
-                let (output, of_block) = self.blocks[index].forward(&pass, input)?;
-                forward.output = output;
-                if keep == Keep::Everything {
-                    forward.activations.push(of_block);
-                }
-            }
+            self.through(index, forwards, keep, step.as_deref_mut())?;
         }
         Ok(true)
+    }
+
+    /// Runs what came to a block through it.
+    fn through(
+        &mut self,
+        index: usize,
+        forwards: &mut [Forward],
+        keep: Keep,
+        mut step: Option<&mut Step>,
+    ) -> Result<()> {
+        let next = (index + 1 < self.blocks.len()).then_some(index + 1);
+        let stage = self.placement.stage_of(index);
+        let device = &self.placement.stages()[stage].device;
+        self.slots.enter(&mut self.blocks, index, next, device)?;
+        for forward in &mut *forwards {
+            let mut input = forward.output.clone();
+            if index > 0 && self.placement.stage_of(index - 1) != stage {
+                input = moved(input, device)?;
+            }
+            match keep {
+                Keep::InputsOnHost if !device.is_cpu() => {
+                    forward.inputs.push(Input::OnHost(OnHost::of(&input)?));
+                }
+                Keep::Inputs | Keep::InputsOnHost => forward.inputs.push(Input::OnDevice(input.clone())),
+                Keep::Nothing | Keep::Everything => {}
+            }
+            let pass = Pass {
+                device,
+                arch: &self.arch,
+                rotary: &self.rotary[stage],
+                stream: &forward.streams[stage],
+                seed: forward.seed,
+                attention: match &mut step {
+                    Some(step) => Attention::Cache(step.of_block(index, stage)),
+                    None => Attention::Stream,
+                },
+            };
+            let (output, of_block) = self.blocks[index].forward(&pass, input)?;
+            forward.output = output;
+            if keep == Keep::Everything {
+                forward.activations.push(of_block);
+            }
+        }
+        Ok(())
+    }
+
+    /// Embeds streams for who takes them through the blocks one by one ([`Model::through_block`]).
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn enter_all(&mut self, batches: &[MicroBatch]) -> Result<Vec<Forward>> {
+        batches.iter().map(|batch| self.enter(batch, None)).collect()
+    }
+
+    /// Runs streams that have come to a block through it.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn through_block(&mut self, index: usize, streams: &mut [Forward]) -> Result<()> {
+        self.through(index, streams, Keep::Nothing, None)
+    }
+
+    /// What the linear layers of a block read of a stream that has come to it, in the order of
+    /// [`parts`](layout::BlockOf::parts). The stream stays where it is.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn inputs_of_block(&mut self, index: usize, stream: &mut Forward) -> Result<[Tensor<2>; 4]> {
+        let before = stream.output.clone();
+        self.through(index, std::slice::from_mut(stream), Keep::Everything, None)?;
+        stream.output = before;
+        let stage = self.placement.stage_of(index);
+        let device = &self.placement.stages()[stage].device;
+        let kept = stream.activations.pop().expect("a block keeps what it is told to");
+        kept.read_by_linears(&self.blocks[index], device, self.arch.norm_epsilon as f32)
     }
 
     /// Embeds a stream.

@@ -78,6 +78,9 @@ settings! {
         /// What is trained: low-rank factors beside frozen weights, or the weights themselves.
         kind: AdapterKind = AdapterKind::Lora, label = "what is trained",
             derived = "lora, or none with random weights";
+        /// A trained adapter to go on from, PEFT's folder or that of a run: rank, alpha, rslora and targets are those it has.
+        from: Option<String> = None, label = "goes on from", derived = "factors that change nothing yet", used = LORA,
+            aliases = &["adapter_name_or_path", "resume_adapter_file", "lora_model_dir"];
         /// Width of the factors: more can learn more.
         rank: usize = 16, range = Range::at_least(1.0), label = "LoRA rank", used = LORA,
             aliases = &["r", "lora_r", "lora_rank"];

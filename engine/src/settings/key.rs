@@ -163,7 +163,7 @@ impl Key {
                 }
             },
             Kind::Whole { most } | Kind::NumberOr { most: Some(most), .. } => match whole(value) {
-                None => refusal(),
+                None => self.beyond(value, most).or_else(refusal),
                 Some(n) => (self.refuse)(n as f64).or_else(|| match n {
                     n if !self.range.contains(n as f64) => refusal(),
                     n if n > most => Some(format!("{n} is larger than {most}")),
@@ -177,6 +177,19 @@ impl Key {
             },
             Kind::Other { check, .. } => check(value).err(),
         }
+    }
+
+    /// What is wrong with a whole number that is none of the type's, where no range says it: a negative one, or one that is too
+    /// large for TOML and therefore a text.
+    fn beyond(&self, value: &Value, most: u64) -> Option<String> {
+        let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = match (self.kind, value) {
+            (Kind::Whole { .. }, Value::Integer(number)) => number.to_string(),
+            (Kind::Whole { .. }, Value::String(text)) if is_digits(text) => text.clone(),
+            _ => return None,
+        };
+        let (least, None) = self.range.ends() else { return None };
+        Some(format!("{number} is not a whole number from {} to {most}{}", least.unwrap_or(0.0), self.hint))
     }
 
     /// What is allowed, in words that follow "is not".

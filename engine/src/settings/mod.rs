@@ -99,6 +99,14 @@ mod tests {
         assert_eq!(found[0], "wall.toml:2: [paint] colour: 3 is not one of red, blue");
         assert_eq!(found[1], "wall.toml:3: [paint] litres: inf is not a finite number above 0");
         assert_eq!(found[2], "wall.toml:4: [paint] coats: 1.5 is not a whole number from 1 to 9");
+        let beyond = [("paint.coats", "99999999999999999999"), ("paint.thinner", "-1")];
+        assert_eq!(
+            problems("", &beyond),
+            [
+                "--set paint.coats: [paint] coats: \"99999999999999999999\" is not a whole number from 1 to 9",
+                "--set paint.thinner: [paint] thinner: -1 is not a whole number of at least 2 or \"red\" or \"blue\"",
+            ]
+        );
         assert_eq!(
             problems("[paint]\nthinner = 1\n", &[])[0],
             "wall.toml:2: [paint] thinner: 1 is not a whole number of at least 2 or \"red\" or \"blue\""

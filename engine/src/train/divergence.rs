@@ -1,4 +1,5 @@
-//! Whether a learner still learns: says once where a run has diverged, so that nobody takes its result for one.
+//! Whether a learner still learns: says once where a run has diverged, so that nobody takes its result for one, and once where
+//! several steps trained nothing.
 //!
 //! **The rule.** A model that knows nothing gives every token of its vocabulary the same probability, which costs ln V nats.
 //! A run has diverged once a cross entropy is at least ln V and lies at least a tenth of ln V above the least that the same
@@ -13,6 +14,9 @@ use crate::loss::objective::Method;
 
 /// How far above its least a cross entropy has to lie, as a share of ln V.
 const CLEARLY: f64 = 0.1;
+
+/// So many steps one after the other without any gradient are no accident of a batch.
+const STEPS_WITHOUT_GRADIENT: u64 = 3;
 
 /// What a cross entropy was measured on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +50,34 @@ pub struct Divergence {
     /// Running mean over batches, nats.
     batches: Option<f64>,
     said: bool,
+    /// Steps one after the other whose gradient was 0; a step with one begins anew, and what was said is not said again.
+    without_gradient: u64,
+    said_nothing_is_trained: bool,
 }
 
 impl Divergence {
     /// True once [`Divergence::see`] has warned.
     pub fn said(&self) -> bool {
         self.said
+    }
+
+    /// Takes a step's gradient norm; gives the warning where this is the last of several steps that trained nothing, as where an
+    /// objective gives every token the weight 0. A run that has diverged may have none either, and that was said.
+    pub fn see_norm(&mut self, norm: f64, at: Moment) -> Option<String> {
+        self.without_gradient = if norm == 0.0 { self.without_gradient + 1 } else { 0 };
+        if self.said || self.said_nothing_is_trained || self.without_gradient < STEPS_WITHOUT_GRADIENT {
+            return None;
+        }
+        self.said_nothing_is_trained = true;
+        let Moment { step, objective, .. } = at;
+        let advice = match objective {
+            Method::Profit => "a lower objective.threshold lets more tokens through",
+            _ => "set [objective] otherwise",
+        };
+        Some(format!(
+            "{objective} has trained nothing in the last {STEPS_WITHOUT_GRADIENT} steps, up to step {step}: their gradient \
+             is 0, as where every token has the weight 0 or is learned to the last bit; {advice}"
+        ))
     }
 
     /// Takes a mean cross entropy in nats; gives the warning where this is the first sign that the run has diverged.
@@ -145,6 +171,20 @@ mod tests {
         for part in ["sft", "step 7", "target", "54.32", "ln 2048 = 7.62", "optim.learning_rate (it is 10)", "warmup"] {
             assert!(message.contains(part), "{part} is not in {message}");
         }
+    }
+
+    #[test]
+    fn steps_without_a_gradient_are_said_once_where_there_are_several_one_after_the_other() {
+        let said = |objective, norms: &[f64]| {
+            let mut divergence = Divergence::default();
+            let mut see = |norm: &f64| divergence.see_norm(*norm, Moment { objective, ..AT });
+            norms.iter().map(&mut see).enumerate().filter_map(|(at, said)| Some((at, said?))).collect::<Vec<_>>()
+        };
+        assert!(said(Method::Profit, &[0.0, 0.0, 1e-30, 0.0, 0.0, 0.1]).is_empty());
+        let found = said(Method::Profit, &[0.1, 0.0, 0.0, 0.0, 0.0, 0.1, 0.0, 0.0, 0.0]);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].0 == 3 && found[0].1.contains("objective.threshold"), "{found:?}");
+        assert!(said(Method::Eaft, &[0.0; 3])[0].1.starts_with("eaft has trained nothing in the last 3 steps"));
     }
 
     #[test]

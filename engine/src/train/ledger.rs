@@ -171,8 +171,9 @@ pub struct Site {
     pub own_memory: bool,
     /// As [`Device::max_binding_bytes`].
     pub max_binding_bytes: u64,
-    /// Wide products are computed in half precision, out of copies of both operands.
-    pub halves: bool,
+    /// How many halves on tensor cores each number of a wide product's operands is in the copies that are made of both: none
+    /// in single precision. As [`Device::segments`].
+    pub segments: usize,
     /// Attention is, too, out of copies of what it reads.
     pub halved_attention: bool,
     /// Threads that products are shared among; each keeps its own scratch.
@@ -187,7 +188,7 @@ impl Site {
     /// This device on this machine, with a whole model, of whose memory nothing is known.
     pub fn of(device: &Device) -> Self {
         let (cpu, max_binding_bytes) = (device.is_cpu(), device.max_binding_bytes());
-        let (halves, halved_attention) = (device.halves(), device.halves_attention());
+        let (segments, halved_attention) = (device.segments(), device.halves_attention());
         // A browser's page cannot wait for what comes from a device.
         let own_memory = !device.shares_memory() && !cfg!(target_family = "wasm");
         let threads = cpu::par::threads();
@@ -195,7 +196,7 @@ impl Site {
             cpu,
             own_memory,
             max_binding_bytes,
-            halves,
+            segments,
             halved_attention,
             threads,
             memory: None,
@@ -416,7 +417,7 @@ impl Default for Site {
             cpu: true,
             own_memory: false,
             max_binding_bytes: u64::MAX,
-            halves: false,
+            segments: 0,
             halved_attention: false,
             threads: 1,
             memory: None,
@@ -1015,7 +1016,11 @@ impl Walk<'_> {
             true => f32s(cpu::attention::stripes_elements(shape_of(self.arch), tokens) as u64),
             false => over(tokens, self.arch.heads),
         };
-        let halves = self.halved_heads(tokens, 2 * (self.arch.heads + self.arch.kv_heads));
+        // Where products are of two halves a number, gradients are in single precision.
+        let halves = match self.book.site.segments {
+            0 | 1 => self.halved_heads(tokens, 2 * (self.arch.heads + self.arch.kv_heads)),
+            _ => 0,
+        };
         self.book.pass(Kind::Scores, copies.saturating_add(halves));
     }
 
@@ -1046,7 +1051,7 @@ impl Walk<'_> {
         match self.lies_in_buffers(linear) {
             true => self.tile(&specs),
             // Tensor cores have it halved as it is stored.
-            false if self.book.site.halves => {}
+            false if self.book.site.segments > 0 => {}
             false => self.expand(&specs),
         }
     }
@@ -1056,13 +1061,14 @@ impl Walk<'_> {
         f32s(product(linear.rows(), linear.inputs)) > self.book.site.max_binding_bytes
     }
 
-    /// Copies of a product's operands in half precision, of a matrix as much as would fit a tile in single precision.
+    /// Copies of a product's operands in halves, of a matrix as much as fits a tile so and in single precision.
     fn halve(&mut self, linear: &LinearSpec, tokens: usize) {
-        if self.book.site.halves {
-            let matrix = product(linear.rows(), linear.inputs).min(self.tile_bytes() / 4);
+        let bytes = 2 * self.book.site.segments as u64;
+        if bytes > 0 {
+            let matrix = product(linear.rows(), linear.inputs).min(self.tile_bytes() / bytes.max(4));
             let stream = product(tokens, linear.rows().max(linear.inputs));
             let tile = if self.lies_in_buffers(linear) { f32s(matrix) } else { 0 };
-            let halves = matrix.saturating_add(stream).saturating_mul(2);
+            let halves = matrix.saturating_add(stream).saturating_mul(bytes);
             self.book.pass(Kind::Scratch, tile.saturating_add(halves));
         }
     }
@@ -1258,11 +1264,12 @@ mod tests {
     fn half_precision_takes_copies_of_both_operands() {
         let few = Load { tokens: 8, rows: 8, micro_batches: 1, evaluated: 8 };
         let gpu = Site { cpu: false, max_binding_bytes: 1 << 27, ..Site::default() };
-        let bytes = |halves, load| ledger(&[], 1, load, Site { halves, ..gpu }).device_bytes();
+        let bytes = |segments, load| ledger(&[], 1, load, Site { segments, ..gpu }).device_bytes();
         // With few tokens nothing else is as large as the widest matrix, in single precision and halved.
-        assert!(bytes(true, few) > bytes(false, few), "{} {}", bytes(true, few), bytes(false, few));
-        assert!(bytes(true, LOAD) >= bytes(false, LOAD));
-        let attention = |halved_attention| ledger(&[], 1, LOAD, Site { halves: true, halved_attention, ..gpu });
+        assert!(bytes(1, few) > bytes(0, few), "{} {}", bytes(1, few), bytes(0, few));
+        assert!(bytes(3, few) > bytes(1, few), "{} {}", bytes(3, few), bytes(1, few));
+        assert!(bytes(1, LOAD) >= bytes(0, LOAD) && bytes(3, LOAD) >= bytes(1, LOAD));
+        let attention = |halved_attention| ledger(&[], 1, LOAD, Site { segments: 1, halved_attention, ..gpu });
         let scores = |ledger: &Ledger| of(ledger, Moment::Backward).of(Kind::Scores);
         assert!(attention(true).device_bytes() >= attention(false).device_bytes());
         let scratch = |ledger: &Ledger| of(ledger, Moment::Forward).of(Kind::Scratch) + scores(ledger);

@@ -11,7 +11,7 @@ use crate::data::Loader;
 use crate::device::Device;
 use crate::devices::Devices;
 use crate::error::{Error, Result};
-use crate::kernels::multiplier::Compute;
+use crate::export::merged::Adapter;
 use crate::loss::objective::Objective;
 use crate::model::adapter::LoraSettings;
 use crate::model::architecture::Architecture;
@@ -19,7 +19,7 @@ use crate::model::block::Activations;
 use crate::model::files::ModelFiles;
 use crate::model::load::{Hold, Progress};
 use crate::model::placement::{self, Placement};
-use crate::model::settings::{AdapterKind, Targets};
+use crate::model::settings::AdapterKind;
 use crate::model::{Keep, Model};
 use crate::rng::mix;
 use crate::words::{bytes, counted};
@@ -177,9 +177,10 @@ pub fn base_on(
 
 /// Refuses half precision on devices that were not settled for it ([`Device::computing`]): the page's, which has none.
 fn check_compute(config: &Config, placement: &Placement) -> Result<()> {
-    let other = placement.stages().iter().find(|stage| stage.device.compute() != Compute::F16);
-    match (config.run.compute, other) {
-        (Compute::F16, Some(stage)) => {
+    let compute = config.run.compute;
+    let other = placement.stages().iter().find(|stage| stage.device.compute() != compute);
+    match (compute.demanded(), other) {
+        (Some(_), Some(stage)) => {
             let name = stage.device.name();
             let problem = format!("[run] compute: {name} does not multiply in half precision here; use auto or f32");
             Err(Error::Config { problems: vec![problem] })
@@ -201,6 +202,22 @@ pub fn check_tokens(architecture: &Architecture, tokens: usize, device: &Device)
 /// # Errors
 /// An adapter that does not fit the model, device errors.
 pub fn session(config: &Config, objective: &Objective, base: Model, execution: Execution) -> Result<Session> {
+    session_from(config, objective, base, execution, None)
+}
+
+/// The same, whose adapter goes on from `start`.
+///
+/// # Errors
+/// As [`session`]; [`Error::Config`] where `adapter.from` is set and there is no start, and for a start of another rank, alpha
+/// or targets than the configuration's.
+pub fn session_from(
+    config: &Config,
+    objective: &Objective,
+    base: Model,
+    execution: Execution,
+    start: Option<&Adapter>,
+) -> Result<Session> {
+    check_start(config, start)?;
     let untouched = objective.needs_untouched().then(|| base.clone());
     let mut model = base;
     if config.adapter.kind == AdapterKind::Lora {
@@ -209,7 +226,11 @@ pub fn session(config: &Config, objective: &Objective, base: Model, execution: E
             p.trained = false;
             Ok(())
         })?;
-        model.add_lora(&lora_settings(config), config.run.seed)?;
+        let settings = lora_settings(config);
+        match start {
+            Some(start) => model.load_lora(&settings, start.values.clone(), &start.file)?,
+            None => model.add_lora(&settings, config.run.seed)?,
+        }
     }
     Ok(Session {
         untouched,
@@ -218,6 +239,21 @@ pub fn session(config: &Config, objective: &Objective, base: Model, execution: E
         seed: mix(config.run.seed, 1),
         ..Session::new(model, *objective, optimiser(config))
     })
+}
+
+/// Refuses an adapter to go on from that is not there, or is other than the one that is configured.
+fn check_start(config: &Config, start: Option<&Adapter>) -> Result<()> {
+    let problems: Vec<String> = match (&config.adapter.from, start) {
+        (_, Some(start)) => {
+            let problems = lora_settings(config).problems_beside(&start.settings).into_iter();
+            problems.map(|(key, problem)| format!("[adapter] {key}: {problem} ({})", start.file)).collect()
+        }
+        (Some(from), None) => {
+            vec![format!("[adapter] from: {from} was not read; leave it out, or go on with temper train")]
+        }
+        (None, None) => Vec::new(),
+    };
+    if problems.is_empty() { Ok(()) } else { Err(Error::Config { problems }) }
 }
 
 /// The optimiser that a configuration asks for.
@@ -280,14 +316,5 @@ pub fn plan(config: &Config, loader: &Loader) -> Result<Plan> {
 
 /// The adapter that a configuration asks for.
 pub fn lora_settings(config: &Config) -> LoraSettings {
-    LoraSettings {
-        rank: config.adapter.rank,
-        alpha: config.adapter.alpha,
-        rslora: config.adapter.rslora,
-        dropout: config.adapter.dropout,
-        targets: match &config.adapter.targets {
-            Targets::AllLinear => Vec::new(),
-            Targets::Names(names) => names.clone(),
-        },
-    }
+    LoraSettings::from(&config.adapter)
 }

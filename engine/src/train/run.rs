@@ -32,6 +32,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::eval::perplexity::{self, Evaluation, Scored, Watch};
 use crate::export::bundle;
+use crate::export::merged::Adapter;
 use crate::host::{Folder, MemoryFolder};
 use crate::kernels::row_stats::RowStats;
 use crate::loss::head;
@@ -78,7 +79,31 @@ impl Learner {
     /// # Errors
     /// As [`prepare::session`].
     pub fn new(config: Config, objective: &Objective, base: Model, execution: Execution) -> Result<Self> {
-        let session = prepare::session(&config, objective, base, execution)?;
+        Self::begun(config, objective, base, execution, None)
+    }
+
+    /// The same, whose adapter goes on from `start`.
+    ///
+    /// # Errors
+    /// As [`prepare::session_from`].
+    pub fn going_on(
+        config: Config,
+        objective: &Objective,
+        base: Model,
+        execution: Execution,
+        start: &Adapter,
+    ) -> Result<Self> {
+        Self::begun(config, objective, base, execution, Some(start))
+    }
+
+    fn begun(
+        config: Config,
+        objective: &Objective,
+        base: Model,
+        execution: Execution,
+        start: Option<&Adapter>,
+    ) -> Result<Self> {
+        let session = prepare::session_from(&config, objective, base, execution, start)?;
         Ok(Self { config, session, batch: None, samples: None, divergence: Divergence::default() })
     }
 
@@ -540,6 +565,8 @@ impl Run {
                 let done = learner.session.step_unread(&batches, rate).await?;
                 learner.batch = Some(done.batch);
                 warnings.extend(done.retried.as_ref().map(again));
+                let at = learner.moment(self.plan.schedule.peak);
+                warnings.extend(learner.divergence.see_norm(done.gradient_norm, at));
                 continue;
             }
             let outcome = learner.session.step(&batches, rate).await?;
@@ -550,6 +577,7 @@ impl Run {
             learner.batch = Some(outcome.batch);
             let at = learner.moment(self.plan.schedule.peak);
             warnings.extend(learner.divergence.see(On::Batch, outcome.cross_entropy, at));
+            warnings.extend(learner.divergence.see_norm(outcome.gradient_norm, at));
             rows.push(LearnerRows { stats: outcome.rows, gates: outcome.gates, batch: outcome.batch });
         }
         self.made = step;

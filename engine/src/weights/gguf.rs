@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{RawTensor, WeightFormat, WeightSource, absent, read_range, tensor_error};
+use super::{RawTensor, WeightFormat, WeightSource, absent, read_range, refuse_pointer, tensor_error};
 use crate::error::{Error, Result};
 use crate::host::{Bytes, Folder, shorten};
 
@@ -452,6 +452,7 @@ impl Split {
 /// Checks the start of the file; gives the number of tensors and of keys.
 fn read_start(cursor: &mut Cursor) -> Result<(u64, u64)> {
     if cursor.array::<4>("the magic number")? != MAGIC {
+        refuse_pointer(cursor.source, cursor.file)?;
         return Err(cursor.wrong("this is no GGUF file; is the download complete?".into()));
     }
     match cursor.u32("the version")? {

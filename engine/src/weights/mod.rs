@@ -8,6 +8,7 @@
 //! Files are untrusted: nothing is allocated from a number in a file before that number was compared with the file's
 //! size.
 
+pub mod compensated;
 mod format;
 pub mod gguf;
 pub mod safetensors;
@@ -122,7 +123,11 @@ fn append(bytes: &mut Vec<u8>, name: &str, values: &[f32], first: usize, format:
         if !fits {
             let blocks = piece.len() / format.block_bytes() - 1;
             let at = first + index * par::ELEMENTS + blocks * block;
-            return refuse(format!("elements from {at} on are too large for {}", format.name()));
+            let problem = format!("elements from {at} on are too large for {}", format.name());
+            return match format {
+                WeightFormat::F32 | WeightFormat::Bf16 => refuse(problem),
+                _ => refuse(problem + "; bf16 has room for them (`--to bf16`, or `--storage bf16` where it is loaded)"),
+            };
         }
         bytes.extend(piece);
     }
@@ -212,6 +217,25 @@ pub(crate) fn read_small(folder: &dyn Folder, name: &str, most: u64) -> Result<(
     }
 }
 
+/// Refuses what Git has in place of a large file.
+///
+/// # Errors
+/// [`Error::Format`] with how to come by the file itself.
+pub(crate) fn refuse_pointer(bytes: &dyn Bytes, file: &str) -> Result<()> {
+    const BEGINS: &[u8] = b"version https://git-lfs";
+    let mut found = [0u8; BEGINS.len()];
+    if bytes.len() < found.len() as u64 {
+        return Ok(());
+    }
+    bytes.read(0, &mut found)?;
+    if found != *BEGINS {
+        return Ok(());
+    }
+    let advice = "get that with `git lfs pull`, or the whole model with `hf download`";
+    let problem = format!("is a Git LFS pointer, a few lines that stand for the file itself; {advice}");
+    Err(Error::Format { file: file.into(), problem })
+}
+
 /// As [`read_small`], but `None` where the file is missing.
 ///
 /// # Errors
@@ -224,6 +248,7 @@ pub(crate) fn read_if_there(folder: &dyn Folder, name: &str, most: u64) -> Resul
             format!("has {length} bytes, and at most {most} are read of such a file; is it what its name says?");
         return Err(Error::Format { file, problem });
     }
+    refuse_pointer(bytes.as_ref(), &file)?;
     read_range(bytes.as_ref(), 0, length, &file).map(Some)
 }
 
@@ -249,12 +274,28 @@ pub(crate) fn absent(file: &str, name: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::MemoryFolder;
 
     #[test]
     fn a_memory_source_refuses_doubles_and_wrong_sizes() {
         let one = RawTensor::from_f32("a", vec![2], &[1.0, 2.0]);
         assert!(MemorySource::new([one.clone(), one.clone()]).is_err());
         assert!(MemorySource::new([RawTensor { shape: vec![3], ..one }]).is_err());
+    }
+
+    #[test]
+    fn a_pointer_of_git_is_named_in_place_of_any_file() {
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 538090408\n";
+        let mut folder = MemoryFolder::new();
+        folder.insert("tokenizer.json", pointer.to_vec()).unwrap();
+        folder.insert("m.gguf", pointer.to_vec()).unwrap();
+        let small = read_small(&folder, "tokenizer.json", 1 << 20).unwrap_err();
+        let gguf = gguf::Gguf::open_in(&folder, "m.gguf").err().expect("no GGUF file");
+        for (error, file) in [(small, "tokenizer.json"), (gguf, "m.gguf")] {
+            let message = error.to_string();
+            assert!(error.is_bad_input() && message.starts_with(&format!("{file}: is a Git LFS pointer")), "{message}");
+            assert!(message.contains("git lfs pull"), "{message}");
+        }
     }
 
     fn wave(n: usize) -> Vec<f32> {
@@ -327,6 +368,7 @@ mod tests {
             raw.stored_as(WeightFormat::Q8_0).unwrap_err().to_string()
         };
         assert!(problem(&values).contains("elements from 1500000 on are too large for Q8_0"), "{}", problem(&values));
+        assert!(problem(&values).contains("--to bf16"), "{}", problem(&values));
         values[1_400_000] = f32::NAN;
         assert!(problem(&values).contains("element 1400000 is NaN"), "{}", problem(&values));
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{RawTensor, WeightFormat, WeightSource, absent, read_range, read_small, tensor_error};
+use super::{RawTensor, WeightFormat, WeightSource, absent, read_range, read_small, refuse_pointer, tensor_error};
 use crate::error::{Error, Result};
 use crate::host::{Bytes, Folder, check_name, shorten};
 
@@ -102,26 +102,12 @@ pub(crate) fn stored(bytes: &dyn Bytes, file: &str) -> Result<BTreeMap<String, S
     bytes.read(0, &mut length)?;
     let length = u64::from_le_bytes(length);
     if length > LONGEST_HEADER || length > total - LENGTH_FIELD {
-        if is_pointer(bytes)? {
-            let advice = "get that with `git lfs pull`, or the whole model with `hf download`";
-            return Err(wrong(format!("is a Git LFS pointer, a few lines that stand for the file itself; {advice}")));
-        }
+        refuse_pointer(bytes, file)?;
         return Err(wrong(format!("a header of {length} bytes is announced, but the file has {total} bytes")));
     }
     let text = read_range(bytes, LENGTH_FIELD, length, file)?;
     let header: Header = serde_json::from_slice(&text).map_err(|e| wrong(format!("header: {e}")))?;
     lay_out(header, LENGTH_FIELD + length, total, file)
-}
-
-/// Whether a file is what Git has in place of a large one.
-fn is_pointer(bytes: &dyn Bytes) -> Result<bool> {
-    const BEGINS: &[u8] = b"version https://git-lfs";
-    let mut found = [0u8; BEGINS.len()];
-    if bytes.len() < found.len() as u64 {
-        return Ok(false);
-    }
-    bytes.read(0, &mut found)?;
-    Ok(found == *BEGINS)
 }
 
 /// Checks that the tensors cover the data without holes or overlaps, and turns their offsets into file offsets.

@@ -76,7 +76,7 @@ struct Measurement {
 
 /// Runs the command.
 pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
-    let device = || Device::choose(global.device.as_deref()).map(|(device, _)| device);
+    let device = || Device::choose(global.device.as_deref(), &Since::now()).map(|(device, _)| device);
     let (timing, measured) = match args.what {
         Bench::Head(args) => (args.timing.clone(), bench_head(&device()?, &args)?),
         Bench::Step(args) => (args.timing.clone(), bench_step(&device()?, &args)?),
@@ -359,7 +359,7 @@ fn bench_step(device: &Device, args: &BenchStepArgs) -> Result<Vec<Measurement>>
     // The same weights and tokens: the ungated loss may not depend on the objective.
     refuse("the loss of one of the objectives", difference(&losses, &vec![losses[0]; losses.len()]))?;
     let device = &settled;
-    let products = if device.halves() { "in half precision on tensor cores" } else { "in single precision" };
+    let products = device.precision();
     let mut measured = Vec::new();
     for ((method, mut error), loss) in checked.into_iter().zip(losses) {
         let mut session = step_session(&files, device, args.rank, method)?;

@@ -35,7 +35,7 @@ use crate::inputs::read_configuration;
 use crate::interrupt::{self, Interrupted};
 use crate::output;
 use crate::progress::{bar_style, duration};
-use crate::run_config::{OTHER_HEAD, RunConfig};
+use crate::run_config::{ADAPTER_FROM, OTHER_HEAD, RunConfig};
 use crate::run_folder::{self, Part, RunFolder, Taken};
 
 const SHARED: &str = "compare.toml";
@@ -162,7 +162,9 @@ impl Begun {
             let seeds = one.run.seed == two.run.seed;
             let differs = |(what, digest): (&String, _)| {
                 // The order of what is trained depends on the seed.
-                (what != "train" || seeds) && other.origin.get(what).is_some_and(|other| other != digest)
+                (what != "train" || seeds)
+                    && (what != ADAPTER_FROM || one.adapter.from == two.adapter.from)
+                    && other.origin.get(what).is_some_and(|other| other != digest)
             };
             let heads = [&run, other].map(|run| run.origin.contains_key(HEAD));
             if one.run.storage == two.run.storage && one.adapter.kind == two.adapter.kind && heads[0] != heads[1] {

@@ -17,7 +17,7 @@ pub fn run(args: DevicesArgs, global: &Global) -> Result<()> {
         return calibrated(args.json, global);
     }
     let adapters = adapters();
-    let (chosen, why) = Devices::choose(global.device.as_deref())?;
+    let (chosen, why) = Devices::choose(global.device.as_deref(), &Since::now())?;
     if args.self_test {
         return self_test(global, args.json);
     }
@@ -50,7 +50,7 @@ pub fn run(args: DevicesArgs, global: &Global) -> Result<()> {
 
 /// Every kernel on the chosen device, against the CPU's result.
 fn self_test(global: &Global, json: bool) -> Result<()> {
-    let (device, why) = Device::choose(global.device.as_deref())?;
+    let (device, why) = Device::choose(global.device.as_deref(), &Since::now())?;
     let answers = wait(probe::answers(&Device::cpu()))?;
     let report = wait(probe::run(&device, &answers))?;
     for check in &report.checks {
@@ -74,7 +74,7 @@ fn self_test(global: &Global, json: bool) -> Result<()> {
 
 /// Times the kernels for products on each device that would be used, and prints which one each kind of shape gets.
 fn calibrated(json: bool, global: &Global) -> Result<()> {
-    let (chosen, _) = Devices::choose(global.device.as_deref())?;
+    let (chosen, _) = Devices::choose(global.device.as_deref(), &Since::now())?;
     for device in chosen.all() {
         if device.is_cpu() {
             let line = "has one kernel for products: there is nothing to choose";

@@ -27,8 +27,9 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         return Err(refused(format!("{}: an adapter alone is written as a file that ends in .gguf", out.display())));
     }
     // Refused before anything is read.
-    let recipe = recipe(&args.to, is_gguf)?;
+    let asked = args.to.as_deref().map(|to| recipe(to, is_gguf)).transpose()?;
     let model = ModelInUse::open(&args.model)?;
+    let recipe = asked.unwrap_or_else(|| Recipe::Uniform(unasked(&model.files)));
     let adapter = model.adapter()?;
     model.refuse_other(|| model.files.origin())?;
     if args.adapter_only {
@@ -74,6 +75,18 @@ fn recipe(to: &str, is_gguf: bool) -> Result<Recipe> {
         None => format!("a folder takes {in_folders}, and a file that ends in .gguf {}", in_files()),
     };
     Err(refused(format!("--to {to}: {problem}")))
+}
+
+/// How matrices are stored unless asked: in bf16 where all of the model's are, since its numbers can be too large for f16; in f16
+/// else.
+fn unasked(files: &ModelFiles) -> WeightFormat {
+    let stored_as = |name: &str| files.weights.as_ref()?.format(name);
+    let specs = files.architecture.tensor_specs();
+    let mut matrices = specs.iter().filter(|spec| spec.shape.len() > 1);
+    match matrices.all(|spec| stored_as(&spec.name) == Some(WeightFormat::Bf16)) {
+        true => WeightFormat::Bf16,
+        false => WeightFormat::F16,
+    }
 }
 
 /// The format that a recipe has in a Hugging Face folder.

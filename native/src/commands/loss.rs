@@ -10,11 +10,12 @@ use super::logits::little_endian;
 use crate::cli::{Global, LossArgs};
 use crate::files::write_atomically;
 use crate::inputs::read_data;
+use crate::plan::Since;
 
 /// Runs the command.
 pub fn run(args: LossArgs, global: &Global) -> Result<()> {
     let objective = Objective::from_section(&ObjectiveSection::from_overrides(&args.objective, &args.set)?)?;
-    let (device, _) = Device::choose(global.device.as_deref())?;
+    let (device, _) = Device::choose(global.device.as_deref(), &Since::now())?;
     let file = args.logits.display().to_string();
     let bytes = read_data(&file)?;
     let (logits, labels, rows, vocab) = read(&bytes, &file)?;

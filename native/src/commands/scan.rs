@@ -1,6 +1,6 @@
 //! `temper scan`: how a data set meets a model, before anything is trained.
 //!
-//! Place in the flow: data files -> engine `scan::Stream` -> engine `scan::score` -> [counts] -> `scan.jsonl`,
+//! Place in the flow: data files -> engine `scan::Stream` -> engine `scan::score_until` -> [counts] -> `scan.jsonl`,
 //! `summary.json`, [page] and a few lines on the terminal. Documents are read, scored and counted window by window, so
 //! that memory does not depend on the data's size.
 
@@ -18,7 +18,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use temper_engine::configuration::ObjectiveSection;
 use temper_engine::reading::{OnError, ReadOptions, refuse_table};
-use temper_engine::scan::{Classes, Fidelity, Stream, StreamReport, TokenScore, score};
+use temper_engine::scan::{Classes, Fidelity, Stream, StreamReport, TokenScore, score_until};
 use temper_engine::words::{counted, plural};
 use temper_engine::{Document, Error, Model, Objective, Tokenizer, wait};
 
@@ -32,7 +32,7 @@ use crate::meter::Meter;
 use crate::progress::{duration, grouped, number, perplexity};
 use crate::run_folder::{self, RunFolder};
 use crate::settings::{data_stem, free_folder, model_stem};
-use crate::{memory, output};
+use crate::{interrupt, memory, output};
 
 /// Tokens that are scored together. More pack no better.
 const WINDOW_TOKENS: usize = 4096;
@@ -284,6 +284,9 @@ impl Scanner<'_, '_> {
         if stream.bare() > 0 {
             let _ = writeln!(io::stderr(), "warning: {name}: {}", doubts::no_template(stream.bare() as usize));
         }
+        for line in doubts::unwritten(stream.unwritten()) {
+            let _ = writeln!(io::stderr(), "warning: {name}: {line}");
+        }
         Ok(stream.report().clone())
     }
 
@@ -306,7 +309,9 @@ impl Scanner<'_, '_> {
             let count = documents[at..].iter().take_while(fits).count();
             let part = &documents[at..at + count];
             let given: Vec<&Document> = part.iter().map(|(_, document)| document).collect();
-            let scores = wait(score(self.model, &given, self.gate, &mut self.fidelity))?;
+            // The lines are a file that is being written, so that nothing else ends a long window.
+            let scored = score_until(self.model, &given, self.gate, &mut self.fidelity, &interrupt::stopped);
+            let scores = wait(scored)?.ok_or_else(|| io_error(self.lines_path, &interrupt::nothing_left()))?;
             self.counts.tokens_seen += given.iter().map(|document| document.tokens.len() as u64).sum::<u64>();
             self.take(&mut units, part, &scores, name)?;
             at += count;

@@ -14,14 +14,14 @@ use temper_engine::result::learned;
 use temper_engine::running::{About, Checkpoint, Digest, NamedFile, OTHER_RUN, Origin, base_on};
 use temper_engine::words::{counted, plural};
 use temper_engine::{
-    Checkpoints, Config, Device, Devices, Document, Error, Event, Host, Learner, ModelFiles, Objective, Run, Session,
-    Sets, result, wait,
+    Checkpoints, Config, Devices, Document, Error, Event, Host, Learner, ModelFiles, Objective, Run, Session, Sets,
+    result, wait,
 };
 
 use crate::cli::{Global, TrainArgs};
 use crate::doubts::{self, Doubt};
 use crate::files::{OsFolder, write_new};
-use crate::inputs::{STDIN, devices, files_beside, model_files, read_data};
+use crate::inputs::{STDIN, Start, devices, files_beside, model_files, read_data};
 use crate::interrupt::{self, Interrupted};
 use crate::landscape;
 use crate::memory::{self, Before, Memory, Peaks};
@@ -29,7 +29,7 @@ use crate::output;
 use crate::plan::{Plan, Room, Since, Subject, Time};
 use crate::progress::{Progress, end_table, grouped, progress};
 use crate::report::{self, Report};
-use crate::run_config::{DATA_REPLAY, RunConfig, data_train};
+use crate::run_config::{ADAPTER_FROM, DATA_REPLAY, RunConfig, data_train};
 use crate::run_folder::{
     BaselineMeasured, Curves, Evaluations, FileShare, Landscapes, Metrics, Part, Record, Reserved, Retention,
     RunFolder, Summary,
@@ -56,7 +56,7 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     plan.check(&subject, &room)?;
     let time = Time::measure(&subject, &plan, CALIBRATION_S)?;
     say(&format!("plan       {}", plan.line(&room, Some(&time))));
-    let Read { config, files, devices, why, train, records, shares, digests, warnings, .. } = read;
+    let Read { config, files, start, devices, why, train, records, shares, digests, warnings, .. } = read;
     let (target, general, wrong, landscape) = (read.target, read.general, read.wrong, read.landscape);
     say_what_is_mapped(&landscape);
     let sets = Arc::new(Sets { target, general, wrong, landscape });
@@ -73,6 +73,7 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
         devices: &devices,
         why: &why,
         files: &files,
+        start,
         beside,
         records,
         shares,
@@ -130,6 +131,8 @@ pub struct Read {
     pub config: Config,
     /// Its model's files.
     pub files: ModelFiles,
+    /// The adapter that it goes on from.
+    pub start: Option<Start>,
     /// Where it computes.
     pub devices: Devices,
     /// Why there.
@@ -176,8 +179,8 @@ impl Read {
         let (devices, why) = devices(Some(&settings.config.run.device))?;
         let (devices, said) = devices.computing(settings.config.run.compute, &Since::now())?;
         said.iter().for_each(|line| say(line));
-        let halves = devices.all().iter().any(Device::halves);
-        let why = if halves { format!("{why}; products in half precision on tensor cores") } else { why };
+        let on_tensor_cores = devices.all().iter().find(|device| device.halves());
+        let why = on_tensor_cores.map_or(why.clone(), |device| format!("{why}; products {}", device.precision()));
         let path = &settings.config.model.path;
         let files = model_files(&settings.config).with_context(|| format!("while opening the model {path}"))?;
         let tokenizer = files.tokenizer()?;
@@ -185,6 +188,8 @@ impl Read {
         settings.fit_to_model(context);
         let config = &settings.config;
         check(&Subject { config, files: &files, devices: &devices, train: &[], measured: &[] })?;
+        let start = config.adapter.from.as_deref().map(Start::open).transpose()?;
+        start.iter().for_each(|start| say(&format!("adapter    goes on from {}", start.words())));
         let mut warnings = Vec::new();
         let mut training = TrainingSet::read(config, tokenizer, &mut |path, set| {
             warnings.extend(say_what_was_read("train", path, &set.records, &set.encoding));
@@ -192,7 +197,7 @@ impl Read {
         })
         .context("while reading [data] train")?;
         let digest = |documents: &[Document]| Digest::from(fingerprint(documents, 0));
-        let mut digests = Origin::new();
+        let mut digests: Origin = start.iter().map(|start| (ADAPTER_FROM.to_string(), start.digest)).collect();
         // The other sets may look different from the training set: each is detected on its own.
         let measured = ReadOptions::of(&config.data).measured();
         let data = &config.data;
@@ -265,6 +270,7 @@ impl Read {
         Ok(Self {
             config,
             files,
+            start,
             devices,
             why,
             train,
@@ -381,6 +387,8 @@ struct Job<'a> {
     devices: &'a Devices,
     why: &'a str,
     files: &'a ModelFiles,
+    /// The adapter that it goes on from.
+    start: Option<Start>,
     /// Files beside the model's that a whole model is saved with.
     beside: Vec<NamedFile>,
     /// What kind of records it trains on.
@@ -401,7 +409,14 @@ impl Job<'_> {
         let Plan { placement, executions, .. } = &self.plan;
         let base = progress("loading", |heard| base_on(self.config, self.files, placement.clone(), executions, heard))?;
         // What is kept and in which order is the same on all devices.
-        let learner = Learner::new(self.config.clone(), objective, base, executions[0])?;
+        let (config, execution) = (self.config.clone(), executions[0]);
+        let learner = match &self.start {
+            Some(start) => {
+                start.refuse_other(&config.model.path, base.origin)?;
+                Learner::going_on(config, objective, base, execution, &start.adapter)?
+            }
+            None => Learner::new(config, objective, base, execution)?,
+        };
         let about = About { why: self.why.into(), model: model_name(self.config, self.files) };
         Ok(Run::new(vec![learner], documents, self.sets.clone(), about)?)
     }
@@ -532,7 +547,10 @@ impl Job<'_> {
             baseline_landscape: baseline.as_ref().and_then(|(_, trained)| trained.landscapes.after.as_ref()),
         })?;
         let path = self.folder.write_report(&html)?;
-        output::text(&format!("\n{}\n", end_table(&main.started.objective, &retention)))?;
+        let table = end_table(&main.started.objective, &retention);
+        if !table.is_empty() {
+            output::text(&format!("\n{table}\n"))?;
+        }
         output::text(&format!("report     {}\n", path.display()))
     }
 }

@@ -14,6 +14,7 @@ use temper_engine::events::Evaluated;
 use temper_engine::{Config, Error, Result};
 
 use crate::doubts;
+use crate::inputs::Start;
 
 /// Settings as `--set` takes them.
 pub type Set = Vec<(String, String)>;
@@ -129,6 +130,9 @@ impl Grid {
         let without = ("run.baseline".to_string(), String::new());
         let shared = [overrides, &[without]].concat();
         let mut base = Config::shared(own, file, &shared)?;
+        if let Some(from) = &base.adapter.from {
+            base = Config::going_on(own, file, &shared, &Start::open(from)?.adapter.settings)?;
+        }
         let (mut axes, mut variants) = read(compare, file)?;
         for (key, values) in vary {
             axes.push((key.clone(), values.split(',').map(|value| value.trim().to_string()).collect()));

@@ -319,9 +319,11 @@ fn differences(grid: &Grid, frontier: &Frontier, compared: &[Compared]) -> Table
     let rows = compared.iter().flat_map(|one| one.at.iter().map(|at| row(one.variant, at)));
     Table {
         columns: match grid.measure {
-            Measure::General => &["target loss", "general loss", "difference", "95 % interval", "seed by seed", "with"],
+            Measure::General => {
+                vec!["target loss", "general loss", "difference", "95 % interval", "seed by seed", "with"]
+            }
             Measure::Truth => {
-                &["loss on the wrong", "loss on the truth", "difference", "95 % interval", "seed by seed", "with"]
+                vec!["loss on the wrong", "loss on the truth", "difference", "95 % interval", "seed by seed", "with"]
             }
         },
         rows: rows.collect(),
@@ -379,7 +381,7 @@ fn ends(grid: &Grid, done: &[&Done]) -> Table {
         }
     }
     Table {
-        columns: &[
+        columns: vec![
             "target loss",
             "perplexity",
             "general loss",

@@ -187,6 +187,7 @@ fn the_constants_that_kernels_share_are_found_in_their_texts() {
     }
     assert_eq!(constant(of("row_stats"), "STAT_ENTROPY_TOP_K"), Some(7));
     assert_eq!(constant(of("matmul_cooperative_16"), "HALF_TERMS"), Some(32));
+    assert_eq!(constant(of("half_rows"), "SEGMENTS"), Some(temper_shaders::rests::SEGMENTS as u32));
     assert_eq!(literal(of("row_stats"), "LOWEST"), Some(naga::Literal::F32(f32::MIN)));
 }
 

@@ -21,16 +21,25 @@ pub fn matmul(a: &[f32], a_transposed: bool, b: &[f32], b_transposed: bool, m: u
 /// # Panics
 /// On what is not finite: it has no such value.
 pub fn halved(rows: &[f64], inner: usize) -> Vec<f64> {
-    let mut out = Vec::with_capacity(rows.len());
+    split(rows, inner).0
+}
+
+/// The same, and what that leaves of each number, in f16 under the same power of two.
+///
+/// # Panics
+/// As [`halved`].
+pub fn split(rows: &[f64], inner: usize) -> (Vec<f64>, Vec<f64>) {
+    let (mut halves, mut rests) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for row in rows.chunks(inner) {
         let largest = row.iter().fold(0.0f64, |m, v| m.max(v.abs()));
         assert!(largest.is_finite());
         // The factor is an f32 of its own, so that a row of denormals is not scaled all the way.
         let shift = if largest == 0.0 { 0 } else { (14 - exponent(largest)).min(126) };
         let factor = 2f64.powi(shift);
-        out.extend(row.iter().map(|value| rounded(value * factor) / factor));
+        halves.extend(row.iter().map(|value| rounded(value * factor) / factor));
+        rests.extend(row.iter().map(|value| rounded(value * factor - rounded(value * factor)) / factor));
     }
-    out
+    (halves, rests)
 }
 
 /// e of 2^e <= x < 2^(e + 1).
@@ -68,5 +77,12 @@ mod tests {
         assert_eq!(far[2], 2f64.powi(-28) * (1.0 + 1.0 / 1024.0));
         assert_eq!(far[3], 0.0);
         assert_eq!(halved(&[0.0, 0.0], 2), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_half_and_its_rest_are_the_number_to_twenty_two_bits() {
+        let (halves, rests) = split(&[1.0, -1.0 / 3.0, 0.0], 3);
+        assert_eq!((halves[1], rests[0], rests[2]), (-0.333_251_953_125, 0.0, 0.0));
+        assert!((halves[1] + rests[1] + 1.0 / 3.0).abs() < 2f64.powi(-24));
     }
 }

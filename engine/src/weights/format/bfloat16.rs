@@ -15,6 +15,7 @@ pub const FACTS: Facts = Facts {
     halves: &[0],
     expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: Some(quantise),
+    levels: None,
     kernels: Some(&formats::BF16),
 };
 

@@ -25,8 +25,37 @@ pub struct Facts {
     pub expand: fn(&[u8], &mut [f32]),
     /// `None` for a format that Temper reads but does not write.
     pub quantise: Option<QuantiseBlock>,
+    /// `None` for a format whose elements nobody chooses one by one.
+    pub levels: Option<&'static Levels>,
     /// The kernels with this format's part; `None` for f32, which devices hold unpacked.
     pub kernels: Option<&'static FormatKernels>,
+}
+
+/// The equally spaced levels of a block whose scales are chosen: an element is `step level + least`.
+pub struct Levels {
+    /// The greatest level; the least is 0.
+    pub most: u8,
+    /// `(step, least)` of an element of this block.
+    pub of: fn(&[u8], usize) -> (f32, f32),
+    /// Writes an element's level into this block.
+    pub put: fn(&mut [u8], usize, u8),
+}
+
+/// Writes the low or the high four bits of a byte.
+pub fn put_half_byte(byte: &mut u8, high: bool, value: u8) {
+    *byte = if high { (*byte & 15) | value << 4 } else { (*byte & 0xf0) | value };
+}
+
+/// Writes one of 32 elements of four bits, as [`push_nibbles`] lays them out.
+pub fn put_nibble(nibbles: &mut [u8], element: usize, value: u8) {
+    put_half_byte(&mut nibbles[element % 16], element >= 16, value);
+}
+
+/// Writes one of 32 elements of five bits, as [`push_fives`] lays them out.
+pub fn put_five(fives: &mut [u8], element: usize, value: u8) {
+    let fifth = &mut fives[element / 8];
+    *fifth = *fifth & !(1 << (element % 8)) | (value >> 4) << (element % 8);
+    put_nibble(&mut fives[4..], element, value & 15);
 }
 
 /// Cuts both arrays at fixed places and expands the blocks between them on all cores. A plain number is a block of one.

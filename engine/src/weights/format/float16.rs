@@ -14,6 +14,7 @@ pub const FACTS: Facts = Facts {
     halves: &[0],
     expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: Some(|block, bytes| push_half(block[0], bytes)),
+    levels: None,
     kernels: Some(&formats::F16),
 };
 

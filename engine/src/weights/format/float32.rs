@@ -11,6 +11,7 @@ pub const FACTS: Facts = Facts {
     halves: &[],
     expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: Some(quantise),
+    levels: None,
     kernels: None,
 };
 

@@ -22,7 +22,8 @@ mod q5_k;
 mod q6_k;
 mod q8_0;
 
-use block::{Facts, QuantiseBlock};
+use block::Facts;
+pub use block::{Levels, QuantiseBlock};
 use temper_shaders::formats::FormatKernels;
 
 /// Makes the enum out of the list, with the facts behind each name.
@@ -174,8 +175,13 @@ impl WeightFormat {
     }
 
     /// How a block is written; `None` where Temper reads the format but does not write it.
-    pub(super) fn quantise_block(self) -> Option<QuantiseBlock> {
+    pub(crate) fn quantise_block(self) -> Option<QuantiseBlock> {
         self.facts().quantise
+    }
+
+    /// The levels that a block's elements can be put on one by one; `None` for other formats.
+    pub fn levels(self) -> Option<&'static Levels> {
+        self.facts().levels
     }
 
     /// The kernels that read the format; `None` for f32, which devices hold unpacked.

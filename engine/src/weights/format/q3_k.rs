@@ -16,6 +16,7 @@ pub const FACTS: Facts = Facts {
     halves: &[108],
     expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: None,
+    levels: None,
     kernels: Some(&formats::Q3_K),
 };
 

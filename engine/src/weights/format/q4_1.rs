@@ -2,7 +2,7 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, expand_blocks, half_at, least_and_step, push_half, push_nibbles};
+use super::block::{Facts, Levels, expand_blocks, half_at, least_and_step, push_half, push_nibbles, put_nibble};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q4_1.
@@ -14,6 +14,11 @@ pub const FACTS: Facts = Facts {
     halves: &[0, 2],
     expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: Some(quantise),
+    levels: Some(&Levels {
+        most: 15,
+        of: |block, _| (half_at(block, 0), half_at(block, 2)),
+        put: |block, element, level| put_nibble(&mut block[4..], element, level),
+    }),
     kernels: Some(&formats::Q4_1),
 };
 

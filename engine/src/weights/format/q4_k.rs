@@ -4,7 +4,7 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, expand_blocks, half_at, nearest, push_half, six_bit_pair};
+use super::block::{Facts, Levels, expand_blocks, half_at, nearest, push_half, put_half_byte, six_bit_pair};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q4_K.
@@ -16,6 +16,17 @@ pub const FACTS: Facts = Facts {
     halves: &[0, 2],
     expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: Some(quantise),
+    levels: Some(&Levels {
+        most: 15,
+        of: |block, element| {
+            let (scale, min) = six_bit_pair(&block[4..16], element / GROUP);
+            (half_at(block, 0) * f32::from(scale), -(half_at(block, 2) * f32::from(min)))
+        },
+        put: |block, element, level| {
+            let (pair, within) = (element / (2 * GROUP), element % (2 * GROUP));
+            put_half_byte(&mut block[16 + pair * GROUP + within % GROUP], within >= GROUP, level);
+        },
+    }),
     kernels: Some(&formats::Q4_K),
 };
 

@@ -3,7 +3,9 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, expand_blocks, half_at, inverse_or_zero, of_largest_magnitude, push_fives, push_half};
+use super::block::{
+    Facts, Levels, expand_blocks, half_at, inverse_or_zero, of_largest_magnitude, push_fives, push_half, put_five,
+};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q5_0.
@@ -15,6 +17,14 @@ pub const FACTS: Facts = Facts {
     halves: &[0],
     expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: Some(quantise),
+    levels: Some(&Levels {
+        most: 31,
+        of: |block, _| {
+            let d = half_at(block, 0);
+            (d, -16.0 * d)
+        },
+        put: |block, element, level| put_five(&mut block[2..], element, level),
+    }),
     kernels: Some(&formats::Q5_0),
 };
 

@@ -3,7 +3,7 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, expand_blocks, half_at, least_and_step, push_fives, push_half};
+use super::block::{Facts, Levels, expand_blocks, half_at, least_and_step, push_fives, push_half, put_five};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q5_1.
@@ -15,6 +15,11 @@ pub const FACTS: Facts = Facts {
     halves: &[0, 2],
     expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: Some(quantise),
+    levels: Some(&Levels {
+        most: 31,
+        of: |block, _| (half_at(block, 0), half_at(block, 2)),
+        put: |block, element, level| put_five(&mut block[4..], element, level),
+    }),
     kernels: Some(&formats::Q5_1),
 };
 

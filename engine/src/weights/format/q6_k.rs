@@ -17,6 +17,7 @@ pub const FACTS: Facts = Facts {
     halves: &[208],
     expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: Some(quantise),
+    levels: None,
     kernels: Some(&formats::Q6_K),
 };
 

@@ -2,7 +2,7 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, expand_blocks, half_at, inverse_or_zero, push_half};
+use super::block::{Facts, Levels, expand_blocks, half_at, inverse_or_zero, push_half};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q8_0.
@@ -14,6 +14,15 @@ pub const FACTS: Facts = Facts {
     halves: &[0],
     expand: |stored, out| expand_blocks(stored, out, expand),
     quantise: Some(quantise),
+    levels: Some(&Levels {
+        most: 254,
+        of: |block, _| {
+            let d = half_at(block, 0);
+            (d, -127.0 * d)
+        },
+        // The byte is signed.
+        put: |block, element, level| block[2 + element] = level.wrapping_sub(127),
+    }),
     kernels: Some(&formats::Q8_0),
 };
 

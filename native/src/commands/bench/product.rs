@@ -130,8 +130,10 @@ impl Kernel {
         if cpu {
             return vec![Self::Slices("temper", matmul), Self::Slices("gemm", matmul_by_gemm)];
         }
-        let single = Multiplier::ALL.into_iter().filter(|&multiplier| multiplier != Multiplier::Cooperative);
-        single.map(Self::Ours).chain([Self::Burn, Self::Ours(Multiplier::Cooperative)]).collect()
+        let (single, halving): (Vec<_>, Vec<_>) =
+            Multiplier::ALL.into_iter().partition(|multiplier| multiplier.segments() == 0);
+        let ours = |kernels: Vec<Multiplier>| kernels.into_iter().map(Self::Ours);
+        ours(single).chain([Self::Burn]).chain(ours(halving)).collect()
     }
 
     fn name(&self) -> &'static str {
@@ -144,7 +146,8 @@ impl Kernel {
 
     /// Why a device has no such kernel.
     fn missing(&self, device: &Device) -> Option<&'static str> {
-        let missing = matches!(self, Self::Ours(Multiplier::Cooperative)) && !device.has_cooperative_matrices();
+        let halves = matches!(self, Self::Ours(multiplier) if multiplier.segments() > 0);
+        let missing = halves && !device.has_cooperative_matrices();
         missing.then_some("the device has no cooperative matrices with f16 operands and f32 sums")
     }
 
@@ -155,8 +158,8 @@ impl Kernel {
             Self::Ours(multiplier) => Some(multiplier),
             Self::Burn => None,
         };
-        if multiplier == Some(Multiplier::Cooperative)
-            && let Some(problem) = self_test(device, Multiplier::Cooperative)?
+        if let Some(multiplier) = multiplier.filter(|multiplier| multiplier.segments() > 0)
+            && let Some(problem) = self_test(device, multiplier)?
         {
             bail!("{problem}");
         }
@@ -306,8 +309,8 @@ mod tests {
         let refused: CpuProduct = |_, _, _, _, _, _, _, _, _| std::panic::resume_unwind(Box::new("refused"));
         assert_eq!(problem_of(Kernel::Slices("refused", refused)), "refused");
 
-        // The last one, and no other.
+        // The last ones, and no others.
         let missing: Vec<_> = Kernel::all(false).iter().map(|kernel| kernel.missing(&device).is_some()).collect();
-        assert_eq!(missing, [false, false, false, false, true]);
+        assert_eq!(missing, [false, false, false, false, true, true]);
     }
 }

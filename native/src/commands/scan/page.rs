@@ -107,7 +107,7 @@ pub fn render(scan: &Scan) -> Result<String> {
         classes: tallies(counts.by_class().iter().map(|(class, t)| (class.name().into(), *t))),
         thresholds: thresholds(counts),
         files: match scan.data.len() {
-            1 => Table { columns: &[], rows: Vec::new() },
+            1 => Table { columns: Vec::new(), rows: Vec::new() },
             _ => tallies(scan.data.iter().cloned().zip(counts.by_file.iter().copied())),
         },
         above: above(counts),
@@ -222,7 +222,7 @@ fn tallies(rows: impl Iterator<Item = (String, Tally)>) -> Table {
         ],
     };
     Table {
-        columns: &["tokens", "conflicts", "share", "loss (nats)", "entropy (nats)", "mean gate"],
+        columns: vec!["tokens", "conflicts", "share", "loss (nats)", "entropy (nats)", "mean gate"],
         rows: rows.map(row).collect(),
     }
 }
@@ -232,7 +232,7 @@ fn thresholds(counts: &Counts) -> Table {
     let rows = counts.thresholds.iter().zip(PROBABILITIES);
     let rows = rows.map(|(row, p)| Row { name: format!("p below {p}"), cells: row.iter().map(share).collect() });
     const { assert!(ENTROPIES.len() == 4) };
-    Table { columns: &["entropy below 0.25", "below 0.5 nats", "below 1", "below 1.6"], rows: rows.collect() }
+    Table { columns: vec!["entropy below 0.25", "below 0.5 nats", "below 1", "below 1.6"], rows: rows.collect() }
 }
 
 fn above(counts: &Counts) -> Table {
@@ -248,7 +248,7 @@ fn above(counts: &Counts) -> Table {
         }
     };
     Table {
-        columns: &["documents", "of all", "of the conflicts"],
+        columns: vec!["documents", "of all", "of the conflicts"],
         rows: [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5].map(row).into(),
     }
 }
