@@ -118,6 +118,7 @@ pub struct CompareArgs {
     pub config: PathBuf,
     /// Values of one setting, for example `--vary objective.method=sft,eaft`, `--vary optim.learning_rate=1e-4,3e-4` and
     /// `--vary run.seed=1,2,3`. May be repeated: every combination is trained. Variants are what differs in `objective.`.
+    /// Takes the place of what `[compare]` says of the same setting.
     #[arg(long = "vary", value_name = "SECTION.KEY=VALUES", value_parser = key_value)]
     pub vary: Vec<(String, String)>,
     /// Override one value of the configuration for all runs, or with no value take it back. May be repeated.
@@ -190,8 +191,23 @@ pub struct ExportArgs {
     #[arg(long, value_name = "FORMAT")]
     pub to: Option<String>,
     /// Write only the adapter, as a GGUF file that llama.cpp puts on the model itself (`--lora`).
-    #[arg(long, conflicts_with_all = ["to", "storage"])]
+    #[arg(long, conflicts_with_all = ["to", "storage", "calibrate"])]
     pub adapter_only: bool,
+    #[command(flatten)]
+    pub calibrating: Calibrating,
+}
+
+/// By what matrices are rounded.
+#[derive(Debug, Args)]
+pub struct Calibrating {
+    /// Text or records that the model reads meanwhile: the blocks' matrices are rounded so that what they make of it changes least
+    /// (GPTQ), in the same formats and for the same readers. Best is what it is trained on. On the CPU, some minutes for a small
+    /// model and hours for one of 4B; for q8_0, q4_0, q4_k, q4_1, q5_0 and q5_1, and what is q4_k or q5_0 of q4_k_m.
+    #[arg(long, value_name = "FILE")]
+    pub calibrate: Vec<String>,
+    /// Most tokens that are read of these files together, of each as many.
+    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = at_least_two, requires = "calibrate")]
+    pub calibrate_tokens: usize,
 }
 
 /// Arguments of `temper quantize`.
@@ -208,14 +224,8 @@ pub struct QuantizeArgs {
     /// and biases stay as they are.
     #[arg(long, value_name = "FORMAT")]
     pub to: String,
-    /// Text or records that the model reads meanwhile: the blocks' matrices are rounded so that what they make of it changes
-    /// least (GPTQ), in the same formats and for the same readers. Best is what it will be trained on. On the CPU, some minutes
-    /// for a small model and about an hour for one of 4B; for q8_0, q4_0, q4_k, q4_1, q5_0 and q5_1, and what is q4_k of q4_k_m.
-    #[arg(long, value_name = "FILE")]
-    pub calibrate: Vec<String>,
-    /// Most tokens that are read of these files together, of each as many.
-    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = at_least_two)]
-    pub calibrate_tokens: usize,
+    #[command(flatten)]
+    pub calibrating: Calibrating,
 }
 
 /// Arguments of `temper fabricate`.

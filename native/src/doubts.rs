@@ -3,7 +3,7 @@
 
 use std::fs;
 
-pub use temper_engine::reading::doubts::{memorised, no_template, plain_text, unwritten};
+pub use temper_engine::reading::doubts::{memorised, no_template, plain_table, plain_text, unwritten};
 use temper_engine::reading::{EncodeReport, Report, shared, tokens_of};
 use temper_engine::words::{counted, plural};
 use temper_engine::{Config, Document, Error, Result};
@@ -35,6 +35,9 @@ pub fn of_reading(set: &str, path: &str, records: &Report, encoding: &EncodeRepo
     let mut doubts = Vec::new();
     if records.looks_like_records {
         doubts.push(Doubt { what: format!("{set}: {}", plain_text(path)), reasons: Vec::new() });
+    }
+    if let Some(separator) = records.looks_like_table {
+        doubts.push(Doubt { what: format!("{set}: {}", plain_table(path, separator)), reasons: Vec::new() });
     }
     if encoding.bare > 0 {
         doubts.push(Doubt { what: format!("{set}: {}", no_template(encoding.bare)), reasons: Vec::new() });

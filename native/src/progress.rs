@@ -247,6 +247,8 @@ fn cell(now: Option<&Evaluation>, before: Option<&Evaluation>) -> String {
 /// Relative change in percent with its sign.
 pub fn change(from: f64, to: f64) -> String {
     match 100.0 * (to / from - 1.0) {
+        // A perplexity is at least 1: something is left of it.
+        percent if percent <= -99.95 => format!("{:.2} %", percent.max(-99.99)),
         percent if percent.abs() < 1e6 => format!("{percent:+.1} %"),
         percent => format!("{percent:+.1e} %"),
     }
@@ -353,5 +355,7 @@ mod tests {
         let awful = Evaluated { target: Some(Evaluation::from_sum(1e5, 2)), ..evaluated };
         assert_eq!(evaluated_line(&awful), "before     target perplexity 1.798e308 (loss 50000.0000)");
         assert_eq!([change(500.0, 14.0), change(500.0, 1e300)], ["-97.2 %", "+2.0e299 %"]);
+        let almost_all = [change(1e4, 4.9), change(5e4, 15.0), change(1e300, 1.0)];
+        assert_eq!(almost_all, ["-99.95 %", "-99.97 %", "-99.99 %"]);
     }
 }

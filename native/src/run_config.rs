@@ -113,21 +113,32 @@ impl RunConfig {
     /// The same with another configuration from `step` on.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first key that cannot change.
+    /// As [`RunConfig::refuse_changes`].
     pub fn changed(&self, config: &Config, step: u64) -> Result<Self> {
+        self.refuse_changes(config, &[])?;
         let mut changed = Self { config: config.clone(), ..self.clone() };
         for (key, was, is) in self.config.differences(config) {
-            if !CHANGEABLE.contains(&key.as_str()) {
-                let problem = format!(
-                    "--resume goes on with the run's own configuration, where {key} is {was}: it cannot become {is}; leave it out, or \
-                     begin a new run in another folder. What can change: {}",
-                    CHANGEABLE.join(", ")
-                );
-                return Err(Error::Config { problems: vec![problem] });
-            }
             changed.changes.push(format!("at step {step}: {key} from {was} to {is}"));
         }
         Ok(changed)
+    }
+
+    /// Refuses another configuration that differs in what cannot change. `set` are the keys that were given, of which one is
+    /// named before a key that follows from it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming one key that cannot change.
+    pub fn refuse_changes(&self, config: &Config, set: &[(String, String)]) -> Result<()> {
+        let mut fixed = self.config.differences(config);
+        fixed.retain(|(key, ..)| !CHANGEABLE.contains(&key.as_str()));
+        let given = fixed.iter().find(|(key, ..)| set.iter().any(|(name, _)| name == key));
+        let Some((key, was, is)) = given.or(fixed.first()) else { return Ok(()) };
+        let problem = format!(
+            "--resume goes on with the run's own configuration, where {key} is {was}: it cannot become {is}; leave it out, or \
+             begin a new run in another folder. What can change: {}",
+            CHANGEABLE.join(", ")
+        );
+        Err(Error::Config { problems: vec![problem] })
     }
 
     /// What was changed since the run began, a line each.
@@ -266,6 +277,11 @@ mod tests {
             let refused = of(&[]).changed(&config(&[(key, value)]), 3).unwrap_err().to_string();
             assert!(refused.contains(key) && refused.contains("another folder"), "{refused}");
         }
+        let set = [("data.target", "a"), ("run.patience", "2")];
+        let begun = of(&set[..1]);
+        let given = set[1..].iter().map(|(key, value)| (key.to_string(), value.to_string())).collect::<Vec<_>>();
+        let derived = begun.refuse_changes(&config(&set), &given).unwrap_err().to_string();
+        assert!(derived.contains("run.patience is not set") && !derived.contains("keep_best"), "{derived}");
         for key in CHANGEABLE {
             assert!(config(&[]).differences(&config(&[])).is_empty());
             let all = Config::parse("", "x", &[(key.to_string(), "?".to_string())]).unwrap_err().to_string();

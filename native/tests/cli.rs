@@ -2122,7 +2122,8 @@ fn what_may_change_when_a_run_goes_on_changes_and_is_written_down() {
     place.train("out", &[]).ok();
     let ten = place.metrics("out");
     let ran = place.resume_with("out", &["run.steps=14", "run.save_every=3"]).ok();
-    assert!(ran.stderr.contains("changed    at step 10: run.steps from 10 to 14"), "{}", ran.stderr);
+    let jumps = "changed    at step 10: run.steps from 10 to 14; the rate there goes from ";
+    assert!(ran.stderr.contains(jumps) && !ran.stderr.contains("from 4 to 3; the rate"), "{}", ran.stderr);
     let steps = |out: &str| place.metrics(out).iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>();
     assert_eq!(steps("out"), (1..=14).collect::<Vec<_>>());
     assert_eq!(place.metrics("out")[..10], ten, "what was done stays");
@@ -3219,6 +3220,40 @@ fn a_quantised_file_measures_as_the_model_held_so_and_quantises_again() {
 }
 
 #[test]
+fn a_file_quantised_by_what_the_model_reads_is_the_same_from_a_folder_and_a_file_and_in_the_format_asked_for() {
+    let place = Place::new();
+    let text = "embedded:general.txt";
+    let loss =
+        |model: &str| line(&format!("eval --json --model {model} --text {text}")).ok().json()["loss"].as_f64().unwrap();
+    let whole = place.text("whole.gguf");
+    line(&format!("quantize embedded:base {whole} --to f32")).ok();
+    let quantise = |from: &str, name: &str, how: &str| {
+        let file = place.text(name);
+        let ran = line(&format!("quantize {from} {file} --to {how}")).ok();
+        (loss(&file), ran.stdout)
+    };
+    let read = format!("--calibrate {text} --calibrate-tokens 3000");
+    for to in ["q4_0", "q4_1"] {
+        let (plain, rounded) = quantise("embedded:base", &format!("{to}.gguf"), to);
+        let (folder, said) = quantise("embedded:base", &format!("{to}-folder.gguf"), &format!("{to} {read}"));
+        let (file, _) = quantise(&whole, &format!("{to}-file.gguf"), &format!("{to} {read}"));
+        assert!(said.contains(" tokens of embedded:general.txt"), "{said}");
+        let matrices = |said: &str| said.split_once("matrices: ").unwrap().1.to_string();
+        assert_eq!(matrices(&said), matrices(&rounded));
+        assert_eq!(folder, file, "{to}: rows that a file permutes are found again");
+        assert_ne!(folder, plain, "{to}");
+    }
+    // What is stored so already stays, to the bit, and what each element is rounded to alone needs no reading.
+    let again = quantise(&place.text("q4_0-file.gguf"), "again.gguf", &format!("q4_0 {read}")).0;
+    assert_eq!(again, loss(&place.text("q4_0-file.gguf")));
+    let out = place.text("x.gguf");
+    line(&format!("quantize embedded:base {out} --to f16 {read}")).fails(2, &["--calibrate", "leave it out"]);
+    line(&format!("quantize embedded:base {out} --to q4_0 --calibrate nowhere.txt")).fails(2, &["nowhere.txt"]);
+    line(&format!("quantize embedded:base {out} --to q4_0 --calibrate-tokens 9")).fails(2, &["--calibrate"]);
+    assert!(!place.path("x.gguf").exists());
+}
+
+#[test]
 fn an_exported_run_measures_as_the_run_does_and_every_program_finds_its_files() {
     let place = Place::new();
     let text = place.text("general.txt");
@@ -3234,6 +3269,9 @@ fn an_exported_run_measures_as_the_run_does_and_every_program_finds_its_files() 
             let folder = place.text(&format!("{out}-{to}"));
             let ran = line(&format!("export {run} {folder} --to {to}")).ok();
             assert!(ran.stdout.contains("(rank 4) into 28 matrices of"), "{}", ran.stdout);
+            let left = format!("of the adapter, 100 % is left after rounding to {}\n", to.to_uppercase());
+            assert_eq!(ran.stdout.ends_with(&left), to != "f32", "{}", ran.stdout);
+            assert!(!ran.stderr.contains("warning: rounded"), "{}", ran.stderr);
             assert_close(to, Some(loss(&format!("--model {folder}"))), Some(trained), tolerance);
             let config = place.json(&format!("{out}-{to}/config.json"));
             let dtype = if to == "f32" {
@@ -3253,6 +3291,11 @@ fn an_exported_run_measures_as_the_run_does_and_every_program_finds_its_files() 
             line(&format!("export {run} {file} --to {to}")).ok();
             assert_close(to, Some(loss(&format!("--model {file}"))), Some(trained), tolerance);
         }
+        let file = place.text(&format!("{out}-calibrated.gguf"));
+        line(&format!("export {run} {file} --to q4_0 --calibrate {text} --calibrate-tokens 400")).ok();
+        let plain = loss(&format!("--model {}", place.text(&format!("{out}-q4_0.gguf"))));
+        let calibrated = loss(&format!("--model {file}"));
+        assert!((calibrated - trained).abs() < 0.1 && calibrated != plain, "{calibrated}, {plain} of {trained}");
         let adapter = place.text(&format!("{out}-adapter.gguf"));
         let ran = line(&format!("export {run} --adapter-only {adapter}")).ok();
         assert!(ran.stdout.contains("an adapter of rank 4 for 28 matrices of"), "{}", ran.stdout);
@@ -3295,6 +3338,31 @@ fn an_exported_run_measures_as_the_run_does_and_every_program_finds_its_files() 
         line(&format!("export {wrong}")).fails(2, parts);
     }
     assert!(!place.path("x").exists() && !place.path("x.gguf").exists());
+}
+
+#[test]
+fn an_export_says_how_much_of_an_adapter_rounding_leaves_and_warns_where_a_grid_swallows_it() {
+    let place = Place::new();
+    place.train("out", &["run.steps=4", "model.path=embedded:base", "adapter.rank=4", "run.storage=q4_0"]).ok();
+    let export = |to: &str| {
+        let file = place.text(&format!("{to}.gguf"));
+        line(&format!("export --run {} {file} --to {to}", place.text("out"))).ok()
+    };
+    let ran = export("q4_0");
+    let percent = ran.stdout.lines().last().and_then(|last| {
+        last.strip_prefix("of the adapter, ")?.strip_suffix(" % is left after rounding to Q4_0")?.parse::<i64>().ok()
+    });
+    assert!(percent.is_some_and(|percent| percent < 50), "{}", ran.stdout);
+    let warned = ran.stderr.lines().find(|line| line.starts_with("warning: ")).expect("a warning");
+    let said = format!("{} % of what it did", percent.unwrap());
+    assert!([said.as_str(), "Q4_0", "--to f32", "--adapter-only"].iter().all(|part| warned.contains(part)), "{warned}");
+    let ran = export("f32");
+    assert!(
+        !ran.stdout.contains("of the adapter") && !ran.stderr.contains("warning: rounded"),
+        "{}{}",
+        ran.stdout,
+        ran.stderr
+    );
 }
 
 // What a newcomer asks for, and what comes of it.
@@ -3576,7 +3644,6 @@ fn broken_records_stop_with_file_and_line_or_are_skipped_and_counted() {
         ("{\"question\":\"half", &["not a JSON object", "column"][..]),
         ("{\"question\":\"a\"}", &["`answer` is missing"]),
         ("{\"question\":3,\"answer\":\"b\"}", &["`question` must be a string"]),
-        ("", &["the line is empty"]),
     ] {
         place.write("train.jsonl", &format!("{first}{broken}\n{rest}"));
         let ran = place.train("out", &[]);
@@ -4523,6 +4590,10 @@ fn conversations_that_lose_their_roles_for_want_of_a_template_are_warned_of_and_
     assert!(says(line(&format!("eval --model {model} --data {file}")), "data"));
     let scan = |out: &str| line(&format!("scan --model {model} --data {file} --out {}", place.text(out)));
     assert!(says(scan("one"), &file));
+
+    let ran = place.train("pairs", &["run.steps=1"]).ok();
+    let pairs = "no chat template: each is the prompt, a newline, the completion, and the end of text";
+    assert_eq!(ran.stderr.matches(pairs).count(), 1, "{}", ran.stderr);
 
     let silent = |ran: Ran| assert!(!ran.stderr.contains("no chat template"), "{}", ran.stderr);
     silent(place.train("meant", &[&chats, "data.template=none", "run.steps=1"]).ok());

@@ -261,7 +261,7 @@ export default {
         {
           "name": "template_variables",
           "label": "Template variables",
-          "help": "Values that the chat template asks for by name, such as { enable_thinking = false }.",
+          "help": "Values that the chat template asks for by name, such as { enable_thinking = false }; the day that its strftime_now writes is one of them ({ strftime_now = \"2026-01-31\" }).",
           "type": "other",
           "allowed": "a table of strings, whole numbers, true and false",
           "optional": true,
@@ -1286,7 +1286,7 @@ export default {
           "label": "Compute",
           "help": "In which precision matrices are multiplied.",
           "type": "choice",
-          "allowed": "one of auto, f32, f16",
+          "allowed": "one of auto, f32, f16, split",
           "choices": [
             {
               "name": "auto",
@@ -1302,6 +1302,11 @@ export default {
               "name": "f16",
               "label": "f16",
               "help": "Half precision on tensor cores, with a scale for each row; logits stay in single precision."
+            },
+            {
+              "name": "split",
+              "label": "split",
+              "help": "Half precision with what it rounds away beside it, as a second half of each number: three products for one, and nearly single precision. Auto never takes it, since it is three times the work of f16."
             }
           ],
           "default": "auto"

@@ -1,7 +1,7 @@
 //! What whoever gave data should know of it, in words: a text that looks like records, conversations without a chat
 //! template, what nothing writes of a record, and documents that are measured and trained on.
 
-use crate::data::{Document, Unwritten, shared};
+use crate::data::{Document, Unwritten, record, shared};
 use crate::words::{grouped, plural};
 
 /// Of a text whose first lines are JSON objects.
@@ -10,6 +10,12 @@ pub fn plain_text(path: &str) -> String {
         "{path} is read as plain text, as its name says, though its first lines are JSON objects; to have them read as records, \
          let its name end in .jsonl"
     )
+}
+
+/// Of a text whose first lines are those of a table with such columns.
+pub fn plain_table(path: &str, separator: char) -> String {
+    let made = record::of_columns(path, separator);
+    format!("{path} is read as plain text, though its first lines are those of a table; to have records of it, {made}")
 }
 
 /// Of so many conversations, for which the model has no chat template.
@@ -66,6 +72,13 @@ mod tests {
 
     fn documents(numbers: std::ops::Range<u32>) -> Vec<Document> {
         numbers.map(|n| Document { tokens: vec![n; 4], trained: vec![true; 4], line: n as usize }).collect()
+    }
+
+    #[test]
+    fn a_text_that_looks_like_a_table_is_told_with_the_way_to_records() {
+        let said = plain_table("a.txt", ';');
+        assert!(said.starts_with("a.txt is read as plain text, ") && said.contains("one JSON object a line"), "{said}");
+        assert!(said.contains(r#"pandas.read_csv("a.txt", sep=";""#) && said.contains(r#""a.jsonl""#), "{said}");
     }
 
     #[test]

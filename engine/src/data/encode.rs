@@ -75,6 +75,8 @@ pub struct EncodeReport {
     pub truncated: usize,
     /// Conversations that were read as bare lines, without roles, since the model has no chat template.
     pub bare: usize,
+    /// Pairs of a question and its answer that were written one after the other, since the model has no chat template.
+    pub pairs: usize,
     /// What records say that is in none of the documents.
     pub unwritten: Unwritten,
     /// Records left out under [`OnError::Skip`].

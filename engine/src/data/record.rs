@@ -193,6 +193,8 @@ pub struct Report {
     pub problems: Vec<String>,
     /// The file is plain text by its name, and its first lines are JSON objects: perhaps it has records.
     pub looks_like_records: bool,
+    /// What separates columns, where the file is plain text by its name, and its first lines are those of a table.
+    pub looks_like_table: Option<char>,
 }
 
 /// Reads a whole file.
@@ -214,7 +216,7 @@ pub fn parse(name: &str, bytes: &[u8], format: RecordFormat, on_error: OnError) 
         return Err(data_error("the file is empty: give JSONL (one JSON object a line) or a text file".into()));
     };
     if is_plain(name, format, *first) {
-        return parse_plain(name, bytes);
+        return parse_plain(name, bytes, format);
     }
 
     let is_array = *first == b'[';
@@ -229,16 +231,17 @@ pub fn parse(name: &str, bytes: &[u8], format: RecordFormat, on_error: OnError) 
             found.add(line, number, bytes.as_deref().map_err(String::clone))?;
         }
     } else {
-        // Blank lines at the end are how editors leave files; blank lines elsewhere are damage.
-        let end = bytes.iter().rposition(|byte| !byte.is_ascii_whitespace()).map_or(0, |last| last + 1);
-        for (index, line) in bytes[..end].split(|byte| *byte == b'\n').enumerate() {
+        refuse_columns(name, bytes)?;
+        let lines = bytes.split(|byte| *byte == b'\n').enumerate();
+        for (index, line) in lines.filter(|(_, line)| !line.trim_ascii().is_empty()) {
             found.add(index + 1, None, Ok(line))?;
         }
     }
     let Found { kind, records, skipped, problems, .. } = found;
     match kind {
         Some(kind) if !records.is_empty() => {
-            let report = Report { kind, records: records.len(), skipped, problems, looks_like_records: false };
+            let (count, looks_like_records, looks_like_table) = (records.len(), false, None);
+            let report = Report { kind, records: count, skipped, problems, looks_like_records, looks_like_table };
             Ok((records, report))
         }
         _ => {
@@ -423,21 +426,82 @@ pub fn refuse_table(name: &str, format: RecordFormat) -> Result<()> {
     let (stem, ending) = name.strip_suffix(".gz").unwrap_or(name).rsplit_once('.').unwrap_or((name, ""));
     let is_auto = format == RecordFormat::Auto;
     let jsonl = format!("{stem}.jsonl");
-    let pandas = |read: &str| format!("pandas.{read}.to_json({jsonl:?}, orient=\"records\", lines=True)");
+    let pandas = |read: &str| pandas(read, &jsonl);
     let python = match ending.to_ascii_lowercase().as_str() {
-        "csv" if is_auto => pandas(&format!("read_csv({name:?})")),
-        "tsv" if is_auto => pandas(&format!("read_csv({name:?}, sep=\"\\t\")")),
+        "csv" if is_auto => pandas(&read_csv(name, ',')),
+        "tsv" if is_auto => pandas(&read_csv(name, '\t')),
         "parquet" => pandas(&format!("read_parquet({name:?})")),
         "feather" => pandas(&format!("read_feather({name:?})")),
-        "xlsx" | "xls" => pandas(&format!("read_excel({name:?})")),
+        "xlsx" | "xls" => pandas(&format!("read_excel({name:?}, {AS_TEXT})")),
         "arrow" => format!("datasets.Dataset.from_file({name:?}).to_json({jsonl:?})"),
         _ => return Ok(()),
     };
-    let problem = format!(
-        "a .{ending} file is a table, and what is read are records or running text: make JSONL of it, one JSON object a \
-         line, with the fields {ALLOWED}; in Python, once its columns are named so: {python}"
-    );
+    let problem =
+        format!("a .{ending} file is a table, and what is read are records or running text: {}", advice(&python));
     Err(Error::Data { file: name.into(), problem })
+}
+
+/// Refuses a table that is called records by its name: the columns of its first lines tell it.
+///
+/// # Errors
+/// [`Error::Data`] saying how to make records of it.
+pub(super) fn refuse_columns(name: &str, text: &[u8]) -> Result<()> {
+    let Some(separator) = separator(text, &[(',', 1), (';', 1), ('\t', 1)]) else { return Ok(()) };
+    let problem = format!("it is a table, and what is read are records: {}", of_columns(name, separator));
+    Err(Error::Data { file: name.into(), problem })
+}
+
+/// What separates columns, where the first lines of a text are those of a table. Running text has commas, too.
+pub(super) fn looks_like_table(text: &[u8]) -> Option<char> {
+    separator(text, &[(';', 2), ('\t', 2)])
+}
+
+/// The first of these separators that each of the first lines has as often as the others, and at least so many times.
+fn separator(text: &[u8], separators: &[(char, usize)]) -> Option<char> {
+    const LOOKED_AT: usize = 5;
+    const LEAST: usize = 3;
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    let lines: Vec<&[u8]> = lines.take(LOOKED_AT).collect();
+    let is_json = |line: &&[u8]| matches!(line.trim_ascii_start(), [b'{' | b'[', ..]);
+    if lines.len() < LEAST || lines.iter().any(is_json) {
+        return None;
+    }
+    let count = |line: &[u8], separator: char| line.iter().filter(|byte| char::from(**byte) == separator).count();
+    let fits = |(separator, least): &&(char, usize)| {
+        let first = count(lines[0], *separator);
+        first >= *least && lines.iter().all(|line| count(line, *separator) == first)
+    };
+    separators.iter().find(fits).map(|(separator, _)| *separator)
+}
+
+/// How to make records of a table whose columns this separates.
+pub(super) fn of_columns(name: &str, separator: char) -> String {
+    let (stem, ending) = name.strip_suffix(".gz").unwrap_or(name).rsplit_once('.').unwrap_or((name, ""));
+    // The table itself is not written over.
+    let stem = if ending.eq_ignore_ascii_case("jsonl") { format!("{stem}.records") } else { stem.to_owned() };
+    advice(&pandas(&read_csv(name, separator), &format!("{stem}.jsonl")))
+}
+
+/// Of a table of text each cell is text: numbers would be refused as such, and an empty cell is no "nan".
+const AS_TEXT: &str = "dtype=str, keep_default_na=False";
+
+fn read_csv(name: &str, separator: char) -> String {
+    match separator {
+        ',' => format!("read_csv({name:?}, {AS_TEXT})"),
+        other => format!("read_csv({name:?}, sep={:?}, {AS_TEXT})", other.to_string()),
+    }
+}
+
+fn pandas(read: &str, jsonl: &str) -> String {
+    format!("pandas.{read}.to_json({jsonl:?}, orient=\"records\", lines=True)")
+}
+
+/// What to do with a table that this line of Python reads.
+fn advice(python: &str) -> String {
+    format!(
+        "make JSONL of it, one JSON object a line, with the fields {ALLOWED}; in Python, once its columns are named so: \
+         {python}"
+    )
 }
 
 /// Refuses a file that is no UTF-8 text by its first bytes, whatever it is called.
@@ -496,15 +560,22 @@ pub(super) fn too_long(bytes: u64) -> String {
     )
 }
 
-fn parse_plain(name: &str, bytes: &[u8]) -> Result<(Vec<Record>, Report)> {
+fn parse_plain(name: &str, bytes: &[u8], format: RecordFormat) -> Result<(Vec<Record>, Report)> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         let problem = format!("byte {} of the file is not UTF-8 text", error.valid_up_to());
         Error::Record { file: name.into(), line, problem }
     })?;
     let records = vec![Record { line: 1, number: None, content: Content::Text(text.to_owned()) }];
-    let looks_like_records = looks_like_records(bytes);
-    Ok((records, Report { kind: Kind::Text, records: 1, skipped: 0, problems: Vec::new(), looks_like_records }))
+    let report = Report {
+        kind: Kind::Text,
+        records: 1,
+        skipped: 0,
+        problems: Vec::new(),
+        looks_like_records: looks_like_records(bytes),
+        looks_like_table: looks_like_table(bytes).filter(|_| format == RecordFormat::Auto),
+    };
+    Ok((records, report))
 }
 
 /// One record; fixes the file's kind if it is the first usable one.
@@ -514,9 +585,6 @@ pub(super) fn parse_record(bytes: &[u8], kind: &mut Option<Kind>) -> Result<Cont
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| format!("not UTF-8 text (byte {} of the line)", error.valid_up_to()))?;
-    if text.trim().is_empty() {
-        return Err("the line is empty: write one JSON object a line".into());
-    }
     let value: Value = serde_json::from_str(text).map_err(|error| {
         // The position inside the line; serde_json's own line number would always be 1.
         let column = error.column();
@@ -1071,7 +1139,7 @@ mod tests {
         }
         let (records, report) = parse("d.jsonl", text.as_bytes(), RecordFormat::Auto, OnError::Skip).unwrap();
         assert_eq!(records, [Record { line: 2, number: None, content: Content::Text("ok".into()) }]);
-        assert_eq!((report.kind, report.records, report.skipped, report.problems.len()), (Kind::Text, 1, 22, 5));
+        assert_eq!((report.kind, report.records, report.skipped, report.problems.len()), (Kind::Text, 1, 21, 5));
         assert!(report.problems[0].starts_with("d.jsonl, line 1: field `text` must be a string, found a number"));
     }
 
@@ -1089,9 +1157,10 @@ mod tests {
     #[test]
     fn a_table_is_refused_by_its_name_with_the_way_to_records() {
         for (name, python) in [
-            ("a/b.csv", r#"pandas.read_csv("a/b.csv").to_json("a/b.jsonl", orient="records", lines=True)"#),
-            ("b.TSV", r#"pandas.read_csv("b.TSV", sep="\t")"#),
-            ("b.csv.gz", r#"pandas.read_csv("b.csv.gz").to_json("b.jsonl""#),
+            ("a/b.csv", r#").to_json("a/b.jsonl", orient="records", lines=True)"#),
+            ("a/b.csv", r#"pandas.read_csv("a/b.csv", dtype=str, keep_default_na=False)"#),
+            ("b.TSV", r#"pandas.read_csv("b.TSV", sep="\t", dtype=str, keep_default_na=False)"#),
+            ("b.csv.gz", r#"pandas.read_csv("b.csv.gz", dtype=str, keep_default_na=False).to_json("b.jsonl""#),
             ("b.parquet", r#"pandas.read_parquet("b.parquet")"#),
             ("b.feather", "read_feather"),
             ("b.xlsx", "read_excel"),
@@ -1111,6 +1180,38 @@ mod tests {
         assert!(parse("b.parquet", b"a,b\n", RecordFormat::Text, OnError::Stop).is_err());
         for name in ["csv", "a.csv/b", "b.csv.txt", "b"] {
             assert!(parse(name, b"a,b\n", RecordFormat::Auto, OnError::Stop).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_called_records_is_refused_as_one_that_says_so() {
+        let refused = |text: &str| stop("a/b.jsonl", text, RecordFormat::Auto);
+        for (text, reads) in [
+            ("question,answer\na,b\nc,d\n", r#"pandas.read_csv("a/b.jsonl", dtype=str"#),
+            ("\nquestion;answer\r\na, b;c\r\nd;e\r\n", r#"sep=";""#),
+            ("question\tanswer\na\tb\nc\td\ne\tf\ng\th\nand what follows", r#"sep="\t""#),
+        ] {
+            let message = refused(text);
+            assert!(message.contains("it is a table") && message.contains(reads), "{message}");
+            assert!(message.contains(r#".to_json("a/b.records.jsonl""#), "{message}");
+        }
+        let record = "{\"prompt\":\"a\",\"completion\":\"b\"}";
+        parse("b.jsonl", format!("{record}\n").repeat(4).as_bytes(), RecordFormat::Auto, OnError::Stop).unwrap();
+        for text in ["a,b\nc,d\n", "a,b\nc\nd,e\n", format!("a,b\n{record}\n{record}\n").as_str()] {
+            assert!(refused(text).contains("line 1: not a JSON object"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_whose_first_lines_are_those_of_a_table_is_told_from_others() {
+        let looks =
+            |text: &str, format| parse("a.txt", text.as_bytes(), format, OnError::Stop).unwrap().1.looks_like_table;
+        for (separator, text) in [(';', "a;b;c\n1;2;3\n4;5;6\n"), ('\t', "a\tb\tc\n1\t\t3\n\t5\t6\n")] {
+            assert_eq!(looks(text, RecordFormat::Text), None, "as asked for");
+            assert_eq!(looks(text, RecordFormat::Auto), Some(separator));
+        }
+        for text in ["a,b,c\nd,e,f\ng,h,i\n", "a;b\nc;d\ne;f\n", "a;b;c\nd;e;f\n", "a;b;c\nd\ne;f;g\n"] {
+            assert_eq!(looks(text, RecordFormat::Auto), None, "{text}");
         }
     }
 

@@ -53,7 +53,12 @@ impl<'a> ReadOptions<'a> {
     /// Whether records of this kind lose their roles without anybody having asked for that. Those of other kinds have
     /// none to lose: two parts, one after the other, are what they say.
     pub(super) fn reads_bare(&self, kind: Kind, template: Option<&ChatTemplate>) -> bool {
-        kind == Kind::Messages && self.template == Templating::Model && template.is_none()
+        kind == Kind::Messages && self.lacks(template)
+    }
+
+    /// Whether the model came without a template that is wanted.
+    fn lacks(&self, template: Option<&ChatTemplate>) -> bool {
+        self.template == Templating::Model && template.is_none()
     }
 }
 
@@ -118,6 +123,8 @@ pub fn read_set(name: &str, bytes: &[u8], tokenizer: &Tokenizer, options: ReadOp
     let mut encoded = encode(name, &records, tokenizer, template.as_ref(), encoding)?;
     if options.reads_bare(report.kind, template.as_ref()) {
         encoded.report.bare = encoded.documents.len();
+    } else if report.kind != Kind::Text && options.lacks(template.as_ref()) {
+        encoded.report.pairs = encoded.documents.len();
     }
     Ok(DataSet { documents: encoded.documents, records: report, encoding: encoded.report })
 }

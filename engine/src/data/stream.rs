@@ -7,7 +7,7 @@
 
 use std::io::BufRead;
 
-use super::record::{self, Elements, KEPT_PROBLEMS, Kind, MAX_RECORD_BYTES, OnError, Raw, Record};
+use super::record::{self, Elements, KEPT_PROBLEMS, Kind, MAX_RECORD_BYTES, OnError, Raw, Record, RecordFormat};
 use super::set::ReadOptions;
 use super::{ChatTemplate, Document, EncodeOptions, Tokenizer, Unwritten, WINDOW, encode};
 use crate::error::{Error, Result, into_error};
@@ -56,14 +56,11 @@ pub struct Stream<'a> {
     kind: Option<Kind>,
     plain: bool,
     looks_like_records: bool,
+    looks_like_table: Option<char>,
     /// The file is a JSON array.
     elements: Option<Elements>,
     /// Lines that were read.
     line: usize,
-    /// Empty lines before the one that was read last: damage, unless nothing follows.
-    blank: usize,
-    /// A line that was read to see what follows empty ones.
-    ahead: Option<Line>,
     /// The end of a piece of plain text that belongs to the next one.
     rest: Vec<u8>,
     report: StreamReport,
@@ -98,6 +95,11 @@ impl<'a> Stream<'a> {
         // The last line of what is there may go on.
         let whole = begins.iter().rposition(|byte| *byte == b'\n').unwrap_or(begins.len());
         let looks_like_records = plain && record::looks_like_records(&begins[mark..whole]);
+        let is_unasked = plain && options.format == RecordFormat::Auto;
+        let looks_like_table = record::looks_like_table(&begins[mark..whole]).filter(|_| is_unasked);
+        if !plain {
+            record::refuse_columns(name, &begins[mark..whole])?;
+        }
         input.consume(mark);
         Ok(Self {
             name: name.into(),
@@ -108,10 +110,9 @@ impl<'a> Stream<'a> {
             kind: record::kind_of(options.format),
             plain,
             looks_like_records,
+            looks_like_table,
             elements,
             line: 0,
-            blank: 0,
-            ahead: None,
             rest: Vec::new(),
             report: StreamReport::default(),
             unwritten: Unwritten::default(),
@@ -131,6 +132,11 @@ impl<'a> Stream<'a> {
     /// True where the file is plain text by its name, and its first lines are JSON objects: perhaps it has records.
     pub fn looks_like_records(&self) -> bool {
         self.looks_like_records
+    }
+
+    /// What separates columns, where the file is plain text, and its first lines are those of a table.
+    pub fn looks_like_table(&self) -> Option<char> {
+        self.looks_like_table
     }
 
     /// Conversations so far that were read as bare lines ([`EncodeReport::bare`](super::EncodeReport::bare)).
@@ -217,28 +223,15 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// The next line that is not empty; empty ones before it are damage, and at the end they are nothing.
+    /// The next line that is not empty.
     fn next_line(&mut self) -> Result<Option<Line>> {
-        if let Some(line) = self.ahead.take() {
+        while let Some(line) = self.read_line()? {
             self.line += 1;
-            return Ok(Some(line));
-        }
-        loop {
-            let Some(line) = self.read_line()? else { return Ok(None) };
-            if line.length <= MAX_RECORD_BYTES as u64 && line.bytes.iter().all(u8::is_ascii_whitespace) {
-                self.blank += 1;
-                continue;
+            if line.length > MAX_RECORD_BYTES as u64 || !line.bytes.trim_ascii().is_empty() {
+                return Ok(Some(line));
             }
-            self.ahead = Some(line);
-            break;
         }
-        for _ in 0..std::mem::take(&mut self.blank) {
-            self.line += 1;
-            let problem = "the line is empty: write one JSON object a line".into();
-            self.leave_out(Error::Record { file: self.name.clone(), line: self.line, problem })?;
-        }
-        self.line += 1;
-        Ok(self.ahead.take())
+        Ok(None)
     }
 
     fn read_line(&mut self) -> Result<Option<Line>> {

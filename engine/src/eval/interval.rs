@@ -11,7 +11,10 @@ pub fn wilson(hits: u64, count: u64) -> [f64; 2] {
     let (n, p) = (count as f64, hits as f64 / count as f64);
     let (scale, middle) = (1.0 + Z * Z / n, p + Z * Z / (2.0 * n));
     let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-    [((middle - half) / scale).max(0.0), ((middle + half) / scale).min(1.0)]
+    // Both ends are exact in theory, and not in floating point.
+    let low = if hits == 0 { 0.0 } else { ((middle - half) / scale).max(0.0) };
+    let high = if hits == count { 1.0 } else { ((middle + half) / scale).min(1.0) };
+    [low, high]
 }
 
 #[cfg(test)]
@@ -28,6 +31,9 @@ mod tests {
             assert!((a - low).abs() <= 5e-5 && (b - high).abs() <= 5e-5, "{hits} of {count}: {a} to {b}");
         }
         assert_eq!(wilson(0, 0), [0.0, 1.0]);
-        assert!(wilson(7, 7)[1] == 1.0 && wilson(7, 7)[0] < 1.0);
+        for count in 1..2000 {
+            let ([low, some], [most, high]) = (wilson(0, count), wilson(count, count));
+            assert!(low == 0.0 && some > 0.0 && most < 1.0 && high == 1.0, "{count}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use super::gguf::{Announced, Field, write};
+use super::recipe::{Matrix, Recipe};
 use crate::error::{Error, Result, wrong};
 use crate::kernels::cpu::par;
 use crate::model::adapter::{AdapterValues, LoraSettings, Pair, check_pair};
@@ -17,6 +18,9 @@ use crate::model::gguf::{permute, stored_tensors, written_as};
 use crate::model::layout::is_head;
 use crate::model::load::Hold;
 use crate::weights::{RawTensor, WeightFormat, WeightSource};
+
+/// First rows of a matrix that tell what rounding leaves of its adapter: enough for a share of all, and soon rounded.
+const SAMPLED_ROWS: usize = 128;
 
 /// A trained adapter, as it was read.
 pub struct Adapter {
@@ -86,6 +90,28 @@ impl Adapter {
     pub fn merged_into_gguf(&self, base: Arc<dyn WeightSource>, arch: &Architecture) -> Result<Arc<dyn WeightSource>> {
         let pairs = self.of_tensors(arch, true)?.into_iter().map(|(name, _, pair)| (name, pair)).collect();
         Ok(Arc::new(self.added(base, arch, pairs)))
+    }
+
+    /// How much of the adapter is left in this model's weights where `to` stores the sum, over a sample of every matrix that it
+    /// changes: `<round(W + D) - round(W), D> / <D, D>`, with `D = scale B A`. It is 1 but where the weights lie on a grid and
+    /// `D` is small beside the steps between the format's numbers: rounding up and down does not even out there. None for an
+    /// adapter that changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for a pair that fits no matrix of the model, and for what the format has no room for;
+    /// [`Error::Io`] where the host cannot read.
+    pub fn left_in(&self, base: &dyn WeightSource, arch: &Architecture, to: Recipe) -> Result<Option<f64>> {
+        let (rank, scale) = (self.settings.rank, self.settings.scale() as f32);
+        let (mut left, mut all) = (0.0, 0.0);
+        for (in_gguf, name, pair) in self.of_tensors(arch, false)? {
+            // Adapted matrices are of blocks, so none is the head.
+            let held = self.base.frozen(first_rows(base.read(&name)?), false)?;
+            let matrix = Matrix { name: &in_gguf, row: held.shape[1], layers: arch.layers, tied: arch.tied_head };
+            let products = products_after_rounding(&held, &pair, rank, scale, to.format(matrix))?;
+            left += products[0];
+            all += products[1];
+        }
+        Ok((all > 0.0).then(|| left / all))
     }
 
     fn added(&self, base: Arc<dyn WeightSource>, arch: &Architecture, pairs: BTreeMap<String, Pair>) -> Merged {
@@ -172,6 +198,39 @@ impl WeightSource for Merged {
     }
 }
 
+fn first_rows(mut matrix: RawTensor) -> RawTensor {
+    let (rows, row_bytes) = (matrix.shape[0], matrix.bytes.len() / matrix.shape[0]);
+    matrix.shape[0] = rows.min(SAMPLED_ROWS);
+    matrix.bytes.truncate(matrix.shape[0] * row_bytes);
+    matrix
+}
+
+/// `<round(W + D) - round(W), D>` and `<D, D>`, with `D = scale B A`, of the first rows of a matrix.
+fn products_after_rounding(
+    held: &RawTensor,
+    (a, b): &Pair,
+    rank: usize,
+    scale: f32,
+    format: WeightFormat,
+) -> Result<[f64; 2]> {
+    let rounded = |values: &[f32]| -> Result<Vec<f32>> {
+        Ok(RawTensor::quantise(&held.name, &held.shape, values, format)?.to_f32())
+    };
+    let mut values = held.to_f32();
+    let without = rounded(&values)?;
+    add_product(&mut values, a, b, rank, scale);
+    let with = rounded(&values)?;
+    values.fill(0.0);
+    add_product(&mut values, a, b, rank, scale);
+    let mut products = [0.0; 2];
+    for ((with, without), change) in with.iter().zip(&without).zip(&values) {
+        let change = f64::from(*change);
+        products[0] += (f64::from(*with) - f64::from(*without)) * change;
+        products[1] += change * change;
+    }
+    Ok(products)
+}
+
 /// `W += scale B A`, with `W [out, in]`, `A [rank, in]`, `B [out, rank]`.
 fn add_product(w: &mut [f32], a: &[f32], b: &[f32], rank: usize, scale: f32) {
     let columns = a.len() / rank;
@@ -185,4 +244,38 @@ fn add_product(w: &mut [f32], a: &[f32], b: &[f32], rank: usize, scale: f32) {
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left of an adapter that adds `change` to every element of a matrix of ones, more rows than the sample has.
+    fn left_of(change: f32, format: WeightFormat) -> f64 {
+        let (rows, columns) = (SAMPLED_ROWS + 2, 32);
+        let ones = RawTensor::from_f32("w", vec![rows, columns], &vec![1.0; rows * columns]);
+        // Each of two ranks adds half of it.
+        let pair = (vec![change; 2 * columns], vec![0.25; 2 * rows]);
+        let [left, all] = products_after_rounding(&first_rows(ones), &pair, 2, 2.0, format).unwrap();
+        let expected = (SAMPLED_ROWS * columns) as f64 * f64::from(change).powi(2);
+        assert!((all / expected - 1.0).abs() < 1e-6, "{all} and not {expected}");
+        left / all
+    }
+
+    #[test]
+    fn what_rounding_leaves_of_an_adapter_is_all_in_f32_and_on_a_grid_nothing_or_too_much_in_fewer_bits() {
+        // Beside 1 the steps of f16 are 2^-10, and those of bf16 2^-7.
+        let step = 1.0 / 1024.0;
+        for (share, format, expected) in [
+            (0.25, WeightFormat::F32, 1.0),
+            (0.25, WeightFormat::F16, 0.0),
+            (0.75, WeightFormat::F16, 1.0 / 0.75),
+            (3.0, WeightFormat::F16, 1.0),
+            (3.0, WeightFormat::Bf16, 0.0),
+            (8.0, WeightFormat::Bf16, 1.0),
+        ] {
+            let left = left_of(share * step, format);
+            assert!((left - expected).abs() < 1e-3, "{share} steps in {}: {left} and not {expected}", format.name());
+        }
+    }
 }

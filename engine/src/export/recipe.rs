@@ -35,6 +35,15 @@ impl Recipe {
         }
     }
 
+    /// Whether matrices of blocks have levels, so that it matters how they are rounded together
+    /// ([`calibrate`](super::calibrated::calibrate)).
+    pub fn has_levels(self) -> bool {
+        match self {
+            Self::Uniform(format) => format.levels().is_some(),
+            Self::Q4KM => true,
+        }
+    }
+
     /// What a matrix is stored as. Where its rows are no whole blocks, what llama.cpp falls back to
     /// ([`WeightFormat::for_rows`]).
     pub fn format(self, matrix: Matrix) -> WeightFormat {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::config::{self, AdapterKind, Config};
-use crate::data::doubts::{memorised, no_template, plain_text, unwritten};
+use crate::data::doubts::{memorised, no_template, plain_table, plain_text, unwritten};
 use crate::data::{DataSection, DataSet, Document, ReadOptions, Tokenizer, WINDOW, hold_out, read_measured, read_set};
 use crate::device::Device;
 use crate::error::{Error, Result, into_error};
@@ -1000,10 +1000,11 @@ impl Running {
 /// What a visitor should know of a file of their own, of which a part is held out.
 fn doubts(name: &str, train: &DataSet, sets: &Sets) -> Vec<String> {
     let plain = train.records.looks_like_records.then(|| plain_text(name));
+    let table = train.records.looks_like_table.map(|separator| plain_table(name, separator));
     let bare = (train.encoding.bare > 0).then(|| no_template(train.encoding.bare));
     let target = memorised("target", &sets.target, &train.documents, Some(name));
     let general = memorised("general", &sets.general, &train.documents, None);
-    let read = [plain, bare].into_iter().flatten().chain(unwritten(train.encoding.unwritten));
+    let read = [plain, table, bare].into_iter().flatten().chain(unwritten(train.encoding.unwritten));
     read.chain([target, general].into_iter().flatten()).collect()
 }
 

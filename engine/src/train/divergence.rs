@@ -93,6 +93,10 @@ impl Divergence {
             return None;
         }
         self.said = true;
+        let before = match *least >= nothing {
+            true => format!(" (the model knew nothing of it before either: {least:.2})"),
+            false => String::new(),
+        };
         let Moment { step, objective, vocab, peak } = at;
         let on = match on {
             On::Batch => "its last batches",
@@ -101,7 +105,7 @@ impl Divergence {
         };
         Some(format!(
             "{objective} has diverged: after step {step} its cross entropy on {on} is {loss:.2} nats per token, and knowing \
-             nothing costs ln {vocab} = {nothing:.2}; lower optim.learning_rate (it is {peak}) or warm up longer \
+             nothing costs ln {vocab} = {nothing:.2}{before}; lower optim.learning_rate (it is {peak}) or warm up longer \
              (optim.warmup_ratio)"
         ))
     }
@@ -171,6 +175,18 @@ mod tests {
         for part in ["sft", "step 7", "target", "54.32", "ln 2048 = 7.62", "optim.learning_rate (it is 10)", "warmup"] {
             assert!(message.contains(part), "{part} is not in {message}");
         }
+    }
+
+    #[test]
+    fn the_warning_says_where_the_model_knew_nothing_before_either() {
+        let mut divergence = Divergence::default();
+        assert_eq!(divergence.see(On::General, 9.6, AT), None);
+        let message = divergence.see(On::General, 10.49, AT).unwrap();
+        let parts = ["10.49", "ln 2048 = 7.62 (the model knew nothing of it before either: 9.60); lower"];
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        let mut divergence = Divergence::default();
+        assert_eq!(divergence.see(On::General, 7.0, AT), None);
+        assert!(divergence.see(On::General, 10.49, AT).is_some_and(|message| !message.contains("before")));
     }
 
     #[test]

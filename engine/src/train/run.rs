@@ -292,6 +292,15 @@ impl Run {
         (self.plan.steps, self.learners[0].session.step)
     }
 
+    /// The learning rate of the next step as the schedule of another configuration has it on the same data, and as this one.
+    ///
+    /// # Errors
+    /// As where a run is prepared with it.
+    pub fn rates(&self, other: &Config) -> Result<[f64; 2]> {
+        let done = self.steps().1;
+        Ok([prepare::plan(other, &self.loader)?.schedule.at(done), self.plan.schedule.at(done)])
+    }
+
     /// The learners.
     pub fn learners(&self) -> &[Learner] {
         &self.learners

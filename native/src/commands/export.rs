@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::Result;
@@ -9,6 +10,7 @@ use temper_engine::models::{Quantised, Recipe, quantised};
 use temper_engine::result::{Adapter, WEIGHTS, WeightFormat, beside_weights, write_source};
 use temper_engine::{Error, ModelFiles};
 
+use super::quantize::{calibrated, documents, refuse_without_levels};
 use crate::cli::ExportArgs;
 use crate::files::{Beside, write_atomically, write_folder_with, write_new};
 use crate::inputs::{EMBEDDED, ModelInUse, files_beside};
@@ -17,6 +19,9 @@ use crate::progress::{grouped, progress};
 
 /// What a Hugging Face folder's matrices can be stored as.
 const IN_FOLDERS: [WeightFormat; 3] = [WeightFormat::F16, WeightFormat::Bf16, WeightFormat::F32];
+
+/// How much of an adapter rounding may leave without a warning.
+const ABOUT_ALL: RangeInclusive<f64> = 0.95..=1.05;
 
 /// Runs the command.
 pub fn run(args: &ExportArgs) -> Result<()> {
@@ -39,24 +44,51 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         };
         return write_adapter(out, &model, &adapter.ok_or_else(nothing)?);
     }
+    refuse_without_levels(&args.calibrating, recipe)?;
+    let documents = documents(&args.calibrating, &model.files, model.reading())?;
     let ModelInUse { path: base, files, is_of_checkpoint, .. } = model;
-    let path = Path::new(&base);
+    let (path, arch, weights) = (Path::new(&base), files.architecture.clone(), files.weights.clone());
+    let files = match &adapter {
+        Some(adapter) => adapter.merged_into(files)?,
+        None => files,
+    };
     if is_gguf && !is_of_checkpoint && !base.starts_with(EMBEDDED) && path.is_file() {
         let (folder, file) = Beside::of(path)?;
-        write_gguf(out, &Quantised::of_gguf(&folder, &file, recipe, adapter.as_ref())?)?;
+        let model = Quantised::of_gguf(&folder, &file, recipe, adapter.as_ref())?;
+        write_gguf(out, &calibrated(model, &files, &documents, recipe)?)?;
     } else {
-        let files = match &adapter {
-            Some(adapter) => adapter.merged_into(files)?,
-            None => files,
-        };
         match in_folder(recipe).filter(|_| !is_gguf) {
-            None => write_gguf(out, &Quantised::of_files(&files, &name_of(&base), recipe)?)?,
+            None => {
+                let model = Quantised::of_files(&files, &name_of(&base), recipe)?;
+                write_gguf(out, &calibrated(model, &files, &documents, recipe)?)?;
+            }
             Some(format) => write_folder(out, &base, &files, format)?,
         }
     }
     let Some(adapter) = adapter else { return Ok(()) };
     let (rank, count) = (adapter.settings.rank, adapter.values.len());
-    output::text(&format!("merged {} (rank {rank}) into {count} matrices of {base}\n", adapter.file))
+    output::text(&format!("merged {} (rank {rank}) into {count} matrices of {base}\n", adapter.file))?;
+    // Single precision rounds nothing away, and what is rounded by what it reads is not to be counted element by element.
+    let rounds = recipe != Recipe::Uniform(WeightFormat::F32) && documents.is_empty();
+    match weights.filter(|_| rounds) {
+        Some(weights) => tell_left(adapter.left_in(weights.as_ref(), &arch, recipe)?, recipe),
+        None => Ok(()),
+    }
+}
+
+/// Says how much of an adapter rounding has left, and what keeps it where that is too little or too much.
+fn tell_left(left: Option<f64>, to: Recipe) -> Result<()> {
+    let Some(left) = left else { return Ok(()) };
+    let (to, percent) = (to.name(), (100.0 * left).round() as i64);
+    output::text(&format!("of the adapter, {percent} % is left after rounding to {to}\n"))?;
+    if !ABOUT_ALL.contains(&left) {
+        let _ = writeln!(
+            io::stderr(),
+            "warning: rounded to {to} the adapter counts {percent} % of what it did: what it changes is small beside the steps \
+             of {to}. `--to f32` keeps it as it is; so does the adapter by itself (`--adapter-only`, a file that ends in .gguf)"
+        );
+    }
+    Ok(())
 }
 
 /// What a model of this path is called.

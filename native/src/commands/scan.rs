@@ -259,6 +259,9 @@ impl Scanner<'_, '_> {
             // A closed stderr is no reason to end a scan.
             let _ = writeln!(io::stderr(), "warning: {}", doubts::plain_text(name));
         }
+        if let Some(separator) = stream.looks_like_table() {
+            let _ = writeln!(io::stderr(), "warning: {}", doubts::plain_table(name, separator));
+        }
         self.meter.of_bytes(read.total());
         let mut window: Vec<Unit> = Vec::new();
         let mut tokens = 0;

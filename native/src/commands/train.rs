@@ -27,7 +27,7 @@ use crate::landscape;
 use crate::memory::{self, Before, Memory, Peaks};
 use crate::output;
 use crate::plan::{Plan, Room, Since, Subject, Time};
-use crate::progress::{Progress, end_table, grouped, progress};
+use crate::progress::{Progress, end_table, grouped, number, progress};
 use crate::report::{self, Report};
 use crate::run_config::{ADAPTER_FROM, DATA_REPLAY, RunConfig, data_train};
 use crate::run_folder::{
@@ -101,7 +101,7 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     };
     let after_loading = memory::peak_resident_bytes();
     // Everything that can be refused has been by now: a mistake leaves no folder behind, and changes nothing in one.
-    destination.write(&begun)?;
+    destination.write(&begun, &run)?;
     let mut main = job.train(run, record, Part::Main).map_err(explained)?;
     main.peaks.after_loading = after_loading;
     let interrupted = || Interrupted::run(folder.path());
@@ -312,14 +312,25 @@ impl Destination {
     }
 
     /// Writes the run's configuration where it is not there already, and says what was changed.
-    fn write(&self, config: &RunConfig) -> temper_engine::Result<()> {
-        let known = match self {
-            Self::New(_) => 0,
+    fn write(&self, config: &RunConfig, run: &Run) -> temper_engine::Result<()> {
+        let begun = match self {
+            Self::New(_) => return self.folder().write_run_config(config),
             Self::Resumed(_, begun) if begun == config => return Ok(()),
-            Self::Resumed(_, begun) => begun.changes().len(),
+            Self::Resumed(_, begun) => begun,
         };
+        let rates = run.rates(&begun.config)?;
         self.folder().write_run_config(config)?;
-        config.changes()[known..].iter().for_each(|change| say(&format!("changed    {change}")));
+        for change in &config.changes()[begun.changes().len()..] {
+            // The schedule is spread over the new length.
+            let is_of_length = ["run.steps", "run.epochs"].iter().any(|key| change.contains(&format!(": {key} from ")));
+            let jump = match rates {
+                [was, is] if is_of_length && was != is => {
+                    format!("; the rate there goes from {} to {}", number(was), number(is))
+                }
+                _ => String::new(),
+            };
+            say(&format!("changed    {change}{jump}"));
+        }
         Ok(())
     }
 }
@@ -338,7 +349,7 @@ fn open(args: &TrainArgs, global: &Global) -> Result<(Destination, Settings)> {
             None => begun.config.with(&settings::overrides(&args.run).into_iter().chain(device).collect::<Vec<_>>())?,
         };
         // What cannot change, and what cannot go on, is refused before anything is read.
-        begun.changed(&given, 0)?;
+        begun.refuse_changes(&given, &settings::overrides(&args.run))?;
         if let Some(why) = folder.without_result() {
             return Err(why.into());
         }
@@ -590,6 +601,9 @@ fn say_what_was_read(
         line += &format!(", {} cut off at the end", encoding.truncated);
     }
     say(&line);
+    if encoding.pairs > 0 && set == "train" {
+        say("           no chat template: each is the prompt, a newline, the completion, and the end of text");
+    }
     let doubts = doubts::of_reading(set, path, records, encoding);
     doubts.iter().flat_map(Doubt::lines).for_each(|line| say(&line));
     doubts.into_iter().map(|doubt| doubt.what).collect()

@@ -134,6 +134,8 @@ impl Grid {
             base = Config::going_on(own, file, &shared, &Start::open(from)?.adapter.settings)?;
         }
         let (mut axes, mut variants) = read(compare, file)?;
+        // As `--set` beats the file.
+        axes.retain(|(key, _)| vary.iter().all(|(varied, _)| varied != key));
         for (key, values) in vary {
             axes.push((key.clone(), values.split(',').map(|value| value.trim().to_string()).collect()));
         }
@@ -455,6 +457,8 @@ mod tests {
         assert!(problem("", &[("objective.method", "sft,eeft")]).contains("eeft"));
         assert!(problem("", &[("run.seed", "1,1")]).contains("run.seed: needs values that differ"));
         assert!(problem("", &[("run.seed", "1"), ("run.seed", "2")]).contains("varied twice"));
+        let beaten = grid("[compare]\n\"run.seed\" = [1, 2]\n", &[("run.seed", "1,2,3")]).unwrap();
+        assert_eq!(beaten.points.len(), 3, "--vary beats the file's values of that key");
         assert!(problem("[compare]\n\"run.seed\" = 3\n", &[]).contains("has to be a list"));
         assert!(problem("[compare]\n\"run.seed\" = [3]\n[optim]\nlearning_rate = 1\n", &[]).contains("come last"));
         assert!(problem("[[compare.variant]]\n\"objective.method\" = \"sft\"\n", &[]).contains("needs a name"));

@@ -256,7 +256,7 @@ fn answer(grid: &Grid, frontier: &Frontier, compared: &[Compared]) -> Vec<String
         start.learned
     )];
     let sentences = compared.iter().map(|Compared { variant, at }| match at.first() {
-        Some((_, found)) => sentence(grid, *variant, found),
+        Some((_, found)) => sentence(grid, *variant, found, &at[1..]),
         None if frontier.reached_by(&[*variant, 0]).is_some() => {
             format!("{} and {first} have no seed in common.", name(*variant))
         }
@@ -269,12 +269,21 @@ fn answer(grid: &Grid, frontier: &Frontier, compared: &[Compared]) -> Vec<String
     said
 }
 
-fn sentence(grid: &Grid, variant: usize, found: &Difference) -> String {
+/// Of a variant where both learned most; `earlier` is where they had learned less, with the shares of the way.
+fn sentence(grid: &Grid, variant: usize, found: &Difference, earlier: &[(f64, Difference)]) -> String {
     let n = found.each.len();
     let (one, other, kept) = (&grid.variants[variant].name, &grid.variants[0].name, grid.measure.kept());
     // No more than the seeds can show.
     let claim = match found.is_beyond_spread() {
-        true => format!("{one} {} than {other}", grid.measure.lost(if found.mean < 0.0 { "less" } else { "more" })),
+        true => {
+            let [how, opposite] = if found.mean < 0.0 { ["less", "more"] } else { ["more", "less"] };
+            let turned = |(_, at): &&(f64, Difference)| at.is_beyond_spread() && (at.mean < 0.0) != (found.mean < 0.0);
+            let shares = earlier.iter().filter(turned).map(|(share, _)| format!("{:.0} %", 100.0 * share));
+            let shares = shares.collect::<Vec<_>>().join(" and ");
+            let but =
+                if shares.is_empty() { String::new() } else { format!(", but {opposite} at {shares} of the way") };
+            format!("{one} {} than {other}{but}", grid.measure.lost(how))
+        }
         false => format!("Between {one} and {other} there is no difference that {} can show", counted(n, "seed")),
     };
     let alike = found.each.iter().all(|d| *d < 0.0) || found.each.iter().all(|d| *d > 0.0);
@@ -623,7 +632,7 @@ mod tests {
         let said = |each: &[f64], interval: Option<[f64; 2]>| {
             let mean = each.iter().sum::<f64>() / each.len() as f64;
             let found = Difference { learned: 2.0, kept: [3.0 + mean, 3.0], each: each.into(), mean, interval };
-            sentence(&grid, 1, &found)
+            sentence(&grid, 1, &found, &[])
         };
         let less = said(&[-0.1, -0.12, -0.11], Some([-0.135, -0.085]));
         assert!(less.starts_with("eaft forgot less than sft: at 2.000, general loss 2.890 against 3.000"), "{less}");
@@ -637,6 +646,32 @@ mod tests {
             let found = said(each, interval);
             let claim = format!("Between eaft and sft there is no difference that {seeds} can show: at 2.000, ");
             assert!(found.starts_with(&claim) && !found.contains("forgot"), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_headline_says_where_it_was_the_other_way_before() {
+        let text = "[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n[run]\nsteps = 4\n";
+        let vary = [("objective.method".to_string(), "sft,eaft".to_string())];
+        let grid = Grid::of(text, "c.toml", &[], &vary).unwrap();
+        let of = |mean: f64, half: f64| Difference {
+            learned: 2.0,
+            kept: [3.0 + mean, 3.0],
+            each: vec![mean; 3],
+            mean,
+            interval: Some([mean - half, mean + half]),
+        };
+        let said = |earlier: [Difference; 2]| {
+            let [one, other] = earlier;
+            sentence(&grid, 1, &of(-0.1, 0.05), &[(0.75, one), (0.5, other)])
+        };
+        for (earlier, claim) in [
+            ([of(0.1, 0.05), of(0.1, 0.2)], "eaft forgot less than sft, but more at 75 % of the way: at 2.000, "),
+            ([of(0.1, 0.05), of(0.2, 0.1)], "eaft forgot less than sft, but more at 75 % and 50 % of the way: at "),
+            ([of(-0.1, 0.05), of(0.1, 0.2)], "eaft forgot less than sft: at 2.000, "),
+        ] {
+            let found = said(earlier);
+            assert!(found.starts_with(claim), "{found}");
         }
     }
 }

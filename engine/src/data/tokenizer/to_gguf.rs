@@ -11,6 +11,10 @@ use super::gguf::{CONTROL, GgufVocabulary, NORMAL, PreTokenizer, UNUSED, USER_DE
 use super::{Tokenizer, failed, refuse};
 use crate::error::Result;
 
+/// What to do instead.
+const ELSEWHERE: &str = "quantize writes nothing else, but export writes a Hugging Face folder, with the tokenizer as it is, \
+                         where OUT does not end in .gguf";
+
 impl Tokenizer {
     /// The vocabulary that [`Tokenizer::from_gguf`] reads back as this tokenizer. `rows` are those of the embedding; those
     /// without a token get one that no text has. `families` are the pre-tokenizers that the families of models know by name.
@@ -19,7 +23,7 @@ impl Tokenizer {
     /// [`crate::Error::Tokenizer`] where GGUF cannot say what the tokenizer does.
     pub fn to_gguf(&self, families: &[&'static PreTokenizer], rows: usize) -> Result<GgufVocabulary> {
         let own = self.as_json()?;
-        let cut = |problem: &str| refuse(format!("GGUF cannot say what this tokenizer does: {problem}"));
+        let cut = |problem: &str| refuse(format!("GGUF cannot say what this tokenizer does: {problem}; {ELSEWHERE}"));
         let candidates = known(families).filter(|known| cuts_like(known, &own));
         let mut vocabulary = self.vocabulary_of(&own, rows)?;
         let mut differs = "the way in which it cuts text is none that llama.cpp has a name for";
@@ -54,7 +58,7 @@ impl Tokenizer {
         let merges = own["model"]["merges"].as_array().into_iter().flatten();
         let merge = |merge: &Value| match (merge[0].as_str(), merge[1].as_str()) {
             (Some(left), Some(right)) if !left.contains(' ') && !right.contains(' ') => Ok(format!("{left} {right}")),
-            _ => Err(refuse(format!("merge {merge} is not two tokens without spaces"))),
+            _ => Err(refuse(format!("merge {merge} is not two tokens without spaces; {ELSEWHERE}"))),
         };
         Ok(GgufVocabulary {
             model: "gpt2".into(),

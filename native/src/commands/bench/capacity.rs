@@ -19,6 +19,9 @@ use crate::cli::BenchCapacityArgs;
 use crate::files::io_error;
 use crate::output;
 
+/// What models are trained on.
+const TEXT: &str = "embedded:general.txt";
+
 /// Where the work is done, and with what.
 struct Bench<'a> {
     folder: &'a Path,
@@ -262,18 +265,23 @@ fn streamed(bench: &Bench) -> Result<Option<Found>> {
     Ok(Some(found))
 }
 
-/// A base in 4 bits against one in single precision.
+/// A base in 4 bits, rounded by what it reads of the text that it is trained on, against one in single precision; beside them one
+/// that is rounded element by element.
 fn quantised_base(bench: &Bench) -> Result<Option<Found>> {
     let Some(model) = bench.model else { return Ok(None) };
     let (model, mut found) = (Path::new(model), Found::default());
-    let [whole, packed] = ["f32", "q4_0"]
-        .map(|storage| bench.train(model, 256, 50, &[("run.storage", storage), ("run.recompute", "always")]));
-    let (whole, packed) = (whole?, packed?);
+    let rounded = bench.folder.join("rounded.gguf");
+    let files = [model.display().to_string(), rounded.display().to_string()];
+    bench.temper(&["quantize", "--to", "q4_0", "--calibrate", TEXT], &files)?;
+    let train =
+        |model: &Path, storage| bench.train(model, 256, 50, &[("run.storage", storage), ("run.recompute", "always")]);
+    let (whole, plain, packed) = (train(model, "f32")?, train(model, "q4_0")?, train(&rounded, "auto")?);
     packed.report(&mut found);
     found.number("f32_step_s", whole.step_s());
     let last = |trained: &Trained| trained.losses.iter().rev().take(10).sum::<f64>() / 10.0;
     found.number("loss", last(&packed));
     found.number("f32_loss", last(&whole));
+    found.number("plainly_rounded_loss", last(&plain));
     found.at_most("time_of_f32", packed.step_s() / whole.step_s(), 1.05);
     found.at_most("loss_off_f32", (last(&packed) / last(&whole) - 1.0).abs(), 0.02);
     Ok(Some(found))
@@ -306,7 +314,7 @@ impl Bench<'_> {
     fn config(&self, model: &Path) -> Result<PathBuf> {
         let file = self.folder.join("run.toml");
         let path = toml::Value::String(model.display().to_string());
-        fs::write(&file, format!("[model]\npath = {path}\n[data]\ntrain = \"embedded:general.txt\"\n"))?;
+        fs::write(&file, format!("[model]\npath = {path}\n[data]\ntrain = \"{TEXT}\"\n"))?;
         Ok(file)
     }
 
