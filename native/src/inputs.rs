@@ -346,14 +346,7 @@ impl ModelInUse {
                 let own = ReadOptions::of(&config.data).measured();
                 ReadOptions { cutoff_length: own.cutoff_length.min(context), variables, ..own }
             }
-            None => ReadOptions {
-                format: RecordFormat::Auto,
-                on_error: OnError::Stop,
-                cutoff_length: context,
-                last_turn_only: false,
-                template: Templating::Model,
-                variables,
-            },
+            None => reading_untrained(&self.files, variables),
         }
     }
 
@@ -411,6 +404,19 @@ impl ModelInUse {
             model.load_lora(&settings, values, &file)?;
         }
         Ok(model)
+    }
+}
+
+/// How data are read for a model that no run of ours trained: by its chat template, every assistant turn scored, up to its
+/// context.
+pub fn reading_untrained<'a>(files: &ModelFiles, variables: Option<&'a TemplateVariables>) -> ReadOptions<'a> {
+    ReadOptions {
+        format: RecordFormat::Auto,
+        on_error: OnError::Stop,
+        cutoff_length: files.architecture.context,
+        last_turn_only: false,
+        template: Templating::Model,
+        variables,
     }
 }
 

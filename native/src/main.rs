@@ -3,6 +3,7 @@
 //! 0 is success (also when the reader of our output went away), 1 a run that failed, 2 something that was asked for and
 //! cannot be, 130 what was stopped with Ctrl-C: a run that can be resumed, or a file of which nothing is left.
 
+mod calibrating;
 mod cli;
 mod commands;
 mod comparison;

@@ -10,7 +10,7 @@ use temper_engine::models::{Quantised, Recipe, quantised};
 use temper_engine::result::{Adapter, WEIGHTS, WeightFormat, beside_weights, write_source};
 use temper_engine::{Error, ModelFiles};
 
-use super::quantize::{calibrated, documents, refuse_without_levels};
+use crate::calibrating::{calibrated, documents, refuse_without_levels};
 use crate::cli::ExportArgs;
 use crate::files::{Beside, write_atomically, write_folder_with, write_new};
 use crate::inputs::{EMBEDDED, ModelInUse, files_beside};
