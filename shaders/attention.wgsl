@@ -1,5 +1,5 @@
-// Causal grouped-query attention within each document of a packed stream, by an online softmax (Milakov and Gimelshein
-// 2018; Dao et al. 2022).
+// Causal grouped-query attention within each document of a packed stream, or a window of it, by an online softmax
+// (Milakov and Gimelshein 2018; Dao et al. 2022).
 //
 //   query i of head h sees the tokens document_start[i] <= j <= i
 //   s[j] = scale q[h, i] . k[h / (heads / kv_heads), j];   lse[h, i] = ln Σ_j e^s[j]
@@ -7,7 +7,7 @@
 // What a query does not see has no part in its result, whatever it holds.
 //
 // Bindings
-//   1 document_start [tokens] u32                                in   first token of each token's document, ascending
+//   1 document_start [tokens] u32                                in   first token that each token sees, ascending
 //   2 qkv            [tokens * (heads + 2 kv_heads) * head_dim]  in   heads of the queries, the keys, the values
 //   3 out            [tokens * heads * head_dim]                 out
 //   4 lse            [heads * tokens]                            out  for the backward pass

@@ -5,7 +5,7 @@
 // A workgroup goes through all of them in order, so that nothing is added by two.
 //
 // Bindings
-//   1 document_start [tokens] u32                                in   first token of each token's document, ascending
+//   1 document_start [tokens] u32                                in   first token that each token sees, ascending
 //   2 qkv            [tokens * (heads + 2 kv_heads) * head_dim]  in   what attention read
 //   3 lse            [heads * tokens]                            in   from attention
 //   4 dout           [tokens * heads * head_dim]                 in   d loss / d out

@@ -6,7 +6,7 @@
 // of them in order.
 //
 // Bindings
-//   1 document_start [tokens] u32                                    in   first token of each token's document
+//   1 document_start [tokens] u32                                    in   first token that each token sees, ascending
 //   2 qkv            [tokens * (heads + 2 kv_heads) * head_dim / 4]  in   what attention read
 //   3 lse            [heads * tokens]                                in   from attention_vectors
 //   4 dout           [tokens * heads * head_dim / 4]                 in   d loss / d out

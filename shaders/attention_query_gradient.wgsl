@@ -4,7 +4,7 @@
 //   dp[j] = dout[i, h] . v[j];   dq[h, i] = scale Σ_j p[j] (dp[j] - mean[h, i]) k[j]
 //
 // Bindings
-//   1 document_start [tokens] u32                                in   first token of each token's document, ascending
+//   1 document_start [tokens] u32                                in   first token that each token sees, ascending
 //   2 qkv            [tokens * (heads + 2 kv_heads) * head_dim]  in   what attention read
 //   3 out            [tokens * heads * head_dim]                 in   from attention
 //   4 lse            [heads * tokens]                            in   from attention

@@ -5,7 +5,7 @@
 //   dq[h, i] = scale Σ_j p[j] (dout[i, h] . v[j] - mean[h, i]) k[j]
 //
 // Bindings
-//   1 document_start [tokens] u32                                    in   first token of each token's document
+//   1 document_start [tokens] u32                                    in   first token that each token sees, ascending
 //   2 qkv            [tokens * (heads + 2 kv_heads) * head_dim / 4]  in   what attention read
 //   3 out            [tokens * heads * head_dim / 4]                 in   from attention_vectors
 //   4 lse            [heads * tokens]                                in   from attention_vectors

@@ -8,7 +8,7 @@
 // four: an invocation has four queries of a head, and multiplies them by four keys at a time.
 //
 // Bindings
-//   1 document_start [tokens] u32                                    in   first token of each token's document
+//   1 document_start [tokens] u32                                    in   first token that each token sees, ascending
 //   2 qkv            [tokens * (heads + 2 kv_heads) * head_dim / 4]  in   heads of the queries, the keys, the values
 //   3 out            [tokens * heads * head_dim / 4]                 out
 //   4 lse            [heads * tokens]                                out  for the backward pass

@@ -1,6 +1,7 @@
 // The product inside a gated MLP.
 //
-//   y[r, j] = silu(gate[r, j]) * up[r, j],   silu(g) = g / (1 + e^-g)
+//   y[r, j] = act(gate[r, j]) * up[r, j]
+//   act(g) = g σ(g), σ(x) = 1 / (1 + e^-x) (silu), or g (1 + tanh(sqrt(2/π) (g + 0.044715 g³))) / 2 (gelu by tanh)
 //
 // Bindings
 //   1 gate_up [rows * 2 * width]  in   a row holds the gate half, then the up half
@@ -10,6 +11,7 @@
 struct Params {
     rows: u32,
     width: u32,
+    activation: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -31,5 +33,5 @@ fn main(
     // Row r of gate_up starts at 2 r width = r width further than row r of y.
     let at_gate = index + (index / params.width) * params.width;
     let gate = gate_up[at_gate];
-    y[index] = gate * sigmoid(gate) * gate_up[at_gate + params.width];
+    y[index] = gate * sigmoid(inside_sigmoid(gate, params.activation).x) * gate_up[at_gate + params.width];
 }

@@ -1,7 +1,7 @@
 // Backward pass of gated_mlp, written over its input.
 //
-//   with σ = 1 / (1 + e^-gate):
-//   gate <- dy * up * σ * (1 + gate * (1 - σ))        up <- dy * gate * σ
+//   with σ = 1 / (1 + e^-v), v = gate or, for gelu by tanh, 2 sqrt(2/π) (gate + 0.044715 gate³), v' its slope:
+//   gate <- dy * up * σ * (1 + gate * (1 - σ) * v')        up <- dy * gate * σ
 //
 // Bindings
 //   1 gate_up [rows * 2 * width]  in/out  the forward input (gate half, then up half); afterwards its gradient
@@ -12,6 +12,7 @@
 struct Params {
     rows: u32,
     width: u32,
+    activation: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -35,9 +36,10 @@ fn main(
     let at_up = at_gate + params.width;
     let gate = gate_up[at_gate];
     let up = gate_up[at_up];
-    let activation = sigmoid(gate);
+    let inside = inside_sigmoid(gate, params.activation);
+    let activation = sigmoid(inside.x);
     let gradient = dy[index];
-    // 1 - σ(g) is σ(-g), which keeps its precision where σ rounds to 1.
-    gate_up[at_gate] = gradient * up * activation * (1.0 + gate * sigmoid(-gate));
+    // 1 - σ(v) is σ(-v), which keeps its precision where σ rounds to 1.
+    gate_up[at_gate] = gradient * up * activation * (1.0 + gate * (sigmoid(-inside.x) * inside.y));
     gate_up[at_up] = gradient * gate * activation;
 }

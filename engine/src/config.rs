@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use toml::Value;
 
+use crate::data::record::other_kind;
 use crate::error::{Error, Result};
 use crate::kernels::row_stats::{CONFLICT_ENTROPY, CONFLICT_PROBABILITY};
+use crate::loss::objective::eaft::Gates;
 use crate::loss::objective::{Method, Objective};
 use crate::model::adapter::LoraSettings;
 use crate::model::load::Hold;
@@ -119,12 +121,13 @@ impl Config {
     /// an override without effect is one.
     pub fn parse(text: &str, file_name: &str, overrides: &[(String, String)]) -> Result<Self> {
         let reader = Reader::new(each_section!(section).into(), text, file_name, overrides);
-        let (config, mut reader) = Self::resolve(reader, AdapterSection::default());
+        let (config, mut reader) = Self::resolve(reader, AdapterSection::default(), Hold::Auto);
         config.refuse_unread(&mut reader);
         reader.finish().map(|()| config)
     }
 
-    /// As [`Config::parse`], where `adapter.from` names this adapter: what is not given of its settings is as it is there.
+    /// As [`Config::parse`], where `adapter.from` names this adapter, which was trained on matrices that were held as `storage`:
+    /// what is not given of its settings and of that is as it is there.
     ///
     /// # Errors
     /// As [`Config::parse`]; [`Error::Config`](crate::Error::Config) for rank, alpha, rslora or targets that are given otherwise
@@ -134,10 +137,11 @@ impl Config {
         file_name: &str,
         overrides: &[(String, String)],
         adapter: &LoraSettings,
+        storage: Hold,
     ) -> Result<Self> {
         let base = AdapterSection::from(adapter);
         let reader = Reader::new(each_section!(section).into(), text, file_name, overrides);
-        let (config, mut reader) = Self::resolve(reader, base.clone());
+        let (config, mut reader) = Self::resolve(reader, base.clone(), storage);
         config.refuse_unread(&mut reader);
         const A: &str = AdapterSection::SECTION;
         for Problem { key, problem } in base.problems() {
@@ -157,17 +161,18 @@ impl Config {
     /// As [`Config::parse`].
     pub fn shared(text: &str, file_name: &str, overrides: &[(String, String)]) -> Result<Self> {
         let reader = Reader::new(each_section!(section).into(), text, file_name, overrides);
-        let (config, reader) = Self::resolve(reader, AdapterSection::default());
+        let (config, reader) = Self::resolve(reader, AdapterSection::default(), Hold::Auto);
         reader.finish().map(|()| config)
     }
 
-    /// What is asked for, with the reader that knows what is wrong with it; of `[adapter]` what is not given is as in `base`.
-    fn resolve(mut reader: Reader<'_>, base: AdapterSection) -> (Self, Reader<'_>) {
+    /// What is asked for, with the reader that knows what is wrong with it; of `[adapter]` what is not given is as in `base`, and
+    /// `run.storage` as here.
+    fn resolve(mut reader: Reader<'_>, base: AdapterSection, storage: Hold) -> (Self, Reader<'_>) {
         let model = model(&mut reader);
         let objective = ObjectiveSection::resolve(&mut reader);
         let adapter = adapter(&mut reader, &model, base);
         let optim = optim(&mut reader, &model, &adapter);
-        let (data, run) = data_and_run(&mut reader);
+        let (data, run) = data_and_run(&mut reader, storage);
         if adapter.kind == AdapterKind::Lora && run.storage == Hold::Bf16Compensated {
             reader.problem(
                 RunSection::SECTION,
@@ -229,6 +234,15 @@ impl Config {
         let is_a_share = data.replay_share != DataSection::default().replay_share;
         if data.replay.is_none() && is_a_share && reader.is_overridden(DataSection::SECTION, "replay_share") {
             reader.problem(DataSection::SECTION, "replay_share", "is about data.replay, which is not given");
+        }
+        let by_eaft = [Some(self.objective.method), run.baseline].contains(&Some(Method::Eaft));
+        const O: &str = ObjectiveSection::SECTION;
+        // Without the mean it has been refused above.
+        let is_wish = reader.is_overridden(O, "gates") && !reader.has_problem(O, "gates");
+        if self.objective.eaft.gates == Gates::Shuffled && !by_eaft && is_wish {
+            let problem =
+                "\"shuffled\" changes nothing where only the gates' mean is taken (objective.scale): leave it out";
+            reader.problem(O, "gates", problem);
         }
         if let (Some(warmup), Some(steps)) = (optim.warmup_steps, run.steps)
             && warmup > steps
@@ -351,7 +365,7 @@ pub fn page(overrides: &[(String, String)]) -> Result<Config> {
     // Our own text; a test reads it.
     let profile = toml::from_str(PAGE).unwrap_or_default();
     let reader = Reader::new(each_section!(section).into(), "", "", overrides).with_profile(profile);
-    let (config, reader) = Config::resolve(reader, AdapterSection::default());
+    let (config, reader) = Config::resolve(reader, AdapterSection::default(), Hold::Auto);
     reader.finish()?;
     if config.adapter.from.is_some() {
         let problem = "[adapter] from: the page reads no adapter; go on from one with the command";
@@ -381,6 +395,19 @@ pub fn schema() -> serde_json::Value {
         "page": { "initial": page_values(), "methods": PAGE_METHODS },
         "conflict": { "probability": short(CONFLICT_PROBABILITY), "entropy": short(CONFLICT_ENTROPY) },
     })
+}
+
+/// The setting, `section.key`, of this name, or else the one that other trainers call so; dashes are taken for underscores.
+pub fn setting_called(name: &str) -> Option<String> {
+    let name = name.to_lowercase().replace('-', "_");
+    let sections = each_section!(section);
+    let find = |is_meant: &dyn Fn(&Key) -> bool| {
+        let of = |(section, keys): &(&str, Vec<&'static Key>)| {
+            keys.iter().find(|key| is_meant(key)).map(|key| format!("{section}.{}", key.name))
+        };
+        sections.iter().find_map(of)
+    };
+    find(&|key| key.name == name).or_else(|| find(&|key| key.aliases.contains(&name.as_str())))
 }
 
 /// The number as it is written in single precision, without the digits that double precision would add.
@@ -441,6 +468,12 @@ fn optim(reader: &mut Reader, model: &ModelSection, adapter: &AdapterSection) ->
     };
     let mut optim = OptimSection::read(reader, OptimSection { learning_rate, ..OptimSection::default() });
     const O: &str = OptimSection::SECTION;
+    // Below it devices may take a number for 0.
+    let least = f32::MIN_POSITIVE;
+    if optim.epsilon < f64::from(least) {
+        let problem = format!("is {:e}; in single precision at least {least:e} is possible", optim.epsilon);
+        reader.problem(O, "epsilon", problem);
+    }
     match (reader.origin(O, "warmup_ratio"), reader.origin(O, "warmup_steps")) {
         // As with steps and epochs, an override beats the file; in one file the ratio is what counts without steps.
         (Origin::Set(..), Origin::Line(_)) => optim.warmup_steps = None,
@@ -456,11 +489,11 @@ fn optim(reader: &mut Reader, model: &ModelSection, adapter: &AdapterSection) ->
     optim
 }
 
-fn data_and_run(reader: &mut Reader) -> (DataSection, RunSection) {
+fn data_and_run(reader: &mut Reader, storage: Hold) -> (DataSection, RunSection) {
     const D: &str = DataSection::SECTION;
     const R: &str = RunSection::SECTION;
     let mut data = DataSection::read(reader, DataSection::default());
-    let mut run = RunSection::read(reader, RunSection::default());
+    let mut run = RunSection::read(reader, RunSection { storage, ..RunSection::default() });
 
     // A document has to fit into a micro-batch: a limit that is not given follows the other one.
     match (reader.has(D, "cutoff_length"), reader.has(R, "batch_tokens")) {
@@ -472,6 +505,11 @@ fn data_and_run(reader: &mut Reader) -> (DataSection, RunSection) {
         let (cutoff, batch) = (data.cutoff_length, run.batch_tokens);
         let problem = format!("{cutoff} tokens do not fit into a micro-batch of run.batch_tokens = {batch}");
         reader.problem(D, "cutoff_length", problem);
+    }
+
+    if let Some(kind) = data.fields.as_ref().and_then(|fields| other_kind(data.format, fields)) {
+        let problem = format!("are those of {kind}, and data.format is \"{}\": leave one out", data.format);
+        reader.problem(D, "fields", problem);
     }
 
     let files = data.train.paths().len();
@@ -517,6 +555,14 @@ fn data_and_run(reader: &mut Reader) -> (DataSection, RunSection) {
     }
     if run.device.is_empty() {
         run.device = RunSection::default().device;
+    }
+    if run.eval_every > 0 && run.evaluations > 0 {
+        // As with steps and epochs, an override beats the file.
+        match ["eval_every", "evaluations"].map(|key| reader.is_overridden(R, key)) {
+            [false, true] => run.eval_every = 0,
+            [true, false] => run.evaluations = 0,
+            _ => {}
+        }
     }
     selecting(reader, &data, &mut run);
     (data, run)
@@ -621,6 +667,53 @@ mod tests {
     }
 
     #[test]
+    fn what_is_set_beats_the_files_other_way_of_saying_how_often_is_measured() {
+        let file = |run: &str| format!("{SMALL}target = \"a\"\n[run]\n{run}");
+        let often = |text: &str, set: &[(&str, &str)]| {
+            let run = with(text, set).unwrap().run;
+            (run.eval_every, run.evaluations)
+        };
+        assert_eq!(often(&file("eval_every = 4\n"), &[("run.evaluations", "3")]), (0, 3));
+        assert_eq!(often(&file("evaluations = 3\n"), &[("run.eval_every", "4")]), (4, 0));
+        assert_eq!(often(&file("eval_every = 4\nevaluations = 3\n"), &[]), (4, 3), "as a run may have been begun with");
+        assert_eq!(often(&file("eval_every = 4\n"), &[("run.evaluations", "0")]), (4, 0));
+    }
+
+    #[test]
+    fn a_name_of_other_trainers_leads_to_the_setting_of_its_own_section_first_however_it_is_written() {
+        for (key, meant) in [
+            ("objective.alpha", "objective.exponent"),
+            ("run.alpha", "adapter.alpha"),
+            ("objective.K", "objective.top_k"),
+            ("run.num_train_epochs", "run.epochs"),
+            ("run.per_device_train_batch_size", "run.batch_tokens"),
+            ("data.max_seq_length", "data.cutoff_length"),
+            ("optim.warmup", "optim.warmup_ratio"),
+            ("optim.grad_clip", "optim.max_grad_norm"),
+            ("run.bf16", "run.storage"),
+        ] {
+            let found = problems(with(SMALL, &[(key, "1")]));
+            assert!(found[0].ends_with(&format!("; did you mean {meant}?")), "{found:#?}");
+        }
+    }
+
+    #[test]
+    fn a_number_or_a_flag_that_toml_writes_otherwise_is_told_how() {
+        for (key, value, plain) in [
+            ("optim.learning_rate", ".001", "; write 0.001"),
+            ("data.packing", "False", "; write false"),
+            ("run.keep_best", "True", "; write true"),
+            ("objective.top_k", "20.", "; write 20"),
+            ("objective.scale", ".5", "; write 0.5"),
+        ] {
+            let found = problems(with(SMALL, &[(key, value)]));
+            assert!(found[0].ends_with(plain), "{found:#?}");
+        }
+        let found = problems(with(SMALL, &[("optim.learning_rate", "-.1")]));
+        assert!(found[0].ends_with("is not a finite number above 0"), "{found:#?}");
+    }
+
+    #[test]
     fn the_learning_rate_defaults_to_what_is_trained() {
         assert_eq!(with(SMALL, &[("adapter.kind", "none")]).unwrap().optim.learning_rate, 1e-5);
         let random = with(SMALL, &[("model.init", "random")]).unwrap();
@@ -644,6 +737,7 @@ packing = false
 on_error = "skip"
 train_on = "last"
 template_variables = { enable_thinking = false, level = 3, language = "en" }
+fields = { question = "asked", answer = "said \"so\"" }
 [objective]
 method = "talr"
 exponent = 0.1
@@ -888,6 +982,38 @@ x = 1
     }
 
     #[test]
+    fn a_setting_is_found_by_its_name_or_by_that_of_other_trainers() {
+        for (name, setting) in [
+            ("epochs", Some("run.epochs")),
+            ("learning-rate", Some("optim.learning_rate")),
+            ("lr", Some("optim.learning_rate")),
+            ("Lora-Rank", Some("adapter.rank")),
+            ("nonsense", None),
+        ] {
+            assert_eq!(setting_called(name).as_deref(), setting, "{name}");
+        }
+    }
+
+    #[test]
+    fn of_an_unknown_section_all_are_named_with_the_one_that_it_may_be() {
+        for (section, meant) in
+            [("optimizer", "; did you mean optim?"), ("lora", "; did you mean adapter?"), ("zebra", "")]
+        {
+            let found = problems(parse(&format!("[{section}]\nx = 1\n")));
+            let all = "model, data, objective, adapter, optim, run";
+            let said = format!("run.toml:1: unknown section [{section}]{meant} (sections: {all})");
+            assert!(found.contains(&said), "{found:#?}");
+        }
+    }
+
+    #[test]
+    fn of_a_text_that_is_no_toml_a_few_lines_are_named_and_the_others_are_counted() {
+        let found = problems(parse(&"{\"question\": 1}\n".repeat(32)));
+        let of = |part: &str| found.iter().filter(|problem| problem.contains(part)).count();
+        assert_eq!((of("not valid TOML"), of(" more from here on")), (5, 1), "{found:#?}");
+    }
+
+    #[test]
     fn broken_toml_is_reported_with_its_line_beside_other_problems() {
         let found = problems(parse("[model]\npath = \n[data]\ntrain = \"t\"\nformat = \"csv\"\n"));
         assert!(found.iter().any(|p| p.starts_with("run.toml:2: not valid TOML")), "{found:#?}");
@@ -980,14 +1106,28 @@ x = 1
     }
 
     #[test]
+    fn an_epsilon_that_single_precision_takes_for_zero_is_refused() {
+        assert_eq!(with(SMALL, &[("optim.epsilon", "1.2e-38")]).unwrap().optim.epsilon, 1.2e-38);
+        for tiny in ["1e-50", "1e-45", "1e-39"] {
+            let found = problems(with(SMALL, &[("optim.epsilon", tiny)]));
+            let said = format!("epsilon: is {tiny}; in single precision at least 1.1754944e-38 is possible");
+            assert!(found.len() == 1 && found[0].ends_with(&said), "{found:#?}");
+        }
+        let zero = problems(with(SMALL, &[("optim.epsilon", "0")]));
+        assert!(zero.len() == 1 && zero[0].contains("above 0"), "{zero:#?}");
+    }
+
+    #[test]
     fn what_is_not_set_is_as_in_the_adapter_to_go_on_from_and_what_is_set_otherwise_is_refused() {
         let targets = vec!["k_proj".to_string(), "q_proj".to_string()];
-        let adapter = LoraSettings { rank: 8, alpha: 12.0, rslora: true, dropout: 0.1, targets };
+        let adapter = LoraSettings { rank: 8, alpha: 12.0, rslora: true, dropout: 0.1, targets, some_layers: false };
         let text = format!("{SMALL}[adapter]\nfrom = \"a\"\n");
         let of = |adapter: &LoraSettings, set: &[(&str, &str)]| {
             let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-            Config::going_on(&text, "run.toml", &set, adapter)
+            Config::going_on(&text, "run.toml", &set, adapter, Hold::Q8_0)
         };
+        let storage = |set: &[(&str, &str)]| of(&adapter, set).unwrap().run.storage;
+        assert_eq!([storage(&[]), storage(&[("run.storage", "f16")])], [Hold::Q8_0, Hold::F16]);
         let config = of(&adapter, &[]).unwrap();
         assert_eq!(LoraSettings::from(&config.adapter), adapter);
         assert_eq!((config.adapter.from.as_deref(), config.adapter.kind), (Some("a"), AdapterKind::Lora));
@@ -1046,6 +1186,10 @@ x = 1
             ),
             (&[("data.replay_share", "0.2")], ["data.replay_share: ", "data.replay, which is not given"]),
             (
+                &[("objective.method", "sft"), ("objective.scale", "gate_mean"), ("objective.gates", "shuffled")],
+                ["objective.gates: ", "changes nothing where only the gates' mean is taken"],
+            ),
+            (
                 &[("data.template", "none"), ("data.template_variables", "{ a = 1 }")],
                 ["data.template_variables: ", "data.template = "],
             ),
@@ -1078,6 +1222,12 @@ x = 1
             &[("objective.tau", "0.5"), ("run.baseline", "talr")],
             &[("objective.method", "sft"), ("objective.scale", "gate_mean"), ("objective.gate", "hard")],
             &[("objective.method", "masked_sft"), ("objective.top_k", "5")],
+            &[
+                ("objective.method", "sft"),
+                ("objective.scale", "gate_mean"),
+                ("objective.gates", "shuffled"),
+                ("run.baseline", "eaft"),
+            ],
             &[("data.replay_share", "0.2"), ("data.replay", "r")],
             &[("run.steps", "5"), ("optim.warmup_steps", "5")],
         ] {

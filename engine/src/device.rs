@@ -53,6 +53,9 @@ pub struct AdapterReport {
     pub max_buffer_bytes: u64,
     /// Bytes that its driver would still give to this process; `None` where it does not tell.
     pub free_bytes: Option<u64>,
+    /// Bytes of the host's that an integrated GPU shares and that are not in `free_bytes`, since no buffer is put into them,
+    /// where these are more than what it has of its own.
+    pub uncounted_bytes: Option<u64>,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
     /// Whether WGSL's `f16` is available.
@@ -171,6 +174,7 @@ impl AdapterReport {
             max_binding_bytes: 0,
             max_buffer_bytes: 0,
             free_bytes: None,
+            uncounted_bytes: None,
             workgroup_bytes: 0,
             f16: false,
             version: Digest::default(),
@@ -436,6 +440,10 @@ impl Device {
     /// # Errors
     /// [`Error::Lost`].
     pub fn sync(&self) -> Result<()> {
+        #[cfg(not(target_family = "wasm"))]
+        if let Some(gpu) = &self.gpu {
+            return gpu.finish(&self.burn);
+        }
         self.burn().sync().map_err(|e| Error::Lost { problem: format!("{} was lost: {e:?}", self.name) })
     }
 
@@ -463,7 +471,7 @@ impl Device {
     /// Bytes that the driver would still give; `None` on the CPU, and where it does not tell.
     #[cfg(not(target_family = "wasm"))]
     pub fn free_bytes(&self) -> Option<u64> {
-        self.gpu.as_ref().and_then(|gpu| crate::driver::free_bytes(gpu.adapter()))
+        self.gpu.as_ref().and_then(|gpu| crate::driver::told(gpu.adapter())).map(|told| told.free)
     }
 
     /// True where the device's memory is the host's: on the CPU, and where a processor plays the GPU or shares its memory
@@ -495,9 +503,10 @@ impl Device {
         }
     }
 
-    /// The cause of an error where that is memory that the device did not have; the error itself elsewhere.
+    /// The cause of an error where that is a device that is lost or memory that it did not have; the error itself
+    /// elsewhere.
     pub(crate) fn explain(&self, error: Error) -> Error {
-        self.gpu.as_ref().and_then(Gpu::take_refusal).unwrap_or(error)
+        self.gpu.as_ref().and_then(Gpu::cause).unwrap_or(error)
     }
 
     /// Makes room after the device ran out of memory: what is unused goes back to the driver, and tiles are half as large from
@@ -513,6 +522,13 @@ impl Device {
     pub fn release_unused(&self) {
         self.gpu.iter().for_each(Gpu::forget_bound);
         self.burn().memory_cleanup();
+    }
+
+    /// Loses the GPU, as its driver might: for tests.
+    #[doc(hidden)]
+    #[cfg(not(target_family = "wasm"))]
+    pub fn lose(&self) {
+        self.gpu.iter().for_each(Gpu::lose);
     }
 
     /// Lets so many allocations of ours fail after so many that succeed: for tests.
@@ -548,6 +564,7 @@ pub fn adapters() -> Vec<AdapterReport> {
         for (index, adapter) in found.iter().enumerate() {
             let info = adapter.get_info();
             let limits = adapter.limits();
+            let memory = crate::driver::told(adapter);
             let mut nth = |slot: usize| {
                 counts[slot] += 1;
                 counts[slot] - 1
@@ -568,7 +585,8 @@ pub fn adapters() -> Vec<AdapterReport> {
                 driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
                 max_binding_bytes: limits.max_storage_buffer_binding_size,
                 max_buffer_bytes: limits.max_buffer_size,
-                free_bytes: crate::driver::free_bytes(adapter),
+                free_bytes: memory.map(|told| told.free),
+                uncounted_bytes: memory.and_then(|told| told.beside),
                 workgroup_bytes: limits.max_compute_workgroup_storage_size,
                 f16: adapter.features().contains(wgpu::Features::SHADER_F16),
                 version: kept::version(&info),

@@ -5,6 +5,7 @@
 //! buffers and `performance.now`. Everything that comes through them is untrusted: whoever reads checks sizes against
 //! [`Bytes::len`] before allocating.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -88,6 +89,13 @@ pub trait Shelf: Send + Sync {
 
     /// Leaves something there in the place of what was. Nobody waits for it or is told that it failed.
     fn leave(&self, name: &str, bytes: &[u8]);
+
+    /// Takes a name for this process while it tries what it may not survive, until what is returned is dropped or the process
+    /// ends, however it ends. Where it ends because somebody stops it, what lies under the name is lost. Another process that has
+    /// the name is waited for; none where that takes too long. On a shelf that only one process knows it is free.
+    fn hold(&self, _name: &str) -> Option<Box<dyn Any>> {
+        Some(Box::new(()))
+    }
 }
 
 /// In memory, for as long as the process.

@@ -95,6 +95,7 @@ pub use device::{adapters, keep_on, leave_compiled};
 pub use devices::Devices;
 pub use error::{Error, MemoryLimit, Result};
 pub use eval::generate::{Sampling, generate};
+pub use kernels::gone::lost;
 pub use lab::Lab;
 pub use loss::objective::Objective;
 pub use model::Model;
@@ -113,7 +114,9 @@ pub mod products {
 
 /// What configurations are made of, and what is known of each key.
 pub mod configuration {
-    pub use crate::config::{AdapterKind, ArchitectureSource, CHANGEABLE, Init, ObjectiveSection, schema};
+    pub use crate::config::{
+        AdapterKind, ArchitectureSource, CHANGEABLE, Init, ObjectiveSection, schema, setting_called,
+    };
     pub use crate::loss::objective::TOP_K_MIN;
     pub use crate::settings::ByteSize;
 }
@@ -121,9 +124,10 @@ pub mod configuration {
 /// From records to documents.
 pub mod reading {
     pub use crate::data::{
-        ChatTemplate, DataSet, EncodeReport, Loader, Message, OnError, ReadOptions, RecordFormat, RenderOptions,
-        Report, Shared, TemplateVariables, Templating, doubts, drawn, drawn_part, fingerprint, hold_out,
-        parts_for_shares, read_measured, read_set, refuse_no_text, refuse_table, shared, steps_per_epoch, tokens_of,
+        ChatTemplate, DataSet, EncodeReport, Fields, Loader, Message, OnError, ReadOptions, RecordFormat,
+        RenderOptions, Report, Shared, TO_UTF_8, TemplateVariables, Templating, Unread, doubts, drawn, drawn_part,
+        fingerprint, hold_out, parts_for_shares, read_measured, read_set, refuse_no_text, refuse_table,
+        refuse_unused_field, shared, steps_per_epoch, tokens_of, unused_field,
     };
 }
 
@@ -262,6 +266,9 @@ pub mod inside {
         pub mod adapter {
             pub use crate::model::adapter::LoraSettings;
         }
+        pub mod architecture {
+            pub use crate::model::architecture::Window;
+        }
         pub mod block {
             pub use crate::model::block::Activations;
         }
@@ -272,7 +279,7 @@ pub mod inside {
             pub use crate::model::gguf::{GgufModel, unpermuted_row};
         }
         pub mod rope {
-            pub use crate::model::rope::{RopeScaling, Yarn};
+            pub use crate::model::rope::{Rope, RopeScaling, Yarn};
         }
         pub mod parameter {
             pub use crate::model::parameter::{Parameter, from_host, to_host};

@@ -12,17 +12,26 @@ use crate::meter::Meter;
 use crate::output;
 use crate::progress::grouped;
 
-/// Refuses to calibrate what is not rounded level by level.
+/// Tokens of which each file gives at least as many: a sequence of one predicts nothing.
+const LEAST_EACH: usize = 2;
+
+/// Refuses to calibrate what is not rounded level by level, and by too few tokens of each file.
 ///
 /// # Errors
 /// [`Error::Config`].
-pub fn refuse_without_levels(args: &Calibrating, recipe: Recipe) -> Result<()> {
-    if args.calibrate.is_empty() || recipe.has_levels() {
+pub fn refuse_in_vain(args: &Calibrating, recipe: Recipe) -> Result<()> {
+    let least = LEAST_EACH * args.calibrate.len();
+    let problem = if args.calibrate.is_empty() {
         return Ok(());
-    }
-    let to = recipe.name().to_lowercase();
-    let problem =
-        format!("--calibrate: {to} rounds each element by itself; leave it out, or choose fewer bits with --to");
+    } else if !recipe.has_levels() {
+        let to = recipe.name().to_lowercase();
+        format!("--calibrate: {to} rounds each element by itself; leave it out, or choose fewer bits with --to")
+    } else if args.calibrate_tokens < least {
+        let (tokens, files) = (args.calibrate_tokens, args.calibrate.len());
+        format!("--calibrate-tokens {tokens}: {files} files need at least {least}, {LEAST_EACH} of each")
+    } else {
+        return Ok(());
+    };
     Err(Error::Config { problems: vec![problem] }.into())
 }
 
@@ -54,7 +63,7 @@ pub fn calibrated(model: Quantised, files: &ModelFiles, documents: &[Document], 
     if documents.is_empty() {
         return Ok(model);
     }
-    let (meter, read) = (Meter::new("rounding"), tokens_of(documents) as u64);
+    let (meter, read) = (Meter::with_lines("rounding"), tokens_of(documents) as u64);
     meter.of_items(files.architecture.layers as u64);
     let rounded = wait(calibrate(files, documents, recipe, &mut |done, of| {
         meter.at(done as u64, read * done as u64 / of.max(1) as u64);

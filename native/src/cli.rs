@@ -1,11 +1,15 @@
 //! What the command accepts. Scripts rely on these names: extend them, do not rename.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
+use temper_engine::configuration::setting_called;
 use temper_engine::models::{Choice, Hold};
 use temper_engine::products::Compute;
+use temper_engine::reading::Fields;
 
 /// Fine-tune language models without making them forget, on any GPU or on the CPU.
 #[derive(Debug, Parser)]
@@ -18,6 +22,41 @@ pub struct Cli {
     pub global: Global,
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// What the arguments, the program's name among them, ask for.
+    ///
+    /// # Errors
+    /// clap's, which also answers `--help` and `--version`.
+    pub fn of(arguments: &[OsString]) -> Result<Self, clap::Error> {
+        Self::try_parse_from(arguments).map_err(|error| with_setting(error, arguments))
+    }
+}
+
+/// Commands whose settings are given with `--set`.
+const WITH_SETTINGS: [&str; 4] = ["train", "compare", "plan", "config"];
+
+/// An error of clap's; where it is about an option that is none but is called as a setting, it says how that is set.
+fn with_setting(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
+    let is_command = |argument: &OsString| WITH_SETTINGS.iter().any(|command| argument.as_os_str() == *command);
+    if error.kind() != ErrorKind::UnknownArgument || !arguments.iter().any(is_command) {
+        return error;
+    }
+    let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg).cloned() else { return error };
+    let Some(name) = option.strip_prefix("--") else { return error };
+    let Some(setting) = setting_called(name) else { return error };
+    let given = arguments.iter().enumerate().find_map(|(at, argument)| {
+        let rest = argument.to_str()?.strip_prefix(&option)?;
+        if rest.is_empty() { arguments.get(at + 1)?.to_str() } else { rest.strip_prefix('=') }
+    });
+    // What others call so may be counted in something else.
+    let is_own_name = setting.ends_with(&format!(".{}", name.replace('-', "_")));
+    let value = given.filter(|value| is_own_name && !value.starts_with("--")).unwrap_or("...");
+    let tip = format!("'{option}' is a setting: --set {setting}={value}");
+    error.remove(ContextKind::SuggestedArg);
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    error
 }
 
 /// Options of every command.
@@ -232,7 +271,7 @@ pub struct QuantizeArgs {
 #[derive(Debug, Args)]
 pub struct FabricateArgs {
     /// Published model whose shape it has: qwen3-0.6b, qwen3-1.7b, qwen3-4b, qwen3-8b, qwen3-14b, qwen3-32b, qwen2.5-32b,
-    /// glm4-9b, glm4-32b or llama3.1-8b.
+    /// glm4-9b, glm4-32b, llama3.1-8b, gemma3-270m, gemma3-1b, gemma3-4b or phi4-mini.
     #[arg(long, value_name = "MODEL")]
     pub like: String,
     /// How matrices are stored: q4_0, q4_k, q4_k_m (llama.cpp's mix of q4_k and q6_k), q5_0, q8_0 or bf16.
@@ -256,7 +295,7 @@ pub struct ModelArgs {
     /// Hugging Face folder or GGUF file.
     #[arg(long, value_name = "DIR_OR_GGUF", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub model: Option<String>,
-    /// PEFT adapter to put on the model.
+    /// Adapter to put on the model: PEFT's folder, or that of a run that trained one.
     #[arg(long, value_name = "DIR", requires = "model")]
     pub adapter: Option<PathBuf>,
     /// Folder of a run, in place of --model: its model with the adapter that it trained, or the model that it trained whole.
@@ -280,6 +319,8 @@ pub struct EvalArgs {
     #[command(flatten)]
     pub template: TemplateArgs,
     #[command(flatten)]
+    pub named: FieldArgs,
+    #[command(flatten)]
     pub input: EvalInput,
     #[command(flatten)]
     pub tasks: TaskArgs,
@@ -296,6 +337,15 @@ pub struct TemplateArgs {
     /// (data.template_variables) hold where it is not given.
     #[arg(long, value_name = "NAME=VALUE")]
     pub template_var: Vec<String>,
+}
+
+/// What the fields of records are called.
+#[derive(Debug, Args)]
+pub struct FieldArgs {
+    /// Read the records of --data by these fields, for example `prompt=question,completion=response`; a run's own (data.fields)
+    /// hold where it is not given.
+    #[arg(long, value_name = "NAME=FIELD,...", requires = "data")]
+    pub fields: Option<Fields>,
 }
 
 /// Arguments of `temper eval --tasks`.
@@ -352,6 +402,8 @@ pub struct ScanArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub template: TemplateArgs,
+    #[command(flatten)]
+    pub named: FieldArgs,
     /// JSONL or text, scored on what would be trained; `-` is standard input. May be repeated.
     #[arg(long, required = true, value_name = "FILE")]
     pub data: Vec<String>,
@@ -377,15 +429,15 @@ pub struct ScanArgs {
     /// Write a line a token into scan.jsonl too.
     #[arg(long)]
     pub tokens: bool,
-    /// Of how many of the most likely tokens EAFT's gate takes the entropy (objective.top_k).
+    /// Of how many of the most likely tokens EAFT's gate takes the entropy (objective.top_k): 2 to 64.
     #[arg(long, default_value_t = 20, value_name = "K", value_parser = gate_k)]
     pub top_k: usize,
     /// Longest document, in tokens; never more than the model's context.
     #[arg(long, default_value_t = 2048, value_name = "N", value_parser = at_least_two)]
     pub cutoff_length: usize,
     /// Scan the first N records only.
-    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
-    pub limit: Option<u64>,
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub limit: Option<usize>,
     /// Leave out and count records that cannot be used, instead of stopping at the first with its line.
     #[arg(long)]
     pub skip_broken: bool,
@@ -430,14 +482,17 @@ pub struct GenerateArgs {
     /// What to answer.
     #[arg(long)]
     pub prompt: Option<String>,
-    /// File with a prompt a line, `-` for standard input. Prints one JSON object a prompt, in their order, with `prompt`,
-    /// `answer`, `tokens` and `ended` (`token`, `string` or `length`). Each draws with a seed of its own, --seed and the
-    /// number of its line before it.
+    /// File with a prompt a line, `-` for standard input; blank lines are nothing. Prints one JSON object a prompt, in their
+    /// order, with `prompt`, `answer`, `tokens` and `ended` (`token`, `string` or `length`). Each draws with a seed of its own,
+    /// --seed and the number of lines before it.
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<String>,
     /// How many of --prompts are answered at once. Answers do not depend on it, but memory and time do.
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = at_least_one)]
     pub batch: usize,
+    /// What the model is told before each prompt, by its chat template.
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
     /// Continue the prompt as it is, without the model's chat template.
     #[arg(long)]
     pub raw: bool,
@@ -809,7 +864,10 @@ pub struct WebArgs {
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if key.contains('.') => Ok((key.trim().into(), value.trim().into())),
-        _ => Err("expected SECTION.KEY=VALUE, for example run.steps=100".into()),
+        found => Err(match setting_called(found.map_or(text, |(key, _)| key).trim()) {
+            Some(setting) => format!("expected SECTION.KEY=VALUE; did you mean {setting}=...?"),
+            None => "expected SECTION.KEY=VALUE, for example run.steps=100".into(),
+        }),
     }
 }
 
@@ -913,6 +971,14 @@ mod tests {
     }
 
     #[test]
+    fn the_help_of_a_scan_says_how_many_tokens_its_gate_may_look_at() {
+        let command = Cli::command();
+        let scan = command.find_subcommand("scan").expect("a command");
+        let top_k = scan.get_arguments().find(|argument| argument.get_id() == "top_k").expect("an option");
+        assert!(top_k.get_help().expect("a help").to_string().contains("2 to 64"));
+    }
+
+    #[test]
     fn the_definition_is_consistent_and_every_command_has_help() {
         Cli::command().debug_assert();
         for command in Cli::command().get_subcommands() {
@@ -944,13 +1010,14 @@ mod tests {
             "temper generate --run runs/a --step 40 --prompt hello",
             "temper export --run runs/a --step 40 x.gguf",
             "temper eval --model m --text t.txt --json",
-            "temper eval --model m --data d.jsonl --skip-broken",
+            "temper eval --model m --data d.jsonl --skip-broken --fields text=body",
             "temper scan --model m --data d.jsonl",
+            "temper scan --model m --data d.jsonl --fields prompt=question,completion=response",
             "temper scan --run r --data d --data e --out o --fail-above 0.05 --curate c --keep conflicted --above 0.1",
             "temper scan --model m --data - --on-policy 8 --tokens --top-k 64 --limit 9 --skip-broken --json",
             "temper eval --model m --tasks mmlu,gsm8k --task-data d --limit 9 --shots 0 --results r --chat --max-tokens 9",
             "temper devices",
-            "temper generate --model m --prompt hello",
+            "temper generate --model m --prompt hello --system brief",
             "temper generate --model m --prompts p.txt --batch 4 --top-k 20 --top-p 0.9 --stop x --stop y",
             "temper chat --model m --adapter a --system x --context 512 --max-tokens 7 --temperature 0",
             "temper bench generate --model m --storage f32 --prompt 8 --tokens 16 --batch 2 --json",
@@ -999,13 +1066,35 @@ mod tests {
             (format!("{generate} --seed 1.5"), "--seed", "a whole number from 0 to 18446744073709551615"),
             ("temper chat --model m --max-tokens -1".into(), "--max-tokens", "a whole number of at least 1"),
             ("temper scan --model m --data d --on-policy x".into(), "--on-policy", "a whole number of at least 0"),
-            ("temper scan --model m --data d --limit x".into(), "--limit", "a whole number of at least 0"),
+            ("temper scan --model m --data d --limit 0".into(), "--limit", "a whole number of at least 1"),
             ("temper scan --model m --data d --fail-above 5%".into(), "--fail-above", "a number from 0 to 1, such as"),
             ("temper logits --model m --tokens 1,x --out y".into(), "--tokens", "numbers of tokens with commas"),
         ] {
             let error = parse(&line).map(|_| ()).unwrap_err().to_string();
             assert!(error.contains(option) && error.contains(&format!("expected {words}")), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn who_gives_a_setting_as_an_option_or_without_its_section_is_told_how_it_is_set() {
+        for (line, said) in [
+            ("temper train --epochs 3", "tip: '--epochs' is a setting: --set run.epochs=3"),
+            ("temper --device cpu plan --learning-rate=1e-3", "--set optim.learning_rate=1e-3"),
+            ("temper train --batch-size 4", "--set run.batch_tokens=..."),
+            ("temper train --steps --resume", "--set run.steps=..."),
+            ("temper train --set lr=1", "did you mean optim.learning_rate=...?"),
+            ("temper train --set learning_rate=1e-4", "did you mean optim.learning_rate=...?"),
+            ("temper train --set nonsense=1", "for example run.steps=100"),
+        ] {
+            let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            let error = Cli::of(&arguments).map(|_| ()).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(said) && error.exit_code() == 2, "{line}: {text}");
+            assert!(!text.contains("similar argument"), "{line}: {text}");
+        }
+        let arguments = ["temper", "generate", "--epochs", "3"].map(OsString::from);
+        let other = Cli::of(&arguments).map(|_| ()).unwrap_err().to_string();
+        assert!(!other.contains("--set"), "{other}");
     }
 
     #[test]
@@ -1046,6 +1135,7 @@ mod tests {
             "temper generate --model m --prompt x --temperature nan",
             "temper generate --model m",
             "temper generate --model m --prompt x --prompts y",
+            "temper generate --model m --prompt x --raw --system y",
             "temper generate --model m --prompt x --top-p 0",
             "temper generate --model m --prompt x --top-p nan",
             "temper generate --model m --prompts x --batch 0",

@@ -1,9 +1,12 @@
 //! What whoever gave data should know of it: records that are left out, a text that looks like records,
-//! conversations without a chat template, what nothing writes of a record, and documents that are measured and trained on.
+//! conversations without a chat template, what nothing writes of a record, and documents that are measured and trained on;
+//! and what a new run is asked for in vain.
 
 use std::fs;
 
-pub use temper_engine::reading::doubts::{memorised, no_template, plain_table, plain_text, unwritten};
+pub use temper_engine::reading::doubts::{
+    empty_answers, lost_context, memorised, no_template, not_read, plain_table, plain_text, unwritten,
+};
 use temper_engine::reading::{EncodeReport, Report, shared, tokens_of};
 use temper_engine::words::{counted, plural};
 use temper_engine::{Config, Document, Error, Result};
@@ -42,7 +45,8 @@ pub fn of_reading(set: &str, path: &str, records: &Report, encoding: &EncodeRepo
     if encoding.bare > 0 {
         doubts.push(Doubt { what: format!("{set}: {}", no_template(encoding.bare)), reasons: Vec::new() });
     }
-    let unwritten = unwritten(encoding.unwritten).into_iter();
+    let lost = lost_context(records.kind, &records.unread).into_iter().chain(empty_answers(encoding.empty_answers));
+    let unwritten = lost.chain(unwritten(encoding.unwritten));
     doubts.extend(unwritten.map(|line| Doubt { what: format!("{set}: {line}"), reasons: Vec::new() }));
     let skipped = records.skipped + encoding.skipped;
     if skipped > 0 {
@@ -69,6 +73,60 @@ pub fn refuse_repeated_file(config: &Config) -> Result<()> {
         None => Ok(()),
         Some(problem) => Err(Error::Config { problems: vec![problem] }),
     }
+}
+
+/// Refuses settings of a new run of which one makes another pointless. What a run was begun with is never refused.
+///
+/// # Errors
+/// [`Error::Config`] with both settings of each pair.
+pub fn refuse_contradictions(config: &Config) -> Result<()> {
+    let (method, run) = (config.objective.method, &config.run);
+    let mut problems = Vec::new();
+    if run.baseline == Some(method) {
+        problems.push(format!(
+            "run.baseline: the baseline is the same objective, {method}, and would only train the same again: give another, or \
+             leave it out (--set run.baseline=)"
+        ));
+    }
+    if run.eval_every > 0 && run.evaluations > 0 {
+        problems.push(format!(
+            "run.evaluations: {} is read where run.eval_every is 0, and that is {}: leave one out",
+            run.evaluations, run.eval_every
+        ));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Error::Config { problems }) }
+}
+
+/// Refuses what a new run is told of measuring where it measures nothing; `set` are its overrides, which may take back the
+/// sets of a file that goes on saying how often.
+///
+/// # Errors
+/// [`Error::Config`] with every such setting.
+pub fn refuse_unmeasured(config: &Config, set: &[(String, String)]) -> Result<()> {
+    let (data, run) = (&config.data, &config.run);
+    let sets = [
+        ("data.target", data.target.is_some()),
+        ("data.hold_out", data.hold_out.is_some()),
+        ("data.general", data.general.is_some()),
+        ("data.wrong", data.wrong.is_some()),
+    ];
+    if sets.iter().any(|(_, given)| *given) {
+        return Ok(());
+    }
+    let is_set = |key: &str| set.iter().any(|(name, _)| name == key);
+    let taken_back = sets.iter().any(|(key, _)| is_set(key));
+    let asked = [
+        ("run.eval_every", run.eval_every > 0),
+        ("run.evaluations", run.evaluations > 0),
+        ("data.measured_tokens", data.measured_tokens.is_some()),
+    ];
+    let in_vain = asked.into_iter().filter(|(key, asked)| *asked && (is_set(key) || !taken_back));
+    let refused = |(key, _): (&str, bool)| {
+        let instead = "give data.target, data.hold_out or data.general, or leave it out";
+        format!("{key}: is about what is measured, and nothing is: {instead}")
+    };
+    let problems: Vec<String> = in_vain.map(refused).collect();
+    if problems.is_empty() { Ok(()) } else { Err(Error::Config { problems }) }
 }
 
 /// Whether two paths lead to one file.
@@ -165,6 +223,46 @@ mod tests {
         assert!(error.is_bad_input() && message.starts_with("data set old.txt: nothing of it is left"), "{message}");
         assert!(message.contains("all of its 3 documents are measured, too (3 in general)"), "{message}");
         assert!(message.contains("give data.replay a file of its own"), "{message}");
+    }
+
+    fn config(text: &str, set: &[(String, String)]) -> Config {
+        Config::parse(&format!("[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n{text}"), "x", set).unwrap()
+    }
+
+    #[test]
+    fn a_baseline_of_the_same_objective_and_two_ways_to_say_how_often_are_refused() {
+        let refused = |run: &str, method: &str| {
+            let text = format!("target = \"a\"\n[objective]\nmethod = \"{method}\"\n[run]\n{run}");
+            refuse_contradictions(&config(&text, &[])).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        let same = refused("baseline = \"sft\"\n", "sft");
+        assert!(same.contains("run.baseline: the baseline is the same objective, sft"), "{same}");
+        assert_eq!(refused("baseline = \"sft\"\n", "eaft"), "");
+        let both = refused("eval_every = 4\nevaluations = 3\n", "sft");
+        assert!(both.contains("run.evaluations: 3 is read where run.eval_every is 0, and that is 4"), "{both}");
+        assert_eq!(refused("eval_every = 4\n", "sft"), "");
+        assert_eq!(refused("evaluations = 3\n", "sft"), "");
+    }
+
+    #[test]
+    fn how_often_nothing_is_measured_is_refused_but_in_a_file_whose_sets_are_taken_back() {
+        let refused = |text: &str, set: &[(&str, &str)]| {
+            let set: Vec<_> = set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+            refuse_unmeasured(&config(text, &set), &set).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        for key in ["run.eval_every", "run.evaluations", "data.measured_tokens"] {
+            let found = refused("", &[(key, "4")]);
+            assert!(found.contains(&format!("{key}: is about what is measured, and nothing is")), "{found}");
+            for given in [("data.target", "a"), ("data.hold_out", "0.1"), ("data.general", "g"), ("data.wrong", "w")] {
+                assert_eq!(refused("", &[(key, "4"), given]), "", "{given:?}");
+            }
+        }
+        assert!(refused("[run]\neval_every = 4\n", &[]).contains("run.eval_every: is about"));
+        let file = "target = \"a\"\nmeasured_tokens = 9\n[run]\neval_every = 4\n";
+        assert_eq!(refused(file, &[("data.target", "")]), "");
+        let again = refused(file, &[("data.target", ""), ("run.eval_every", "2")]);
+        assert!(again.contains("run.eval_every: ") && !again.contains("measured_tokens"), "{again}");
+        assert_eq!(refused("", &[]), "");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use temper_engine::host::{Bytes, Folder, check_name};
 use temper_engine::{Error, Result};
 
 use crate::interrupt::Writing;
+use crate::output::quoted;
 
 /// Start of the name of a file or folder that is being written. A killed process leaves one; nothing reads it, and
 /// [`remove_partial`] clears it away.
@@ -113,7 +114,7 @@ fn no_such_model(path: &Path) -> String {
 /// A folder is no model's: what it is, or what in it is one.
 fn no_model_in(folder: &Path) -> String {
     const EXPORT: &str = "a command without that option takes the model that `temper export` makes of it";
-    let (shown, has) = (folder.display(), |name: &str| folder.join(name).exists());
+    let (shown, has) = (quoted(folder), |name: &str| folder.join(name).exists());
     if has("adapter_config.json") {
         return format!(
             "is an adapter and no model: give it beside the model that it was trained on, `--model BASE --adapter \
@@ -444,8 +445,8 @@ impl Folder for OsFolder {
     }
 }
 
-/// A file that the user named, and those beside it. What is opened has that name or one made of it, never one out of a file,
-/// so links are followed.
+/// A file that the user named, and those beside it. What is opened has that name, one made of it or one that is known, never
+/// one out of a file, so links are followed.
 pub struct Beside {
     folder: PathBuf,
 }
@@ -618,6 +619,12 @@ mod tests {
             assert!(message.contains(part) && message.contains("temper export"), "{message}");
             files.iter().for_each(|name| fs::remove_file(at(name)).unwrap());
         }
+        // What is to be pasted into a shell is quoted where that is needed.
+        let spaced = at("put full");
+        fs::create_dir(&spaced).unwrap();
+        ["config.toml", "summary.json"].iter().for_each(|name| fs::write(spaced.join(name), b"{}").unwrap());
+        let message = said(&spaced, missing(&spaced.join("config.json")));
+        assert!(message.contains(&format!("give `--run '{}'` in place", spaced.display())), "{message}");
         fs::write(at("config.toml"), b"").unwrap();
         assert!(said(folder.path(), missing(&config)).ends_with("it has no config.json"), "no run has begun there");
         fs::write(at("b.gguf"), b"").unwrap();

@@ -24,6 +24,7 @@ use temper_engine::{Config, Devices, Error, Model, ModelFiles, Result, Tokenizer
 use crate::cli::ModelArgs;
 use crate::files::{Beside, OpenFile, OsFolder, model_error, read_error};
 use crate::memory;
+use crate::output::quoted;
 use crate::plan::{Since, memory_of};
 use crate::progress::progress;
 use crate::run_config::OTHER_HEAD;
@@ -154,14 +155,18 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The tokens of a prompt, after which the answer comes.
+    /// The tokens of a prompt, after which the answer comes; a chat template is told `system` before it.
     ///
     /// # Errors
     /// [`Error::Template`] and [`Error::Tokenizer`].
-    pub fn prompt(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    pub fn prompt(&self, tokenizer: &Tokenizer, system: Option<&str>, text: &str) -> Result<Vec<u32>> {
         match self {
-            // A template writes the first token itself.
-            Self::Chat(template) => tokenizer.encode(&template.render(&[Message::new("user", text)], true)?),
+            Self::Chat(template) => {
+                let told = system.map(|system| Message::new("system", system));
+                let messages: Vec<Message> = told.into_iter().chain([Message::new("user", text)]).collect();
+                // A template writes the first token itself.
+                tokenizer.encode(&template.render(&messages, true)?)
+            }
             Self::Lines => tokenizer.encode_begun(&format!("{text}\n")),
             Self::Text => tokenizer.encode_begun(text),
         }
@@ -217,15 +222,18 @@ impl ModelInUse {
     pub fn open(args: &ModelArgs) -> Result<Self> {
         let Some(run) = &args.run else {
             let path = args.model.clone().unwrap_or_default();
+            let found = args.adapter.as_deref().map(adapter_at).transpose()?;
+            let storage = args.storage.or(found.as_ref().and_then(|found| found.storage));
+            let (adapter, trained_on) = found.map(|found| (found.folder, found.trained_on)).unzip();
             return Ok(Self {
                 files: open_model(&path)?,
                 path,
-                adapter: args.adapter.clone().map(Pairs::Folder),
-                storage: args.storage.unwrap_or(Hold::Auto),
+                adapter: adapter.map(Pairs::Folder),
+                storage: storage.unwrap_or(Hold::Auto),
                 run: None,
                 variables: TemplateVariables::default(),
                 is_of_checkpoint: false,
-                trained_on: None,
+                trained_on: trained_on.flatten(),
                 records: None,
             });
         };
@@ -412,6 +420,7 @@ impl ModelInUse {
 pub fn reading_untrained<'a>(files: &ModelFiles, variables: Option<&'a TemplateVariables>) -> ReadOptions<'a> {
     ReadOptions {
         format: RecordFormat::Auto,
+        fields: None,
         on_error: OnError::Stop,
         cutoff_length: files.architecture.context,
         last_turn_only: false,
@@ -428,22 +437,47 @@ pub struct Start {
     pub digest: Digest,
     /// Digest of the model that it was trained on, where a run tells.
     trained_on: Option<Digest>,
+    /// How that one's matrices were held, where a run tells.
+    storage: Option<Hold>,
 }
 
 impl Start {
     /// Reads what `adapter.from` names: PEFT's folder, or that of a run, whose adapter it then is.
     ///
     /// # Errors
-    /// [`Error::Missing`] where there is neither; [`Error::Config`] for a run that trained all weights; as [`result::read`].
+    /// [`Error::Missing`] where there is neither; [`Error::Config`] for a run that trained all weights, and for an adapter of some
+    /// layers; as [`result::read`].
     pub fn open(from: &str) -> Result<Self> {
-        let from = Path::new(from);
-        let (folder, trained_on) = match is_adapter(from) || !from.is_dir() {
-            true => (from.to_path_buf(), None),
-            false => adapter_of_run(from)?,
-        };
+        let Found { folder, trained_on, storage } = adapter_at(Path::new(from))?;
         let (settings, values) = result::read(&OsFolder::open(&folder)?)?;
-        let adapter = Adapter { settings, values, file: folder.display().to_string(), base: Hold::Auto };
-        Ok(Self { adapter, digest: digest_of_adapter(&folder)?, trained_on })
+        if settings.some_layers {
+            let problem = format!(
+                "[adapter] from: {} is of some layers only (layers_to_transform), and training takes all: merge it into its \
+                 model first (temper export), and give the result as model.path",
+                folder.display()
+            );
+            return Err(Error::Config { problems: vec![problem] });
+        }
+        let base = storage.unwrap_or(Hold::Auto);
+        let adapter = Adapter { settings, values, file: folder.display().to_string(), base };
+        Ok(Self { adapter, digest: digest_of_adapter(&folder)?, trained_on, storage })
+    }
+
+    /// The configuration in a text that goes on from it, with overrides.
+    ///
+    /// # Errors
+    /// As [`Config::going_on`]; [`Error::Config`] for matrices that are held otherwise than it was trained on.
+    pub fn configured(&self, text: &str, file: &str, overrides: &[(String, String)]) -> Result<Config> {
+        let Adapter { settings, base, file: folder, .. } = &self.adapter;
+        let config = Config::going_on(text, file, overrides, settings, *base)?;
+        let Some(storage) = self.storage.filter(|storage| *storage != config.run.storage) else { return Ok(config) };
+        Err(Error::Config {
+            problems: vec![format!(
+                "run.storage: is {}, and the run's adapter was trained on a model that was held as {storage}; leave it out, or, \
+                 to go on from it all the same, give its adapter: {folder}",
+                config.run.storage
+            )],
+        })
     }
 
     /// Where it is and what, in words.
@@ -468,28 +502,53 @@ impl Start {
     }
 }
 
+/// An adapter that is named itself or by its run, and what a run tells of it.
+struct Found {
+    folder: PathBuf,
+    /// Digest of the model that it was trained on.
+    trained_on: Option<Digest>,
+    /// How that one's matrices were held.
+    storage: Option<Hold>,
+}
+
+fn adapter_at(path: &Path) -> Result<Found> {
+    if is_adapter(path) || !path.is_dir() {
+        return Ok(Found { folder: path.to_path_buf(), trained_on: None, storage: None });
+    }
+    adapter_of_run(path)
+}
+
+/// The folder of the adapter that `adapter.from` names.
+///
+/// # Errors
+/// As [`Start::open`].
+pub fn adapter_folder(from: &str) -> Result<PathBuf> {
+    adapter_at(Path::new(from)).map(|found| found.folder)
+}
+
 /// Whether this is the folder of an adapter itself.
 fn is_adapter(folder: &Path) -> bool {
     result::ADAPTER_FILES.iter().any(|name| folder.join(name).is_file())
 }
 
-/// The adapter's folder of a run that has come to its end, and the digest of the model that it was trained on.
-fn adapter_of_run(path: &Path) -> Result<(PathBuf, Option<Digest>)> {
+/// The adapter of a run that has come to its end.
+fn adapter_of_run(path: &Path) -> Result<Found> {
     let Ok(run) = RunFolder::look_into(path) else {
         let problem = "is neither an adapter (adapter_config.json is missing) nor the folder of a run".into();
         return Err(Error::Missing { path: path.display().to_string(), problem });
     };
-    if run.config()?.adapter.kind != AdapterKind::Lora {
+    let config = run.config()?;
+    if config.adapter.kind != AdapterKind::Lora {
         let problem = format!(
-            "[adapter] from: the run {} trained all weights and has no adapter; go on from its model: --model {}",
+            "the run {} trained all weights and has no adapter; what it trained is a model: --model {}",
             path.display(),
-            path.join(MODEL).display()
+            quoted(&path.join(MODEL))
         );
         return Err(Error::Config { problems: vec![problem] });
     }
     let folder = path.join(ADAPTER);
     match folder.is_dir() {
-        true => Ok((folder, trained_on(&run))),
+        true => Ok(Found { folder, trained_on: trained_on(&run), storage: Some(config.run.storage) }),
         false => Err(Error::Missing { path: folder.display().to_string(), problem: run.no_result() }),
     }
 }
@@ -500,7 +559,10 @@ fn trained_on(run: &RunFolder) -> Option<Digest> {
 }
 
 /// Digest of the files of an adapter.
-fn digest_of_adapter(folder: &Path) -> Result<Digest> {
+///
+/// # Errors
+/// [`Error::Missing`] and [`Error::Io`] for what cannot be read.
+pub fn digest_of_adapter(folder: &Path) -> Result<Digest> {
     /// Bytes that are in memory.
     const DIGESTED_AT_ONCE: usize = 1 << 20;
     let mut digester = Digester::default();

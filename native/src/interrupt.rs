@@ -1,21 +1,29 @@
 //! Ctrl-C and what else asks a process to stop: the first time a run stops after the step under way or in the middle of an
 //! evaluation, and saves a checkpoint; the second time the process ends at once. A command that has nothing to save ends at
-//! once the first time, unless it is writing a file: then the half-written one is removed before.
+//! once the first time, unless it is writing a file: then the half-written one is removed before. So is, whatever the command, what
+//! would tell later processes that this one crashed.
 //!
 //! The C library's `signal` is all that is needed, and every platform with a terminal has it.
 
-use std::path::Path;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::{fmt, io};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{fmt, fs, thread};
 
 use crate::output::quoted;
+
+/// What a process exits with that was stopped with Ctrl-C, as shells report it.
+pub const INTERRUPTED: u8 = 130;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 /// True while a command stops in its own way.
 static LISTENING: AtomicBool = AtomicBool::new(false);
 /// Files that are being written while none does.
 static WRITING: Mutex<usize> = Mutex::new(0);
+/// See [`Passing`].
+static PASSING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// True once the user wants the run to stop.
 pub fn requested() -> bool {
@@ -31,6 +39,92 @@ pub fn stopped() -> bool {
 pub fn listen() {
     LISTENING.store(true, Ordering::Relaxed);
     signals::note();
+}
+
+/// While there is one, what is begun has left nothing that could be gone on with: who wants to stop it ends the process within a
+/// moment.
+pub struct Unbegun {
+    begun: Arc<Mutex<bool>>,
+}
+
+impl Unbegun {
+    /// From now on; `undo` takes away what was made for it.
+    pub fn now(undo: Box<dyn FnOnce() + Send>) -> Self {
+        /// How often it is asked.
+        const LOOK: Duration = Duration::from_millis(50);
+        listen();
+        let begun = Arc::new(Mutex::new(false));
+        let watched = Arc::clone(&begun);
+        let watch = move || {
+            loop {
+                thread::sleep(LOOK);
+                let begun = watched.lock().unwrap_or_else(PoisonError::into_inner);
+                if *begun {
+                    return;
+                }
+                if requested() {
+                    end_as_asked(undo);
+                }
+            }
+        };
+        // Without it what was made is left, as it is by a process that is killed.
+        let _ = thread::Builder::new().spawn(watch);
+        Self { begun }
+    }
+}
+
+impl Drop for Unbegun {
+    fn drop(&mut self) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+}
+
+/// Ends the process, without what is only of use to it.
+fn end_as_asked(undo: impl FnOnce()) -> ! {
+    // Never let go of: what is gone does not come back.
+    let passing = not_ending();
+    passing.iter().for_each(|path| drop(fs::remove_file(path)));
+    undo();
+    // Nobody is left to tell if stderr is gone too.
+    let said = "temper: stopped as asked; nothing was begun, and nothing of it is left";
+    let _ = writeln!(io::stderr(), "{said}");
+    signals::end_process(INTERRUPTED.into())
+}
+
+/// Keeps the process from ending as asked, until what is returned is dropped: for a [`Passing`] file that is being written.
+pub fn not_ending() -> MutexGuard<'static, Vec<PathBuf>> {
+    PASSING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A file by which later processes would know that this one crashed. To be stopped is no crash: while there is one, who wants to
+/// stop the process ends it within a moment, and the file is removed before.
+pub struct Passing {
+    path: PathBuf,
+    /// Where no command stops in its own way.
+    watch: Option<Unbegun>,
+}
+
+impl Passing {
+    /// From now on.
+    pub fn of(path: PathBuf) -> Self {
+        let listening = LISTENING.load(Ordering::Relaxed);
+        not_ending().push(path.clone());
+        Self { path, watch: (!listening).then(|| Unbegun::now(Box::new(|| {}))) }
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        not_ending().retain(|path| *path != self.path);
+        if self.watch.is_some() {
+            signals::end();
+            LISTENING.store(false, Ordering::Relaxed);
+            // Within the last moment.
+            if requested() {
+                end_as_asked(|| {});
+            }
+        }
+    }
 }
 
 /// Lets Ctrl-C stop what begins now; the next one ends the process.
@@ -150,6 +244,12 @@ mod signals {
         set(libc::SIGTERM, SIG_DFL);
     }
 
+    /// Ends the process without what else happens at an exit, for which other threads would have to rest.
+    pub fn end_process(code: c_int) -> ! {
+        // SAFETY: it does not return, and nothing is unwound.
+        unsafe { libc::_exit(code) }
+    }
+
     fn set(number: c_int, handler: sighandler_t) {
         // SAFETY: a handler only stores to an atomic and calls `signal`. A signal that was ignored when the process began
         // (`nohup`, a background job of a shell without job control) stays ignored.
@@ -180,6 +280,11 @@ mod signals {
 
     /// No signals here.
     pub fn end() {}
+
+    /// Ends the process.
+    pub fn end_process(code: i32) -> ! {
+        std::process::exit(code)
+    }
 
     /// No signals here.
     pub fn ignore_file_size_signal() {}

@@ -29,22 +29,19 @@ mod tensorboard;
 mod training_set;
 
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
 use cli::{Cli, Command};
-use interrupt::Interrupted;
-use temper_engine::{keep_on, leave_compiled};
+use interrupt::{INTERRUPTED, Interrupted};
+use temper_engine::{keep_on, leave_compiled, lost};
 use tracing_subscriber::EnvFilter;
-
-/// As shells report a program that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     quiet_display_driver();
     interrupt::ignore_file_size_signal();
-    let Cli { global, command } = Cli::parse();
+    let Cli { global, command } = Cli::of(&std::env::args_os().collect::<Vec<_>>()).unwrap_or_else(|said| said.exit());
     let level = ["warn", "temper=info,temper_engine=info,warn", "temper=debug,temper_engine=debug,info"];
     let default = level[usize::from(global.verbose).min(level.len() - 1)];
     let filter = EnvFilter::try_from_env("TEMPER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
@@ -53,7 +50,8 @@ fn main() -> ExitCode {
     if let Some(cache) = shelf::Cache::of_this_machine() {
         keep_on(Arc::new(cache));
     }
-    let result = match command {
+    hush_after_loss();
+    let run = || match command {
         Command::Train(args) => commands::train::run(args, &global),
         Command::Compare(args) => commands::compare::run(&args, &global),
         Command::Plan(args) => commands::plan::run(args, &global),
@@ -72,7 +70,14 @@ fn main() -> ExitCode {
         Command::Logits(args) => commands::logits::run(args, &global),
         Command::Web(args) => commands::web::run(args, &global),
     };
-    leave_compiled();
+    // Libraries panic where a device is lost: that is no bug of theirs or ours.
+    let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| match lost() {
+        Some(error) => Err(error.into()),
+        None => resume_unwind(panic),
+    });
+    if lost().is_none() {
+        leave_compiled();
+    }
     let Err(error) = result else { return ExitCode::SUCCESS };
     if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
         let _ = writeln!(io::stderr(), "temper: {interrupted}");
@@ -85,6 +90,17 @@ fn main() -> ExitCode {
     // Nobody is left to tell if stderr is gone too.
     let _ = writeln!(io::stderr(), "temper: error: {error:#}");
     ExitCode::from(if is_bad_input(&error) { 2 } else { 1 })
+}
+
+/// Leaves unsaid what libraries panic about once a device is lost, also on threads of theirs: it follows from the loss,
+/// which is the error that is told.
+fn hush_after_loss() {
+    let told = take_hook();
+    set_hook(Box::new(move |panic| {
+        if lost().is_none() {
+            told(panic);
+        }
+    }));
 }
 
 /// On Linux without a desktop session, Mesa's Vulkan drivers ask for a display although nothing is shown, and Wayland's

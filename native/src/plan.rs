@@ -1,6 +1,7 @@
 //! Whether a run fits and how long it takes, and what would make it fit: what `temper plan` shows and `temper train` goes by.
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -8,6 +9,7 @@ use temper_engine::configuration::AdapterKind;
 use temper_engine::host::Clock;
 use temper_engine::perplexity::first_tokens;
 use temper_engine::reading::{OnError, steps_per_epoch, tokens_of};
+use temper_engine::result::ADAPTER_FILES;
 use temper_engine::running::{
     Execution, Keep, Kind, Ledger, Load, Placement, Sheet, Site, Stage, Timed, Work, check, check_tokens, placement,
 };
@@ -212,6 +214,11 @@ impl Plan {
         let of = |change: &&Change| format!("{} ({})", change.arguments(), bytes(change.peak_bytes));
         let fitting: Vec<String> = advice.iter().filter(|change| change.fits).map(|change| of(&change)).collect();
         match (fitting.is_empty(), advice.last()) {
+            // What the data need comes on top of it.
+            (false, _) if subject.train.is_empty() => format!(
+                "that alone would fit with {}; `temper plan` says what the whole run needs",
+                fitting.join(", or with ")
+            ),
             (false, _) => format!("it fits with {}", fitting.join(", or with ")),
             (true, Some(most)) => format!("take a smaller model; even with {} it is too much", of(&most)),
             (true, None) => "take a smaller model".into(),
@@ -559,6 +566,8 @@ fn ladders(subject: &Subject, config: &Config) -> [Vec<Settings>; 9] {
         // A format that this program does not know is refused as a setting, and left out.
         match full {
             true => vec![set(&[("run.storage", "bf16".into())])],
+            // The adapter of a run goes on beside what it was trained on.
+            false if config.adapter.from.as_deref().is_some_and(is_of_run) => Vec::new(),
             false => ["f16", "q8_0", "q4_0"].map(|format| set(&[("run.storage", format.into())])).into(),
         },
         vec![set(&[("run.moments", "8bit".into())])],
@@ -576,6 +585,11 @@ fn ladders(subject: &Subject, config: &Config) -> [Vec<Settings>; 9] {
             })
             .collect(),
     ]
+}
+
+/// Whether `adapter.from` names a run, and not an adapter itself.
+fn is_of_run(from: &str) -> bool {
+    !ADAPTER_FILES.iter().any(|name| Path::new(from).join(name).is_file())
 }
 
 /// The first of these settings that is enough, on top of others; the last one that needs less than `peak` where none is.
@@ -703,6 +717,19 @@ mod tests {
         assert!(after.starts_with("training on 30 tokens at once (1 layer"), "{after}");
         assert!(after.contains(", and run.device_memory allows 1 KiB: "), "{after}");
         with_plan(&[document()], &[], |plan, subject, room| plan.check(subject, room).unwrap());
+        // What would fit before the data are read may be too much with them.
+        let by_a_byte = |train: &[Document]| {
+            let never = ("run.recompute", "never");
+            let needed = with_plan(train, &[never], |plan, _, _| plan.device_bytes());
+            let less = (needed - 1).to_string();
+            let set = [never, ("run.device_memory", less.as_str())];
+            with_plan(train, &set, |plan, subject, room| plan.check(subject, room).unwrap_err().to_string())
+        };
+        let before = by_a_byte(&[]);
+        assert!(before.contains(": that alone would fit with --set "), "{before}");
+        assert!(before.ends_with("; `temper plan` says what the whole run needs"), "{before}");
+        let after = by_a_byte(&[document()]);
+        assert!(after.contains(": it fits with --set ") && !after.contains("temper plan"), "{after}");
     }
 
     #[test]

@@ -254,6 +254,16 @@ pub fn change(from: f64, to: f64) -> String {
     }
 }
 
+/// A share of which no more than two significant digits are known.
+pub fn two_digits(share: f64) -> String {
+    let zeros = -share.log10().floor();
+    if !(0.0..=4.0).contains(&zeros) {
+        return format!("{share:.1e}");
+    }
+    let decimals = zeros as usize + 1;
+    format!("{share:.decimals$}")
+}
+
 /// Four significant digits or so, without an exponent for ordinary sizes.
 pub fn number(value: f64) -> String {
     match value.abs() {
@@ -337,6 +347,8 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
+        assert_eq!([0.5, 0.023_456, 0.000_123, 3e-9].map(two_digits), ["0.50", "0.023", "0.00012", "3.0e-9"]);
+        assert_eq!([1.0, 0.0].map(two_digits), ["1.0", "0.0e0"]);
         assert_eq!([duration(6.66), duration(65.0), duration(7380.0)], ["6.7 s", "1 min 5 s", "2 h 3 min"]);
         assert_eq!(duration(f64::NAN), "0.0 s");
         assert_eq!([number(0.0), number(12.345), number(123456.0), number(1e9)], ["0", "12.35", "123456", "1.000e9"]);

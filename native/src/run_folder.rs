@@ -258,7 +258,7 @@ impl RunFolder {
             return Err(refuse("already holds a run; go on with it (--resume) or choose another folder"));
         }
         [path, &checkpoints].into_iter().for_each(remove_partial);
-        Ok(Reserved { run, _made: made })
+        Ok(Reserved { run, made })
     }
 
     /// Opens the folder of a run to read it. Nothing in it is touched: the run may be going on.
@@ -732,13 +732,30 @@ impl Default for Prefix {
 pub struct Reserved {
     run: RunFolder,
     /// Goes after the lock, whose file is in it.
-    _made: Made,
+    made: Made,
 }
 
 impl Reserved {
     /// The folder.
     pub fn folder(&self) -> &RunFolder {
         &self.run
+    }
+
+    /// Does what dropping it does, for a process that ends without that.
+    pub fn undo(&self) -> Box<dyn FnOnce() + Send> {
+        let path = &self.run.path;
+        let (config, lock, checkpoints) = (path.join(CONFIG), path.join(LOCK), self.run.checkpoints_path());
+        let made = self.made.0.clone();
+        Box::new(move || {
+            if config.exists() {
+                return;
+            }
+            let _ = fs::remove_file(lock);
+            // What holds something stays.
+            for folder in std::iter::once(&checkpoints).chain(&made) {
+                let _ = fs::remove_dir(folder);
+            }
+        })
     }
 }
 

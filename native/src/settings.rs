@@ -17,6 +17,7 @@ use temper_engine::words::plural;
 use temper_engine::{Config, Document, Error, Result as EngineResult};
 
 use crate::cli::RunArgs;
+use crate::doubts;
 use crate::inputs::{DEMO_CONFIG, EMBEDDED, Start, open_model, read_configuration};
 use crate::plan::{measurements, trained_tokens};
 use crate::progress::grouped;
@@ -101,6 +102,15 @@ impl Settings {
         Self { config, name, fit_cutoff: false, fit_steps: false, fit_measured: false }
     }
 
+    /// Refuses what these arguments ask of a new run in vain.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with what contradicts another setting, or is about measuring where nothing is measured.
+    pub fn refuse_vain(&self, args: &RunArgs) -> EngineResult<()> {
+        doubts::refuse_contradictions(&self.config)?;
+        doubts::refuse_unmeasured(&self.config, &overrides(args))
+    }
+
     /// Cuts documents where the model's context ends, unless a length was asked for.
     pub fn fit_to_model(&mut self, context: usize) {
         if self.fit_cutoff {
@@ -158,11 +168,29 @@ impl Settings {
 /// # Errors
 /// A file that cannot be read or is no text; every invalid value.
 pub fn read(path: &Path, overrides: &[(String, String)]) -> EngineResult<Config> {
+    refuse_other_files(path)?;
     let file = path.display().to_string();
     let problem = || "a configuration is UTF-8 text".to_string();
     let text = String::from_utf8(read_configuration(&file)?)
         .map_err(|_| Error::Format { file: file.clone(), problem: problem() })?;
     parse(&text, &file, overrides)
+}
+
+/// Refuses what is data or a model by its name, before it is taken for a configuration.
+///
+/// # Errors
+/// [`Error::Config`].
+pub fn refuse_other_files(path: &Path) -> EngineResult<()> {
+    const OTHERS: [&str; 5] = ["json", "jsonl", "txt", "gguf", "safetensors"];
+    let ends_with = |path: &Path, known: &str| path.extension().is_some_and(|end| end.eq_ignore_ascii_case(known));
+    let packed = ends_with(path, "gz").then(|| path.with_extension(""));
+    let unpacked = packed.as_deref().unwrap_or(path);
+    let is_other = OTHERS.iter().any(|other| ends_with(unpacked, other));
+    if !is_other && !path.is_dir() {
+        return Ok(());
+    }
+    let advice = "data go behind --data, a model behind --model (in it they are data.train and model.path)";
+    Err(Error::Config { problems: vec![format!("{}: a configuration is TOML; {advice}", path.display())] })
 }
 
 /// The embedded demo's configuration, with overrides.
@@ -173,11 +201,11 @@ pub fn demo(overrides: &[(String, String)]) -> EngineResult<Config> {
     parse(DEMO_CONFIG, "the embedded configuration", overrides)
 }
 
-/// The configuration in a text, with overrides; where it goes on from an adapter, of that one's rank, alpha and targets.
+/// The configuration in a text, with overrides; where it goes on from an adapter, of that one's rank, alpha, targets and storage.
 fn parse(text: &str, file: &str, overrides: &[(String, String)]) -> EngineResult<Config> {
     let config = Config::parse(text, file, overrides)?;
     match &config.adapter.from {
-        Some(from) => Config::going_on(text, file, overrides, &Start::open(from)?.adapter.settings),
+        Some(from) => Start::open(from)?.configured(text, file, overrides),
         None => Ok(config),
     }
 }
@@ -369,6 +397,20 @@ mod tests {
             let error = Settings::of(&one, vec![]).err().expect("half of what is needed").to_string();
             assert!(error.contains(missing), "{error}");
         }
+    }
+
+    #[test]
+    fn what_comes_with_the_program_and_what_init_writes_asks_for_nothing_in_vain() {
+        for given in [args(None, None, None, &[]), args(None, Some("m"), Some("d"), &[])] {
+            Settings::of(&given, vec![]).unwrap().refuse_vain(&given).unwrap();
+        }
+        let given = args(None, None, None, &[("objective.method", "sft")]);
+        let refused = Settings::of(&given, vec![]).unwrap().refuse_vain(&given).unwrap_err().to_string();
+        assert!(refused.contains("the baseline is the same objective, sft"), "{refused}");
+        let blind = [("data.hold_out", ""), ("data.general", ""), ("run.eval_every", "2")];
+        let given = args(None, Some("m"), Some("d"), &blind);
+        let refused = Settings::of(&given, vec![]).unwrap().refuse_vain(&given).unwrap_err().to_string();
+        assert!(refused.contains("run.eval_every: is about what is measured"), "{refused}");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What `data.train` gives: its files, read one by one; what is held out of each, and how much of each is trained on.
 
-use temper_engine::reading::{DataSet, ReadOptions, drawn_part, hold_out, parts_for_shares, read_set, tokens_of};
-use temper_engine::{Config, Document, Result, Tokenizer};
+use temper_engine::reading::{
+    DataSet, ReadOptions, drawn_part, hold_out, parts_for_shares, read_set, refuse_unused_field, tokens_of,
+};
+use temper_engine::{Config, Document, Error, Result, Tokenizer};
 
 use crate::inputs::read_data;
 use crate::run_folder::FileShare;
@@ -28,20 +30,22 @@ impl TrainingSet {
     /// Reads the files; `heard` is told of each, and may refuse it.
     ///
     /// # Errors
-    /// What cannot be read, with its file; as `heard`.
+    /// What cannot be read, with its file; a field that is asked for and that none of the files has; as `heard`.
     pub fn read(
         config: &Config,
         tokenizer: &Tokenizer,
         heard: &mut dyn FnMut(&str, &DataSet) -> Result<()>,
     ) -> Result<Self> {
         let data = &config.data;
-        let mut files = Vec::new();
+        let (mut files, mut fields) = (Vec::new(), Vec::new());
         for path in data.train.paths() {
             let set = read_set(path, &read_data(path)?, tokenizer, ReadOptions::of(data))?;
             heard(path, &set)?;
+            fields.extend(set.records.fields.map(|found| (path.as_str(), found)));
             let (path, kind) = (path.clone(), set.records.kind.to_string());
             files.push(TrainingFile { path, kind, documents: set.documents });
         }
+        refuse_unused_field(&fields)?;
         Ok(Self { files, shares: data.shares.as_ref().map(|shares| shares.each().to_vec()) })
     }
 
@@ -52,7 +56,9 @@ impl TrainingSet {
     /// A file that has a single document.
     pub fn hold_out(&mut self, share: f64) -> Result<Vec<Vec<Document>>> {
         let parts = self.parts();
-        let end = |(file, part): (&mut TrainingFile, f64)| hold_out(&mut file.documents, &file.path, share * part);
+        let end = |(file, part): (&mut TrainingFile, f64)| {
+            hold_out(&mut file.documents, &file.path, share * part).map_err(with_other_ways)
+        };
         self.files.iter_mut().zip(parts).map(end).collect()
     }
 
@@ -109,6 +115,14 @@ impl TrainingSet {
     pub fn into_documents(self) -> Vec<Document> {
         self.files.into_iter().flat_map(|file| file.documents).collect()
     }
+}
+
+/// A file that is too short for a part to be held out, with what else can be done.
+fn with_other_ways(error: Error) -> Error {
+    let Error::Data { file, problem } = error else { return error };
+    let ways = "or hold nothing out (--set data.hold_out=), or measure on another file (data.target=FILE); a text becomes more \
+                documents with a smaller data.cutoff_length";
+    Error::Data { file, problem: format!("{problem}, {ways}") }
 }
 
 fn trained(documents: &[Document]) -> usize {

@@ -119,7 +119,7 @@ fn read_four(view: View, index: u32, step: u32, number: u32) -> vec4<f32> {
     );
 }
 
-// Tokens of an invocation's four rows and the first ones of their documents.
+// Tokens of an invocation's four rows and the first ones that these see.
 struct Queries {
     token: vec4<u32>,
     start: vec4<u32>,

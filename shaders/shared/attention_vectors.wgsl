@@ -23,7 +23,7 @@ fn token_vectors() -> u32 {
     return (params.heads + 2u * params.kv_heads) * head_vectors();
 }
 
-// Whether keys of one document are seen by queries, with the first tokens of the queries' documents.
+// Whether keys are seen by queries, with the first tokens that these see.
 fn seen(keys: vec4<u32>, queries: vec4<u32>, starts: vec4<u32>) -> vec4<bool> {
     return (keys >= starts) & (keys <= queries);
 }

@@ -12,7 +12,8 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-// First token of a token's document; past the last token one that no key reaches.
+// First token that a token sees: of its document, or of its window where that begins later; past the last token one
+// that no key reaches.
 fn start_of(token: u32) -> u32 {
     if (token >= params.tokens) {
         return 0xffffffffu;
@@ -20,7 +21,7 @@ fn start_of(token: u32) -> u32 {
     return document_start[token];
 }
 
-// First token behind all that see the key: documents begin in ascending order, so it is searched by halves.
+// First token behind all that see the key: what tokens see begins in ascending order, so it is searched by halves.
 fn past_readers(key: u32) -> u32 {
     var low = key + 1u;
     var high = params.tokens;

@@ -121,6 +121,14 @@ pub mod compact {
     pub const SECOND_LEAST: f32 = f32::from_bits((SECOND_BASE + 1) << 19);
 }
 
+/// What [`GATED_MLP`] and its twin share: which activation a gate has.
+pub mod activation {
+    /// `x sigmoid(x)`.
+    pub const SILU: u32 = 0;
+    /// `x (1 + tanh(sqrt(2/π) (x + 0.044715 x³))) / 2`.
+    pub const GELU_TANH: u32 = 1;
+}
+
 /// Type of one field of a kernel's uniform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scalar {
@@ -576,17 +584,19 @@ kernels! {
     bindings RotaryBindings { x, cos_table, sin_table, positions };
 
     /// The product inside a gated MLP.
-    GATED_MLP = "gated_mlp", shared ["rows", "sigmoid"], Grid::Elements,
+    GATED_MLP = "gated_mlp", shared ["rows", "sigmoid", "activation"], Grid::Elements,
     params GatedMlpParams {
         /// Rows of y.
         rows: u32,
         /// Columns of y, half of `gate_up`'s.
         width: u32,
+        /// The gate's activation: a constant of [`activation`].
+        activation: u32,
     },
     bindings GatedMlpBindings { gate_up, y };
 
     /// Backward pass of [`GATED_MLP`], written over its input.
-    GATED_MLP_BACKWARD = "gated_mlp_backward", shared ["rows", "sigmoid"], Grid::Elements,
+    GATED_MLP_BACKWARD = "gated_mlp_backward", shared ["rows", "sigmoid", "activation"], Grid::Elements,
     params GatedMlpParams,
     bindings GatedMlpBackwardBindings { gate_up, dy };
 

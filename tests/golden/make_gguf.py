@@ -1,10 +1,10 @@
 """GGUF reference data, with the gguf package (0.19) and numpy: blocks of every type with their values in f32, f32 rows as ggml
-quantises them, and two tiny models as GGUF files, one of them in three parts as well. Run: make_gguf.py LIBRARY, in this folder; LIBRARY is a shared library
+quantises them, and tiny models as GGUF files, one of them in three parts as well. Run: make_gguf.py LIBRARY, in this folder; LIBRARY is a shared library
 with ggml's `quantize_row_q4_K_ref` and `quantize_row_q6_K_ref`, which the package lacks (libggml-base.so; ours held these of ggml
 commits 5136ed06 and d99724f2, compiled by gcc -O2 -ffp-contract=off)."""
-import ctypes, math, os, sys
+import ctypes, json, math, os, sys
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGUFWriter, GGMLQuantizationType as T, quants
+from gguf import GGML_QUANT_SIZES, GGUFWriter, GGMLQuantizationType as T, MODEL_ARCH, RopeScalingType, get_tensor_name_map, quants
 from safetensors.numpy import load_file, save_file
 
 BLOCK = {T.Q4_0: 18, T.Q4_1: 20, T.Q8_0: 34, T.Q4_K: 144, T.Q6_K: 210, T.BF16: 2, T.F16: 2}
@@ -123,9 +123,51 @@ def llama3_divisors(dim=16, theta=10000.0, factor=8.0, low=1.0, high=4.0, contex
     return np.array(out, dtype=np.float32)
 
 
+def gemma3():
+    """As llama.cpp's converter writes one: norms with their 1 added; that rotary base and scaling are the global layers' goes without
+    saying, and so do the pattern of windows and the base within them."""
+    w = GGUFWriter("gguf/gemma3.gguf", "gemma3")
+    w.add_block_count(7); w.add_context_length(128); w.add_embedding_length(32); w.add_feed_forward_length(64)
+    w.add_head_count(4); w.add_head_count_kv(1); w.add_layer_norm_rms_eps(1e-6); w.add_key_length(16); w.add_value_length(16)
+    w.add_rope_freq_base(1000000.0); w.add_rope_scaling_type(RopeScalingType.LINEAR); w.add_rope_scaling_factor(8.0)
+    w.add_sliding_window(8)
+    by_names_of_the_package(w, MODEL_ARCH.GEMMA3, 7, "gemma3")
+
+
+def phi3(folder, window, scaled):
+    w = GGUFWriter(f"gguf/{folder}.gguf", "phi3")
+    w.add_context_length(128); w.add_rope_scaling_orig_ctx_len(64 if scaled else 128); w.add_embedding_length(32)
+    w.add_feed_forward_length(64); w.add_block_count(2); w.add_head_count(2); w.add_head_count_kv(1); w.add_layer_norm_rms_eps(1e-5)
+    w.add_rope_dimension_count(12); w.add_rope_freq_base(10000.0); w.add_sliding_window(window)
+    if scaled:
+        w.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(128 / 64) / math.log(64)))
+        for name, factors in json.load(open(f"tiny/{folder}/config.json"))["rope_scaling"].items():
+            if name != "type":
+                w.add_tensor(f"rope_factors_{name.split('_')[0]}.weight", np.array(factors, dtype=np.float32))
+    by_names_of_the_package(w, MODEL_ARCH.PHI3, 2, folder)
+
+
+def by_names_of_the_package(w, arch, blocks, folder):
+    """The tokenizer that `model` makes up, and the tensors."""
+    w.add_vocab_size(256); w.add_tokenizer_model("gpt2"); w.add_tokenizer_pre("smollm"); w.add_token_list([f"t{i}" for i in range(256)])
+    w.add_token_types([1] * 256); w.add_token_merges(["t t", "t 1"]); w.add_bos_token_id(1); w.add_eos_token_id(2)
+    w.add_add_bos_token(False); w.add_chat_template("{{ messages }}")
+    names = get_tensor_name_map(arch, blocks)
+    for name, t in sorted(load_file(f"tiny/{folder}/model.safetensors").items()):
+        new = names.get_name(name, try_suffixes=(".weight",))
+        if t.ndim == 1:
+            w.add_tensor(new, t + np.float32(1) if arch == MODEL_ARCH.GEMMA3 else t)
+        else:
+            w.add_tensor(new, quants.quantize(np.ascontiguousarray(t), T.Q8_0), raw_dtype=T.Q8_0)
+    w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
+
+
 if __name__ == "__main__":
     os.makedirs("gguf", exist_ok=True)
     blocks()
     model("llama3_rope", "llama", 16, True, llama3_divisors())
     model("llama3_rope", "llama", 16, True, llama3_divisors(), tensors_a_part=8)  # the same in three parts
     model("glm4", "glm4", 8, False, None)
+    gemma3()
+    phi3("phi3", 8, False)
+    phi3("phi3_longrope", 0, True)  # as the converter says that there is no window

@@ -11,7 +11,25 @@ use temper_engine::{Device, Model};
 use crate::golden::{GoldenFolder, Tensors};
 
 /// All tiny models with their own weights in f32.
-pub const TINY: [&str; 7] = ["llama", "llama_tied", "llama3_rope", "qwen2", "qwen3", "glm4", "mistral"];
+pub const TINY: [&str; 11] = [
+    "llama",
+    "llama_tied",
+    "llama3_rope",
+    "qwen2",
+    "qwen3",
+    "glm4",
+    "mistral",
+    "gemma3",
+    "phi3",
+    "phi3_longrope",
+    "mistral_window",
+];
+
+/// Those of them with a golden adapter.
+pub const ADAPTED: [&str; 5] = ["llama", "qwen3", "glm4", "gemma3", "phi3"];
+
+/// Those of them whose tokens see the last eight only, in some blocks at least.
+pub const WINDOWED: [&str; 3] = ["gemma3", "phi3", "mistral_window"];
 
 /// Loads `tiny/<name>`, all parameters trained where `full`.
 pub fn tiny(name: &str, device: &Device, full: bool) -> Model {

@@ -2,7 +2,9 @@
 //! filled with a sentinel, so that "wrote nothing" and "wrote zero" differ.
 
 use temper_conformance::compare::{close, same_bits};
+use temper_conformance::oracle::gated_mlp::{GELU_TANH, SILU};
 use temper_conformance::oracle::{self, wide};
+use temper_engine::inside::kernels::Activation;
 use temper_engine::inside::kernels::attention::Shape;
 use temper_engine::inside::kernels::cpu;
 use temper_engine::inside::kernels::cpu::gate::kind;
@@ -527,21 +529,38 @@ fn rotary_rotates_only_its_heads_and_its_inverse_undoes_it() {
 fn the_gated_mlp_and_its_gradient_equal_the_oracle_even_far_out() {
     let mut random = Random::new(14);
     for (rows, width) in [(1, 1), (3, 15), (2, 16), (5, 17), (20, 1536)] {
-        for size in [1.0, 30.0, 300.0] {
+        for size in [1.0, 4.0, 30.0, 300.0] {
             let (gate_up, dy) = (random.vec(2 * rows * width, size), random.vec(rows * width, 1.0));
-            let mut y = sentinels(rows * width);
-            cpu::gated_mlp(&gate_up, width, &mut y);
-            let x = wide(&gate_up);
-            close("gated_mlp", &y, &oracle::gated_mlp::gated_mlp(&x, width), 1e-6, 1e-5).unwrap();
-            let want = oracle::gated_mlp::gated_mlp_backward(&x, width, &wide(&dy));
-            let mut gradient = gate_up;
-            cpu::gated_mlp_backward(&mut gradient, width, &dy);
-            close("gated_mlp_backward", &gradient, &want, 1e-5 * f64::from(size), 1e-5).unwrap();
+            for (activation, exact) in [(Activation::Silu, SILU), (Activation::GeluTanh, GELU_TANH)] {
+                let what = format!("{activation:?} of {size}");
+                let mut y = sentinels(rows * width);
+                cpu::gated_mlp(activation, &gate_up, width, &mut y);
+                let x = wide(&gate_up);
+                close(&what, &y, &oracle::gated_mlp::gated_mlp(exact, &x, width), 1e-6, 1e-5).unwrap();
+                let want = oracle::gated_mlp::gated_mlp_backward(exact, &x, width, &wide(&dy));
+                let mut gradient = gate_up.clone();
+                cpu::gated_mlp_backward(activation, &mut gradient, width, &dy);
+                close(&format!("gradient, {what}"), &gradient, &want, 1e-5 * f64::from(size), 1e-5).unwrap();
+            }
         }
     }
-    let mut y = sentinels(3);
-    cpu::gated_mlp(&[-1e30, 1e30, 0.0, 1.0, 1.0, 1.0], 3, &mut y);
-    assert_eq!(y, [0.0, 1e30, 0.0]);
+    for activation in [Activation::Silu, Activation::GeluTanh] {
+        let edges = [-1e30_f32, 1e30, 0.0, 1.0, 1.0, 1.0];
+        let mut y = sentinels(3);
+        cpu::gated_mlp(activation, &edges, 3, &mut y);
+        assert_eq!(y, [0.0, 1e30, 0.0], "{activation:?}");
+        let mut gradient = edges;
+        cpu::gated_mlp_backward(activation, &mut gradient, 3, &[1.0; 3]);
+        assert_eq!(gradient, [0.0, 1.0, 0.5, 0.0, 1e30, 0.0], "{activation:?}");
+        // What is no number stays where it is.
+        let spoiled = [f32::NAN, 2.0, 1.0, 1.0];
+        let mut y = sentinels(2);
+        cpu::gated_mlp(activation, &spoiled, 2, &mut y);
+        assert!(y[0].is_nan() && y[1].is_finite(), "{activation:?}: {y:?}");
+        let mut gradient = spoiled;
+        cpu::gated_mlp_backward(activation, &mut gradient, 2, &[1.0; 2]);
+        assert_eq!(gradient.map(f32::is_nan), [true, false, true, false], "{activation:?}");
+    }
 }
 
 // Attention.
@@ -554,6 +573,11 @@ fn documents(lengths: &[usize]) -> Vec<u32> {
         starts.resize(starts.len() + length, start);
     }
     starts
+}
+
+/// First tokens that are seen where each token sees the last `window` ones of its document alone.
+fn within(window: usize, starts: Vec<u32>) -> Vec<u32> {
+    starts.into_iter().enumerate().map(|(t, start)| start.max((t + 1).saturating_sub(window) as u32)).collect()
 }
 
 #[test]
@@ -570,24 +594,45 @@ fn attention_and_its_gradient_equal_the_full_softmax_of_every_document() {
         (3, 1, 64, &[1, 1, 1, 70, 1]),
     ];
     for (heads, kv_heads, head_dim, lengths) in cases {
-        let starts = documents(lengths);
-        let tokens = starts.len();
-        let shape = Shape { heads, kv_heads, head_dim };
-        let qkv = random.vec(tokens * shape.width(), 2.0);
-        let dout = random.vec(tokens * heads * head_dim, 1.0);
-        let wide_shape =
-            oracle::attention::Shape { tokens, heads, kv_heads, head_dim, scale: f64::from(shape.scale()) };
-        let (want, want_lse) = oracle::attention::attention(&wide_shape, &wide(&qkv), &starts);
-        let (mut out, mut lse) = (sentinels(want.len()), sentinels(want_lse.len()));
-        cpu::attention(shape, &qkv, &starts, &mut out, &mut lse);
-        let name = format!("{heads} heads over {kv_heads}, {lengths:?}");
-        close(&name, &out, &want, 3e-6, 3e-5).unwrap();
-        close(&format!("{name}: lse"), &lse, &want_lse, 1e-5, 1e-5).unwrap();
-        let want = oracle::attention::attention_backward(&wide_shape, &wide(&qkv), &starts, &wide(&dout));
-        let mut gradient = sentinels(qkv.len());
-        cpu::attention_backward(shape, &qkv, &starts, &out, &lse, &dout, &mut gradient);
-        close(&format!("{name}: gradient"), &gradient, &want, 2e-5, 1e-4).unwrap();
+        attention_equals_the_oracle(&mut random, Shape { heads, kv_heads, head_dim }, &documents(lengths));
     }
+}
+
+#[test]
+fn attention_within_a_window_and_its_gradient_equal_the_full_softmax_of_what_is_seen() {
+    let mut random = Random::new(19);
+    // Windows of one token, and those that begin and end within blocks of 64 queries and 256 keys and at their edges.
+    let cases: [(usize, usize, usize, &[usize], usize); 7] = [
+        (1, 1, 4, &[5], 1),
+        (4, 2, 16, &[30, 1, 33], 8),
+        (2, 1, 20, &[257, 2], 64),
+        (3, 1, 16, &[200, 70], 65),
+        (2, 2, 8, &[600, 3, 300], 257),
+        (6, 2, 48, &[129], 128),
+        (2, 1, 8, &[40, 100], 1000),
+    ];
+    for (heads, kv_heads, head_dim, lengths, window) in cases {
+        let starts = within(window, documents(lengths));
+        attention_equals_the_oracle(&mut random, Shape { heads, kv_heads, head_dim }, &starts);
+    }
+}
+
+fn attention_equals_the_oracle(random: &mut Random, shape: Shape, starts: &[u32]) {
+    let Shape { heads, kv_heads, head_dim } = shape;
+    let tokens = starts.len();
+    let qkv = random.vec(tokens * shape.width(), 2.0);
+    let dout = random.vec(tokens * heads * head_dim, 1.0);
+    let wide_shape = oracle::attention::Shape { tokens, heads, kv_heads, head_dim, scale: f64::from(shape.scale()) };
+    let (want, want_lse) = oracle::attention::attention(&wide_shape, &wide(&qkv), starts);
+    let (mut out, mut lse) = (sentinels(want.len()), sentinels(want_lse.len()));
+    cpu::attention(shape, &qkv, starts, &mut out, &mut lse);
+    let name = format!("{shape:?}, {starts:?}");
+    close(&name, &out, &want, 3e-6, 3e-5).unwrap();
+    close(&format!("{name}: lse"), &lse, &want_lse, 1e-5, 1e-5).unwrap();
+    let want = oracle::attention::attention_backward(&wide_shape, &wide(&qkv), starts, &wide(&dout));
+    let mut gradient = sentinels(qkv.len());
+    cpu::attention_backward(shape, &qkv, starts, &out, &lse, &dout, &mut gradient);
+    close(&format!("{name}: gradient"), &gradient, &want, 2e-5, 1e-4).unwrap();
 }
 
 #[test]

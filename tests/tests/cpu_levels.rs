@@ -2,8 +2,10 @@
 //! test, because the limit holds for the whole process.
 
 use temper_conformance::compare::{close, same_bits};
+use temper_conformance::oracle::gated_mlp::{GELU_TANH, SILU};
 use temper_conformance::oracle::{self, wide};
 use temper_conformance::skip::skip;
+use temper_engine::inside::kernels::Activation;
 use temper_engine::inside::kernels::attention::Shape;
 use temper_engine::inside::kernels::cpu;
 use temper_engine::inside::kernels::cpu::matmul::{
@@ -122,9 +124,12 @@ fn every_level_computes_what_the_oracle_says() {
         close(&name("attention_backward"), &gradient, &want, 2e-5, 1e-4).unwrap();
 
         let gate_up = numbers(2 * 333, 6);
-        let mut y = vec![f32::NAN; 333];
-        cpu::gated_mlp(&gate_up, 333, &mut y);
-        close(&name("gated_mlp"), &y, &oracle::gated_mlp::gated_mlp(&wide(&gate_up), 333), 1e-6, 1e-5).unwrap();
+        for (activation, exact) in [(Activation::Silu, SILU), (Activation::GeluTanh, GELU_TANH)] {
+            let mut y = vec![f32::NAN; 333];
+            cpu::gated_mlp(activation, &gate_up, 333, &mut y);
+            let want = oracle::gated_mlp::gated_mlp(exact, &wide(&gate_up), 333);
+            close(&name("gated_mlp"), &y, &want, 1e-6, 1e-5).unwrap();
+        }
 
         for format in WeightFormat::ALL {
             let bytes = (0..3 * format.block_bytes()).map(|i| (i * 7919 % 251) as u8).collect();

@@ -8,8 +8,10 @@ use temper_conformance::compare::{close, same_bits};
 use temper_conformance::golden::{GoldenFolder, Tensors, tokenizer_json};
 use temper_conformance::{devices, models};
 use temper_engine::continuing::{Cache, Precision, Request, Talk, Writer, generate_all};
+use temper_engine::inside::model::architecture::Window;
 use temper_engine::inside::model::load::load;
 use temper_engine::inside::model::open::open_folder;
+use temper_engine::inside::model::rope::Rope;
 use temper_engine::models::Hold;
 use temper_engine::running::Placement;
 use temper_engine::{Device, Devices, Model, ModelFiles, Sampling, Tokenizer, generate, wait};
@@ -76,9 +78,7 @@ fn check(what: &str, model: &mut Model, precision: Option<Precision>, absolute: 
 
 #[test]
 fn every_family_continues_as_if_the_whole_text_were_read_each_time() {
-    assert_eq!(models::TINY.len(), 7);
-    const NAMES: [&str; 7] = models::TINY;
-    for (device, names) in devices_for(&NAMES) {
+    for (device, names) in devices_for(&models::TINY) {
         for name in names {
             let mut model = models::tiny(name, &device, false);
             check(&format!("{name} on {}", device.name()), &mut model, SINGLE, 1e-4);
@@ -101,8 +101,25 @@ fn half_precision_of_keys_and_values_changes_logits_by_little_more_than_their_ro
 }
 
 #[test]
+fn blocks_with_a_window_continue_as_if_the_whole_text_were_read_each_time() {
+    for (device, names) in devices_for(&["llama"]) {
+        for name in names {
+            let without = cached(&mut models::tiny(name, &device, false), &texts(), SINGLE);
+            // Before its first pass, which makes the rotary tables.
+            let mut model = models::tiny(name, &device, false);
+            let pattern = (0..model.arch.layers).map(|block| block % 2 == 0).collect();
+            model.arch.window = Some(Window { tokens: 5, pattern });
+            model.arch.local_rope = Some(Rope { theta: 100.0, ..model.arch.rope.clone() });
+            model.arch.embedding_scale = 8.0;
+            check(&format!("{name} with windows on {}", device.name()), &mut model, SINGLE, 1e-4);
+            assert_ne!(cached(&mut model, &texts(), SINGLE), without);
+        }
+    }
+}
+
+#[test]
 fn adapters_take_part_in_every_step() {
-    for (device, names) in devices_for(&["glm4", "qwen3"]) {
+    for (device, names) in devices_for(&["glm4", "qwen3", "gemma3", "phi3"]) {
         for name in names {
             let mut model = models::tiny(name, &device, false);
             let without = cached(&mut model, &texts(), SINGLE);
@@ -160,6 +177,30 @@ fn a_prompt_of_several_pieces_is_the_prompt_read_at_once() {
     let stop = || asked.replace(asked.get() + 1) == 1;
     assert!(model.read(&mut cache, 0, &prompt, &stop).unwrap().is_none());
     assert_eq!(cache.length(0), 512);
+}
+
+#[test]
+fn a_long_prompt_is_one_piece_for_a_hardware_gpu_and_what_follows_it_sees_all_of_it() {
+    let mut model = models::tiny("qwen3", &devices::gpu().treated_as_software(false), false);
+    let prompt: Vec<u32> = (0..700).map(|i| i * i % 250).collect();
+    let whole = wait(model.logits(&prompt)).unwrap();
+    let mut cache = Cache::with_precision(&model, 1, prompt.len(), |_| Precision::F32).unwrap();
+    let asked = std::cell::Cell::new(0);
+    let count = || {
+        asked.set(asked.get() + 1);
+        false
+    };
+    let mut rows = Vec::new();
+    for tokens in [&prompt[..690], &prompt[690..]] {
+        let hidden = model.read(&mut cache, 0, tokens, &count).unwrap().unwrap();
+        rows.push(wait(model.rows_of_logits(&hidden)).unwrap().remove(0));
+    }
+    assert_eq!((asked.get(), cache.length(0)), (2, 700));
+    for (row, last) in rows.iter().zip([689, 699]) {
+        let vocab = row.len();
+        let want: Vec<f64> = whole[last * vocab..][..vocab].iter().copied().map(f64::from).collect();
+        close(&format!("token {last}"), row, &want, 1e-4, 1e-4).unwrap();
+    }
 }
 
 #[test]

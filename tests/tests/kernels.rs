@@ -11,6 +11,7 @@ use common::{Random, matrix, poisoned_rows};
 use temper_conformance::compare::{close, same_bits};
 use temper_conformance::devices::read;
 use temper_conformance::golden::GoldenFolder;
+use temper_conformance::oracle::gated_mlp::{GELU_TANH, SILU};
 use temper_conformance::oracle::{self, matmul::matmul, wide};
 use temper_conformance::{devices, models};
 use temper_engine::host::{Clock, Shelf};
@@ -26,7 +27,9 @@ use temper_engine::inside::kernels::reference::{self, Direction, OfReference, Pu
 use temper_engine::inside::kernels::row_stats::Statistics;
 use temper_engine::inside::kernels::statistics::Selection;
 use temper_engine::inside::kernels::tensor::{empty_gpu, from_cube, on_gpu};
-use temper_engine::inside::kernels::{Columns, Indices, Moments, Packed, Rows, Weights, elementwise, top_tokens};
+use temper_engine::inside::kernels::{
+    Activation, Columns, Indices, Moments, Packed, Rows, Weights, elementwise, top_tokens,
+};
 use temper_engine::inside::model::open;
 use temper_engine::inside::probe;
 use temper_engine::inside::weights::{RawTensor, WeightFormat};
@@ -1241,16 +1244,41 @@ fn rotary_turns_only_its_heads_in_both_pairings_and_its_inverse_turns_back() {
 }
 
 #[test]
+fn where_scores_have_a_factor_of_their_own_rotated_queries_and_keys_have_it() {
+    let mut arch = open::open_folder(&GoldenFolder::new(&format!("tiny/{}", models::TINY[0]))).unwrap().architecture;
+    let head_dim = arch.head_dim;
+    // A key that is the query, so that their product is that of the vector with itself.
+    let x = Random::new(20).vec(head_dim, 1.0).repeat(2);
+    let plain: f64 = wide(&x[..head_dim]).iter().map(|x| x * x).sum();
+    for (device, scale) in devices::all().into_iter().flat_map(|d| [None, Some(0.07)].map(|scale| (d.clone(), scale))) {
+        arch.attention_scale = scale;
+        let (rotary, positions) = (arch.rotary(&device, 8), Indices::new(&device, vec![5]));
+        let x = matrix(&device, &x, [1, 2 * head_dim]);
+        let turned = kernels::rotary::rotate(&device, x, 2, head_dim, &rotary, &positions, false).unwrap();
+        let turned = wide(&read(&turned).unwrap());
+        // Attention divides it by the root of the head's width.
+        let usual = 1.0 / (head_dim as f64).sqrt();
+        let found = usual * turned[..head_dim].iter().zip(&turned[head_dim..]).map(|(q, k)| q * k).sum::<f64>();
+        let want = plain * scale.unwrap_or(usual);
+        assert!((found - want).abs() < 1e-5 * want, "{found} and {want}: {scale:?} on {}", device.name());
+    }
+}
+
+#[test]
 fn a_kernel_that_writes_in_place_leaves_other_owners_of_its_input_alone() {
     for device in devices::all() {
         let values = Random::new(12).vec(4 * 10, 1.0);
         let x = matrix(&device, &values, [4, 10]);
         let sum = elementwise::add_bias(&device, x.clone(), &vector(&device, &[1.0; 10])).unwrap();
-        let gradient = kernels::gated_mlp::backward(&device, x.clone(), &matrix(&device, &[1.0; 20], [4, 5])).unwrap();
+        let dy = matrix(&device, &[1.0; 20], [4, 5]);
+        let gradient = kernels::gated_mlp::backward(&device, x.clone(), &dy, Activation::Silu).unwrap();
         assert!(read(&sum).unwrap() != values && read(&gradient).unwrap() != values);
         same_bits(device.name(), &read(&x).unwrap(), &values).unwrap();
     }
 }
+
+const ACTIVATIONS: [(Activation, oracle::gated_mlp::Activation); 2] =
+    [(Activation::Silu, SILU), (Activation::GeluTanh, GELU_TANH)];
 
 #[test]
 fn the_gated_mlp_and_its_gradient_equal_the_oracle_even_far_out() {
@@ -1258,25 +1286,61 @@ fn the_gated_mlp_and_its_gradient_equal_the_oracle_even_far_out() {
     for (index, width) in WIDTHS.into_iter().enumerate() {
         let (rows, size) = ([1, 3, 20][index % 3], [1.0, 30.0, 300.0, 1e4][index % 4]);
         let (gate_up, dy) = (random.vec(2 * rows * width, size), random.vec(rows * width, 1.0));
-        let (want, exact) = (oracle::gated_mlp::gated_mlp(&wide(&gate_up), width), wide(&gate_up));
-        let want_gradient = oracle::gated_mlp::gated_mlp_backward(&exact, width, &wide(&dy));
-        for device in devices::all() {
-            let what = format!("{rows} x {width} of {size}, {}", device.name());
+        let all = devices::all().into_iter().flat_map(|d| ACTIVATIONS.map(|activation| (d.clone(), activation)));
+        for (device, (activation, exact)) in all {
+            let what = format!("{activation:?}, {rows} x {width} of {size}, {}", device.name());
+            let want = oracle::gated_mlp::gated_mlp(exact, &wide(&gate_up), width);
             let x = matrix(&device, &gate_up, [rows, 2 * width]);
             soil(&device, &[rows * width]);
-            let y = kernels::gated_mlp::forward(&device, &x).unwrap();
+            let y = kernels::gated_mlp::forward(&device, &x, activation).unwrap();
             close(&what, &read(&y).unwrap(), &want, 1e-6, 1e-5).unwrap();
-            let gradient = kernels::gated_mlp::backward(&device, x, &matrix(&device, &dy, [rows, width])).unwrap();
-            // up * silu' crosses zero: relative to the size of up.
+            let want = oracle::gated_mlp::gated_mlp_backward(exact, &wide(&gate_up), width, &wide(&dy));
+            let dy = matrix(&device, &dy, [rows, width]);
+            let gradient = kernels::gated_mlp::backward(&device, x, &dy, activation).unwrap();
+            // The slope of up * act crosses zero: relative to the size of up.
             let absolute = 2e-6 * f64::from(size).max(1.0);
-            close(&format!("gradient {what}"), &read(&gradient).unwrap(), &want_gradient, absolute, 1e-5).unwrap();
+            close(&format!("gradient {what}"), &read(&gradient).unwrap(), &want, absolute, 1e-5).unwrap();
         }
     }
-    for device in devices::all() {
-        let x = matrix(&device, &[-1e30, 1e30, 0.0, 1.0, 1.0, 1.0], [1, 6]);
-        assert_eq!(read(&kernels::gated_mlp::forward(&device, &x).unwrap()).unwrap(), [0.0, 1e30, 0.0]);
-        let gradient = kernels::gated_mlp::backward(&device, x, &matrix(&device, &[1.0; 3], [1, 3])).unwrap();
-        assert_eq!(read(&gradient).unwrap(), [0.0, 1.0, 0.5, 0.0, 1e30, 0.0], "{}", device.name());
+    for (device, (activation, _)) in devices::all().iter().flat_map(|d| ACTIVATIONS.map(|activation| (d, activation))) {
+        let what = format!("{activation:?}, {}", device.name());
+        let x = matrix(device, &[-1e30, 1e30, 0.0, 1.0, 1.0, 1.0], [1, 6]);
+        let y = kernels::gated_mlp::forward(device, &x, activation).unwrap();
+        assert_eq!(read(&y).unwrap(), [0.0, 1e30, 0.0], "{what}");
+        let dy = matrix(device, &[1.0; 3], [1, 3]);
+        let gradient = kernels::gated_mlp::backward(device, x, &dy, activation).unwrap();
+        assert_eq!(read(&gradient).unwrap(), [0.0, 1.0, 0.5, 0.0, 1e30, 0.0], "{what}");
+        // What is no number stays so, and where it is.
+        let x = matrix(device, &[f32::NAN, 2.0, 1.0, 1.0], [1, 4]);
+        let y = read(&kernels::gated_mlp::forward(device, &x, activation).unwrap()).unwrap();
+        let dy = matrix(device, &[1.0; 2], [1, 2]);
+        let gradient = read(&kernels::gated_mlp::backward(device, x, &dy, activation).unwrap()).unwrap();
+        let is_nan = |values: &[f32]| values.iter().map(|value| value.is_nan()).collect::<Vec<_>>();
+        assert_eq!((is_nan(&y), is_nan(&gradient)), (vec![true, false], vec![true, false, true, false]), "{what}");
+    }
+}
+
+#[test]
+fn the_gradient_of_the_gated_mlp_is_the_slope_of_its_output() {
+    let (rows, width, step) = (3, 70, 1.0 / 64.0);
+    let mut random = Random::new(18);
+    let (gate_up, along) = (random.vec(2 * rows * width, 3.0), random.vec(2 * rows * width, 1.0));
+    let dy = random.vec(rows * width, 1.0);
+    for (device, (activation, _)) in devices::all().iter().flat_map(|d| ACTIVATIONS.map(|activation| (d, activation))) {
+        let loss = |by: f32| {
+            let moved: Vec<f32> = gate_up.iter().zip(&along).map(|(x, along)| x + by * along).collect();
+            let y = kernels::gated_mlp::forward(device, &matrix(device, &moved, [rows, 2 * width]), activation);
+            let y = read(&y.unwrap()).unwrap();
+            y.iter().zip(&dy).map(|(y, d)| f64::from(*y) * f64::from(*d)).sum::<f64>()
+        };
+        // Of third order in the step, by Richardson's extrapolation.
+        let slope = |by: f32| (loss(by) - loss(-by)) / (2.0 * f64::from(by));
+        let want = (4.0 * slope(step / 2.0) - slope(step)) / 3.0;
+        let x = matrix(device, &gate_up, [rows, 2 * width]);
+        let gradient = kernels::gated_mlp::backward(device, x, &matrix(device, &dy, [rows, width]), activation);
+        let gradient = read(&gradient.unwrap()).unwrap();
+        let got: f64 = gradient.iter().zip(&along).map(|(g, along)| f64::from(*g) * f64::from(*along)).sum();
+        assert!((got - want).abs() <= 1e-4 * want.abs() + 2e-3, "{got} and {want}: {activation:?}, {}", device.name());
     }
 }
 
@@ -1289,6 +1353,11 @@ fn documents(lengths: &[usize]) -> Vec<u32> {
         starts.resize(starts.len() + length, starts.len() as u32);
     }
     starts
+}
+
+/// First tokens that are seen where each token sees the last `window` ones of its document alone.
+fn within(window: usize, starts: Vec<u32>) -> Vec<u32> {
+    starts.into_iter().enumerate().map(|(t, start)| start.max((t + 1).saturating_sub(window) as u32)).collect()
 }
 
 #[test]
@@ -1313,26 +1382,72 @@ fn attention_and_its_gradient_equal_the_full_softmax_of_every_packed_document() 
         (1, 1, 300, &[40, 33]),
     ];
     for (heads, kv_heads, head_dim, lengths) in cases {
-        let starts = documents(lengths);
-        let tokens = starts.len();
-        let (width, out_width) = ((heads + 2 * kv_heads) * head_dim, heads * head_dim);
         let shape = attention::Shape { heads, kv_heads, head_dim };
-        let (qkv, dout) = (random.vec(tokens * width, 2.0), random.vec(tokens * out_width, 1.0));
-        let scale = 1.0 / (head_dim as f64).sqrt();
-        let exact = oracle::attention::Shape { tokens, heads, kv_heads, head_dim, scale };
-        let (want, want_lse) = oracle::attention::attention(&exact, &wide(&qkv), &starts);
-        let want_gradient = oracle::attention::attention_backward(&exact, &wide(&qkv), &starts, &wide(&dout));
-        for device in devices::all() {
-            let what = format!("{heads} heads over {kv_heads} of {head_dim}, {lengths:?}, {}", device.name());
-            let (x, dy) = (matrix(&device, &qkv, [tokens, width]), matrix(&device, &dout, [tokens, out_width]));
-            let starts = Indices::new(&device, starts.clone());
-            soil(&device, &[tokens * out_width, heads * tokens]);
-            let (out, lse) = attention::forward(&device, &x, shape, &starts).unwrap();
-            close(&what, &read(&out).unwrap(), &want, 3e-6, 3e-5).unwrap();
-            close(&format!("log-sum-exp, {what}"), &read(&lse).unwrap(), &want_lse, 1e-5, 1e-5).unwrap();
-            soil(&device, &[tokens * width, heads * tokens]);
-            let gradient = attention::backward(&device, &x, &out, &lse, &dy, shape, &starts).unwrap();
-            close(&format!("gradient, {what}"), &read(&gradient).unwrap(), &want_gradient, 2e-5, 1e-4).unwrap();
+        attention_equals_the_oracle(&mut random, shape, documents(lengths), None);
+    }
+}
+
+#[test]
+fn attention_within_a_window_and_its_gradient_equal_the_full_softmax_of_what_is_seen() {
+    let mut random = Random::new(19);
+    // Windows of one token, and those that begin and end within tiles of 64 tokens and at their edges.
+    let cases: [(usize, usize, usize, &[usize], usize); 7] = [
+        (1, 1, 4, &[5], 1),
+        (4, 2, 16, &[30, 1, 33], 8),
+        (2, 1, 20, &[257, 2], 64),
+        (3, 1, 16, &[200, 70], 65),
+        (2, 1, 256, &[64, 130], 63),
+        (4, 2, 136, &[129], 128),
+        (2, 1, 8, &[40, 100], 1000),
+    ];
+    for (heads, kv_heads, head_dim, lengths, window) in cases {
+        let shape = attention::Shape { heads, kv_heads, head_dim };
+        for kind in [attention::Kind::Tiles, attention::Kind::Vectors] {
+            attention_equals_the_oracle(&mut random, shape, within(window, documents(lengths)), Some(kind));
+        }
+    }
+}
+
+/// Compares on every device, with the kernels that are best there or with these; also in pieces.
+fn attention_equals_the_oracle(
+    random: &mut Random,
+    shape: attention::Shape,
+    starts: Vec<u32>,
+    kind: Option<attention::Kind>,
+) {
+    let attention::Shape { heads, kv_heads, head_dim } = shape;
+    let tokens = starts.len();
+    let (width, out_width) = (shape.width(), heads * head_dim);
+    let (qkv, dout) = (random.vec(tokens * width, 2.0), random.vec(tokens * out_width, 1.0));
+    let scale = 1.0 / (head_dim as f64).sqrt();
+    let exact = oracle::attention::Shape { tokens, heads, kv_heads, head_dim, scale };
+    let (want, want_lse) = oracle::attention::attention(&exact, &wide(&qkv), &starts);
+    let want_gradient = oracle::attention::attention_backward(&exact, &wide(&qkv), &starts, &wide(&dout));
+    for device in devices::all() {
+        let what = format!("{shape:?}, {starts:?}, {kind:?}, {}", device.name());
+        let (x, dy) = (matrix(&device, &qkv, [tokens, width]), matrix(&device, &dout, [tokens, out_width]));
+        let starts = Indices::new(&device, starts.clone());
+        let forward = |device: &Device| match kind {
+            None => attention::forward(device, &x, shape, &starts).unwrap(),
+            Some(kind) => attention::forward_by(device, kind, &x, shape, &starts).unwrap(),
+        };
+        soil(&device, &[tokens * out_width, heads * tokens]);
+        let (out, lse) = forward(&device);
+        let found = read(&out).unwrap();
+        close(&what, &found, &want, 3e-6, 3e-5).unwrap();
+        close(&format!("log-sum-exp, {what}"), &read(&lse).unwrap(), &want_lse, 1e-5, 1e-5).unwrap();
+        let backward = |device: &Device| match kind {
+            None => attention::backward(device, &x, &out, &lse, &dy, shape, &starts).unwrap(),
+            Some(kind) => attention::backward_by(device, kind, &x, &out, &lse, &dy, shape, &starts).unwrap(),
+        };
+        soil(&device, &[tokens * width, heads * tokens]);
+        let gradient = read(&backward(&device)).unwrap();
+        close(&format!("gradient, {what}"), &gradient, &want_gradient, 2e-5, 1e-4).unwrap();
+        if kind.is_some() {
+            let device = device.cutting(1e6);
+            same_bits(&format!("in pieces, {what}"), &read(&forward(&device).0).unwrap(), &found).unwrap();
+            let pieces = read(&backward(&device)).unwrap();
+            same_bits(&format!("gradient in pieces, {what}"), &pieces, &gradient).unwrap();
         }
     }
 }
@@ -1399,18 +1514,21 @@ fn half_precision_attention_is_that_of_the_oracle_and_its_gradient_within_the_ro
         "the self-test of a right driver"
     );
     let mut random = Random::new(24);
-    // Heads of all widths that are tiled otherwise; documents at the edges of tiles of 64 tokens, and across them.
-    let cases: [(usize, usize, usize, &[usize]); 7] = [
-        (1, 1, 4, &[1]),
-        (4, 2, 16, &[30, 1, 33]),
-        (4, 1, 64, &[65, 64]),
-        (2, 2, 80, &[31, 97]),
-        (2, 1, 96, &[127, 2]),
-        (4, 2, 128, &[129, 64]),
-        (2, 1, 256, &[64, 65]),
+    // Heads of all widths that are tiled otherwise; documents at the edges of tiles of 64 tokens, and across them; windows.
+    const ALL: usize = usize::MAX;
+    let cases: [(usize, usize, usize, &[usize], usize); 9] = [
+        (1, 1, 4, &[1], ALL),
+        (4, 2, 16, &[30, 1, 33], ALL),
+        (4, 1, 64, &[65, 64], ALL),
+        (2, 2, 80, &[31, 97], ALL),
+        (2, 1, 96, &[127, 2], ALL),
+        (4, 2, 128, &[129, 64], ALL),
+        (2, 1, 256, &[64, 65], ALL),
+        (4, 2, 16, &[30, 1, 33], 8),
+        (2, 1, 64, &[200, 70], 65),
     ];
-    for (heads, kv_heads, head_dim, lengths) in cases {
-        let starts = documents(lengths);
+    for (heads, kv_heads, head_dim, lengths, window) in cases {
+        let starts = within(window, documents(lengths));
         let tokens = starts.len();
         let (width, out_width) = ((heads + 2 * kv_heads) * head_dim, heads * head_dim);
         let shape = attention::Shape { heads, kv_heads, head_dim };
@@ -1421,7 +1539,7 @@ fn half_precision_attention_is_that_of_the_oracle_and_its_gradient_within_the_ro
         let exact = oracle::attention::Shape { tokens, heads, kv_heads, head_dim, scale };
         let (want, want_lse) = oracle::attention::attention(&exact, &wide(&qkv), &starts);
         let want_gradient = oracle::attention::attention_backward(&exact, &wide(&qkv), &starts, &wide(&dout));
-        let what = format!("{heads} heads over {kv_heads} of {head_dim}, {lengths:?}");
+        let what = format!("{heads} heads over {kv_heads} of {head_dim}, {lengths:?}, {window}");
         let (x, dy) = (matrix(&device, &qkv, [tokens, width]), matrix(&device, &dout, [tokens, out_width]));
         let starts = Indices::new(&device, starts.clone());
         soil(&device, &[tokens * out_width, heads * tokens]);
@@ -1676,6 +1794,33 @@ fn attention_over_a_cache_equals_the_full_softmax_of_what_each_token_sees() {
                 close(&what, &found, &want, 3e-6, 3e-5).unwrap();
             }
         }
+    }
+}
+
+#[test]
+fn within_a_window_a_cache_is_read_from_where_the_window_begins() {
+    let (heads, kv_heads, head_dim, tokens, window) = (4, 2, 16, 300, 7);
+    let shape = attention::Shape { heads, kv_heads, head_dim };
+    let width = shape.width();
+    let text = Random::new(33).vec(tokens * width, 2.0);
+    let head = |t: usize, n: usize| wide(&text[t * width + n * head_dim..][..head_dim]);
+    let mut want = Vec::new();
+    for (t, h) in (0..tokens).flat_map(|t| (0..heads).map(move |h| (t, h))) {
+        let of = |n: usize| ((t + 1).saturating_sub(window)..=t).map(|s| head(s, n)).collect::<Vec<_>>();
+        let kv = h / (heads / kv_heads);
+        let (keys, values) = (of(heads + kv), of(heads + kv_heads + kv));
+        want.extend(oracle::cached_attention::attend(&head(t, h), &keys, &values, 0.25));
+    }
+    for device in devices::all() {
+        let mut cache = KeyValues::new(2, shape, Precision::F32);
+        cache.grow(&device, tokens).unwrap();
+        // Of the second sequence. Its own row is the last that a token sees, and the one that it is put into.
+        let place = |t: usize| [tokens + (t + 1).saturating_sub(window), (t + 1).min(window)].map(|x| x as u32);
+        let places = Places::new(&device, (0..tokens).map(place));
+        let qkv = matrix(&device, &text, [tokens, width]);
+        cache.append(&device, &qkv, &places).unwrap();
+        let found = read(&cache.attend(&device, &qkv, &places).unwrap()).unwrap();
+        close(device.name(), &found, &want, 3e-6, 3e-5).unwrap();
     }
 }
 

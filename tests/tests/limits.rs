@@ -90,7 +90,8 @@ fn weights(arch: &Architecture, format: WeightFormat) -> Arc<dyn WeightSource> {
 fn trained(device: &Device, arch: &Architecture, source: &Arc<dyn WeightSource>, hold: Hold, full: bool) -> Trained {
     let mut model = load::load(arch, source, device, hold, u64::MAX, full).unwrap();
     if !full {
-        let settings = LoraSettings { rank: 4, alpha: 8.0, rslora: false, dropout: 0.0, targets: Vec::new() };
+        let settings =
+            LoraSettings { rank: 4, alpha: 8.0, rslora: false, dropout: 0.0, targets: Vec::new(), some_layers: false };
         model.add_lora(&settings, 7).unwrap();
         // B begins with zeros, and nothing reaches A then.
         let mut seed = 100;
@@ -229,7 +230,9 @@ fn lora_session(device: &Device) -> (Session, MicroBatch) {
     let arch = architecture(512);
     let source = weights(&arch, WeightFormat::Q8_0);
     let mut model = load::load(&arch, &source, device, Hold::Auto, u64::MAX, false).unwrap();
-    model.add_lora(&LoraSettings { rank: 4, alpha: 8.0, rslora: false, dropout: 0.1, targets: Vec::new() }, 7).unwrap();
+    let settings =
+        LoraSettings { rank: 4, alpha: 8.0, rslora: false, dropout: 0.1, targets: Vec::new(), some_layers: false };
+    model.add_lora(&settings, 7).unwrap();
     let section = ObjectiveSection::from_overrides("eaft", &[]).unwrap();
     let objective = Objective::from_section(&section).unwrap();
     let session = Session { together: true, seed: 3, ..Session::new(model, objective, models::golden_adamw(1.0)) };
@@ -389,4 +392,32 @@ fn a_run_that_runs_out_of_memory_leaves_a_checkpoint_from_which_another_goes_on(
             .filter(|(name, _)| name.ends_with("safetensors"))
             .eq(resumed[&4].iter().filter(|(name, _)| name.ends_with("safetensors")))
     );
+}
+
+#[test]
+fn a_device_that_is_lost_is_an_error_with_its_name_whoever_notices_it() {
+    let device = logical(Limits::default());
+    let (mut session, batch) = lora_session(&device);
+    let batch = std::slice::from_ref(&batch);
+    wait(session.step(batch, 1e-2)).unwrap();
+    let held = Tensor::<1>::from_data(TensorData::new(vec![1.0_f32; 8], [8]), device.burn());
+    let raw = RawTensor { name: "w".into(), shape: vec![1, 32], format: WeightFormat::Q8_0, bytes: vec![0; 34] };
+    device.sync().unwrap();
+    device.lose();
+    let name = adapters()[0].name.clone();
+    let told = |error: Error| {
+        let text = error.to_string();
+        assert!(matches!(error, Error::Lost { .. }) && !error.is_bad_input(), "{text}");
+        assert!(
+            text.contains(&format!("the GPU {name} was lost")) && text.contains("saved before is intact"),
+            "{text}"
+        );
+    };
+    told(wait(session.step(batch, 1e-2)).map(|_| ()).expect_err("a step"));
+    told(read(&held).expect_err("a read"));
+    told(device.sync().expect_err("a wait"));
+    told(Packed::new(&device, vec![raw], 32, Rows::Whole).map(|_| ()).expect_err("an upload"));
+    told(temper_engine::lost().expect("the first loss"));
+    // Other devices go on.
+    assert_eq!(product(&devices::gpu()), product(&Device::cpu()));
 }

@@ -652,12 +652,16 @@ fn a_run_that_chose_and_then_computes_what_is_no_number_ends_with_what_it_chose(
 
 #[test]
 fn a_run_that_has_ended_takes_no_more_steps() {
-    let mut host = Watcher::pruning();
-    let ended = chosen(&mut choosing(&[("run.patience", "1"), ("optim.learning_rate", "0.05")]), &mut host).selected;
-    assert!(ended.ended.is_some());
-    let mut longer = choosing(&[("run.patience", "1"), ("optim.learning_rate", "0.05"), ("run.steps", "20")]);
-    let refused = longer.resume(&folder(&host.checkpoint(ended.of))).unwrap_err().to_string();
-    assert!(refused.contains("steps: the run has ended") && refused.contains("run.patience"), "{refused}");
+    // Also where a checkpoint of its last step is made before that is measured.
+    for save_every in ["1", "100"] {
+        let set = [("run.patience", "1"), ("optim.learning_rate", "0.05"), ("run.save_every", save_every)];
+        let mut host = Watcher::pruning();
+        let ended = chosen(&mut choosing(&set), &mut host).selected;
+        assert!(ended.ended.is_some());
+        let mut longer = choosing(&[&set[..], &[("run.steps", "20")]].concat());
+        let refused = longer.resume(&folder(&host.checkpoint(ended.of))).unwrap_err().to_string();
+        assert!(refused.contains("steps: the run has ended") && refused.contains("run.patience"), "{refused}");
+    }
     // One that came to its last step goes on from there, and what was best stays the best until something is better.
     let mut host = Watcher::pruning();
     let first = chosen(&mut choosing(&[]), &mut host).selected;

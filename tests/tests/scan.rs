@@ -152,6 +152,7 @@ fn tokenizer() -> Tokenizer {
 fn options(on_error: OnError) -> ReadOptions<'static> {
     ReadOptions {
         format: RecordFormat::Auto,
+        fields: None,
         on_error,
         cutoff_length: 64,
         last_turn_only: false,
@@ -180,7 +181,7 @@ fn streamed(name: &str, bytes: &[u8], drop: usize, on_error: OnError) -> Result<
     while let Some(piece) = stream.next_piece()? {
         pieces.push(piece);
     }
-    Ok((pieces, stream.report().clone()))
+    Ok((pieces, stream.report()))
 }
 
 fn record(n: usize) -> String {
@@ -220,6 +221,29 @@ fn a_stream_gives_the_documents_that_reading_the_whole_file_gives_however_it_com
         assert_eq!(tokens(&found), tokens(&whole.documents), "{name}");
         assert!(found.is_sorted_by_key(|d| d.line) && found.last().unwrap().line > 9, "lines of windows");
     }
+}
+
+#[test]
+fn line_ends_of_windows_in_plain_text_are_plain_ones_read_at_once_or_as_it_comes() {
+    let plain = "Rain fell, and the river rose.\n\nIt fell again.\n".repeat(9);
+    let tokens = |documents: &[Document]| documents.iter().map(|d| d.tokens.clone()).collect::<Vec<_>>();
+    let read = |text: &str| {
+        let (bytes, tokenizer) = (text.as_bytes(), tokenizer());
+        let measured = read_measured("d.txt", bytes, &tokenizer, 64, options(OnError::Stop)).unwrap().documents;
+        let trained = read_set("d.txt", bytes, &tokenizer, options(OnError::Stop)).unwrap().documents;
+        let (pieces, _) = streamed("d.txt", bytes, 5, OnError::Stop).unwrap();
+        let streamed: Vec<Document> = pieces.into_iter().flat_map(|piece| piece.documents).collect();
+        assert_eq!(tokens(&streamed), tokens(&measured));
+        assert!(streamed.last().unwrap().line > 9, "lines are counted");
+        (tokens(&measured), tokens(&trained))
+    };
+    assert_eq!(read(&plain.replace('\n', "\r\n")), read(&plain));
+    // A piece ends between both halves of a line end.
+    let long = "ab ".repeat(((1 << 20) - 1) / 3) + "\r\nThe last line.\r\n";
+    let (pieces, _) = streamed("long.txt", long.as_bytes(), 1 << 16, OnError::Stop).unwrap();
+    let tokens: Vec<u32> = pieces.iter().flat_map(|p| &p.documents).flat_map(|d| d.tokens.clone()).collect();
+    let text = tokenizer().decode(&tokens, false).unwrap();
+    assert!(pieces.len() == 2 && !text.contains('\r') && text.contains("The last line."), "{}", pieces.len());
 }
 
 #[test]

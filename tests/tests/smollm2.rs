@@ -265,7 +265,14 @@ fn steps_with_operands_rounded_to_halves_lose_within_half_a_percent_of_what_thos
     let section = ObjectiveSection::from_overrides("eaft", &[]).unwrap();
     let losses = |device: Device| -> Vec<f64> {
         let mut model = model(&opened, &device, Hold::Auto);
-        let settings = LoraSettings { rank: 16, alpha: 32.0, rslora: false, dropout: 0.0, targets: Vec::new() };
+        let settings = LoraSettings {
+            rank: 16,
+            alpha: 32.0,
+            rslora: false,
+            dropout: 0.0,
+            targets: Vec::new(),
+            some_layers: false,
+        };
         model.add_lora(&settings, 1).unwrap();
         let objective = Objective::from_section(&section).unwrap();
         let mut session = Session { keep: Keep::Everything, ..Session::new(model, objective, AdamW::default()) };

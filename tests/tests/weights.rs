@@ -97,18 +97,89 @@ fn both_styles_of_configuration_mean_the_same_model() {
         let read = |file: &str| Architecture::from_config_json(&bytes(&format!("tiny/{name}/{file}")), file).unwrap();
         let (old, new) = (read("config.json"), read("config_v5.json"));
         assert_eq!(old, new, "{name}");
-        assert_eq!((old.vocab, old.hidden, old.layers, old.heads, old.kv_heads), (256, 64, 2, 4, 2), "{name}");
+        let (gemma, phi) = (name == "gemma3", name.starts_with("phi3"));
+        let shape = if gemma {
+            (256, 32, 7, 4, 1)
+        } else if phi || name == "mistral_window" {
+            (256, 32, 2, 2, 1)
+        } else {
+            (256, 64, 2, 4, 2)
+        };
+        assert_eq!((old.vocab, old.hidden, old.layers, old.heads, old.kv_heads), shape, "{name}");
         assert_eq!(old.head_dim, if name.starts_with("qwen3") { 32 } else { 16 }, "{name}");
         assert_eq!(old.attention_bias, name == "qwen2", "{name}");
         let block = &old.family.block;
-        assert_eq!(block.q_norm.is_some() && block.k_norm.is_some(), name.starts_with("qwen3"), "{name}");
-        assert_eq!(old.tied_head, matches!(name, "llama_tied" | "qwen2"), "{name}");
-        assert_eq!(old.rope.scaling.is_some(), name == "llama3_rope", "{name}");
+        assert_eq!(block.q_norm.is_some() && block.k_norm.is_some(), gemma || name.starts_with("qwen3"), "{name}");
+        assert_eq!(old.tied_head, gemma || matches!(name, "llama_tied" | "qwen2" | "phi3_longrope"), "{name}");
+        assert_eq!(old.rope.scaling.is_some(), gemma || matches!(name, "llama3_rope" | "phi3_longrope"), "{name}");
+        assert_eq!(old.window_of(0), models::WINDOWED.contains(&name).then_some(8), "{name}");
+        assert_eq!(old.window_of(5), None, "{name}: the sixth layer sees everything, where there is one");
+        let local = old.local_rope.as_ref().map(|rope| (rope.theta, rope.scaling.is_some()));
+        assert_eq!(local, gemma.then_some((1e4, false)), "{name}");
+        let scale = if gemma { 32_f32.sqrt() } else { 1.0 };
+        assert_eq!((old.embedding_scale, old.attention_scale), (f64::from(scale), None), "{name}");
         let glm = old.family == &glm4::FAMILY;
         assert_eq!(glm, name == "glm4", "{name}");
         assert_eq!((old.rope.interleaved, old.rope.rotary_dim == 8), (glm, glm), "{name}");
-        assert_eq!((block.attention_norm.is_some(), block.mlp_output_norm.is_some()), (glm, glm), "{name}");
-        assert_eq!(block.gate_up.len() == 1, glm, "{name}");
+        assert_eq!(old.rope.rotary_dim == 12, phi, "{name}");
+        let sandwich = glm || gemma;
+        assert_eq!((block.attention_norm.is_some(), block.mlp_output_norm.is_some()), (sandwich, sandwich), "{name}");
+        assert_eq!(block.gate_up.len() == 1, glm || phi, "{name}");
+    }
+}
+
+/// `tiny/gemma3` as the larger models of its kind are published: a part for text, whose tensors have this prefix, and one that
+/// sees.
+fn gemma_that_sees(prefix: &str, vision: &str) -> MemoryFolder {
+    let file = bytes("tiny/gemma3/model.safetensors");
+    let text = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let renamed = |name: String| format!("{prefix}{}", name.strip_prefix("model.").unwrap());
+    let mut views: Vec<_> = text.tensors().into_iter().map(|(name, view)| (renamed(name), view)).collect();
+    let pixels = [0; 16];
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 2], &pixels).unwrap();
+    for name in ["vision_tower.vision_model.embeddings.patch_embedding", "multi_modal_projector.mm_soft_emb_norm"] {
+        views.push((format!("{vision}{name}.weight"), view.clone()));
+    }
+    let config = serde_json::json!({
+        "architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "bos_token_id": 1, "eos_token_id": [2],
+        "text_config": golden::json("tiny/gemma3/config.json"), "vision_config": {"model_type": "siglip_vision_model"},
+    });
+    let mut folder = MemoryFolder::new();
+    folder.insert("config.json", config.to_string().into_bytes()).unwrap();
+    folder.insert("model.safetensors", safetensors::serialize(views, None).unwrap()).unwrap();
+    folder
+}
+
+#[test]
+fn a_gemma_that_sees_is_the_model_of_its_text() {
+    let plain = open::open_folder(&GoldenFolder::new("tiny/gemma3")).unwrap();
+    let ids: Vec<u32> = (0..17).map(|i| i * 7 % 250).collect();
+    let logits = |folder: &dyn Folder| wait(models::from_folder(folder, &Device::cpu(), false).logits(&ids)).unwrap();
+    let expected = logits(&GoldenFolder::new("tiny/gemma3"));
+    // As published, and as transformers saves it.
+    for (prefix, vision) in [("language_model.model.", ""), ("model.language_model.", "model.")] {
+        let folder = gemma_that_sees(prefix, vision);
+        let opened = open::open_folder(&folder).unwrap();
+        assert_eq!(opened.architecture, plain.architecture, "{prefix}");
+        assert_eq!(opened.special, plain.special, "{prefix}");
+        assert_eq!(logits(&folder), expected, "{prefix}");
+    }
+}
+
+#[test]
+fn every_sixth_layer_of_a_gemma_whose_configuration_lists_no_kinds_sees_everything() {
+    let expected = open::open_folder(&GoldenFolder::new("tiny/gemma3")).unwrap().architecture;
+    // As published: with the number, and without.
+    for pattern in [Some(6), None] {
+        let mut config = golden::json("tiny/gemma3/config.json");
+        for key in ["layer_types", "_sliding_window_pattern"] {
+            config.as_object_mut().unwrap().remove(key).expect("a key of the golden configuration");
+        }
+        if let Some(pattern) = pattern {
+            config["sliding_window_pattern"] = pattern.into();
+        }
+        let found = Architecture::from_config_json(config.to_string().as_bytes(), "config.json").unwrap();
+        assert_eq!(found, expected, "{pattern:?}");
     }
 }
 
@@ -208,9 +279,12 @@ fn rows_are_quantised_to_the_bytes_of_ggmls_q6_k_reference() {
     }
 }
 
+/// The tiny models that are there as GGUF files too.
+const IN_GGUF: [&str; 5] = ["llama3_rope", "glm4", "gemma3", "phi3", "phi3_longrope"];
+
 #[test]
 fn a_gguf_file_is_the_same_model_as_the_folder_that_it_was_made_from() {
-    for name in ["llama3_rope", "glm4"] {
+    for name in IN_GGUF {
         let folder = open::open_folder(&GoldenFolder::new(&format!("tiny/{name}"))).unwrap();
         let file = Arc::new(bytes(&format!("gguf/{name}.gguf")));
         let (opened, gguf) = open::open_gguf(file, name).unwrap();
@@ -220,8 +294,12 @@ fn a_gguf_file_is_the_same_model_as_the_folder_that_it_was_made_from() {
         for (x, y) in opened.architecture.rope_frequencies().iter().zip(&frequencies) {
             assert!((x - y).abs() <= 1e-6 * y, "{name}: {x}, expected {y}");
         }
+        let attention =
+            |architecture: &Architecture| architecture.rope.scaling.as_ref().map_or(1.0, RopeScaling::attention);
+        let (x, y) = (attention(&opened.architecture), attention(&folder.architecture));
+        assert!((x - y).abs() <= 1e-6 * y, "{name}: {x}, expected {y}");
         let mut same = opened.architecture.clone();
-        same.rope.scaling = folder.architecture.rope.scaling;
+        same.rope.scaling = folder.architecture.rope.scaling.clone();
         assert_eq!(same, folder.architecture, "{name}");
         assert_eq!(opened.weights.names(), folder.weights.names());
         for tensor in folder.weights.names() {
@@ -276,7 +354,7 @@ fn is_head(name: &str, names: &[String]) -> bool {
 
 #[test]
 fn a_quantised_gguf_file_differs_from_its_source_in_its_matrices_alone() {
-    for name in ["llama3_rope", "glm4"] {
+    for name in IN_GGUF {
         let source = Arc::new(bytes(&format!("gguf/{name}.gguf")));
         let before = Gguf::open(source.clone(), name).unwrap();
         for format in [WeightFormat::Q4_0, WeightFormat::Q4K, WeightFormat::F16] {
@@ -335,7 +413,7 @@ fn a_folder_becomes_a_gguf_file_of_the_same_model() {
             let mut same = opened.architecture.clone();
             // GGUF has Llama's name for Mistral, and of a rotary scaling the divisors only.
             same.family = files.architecture.family;
-            same.rope.scaling = files.architecture.rope.scaling;
+            same.rope.scaling = files.architecture.rope.scaling.clone();
             assert_eq!(same, files.architecture, "{name}");
             let source = files.weights.as_ref().unwrap();
             assert_eq!(opened.weights.names(), source.names(), "{name}");
@@ -380,7 +458,7 @@ fn golden_adapter(name: &str) -> Adapter {
 
 #[test]
 fn a_merged_adapter_is_the_sum_and_answers_as_peft_does_in_a_folder_and_in_gguf() {
-    for name in ["llama", "qwen3", "glm4"] {
+    for name in models::ADAPTED {
         let open_base = || ModelFiles::open_folder(&WithTokenizer(GoldenFolder::new(&format!("tiny/{name}")))).unwrap();
         let (base, adapter) = (open_base(), golden_adapter(name));
         let before = base.weights.clone().unwrap();
@@ -553,7 +631,7 @@ fn a_rotary_scaling_survives_quantising_out_of_a_folder_and_out_of_gguf() {
             let (found, wanted) = (&opened.architecture, &files.architecture);
             assert_eq!(found.context, wanted.context, "{scaling}");
             assert_eq!(found.rope_frequencies(), wanted.rope_frequencies(), "{scaling}");
-            let attention = |arch: &Architecture| arch.rope.scaling.unwrap().attention();
+            let attention = |arch: &Architecture| arch.rope.scaling.as_ref().unwrap().attention();
             // GGUF's numbers are f32.
             assert!((attention(found) - attention(wanted)).abs() < 1e-7, "{scaling}");
         }
@@ -586,7 +664,7 @@ fn ggufs_keys_of_a_rotary_scaling_mean_what_llama_cpp_takes_them_for() {
 
 #[test]
 fn a_folders_tensors_are_written_as_the_gguf_package_writes_them() {
-    for name in ["llama3_rope", "glm4"] {
+    for name in IN_GGUF {
         let files = ModelFiles::open_folder(&WithTokenizer(GoldenFolder::new(&format!("tiny/{name}")))).unwrap();
         let ours =
             Gguf::open(written(&Quantised::of_files(&files, name, Recipe::Uniform(WeightFormat::Q8_0)).unwrap()), name)
@@ -602,9 +680,21 @@ fn a_folders_tensors_are_written_as_the_gguf_package_writes_them() {
                 assert_eq!(ours, theirs, "{name} {tensor}");
             }
         }
-        for key in ["rope.freq_base", "attention.layer_norm_rms_epsilon", "attention.key_length", "block_count"] {
+        for key in [
+            "rope.freq_base",
+            "rope.scaling.type",
+            "rope.scaling.factor",
+            "rope.scaling.attn_factor",
+            "context_length",
+            "attention.layer_norm_rms_epsilon",
+            "attention.key_length",
+            "block_count",
+        ] {
             let key = format!("{}.{key}", theirs.metadata().text("general.architecture").unwrap());
-            assert_eq!(ours.metadata().get(&key), theirs.metadata().get(&key), "{name}");
+            // What the package leaves to its readers may be said.
+            if let Some(value) = theirs.metadata().get(&key) {
+                assert_eq!(ours.metadata().get(&key), Some(value), "{name} {key}");
+            }
         }
     }
 }
@@ -693,9 +783,14 @@ fn smollm2_describes_itself_and_brings_its_tokenizer() {
 
 #[test]
 fn golden_adapters_read_and_write_back_to_the_same_keys_and_configuration() {
-    for (folder, rank, alpha, modules) in
-        [("tiny/llama", 4, 8.0, 14), ("tiny/qwen3", 4, 8.0, 14), ("tiny/glm4", 4, 8.0, 12), ("smollm2", 2, 4.0, 60)]
-    {
+    for (folder, rank, alpha, modules) in [
+        ("tiny/llama", 4, 8.0, 14),
+        ("tiny/qwen3", 4, 8.0, 14),
+        ("tiny/glm4", 4, 8.0, 12),
+        ("tiny/gemma3", 4, 8.0, 49),
+        ("tiny/phi3", 4, 8.0, 8),
+        ("smollm2", 2, 4.0, 60),
+    ] {
         let relative = format!("{folder}/lora");
         let (settings, values) = peft::read(&GoldenFolder::new(&relative)).unwrap();
         assert_eq!((settings.rank, settings.alpha, settings.dropout, values.len()), (rank, alpha, 0.0, modules));
@@ -1117,7 +1212,7 @@ fn each_lie_in_a_gguf_file_is_an_error_without_a_large_allocation() {
             "the padding token is 2",
             small_gguf().number("tokenizer.ggml.padding_token_id", 2).file(),
         ),
-        ("another architecture", "gemma3", GgufWriter::new().string("general.architecture", "gemma3").file()),
+        ("another architecture", "gemma2", GgufWriter::new().string("general.architecture", "gemma2").file()),
         ("no architecture", "general.architecture is missing", GgufWriter::new().file()),
     ];
     for (what, words, file) in cases {

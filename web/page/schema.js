@@ -124,7 +124,7 @@ export default {
         {
           "name": "replay_share",
           "label": "Replay share",
-          "help": "Share of all training tokens that replay has: documents drawn by the seed, the same in every epoch.",
+          "help": "Share of all tokens read in training, prompts too, that replay has: documents drawn by the seed, the same in every epoch. Of the tokens that are trained its share may be another, and is said.",
           "type": "number",
           "allowed": "a number above 0 and below 1",
           "above": 0.0,
@@ -274,6 +274,15 @@ export default {
               ]
             }
           ]
+        },
+        {
+          "name": "fields",
+          "label": "Fields",
+          "help": "What the fields of records are called, where they have other names than those that are read, such as { prompt = \"question\", completion = \"response\" }: messages with role and content, prompt and completion, instruction, input, output and history, question and answer, or text; system and tools. A file whose first record has not all of them is read as it is, and a field that no record has is refused.",
+          "type": "other",
+          "allowed": "a table of names such as { prompt = \"question\", completion = \"response\" }, or prompt=question,completion=response",
+          "optional": true,
+          "derived": "as they are read"
         }
       ],
       "live": false
@@ -1010,7 +1019,7 @@ export default {
         {
           "name": "weight_decay",
           "label": "Weight decay",
-          "help": "Decoupled weight decay.",
+          "help": "Decoupled weight decay of matrices; norms and biases are left out.",
           "type": "number",
           "allowed": "a finite number of at least 0",
           "least": 0.0,
@@ -1447,6 +1456,7 @@ export default {
       "data.train_on": "all",
       "data.template": "model",
       "data.template_variables": null,
+      "data.fields": null,
       "objective.method": "eaft",
       "objective.scale": 1.0,
       "objective.gate": "linear",

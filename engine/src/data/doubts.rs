@@ -1,7 +1,8 @@
 //! What whoever gave data should know of it, in words: a text that looks like records, conversations without a chat
-//! template, what nothing writes of a record, and documents that are measured and trained on.
+//! template, fields that are not read, answers that say nothing, what nothing writes of a record, and documents that are
+//! measured and trained on.
 
-use crate::data::{Document, Unwritten, record, shared};
+use crate::data::{Document, Kind, Unread, Unwritten, overlap, record, shared};
 use crate::words::{grouped, plural};
 
 /// Of a text whose first lines are JSON objects.
@@ -29,6 +30,47 @@ pub fn no_template(conversations: usize) -> String {
     )
 }
 
+/// Which fields are not read: the first few of these, with how many records have each; nothing where there are none.
+pub fn not_read(fields: &[Unread]) -> Option<String> {
+    const SHOWN: usize = 5;
+    let of = |Unread { field, records }: &Unread| {
+        // The name is out of the file.
+        let field: String = field.chars().take(40).collect();
+        format!("{field} ({} {})", grouped(*records as u64), plural(*records, "record"))
+    };
+    let mut shown: Vec<String> = fields.iter().take(SHOWN).map(of).collect();
+    if fields.len() > SHOWN {
+        shown.push(format!("and {} more", fields.len() - SHOWN));
+    }
+    (!shown.is_empty()).then(|| format!("not read: {}", shown.join(", ")))
+}
+
+/// Of a field that by its name is a part of the question, where records of this kind have one that is not read.
+pub fn lost_context(kind: Kind, fields: &[Unread]) -> Option<String> {
+    let (asked, answer) = match kind {
+        Kind::PromptCompletion => ("prompt", "completion"),
+        Kind::QuestionAnswer => ("question", "answer"),
+        Kind::Instruction => ("instruction", "output"),
+        Kind::Messages | Kind::Text => return None,
+    };
+    let Unread { field, records } =
+        fields.iter().find(|unread| ["context", "input"].contains(&unread.field.as_str()))?;
+    Some(format!(
+        "the {field} of {} {} is not read, and the answer may need it; \
+         data.fields=instruction={asked},input={field},output={answer} (of scan and eval --fields) puts it behind the {asked}",
+        grouped(*records as u64),
+        plural(*records, "record")
+    ))
+}
+
+/// Of so many records with an answer that says nothing.
+pub fn empty_answers(records: usize) -> Option<String> {
+    let (have, they) = if records == 1 { ("has", "it trains") } else { ("have", "they train") };
+    let count = grouped(records as u64);
+    let records_of = plural(records, "record");
+    (records > 0).then(|| format!("{count} {records_of} {have} an empty answer: {they} only the end of the turn"))
+}
+
 /// Of what records say that is in no document.
 pub fn unwritten(unwritten: Unwritten) -> Vec<String> {
     let Unwritten { thinking_by_template, thinking, tools } = unwritten;
@@ -53,17 +95,31 @@ pub fn unwritten(unwritten: Unwritten) -> Vec<String> {
     [by_template, without_template].into_iter().flatten().collect()
 }
 
-/// Of a set that is measured, where documents of it are trained on. `held_out` names the file that the set was held out of.
+/// Of a set that is measured, where documents of it are trained on, or at least half of what they score. `held_out` names the
+/// file that the set was held out of.
 pub fn memorised(set: &str, measured: &[Document], train: &[Document], held_out: Option<&str>) -> Option<String> {
-    let count = shared(train, measured).second.into_iter().filter(|is_shared| *is_shared).count();
-    let (is, them, their) = if count == 1 { ("is", "it", "its") } else { ("are", "them", "their") };
+    let count = |found: Vec<bool>| found.into_iter().filter(|is| *is).count();
+    let equal = count(overlap::equal(measured, train));
+    let half = count(shared(train, measured).second) - equal;
+    let (is, them) = if equal == 1 { ("is", "it") } else { ("are", "them") };
     let twice = held_out.map_or(String::new(), |file| format!(" ({file} has {them} more than once)"));
-    let (some, all) = (grouped(count as u64), grouped(measured.len() as u64));
+    let [equals, halves, all] = [equal, half, measured.len()].map(|count| grouped(count as u64));
     let documents = plural(measured.len(), "document");
-    let line = format!(
-        "{some} of {all} {set} {documents} {is} also in the training data{twice}; {their} loss says what was memorised"
-    );
-    (count > 0).then_some(line)
+    let what = match (equal, half) {
+        (0, 0) => return None,
+        (0, _) => {
+            format!(
+                "at least half of what is scored in {halves} of {all} {set} {documents} is also in the training data"
+            )
+        }
+        (_, 0) => format!("{equals} of {all} {set} {documents} {is} also in the training data{twice}"),
+        _ => format!(
+            "{equals} of {all} {set} {documents} {is} also in the training data{twice}, and so is at least half of what is \
+             scored in {halves} more"
+        ),
+    };
+    let their = if equal + half == 1 { "its" } else { "their" };
+    Some(format!("{what}; {their} loss says what was memorised"))
 }
 
 #[cfg(test)]
@@ -113,5 +169,46 @@ mod tests {
         assert_eq!(one.as_deref(), Some(alone));
         assert_eq!(memorised("target", &documents(0..12), &documents(12..40), None), None);
         assert_eq!(memorised("target", &[], &documents(12..40), None), None);
+    }
+
+    #[test]
+    fn documents_of_which_only_what_is_scored_is_trained_on_are_told_from_equal_ones() {
+        let asked = |question: u32| {
+            let tokens = [vec![question; 9], (100..160).collect()].concat();
+            let trained = (0..tokens.len()).map(|at| at >= 9).collect();
+            Document { tokens, trained, line: question as usize }
+        };
+        let said = |measured: &[Document]| memorised("target", measured, &[asked(1), asked(2)], Some("t.jsonl"));
+        let half = "at least half of what is scored in 2 of 2 target documents is also in the training data; their loss \
+                    says what was memorised";
+        assert_eq!(said(&[asked(3), asked(4)]).as_deref(), Some(half));
+        let both = "1 of 2 target documents is also in the training data (t.jsonl has it more than once), and so is at \
+                    least half of what is scored in 1 more; their loss says what was memorised";
+        assert_eq!(said(&[asked(2), asked(3)]).as_deref(), Some(both));
+    }
+
+    #[test]
+    fn fields_that_are_not_read_are_named_and_one_of_the_question_with_what_to_do() {
+        let of = |fields: &[(&str, usize)]| -> Vec<Unread> {
+            fields.iter().map(|(field, records)| Unread { field: field.to_string(), records: *records }).collect()
+        };
+        assert_eq!(not_read(&[]), None);
+        let two = of(&[("context", 1200), ("id", 1)]);
+        assert_eq!(not_read(&two).as_deref(), Some("not read: context (1,200 records), id (1 record)"));
+        let seven = not_read(&of(&[("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 1), ("f", 1), ("g", 1)])).unwrap();
+        assert!(seven.ends_with("e (1 record), and 2 more"), "{seven}");
+        let said = lost_context(Kind::QuestionAnswer, &two).unwrap();
+        let way = "data.fields=instruction=question,input=context,output=answer (of scan and eval --fields)";
+        assert!(said.starts_with("the context of 1,200 records is not read, ") && said.contains(way), "{said}");
+        assert_eq!(lost_context(Kind::Text, &two), None);
+        assert_eq!(lost_context(Kind::QuestionAnswer, &two[1..]), None);
+    }
+
+    #[test]
+    fn answers_that_say_nothing_are_counted() {
+        let rest = "an empty answer: they train only the end of the turn";
+        assert_eq!(empty_answers(30), Some(format!("30 records have {rest}")));
+        assert!(empty_answers(1).is_some_and(|said| said.starts_with("1 record has an empty answer: it trains")));
+        assert_eq!(empty_answers(0), None);
     }
 }

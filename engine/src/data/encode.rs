@@ -79,6 +79,8 @@ pub struct EncodeReport {
     pub pairs: usize,
     /// What records say that is in none of the documents.
     pub unwritten: Unwritten,
+    /// Conversations with a trained turn that says nothing, of which only its end is trained.
+    pub empty_answers: usize,
     /// Records left out under [`OnError::Skip`].
     pub skipped: usize,
     /// The first few reasons for leaving out, with their lines.
@@ -182,7 +184,12 @@ fn encode_record(
             if template.is_none()
                 && let Some(index) = chat.messages.iter().position(Message::calls_tools)
             {
-                let problem = format!("message {} has tool_calls, which only a chat template writes", index + 1);
+                let problem = format!(
+                    "message {} has tool_calls, which only a chat template writes: give the model one that has them \
+                     (chat_template.jinja beside it, with data.template = \"model\"), or write the calls into the \
+                     message's content, as the model is to say them",
+                    index + 1
+                );
                 return Err(Refusal::Words(problem));
             }
             let unwritten = match template {
@@ -195,8 +202,10 @@ fn encode_record(
                 let problem = "no token is trained: the conversation has no assistant turn that is trained";
                 return Err(Refusal::Words(problem.into()));
             }
+            let is_empty = usize::from(has_empty_answer(chat, options.last_turn_only));
             if length <= cutoff {
                 report.unwritten.add(unwritten);
+                report.empty_answers += is_empty;
                 return Ok(vec![whole]);
             }
             let mut cut = whole;
@@ -212,9 +221,18 @@ fn encode_record(
             }
             report.truncated += 1;
             report.unwritten.add(unwritten);
+            report.empty_answers += is_empty;
             Ok(vec![cut])
         }
     }
+}
+
+/// Whether a trained turn says nothing: neither text nor thinking nor a call of a tool.
+fn has_empty_answer(chat: &Conversation, last_turn_only: bool) -> bool {
+    let says_nothing =
+        |message: &Message| message.content.trim().is_empty() && message.thinking().is_none() && !message.calls_tools();
+    let mut trained = chat.messages.iter().filter(|message| message.trained);
+    if last_turn_only { trained.next_back().is_some_and(says_nothing) } else { trained.any(says_nothing) }
 }
 
 /// Tokens and marks as they are collected.

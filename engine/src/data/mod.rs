@@ -9,6 +9,7 @@
 
 pub mod doubts;
 pub mod encode;
+pub mod fields;
 pub mod files;
 pub mod loader;
 pub mod overlap;
@@ -22,11 +23,13 @@ pub mod template;
 pub mod tokenizer;
 
 pub use encode::{EncodeOptions, EncodeReport, Unwritten, encode};
+pub use fields::{Fields, refuse_unused_field, unused_field};
 pub use loader::{Cursor, Loader, fingerprint, steps_per_epoch};
 pub use overlap::{Shared, shared};
 pub use packing::pack;
 pub use record::{
-    Content, Conversation, Kind, Message, OnError, Record, RecordFormat, Report, refuse_no_text, refuse_table,
+    Content, Conversation, Kind, Message, OnError, Record, RecordFormat, Report, TO_UTF_8, Unread, refuse_no_text,
+    refuse_table,
 };
 pub use set::{
     DataSet, ReadOptions, WINDOW, drawn, drawn_part, hold_out, parts_for_shares, read_measured, read_set, windows,

@@ -46,7 +46,7 @@ fn add(found: &mut [bool], more: &[bool]) {
 }
 
 /// Whether there is a document of the same tokens in `other`, for each of `documents`.
-fn equal(documents: &[Document], other: &[Document]) -> Vec<bool> {
+pub(super) fn equal(documents: &[Document], other: &[Document]) -> Vec<bool> {
     let other: HashSet<&[u32]> = other.iter().map(|document| document.tokens.as_slice()).collect();
     documents.iter().map(|document| other.contains(document.tokens.as_slice())).collect()
 }

@@ -16,13 +16,18 @@
 //!
 //! Beside any of the conversational ones, a string `system` becomes the first message, and `tools` are offered. An
 //! assistant's message with `"weight": 0` or `"train": false` is read and not trained, and a `function_call` in it is one of
-//! `tool_calls`.
+//! `tool_calls`. Fields of other names are read by what the user says they are ([`Fields`]), which decides the kind, too.
+//! All others are counted ([`Unread`]); those by which a record means something else than what is read of it are refused.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::fields::{Fields, FieldsFound, Renaming, fields, role_of_share_gpt};
 use crate::error::{Error, Result};
 use crate::settings::choice;
 use crate::words::counted;
@@ -40,6 +45,15 @@ const ROLES: [&str; 8] = ["system", "developer", "user", "assistant", "tool", "f
 pub(super) const REASONING: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
 /// The role whose turns are trained.
 const ASSISTANT: &str = "assistant";
+/// Fields that say where a record came from, and nothing that could be learned.
+const ORIGINS: [&str; 9] = ["dataset", "id", "idx", "index", "meta", "metadata", "source", "url", "uuid"];
+/// How many names of fields that are not read are kept; they come out of the file.
+const KEPT_NAMES: usize = 256;
+/// What to do about a text in another encoding.
+pub const TO_UTF_8: &str = "make UTF-8 of the file, for example with `iconv -f GB18030 -t utf-8`";
+/// What to do about records that are refused for what they are.
+const LEAVE_OUT: &str =
+    "take the field out, or leave such records out with data.on_error=skip (of scan and eval --skip-broken)";
 /// The fields by which a kind is recognised, for error messages.
 const ALLOWED: &str = "`messages` (or ShareGPT `conversations`), `prompt` and `completion`, `instruction` and `output`, \
                        `question` and `answer`, or `text`";
@@ -180,6 +194,15 @@ pub struct Record {
     pub content: Content,
 }
 
+/// A field that is not read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unread {
+    /// What the file calls it.
+    pub field: String,
+    /// How many of the usable records say something in it.
+    pub records: usize,
+}
+
 /// What was found in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -191,22 +214,43 @@ pub struct Report {
     pub skipped: usize,
     /// The first few reasons for skipping, with their lines.
     pub problems: Vec<String>,
+    /// The file is plain text, and has no records.
+    pub plain: bool,
+    /// Fields of its records that are not read, the most frequent first.
+    pub unread: Vec<Unread>,
     /// The file is plain text by its name, and its first lines are JSON objects: perhaps it has records.
     pub looks_like_records: bool,
     /// What separates columns, where the file is plain text by its name, and its first lines are those of a table.
     pub looks_like_table: Option<char>,
+    /// What became of the fields that were given other names, where some were.
+    #[serde(skip)]
+    pub fields: Option<FieldsFound>,
 }
 
-/// Reads a whole file.
+/// Reads a whole file, whose fields have the names of this module's table.
 ///
-/// `name` is used in messages, and its ending tells records (`.jsonl`, `.ndjson`, `.json`) from plain text (`.txt`,
-/// `.text`, `.md`), which becomes one text record; a file of another name has records if it begins with `{`. Records
-/// have a line each, or are the elements of one JSON array, where the file begins with `[`.
+/// # Errors
+/// As [`parse_named`].
+pub fn parse(name: &str, bytes: &[u8], format: RecordFormat, on_error: OnError) -> Result<(Vec<Record>, Report)> {
+    parse_named(name, bytes, format, None, on_error)
+}
+
+/// Reads a whole file, of which `named` says what its fields are called.
+///
+/// `name` is used in messages, and its ending, before a `.gz`, tells records (`.jsonl`, `.ndjson`, `.json`) from plain text
+/// (`.txt`, `.text`, `.md`), which becomes one text record; a file of another name has records if it begins with `{`, or with
+/// `[` and `{` behind it. Records have a line each, or are the elements of one JSON array, where the file begins with `[`.
 ///
 /// # Errors
 /// [`Error::Record`] for the first record that cannot be used, unless `on_error` is [`OnError::Skip`]; [`Error::Data`]
 /// for a file that is empty or has no usable record; as [`refuse_table`] and [`refuse_no_text`].
-pub fn parse(name: &str, bytes: &[u8], format: RecordFormat, on_error: OnError) -> Result<(Vec<Record>, Report)> {
+pub fn parse_named(
+    name: &str,
+    bytes: &[u8],
+    format: RecordFormat,
+    named: Option<&Fields>,
+    on_error: OnError,
+) -> Result<(Vec<Record>, Report)> {
     refuse_table(name, format)?;
     refuse_no_text(name, bytes)?;
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
@@ -215,13 +259,13 @@ pub fn parse(name: &str, bytes: &[u8], format: RecordFormat, on_error: OnError) 
     let Some(first) = first else {
         return Err(data_error("the file is empty: give JSONL (one JSON object a line) or a text file".into()));
     };
-    if is_plain(name, format, *first) {
-        return parse_plain(name, bytes, format);
+    if is_plain(name, format, bytes) {
+        return parse_plain(name, bytes, format, named);
     }
 
     let is_array = *first == b'[';
-    let mut found =
-        Found { name, on_error, kind: kind_of(format), records: Vec::new(), skipped: 0, problems: Vec::new() };
+    let shape = Shape::new(format, named);
+    let mut found = Found { name, on_error, shape, records: Vec::new(), skipped: 0, problems: Vec::new() };
     if is_array {
         let (mut elements, mut rest) = (Elements::default(), bytes);
         loop {
@@ -237,11 +281,20 @@ pub fn parse(name: &str, bytes: &[u8], format: RecordFormat, on_error: OnError) 
             found.add(index + 1, None, Ok(line))?;
         }
     }
-    let Found { kind, records, skipped, problems, .. } = found;
-    match kind {
+    let Found { shape, records, skipped, problems, .. } = found;
+    match shape.kind {
         Some(kind) if !records.is_empty() => {
-            let (count, looks_like_records, looks_like_table) = (records.len(), false, None);
-            let report = Report { kind, records: count, skipped, problems, looks_like_records, looks_like_table };
+            let report = Report {
+                kind,
+                records: records.len(),
+                skipped,
+                problems,
+                plain: false,
+                unread: shape.unread(),
+                looks_like_records: false,
+                looks_like_table: None,
+                fields: shape.fields(),
+            };
             Ok((records, report))
         }
         _ => {
@@ -265,7 +318,7 @@ pub(super) fn all_skipped(what: &str, skipped: usize, problems: &[String]) -> St
 struct Found<'n> {
     name: &'n str,
     on_error: OnError,
-    kind: Option<Kind>,
+    shape: Shape<'n>,
     records: Vec<Record>,
     skipped: usize,
     problems: Vec<String>,
@@ -274,7 +327,7 @@ struct Found<'n> {
 impl Found<'_> {
     /// Reads one more record, of which the bytes are given or why it has none.
     fn add(&mut self, line: usize, number: Option<usize>, bytes: Result<&[u8], String>) -> Result<()> {
-        match bytes.and_then(|bytes| parse_record(bytes, &mut self.kind)) {
+        match bytes.and_then(|bytes| self.shape.read(bytes)) {
             Ok(content) => self.records.push(Record { line, number, content }),
             Err(problem) => {
                 let error = Error::Record { file: self.name.into(), line, problem: numbered(number, problem) };
@@ -499,8 +552,8 @@ fn pandas(read: &str, jsonl: &str) -> String {
 /// What to do with a table that this line of Python reads.
 fn advice(python: &str) -> String {
     format!(
-        "make JSONL of it, one JSON object a line, with the fields {ALLOWED}; in Python, once its columns are named so: \
-         {python}"
+        "make JSONL of it, one JSON object a line, with the fields {ALLOWED}; in Python, once its columns are named so, \
+         or data.fields says how they are: {python}"
     )
 }
 
@@ -530,19 +583,22 @@ pub(super) fn looks_like_records(text: &[u8]) -> bool {
     lines.peek().is_some() && lines.all(is_object)
 }
 
-/// Whether a file of this name, whose first character that is not white space is `first`, is plain text.
-pub(super) fn is_plain(name: &str, format: RecordFormat, first: u8) -> bool {
+/// Whether a file of this name, which begins so, is plain text. Where the name does not tell, the first two characters do that are
+/// not white space.
+pub(super) fn is_plain(name: &str, format: RecordFormat, begins: &[u8]) -> bool {
+    let name = name.strip_suffix(".gz").unwrap_or(name);
     let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+    let mut marks = begins.iter().copied().filter(|byte| !byte.is_ascii_whitespace());
     matches!(format, RecordFormat::Auto | RecordFormat::Text)
         && match ending.as_deref() {
             Some("jsonl" | "ndjson" | "json") => false,
             Some("txt" | "text" | "md") => true,
-            _ => first != b'{',
+            _ => !matches!((marks.next(), marks.next()), (None | Some(b'{'), _) | (Some(b'['), Some(b'{'))),
         }
 }
 
 /// The kind of record that is demanded; none where the first usable one decides.
-pub(super) fn kind_of(format: RecordFormat) -> Option<Kind> {
+fn kind_of(format: RecordFormat) -> Option<Kind> {
     match format {
         RecordFormat::Auto => None,
         RecordFormat::Messages => Some(Kind::Messages),
@@ -560,31 +616,139 @@ pub(super) fn too_long(bytes: u64) -> String {
     )
 }
 
-fn parse_plain(name: &str, bytes: &[u8], format: RecordFormat) -> Result<(Vec<Record>, Report)> {
+fn parse_plain(
+    name: &str,
+    bytes: &[u8],
+    format: RecordFormat,
+    named: Option<&Fields>,
+) -> Result<(Vec<Record>, Report)> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
-        let problem = format!("byte {} of the file is not UTF-8 text", error.valid_up_to());
+        let problem = format!("byte {} of the file is not UTF-8 text: {TO_UTF_8}", error.valid_up_to());
         Error::Record { file: name.into(), line, problem }
     })?;
-    let records = vec![Record { line: 1, number: None, content: Content::Text(text.to_owned()) }];
+    let records = vec![Record { line: 1, number: None, content: Content::Text(line_ends(text).into_owned()) }];
     let report = Report {
         kind: Kind::Text,
         records: 1,
         skipped: 0,
         problems: Vec::new(),
+        plain: true,
+        unread: Vec::new(),
         looks_like_records: looks_like_records(bytes),
         looks_like_table: looks_like_table(bytes).filter(|_| format == RecordFormat::Auto),
+        fields: named.map(FieldsFound::none),
     };
     Ok((records, report))
 }
 
-/// One record; fixes the file's kind if it is the first usable one.
-pub(super) fn parse_record(bytes: &[u8], kind: &mut Option<Kind>) -> Result<Content, String> {
+/// A plain text without the line ends of Windows, which no model was made to write.
+pub(super) fn line_ends(text: &str) -> Cow<'_, str> {
+    if text.contains("\r\n") { text.replace("\r\n", "\n").into() } else { text.into() }
+}
+
+/// What the records of a file look like, which the first usable one decides.
+pub(super) struct Shape<'f> {
+    /// The kind of all; none before the first usable one, where none is demanded.
+    pub kind: Option<Kind>,
+    renaming: Option<Renaming<'f>>,
+    /// Fields that are not read, and how many records have them.
+    unread: BTreeMap<String, usize>,
+}
+
+impl<'f> Shape<'f> {
+    /// Of records that nobody read yet.
+    pub(super) fn new(format: RecordFormat, named: Option<&'f Fields>) -> Self {
+        Self { kind: kind_of(format), renaming: named.map(Renaming::new), unread: BTreeMap::new() }
+    }
+
+    /// What became of the fields that were given other names, where some were.
+    pub(super) fn fields(&self) -> Option<FieldsFound> {
+        self.renaming.as_ref().map(Renaming::found)
+    }
+
+    /// Fields so far that are not read: the most frequent first, those of origin behind others.
+    pub(super) fn unread(&self) -> Vec<Unread> {
+        let of = |(field, records): (&String, &usize)| Unread { field: field.clone(), records: *records };
+        let mut unread: Vec<Unread> = self.unread.iter().map(of).collect();
+        unread.sort_by_key(|unread| (Reverse(unread.records), ORIGINS.contains(&unread.field.as_str())));
+        unread
+    }
+
+    /// Reads one record.
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<Content, String> {
+        let mut object = parse_object(bytes)?;
+        let as_it_is = detect(&object);
+        let renamed = match &mut self.renaming {
+            Some(renaming) => renaming.rename(&mut object, as_it_is.is_some())?,
+            None => false,
+        };
+        let renaming = self.renaming.as_ref().filter(|_| renamed);
+        let found = renaming.and_then(Renaming::kind).map(kind_with).or_else(|| detect(&object));
+        refuse_what_means_otherwise(&object, found, renamed)?;
+        let wanted = self.wanted(found, &object)?;
+        let content = read(wanted, &mut object).map_err(|problem| match renaming {
+            Some(renaming) => renaming.explain(problem),
+            None => problem,
+        })?;
+        self.kind = Some(wanted);
+        if let Some(renaming) = &mut self.renaming {
+            renaming.settle(renamed);
+        }
+        self.count_unread(object);
+        Ok(content)
+    }
+
+    /// Counts what is left of a record that was read.
+    fn count_unread(&mut self, rest: Map<String, Value>) {
+        for (field, _) in rest.into_iter().filter(|(_, value)| says_something(value)) {
+            if self.unread.len() < KEPT_NAMES || self.unread.contains_key(&field) {
+                *self.unread.entry(field).or_default() += 1;
+            }
+        }
+    }
+
+    /// As which kind a record is read that was found to be of one.
+    fn wanted(&self, found: Option<Kind>, object: &Map<String, Value>) -> Result<Kind, String> {
+        match (self.kind, found) {
+            (None, None) => Err(format!(
+                "unknown kind of record: it has {}, but needs {ALLOWED}; where they have other names, data.fields says \
+                 which, such as {{ prompt = \"question\", completion = \"response\" }}",
+                fields(object)
+            )),
+            (None, Some(found)) => Ok(found),
+            (Some(wanted), Some(found)) if found != wanted && !has_kind(object, wanted) => {
+                Err(format!("this record is of kind {found}, but the file's kind is {wanted}; a file is of one kind"))
+            }
+            (Some(wanted), _) => Ok(wanted),
+        }
+    }
+}
+
+/// The kind of which these names are, where another one is demanded.
+pub(crate) fn other_kind(format: RecordFormat, named: &Fields) -> Option<Kind> {
+    let (wanted, meant) = (kind_of(format)?, kind_with(named.kind()?));
+    (wanted != meant).then_some(meant)
+}
+
+/// The kind whose records have a field of this name, of [`Fields::kind`].
+fn kind_with(name: &str) -> Kind {
+    match name {
+        "messages" => Kind::Messages,
+        "prompt" => Kind::PromptCompletion,
+        "instruction" => Kind::Instruction,
+        "question" => Kind::QuestionAnswer,
+        _ => Kind::Text,
+    }
+}
+
+/// The JSON object that a record is.
+fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     if bytes.len() > MAX_RECORD_BYTES {
         return Err(too_long(bytes.len() as u64));
     }
     let text = std::str::from_utf8(bytes)
-        .map_err(|error| format!("not UTF-8 text (byte {} of the line)", error.valid_up_to()))?;
+        .map_err(|error| format!("not UTF-8 text (byte {} of the line): {TO_UTF_8}", error.valid_up_to()))?;
     let value: Value = serde_json::from_str(text).map_err(|error| {
         // The position inside the line; serde_json's own line number would always be 1.
         let column = error.column();
@@ -592,25 +756,10 @@ pub(super) fn parse_record(bytes: &[u8], kind: &mut Option<Kind>) -> Result<Cont
         let cause = cause.split(" at line ").next().unwrap_or_default().to_owned();
         format!("not a JSON object ({cause}, column {column})")
     })?;
-    let Value::Object(object) = value else {
-        return Err(format!("expected a JSON object, found {}", type_name(&value)));
-    };
-    let found = detect(&object);
-    let wanted = match (*kind, found) {
-        (None, None) => {
-            return Err(format!("unknown kind of record: it has {}, but needs {ALLOWED}", fields(&object)));
-        }
-        (None, Some(found)) => found,
-        (Some(wanted), Some(found)) if found != wanted && !has_kind(&object, wanted) => {
-            return Err(format!(
-                "this record is of kind {found}, but the file's kind is {wanted}; a file is of one kind"
-            ));
-        }
-        (Some(wanted), _) => wanted,
-    };
-    let content = read(wanted, object)?;
-    *kind = Some(wanted);
-    Ok(content)
+    match value {
+        Value::Object(object) => Ok(object),
+        other => Err(format!("expected a JSON object, found {}", type_name(&other))),
+    }
 }
 
 fn has_kind(object: &Map<String, Value>, kind: Kind) -> bool {
@@ -630,32 +779,74 @@ fn detect(object: &Map<String, Value>) -> Option<Kind> {
         .find(|kind| has_kind(object, *kind))
 }
 
-fn read(kind: Kind, mut object: Map<String, Value>) -> Result<Content, String> {
+/// Whether a field has anything in it.
+fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(_) | Value::Number(_) => true,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(object) => !object.is_empty(),
+    }
+}
+
+/// Refuses a record with a field that makes something else of it than what is read: one of two answers, something to look at
+/// or to listen to, or an answer that is not to be learned.
+fn refuse_what_means_otherwise(object: &Map<String, Value>, kind: Option<Kind>, renamed: bool) -> Result<(), String> {
+    let has = |field: &&str| match object.get(*field) {
+        None | Some(Value::Bool(_) | Value::Number(_)) => false,
+        Some(value) => says_something(value),
+    };
+    // Who said which of two answers is read has seen the other one.
+    let answers: &[&str] = if renamed { &["chosen"] } else { &["chosen", "rejected"] };
+    if let Some(field) = answers.iter().copied().find(has) {
+        return Err(format!(
+            "the record has a field `{field}`, as preference data has it, and what is trained is one answer, not the choice \
+             between two; to train the chosen one say so with data.fields, such as {{ prompt = \"prompt\", completion = \
+             \"chosen\" }}, or {{ messages = \"chosen\" }} where it is a whole conversation; else {LEAVE_OUT}"
+        ));
+    }
+    let media = ["image", "images", "video", "videos", "audio", "audios"];
+    if let Some(field) = media.into_iter().find(has) {
+        return Err(format!(
+            "the record has a field `{field}`, and what is read is text, which would lack it: {LEAVE_OUT}"
+        ));
+    }
+    if object.get("label") == Some(&Value::Bool(false)) && kind != Some(Kind::Text) {
+        return Err(format!(
+            "its `label` is false, which says that its answer is not to be learned (KTO): {LEAVE_OUT}"
+        ));
+    }
+    Ok(())
+}
+
+/// Takes out of a record what one of its kind has.
+fn read(kind: Kind, object: &mut Map<String, Value>) -> Result<Content, String> {
     let mut messages = match kind {
         Kind::Text => {
-            let text = take_string(&mut object, "text")?;
+            let text = take_string(object, "text")?;
             if text.is_empty() {
                 return Err("field `text` is empty".into());
             }
-            if read_tools(&mut object)?.is_some() {
+            if read_tools(object)?.is_some() {
                 let problem = "the record has a field `tools` beside `text`, which is trained as it is, without them";
                 return Err(format!("{problem}: take the field out, or give `messages`"));
             }
             return Ok(Content::Text(text));
         }
-        Kind::PromptCompletion if ["prompt", "completion"].iter().all(|field| is_list(&object, field)) => {
-            let mut messages = read_turns(&mut object, "prompt")?;
+        Kind::PromptCompletion if ["prompt", "completion"].iter().all(|field| is_list(object, field)) => {
+            let mut messages = read_turns(object, "prompt")?;
             messages.iter_mut().for_each(|message| message.trained = false);
-            messages.extend(read_turns(&mut object, "completion")?);
+            messages.extend(read_turns(object, "completion")?);
             messages
         }
-        Kind::PromptCompletion => read_pair(&mut object, "prompt", "completion")?,
-        Kind::QuestionAnswer => read_pair(&mut object, "question", "answer")?,
-        Kind::Instruction => read_instruction(&mut object)?,
-        Kind::Messages => read_messages(&mut object)?,
+        Kind::PromptCompletion => read_pair(object, "prompt", "completion")?,
+        Kind::QuestionAnswer => read_pair(object, "question", "answer")?,
+        Kind::Instruction => read_instruction(object)?,
+        Kind::Messages => read_messages(object)?,
     };
-    let tools = read_tools(&mut object)?;
-    add_system(&mut object, &mut messages)?;
+    let tools = read_tools(object)?;
+    add_system(object, &mut messages)?;
     Ok(Content::Chat(Conversation { messages, tools }))
 }
 
@@ -754,13 +945,7 @@ fn read_message(turn: Value) -> Result<Message, String> {
     let share_gpt = !turn.contains_key("role") && turn.contains_key("from");
     let (role_field, content_field) = if share_gpt { ("from", "value") } else { ("role", "content") };
     let given = take_string(&mut turn, role_field)?;
-    let role = match given.as_str() {
-        "human" if share_gpt => "user",
-        "gpt" | "chatgpt" | "model" | "bot" | "function_call" if share_gpt => ASSISTANT,
-        // Where a template has no such role it becomes `tool`.
-        "function_response" if share_gpt => "observation",
-        role => role,
-    };
+    let role = if share_gpt { role_of_share_gpt(&given) } else { given.as_str() };
     if !ROLES.contains(&role) {
         return Err(format!("unknown `{role_field}` {role:?}: use one of {}", ROLES.join(", ")));
     }
@@ -869,22 +1054,10 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// The field names of an object, for messages; the first few, since the object is untrusted.
-fn fields(object: &Map<String, Value>) -> String {
-    if object.is_empty() {
-        return "no fields".into();
-    }
-    let mut names: Vec<String> =
-        object.keys().take(8).map(|name| format!("`{}`", name.chars().take(40).collect::<String>())).collect();
-    if object.len() > names.len() {
-        names.push("...".into());
-    }
-    format!("fields {}", names.join(", "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::fields::refuse_unused_field;
 
     fn stop(name: &str, text: &str, format: RecordFormat) -> String {
         parse(name, text.as_bytes(), format, OnError::Stop).unwrap_err().to_string()
@@ -1131,6 +1304,130 @@ mod tests {
         assert!(error.contains("field `messages` must be a list of messages, found null"), "{error}");
     }
 
+    fn named(fields: &str, text: &str, on_error: OnError) -> Result<(Vec<Record>, Report)> {
+        let fields: Fields = fields.parse().unwrap();
+        parse_named("d.jsonl", text.as_bytes(), RecordFormat::Auto, Some(&fields), on_error)
+    }
+
+    #[test]
+    fn fields_of_other_names_are_read_by_what_the_user_says_they_are() {
+        for (fields, other, known, kind) in [
+            (
+                "prompt=question,completion=response",
+                r#"{"question":"a","response":"b"}"#,
+                r#"{"prompt":"a","completion":"b"}"#,
+                Kind::PromptCompletion,
+            ),
+            // Only what is called otherwise need be said, and what is said counts more than what is there besides.
+            (
+                "completion=response",
+                r#"{"prompt":"a","response":"b","completion":"c","text":"d","messages":[]}"#,
+                r#"{"prompt":"a","completion":"b"}"#,
+                Kind::PromptCompletion,
+            ),
+            (
+                "prompt=completion,completion=prompt",
+                r#"{"prompt":"b","completion":"a"}"#,
+                r#"{"prompt":"a","completion":"b"}"#,
+                Kind::PromptCompletion,
+            ),
+            (
+                "instruction=task,input=context,output=target_text,history=past,system=rules",
+                r#"{"task":"a","context":"x","target_text":"b","past":[["c","d"]],"rules":"s"}"#,
+                r#"{"instruction":"a","input":"x","output":"b","history":[["c","d"]],"system":"s"}"#,
+                Kind::Instruction,
+            ),
+            (
+                "question=q,answer=a,tools=functions",
+                r#"{"q":"a","a":"b","functions":[{"name":"f"}]}"#,
+                r#"{"question":"a","answer":"b","tools":[{"name":"f"}]}"#,
+                Kind::QuestionAnswer,
+            ),
+            ("text=content", r#"{"content":"a"}"#, r#"{"text":"a"}"#, Kind::Text),
+            (
+                "messages=conversation,role=speaker,content=utterance",
+                r#"{"conversation":[{"speaker":"human","utterance":"a"},{"speaker":"assistant","utterance":"b"}]}"#,
+                r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#,
+                Kind::Messages,
+            ),
+            (
+                "role=who,content=what",
+                r#"{"prompt":[{"who":"user","what":"a"}],"completion":[{"who":"assistant","what":"b"}]}"#,
+                r#"{"prompt":[{"role":"user","content":"a"}],"completion":[{"role":"assistant","content":"b"}]}"#,
+                Kind::PromptCompletion,
+            ),
+        ] {
+            let (records, report) = named(fields, other, OnError::Stop).unwrap();
+            assert_eq!((&records[0].content, report.kind), (&one(known).0, kind), "{fields}");
+            let found = report.fields.unwrap();
+            refuse_unused_field(&[("d.jsonl", found)]).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_not_there_is_named_with_its_line_what_it_is_for_and_what_is_there() {
+        let good = r#"{"question":"a","response":"b"}"#;
+        let fields = "prompt=question,completion=response";
+        let problem =
+            "field `response` is missing, which is `completion` by data.fields (found fields `question`, `x`)";
+        for (before, line) in [(String::new(), 1), (format!("{good}\n"), 2)] {
+            let text = format!("{before}{{\"question\":\"a\",\"x\":\"b\"}}");
+            let error = named(fields, &text, OnError::Stop).unwrap_err().to_string();
+            assert_eq!(error, format!("d.jsonl, line {line}: {problem}"));
+        }
+        // Behind one that is named so none is read as it is.
+        let error = named(fields, &format!("{good}\n{{\"prompt\":\"a\",\"completion\":\"b\"}}"), OnError::Stop);
+        let error = error.unwrap_err().to_string();
+        assert!(error.starts_with("d.jsonl, line 2: field `question` is missing, which is `prompt`"), "{error}");
+        let (records, report) = named(fields, &format!("{{\"x\":1}}\n{good}"), OnError::Skip).unwrap();
+        assert_eq!((records.len(), report.skipped), (1, 1));
+        for (fields, text, problem) in [
+            (
+                fields,
+                r#"{"question":"a","response":3}"#,
+                "field `completion` must be a string, found a number; by data.fields `response` is its `completion`",
+            ),
+            (
+                "messages=turns,role=who,content=what",
+                r#"{"turns":[{"who":"user","that":"a"}]}"#,
+                "messages[0]: field `content` is missing (found fields `that`); by data.fields `turns` is its `messages`, \
+                 `what` is its `content`",
+            ),
+            ("prompt=q", r#"{"q":"a","x":"b"}"#, "field `completion` is missing (found fields `x`)"),
+        ] {
+            let error = named(fields, text, OnError::Stop).unwrap_err().to_string();
+            assert_eq!(error, format!("d.jsonl, line 1: {problem}"));
+        }
+        let error = stop("d.jsonl", r#"{"x":"a"}"#, RecordFormat::Auto);
+        assert!(error.contains("data.fields says which, such as { prompt = \"question\", "), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_has_the_usual_names_is_read_as_it_is_and_a_field_that_no_file_has_is_told() {
+        let found = |fields: &str, text: &str| {
+            let (records, report) = named(fields, text, OnError::Stop).unwrap();
+            assert_eq!(records[0].content, one(text.lines().next().unwrap()).0, "{fields}");
+            report.fields.unwrap()
+        };
+        let fields = "prompt=question,completion=response,system=rules";
+        let usual = "{\"prompt\":\"a\",\"completion\":\"b\"}\n{\"prompt\":\"c\",\"completion\":\"d\",\"rules\":\"e\"}";
+        let lacking = ("usual.jsonl", found(fields, usual));
+        let problem = "data set usual.jsonl: no record has a field `question`, which is its `prompt` by data.fields; the first \
+                       one has fields `prompt`, `completion`";
+        assert_eq!(refuse_unused_field(std::slice::from_ref(&lacking)).unwrap_err().to_string(), problem);
+        let other = named(fields, "{\"question\":\"a\",\"response\":\"b\"}", OnError::Stop).unwrap().1.fields.unwrap();
+        let error = refuse_unused_field(&[lacking.clone(), ("other.jsonl", other)]).unwrap_err().to_string();
+        assert!(error.starts_with("data set usual.jsonl, other.jsonl: no record has a field `rules`"), "{error}");
+        let all = "{\"question\":\"a\",\"response\":\"b\"}\n{\"question\":\"a\",\"response\":\"b\",\"rules\":\"c\"}";
+        let all = named(fields, all, OnError::Stop).unwrap().1.fields.unwrap();
+        refuse_unused_field(&[lacking, ("all.jsonl", all)]).unwrap();
+        let fields: Fields = "text=body".parse().unwrap();
+        let read = parse_named("a.txt", b"plain", RecordFormat::Auto, Some(&fields), OnError::Stop);
+        let error = refuse_unused_field(&[("a.txt", read.unwrap().1.fields.unwrap())]).unwrap_err().to_string();
+        assert!(error.contains("`body`") && error.ends_with("since the file is plain text"), "{error}");
+        refuse_unused_field(&[]).unwrap();
+    }
+
     #[test]
     fn skipping_counts_the_bad_lines_and_keeps_the_first_few_reasons() {
         let mut text = String::from("{\"text\":1}\n{\"text\":\"ok\"}\n\n");
@@ -1151,7 +1448,7 @@ mod tests {
         assert!(stop("a.txt", " \n", RecordFormat::Auto).contains("empty"));
         assert!(stop("a.txt", "plain", RecordFormat::Messages).contains("line 1"));
         let bad = parse("a.txt", b"ok\nbad \xff", RecordFormat::Auto, OnError::Stop).unwrap_err().to_string();
-        assert_eq!(bad, "a.txt, line 2: byte 7 of the file is not UTF-8 text");
+        assert_eq!(bad, format!("a.txt, line 2: byte 7 of the file is not UTF-8 text: {TO_UTF_8}"));
     }
 
     #[test]
@@ -1276,8 +1573,23 @@ mod tests {
             }
         }
         assert!(stop("d.json", "[ ]", RecordFormat::Auto).contains("no usable record: there is no record in it"));
-        let (records, _) = parse("d", b"[{}] is a line of text", RecordFormat::Auto, OnError::Stop).unwrap();
+        let (records, _) = parse("d", b"[a] is a line of text", RecordFormat::Auto, OnError::Stop).unwrap();
         assert_eq!(records[0].number, None, "a name that says nothing and no brace: text");
+    }
+
+    #[test]
+    fn what_a_file_begins_with_tells_an_array_where_its_name_does_not_and_packing_hides_no_name() {
+        let read = |name: &str, text: &str| parse(name, text.as_bytes(), RecordFormat::Auto, OnError::Stop).unwrap();
+        let array = " [\n {\"text\": \"a\"}]";
+        for name in ["a.json.gz", "a.dat", "a.gz", "-", "/dev/fd/63"] {
+            let (records, report) = read(name, array);
+            assert_eq!((&records[0].content, report.plain), (&Content::Text("a".into()), false), "{name}");
+            assert!(read(name, "{\"text\": \"a\"}").1.records == 1, "{name}");
+        }
+        for (name, text) in [("a.txt.gz", "{a text"), ("a.txt.gz", array), ("a.md", array), ("-", "[a"), ("-", "[")] {
+            assert!(read(name, text).1.plain, "{name}: {text}");
+        }
+        assert!(!read("a.jsonl.gz", "{\"text\": \"a\"}").1.plain);
     }
 
     #[test]
@@ -1296,6 +1608,82 @@ mod tests {
             assert!(elements.end().is_none());
             assert_eq!(found, [r#"{"a": "\\"}"#, r#"[1, "]\""]"#, r#""x""#, r#"{"b": {}}"#], "{step} bytes at a time");
         }
+    }
+
+    #[test]
+    fn fields_that_are_not_read_are_counted_the_most_frequent_first_and_those_of_origin_behind_others() {
+        let unread = |text: &str| -> Vec<(String, usize)> {
+            let (_, report) = parse("d.jsonl", text.as_bytes(), RecordFormat::Auto, OnError::Skip).unwrap();
+            report.unread.into_iter().map(|unread| (unread.field, unread.records)).collect()
+        };
+        let of = |fields: &[(&str, usize)]| -> Vec<(String, usize)> {
+            fields.iter().map(|(field, records)| (field.to_string(), *records)).collect()
+        };
+        let text = "{\"question\":\"a\",\"context\":\"c\",\"answer\":\"b\",\"id\":1}\n\
+                    {\"question\":\"a\",\"context\":\"\",\"answer\":\"b\",\"x\":[]}\n\
+                    {\"question\":\"a\",\"context\":\"e\",\"answer\":\"b\",\"id\":2,\"text\":\"t\"}\n\
+                    {\"question\":3,\"lost\":1}";
+        // Of usable records, where they say something.
+        assert_eq!(unread(text), of(&[("context", 2), ("id", 2), ("text", 1)]));
+        for (line, fields) in [
+            (r#"{"prompt":"a","input":"c","completion":"b"}"#, &[("input", 1)][..]),
+            (r#"{"instruction":"a","input":"c","output":"b","system":"s","tools":[{"name":"f"}]}"#, &[]),
+            (
+                r#"{"messages":[{"role":"user","content":"a","name":"n"}],"prompt":"a","completion":"b"}"#,
+                &[("completion", 1), ("prompt", 1)],
+            ),
+            (r#"{"prompt":"a","completion":"b","label":true,"chosen":null,"images":[]}"#, &[("label", 1)]),
+            (r#"{"text":"a","label":false}"#, &[("label", 1)]),
+        ] {
+            assert_eq!(unread(line), of(fields), "{line}");
+        }
+        let many: Vec<String> = (0..2 * KEPT_NAMES).map(|n| format!("\"f{n}\":1")).collect();
+        assert_eq!(unread(&format!("{{\"text\":\"a\",{}}}", many.join(","))).len(), KEPT_NAMES);
+        let (_, report) = named("input=context,instruction=question,output=answer", text, OnError::Skip).unwrap();
+        assert!(report.unread.iter().all(|unread| unread.field != "context"), "{:?}", report.unread);
+    }
+
+    #[test]
+    fn a_record_that_means_something_else_than_what_is_read_of_it_is_refused() {
+        let preference = "as preference data has it, and what is trained is one answer";
+        for (line, problem) in [
+            (r#"{"prompt":"a","chosen":"b","rejected":"c"}"#, preference),
+            (r#"{"prompt":"a","completion":"b","rejected":"c"}"#, preference),
+            (
+                r#"{"conversations":[{"from":"human","value":"a"}],"chosen":{"from":"gpt","value":"b"},"rejected":{}}"#,
+                preference,
+            ),
+            (r#"{"text":"<image> a","images":["a.png"]}"#, "field `images`, and what is read is text"),
+            (r#"{"prompt":"a","completion":"b","audio":{"path":"a.wav"}}"#, "field `audio`"),
+            (r#"{"prompt":"a","completion":"b","label":false}"#, "its `label` is false"),
+        ] {
+            let error = stop("d.jsonl", line, RecordFormat::Auto);
+            assert!(error.starts_with("d.jsonl, line 1: ") && error.contains(problem), "{line}: {error}");
+            assert!(error.contains("data.on_error=skip"), "{error}");
+            let good = r#"{"text":"a"}"#;
+            let (records, report) =
+                parse("d.jsonl", format!("{line}\n{good}").as_bytes(), RecordFormat::Auto, OnError::Skip).unwrap();
+            assert_eq!((records.len(), report.skipped), (1, 1), "{line}");
+        }
+        // What the user says counts.
+        for (fields, line) in [
+            ("completion=chosen", r#"{"prompt":"a","chosen":"b","rejected":"c"}"#),
+            (
+                "messages=chosen",
+                r#"{"chosen":[{"role":"user","content":"a"}],"rejected":[{"role":"user","content":"b"}]}"#,
+            ),
+        ] {
+            let (_, report) = named(fields, line, OnError::Stop).unwrap();
+            assert_eq!(report.unread, [Unread { field: "rejected".into(), records: 1 }], "{fields}");
+        }
+    }
+
+    #[test]
+    fn plain_text_loses_the_line_ends_of_windows_and_what_a_record_says_keeps_them() {
+        let (records, report) = parse("a.txt", b"a\r\n\r\nb\rc\r\n", RecordFormat::Auto, OnError::Stop).unwrap();
+        assert_eq!(records[0].content, Content::Text("a\n\nb\rc\n".into()));
+        assert!(report.plain);
+        assert_eq!(one(r#"{"text":"a\r\nb"}"#).0, Content::Text("a\r\nb".into()));
     }
 
     #[test]

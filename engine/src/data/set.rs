@@ -1,8 +1,8 @@
 //! A data set as documents: parsed, rendered with the model's chat template, tokenised.
 
 use crate::data::{
-    ChatTemplate, Content, DataSection, Document, EncodeOptions, EncodeReport, Kind, OnError, Record, RecordFormat,
-    Report, TemplateVariables, Templating, Tokenizer, TrainOn, encode, record,
+    ChatTemplate, Content, DataSection, Document, EncodeOptions, EncodeReport, Fields, Kind, OnError, Record,
+    RecordFormat, Report, TemplateVariables, Templating, Tokenizer, TrainOn, encode, record,
 };
 use crate::error::{Error, Result};
 use crate::rng::{Rng, mix};
@@ -12,6 +12,8 @@ use crate::rng::{Rng, mix};
 pub struct ReadOptions<'a> {
     /// What its records look like.
     pub format: RecordFormat,
+    /// What their fields are called, where they have other names than those that are read.
+    pub fields: Option<&'a Fields>,
     /// What happens to a broken record.
     pub on_error: OnError,
     /// Longest document, in tokens.
@@ -29,6 +31,7 @@ impl<'a> ReadOptions<'a> {
     pub fn of(config: &'a DataSection) -> Self {
         Self {
             format: config.format,
+            fields: config.fields.as_ref(),
             on_error: config.on_error,
             cutoff_length: config.cutoff_length,
             last_turn_only: config.train_on == TrainOn::Last,
@@ -85,14 +88,11 @@ pub fn read_measured(
     context: usize,
     options: ReadOptions<'_>,
 ) -> Result<DataSet> {
-    let (records, report) = record::parse(name, bytes, options.format, options.on_error)?;
-    let [Record { content: Content::Text(text), .. }] = records.as_slice() else {
-        return read_set(name, bytes, tokenizer, options);
+    let (records, report) = record::parse_named(name, bytes, options.format, options.fields, options.on_error)?;
+    let text = match records.as_slice() {
+        [Record { content: Content::Text(text), .. }] if report.plain => text,
+        _ => return read_set(name, bytes, tokenizer, options),
     };
-    if bytes.strip_prefix(record::BYTE_ORDER_MARK).unwrap_or(bytes) != text.as_bytes() {
-        // The one record of a file of records.
-        return read_set(name, bytes, tokenizer, options);
-    }
     let documents = windows(&tokenizer.encode(text)?, WINDOW.min(context).min(options.cutoff_length));
     if documents.is_empty() {
         return Err(Error::Data { file: name.into(), problem: "it has fewer than two tokens".into() });
@@ -113,7 +113,7 @@ pub fn read_measured(
 /// # Errors
 /// Broken records with their line, and a set of which nothing is left.
 pub fn read_set(name: &str, bytes: &[u8], tokenizer: &Tokenizer, options: ReadOptions<'_>) -> Result<DataSet> {
-    let (records, report) = record::parse(name, bytes, options.format, options.on_error)?;
+    let (records, report) = record::parse_named(name, bytes, options.format, options.fields, options.on_error)?;
     let template = options.chat_template(tokenizer)?;
     let encoding = EncodeOptions {
         cutoff_length: options.cutoff_length,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use toml::Value;
 
+use super::fields::Fields;
 use super::files::{Files, REQUIRED, Shares};
 use super::record::{OnError, RecordFormat};
 use crate::error::{Error, Result};
@@ -41,14 +42,16 @@ settings! {
         target: Option<String> = None;
         /// In place of a target: the share of the training documents, the last ones of each file, that is measured and not
         /// trained on.
-        hold_out: Option<f64> = None, range = Range::above(0.0).below(1.0);
+        hold_out: Option<f64> = None, range = Range::above(0.0).below(1.0),
+            hint = "; to hold nothing out leave it out (--set data.hold_out=)";
         /// JSONL or text on which forgetting is measured before and after.
         general: Option<String> = None;
         /// JSONL or text with labels that should not be learned: how much of them was learned is measured before and after.
         wrong: Option<String> = None;
         /// JSONL or text, without what is measured, to be mixed in: the model goes on hearing what it should keep.
         replay: Option<String> = None;
-        /// Share of all training tokens that replay has: documents drawn by the seed, the same in every epoch.
+        /// Share of all tokens read in training, prompts too, that replay has: documents drawn by the seed, the same in every
+        /// epoch. Of the tokens that are trained its share may be another, and is said.
         replay_share: f64 = 0.1, range = Range::above(0.0).below(1.0);
         /// Most tokens that are measured of each of these sets: its first documents.
         measured_tokens: Option<u64> = None, range = Range::at_least(2.0), derived = "all of them";
@@ -56,7 +59,8 @@ settings! {
         format: RecordFormat = RecordFormat::Auto;
         /// Longest document in tokens; longer ones are cut.
         cutoff_length: usize = 2048, range = Range::at_least(2.0),
-            derived = "2048, or run.batch_tokens where that is smaller", aliases = &["cutoff_len", "max_length"];
+            derived = "2048, or run.batch_tokens where that is smaller",
+            aliases = &["cutoff_len", "max_length", "max_seq_length"];
         /// Several documents in one row, each with its own attention and positions.
         packing: bool = true;
         /// What happens to a record that cannot be used.
@@ -69,6 +73,13 @@ settings! {
         /// is one of them ({ strftime_now = "2026-01-31" }).
         template_variables: Option<TemplateVariables> = None, used = &[("template", &["model"])],
             aliases = &["chat_template_kwargs"];
+        /// What the fields of records are called, where they have other names than those that are read, such as { prompt =
+        /// "question", completion = "response" }: messages with role and content, prompt and completion, instruction, input, output
+        /// and history, question and answer, or text; system and tools. A file whose first record has not all of them is read as
+        /// it is, and a field that no record has is refused.
+        fields: Option<Fields> = None, derived = "as they are read",
+            aliases = &["columns", "field_instruction", "field_input", "field_output", "field_messages",
+                "message_property_mappings", "dataset_text_field"];
     }
 }
 

@@ -5,11 +5,14 @@
 //! and cut into windows, of which none crosses into the next piece. A text of one piece so gives the windows of
 //! [`read_measured`](super::read_measured).
 
-use std::io::BufRead;
+use std::io::{self, BufRead, Cursor, Read};
 
-use super::record::{self, Elements, KEPT_PROBLEMS, Kind, MAX_RECORD_BYTES, OnError, Raw, Record, RecordFormat};
+use super::fields::FieldsFound;
+use super::record::{
+    self, Elements, KEPT_PROBLEMS, MAX_RECORD_BYTES, OnError, Raw, Record, RecordFormat, Shape, TO_UTF_8, Unread,
+};
 use super::set::ReadOptions;
-use super::{ChatTemplate, Document, EncodeOptions, Tokenizer, Unwritten, WINDOW, encode};
+use super::{ChatTemplate, Document, EncodeOptions, Kind, Tokenizer, Unwritten, WINDOW, encode};
 use crate::error::{Error, Result, into_error};
 
 /// Bytes of a piece of plain text, about.
@@ -33,10 +36,15 @@ pub struct StreamReport {
     pub records: u64,
     /// Records that lost their end to the longest length of a document.
     pub truncated: u64,
+    /// Records that have a trained turn without any text.
+    pub empty_answers: u64,
     /// Lines that were left out, or elements of a JSON array.
     pub skipped: u64,
     /// The first few reasons for leaving out, with file and line.
     pub problems: Vec<String>,
+    /// What became of the fields that were given other names, where some were.
+    #[serde(skip)]
+    pub fields: Option<FieldsFound>,
 }
 
 /// A line, of which no more is held than may be.
@@ -46,6 +54,23 @@ struct Line {
     length: u64,
 }
 
+/// The same stream, which gives at once what decides what it holds: a pipe may give a byte at a time.
+fn with_beginning<'a>(mut input: Box<dyn BufRead + 'a>) -> io::Result<Box<dyn BufRead + 'a>> {
+    /// A byte order mark, and two characters.
+    const DECIDE: usize = record::BYTE_ORDER_MARK.len() + 2;
+    let mut begins: Vec<u8> = Vec::new();
+    while begins.len() < PIECE && begins.iter().filter(|byte| !byte.is_ascii_whitespace()).count() < DECIDE {
+        let found = input.fill_buf()?;
+        if found.is_empty() {
+            break;
+        }
+        begins.extend_from_slice(found);
+        let used = found.len();
+        input.consume(used);
+    }
+    Ok(Box::new(Cursor::new(begins).chain(input)))
+}
+
 /// Documents of a file, in order.
 pub struct Stream<'a> {
     name: String,
@@ -53,7 +78,7 @@ pub struct Stream<'a> {
     tokenizer: &'a Tokenizer,
     template: Option<ChatTemplate>,
     options: ReadOptions<'a>,
-    kind: Option<Kind>,
+    shape: Shape<'a>,
     plain: bool,
     looks_like_records: bool,
     looks_like_table: Option<char>,
@@ -76,12 +101,13 @@ impl<'a> Stream<'a> {
     /// [`record::refuse_no_text`].
     pub fn new(
         name: &str,
-        mut input: Box<dyn BufRead + 'a>,
+        input: Box<dyn BufRead + 'a>,
         tokenizer: &'a Tokenizer,
         options: ReadOptions<'a>,
     ) -> Result<Self> {
         record::refuse_table(name, options.format)?;
-        let failed = |error: std::io::Error| into_error(error, name);
+        let failed = |error: io::Error| into_error(error, name);
+        let mut input = with_beginning(input).map_err(failed)?;
         let begins = input.fill_buf().map_err(failed)?;
         record::refuse_no_text(name, begins)?;
         let mark = if begins.starts_with(record::BYTE_ORDER_MARK) { record::BYTE_ORDER_MARK.len() } else { 0 };
@@ -90,7 +116,7 @@ impl<'a> Stream<'a> {
         if begins.len() == mark {
             return Err(data_error("the file is empty: give JSONL (one JSON object a line) or a text file"));
         }
-        let plain = record::is_plain(name, options.format, first.unwrap_or(b'{'));
+        let plain = record::is_plain(name, options.format, &begins[mark..]);
         let elements = (!plain && first == Some(b'[')).then(Elements::default);
         // The last line of what is there may go on.
         let whole = begins.iter().rposition(|byte| *byte == b'\n').unwrap_or(begins.len());
@@ -107,7 +133,7 @@ impl<'a> Stream<'a> {
             tokenizer,
             template: options.chat_template(tokenizer)?,
             options,
-            kind: record::kind_of(options.format),
+            shape: Shape::new(options.format, options.fields),
             plain,
             looks_like_records,
             looks_like_table,
@@ -120,8 +146,12 @@ impl<'a> Stream<'a> {
     }
 
     /// What became of the lines so far.
-    pub fn report(&self) -> &StreamReport {
-        &self.report
+    pub fn report(&self) -> StreamReport {
+        let fields = match self.plain {
+            true => self.options.fields.map(FieldsFound::none),
+            false => self.shape.fields(),
+        };
+        StreamReport { fields, ..self.report.clone() }
     }
 
     /// True where the file is plain text, and has no records.
@@ -139,10 +169,20 @@ impl<'a> Stream<'a> {
         self.looks_like_table
     }
 
+    /// What kind of records it has, once one was read.
+    pub fn kind(&self) -> Option<Kind> {
+        self.shape.kind
+    }
+
+    /// Fields of records so far that are not read, the most frequent first.
+    pub fn unread(&self) -> Vec<Unread> {
+        self.shape.unread()
+    }
+
     /// Conversations so far that were read as bare lines ([`EncodeReport::bare`](super::EncodeReport::bare)).
     pub fn bare(&self) -> u64 {
         let is_bare = |kind| self.options.reads_bare(kind, self.template.as_ref());
-        if self.kind.is_some_and(is_bare) { self.report.records } else { 0 }
+        if self.shape.kind.is_some_and(is_bare) { self.report.records } else { 0 }
     }
 
     /// What records so far say that is in none of their documents.
@@ -160,7 +200,7 @@ impl<'a> Stream<'a> {
 
     fn next_record(&mut self) -> Result<Option<Piece>> {
         while let Some(Raw { line, number, bytes }) = self.next_raw()? {
-            let parsed = bytes.and_then(|bytes| Ok((record::parse_record(&bytes, &mut self.kind)?, bytes)));
+            let parsed = bytes.and_then(|bytes| Ok((self.shape.read(&bytes)?, bytes)));
             let made = match parsed {
                 Ok((content, raw)) => self.encode(Record { line, number, content }).map(|documents| (raw, documents)),
                 Err(problem) => {
@@ -207,6 +247,7 @@ impl<'a> Stream<'a> {
         };
         let encoded = encode(&self.name, &[record], self.tokenizer, self.template.as_ref(), options)?;
         self.report.truncated += encoded.report.truncated as u64;
+        self.report.empty_answers += encoded.report.empty_answers as u64;
         self.unwritten.add(encoded.report.unwritten);
         Ok(encoded.documents)
     }
@@ -275,6 +316,8 @@ impl<'a> Stream<'a> {
                     _ => bytes.len(),
                 };
                 let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(whole, |last| last + 1);
+                // What may be one half of a line end goes with the other half.
+                let end = if bytes[..end].ends_with(b"\r") { end - 1 } else { end };
                 self.rest = bytes.split_off(end);
             }
             let first = self.line + 1;
@@ -282,17 +325,18 @@ impl<'a> Stream<'a> {
             let text = std::str::from_utf8(&bytes).map_err(|error| Error::Record {
                 file: self.name.clone(),
                 line: first + lines(&bytes[..error.valid_up_to()]),
-                problem: "not UTF-8 text".into(),
+                problem: format!("not UTF-8 text: {TO_UTF_8}"),
             })?;
-            self.line += lines(&bytes);
+            let text = record::line_ends(text);
+            self.line += lines(text.as_bytes());
             let window = WINDOW.min(self.options.cutoff_length).max(2);
-            let tokens = self.tokenizer.encode_with_offsets(text)?;
+            let tokens = self.tokenizer.encode_with_offsets(&text)?;
             let (mut line, mut counted) = (first, 0);
             let windows = tokens.ids.chunks(window).zip(tokens.offsets.chunks(window));
             let mut documents = Vec::new();
             for (ids, offsets) in windows {
-                let start = offsets[0].0.clamp(counted, bytes.len());
-                line += lines(&bytes[counted..start]);
+                let start = offsets[0].0.clamp(counted, text.len());
+                line += lines(&text.as_bytes()[counted..start]);
                 counted = start;
                 // Nothing predicts the only token of a window.
                 if ids.len() > 1 {

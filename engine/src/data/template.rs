@@ -56,7 +56,7 @@ use minijinja::{AutoEscape, Environment, ErrorKind, State};
 use serde_json::{Map, Value};
 
 use self::guard::Program;
-use self::limit::{ADVICE, Limit};
+use self::limit::{ADVICE, Limit, OTHER};
 use self::today::Day;
 use crate::data::record::REASONING;
 use crate::data::{Conversation, Message, TemplateVariables, Tokenizer};
@@ -205,7 +205,7 @@ impl ChatTemplate {
                 message.extra.insert("tool_calls".into(), calls);
             }
             if message.calls_tools() && !knows_calls {
-                return Err(left_out(index, "tool_calls"));
+                return Err(left_out(index, "tool_calls", OTHER));
             }
             if parses && let Some(calls) = message.extra.get_mut("tool_calls").and_then(Value::as_array_mut) {
                 calls.iter_mut().for_each(parse_arguments);
@@ -384,7 +384,7 @@ impl Whole {
             let Some((_, marked)) = self.with_marker(index) else { continue };
             // A template that fails on another content has looked at it.
             if self.render(compiled, &marked, false).is_ok_and(|text| text == self.text) {
-                return Err(left_out(index, &format!("content of the role {:?}", message.role)));
+                return Err(left_out(index, &format!("content of the role {:?}", message.role), ADVICE));
             }
         }
         Ok(())
@@ -567,9 +567,9 @@ fn unclear(turn: usize, why: &str) -> Error {
     }
 }
 
-fn left_out(message: usize, what: &str) -> Error {
+fn left_out(message: usize, what: &str, advice: &str) -> Error {
     let what = format!("it leaves out the {what} (message {}), so that it would be missing from the text", message + 1);
-    Error::Template { problem: format!("{what}; use what the template writes, or {ADVICE}") }
+    Error::Template { problem: format!("{what}; use what the template writes, or {advice}") }
 }
 
 /// A field that makes no difference to the text.

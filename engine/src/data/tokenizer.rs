@@ -8,6 +8,7 @@ pub mod gguf;
 mod growth;
 mod json;
 mod pieces;
+mod scored;
 mod to_gguf;
 
 use std::collections::HashMap;
@@ -157,6 +158,12 @@ impl Tokenizer {
     /// Whether the model expects [`Tokenizer::bos_id`] before raw text. (A chat template writes it itself.)
     pub fn add_bos(&self) -> bool {
         self.add_bos && self.bos.is_some()
+    }
+
+    /// The same with another chat template.
+    #[must_use]
+    pub fn with_chat_template(self, template: String) -> Self {
+        Self { chat_template: Some(template), ..self }
     }
 
     /// The chat template that came with the tokenizer.

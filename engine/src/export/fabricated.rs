@@ -10,11 +10,11 @@ use super::gguf::{Announced, Field, write};
 use super::quantised::description;
 use super::recipe::{Matrix, Recipe};
 use crate::error::wrong;
-use crate::model::architecture::Architecture;
-use crate::model::family::{Family, glm4, llama, qwen2, qwen3};
+use crate::model::architecture::{Architecture, Window};
+use crate::model::family::{Family, gemma3, glm4, llama, phi3, qwen2, qwen3};
 use crate::model::gguf::{Stored, rope_divisors, stored_tensors};
 use crate::model::layout::Kind;
-use crate::model::rope::{Llama3Scaling, Rope, RopeScaling};
+use crate::model::rope::{Llama3Scaling, LongRope, Rope, RopeScaling};
 use crate::rng::{Rng, mix};
 use crate::weights::WeightFormat;
 
@@ -29,13 +29,18 @@ pub struct Shape {
     layers: usize,
     heads: usize,
     kv_heads: usize,
+    head_dim: usize,
+    rotary_dim: usize,
     intermediate: usize,
     vocab: usize,
     tied: bool,
     bias: bool,
     theta: f64,
+    scaling: fn() -> Option<RopeScaling>,
     epsilon: f64,
     context: usize,
+    /// Tokens of the window of those blocks that usually have one.
+    window: Option<usize>,
 }
 
 const QWEN3: Shape = Shape {
@@ -46,19 +51,41 @@ const QWEN3: Shape = Shape {
     layers: 0,
     heads: 0,
     kv_heads: 8,
+    head_dim: 128,
+    rotary_dim: 128,
     intermediate: 0,
     vocab: 151_936,
     tied: false,
     bias: false,
     theta: 1e6,
+    scaling: || None,
     epsilon: 1e-6,
     context: 40_960,
+    window: None,
 };
 
-const GLM4: Shape =
-    Shape { family: &glm4::FAMILY, vocab: 151_552, theta: 10_000.0, epsilon: 1e-5, context: 32_768, ..QWEN3 };
+const GLM4: Shape = Shape {
+    family: &glm4::FAMILY,
+    rotary_dim: 64,
+    vocab: 151_552,
+    theta: 10_000.0,
+    epsilon: 1e-5,
+    context: 32_768,
+    ..QWEN3
+};
 
-/// Every shape. All have heads of 128.
+const GEMMA3: Shape = Shape {
+    family: &gemma3::FAMILY,
+    head_dim: 256,
+    rotary_dim: 256,
+    vocab: 262_144,
+    tied: true,
+    context: 32_768,
+    window: Some(512),
+    ..QWEN3
+};
+
+/// Every shape.
 #[rustfmt::skip]
 pub const PUBLISHED: &[Shape] = &[
     Shape { name: "qwen3-0.6b", source: "Qwen/Qwen3-0.6B", hidden: 1024, layers: 28, heads: 16, intermediate: 3072, tied: true, ..QWEN3 },
@@ -78,12 +105,35 @@ pub const PUBLISHED: &[Shape] = &[
     Shape { name: "glm4-32b", source: "zai-org/GLM-4-32B-0414", hidden: 6144, layers: 61, heads: 48, kv_heads: 2, intermediate: 23_040, ..GLM4 },
     Shape {
         name: "llama3.1-8b", source: "meta-llama/Llama-3.1-8B", family: &llama::FAMILY, hidden: 4096, layers: 32, heads: 32,
-        intermediate: 14_336, vocab: 128_256, theta: 500_000.0, epsilon: 1e-5, context: 131_072, ..QWEN3
+        intermediate: 14_336, vocab: 128_256, theta: 500_000.0, scaling: llama3, epsilon: 1e-5, context: 131_072, ..QWEN3
+    },
+    Shape { name: "gemma3-270m", source: "google/gemma-3-270m", hidden: 640, layers: 18, heads: 4, kv_heads: 1, intermediate: 2048, ..GEMMA3 },
+    Shape { name: "gemma3-1b", source: "google/gemma-3-1b-pt", hidden: 1152, layers: 26, heads: 4, kv_heads: 1, intermediate: 6912, ..GEMMA3 },
+    Shape {
+        name: "gemma3-4b", source: "google/gemma-3-4b-pt", hidden: 2560, layers: 34, heads: 8, kv_heads: 4, intermediate: 10_240,
+        vocab: 262_208, scaling: || Some(RopeScaling::Linear { factor: 8.0 }), context: 131_072, window: Some(1024), ..GEMMA3
+    },
+    Shape {
+        name: "phi4-mini", source: "microsoft/Phi-4-mini-instruct", family: &phi3::FAMILY, hidden: 3072, layers: 32, heads: 24,
+        rotary_dim: 96, intermediate: 8192, vocab: 200_064, tied: true, theta: 10_000.0, scaling: phi4_mini, epsilon: 1e-5,
+        context: 131_072, ..QWEN3
     },
 ];
 
-/// Width of every head.
-const HEAD_DIM: usize = 128;
+fn llama3() -> Option<RopeScaling> {
+    let (factor, original_context) = (8.0, 8192.0);
+    let scaling = Llama3Scaling { factor, low_frequency_factor: 1.0, high_frequency_factor: 4.0, original_context };
+    Some(RopeScaling::Llama3(scaling))
+}
+
+/// Its short factors are 1; the long ones, which nothing here reads, are made up.
+fn phi4_mini() -> Option<RopeScaling> {
+    let (original_context, reach) = (4096, 131_072);
+    let (short, long) = (vec![1.0; 48], vec![32.0; 48]);
+    let attention = LongRope::attention_of(32.0, original_context);
+    Some(RopeScaling::Long(LongRope { short, long, original_context, reach, attention }))
+}
+
 /// Standard deviation of the weights, as `initializer_range` of these models.
 const STD: f64 = 0.02;
 
@@ -95,31 +145,31 @@ impl Shape {
 
     /// As a description, with another number of blocks where `layers` is given.
     pub fn architecture(&self, layers: Option<usize>) -> Architecture {
-        let llama3 = Llama3Scaling {
-            factor: 8.0,
-            low_frequency_factor: 1.0,
-            high_frequency_factor: 4.0,
-            original_context: 8192.0,
+        let layers = layers.unwrap_or(self.layers);
+        let rope = Rope {
+            theta: self.theta,
+            rotary_dim: self.rotary_dim,
+            interleaved: self.family.interleaved_rotary,
+            scaling: (self.scaling)(),
         };
         Architecture {
             family: self.family,
             vocab: self.vocab,
             hidden: self.hidden,
-            layers: layers.unwrap_or(self.layers),
+            layers,
             heads: self.heads,
             kv_heads: self.kv_heads,
-            head_dim: HEAD_DIM,
+            head_dim: self.head_dim,
             intermediate: self.intermediate,
             norm_epsilon: self.epsilon,
-            rope: Rope {
-                theta: self.theta,
-                rotary_dim: (HEAD_DIM as f64 * self.family.partial_rotary.unwrap_or(1.0)) as usize,
-                interleaved: self.family.interleaved_rotary,
-                scaling: std::ptr::eq(self.family, &llama::FAMILY).then_some(RopeScaling::Llama3(llama3)),
-            },
+            context: rope.scaling.as_ref().map_or(self.context, |scaling| scaling.context(self.context)),
+            local_rope: self.family.local_theta.map(|theta| Rope { theta, scaling: None, ..rope.clone() }),
+            rope,
+            window: self.window.map(|tokens| Window { tokens, pattern: self.family.windows.usual_pattern(layers) }),
+            attention_scale: None,
+            embedding_scale: self.family.embedding_scale(self.hidden),
             attention_bias: self.bias,
             tied_head: self.tied,
-            context: self.context,
         }
     }
 }
@@ -159,7 +209,7 @@ pub fn fabricate(out: &mut dyn Write, arch: &Architecture, recipe: Recipe, seed:
         };
         tensors.push((Announced { name, shape: spec.shape, format }, values));
     }
-    if let Some((name, divisors)) = rope_divisors(arch) {
+    for (name, divisors) in rope_divisors(arch) {
         let announced = Announced { name: name.into(), shape: vec![divisors.len()], format: WeightFormat::F32 };
         // After the embedding: a tensor's place is part of its seed.
         tensors.insert(1, (announced, Values::Given(divisors)));
@@ -284,6 +334,7 @@ fn tokenizer(vocab: usize) -> [(&'static str, Field); 7] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::family::mistral;
     use crate::model::gguf::GgufModel;
     use crate::model::open;
     use crate::weights::WeightSource;
@@ -294,7 +345,8 @@ mod tests {
         for shape in PUBLISHED {
             // Two narrow blocks: names, wiring and metadata are those of the whole model.
             let arch = Architecture { vocab: 300, hidden: 512, intermediate: 544, ..shape.architecture(Some(2)) };
-            let arch = Architecture { heads: 4, kv_heads: 2, ..arch };
+            let embedding_scale = shape.family.embedding_scale(arch.hidden);
+            let arch = Architecture { heads: 4, kv_heads: 2, embedding_scale, ..arch };
             for format in FORMATS {
                 let mut bytes = Vec::new();
                 fabricate(&mut bytes, &arch, format, 1).unwrap();
@@ -304,7 +356,8 @@ mod tests {
                 assert_eq!(model.architecture(), &arch, "{}", shape.name);
                 let tokenizer = model.tokenizer().unwrap();
                 assert_eq!(tokenizer.encode("a b").unwrap().len(), 3);
-                let matrix = model.read("model.layers.1.self_attn.q_proj.weight").unwrap().to_f32();
+                let (first, ..) = &arch.linear_modules(1)[0];
+                let matrix = model.read(&format!("{first}.weight")).unwrap().to_f32();
                 let of =
                     |power: i32| matrix.iter().map(|&x| f64::from(x).powi(power)).sum::<f64>() / matrix.len() as f64;
                 assert!(
@@ -314,6 +367,34 @@ mod tests {
                     of(2)
                 );
             }
+        }
+    }
+
+    #[test]
+    fn windows_of_any_pattern_are_read_back_and_a_llama_with_one_is_a_mistral() {
+        for (name, pattern) in [
+            ("qwen3-0.6b", [false, false, true, true]),
+            ("gemma3-270m", [true, false, true, false]),
+            ("gemma3-270m", [true; 4]),
+            ("phi4-mini", [true; 4]),
+            ("llama3.1-8b", [true; 4]),
+        ] {
+            let shape = Shape::named(name).unwrap();
+            let narrow = Architecture { vocab: 300, hidden: 512, intermediate: 544, ..shape.architecture(Some(4)) };
+            let arch = Architecture {
+                heads: 4,
+                kv_heads: 2,
+                embedding_scale: shape.family.embedding_scale(512),
+                window: Some(Window { tokens: 64, pattern: pattern.to_vec() }),
+                ..narrow
+            };
+            let mut bytes = Vec::new();
+            fabricate(&mut bytes, &arch, FORMATS[0], 1).unwrap();
+            let model = GgufModel::new(Gguf::open(std::sync::Arc::new(bytes), name).unwrap()).unwrap();
+            let is_llama = arch.family == &llama::FAMILY;
+            let arch = Architecture { family: if is_llama { &mistral::FAMILY } else { arch.family }, ..arch };
+            assert_eq!(model.architecture(), &arch, "{name} {pattern:?}");
+            open::check(&model, &arch).unwrap();
         }
     }
 
@@ -331,6 +412,10 @@ mod tests {
             ("glm4-9b", 9.40),
             ("glm4-32b", 32.57),
             ("llama3.1-8b", 8.03),
+            ("gemma3-270m", 0.268),
+            ("gemma3-1b", 1.00),
+            ("gemma3-4b", 3.88),
+            ("phi4-mini", 3.84),
         ] {
             assert!((billions(name) / published - 1.0).abs() < 0.01, "{name}: {}", billions(name));
         }

@@ -20,6 +20,10 @@ pub enum Field {
     Texts(Vec<String>),
     /// Array of `i32`.
     Integers(Vec<i32>),
+    /// Array of `f32`.
+    Numbers(Vec<f32>),
+    /// Array of yes or no.
+    Flags(Vec<bool>),
     /// Yes or no.
     Flag(bool),
     /// As another file has it: its type, then its bytes.
@@ -119,6 +123,18 @@ fn push_field(header: &mut Vec<u8>, field: &Field) {
             kind(5);
             header.extend((values.len() as u64).to_le_bytes());
             values.iter().for_each(|value| header.extend(value.to_le_bytes()));
+        }
+        Field::Numbers(values) => {
+            kind(9);
+            kind(6);
+            header.extend((values.len() as u64).to_le_bytes());
+            values.iter().for_each(|value| header.extend(value.to_le_bytes()));
+        }
+        Field::Flags(flags) => {
+            kind(9);
+            kind(7);
+            header.extend((flags.len() as u64).to_le_bytes());
+            header.extend(flags.iter().map(|&flag| u8::from(flag)));
         }
         Field::Flag(flag) => {
             kind(7);

@@ -48,7 +48,11 @@ pub fn write_source(
     for (store, spec) in &specs {
         let raw =
             source.read(&spec.name).and_then(|raw| if raw.format == *store { Ok(raw) } else { raw.stored_as(*store) });
-        stream.append_bytes(&spec.name, &raw.map_err(wrong)?.bytes)?;
+        let raw = raw.map_err(wrong)?;
+        match architecture.family.offset_of(&spec.name, &spec.shape) {
+            0.0 => stream.append_bytes(&spec.name, &raw.bytes)?,
+            offset => stream.append(&spec.name, &without(&raw.to_f32(), offset))?,
+        }
     }
     stream.finish()
 }
@@ -75,14 +79,18 @@ pub async fn write(out: &mut dyn Write, model: &Model) -> io::Result<()> {
         specs.push((spec, Store::Float(store)));
     }
     let mut stream = Stream::begin_mixed(out, specs.clone())?;
-    for (TensorSpec { name, .. }, _) in &specs {
+    for (TensorSpec { name, shape }, _) in &specs {
+        let offset = model.arch.family.offset_of(name, shape);
         for parameter in of(name) {
             let own = parameter.ranges().filter(|(part, ..)| part == name).map(|(.., elements)| elements);
             match &parameter.value {
                 Weights::F32(values) => {
                     let values = to_host(values).await.map_err(wrong)?;
                     for elements in own {
-                        stream.append(name, &values[elements])?;
+                        match offset {
+                            0.0 => stream.append(name, &values[elements])?,
+                            offset => stream.append(name, &without(&values[elements], offset))?,
+                        }
                     }
                 }
                 Weights::Bf16(matrix) => {
@@ -95,4 +103,41 @@ pub async fn write(out: &mut dyn Write, model: &Model) -> io::Result<()> {
         }
     }
     stream.finish()
+}
+
+/// A norm as files have it.
+fn without(values: &[f32], offset: f32) -> Vec<f32> {
+    values.iter().map(|value| value - offset).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::folder::of_family;
+    use crate::weights::safetensors::SafetensorsFile;
+    use crate::weights::{MemorySource, RawTensor};
+
+    #[test]
+    fn norms_are_written_as_the_files_of_the_family_have_them() {
+        let config = r#"{"model_type": "gemma3_text", "vocab_size": 8, "hidden_size": 4, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 2, "query_pre_attn_scalar": 2,
+            "intermediate_size": 6, "max_position_embeddings": 16}"#;
+        let arch = Architecture::from_config_json(config.as_bytes(), "config.json").unwrap();
+        let held = |spec: TensorSpec| {
+            let values = vec![1.25; spec.shape.iter().product()];
+            RawTensor::from_f32(&spec.name, spec.shape, &values)
+        };
+        let source = MemorySource::new(arch.tensor_specs().into_iter().map(held)).unwrap();
+        let mut bytes = Vec::new();
+        write_source(&mut bytes, &arch, &source, WeightFormat::Bf16).unwrap();
+        let file: Arc<dyn WeightSource> = Arc::new(SafetensorsFile::open(Arc::new(bytes), "x").unwrap());
+        assert_eq!(file.read("model.norm.weight").unwrap().to_f32(), [0.25; 4]);
+        assert_eq!(file.read("model.embed_tokens.weight").unwrap().to_f32(), [1.25; 32]);
+        let read = of_family(file, arch.family).unwrap();
+        for spec in arch.tensor_specs() {
+            assert_eq!(read.read(&spec.name).unwrap().to_f32(), source.read(&spec.name).unwrap().to_f32());
+        }
+    }
 }

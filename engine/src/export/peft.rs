@@ -169,7 +169,8 @@ pub fn read(folder: &dyn Folder) -> Result<(LoraSettings, AdapterValues)> {
     let values = read_matrices(&source, PREFIX, rank, &file)?;
     let targets: BTreeSet<&str> = values.keys().map(|module| last_name(module)).collect();
     let targets = targets.into_iter().map(str::to_owned).collect();
-    Ok((LoraSettings { rank, alpha, rslora, dropout, targets }, values))
+    let some_layers = config.get(SOME_LAYERS).is_some_and(|layers| !is_off(layers));
+    Ok((LoraSettings { rank, alpha, rslora, dropout, targets, some_layers }, values))
 }
 
 /// `A` and `B` of one module, as far as they have been found.
@@ -223,6 +224,9 @@ pub fn read_matrices(source: &SafetensorsFile, prefix: &str, rank: usize, file: 
     halves.into_iter().map(both).collect()
 }
 
+/// Which layers have matrices, where not all have.
+const SOME_LAYERS: &str = "layers_to_transform";
+
 /// Options that say nothing about what the adapter computes, or that the tensors themselves show.
 const HARMLESS: [&str; 17] = [
     "auto_mapping",
@@ -230,7 +234,7 @@ const HARMLESS: [&str; 17] = [
     "exclude_modules",
     "inference_mode",
     "layers_pattern",
-    "layers_to_transform",
+    SOME_LAYERS, // read
     "lora_alpha",
     "lora_dropout",
     "megatron_core",
@@ -244,6 +248,16 @@ const HARMLESS: [&str; 17] = [
     "eva_config", // how A was initialised
 ];
 
+/// Whether an option of this value is switched off.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
+
 fn refuse_other_kinds(config: &Map<String, Value>, file: &str) -> Result<()> {
     if config.get("peft_type").and_then(Value::as_str) != Some("LORA") {
         let found = config.get("peft_type").unwrap_or(&Value::Null).to_string();
@@ -251,12 +265,7 @@ fn refuse_other_kinds(config: &Map<String, Value>, file: &str) -> Result<()> {
         return Err(Error::Unsupported { problem });
     }
     for (key, value) in config {
-        let off = match value {
-            Value::Null | Value::Bool(false) => true,
-            Value::Array(list) => list.is_empty(),
-            Value::Object(map) => map.is_empty(),
-            _ => false,
-        };
+        let off = is_off(value);
         let text = value.as_str();
         let supported = match key.as_str() {
             "peft_type" => true,
@@ -292,6 +301,7 @@ mod tests {
             rslora: false,
             dropout: 0.05,
             targets: vec!["q_proj".into(), "up_proj".into()],
+            some_layers: false,
         };
         let pair = |k: f32| ((0..6).map(|i| i as f32 * k).collect(), (0..4).map(|i| i as f32 - k).collect());
         let names = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"];
@@ -361,6 +371,9 @@ mod tests {
         }
         assert!(read(&with("r", json!(3))).is_err(), "another rank than the tensors have");
         assert!(read(&with("an_option_of_the_future", json!(null))).is_ok());
+        for (layers, some) in [(json!(null), false), (json!([]), false), (json!([0, 1]), true), (json!(0), true)] {
+            assert_eq!(read(&with("layers_to_transform", layers.clone())).unwrap().0.some_layers, some, "{layers}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A model as a GGUF file whose matrices are stored in another format, with one tensor in memory at a time.
 //!
-//! Out of a GGUF file everything else is carried over as it is there: names, metadata, tokenizer, vectors. Out of a Hugging
+//! Out of a GGUF file everything else is carried over as it is there: names, metadata, tokenizer, vectors; but for a chat
+//! template that lies beside it and is read in place of its own. Out of a Hugging
 //! Face folder it is written as llama.cpp's converter writes it: names and order of rows by the family
 //! ([`crate::model::gguf`]), the tokenizer where GGUF can say what it does ([`crate::data::tokenizer::to_gguf`]).
 
@@ -17,13 +18,18 @@ use crate::error::{Error, Result, wrong};
 use crate::host::Folder;
 use crate::model::architecture::Architecture;
 use crate::model::family;
-use crate::model::files::ModelFiles;
-use crate::model::gguf::{permute, rope_divisors, stored_tensors, written_as};
+use crate::model::files::{ModelFiles, template_beside};
+use crate::model::gguf::{
+    LOCAL_BASES, PATTERN, WINDOW, implied_scale, permute, rope_divisors, stored_tensors, written_as,
+};
 use crate::model::layout::HEAD;
 use crate::model::open;
 use crate::model::rope::{RopeScaling, Yarn};
 use crate::weights::gguf::Gguf;
 use crate::weights::{RawTensor, WeightFormat, WeightSource};
+
+/// What GGUF calls a chat template.
+const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
 /// What matrices can be stored as, with the number that GGUF's `general.file_type` has for a file of them.
 const TARGETS: [(Recipe, u32); 11] = [
@@ -96,6 +102,10 @@ impl Quantised {
                 fields.push((key.to_owned(), Field::Stored(value)));
             }
         }
+        if let Some(template) = template_beside(folder)? {
+            fields.retain(|(key, _)| key != CHAT_TEMPLATE);
+            fields.push((CHAT_TEMPLATE.into(), Field::Text(template)));
+        }
         fields.extend(about(recipe));
         let tied = source.shape(HEAD.gguf).is_none();
         let announce = |name: &String| {
@@ -136,11 +146,19 @@ impl Quantised {
             tensors.push(Announced { name: stored.name, shape: stored.spec.shape, format });
             origins.push(Origin::Source(stored.spec.name, stored.permuted_head));
         }
-        if let Some((name, divisors)) = rope_divisors(arch) {
+        for (name, divisors) in rope_divisors(arch) {
             tensors.push(Announced { name: name.into(), shape: vec![divisors.len()], format: WeightFormat::F32 });
             origins.push(Origin::Given(divisors));
         }
         Ok(Self { fields, tensors, origins, weights, rounded: Rounded::new() })
+    }
+
+    /// Under this name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.fields.retain(|(key, _)| key != NAME);
+        self.fields.push((NAME.into(), Field::Text(name.into())));
+        self
     }
 
     /// With these matrices of its blocks in place of those that it would round itself.
@@ -216,6 +234,9 @@ impl Quantised {
     }
 }
 
+/// What the model is called.
+const NAME: &str = "general.name";
+
 /// What is said of how matrices are stored.
 fn about(recipe: Recipe) -> [(String, Field); 2] {
     let number = TARGETS.iter().find(|(known, _)| *known == recipe).map_or(0, |(_, number)| *number);
@@ -229,12 +250,12 @@ fn about(recipe: Recipe) -> [(String, Field); 2] {
 /// What a file says of the model in it.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a rotary scaling that GGUF has no word for.
+/// [`Error::Unsupported`] for a rotary scaling, or a factor of attention's scores, that GGUF has no word for.
 pub fn description(arch: &Architecture, name: &str) -> Result<Vec<(String, Field)>> {
     let prefix = written_as(arch).gguf_architecture.unwrap_or_default();
     let count = |n: usize| Field::Count(n as u32);
     let own = [
-        ("context_length", count(arch.context)),
+        ("context_length", count(arch.reach())),
         ("embedding_length", count(arch.hidden)),
         ("block_count", count(arch.layers)),
         ("feed_forward_length", count(arch.intermediate)),
@@ -246,24 +267,51 @@ pub fn description(arch: &Architecture, name: &str) -> Result<Vec<(String, Field
         ("rope.freq_base", Field::Number(arch.rope.theta as f32)),
         ("rope.dimension_count", count(arch.rope.rotary_dim)),
     ];
-    let mut fields = vec![
-        ("general.architecture".to_string(), Field::Text(prefix.into())),
-        ("general.name".into(), Field::Text(name.into())),
-    ];
+    let mut fields =
+        vec![("general.architecture".to_string(), Field::Text(prefix.into())), (NAME.into(), Field::Text(name.into()))];
     fields.extend(own.map(|(key, field)| (format!("{prefix}.{key}"), field)));
+    fields.extend(window(arch)?.into_iter().map(|(key, field)| (format!("{prefix}.{key}"), field)));
     let scaling = scaling(arch)?.into_iter();
     fields.extend(scaling.map(|(key, field)| (format!("{prefix}.rope.scaling.{key}"), field)));
     Ok(fields)
 }
 
-/// A rotary scaling as metadata; Llama 3's is a tensor instead ([`rope_divisors`]). What is as usual is left out.
+/// What is said of windows and of what goes with them.
+fn window(arch: &Architecture) -> Result<Vec<(&'static str, Field)>> {
+    if arch.attention_scale != implied_scale(arch) {
+        let problem = format!(
+            "scores of attention that are multiplied by {:?} in {} layers cannot be said in GGUF",
+            arch.attention_scale, arch.layers
+        );
+        return Err(Error::Unsupported { problem });
+    }
+    let mut fields = Vec::new();
+    if let Some(window) = &arch.window {
+        fields.push((WINDOW, Field::Count(window.tokens as u32)));
+        // Read back it may be of another family, whose usual pattern is the same.
+        if window.pattern != arch.family.windows.usual_pattern(arch.layers) {
+            let period = window.period().map(|period| Field::Count(period as u32));
+            fields.push((PATTERN, period.unwrap_or_else(|| Field::Flags(window.pattern.clone()))));
+        }
+    }
+    fields.extend(arch.local_rope.iter().map(|rope| (LOCAL_BASES[0], Field::Number(rope.theta as f32))));
+    Ok(fields)
+}
+
+/// A rotary scaling as metadata; Llama 3's is a tensor instead, and of LongRoPE what divides frequencies ([`rope_divisors`]).
+/// What is as usual is left out.
 fn scaling(arch: &Architecture) -> Result<Vec<(&'static str, Field)>> {
     let number = |x: f64| Field::Number(x as f32);
-    match arch.rope.scaling {
+    match &arch.rope.scaling {
         None | Some(RopeScaling::Llama3(_)) => Ok(Vec::new()),
         Some(RopeScaling::Linear { factor }) => {
-            Ok(vec![("type", Field::Text("linear".into())), ("factor", number(factor))])
+            Ok(vec![("type", Field::Text("linear".into())), ("factor", number(*factor))])
         }
+        // As llama.cpp's converter writes it: the type goes without saying.
+        Some(RopeScaling::Long(long)) => Ok(vec![
+            ("original_context_length", Field::Count(long.original_context as u32)),
+            ("attn_factor", number(long.attention)),
+        ]),
         Some(RopeScaling::Yarn(yarn)) if !yarn.truncate => {
             let problem =
                 "YaRN whose ramp does not end at whole pairs (truncate = false) cannot be said in GGUF".into();
@@ -291,16 +339,21 @@ fn scaling(arch: &Architecture) -> Result<Vec<(&'static str, Field)>> {
 /// A tokenizer as metadata.
 fn vocabulary(vocabulary: GgufVocabulary) -> Vec<(String, Field)> {
     let id = |id: Option<u32>| id.map(Field::Count);
+    // SentencePiece's.
+    let is_scored = !vocabulary.scores.is_empty();
     let fields = [
         ("ggml.model", Some(Field::Text(vocabulary.model))),
         ("ggml.pre", vocabulary.pre.map(Field::Text)),
         ("ggml.tokens", Some(Field::Texts(vocabulary.tokens))),
         ("ggml.token_type", Some(Field::Integers(vocabulary.token_types))),
-        ("ggml.merges", Some(Field::Texts(vocabulary.merges))),
+        ("ggml.merges", (!is_scored).then_some(Field::Texts(vocabulary.merges))),
+        ("ggml.scores", is_scored.then_some(Field::Numbers(vocabulary.scores))),
         ("ggml.bos_token_id", id(vocabulary.bos)),
         ("ggml.eos_token_id", id(vocabulary.eos)),
         ("ggml.padding_token_id", id(vocabulary.pad)),
+        ("ggml.unknown_token_id", id(vocabulary.unknown)),
         ("ggml.add_bos_token", vocabulary.add_bos.map(Field::Flag)),
+        ("ggml.add_space_prefix", vocabulary.add_space_prefix.map(Field::Flag)),
         ("chat_template", vocabulary.chat_template.map(Field::Text)),
     ];
     fields.into_iter().filter_map(|(key, field)| Some((format!("tokenizer.{key}"), field?))).collect()

@@ -1,6 +1,6 @@
-//! Causal grouped-query attention within each document of a packed stream, and its backward pass, in memory linear in
-//! the number of tokens: forward keeps the log-sum-exp of each query's scores, and backward makes the probabilities
-//! again from it (Dao et al. 2022).
+//! Causal grouped-query attention within each document of a packed stream, or a window of it, and its backward pass, in
+//! memory linear in the number of tokens: forward keeps the log-sum-exp of each query's scores, and backward makes the
+//! probabilities again from it (Dao et al. 2022).
 
 use burn::tensor::Tensor;
 use burn_wgpu::CubeTensor;
@@ -29,7 +29,8 @@ use crate::error::Result;
 /// `qkv [tokens, (heads + 2 kv_heads) * head_dim]` -> `[tokens, heads * head_dim]`, and for the backward pass the
 /// log-sum-exp of each query's scores, `[heads, tokens]`.
 ///
-/// `document_start[t]` is the index of the first token of `t`'s document.
+/// `document_start[t]` is the index of the first token that token `t` sees: that of its document, or of its window where that
+/// begins later. They ascend; nothing more is taken of them.
 ///
 /// # Errors
 /// Device errors.
@@ -228,7 +229,7 @@ enum Rows {
 struct Work<'a> {
     kind: Kind,
     shape: Shape,
-    /// First token of each token's document.
+    /// First token that each token sees.
     starts: &'a [u32],
     rows: Rows,
     /// Products of all queries with all keys that they see.
@@ -323,14 +324,12 @@ impl Work<'_> {
         if self.rows == Rows::Queries {
             return starts.iter().enumerate().map(|(token, &start)| token + 1 - start as usize).collect();
         }
-        let (mut pairs, mut past) = (vec![0; tokens], tokens);
-        for token in (0..tokens).rev() {
-            pairs[token] = past - token;
-            if starts[token] as usize == token {
-                past = token;
-            }
-        }
-        pairs
+        let mut past = 0;
+        let readers = |key: usize| {
+            past += starts[past..].iter().take_while(|&&start| start as usize <= key).count();
+            past - key
+        };
+        (0..tokens).map(readers).collect()
     }
 }
 
@@ -452,6 +451,14 @@ mod tests {
         assert!(falls(&by_keys.of_groups()), "the first keys first");
         assert_eq!(forward.pairs()[255], 256);
         assert_eq!(by_keys.pairs()[0], 256);
+    }
+
+    #[test]
+    fn within_a_window_queries_and_keys_have_the_same_pairs() {
+        // Documents of 5 and 3 tokens, of which each sees itself and two before.
+        let [forward, _, by_keys] = all_work(Kind::Tiles, &[0, 0, 0, 1, 2, 5, 5, 5]);
+        assert_eq!(forward.pairs(), [1, 2, 3, 3, 3, 1, 2, 3]);
+        assert_eq!(by_keys.pairs(), [3, 3, 3, 2, 1, 3, 2, 1]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 
 use super::cpu::matmul::Sizes;
 use super::dequantize::blocks;
+use super::kept::Untried;
 use super::matmul::{AsOperand, Operand, Product};
 use super::multiplier::{Choice, Class, Compute, Multiplier, Products};
 use super::{attention, sample, tensor};
@@ -262,7 +263,8 @@ fn measured_for(compute: Compute) -> String {
 }
 
 /// What is to be said of a kernel that a device cannot use: as a rule that it computes wrong, and how. For tensor cores
-/// on hardware also that an earlier run ended while this was found out: a driver may crash over them.
+/// on hardware also that an earlier run ended while this was found out, since a driver may crash over them, or that another
+/// process is at it.
 ///
 /// # Errors
 /// Device errors.
@@ -283,11 +285,16 @@ fn unless_refused(tested: Result<Option<String>>) -> Result<Option<String>> {
 /// What a test of kernels for tensor cores says; on hardware also where an earlier run ended in the middle of it.
 fn attempt(device: &Device, name: &str, test: impl FnOnce() -> Result<Option<String>>) -> Result<Option<String>> {
     let Some(kept) = device.kept().filter(|_| !device.is_software()) else { return test() };
-    kept.attempt(name, test).unwrap_or_else(|file| {
-        Ok(Some(format!(
-            "is not tried (an earlier run ended while the driver compiled it or first ran it; to try it again, remove \
-             {file} from temper's cache folder, which is the one in TEMPER_CACHE where that is set)"
-        )))
+    kept.attempt(name, test).unwrap_or_else(|untried| {
+        Ok(Some(match untried {
+            Untried::Ended(file) => format!(
+                "is not tried (an earlier run ended while the driver compiled it or first ran it; to try it again, remove \
+                 {file} from temper's cache folder, which is the one in TEMPER_CACHE where that is set)"
+            ),
+            Untried::Busy => {
+                "is not tried (another process has been trying it for minutes; the next run tries it again)".into()
+            }
+        }))
     })
 }
 

@@ -13,6 +13,15 @@ const DIGEST: usize = 16;
 const TRYING: &[u8] = b"trying";
 const TRIED: &[u8] = b"tried";
 
+/// Why something was not tried.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Untried {
+    /// An earlier process did not survive it: under which name that one left word of it.
+    Ended(String),
+    /// Another process has been at it for longer than is waited.
+    Busy,
+}
+
 /// A device's place on a shelf.
 pub(crate) struct Kept {
     shelf: Arc<dyn Shelf>,
@@ -74,11 +83,12 @@ impl Kept {
         self.shelf.leave(&self.versioned(name), text.as_bytes());
     }
 
-    /// Does something that this driver may not survive, unless an earlier process did not survive it.
+    /// Does something that this driver may not survive, unless an earlier process did not survive it. Of several processes
+    /// that begin at once one does it first.
     ///
     /// # Errors
-    /// Under which name that one left word of it; nothing is done then. Inside are those of `work`.
-    pub(crate) fn attempt<T>(&self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<Result<T>, String> {
+    /// Why nothing is done. Inside are those of `work`.
+    pub(crate) fn attempt<T>(&self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<Result<T>, Untried> {
         attempt(&*self.shelf, self.versioned(name), work)
     }
 
@@ -98,13 +108,23 @@ pub(crate) fn versioned(name: &str, version: Digest) -> String {
     format!("{name}-{version}")
 }
 
-fn attempt<T>(shelf: &dyn Shelf, name: String, work: impl FnOnce() -> Result<T>) -> Result<Result<T>, String> {
-    match shelf.take(&name).as_deref() {
-        Some(TRYING) => return Err(name),
-        // Never written again: another process that begins meanwhile would take it for one that did not come back.
-        Some(TRIED) => return Ok(work()),
-        _ => shelf.leave(&name, TRYING),
+fn attempt<T>(shelf: &dyn Shelf, name: String, work: impl FnOnce() -> Result<T>) -> Result<Result<T>, Untried> {
+    // Never written again: nobody waits for anybody from then on.
+    let tried = || shelf.take(&name).as_deref() == Some(TRIED);
+    if tried() {
+        return Ok(work());
     }
+    let held = shelf.hold(&name).ok_or(Untried::Busy)?;
+    // Another process may have been at it until now.
+    if tried() {
+        drop(held);
+        return Ok(work());
+    }
+    // Whoever left that has ended: the name would be held.
+    if shelf.take(&name).as_deref() == Some(TRYING) {
+        return Err(Untried::Ended(name));
+    }
+    shelf.leave(&name, TRYING);
     let done = work();
     // Losing the device is no better than a crash.
     if !matches!(done, Err(Error::Lost { .. })) {
@@ -122,6 +142,7 @@ fn whole(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::any::Any;
     use std::collections::BTreeMap;
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -145,7 +166,8 @@ mod tests {
         let things = Things::default();
         let ended = || attempt::<()>(&things, "it".into(), || resume_unwind(Box::new("ended")));
         assert!(catch_unwind(AssertUnwindSafe(ended)).is_err());
-        assert_eq!(once(&things).unwrap_err(), "it");
+        let untried = Untried::Ended("it".into());
+        assert_eq!(once(&things).unwrap_err(), untried);
         things.lock().unwrap().clear();
         assert_eq!(once(&things).unwrap().unwrap(), 3);
         // An error that is told is no crash; a device that is lost is.
@@ -156,7 +178,42 @@ mod tests {
         let things = Things::default();
         let lost = || Err::<(), _>(Error::Lost { problem: String::new() });
         assert!(attempt(&things, "it".into(), lost).unwrap().is_err());
-        assert_eq!(once(&things).unwrap_err(), "it");
+        assert_eq!(once(&things).unwrap_err(), untried);
+    }
+
+    /// A shelf where another process tries something, and how it leaves that; nothing where it never ends.
+    struct Shared {
+        things: Things,
+        left: Option<&'static [u8]>,
+    }
+
+    impl Shelf for Shared {
+        fn take(&self, name: &str) -> Option<Vec<u8>> {
+            self.things.take(name)
+        }
+
+        fn leave(&self, name: &str, bytes: &[u8]) {
+            self.things.leave(name, bytes);
+        }
+
+        fn hold(&self, name: &str) -> Option<Box<dyn Any>> {
+            self.leave(name, self.left?);
+            Some(Box::new(()))
+        }
+    }
+
+    #[test]
+    fn what_another_process_is_trying_is_no_crash_before_that_one_ends() {
+        let beside = |left: Option<&'static [u8]>| {
+            let shelf = Shared { things: Things::default(), left };
+            shelf.leave("it", TRYING);
+            (attempt(&shelf, "it".into(), || Ok(())).map(|done| done.unwrap()), shelf.take("it").unwrap())
+        };
+        assert_eq!(beside(Some(TRIED)), (Ok(()), TRIED.to_vec()));
+        // Stopped as asked.
+        assert_eq!(beside(Some(&b""[..])), (Ok(()), TRIED.to_vec()));
+        assert_eq!(beside(Some(TRYING)), (Err(Untried::Ended("it".into())), TRYING.to_vec()));
+        assert_eq!(beside(None), (Err(Untried::Busy), TRYING.to_vec()));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! burn's own kernels may be compiled to WGSL, SPIR-V or MSL; ours are WGSL always and go through wgpu itself, so both
 //! live on one queue. What is launched is recorded first ([`super::record`]).
 
+#[cfg(not(target_family = "wasm"))]
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,10 +16,12 @@ use cubecl::wgpu::WgpuServer;
 use temper_shaders::{InOrder, Kernel, Storage, TypedKernel, Uniform, WORKGROUP_SIZE};
 
 #[cfg(not(target_family = "wasm"))]
+use super::gone::{caught, heard};
+#[cfg(not(target_family = "wasm"))]
 use super::kept::Kept;
 use super::own::Own;
 use super::profile::KernelTime;
-use super::record::{Launch, Pipeline, Range, Recorder};
+use super::record::{Launch, Pipeline, Range, Recorder, most_of_products};
 use crate::error::{Error, Result};
 #[cfg(not(target_family = "wasm"))]
 use crate::host::Shelf;
@@ -95,10 +99,11 @@ impl Gpu {
     pub fn new(burn: &BurnDevice, setup: WgpuSetup, software: bool) -> Self {
         let limits = setup.device.limits();
         let books = Arc::new(Books::default());
+        let recorder = Recorder::of(burn, &setup.device, &setup.queue);
         #[cfg(not(target_family = "wasm"))]
-        watch(&setup.device, &books);
+        watch(&setup, &books, &recorder);
         Self {
-            recorder: Recorder::of(burn, &setup.device, &setup.queue),
+            recorder,
             setup: Arc::new(setup),
             pipelines: Pipelines::default(),
             software,
@@ -134,7 +139,12 @@ impl Gpu {
     /// Most floating-point operations that one dispatch should have: drivers end what takes seconds, and what has more is
     /// launched in parts. No more than a quarter of a second of wide products, as far as the device's pace is known.
     pub fn most_of_dispatch(&self) -> f64 {
-        self.cut.unwrap_or_else(|| self.recorder.most_of_dispatch())
+        self.most_of_products(1)
+    }
+
+    /// The same of products that are made out of so many.
+    pub fn most_of_products(&self, segments: usize) -> f64 {
+        most_of_products(self.cut.or_else(|| self.recorder.most_of_dispatch()), segments)
     }
 
     /// The same device, with at most so many in each part: for tests.
@@ -196,6 +206,44 @@ impl Gpu {
         Some(self.out_of_memory(&refused))
     }
 
+    /// Why something failed, where the device is lost or has no memory.
+    pub fn cause(&self) -> Option<Error> {
+        self.recorder.gone.error().or_else(|| self.take_refusal())
+    }
+
+    /// Waits until everything that this thread submitted is done. burn's own waiting would never end where the device is
+    /// lost meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Lost`].
+    #[cfg(not(target_family = "wasm"))]
+    pub fn finish(&self, burn: &BurnDevice) -> Result<()> {
+        self.submit();
+        let flushed = caught(|| burn.flush()).and_then(|flushed| flushed.map_err(|e| e.to_string()));
+        let done = flushed.and_then(|()| self.poll());
+        let lost = |problem| {
+            let name = self.setup.adapter.get_info().name;
+            Error::Lost { problem: format!("the work of {name} could not be waited for: {problem}") }
+        };
+        pollster::block_on(self.recorder.answer(std::future::ready(done.map_err(lost))))
+    }
+
+    /// Waits for what was submitted. Of a lost device wgpu panics here.
+    #[cfg(not(target_family = "wasm"))]
+    fn poll(&self) -> std::result::Result<(), String> {
+        let polled = caught(|| self.setup.device.poll(wgpu::PollType::wait_indefinitely()));
+        polled.and_then(|polled| polled.map(|_| ()).map_err(|e| e.to_string()))
+    }
+
+    /// Loses the device, as its driver might: for tests.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn lose(&self) {
+        self.submit();
+        self.setup.device.destroy();
+        // Which tells who listens.
+        let _ = self.poll();
+    }
+
     /// The most of all that were told to it.
     pub fn most(&self, held: u64) -> u64 {
         self.books.most.fetch_max(held, Ordering::Relaxed).max(held)
@@ -235,8 +283,9 @@ impl Gpu {
     /// A buffer of exactly `descriptor.size` bytes.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`]; in a browser, which tells later, it is found when results are read.
+    /// [`Error::OutOfMemory`]; in a browser, which tells later, it is found when results are read. [`Error::Lost`].
     fn buffer(&self, what: &str, descriptor: &wgpu::BufferDescriptor) -> Result<wgpu::Buffer> {
+        self.recorder.gone.check()?;
         let refused = || self.out_of_memory(&Refused { what: what.into(), asked: Some(descriptor.size) });
         if self.fails() {
             return Err(refused());
@@ -257,7 +306,7 @@ impl Gpu {
     /// Puts bytes into a buffer of their own as little-endian words, the last one padded with zeros.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`], [`Error::Limit`].
+    /// [`Error::OutOfMemory`], [`Error::Limit`], [`Error::Lost`].
     pub fn upload(&self, what: &str, bytes: &[u8]) -> Result<Own> {
         /// What the driver holds of it on its way at once.
         const PIECE: usize = 16 << 20;
@@ -271,26 +320,38 @@ impl Gpu {
         let descriptor = wgpu::BufferDescriptor { label: Some("weights"), size, usage, mapped_at_creation: false };
         let buffer = self.buffer(what, &descriptor)?;
         for (index, piece) in bytes.chunks(PIECE).enumerate() {
-            let at = (index * PIECE) as u64;
-            let whole = piece.len() / 4 * 4;
-            if whole > 0 {
-                self.setup.queue.write_buffer(&buffer, at, &piece[..whole]);
-            }
-            if whole < piece.len() {
-                let mut last = [0; 4];
-                last[..piece.len() - whole].copy_from_slice(&piece[whole..]);
-                self.setup.queue.write_buffer(&buffer, at + whole as u64, &last);
-            }
-            self.setup.queue.submit([]);
-            self.recorder.count_submission();
-            // What is on its way lies in memory of the driver until it has arrived.
+            let write = || self.write(&buffer, (index * PIECE) as u64, piece);
+            #[cfg(target_family = "wasm")]
+            write();
             #[cfg(not(target_family = "wasm"))]
-            if piece.len() == PIECE {
-                let lost = |e| Error::Lost { problem: format!("{what} could not be brought to the device: {e}") };
-                self.setup.device.poll(wgpu::PollType::wait_indefinitely()).map_err(lost)?;
+            {
+                let lost = |problem| {
+                    let problem = format!("{what} could not be brought to the device: {problem}");
+                    self.cause().unwrap_or(Error::Lost { problem })
+                };
+                heard(&self.setup.device, write).map_err(lost)?;
+                // What is on its way lies in memory of the driver until it has arrived.
+                if piece.len() == PIECE {
+                    self.poll().map_err(lost)?;
+                }
             }
         }
         Ok(Own::new(buffer, self.books.own.clone(), self.recorder.clone()))
+    }
+
+    /// Writes words to a buffer and submits it.
+    fn write(&self, buffer: &wgpu::Buffer, at: u64, bytes: &[u8]) {
+        let whole = bytes.len() / 4 * 4;
+        if whole > 0 {
+            self.setup.queue.write_buffer(buffer, at, &bytes[..whole]);
+        }
+        if whole < bytes.len() {
+            let mut last = [0; 4];
+            last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
+            self.setup.queue.write_buffer(buffer, at + whole as u64, &last);
+        }
+        self.setup.queue.submit([]);
+        self.recorder.count_submission();
     }
 
     /// Copies `bytes` of a buffer of our own, from `offset` on, into a tensor, from its byte `start` on.
@@ -418,6 +479,7 @@ impl Gpu {
     /// Where what is bound lies. burn's queue is a thread of its own, and to wait for it costs more than all else of a launch: it
     /// is asked once for all tensors.
     fn ranges(&self, stem: &str, names: &[&str], bindings: &[Binding]) -> Result<Vec<Range>> {
+        self.recorder.gone.check()?;
         let pool = |binding: &Binding| match *binding {
             Binding::Pool(tensor) => Some((tensor.client.clone(), tensor.handle.clone())),
             Binding::Own(_) => None,
@@ -447,9 +509,9 @@ impl Gpu {
         bindings.iter().zip(names).map(range).collect()
     }
 
-    /// What burn's queue says of a kernel; out of memory where that is the cause.
+    /// What burn's queue or the device says of a kernel; a loss or lack of memory where that is the cause.
     fn failed(&self, stem: &str, message: String) -> Error {
-        self.take_refusal().unwrap_or_else(|| Error::Kernel { name: stem.into(), message })
+        self.cause().unwrap_or_else(|| Error::Kernel { name: stem.into(), message })
     }
 
     fn too_large(&self, what: String, needed: u64) -> Error {
@@ -529,19 +591,30 @@ pub(crate) fn tile_bytes(max_binding_bytes: u64, halvings: u32) -> u64 {
     max_binding_bytes.min(TILE_BYTES) >> halvings
 }
 
-/// Notes where burn's pool gets no memory. cubecl's own handler panics on the thread of its queue, which it catches there: the
-/// tensor is then known to be void, and whoever reads it is told. So does this one, without a message on stderr, since the
-/// error that is told in the end is ours.
+/// Notes where burn's pool gets no memory, and when the device is lost, in place of cubecl's own watch.
+///
+/// What comes here is burn's alone: of what this crate asks for it hears by itself ([`heard`]). cubecl's handler panics on
+/// the thread of its queue, which it catches there: the tensor is then known to be void, and whoever reads it is told. So
+/// does this one, without a message on stderr, since the error that is told in the end is ours; of a device that is lost
+/// nothing more is told, as there.
 #[cfg(not(target_family = "wasm"))]
-fn watch(device: &wgpu::Device, books: &Arc<Books>) {
-    let books = books.clone();
-    device.on_uncaptured_error(Arc::new(move |error| match error {
-        wgpu::Error::OutOfMemory { .. } => {
-            let refused = Refused { what: "a tensor".into(), asked: None };
-            books.refused.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(refused);
-            std::panic::resume_unwind(Box::new("the device is out of memory"));
+fn watch(setup: &WgpuSetup, books: &Arc<Books>, recorder: &Recorder) {
+    let (name, gone) = (setup.adapter.get_info().name, recorder.gone.clone());
+    setup.device.set_device_lost_callback(move |_, why| gone.tell(&name, &why));
+    let (books, gone) = (books.clone(), recorder.gone.clone());
+    setup.device.on_uncaptured_error(Arc::new(move |error| {
+        if gone.error().is_some() {
+            return;
         }
-        other => panic!("wgpu error: {other}"),
+        let said: Box<dyn Any + Send> = match error {
+            wgpu::Error::OutOfMemory { .. } => {
+                let refused = Refused { what: "a tensor".into(), asked: None };
+                books.refused.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(refused);
+                Box::new("the device is out of memory")
+            }
+            other => Box::new(format!("wgpu error: {other}")),
+        };
+        std::panic::resume_unwind(said);
     }));
 }
 

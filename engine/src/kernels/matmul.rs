@@ -429,7 +429,7 @@ impl<const D: usize> Product<D> {
             accumulate: u32::from(accumulate),
             alpha: self.alpha,
         };
-        let most = gpu_of(device).most_of_dispatch() / kernel.segments().max(1) as f64;
+        let most = gpu_of(device).most_of_products(kernel.segments());
         for part in parts(params, most) {
             Self::launch(device, kernel, &a, &b, &target, part)?;
         }

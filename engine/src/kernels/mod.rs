@@ -6,6 +6,7 @@ pub mod calibration;
 pub mod compact;
 pub mod cpu;
 pub mod dequantize;
+pub(crate) mod gone;
 #[cfg(not(target_family = "wasm"))]
 pub(crate) mod kept;
 pub mod launch;
@@ -30,6 +31,7 @@ temper_shaders::operations!(declare);
 
 pub use compact::{Moments, Weights};
 pub use dequantize::{InFile, Packed, Rows};
+pub use gated_mlp::Activation;
 pub use rotary::Rotary;
 pub use tensor::Indices;
 pub use words::Words;

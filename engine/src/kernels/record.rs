@@ -16,6 +16,7 @@ use burn::tensor::Device as BurnDevice;
 use burn_wgpu::CubeTensor;
 use cubecl::client::Client;
 
+use super::gone::{Gone, caught, heard};
 use super::profile::{KernelTime, Profile, Recorded};
 use crate::error::{Error, Result as EngineResult};
 
@@ -71,6 +72,8 @@ pub(super) struct Recorder {
     burn: BurnDevice,
     device: wgpu::Device,
     queue: wgpu::Queue,
+    /// Whether the device is lost.
+    pub gone: Arc<Gone>,
     uniforms: wgpu::Buffer,
     layouts: Mutex<HashMap<usize, wgpu::BindGroupLayout>>,
     groups: Mutex<Groups>,
@@ -81,7 +84,7 @@ pub(super) struct Recorder {
     each: AtomicBool,
     /// Most operations of one submission, as the bits of an f64.
     most: AtomicU64,
-    /// Most of one dispatch, likewise.
+    /// Most of one dispatch, likewise; 0 while no pace is known.
     most_of_dispatch: AtomicU64,
 }
 
@@ -105,7 +108,7 @@ struct Pending {
     operations: f64,
     /// burn's queue, once a tensor of its pool is bound.
     burn: Option<Client>,
-    /// What burn's queue said where nobody could be told.
+    /// What burn's queue or the device said where nobody could be told.
     failed: Option<String>,
     profile: Option<Profile>,
 }
@@ -136,6 +139,11 @@ impl Recorder {
         })
     }
 
+    /// The recorder of a device that is open.
+    pub fn known(burn: &BurnDevice) -> Option<Arc<Self>> {
+        lock(&ALL).iter().filter_map(Weak::upgrade).find(|known| known.burn == *burn)
+    }
+
     fn new(burn: BurnDevice, device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let uniforms = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("parameters of kernels"),
@@ -147,6 +155,7 @@ impl Recorder {
             burn,
             device,
             queue,
+            gone: Arc::default(),
             uniforms,
             layouts: Mutex::default(),
             groups: Mutex::default(),
@@ -154,7 +163,7 @@ impl Recorder {
             submissions: AtomicU64::new(0),
             each: AtomicBool::new(false),
             most: AtomicU64::new(OPERATIONS.to_bits()),
-            most_of_dispatch: AtomicU64::new(OPERATIONS.to_bits()),
+            most_of_dispatch: AtomicU64::new(0),
         }
     }
 
@@ -212,11 +221,11 @@ impl Recorder {
     /// Records a kernel.
     ///
     /// # Errors
-    /// What burn's queue said.
+    /// What burn's queue said, or the device.
     pub fn launch(&self, launch: &Launch) -> Result<(), String> {
         self.pending(|pending| {
             self.make_room(pending, launch.operations)?;
-            self.record(pending, launch);
+            heard(&self.device, || self.record(pending, launch))?;
             if self.each.load(Ordering::Relaxed) {
                 self.submit_pending(pending);
             }
@@ -292,7 +301,7 @@ impl Recorder {
     /// Records a copy of bytes.
     ///
     /// # Errors
-    /// What burn's queue said.
+    /// What burn's queue said, or the device.
     pub fn copy(
         &self,
         source: &wgpu::Buffer,
@@ -303,15 +312,29 @@ impl Recorder {
     ) -> Result<(), String> {
         self.pending(|pending| {
             self.make_room(pending, 0.0)?;
-            let encoder = pending.encoder(&self.device);
-            encoder.copy_buffer_to_buffer(source, offset, &target.buffer, target.offset + start, bytes);
-            Ok(())
+            heard(&self.device, || {
+                let encoder = pending.encoder(&self.device);
+                encoder.copy_buffer_to_buffer(source, offset, &target.buffer, target.offset + start, bytes);
+            })
         })
     }
 
     /// Submits what this thread has recorded.
     pub fn submit(&self) {
         self.pending(|pending| self.submit_pending(pending));
+    }
+
+    /// What comes of asking the device for something, once all is submitted.
+    ///
+    /// # Errors
+    /// [`Error::Lost`], also where what is read is void since a submission of this thread failed; those of `asked`.
+    pub async fn answer<T>(&self, asked: impl Future<Output = EngineResult<T>>) -> EngineResult<T> {
+        let answer = self.gone.wait_for(asked).await;
+        let failed = self.pending(|pending| pending.failed.take());
+        match (answer, failed) {
+            (Ok(_), Some(problem)) => Err(Error::Lost { problem: format!("a submission failed: {problem}") }),
+            (answer, _) => answer,
+        }
     }
 
     /// Takes the time of each kernel from now on.
@@ -355,9 +378,10 @@ impl Recorder {
         f64::from_bits(self.most.load(Ordering::Relaxed))
     }
 
-    /// Most operations that one dispatch should have: a submission is no shorter than its longest kernel.
-    pub fn most_of_dispatch(&self) -> f64 {
-        f64::from_bits(self.most_of_dispatch.load(Ordering::Relaxed))
+    /// Most operations that one dispatch should have at the device's pace, where that is known: a submission is no shorter than
+    /// its longest kernel.
+    pub fn most_of_dispatch(&self) -> Option<f64> {
+        Some(f64::from_bits(self.most_of_dispatch.load(Ordering::Relaxed))).filter(|most| *most > 0.0)
     }
 
     /// Makes submissions that take a quarter of a second on a device of so many operations a second, but no longer ones than of
@@ -378,26 +402,32 @@ impl Recorder {
     }
 
     fn submit_pending(&self, pending: &mut Pending) {
-        pending.pass = None;
         if pending.encoder.is_none() {
             return;
         }
+        if let Err(problem) = heard(&self.device, || self.hand_over(pending)) {
+            pending.failed = Some(problem);
+        }
+        self.count_submission();
+        pending.params.clear();
+        pending.operations = 0.0;
+    }
+
+    fn hand_over(&self, pending: &mut Pending) {
+        pending.pass = None;
         if let (Some(profile), Some(encoder)) = (&mut pending.profile, &mut pending.encoder) {
             profile.close(&self.device, encoder);
         }
         if let Some(burn) = pending.burn.take()
-            && let Err(error) = burn.flush()
+            && let Err(problem) = caught(|| burn.flush()).and_then(|flushed| flushed.map_err(|e| e.to_string()))
         {
-            pending.failed = Some(error.to_string());
+            pending.failed = Some(problem);
         }
         if !pending.params.is_empty() {
             // Written before anything of this submission runs, and after everything of those before.
             self.queue.write_buffer(&self.uniforms, 0, &pending.params);
         }
         self.queue.submit(pending.encoder.take().map(wgpu::CommandEncoder::finish));
-        self.count_submission();
-        pending.params.clear();
-        pending.operations = 0.0;
     }
 }
 
@@ -433,6 +463,12 @@ impl Pending {
     }
 }
 
+/// Most operations of one dispatch of products out of so many each ([`segments`](super::multiplier::Multiplier::segments)). A
+/// pace counts whole ones, by the kernel that makes them: only where none is known are there as many times fewer.
+pub(super) fn most_of_products(at_pace: Option<f64>, segments: usize) -> f64 {
+    at_pace.unwrap_or(OPERATIONS / segments.max(1) as f64)
+}
+
 /// Most operations of one submission at a pace.
 #[cfg(not(target_family = "wasm"))]
 fn most_at(operations_per_second: f64) -> f64 {
@@ -461,5 +497,12 @@ mod tests {
         assert_eq!(most_of_dispatch_at(1e11), 2.5e10);
         assert_eq!(most_of_dispatch_at(5e13), 1.25e13);
         assert_eq!(most_of_dispatch_at(1.0), LEAST_OPERATIONS);
+    }
+
+    #[test]
+    fn a_product_out_of_several_is_cut_shorter_only_while_nobody_knows_how_fast_it_is() {
+        let most = |at_pace| [0, 1, 3].map(|segments| most_of_products(at_pace, segments));
+        assert_eq!(most(None), [OPERATIONS, OPERATIONS, OPERATIONS / 3.0]);
+        assert_eq!(most(Some(2.5e10)), [2.5e10; 3]);
     }
 }

@@ -1,15 +1,16 @@
 //! Where a tensor's numbers lie: host slices on the CPU backend, wgpu buffers on a GPU.
 
+use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::tensor::{DType, Int, Shape, Tensor, TensorData, Transaction};
+use burn::tensor::{DType, Device as BurnDevice, Int, Shape, Tensor, TensorData, Transaction};
 use burn_dispatch::{BackendTensor, DispatchTensorKind};
 use burn_flex::{Flex, FlexTensor};
 use burn_wgpu::{CubeBackend, CubeTensor};
 
 use super::launch::Gpu;
-use super::record::submit_all;
+use super::record::{Recorder, submit_all};
 use crate::device::Device;
 use crate::error::{Error, Result};
 
@@ -164,8 +165,7 @@ pub fn gpu_of(device: &Device) -> &Gpu {
 /// # Errors
 /// [`Error::Lost`].
 pub async fn read<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
-    submit_all();
-    let data = tensor.clone().into_data_async().await.map_err(|e| lost(format!("{e:?}")))?;
+    let data = answer(&tensor.device(), || tensor.clone().into_data_async()).await?;
     data.try_into_vec::<f32>().map_err(|e| lost(format!("{e:?}")))
 }
 
@@ -174,20 +174,35 @@ pub async fn read<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
 /// # Errors
 /// [`Error::Lost`].
 pub async fn read_all(tensors: Vec<Tensor<1>>) -> Result<Vec<Vec<f32>>> {
-    submit_all();
     let mut all = vec![Vec::new(); tensors.len()];
     let mut left: Vec<(usize, Tensor<1>)> = tensors.into_iter().enumerate().collect();
     while let Some(device) = left.first().map(|(_, tensor)| tensor.device()) {
         let (here, elsewhere): (Vec<_>, Vec<_>) = left.into_iter().partition(|(_, tensor)| tensor.device() == device);
         let (places, own): (Vec<usize>, Vec<Tensor<1>>) = here.into_iter().unzip();
         let transaction = own.into_iter().fold(Transaction::default(), Transaction::register);
-        let read = transaction.execute_async().await.map_err(|e| lost(format!("{e:?}")))?;
+        let read = answer(&device, || transaction.execute_async()).await?;
         for (place, data) in places.into_iter().zip(read) {
             all[place] = data.try_into_vec::<f32>().map_err(|e| lost(format!("{e:?}")))?;
         }
         left = elsewhere;
     }
     Ok(all)
+}
+
+/// What comes of asking a device for something, once all that this thread recorded is submitted.
+///
+/// # Errors
+/// [`Error::Lost`].
+pub(super) async fn answer<T, E: Debug, A>(device: &BurnDevice, ask: impl FnOnce() -> A) -> Result<T>
+where
+    A: Future<Output = std::result::Result<T, E>>,
+{
+    submit_all();
+    let asked = async { ask().await.map_err(|e| lost(format!("{e:?}"))) };
+    match Recorder::known(device) {
+        Some(recorder) => recorder.answer(asked).await,
+        None => asked.await,
+    }
 }
 
 /// A matrix that waits in the host's memory. A clone shares it.

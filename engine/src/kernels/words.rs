@@ -7,7 +7,7 @@ use burn::tensor::{Int, Tensor};
 use burn_wgpu::{CubeBackend, CubeTensor};
 
 use super::record::submit_all;
-use super::tensor::upload;
+use super::tensor::{answer, upload};
 use crate::device::Device;
 use crate::error::{Error, Result};
 
@@ -104,9 +104,8 @@ impl Words {
             Place::Host(bytes) => return Ok(Cow::Borrowed(bytes)),
             Place::Device(words) => Tensor::<1, Int>::from_primitive::<CubeBackend>(words.clone()),
         };
-        submit_all();
+        let data = answer(&words.device(), || words.clone().into_data_async()).await?;
         let lost = |problem: String| Error::Lost { problem: format!("reading bytes back failed: {problem}") };
-        let data = words.into_data_async().await.map_err(|e| lost(format!("{e:?}")))?;
         let words = data.try_into_vec::<i32>().map_err(|e| lost(format!("{e:?}")))?;
         let mut bytes: Vec<u8> = words.into_iter().flat_map(i32::to_le_bytes).collect();
         bytes.truncate(self.length);

@@ -13,8 +13,13 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::config::{self, AdapterKind, Config};
-use crate::data::doubts::{memorised, no_template, plain_table, plain_text, unwritten};
-use crate::data::{DataSection, DataSet, Document, ReadOptions, Tokenizer, WINDOW, hold_out, read_measured, read_set};
+use crate::data::doubts::{
+    empty_answers, lost_context, memorised, no_template, not_read, plain_table, plain_text, unwritten,
+};
+use crate::data::{
+    DataSection, DataSet, Document, ReadOptions, Tokenizer, WINDOW, hold_out, read_measured, read_set,
+    refuse_unused_field,
+};
 use crate::device::Device;
 use crate::error::{Error, Result, into_error};
 use crate::eval::perplexity::{Scored, first_tokens};
@@ -348,6 +353,9 @@ impl Lab {
         options.cutoff_length = options.cutoff_length.min(context);
         let measured = options.measured();
         let mut train = read_set(&data.name, &data.train, tokenizer, options)?;
+        if let Some(found) = train.records.fields.clone() {
+            refuse_unused_field(&[(data.name.as_str(), found)])?;
+        }
         let read = |(name, bytes): &(String, Vec<u8>)| {
             read_measured(name, bytes, tokenizer, context, measured).map(|set| set.documents)
         };
@@ -1004,7 +1012,11 @@ fn doubts(name: &str, train: &DataSet, sets: &Sets) -> Vec<String> {
     let bare = (train.encoding.bare > 0).then(|| no_template(train.encoding.bare));
     let target = memorised("target", &sets.target, &train.documents, Some(name));
     let general = memorised("general", &sets.general, &train.documents, None);
-    let read = [plain, table, bare].into_iter().flatten().chain(unwritten(train.encoding.unwritten));
+    let not_read = not_read(&train.records.unread).map(|fields| format!("{name}: {fields}"));
+    let lost = lost_context(train.records.kind, &train.records.unread);
+    let empty = empty_answers(train.encoding.empty_answers);
+    let read = [plain, table, bare, not_read, lost, empty].into_iter().flatten();
+    let read = read.chain(unwritten(train.encoding.unwritten));
     read.chain([target, general].into_iter().flatten()).collect()
 }
 

@@ -30,6 +30,8 @@ pub struct LoraSettings {
     pub dropout: f64,
     /// Modules that get a pair, such as `q_proj`; empty means every linear layer but the head.
     pub targets: Vec<String>,
+    /// Only some layers' modules have one (PEFT's `layers_to_transform`): those of others stay as they are.
+    pub some_layers: bool,
 }
 
 impl LoraSettings {
@@ -90,6 +92,7 @@ impl From<&AdapterSection> for LoraSettings {
                 Targets::AllLinear => Vec::new(),
                 Targets::Names(names) => names.clone(),
             },
+            some_layers: false,
         }
     }
 }
@@ -147,7 +150,7 @@ impl Model {
             let mut rng = Rng::new(mix(seed, name_hash(name)));
             let bound = 1.0 / (inputs as f64).sqrt();
             let a = (0..rank * inputs).map(|_| ((2.0 * rng.uniform() - 1.0) * bound) as f32).collect();
-            Ok((a, vec![0.0; outputs * rank]))
+            Ok(Some((a, vec![0.0; outputs * rank])))
         })
     }
 
@@ -158,8 +161,12 @@ impl Model {
     pub fn load_lora(&mut self, settings: &LoraSettings, mut values: AdapterValues, file: &str) -> Result<()> {
         let wrong = |tensor: &str, problem: String| Error::Tensor { file: file.into(), tensor: tensor.into(), problem };
         self.attach(settings, &mut |name, inputs, outputs, rank| {
-            let pair = values.remove(name).ok_or_else(|| wrong(name, "has no lora_A and lora_B".into()))?;
-            check_pair(&pair, rank, [outputs, inputs], file, name)?;
+            let pair = values.remove(name);
+            match &pair {
+                Some(pair) => check_pair(pair, rank, [outputs, inputs], file, name)?,
+                None if settings.some_layers => {}
+                None => return Err(wrong(name, "has no lora_A and lora_B".into())),
+            }
             Ok(pair)
         })?;
         match values.keys().next() {
@@ -172,7 +179,7 @@ impl Model {
     fn attach(
         &mut self,
         settings: &LoraSettings,
-        values: &mut dyn FnMut(&str, usize, usize, usize) -> Result<(Vec<f32>, Vec<f32>)>,
+        values: &mut dyn FnMut(&str, usize, usize, usize) -> Result<Option<Pair>>,
     ) -> Result<()> {
         settings.check(&self.arch)?;
         let rank = settings.rank;
@@ -191,7 +198,7 @@ impl Model {
                     if !settings.targets.is_empty() && !settings.targets.iter().any(|t| t == module) {
                         continue;
                     }
-                    let (a, b) = values(stem, inputs, part.rows, rank)?;
+                    let Some((a, b)) = values(stem, inputs, part.rows, rank)? else { continue };
                     let a: Tensor<2> = from_host(a, [rank, inputs], device);
                     let b: Tensor<2> = from_host(b, [part.rows, rank], device);
                     linear.lora.push(Lora {

@@ -1,8 +1,9 @@
 //! One transformer block: its forward and its backward pass, written by hand on plain device tensors.
 //!
 //! Pre-norm attention and gated MLP, with what the families add: q/k norms (Qwen3), projection biases (Qwen2), sandwich
-//! norms and partial interleaved rotary embedding (GLM-4). A block's backward pass needs what [`Activations`] hold; they
-//! are either kept from the forward pass or made again from the block's input (gradient checkpointing). Both give the same bits.
+//! norms and partial interleaved rotary embedding (GLM-4), windows with rotary tables of their own (Gemma 3). A block's
+//! backward pass needs what [`Activations`] hold; they are either kept from the forward pass or made again from the block's
+//! input (gradient checkpointing). Both give the same bits.
 
 use std::cell::RefCell;
 
@@ -12,11 +13,13 @@ use super::architecture::Architecture;
 use super::layout::{BlockOf, Part};
 use super::linear::Linear;
 use super::parameter::Parameter;
+use crate::data::MicroBatch;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::cached_attention::{KeyValues, Places};
+use crate::kernels::launch::size;
 use crate::kernels::tensor::empty;
-use crate::kernels::{self, Columns, Indices, Rotary};
+use crate::kernels::{self, Activation, Columns, Indices, Rotary};
 
 /// The parts of a packed token stream that attention needs.
 #[derive(Clone)]
@@ -25,6 +28,56 @@ pub struct Stream {
     pub positions: Indices,
     /// Index, in this stream, of the first token of each token's document.
     pub document_start: Indices,
+    /// Index of the first token that each token sees in blocks with a window, where a document outgrows it.
+    window_start: Option<Indices>,
+}
+
+impl Stream {
+    /// Of a batch, for a model some of whose blocks see the last `window` tokens alone, the token itself among them.
+    pub fn new(device: &Device, batch: &MicroBatch, window: Option<usize>) -> Self {
+        let starts = &batch.document_start;
+        let within = |window: usize| {
+            let seen = starts.iter().enumerate().map(|(t, &start)| start.max(size((t + 1).saturating_sub(window))));
+            seen.collect::<Vec<u32>>()
+        };
+        let window_start = window.map(within).filter(|within| within != starts);
+        Self {
+            positions: Indices::new(device, batch.positions.clone()),
+            document_start: Indices::new(device, starts.clone()),
+            window_start: window_start.map(|within| Indices::new(device, within)),
+        }
+    }
+
+    /// Index of the first token that each token sees in a block, which has a window or none.
+    fn first_seen(&self, window: Option<usize>) -> &Indices {
+        let within = window.and(self.window_start.as_ref());
+        within.unwrap_or(&self.document_start)
+    }
+}
+
+/// Rotary tables of a model on a device.
+#[derive(Clone)]
+pub struct RotaryTables {
+    of_all: Rotary,
+    /// Of blocks with a window, where these have their own.
+    of_windows: Option<Rotary>,
+}
+
+impl RotaryTables {
+    /// For so many positions.
+    pub fn new(arch: &Architecture, device: &Device, positions: usize) -> Self {
+        Self { of_all: arch.rotary(device, positions), of_windows: arch.local_rotary(device, positions) }
+    }
+
+    /// Positions that the tables hold.
+    pub fn positions(&self) -> usize {
+        self.of_all.positions()
+    }
+
+    /// Those of a block, which has a window or none.
+    fn of(&self, window: Option<usize>) -> &Rotary {
+        window.and(self.of_windows.as_ref()).unwrap_or(&self.of_all)
+    }
 }
 
 /// Weights of one block.
@@ -56,11 +109,12 @@ impl Activations {
     ///
     /// # Errors
     /// Device errors.
-    pub fn read_by_linears(&self, block: &Block, device: &Device, eps: f32) -> Result<[Tensor<2>; 4]> {
+    pub fn read_by_linears(&self, block: &Block, device: &Device, arch: &Architecture) -> Result<[Tensor<2>; 4]> {
+        let eps = arch.norm_epsilon as f32;
         let normed = |x, norm: &Parameter| kernels::rms_norm::forward(device, x, &norm.as_vector(), eps);
         let (before_attention, _) = normed(&self.input, &block.input_norm)?;
         let (before_mlp, _) = normed(&self.middle, &block.mlp_norm)?;
-        let active = kernels::gated_mlp::forward(device, &self.gate_up)?;
+        let active = kernels::gated_mlp::forward(device, &self.gate_up, arch.family.activation)?;
         Ok([before_attention, self.mixed.clone(), before_mlp, active])
     }
 
@@ -130,7 +184,7 @@ pub struct Pass<'a> {
     /// The model's description.
     pub arch: &'a Architecture,
     /// Rotary tables.
-    pub rotary: &'a Rotary,
+    pub rotary: &'a RotaryTables,
     /// The packed stream.
     pub stream: &'a Stream,
     /// Dropout seed of this micro-batch, `None` outside training.
@@ -177,10 +231,15 @@ impl Pass<'_> {
         matches!(&self.attention, Attention::Cache(cached) if cached.few)
     }
 
-    /// Attention over `qkv`: its result and the log-sum-exp that the backward pass needs.
-    fn attend(&self, qkv: &Tensor<2>) -> Result<(Tensor<2>, Tensor<2>)> {
+    /// Index of the first token that each token of the stream sees in a block.
+    fn first_seen(&self, block: usize) -> &Indices {
+        self.stream.first_seen(self.arch.window_of(block))
+    }
+
+    /// Attention of a block over `qkv`: its result and the log-sum-exp that the backward pass needs.
+    fn attend(&self, block: usize, qkv: &Tensor<2>) -> Result<(Tensor<2>, Tensor<2>)> {
         let over_stream =
-            || kernels::attention::forward(self.device, qkv, attention_shape(self.arch), &self.stream.document_start);
+            || kernels::attention::forward(self.device, qkv, attention_shape(self.arch), self.first_seen(block));
         match &self.attention {
             Attention::Stream => over_stream(),
             Attention::Cache(cached) => {
@@ -197,6 +256,10 @@ impl Pass<'_> {
 
     fn eps(&self) -> f32 {
         self.arch.norm_epsilon as f32
+    }
+
+    fn activation(&self) -> Activation {
+        self.arch.family.activation
     }
 
     fn q_columns(&self) -> Columns {
@@ -230,7 +293,7 @@ impl Block {
             raw_qk = Some((q, k));
         }
         qkv = self.rotate(pass, qkv, false)?;
-        let (mixed, lse) = pass.attend(&qkv)?;
+        let (mixed, lse) = pass.attend(self.index, &qkv)?;
         let projected = self.output.forward(device, &mixed, pass.seed_of(self.index, Layer::Output), pass.few())?;
         let (branch, projected) = output_norm(pass, &self.attention_norm, projected)?;
         let middle = kernels::elementwise::add(device, &input, branch)?;
@@ -238,7 +301,7 @@ impl Block {
         let (normed, _) = kernels::rms_norm::forward(device, &middle, &self.mlp_norm.as_vector(), pass.eps())?;
         let gate_up = self.gate_up.forward(device, &normed, pass.seed_of(self.index, Layer::GateUp), pass.few())?;
         drop(normed);
-        let active = kernels::gated_mlp::forward(device, &gate_up)?;
+        let active = kernels::gated_mlp::forward(device, &gate_up, pass.activation())?;
         let mlp = self.down.forward(device, &active, pass.seed_of(self.index, Layer::Down), pass.few())?;
         let (branch, mlp) = output_norm(pass, &self.mlp_output_norm, mlp)?;
         let output = kernels::elementwise::add(device, &middle, branch)?;
@@ -254,10 +317,10 @@ impl Block {
         let Activations { input, raw_qk, qkv, lse, mixed, projected, middle, gate_up, mlp } = saved;
 
         let dmlp = output_norm_backward(pass, &mut self.mlp_output_norm, mlp, &dy)?;
-        let active = kernels::gated_mlp::forward(device, &gate_up)?;
+        let active = kernels::gated_mlp::forward(device, &gate_up, pass.activation())?;
         let dactive = self.down.backward(device, &active, &dmlp, pass.seed_of(self.index, Layer::Down))?;
         drop((active, dmlp));
-        let dgate_up = kernels::gated_mlp::backward(device, gate_up, &dactive)?;
+        let dgate_up = kernels::gated_mlp::backward(device, gate_up, &dactive, pass.activation())?;
         drop(dactive);
         let (normed, inverse) = kernels::rms_norm::forward(device, &middle, &self.mlp_norm.as_vector(), pass.eps())?;
         let dnormed = self.gate_up.backward(device, &normed, &dgate_up, pass.seed_of(self.index, Layer::GateUp))?;
@@ -269,9 +332,8 @@ impl Block {
 
         let dprojected = output_norm_backward(pass, &mut self.attention_norm, projected, &dmiddle)?;
         let dmixed = self.output.backward(device, &mixed, &dprojected, pass.seed_of(self.index, Layer::Output))?;
-        let shape = attention_shape(pass.arch);
-        let mut dqkv =
-            kernels::attention::backward(device, &qkv, &mixed, &lse, &dmixed, shape, &pass.stream.document_start)?;
+        let (shape, first_seen) = (attention_shape(pass.arch), pass.first_seen(self.index));
+        let mut dqkv = kernels::attention::backward(device, &qkv, &mixed, &lse, &dmixed, shape, first_seen)?;
         drop((qkv, mixed, lse, dmixed));
         dqkv = self.rotate(pass, dqkv, true)?;
         if let (Some(q_norm), Some(k_norm), Some((q, k))) = (&mut self.q_norm, &mut self.k_norm, raw_qk) {
@@ -299,7 +361,7 @@ impl Block {
             qkv,
             heads,
             pass.arch.head_dim,
-            pass.rotary,
+            pass.rotary.of(pass.arch.window_of(self.index)),
             &pass.stream.positions,
             inverse,
         )
@@ -380,4 +442,22 @@ pub(super) fn norm_backward(
         norm.add_gradient(device, gradient.reshape([1, n]))?;
     }
     kernels::rms_norm::backward(device, x, &norm.as_vector(), inverse, dy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_with_a_window_see_the_last_tokens_of_a_document_and_the_others_all_of_it() {
+        let document_start = vec![0, 0, 0, 0, 4, 4];
+        let batch = MicroBatch { document_start: document_start.clone(), ..MicroBatch::default() };
+        let stream = Stream::new(&Device::cpu(), &batch, Some(2));
+        assert_eq!(stream.first_seen(Some(2)).host(), [0, 0, 1, 2, 4, 4]);
+        assert_eq!(stream.first_seen(None).host(), document_start);
+        // Where no document outgrows it there is nothing to hold.
+        let stream = Stream::new(&Device::cpu(), &batch, Some(4));
+        assert!(stream.window_start.is_none());
+        assert_eq!(stream.first_seen(Some(4)).host(), document_start);
+    }
 }

@@ -21,6 +21,9 @@ use crate::model::block::Activations;
 
 /// Most tokens of a sequence that go through the model at once; more would only take more memory.
 const PIECE: usize = 512;
+/// The same on hardware GPUs, where memory allows it: a prompt's first piece has training's attention, which is faster there
+/// than that over a cache.
+const LARGE_PIECE: usize = 4096;
 /// Tokens of a sequence up to which a pass is one of a few rows: then the matrices, which are read once, take most of the time.
 const FEW: usize = 8;
 /// Rows of a sequence to begin with.
@@ -103,20 +106,29 @@ pub(super) struct Step<'a> {
     cache: &'a mut Cache,
     /// One for each stage.
     places: Vec<Places>,
+    /// The same for blocks with a window, where a sequence outgrows it.
+    within: Option<Vec<Places>>,
     fresh: bool,
     few: bool,
 }
 
 impl Step<'_> {
-    /// What a block of this stage needs.
-    pub(super) fn of_block(&mut self, index: usize, stage: usize) -> CachedBlock<'_> {
+    /// What a block of this stage needs, which has a window or none.
+    pub(super) fn of_block(&mut self, index: usize, stage: usize, window: Option<usize>) -> CachedBlock<'_> {
+        let places = window.and(self.within.as_ref()).unwrap_or(&self.places);
         CachedBlock {
             key_values: (&mut self.cache.blocks[index]).into(),
-            places: &self.places[stage],
+            places: &places[stage],
             fresh: self.fresh,
             few: self.few,
         }
     }
+}
+
+/// The last `most` of the rows that a token sees, its own as the last; all of them where these are fewer.
+fn last_of([first, count]: [u32; 2], most: u32) -> [u32; 2] {
+    let seen = count.min(most);
+    [first + count - seen, seen]
 }
 
 impl Model {
@@ -148,9 +160,15 @@ impl Model {
         for (index, block) in cache.blocks.iter_mut().enumerate() {
             block.grow(self.placement.of_block(index), rows)?;
         }
-        let stages = self.placement.stages().iter();
+        let of_stages = |places: &[[u32; 2]]| {
+            let stages = self.placement.stages().iter();
+            stages.map(|stage| Places::new(&stage.device, places.iter().copied())).collect::<Vec<_>>()
+        };
+        let window = self.arch.window.as_ref().map(|window| window.tokens).filter(|&tokens| tokens < longest);
+        let within = window.map(|tokens| places.iter().map(|&place| last_of(place, size(tokens))).collect::<Vec<_>>());
         let mut step = Step {
-            places: stages.map(|stage| Places::new(&stage.device, places.iter().copied())).collect(),
+            places: of_stages(&places),
+            within: within.map(|places| of_stages(&places)),
             fresh: new.iter().all(|(sequence, tokens)| cache.lengths[*sequence] == 0 && tokens.len() > 1),
             few: new.iter().all(|(_, tokens)| tokens.len() <= FEW),
             cache,
@@ -183,17 +201,29 @@ impl Model {
         tokens: &[u32],
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Tensor<2>>> {
-        let stages = self.placement.stages().iter();
-        let fits = stages.map(|stage| Activations::most_tokens(&self.arch, &stage.device)).min();
-        let piece = fits.unwrap_or(PIECE).clamp(1, PIECE);
         let mut hidden = None;
-        for tokens in tokens.chunks(piece) {
+        for tokens in tokens.chunks(self.piece()) {
             if stop() {
                 return Ok(None);
             }
             hidden = Some(self.extend(cache, &[(sequence, tokens)])?);
         }
         Ok(Some(hidden.expect("a token at least")))
+    }
+
+    /// Tokens of a sequence that go through the model at once: as many on every run, since a cache in half precision rounds
+    /// what later pieces see.
+    fn piece(&self) -> usize {
+        let widest = Activations::widest_bytes_per_token(&self.arch) as u64;
+        let of_device = |device: &Device| {
+            let most = match device.is_cpu() || device.is_software() {
+                true => PIECE,
+                false => large_piece(device.tile_bytes(), widest),
+            };
+            most.min(Activations::most_tokens(&self.arch, device))
+        };
+        let stages = self.placement.stages().iter();
+        stages.map(|stage| of_device(&stage.device)).min().unwrap_or(PIECE).max(1)
     }
 
     /// Logits of rows that [`Model::extend`] gave, `[rows, tile]` a tile of the vocabulary.
@@ -219,5 +249,30 @@ impl Model {
     pub async fn read_logits(&self, tiles: &[Tensor<2>]) -> Result<Vec<Vec<f32>>> {
         let all = self.logits_on_host(tiles).await?;
         Ok(all.chunks_exact(self.arch.vocab).map(<[f32]>::to_vec).collect())
+    }
+}
+
+/// Tokens whose widest activation takes no more than a product may for itself.
+fn large_piece(tile_bytes: u64, widest_bytes_per_token: u64) -> usize {
+    (tile_bytes / widest_bytes_per_token.max(1)).clamp(PIECE as u64, LARGE_PIECE as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_window_the_last_rows_are_seen_and_the_own_row_stays_the_last() {
+        assert_eq!(last_of([10, 3], 5), [10, 3]);
+        assert_eq!(last_of([10, 5], 5), [10, 5]);
+        assert_eq!(last_of([10, 7], 5), [12, 5]);
+    }
+
+    #[test]
+    fn a_piece_of_a_prompt_is_as_large_as_a_tile_allows() {
+        // 135 million parameters, 8 billion, and a device with little.
+        assert_eq!(large_piece(256 << 20, 12 << 10), LARGE_PIECE);
+        assert_eq!(large_piece(256 << 20, 112 << 10), 2340);
+        assert_eq!(large_piece(16 << 20, 112 << 10), PIECE);
     }
 }

@@ -18,6 +18,9 @@ use crate::weights::{WeightSource, read_if_there};
 /// is published (Gemma 3: 33 MB).
 pub const MOST_TOKENIZER_BYTES: u64 = 128 << 20;
 
+const TOKENIZER: &str = "tokenizer.json";
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
+
 /// A model's description, weights and tokenizer.
 pub struct ModelFiles {
     /// Shape and wiring.
@@ -28,6 +31,10 @@ pub struct ModelFiles {
     pub tokenizer: Option<Tokenizer>,
     /// Token ids that the configuration names.
     pub special: SpecialTokens,
+    /// Where the tokenizer lies or would lie, for messages; empty where no folder is known.
+    pub tokenizer_file: String,
+    /// Whether the chat template is not the GGUF file's own, but lies beside it.
+    pub template_beside: bool,
     /// Whether a `tokenizer.model` lies beside them, which is not read.
     pub has_tokenizer_model: bool,
 }
@@ -41,12 +48,16 @@ impl ModelFiles {
         Self::of_gguf(open::open_gguf(bytes, file)?)
     }
 
-    /// Opens a GGUF file of a folder; where it is one part of several, the others beside it as well.
+    /// Opens a GGUF file of a folder; where it is one part of several, the others beside it as well. A `chat_template.jinja`
+    /// beside it is taken in place of its own, as in a Hugging Face folder.
     ///
     /// # Errors
     /// What is missing or malformed, with its file.
     pub fn open_gguf_in(folder: &dyn Folder, name: &str) -> Result<Self> {
-        Self::of_gguf(open::open_gguf_in(folder, name)?)
+        let files = Self::of_gguf(open::open_gguf_in(folder, name)?)?;
+        let Some(template) = template_beside(folder)? else { return Ok(files) };
+        let tokenizer = files.tokenizer.map(|tokenizer| tokenizer.with_chat_template(template));
+        Ok(Self { tokenizer, template_beside: true, ..files })
     }
 
     fn of_gguf((opened, gguf): (open::Opened, Arc<GgufModel>)) -> Result<Self> {
@@ -60,8 +71,7 @@ impl ModelFiles {
     pub fn open_folder(folder: &dyn Folder) -> Result<Self> {
         let opened = open::open_folder(folder)?;
         let tokenizer = read_tokenizer(folder)?;
-        let files = Self::new(opened.architecture, Some(opened.weights), tokenizer, opened.special)?;
-        Ok(Self { has_tokenizer_model: has_tokenizer_model(folder), ..files })
+        Ok(Self::new(opened.architecture, Some(opened.weights), tokenizer, opened.special)?.of_folder(folder))
     }
 
     /// A model without weights: the architecture of a `config.json` and the tokenizer of a folder.
@@ -69,8 +79,12 @@ impl ModelFiles {
     /// # Errors
     /// As [`ModelFiles::open_folder`].
     pub fn random(architecture: Architecture, special: SpecialTokens, folder: &dyn Folder) -> Result<Self> {
-        let files = Self::new(architecture, None, read_tokenizer(folder)?, special)?;
-        Ok(Self { has_tokenizer_model: has_tokenizer_model(folder), ..files })
+        Ok(Self::new(architecture, None, read_tokenizer(folder)?, special)?.of_folder(folder))
+    }
+
+    fn of_folder(self, folder: &dyn Folder) -> Self {
+        let tokenizer_file = folder.display(TOKENIZER);
+        Self { tokenizer_file, has_tokenizer_model: has_tokenizer_model(folder), ..self }
     }
 
     fn new(
@@ -91,7 +105,15 @@ impl ModelFiles {
             }
             tokenizer.add_eos_ids(&special.eos)?;
         }
-        Ok(Self { architecture, weights, tokenizer, special, has_tokenizer_model: false })
+        Ok(Self {
+            architecture,
+            weights,
+            tokenizer,
+            special,
+            tokenizer_file: String::new(),
+            template_beside: false,
+            has_tokenizer_model: false,
+        })
     }
 
     /// The tokenizer.
@@ -107,7 +129,12 @@ impl ModelFiles {
                 }
                 false => "",
             };
-            Error::Tokenizer { problem: format!("there is no tokenizer.json beside the model{only}") }
+            // In memory a folder has no path, and names only the file.
+            let at = match self.tokenizer_file.as_str() {
+                "" | TOKENIZER => String::new(),
+                path => format!(" ({path})"),
+            };
+            Error::Tokenizer { problem: format!("there is no {TOKENIZER} beside the model{at}{only}") }
         })
     }
 
@@ -157,16 +184,21 @@ fn has_tokenizer_model(folder: &dyn Folder) -> bool {
 }
 
 fn read_tokenizer(folder: &dyn Folder) -> Result<Option<Tokenizer>> {
-    let Some(tokenizer) = read_if_there(folder, "tokenizer.json", MOST_TOKENIZER_BYTES)? else { return Ok(None) };
+    let Some(tokenizer) = read_if_there(folder, TOKENIZER, MOST_TOKENIZER_BYTES)? else { return Ok(None) };
     let mut config = read_if_there(folder, "tokenizer_config.json", MOST_TOKENIZER_BYTES)?;
-    if let Some(template) = read_if_there(folder, "chat_template.jinja", MOST_TOKENIZER_BYTES)? {
-        config = Some(with_chat_template(config, &template)?);
+    if let Some(template) = read_if_there(folder, CHAT_TEMPLATE, MOST_TOKENIZER_BYTES)? {
+        config = Some(with_chat_template(config, template)?);
     }
     Tokenizer::from_json(&tokenizer, config.as_deref()).map(Some)
 }
 
+/// The chat template that lies beside a GGUF file, where one does: it is taken in place of the file's own.
+pub(crate) fn template_beside(folder: &dyn Folder) -> Result<Option<String>> {
+    read_if_there(folder, CHAT_TEMPLATE, MOST_TOKENIZER_BYTES)?.map(template_text).transpose()
+}
+
 /// Newer folders keep the chat template in a file of its own.
-fn with_chat_template(config: Option<Vec<u8>>, template: &[u8]) -> Result<Vec<u8>> {
+fn with_chat_template(config: Option<Vec<u8>>, template: Vec<u8>) -> Result<Vec<u8>> {
     let wrong = |problem: String| Error::Template { problem };
     let mut config: serde_json::Map<String, serde_json::Value> = match config {
         Some(bytes) => {
@@ -174,7 +206,10 @@ fn with_chat_template(config: Option<Vec<u8>>, template: &[u8]) -> Result<Vec<u8
         }
         None => serde_json::Map::new(),
     };
-    let text = String::from_utf8(template.to_vec()).map_err(|_| wrong("chat_template.jinja is not UTF-8".into()))?;
-    config.insert("chat_template".into(), text.into());
+    config.insert("chat_template".into(), template_text(template)?.into());
     serde_json::to_vec(&config).map_err(|e| wrong(e.to_string()))
+}
+
+fn template_text(template: Vec<u8>) -> Result<String> {
+    String::from_utf8(template).map_err(|_| Error::Template { problem: format!("{CHAT_TEMPLATE} is not UTF-8") })
 }

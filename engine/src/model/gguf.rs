@@ -5,19 +5,23 @@
 
 use std::collections::BTreeMap;
 
-use super::architecture::{Architecture, SpecialTokens, format_error, missing, unsupported};
-use super::family::{self, Family, listed};
+use super::architecture::{Architecture, SpecialTokens, Window, format_error, missing, unsupported};
+use super::family::{self, Family, Windows, listed, periodic};
 use super::layout::{EMBEDDING, FINAL_NORM, HEAD, Kind, Name, Part, TensorSpec};
-use super::rope::{Llama3Scaling, Rope, RopeScaling, Yarn};
+use super::rope::{Llama3Scaling, LongRope, Rope, RopeScaling, Yarn};
 use crate::data::tokenizer::Tokenizer;
 use crate::data::tokenizer::gguf::{GgufVocabulary, token_id};
 use crate::error::{Error, Result};
 use crate::host::shorten;
-use crate::weights::gguf::{Gguf, Metadata};
+use crate::weights::gguf::{Gguf, Metadata, Value};
 use crate::weights::{RawTensor, WeightFormat, WeightSource, absent, tensor_error};
 
 /// Divisors of the rotary frequencies, in files of Llama 3.1 and later.
 const ROPE_DIVISORS: &str = "rope_freqs.weight";
+/// Those of LongRoPE up to the original context, and beyond it.
+const LONG_DIVISORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
+/// Base of the frequencies within windows: llama.cpp's key, and Ollama's.
+pub const LOCAL_BASES: [&str; 2] = ["rope.freq_base_swa", "rope.local.freq_base"];
 
 /// An opened GGUF file, a [`WeightSource`] under Hugging Face names.
 pub struct GgufModel {
@@ -151,6 +155,11 @@ impl Keys<'_> {
 /// The description, out of the metadata and, where that is silent, out of which tensors there are.
 fn read_architecture(container: &Gguf, file: &str) -> Result<Architecture> {
     let metadata = container.metadata();
+    if metadata.text("general.type") == Some("adapter") {
+        let problem = "is an adapter and no model (general.type): it needs the model that it was trained on, to which llama.cpp \
+                       adds it (--lora); here that model is given, and beside it the adapter as PEFT has it";
+        return Err(Error::Format { file: file.into(), problem: problem.into() });
+    }
     let prefix = metadata.text("general.architecture").ok_or_else(|| missing(file, "general.architecture"))?;
     let family = family::of_gguf(prefix).ok_or_else(|| {
         let known: Vec<&str> = family::ALL.iter().filter_map(|family| family.gguf_architecture).collect();
@@ -172,12 +181,27 @@ fn read_architecture(container: &Gguf, file: &str) -> Result<Architecture> {
     let embedding = container.shape(EMBEDDING.gguf);
     let query_bias = format!("blk.0.{}.bias", family.block.qkv[0].gguf);
     let context = keys.required("context_length")?;
-    let scaling = read_scaling(&keys, context)?;
+    let scaling = match read_long(container, &keys, context)? {
+        Some(long) => Some(RopeScaling::Long(long)),
+        None => read_scaling(&keys, context)?,
+    };
+    let layers = keys.required("block_count")?;
+    let rope = Rope {
+        theta: keys.number("rope.freq_base").unwrap_or(family.defaults.theta),
+        rotary_dim: keys.count("rope.dimension_count")?.unwrap_or(head_dim),
+        interleaved: family.interleaved_rotary,
+        scaling,
+    };
+    let local = family.local_theta.map(|usual| Rope {
+        theta: LOCAL_BASES.iter().find_map(|key| keys.number(key)).unwrap_or(usual),
+        scaling: None,
+        ..rope.clone()
+    });
     let mut architecture = Architecture {
         family,
         vocab: embedding.and_then(|shape| shape.first().copied()).unwrap_or(0),
         hidden,
-        layers: keys.required("block_count")?,
+        layers,
         heads,
         kv_heads: keys.count("attention.head_count_kv")?.unwrap_or(heads),
         head_dim,
@@ -185,19 +209,30 @@ fn read_architecture(container: &Gguf, file: &str) -> Result<Architecture> {
         norm_epsilon: keys
             .number("attention.layer_norm_rms_epsilon")
             .ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?,
-        rope: Rope {
-            theta: keys.number("rope.freq_base").unwrap_or(10_000.0),
-            rotary_dim: keys.count("rope.dimension_count")?.unwrap_or(head_dim),
-            interleaved: family.interleaved_rotary,
-            scaling,
-        },
+        context: rope.scaling.as_ref().map_or(context, |scaling| scaling.context(context)),
+        local_rope: local.filter(|local| *local != rope),
+        rope,
+        window: None,
+        attention_scale: None,
+        embedding_scale: family.embedding_scale(hidden),
         attention_bias: container.shape(&query_bias).is_some(),
         tied_head: container.shape(HEAD.gguf).is_none(),
-        context: context.max(scaling.and_then(|s| s.reach()).map_or(0, |reach| reach as usize)),
     };
     architecture.validate(file)?;
+    architecture.attention_scale = implied_scale(&architecture);
+    // Only now is the number of layers one to make a list for.
+    architecture.set_window(read_window(&keys, family, layers)?);
+    architecture.validate(file)?;
+    if architecture.window.is_some() && family.windows == Windows::Never {
+        // Llama has no windows: it is a Mistral, which GGUF has no name for.
+        if family != &family::llama::FAMILY || architecture.attention_bias {
+            let (key, family) = (keys.key(WINDOW), family.model_type);
+            return Err(unsupported(format!("{file}: {key} in a {family} model with biases or without windows")));
+        }
+        architecture.family = &family::mistral::FAMILY;
+    }
     if container.shape(ROPE_DIVISORS).is_some() {
-        if scaling.is_some() {
+        if architecture.rope.scaling.is_some() {
             return Err(unsupported(format!("{file}: {ROPE_DIVISORS} beside another rope scaling")));
         }
         let divisors = container.read(ROPE_DIVISORS)?.to_f32();
@@ -211,14 +246,59 @@ fn read_architecture(container: &Gguf, file: &str) -> Result<Architecture> {
 /// Refuses metadata that mean another computation than the one implemented.
 fn refuse_other_wiring(keys: &Keys) -> Result<()> {
     for (suffix, what) in [
-        ("expert_count", "is not zero; mixtures of experts are not supported"),
-        ("attention.sliding_window", "is not zero; sliding windows are not supported"),
+        ("expert_count", "mixtures of experts are not supported"),
+        ("attn_logit_softcapping", "capped scores are not supported"),
+        ("final_logit_softcapping", "capped logits are not supported"),
     ] {
-        if keys.count(suffix)?.unwrap_or(0) > 0 {
-            return Err(unsupported(format!("{}: {} {what}", keys.file, keys.key(suffix))));
+        if keys.number(suffix).unwrap_or(0.0) != 0.0 {
+            return Err(unsupported(format!("{}: {} is not zero; {what}", keys.file, keys.key(suffix))));
         }
     }
     Ok(())
+}
+
+/// Tokens of the window.
+pub const WINDOW: &str = "attention.sliding_window";
+/// Every how manieth block sees all tokens, or one flag a block; absent where it is as usual in the family.
+pub const PATTERN: &str = "attention.sliding_window_pattern";
+
+/// Which blocks attend within a window; zero means none.
+fn read_window(keys: &Keys, family: &Family, layers: usize) -> Result<Option<Window>> {
+    let Some(tokens) = keys.count(WINDOW)?.filter(|&tokens| tokens > 0) else { return Ok(None) };
+    let pattern = match keys.metadata.get(&keys.key(PATTERN)) {
+        None => family.windows.usual_pattern(layers),
+        Some(Value::Numbers(all)) => {
+            all.iter().map(|one| !matches!(one, Value::Bool(false) | Value::Unsigned(0))).collect()
+        }
+        Some(_) => periodic(keys.count(PATTERN)?.unwrap_or(0), layers),
+    };
+    Ok(Some(Window { tokens, pattern }))
+}
+
+/// Attention's factor of the one model of a family whose scores do not go by the heads' width, as llama.cpp knows it: by its
+/// number of blocks.
+pub fn implied_scale(architecture: &Architecture) -> Option<f64> {
+    let Architecture { family, layers, hidden, heads, .. } = *architecture;
+    let known = family.gguf_scores_by_hidden == Some(layers) && architecture.query_width() != hidden;
+    known.then(|| ((hidden / heads) as f64).sqrt().recip())
+}
+
+/// LongRoPE, whose divisors are tensors.
+fn read_long(container: &Gguf, keys: &Keys, reach: usize) -> Result<Option<LongRope>> {
+    const ORIGINAL: &str = "rope.scaling.original_context_length";
+    let [short, long] = LONG_DIVISORS;
+    if container.shape(short).is_none() && container.shape(long).is_none() {
+        return Ok(None);
+    }
+    let original_context = keys.required(ORIGINAL)?;
+    let [short, long] = [container.read(short)?.to_f32(), container.read(long)?.to_f32()];
+    let mut found = LongRope { short, long, original_context, reach, attention: 1.0 };
+    if let Some(attention) = keys.number("rope.scaling.attn_factor") {
+        // The file's is in single precision.
+        let usual = found.usual_attention();
+        found.attention = if attention as f32 == usual as f32 { usual } else { attention };
+    }
+    Ok(Some(found))
 }
 
 /// The scaling that the metadata name, as llama.cpp means them: a factor without a type is linear.
@@ -253,7 +333,10 @@ fn read_scaling(keys: &Keys, context: usize) -> Result<Option<RopeScaling>> {
             })))
         }
         (Some("yarn"), None) => Err(keys.missing("rope.scaling.factor")),
-        (Some(other), _) => refuse(format!("rope scaling \"{}\"; none, linear, yarn and llama3's are", shorten(other))),
+        (Some(other), _) => refuse(format!(
+            "rope scaling \"{}\"; none, linear, yarn, llama3's and longrope's (with its tensors) are",
+            shorten(other)
+        )),
     }
 }
 
@@ -280,9 +363,10 @@ fn under_huggingface_names(
     architecture: &Architecture,
     file: &str,
 ) -> Result<BTreeMap<String, Origin>> {
-    let family = architecture.family;
+    let family = written_as(architecture);
     let mut tensors = BTreeMap::new();
-    for name in container.names().into_iter().filter(|name| name != ROPE_DIVISORS) {
+    let divisors = [&[ROPE_DIVISORS][..], &LONG_DIVISORS[..]].concat();
+    for name in container.names().into_iter().filter(|name| !divisors.contains(&name.as_str())) {
         let known = module_of(&name, family);
         let mut permuted_head = None;
         if let Some((_, module, _)) = known
@@ -390,12 +474,19 @@ pub fn stored_tensors(architecture: &Architecture) -> Vec<Stored> {
     tensors
 }
 
-/// The divisors of the rotary frequencies, as `rope_freqs.weight`, where the model has Llama 3's scaling.
-pub fn rope_divisors(architecture: &Architecture) -> Option<(&'static str, Vec<f32>)> {
-    let Some(RopeScaling::Llama3(scaling)) = architecture.rope.scaling else { return None };
-    let plain = Architecture { rope: Rope { scaling: None, ..architecture.rope }, ..architecture.clone() };
-    let divisors = plain.rope_frequencies().into_iter().map(|f| scaling.divisor(f) as f32).collect();
-    Some((ROPE_DIVISORS, divisors))
+/// The divisors of the rotary frequencies as tensors, where the model has Llama 3's scaling or LongRoPE.
+pub fn rope_divisors(architecture: &Architecture) -> Vec<(&'static str, Vec<f32>)> {
+    match &architecture.rope.scaling {
+        Some(RopeScaling::Llama3(scaling)) => {
+            let plain = Rope { scaling: None, ..architecture.rope.clone() };
+            let divisors = plain.frequencies().into_iter().map(|f| scaling.divisor(f) as f32).collect();
+            vec![(ROPE_DIVISORS, divisors)]
+        }
+        Some(RopeScaling::Long(long)) => {
+            LONG_DIVISORS.into_iter().zip([long.short.clone(), long.long.clone()]).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Rows of bytes or numbers in Hugging Face's order as a GGUF file has them; the inverse of what reading does.
@@ -417,7 +508,7 @@ fn unpermute(bytes: &[u8], rows: usize, head: usize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::family::{glm4, llama, qwen2};
+    use super::super::family::{gemma3, glm4, llama, phi3, qwen2};
     use super::*;
 
     #[test]
@@ -435,6 +526,11 @@ mod tests {
         assert_eq!(name("blk.12.attn_q.bias", &qwen2::FAMILY).unwrap(), "model.layers.12.self_attn.q_proj.bias");
         assert_eq!(name("blk.0.ffn_up.weight", &llama::FAMILY).unwrap(), "model.layers.0.mlp.up_proj.weight");
         assert_eq!(name("blk.0.ffn_up.weight", &glm4::FAMILY).unwrap(), "model.layers.0.mlp.gate_up_proj.weight");
+        assert_eq!(name("blk.0.attn_qkv.weight", &phi3::FAMILY).unwrap(), "model.layers.0.self_attn.qkv_proj.weight");
+        assert_eq!(
+            name("blk.3.ffn_norm.weight", &gemma3::FAMILY).unwrap(),
+            "model.layers.3.pre_feedforward_layernorm.weight"
+        );
         assert_eq!(
             name("blk.3.post_ffw_norm.weight", &glm4::FAMILY).unwrap(),
             "model.layers.3.post_mlp_layernorm.weight"
@@ -444,6 +540,21 @@ mod tests {
         {
             assert_eq!(name(unknown, &llama::FAMILY), None, "{unknown}");
         }
+    }
+
+    #[test]
+    fn scores_of_the_gemma_of_62_blocks_go_by_the_hidden_size_as_llama_cpp_knows() {
+        let config = |layers: usize| {
+            let text = format!(
+                r#"{{"model_type": "gemma3_text", "hidden_size": 5376, "intermediate_size": 21504, "num_hidden_layers": {layers},
+                "num_attention_heads": 32, "num_key_value_heads": 16, "head_dim": 128, "query_pre_attn_scalar": 168}}"#
+            );
+            Architecture::from_config_json(text.as_bytes(), "config.json").unwrap()
+        };
+        let of_62 = config(62);
+        assert!(of_62.attention_scale.is_some());
+        assert_eq!(implied_scale(&of_62), of_62.attention_scale);
+        assert_eq!(implied_scale(&config(48)), None);
     }
 
     #[test]

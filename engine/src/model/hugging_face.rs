@@ -1,22 +1,29 @@
 //! A model's description in Hugging Face's words: reads and writes `config.json`.
 //!
 //! Both styles are read: that of transformers 4 with `rope_theta`, `rope_scaling` and `partial_rotary_factor` at the top
-//! level, and that of transformers 5 with `rope_parameters`. Every number is checked before anything is allocated from
-//! it. What a file asks for and the engine does not implement (sliding windows, other rope scalings, MLP biases, experts)
-//! is refused by name: computing something slightly different would be worse.
+//! level, and that of transformers 5 with `rope_parameters`, for each kind of layer where these differ. Of a model that reads
+//! more than text the part for text is taken (`text_config`). Every number is checked before anything is allocated from it.
+//! What a file asks for and the engine does not implement (other rope scalings, MLP biases, capped logits, experts) is refused
+//! by name: computing something slightly different would be worse.
 
 use serde_json::{Map, Value, json};
 
-use super::architecture::{Architecture, SpecialTokens, format_error, missing, unsupported};
-use super::family::{self, AttentionBias, listed};
-use super::rope::{Llama3Scaling, Rope, RopeScaling, Yarn};
+use super::architecture::{Architecture, SpecialTokens, Window, format_error, missing, unsupported};
+use super::family::{self, AttentionBias, Family, Windows, listed, periodic};
+use super::rope::{Llama3Scaling, LongRope, Rope, RopeScaling, Yarn};
 use crate::data::record::BYTE_ORDER_MARK;
 use crate::error::{Error, Result};
 use crate::host::{MOST_CONFIGURATION_BYTES, shorten};
+use crate::kernels::Activation;
+
+/// The part for text of a configuration of a model that reads more.
+const TEXT: &str = "text_config";
+const WINDOW: &str = "sliding_window";
+const LAYER_TYPES: &str = "layer_types";
 
 impl SpecialTokens {
-    /// Reads `bos_token_id`, `eos_token_id` (a number or a list) and `pad_token_id`; what is absent or null stays
-    /// empty.
+    /// Reads `bos_token_id`, `eos_token_id` (a number or a list) and `pad_token_id`, of the whole model or of its part for
+    /// text; what is absent or null stays empty.
     ///
     /// # Errors
     /// [`Error::Format`] where the text is not a JSON object or an id is not a token id.
@@ -26,11 +33,12 @@ impl SpecialTokens {
             let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
             number.ok_or_else(|| format_error(file, format!("{key} is {}, which is no token id", brief(value))))
         };
-        let one = |key: &str| match object.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => id(key, value).map(Some),
+        let given = |key: &str| {
+            let text = object.get(TEXT).and_then(|text| text.get(key));
+            object.get(key).filter(|value| !value.is_null()).or(text).filter(|value| !value.is_null())
         };
-        let eos = match object.get("eos_token_id") {
+        let one = |key: &str| given(key).map(|value| id(key, value)).transpose();
+        let eos = match given("eos_token_id") {
             Some(Value::Array(list)) => list.iter().map(|v| id("eos_token_id", v)).collect::<Result<_>>()?,
             _ => one("eos_token_id")?.into_iter().collect(),
         };
@@ -45,19 +53,14 @@ impl Architecture {
     /// [`Error::Format`] for malformed JSON and for missing, mistyped or impossible values; [`Error::Unsupported`] for
     /// what the engine does not implement, naming the field.
     pub fn from_config_json(bytes: &[u8], file: &str) -> Result<Self> {
-        let object = parse_object(bytes, file)?;
-        let config = Config { object: &object, file };
-        let model_type = config.text("model_type")?;
-        let family = family::of_model_type(&model_type).ok_or_else(|| {
-            let known = listed(&family::ALL.map(|family| family.model_type));
-            unsupported(format!("model type \"{}\"; {known} are", shorten(&model_type)))
-        })?;
-        refuse_other_wiring(&config)?;
-
+        let (family, object) = text_of(parse_object(bytes, file)?, file)?;
         let defaults = &family.defaults;
+        let config = Config { object: &object, file, sizes: defaults.sizes };
+        refuse_other_wiring(&config, family)?;
+
         let heads = config.required("num_attention_heads")?;
         let hidden = config.required("hidden_size")?;
-        let kv_heads = match config.count("num_key_value_heads")? {
+        let kv_heads = match config.size("num_key_value_heads")? {
             Some(found) => found,
             None if defaults.kv_heads_are_heads => heads,
             None => return Err(config.missing("num_key_value_heads")),
@@ -72,10 +75,13 @@ impl Architecture {
                 hidden / heads
             }
         };
+        let query_scalar = match defaults.query_scalar {
+            Some(default) => config.count("query_pre_attn_scalar")?.unwrap_or(default),
+            None => head_dim,
+        };
         let context = config.required("max_position_embeddings")?;
-        let (theta, partial, scaling) = read_rope(&config, context)?;
-        let rotary = head_dim as f64 * partial.or(family.partial_rotary).unwrap_or(1.0);
-        let architecture = Self {
+        let (rope, local_rope) = read_ropes(&config, family, head_dim, context)?;
+        let mut architecture = Self {
             family,
             vocab: config.required("vocab_size")?,
             hidden,
@@ -85,24 +91,34 @@ impl Architecture {
             head_dim,
             intermediate: config.required("intermediate_size")?,
             norm_epsilon: config.number("rms_norm_eps")?.unwrap_or(defaults.norm_epsilon),
-            // A cast saturates: anything absurd is caught by `validate` below.
-            rope: Rope { theta, rotary_dim: rotary as usize, interleaved: family.interleaved_rotary, scaling },
+            context: rope.scaling.as_ref().map_or(context, |scaling| scaling.context(context)),
+            local_rope: local_rope.filter(|local| *local != rope),
+            rope,
+            window: None,
+            attention_scale: (query_scalar != head_dim).then(|| (query_scalar as f64).sqrt().recip()),
+            embedding_scale: family.embedding_scale(hidden),
             attention_bias: match family.attention_bias {
                 AttentionBias::Never => false,
                 AttentionBias::Always => true,
                 AttentionBias::Configured { .. } => config.flag("attention_bias")?.unwrap_or(false),
             },
-            tied_head: config.flag("tie_word_embeddings")?.unwrap_or(false), // false is each family's own default
-            context: context.max(scaling.and_then(|s| s.reach()).map_or(0, |reach| reach as usize)),
+            tied_head: config.flag("tie_word_embeddings")?.unwrap_or(defaults.tied_head),
         };
         architecture.validate(file)?;
-        refuse_window(&config, &architecture)?;
+        // Only now is the number of layers one to make a list for.
+        let window = read_window(&config, family, architecture.layers)?;
+        architecture.set_window(window);
+        architecture.validate(file)?;
         Ok(architecture)
     }
 
     /// Writes a `config.json` in the style of transformers 4, which transformers 5 reads as well. The tensors beside it
     /// have type `dtype` (`float32`, `float16` or `bfloat16`).
     pub fn to_config_json(&self, special: &SpecialTokens, dtype: &str) -> String {
+        let (hidden_act, activation) = match self.family.activation {
+            Activation::Silu => ("hidden_act", "silu"),
+            Activation::GeluTanh => ("hidden_activation", "gelu_pytorch_tanh"),
+        };
         let mut config = json!({
             "architectures": [self.family.class_name],
             "attention_dropout": 0.0,
@@ -113,18 +129,18 @@ impl Architecture {
                 several => json!(several),
             },
             "head_dim": self.head_dim,
-            "hidden_act": "silu",
+            hidden_act: activation,
             "hidden_size": self.hidden,
             "initializer_range": 0.02,
             "intermediate_size": self.intermediate,
-            "max_position_embeddings": self.context,
+            "max_position_embeddings": self.reach(),
             "model_type": self.family.model_type,
             "num_attention_heads": self.heads,
             "num_hidden_layers": self.layers,
             "num_key_value_heads": self.kv_heads,
             "pad_token_id": special.pad,
             "rms_norm_eps": self.norm_epsilon,
-            "rope_scaling": self.rope.scaling.map(|scaling| written(&scaling)),
+            "rope_scaling": self.rope.scaling.as_ref().map(written),
             "rope_theta": self.rope.theta,
             "tie_word_embeddings": self.tied_head,
             "torch_dtype": dtype,
@@ -137,12 +153,48 @@ impl Architecture {
         if self.family.partial_rotary.is_some() {
             config["partial_rotary_factor"] = json!(self.rope.rotary_dim as f64 / self.head_dim as f64);
         }
+        if let Some(RopeScaling::Long(long)) = &self.rope.scaling {
+            config["original_max_position_embeddings"] = json!(long.original_context);
+        }
+        if self.family.local_theta.is_some() {
+            config["rope_local_base_freq"] = json!(self.local_rope.as_ref().unwrap_or(&self.rope).theta);
+        }
+        if self.family.defaults.query_scalar.is_some() {
+            let scalar = self.attention_scale.map_or(self.head_dim as f64, |scale| scale.powi(-2));
+            config["query_pre_attn_scalar"] = json!(scalar.round() as u64);
+        }
+        for (key, value) in self.written_window() {
+            config[key] = value;
+        }
         for (key, value) in self.family.switched_off {
             config[*key] = json!(value);
         }
         let mut text = format!("{config:#}");
         text.push('\n');
         text
+    }
+
+    /// Where blocks attend within a window, as configurations have it.
+    fn written_window(&self) -> Vec<(&'static str, Value)> {
+        let (window, windows) = (&self.window, self.family.windows);
+        let tokens = (WINDOW, json!(window.as_ref().map(|window| window.tokens)));
+        let kind = |block| if self.window_of(block).is_some() { "sliding_attention" } else { "full_attention" };
+        let types: (_, Value) = (LAYER_TYPES, (0..self.layers).map(kind).collect());
+        match (windows, window) {
+            (Windows::Never, _) => Vec::new(),
+            (Windows::Everywhere(_), _) => vec![tokens],
+            (Windows::Switched, None) => vec![("use_sliding_window", json!(false))],
+            (Windows::Switched, Some(window)) => {
+                let first = window.pattern.iter().position(|&within| within);
+                vec![("use_sliding_window", json!(true)), tokens, ("max_window_layers", json!(first)), types]
+            }
+            (Windows::Periodic(..), _) => {
+                // What readers go by that know no types.
+                let period = window.as_ref().and_then(Window::period).filter(|&period| period > 0);
+                let period = period.map(|period| ("sliding_window_pattern", json!(period)));
+                [tokens, types].into_iter().chain(period).collect()
+            }
+        }
     }
 }
 
@@ -159,10 +211,38 @@ fn parse_object(bytes: &[u8], file: &str) -> Result<Map<String, Value>> {
     serde_json::from_slice(bytes).map_err(|e| format_error(file, format!("not a JSON object: {e}")))
 }
 
+/// The family of a configuration, and the part of it that is about text.
+fn text_of(mut object: Map<String, Value>, file: &str) -> Result<(&'static Family, Map<String, Value>)> {
+    let model_type = Config { object: &object, file, sizes: &[] }.text("model_type")?;
+    if let Some(family) = family::of_model_type(&model_type) {
+        return Ok((family, object));
+    }
+    let Some(family) = family::ALL.into_iter().find(|family| family.text_of == Some(&*model_type)) else {
+        let known: Vec<&str> =
+            family::ALL.iter().flat_map(|family| [Some(family.model_type), family.text_of]).flatten().collect();
+        return Err(unsupported(format!("model type \"{}\"; {} are", shorten(&model_type), listed(&known))));
+    };
+    let Some(Value::Object(mut text)) = object.remove(TEXT) else {
+        return Err(format_error(file, format!("{TEXT} is missing or no object, in a model of type {model_type}")));
+    };
+    if let Some(other) = text.get("model_type").filter(|found| found.as_str() != Some(family.model_type)) {
+        return Err(unsupported(format!("{file}: {TEXT}.model_type is {}, in a {model_type} model", brief(other))));
+    }
+    // What is said of the whole is said of its text.
+    for key in ["tie_word_embeddings", "quantization_config"] {
+        if let Some(value) = object.remove(key) {
+            text.entry(key).or_insert(value);
+        }
+    }
+    Ok((family, text))
+}
+
 /// Typed look-ups in a `config.json`, where null means absent.
 struct Config<'a> {
     object: &'a Map<String, Value>,
     file: &'a str,
+    /// What numbers are that are absent ([`family`]).
+    sizes: &'static [(&'static str, usize)],
 }
 
 impl<'a> Config<'a> {
@@ -184,8 +264,13 @@ impl<'a> Config<'a> {
         self.typed(key, "a whole number", |v| v.as_u64().and_then(|n| usize::try_from(n).ok()))
     }
 
+    fn size(&self, key: &str) -> Result<Option<usize>> {
+        let usual = || self.sizes.iter().find(|(known, _)| *known == key).map(|(_, size)| *size);
+        Ok(self.count(key)?.or_else(usual))
+    }
+
     fn required(&self, key: &str) -> Result<usize> {
-        self.count(key)?.ok_or_else(|| self.missing(key))
+        self.size(key)?.ok_or_else(|| self.missing(key))
     }
 
     fn number(&self, key: &str) -> Result<Option<f64>> {
@@ -203,77 +288,156 @@ impl<'a> Config<'a> {
 
     fn object(&self, key: &str) -> Result<Option<Config<'a>>> {
         let found = self.typed(key, "an object", Value::as_object)?;
-        Ok(found.map(|object| Config { object, file: self.file }))
+        Ok(found.map(|object| Config { object, file: self.file, sizes: &[] }))
+    }
+
+    /// The error of a key whose value is not implemented.
+    fn refused(&self, key: &str, why: &str) -> Error {
+        let value = self.get(key).map(brief).unwrap_or_default();
+        unsupported(format!("{}: {key} is {value}; {why}", self.file))
     }
 }
 
 /// Refuses configurations that mean another computation than the one implemented.
-fn refuse_other_wiring(config: &Config) -> Result<()> {
-    let refuse = |key: &str, why: &str| {
-        let value = config.get(key).map(brief).unwrap_or_default();
-        Err(unsupported(format!("{}: {key} is {value}; {why}", config.file)))
+fn refuse_other_wiring(config: &Config, family: &Family) -> Result<()> {
+    let (known, only) = match family.activation {
+        Activation::Silu => (&["silu", "swish"][..], "only silu is implemented in this family"),
+        Activation::GeluTanh => (&["gelu_pytorch_tanh"][..], "only gelu_pytorch_tanh is implemented in this family"),
     };
-    if let Some(act) = config.typed("hidden_act", "a string", Value::as_str)?
-        && !matches!(act, "silu" | "swish")
-    {
-        return refuse("hidden_act", "only silu is implemented");
+    for key in ["hidden_act", "hidden_activation"] {
+        if config.typed(key, "a string", Value::as_str)?.is_some_and(|act| !known.contains(&act)) {
+            return Err(config.refused(key, only));
+        }
     }
     if config.flag("mlp_bias")? == Some(true) {
-        return refuse("mlp_bias", "biases in the MLP are not implemented");
+        return Err(config.refused("mlp_bias", "biases in the MLP are not implemented"));
     }
-    if config.flag("use_sliding_window")? == Some(true) {
-        return refuse("use_sliding_window", "sliding windows are not implemented");
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        if config.number(key)?.is_some() {
+            return Err(config.refused(key, "capped scores and logits are not implemented"));
+        }
     }
-    if let Some(types) = config.typed("layer_types", "a list", Value::as_array)?
-        && types.iter().any(|t| t.as_str() != Some("full_attention"))
-    {
-        return refuse("layer_types", "only full_attention is implemented");
+    if config.flag("use_bidirectional_attention")? == Some(true) {
+        return Err(config.refused("use_bidirectional_attention", "only tokens before another are seen"));
+    }
+    if config.flag("use_sliding_window")? == Some(true) && family.windows != Windows::Switched {
+        let why = format!("models of type {} have no such switch", family.model_type);
+        return Err(config.refused("use_sliding_window", &why));
     }
     if config.get("quantization_config").is_some() {
-        return refuse("quantization_config", "take the f16, bf16 or f32 model, or a GGUF file");
+        return Err(config.refused("quantization_config", "take the f16, bf16 or f32 model, or a GGUF file"));
     }
     Ok(())
 }
 
-/// Refuses a sliding window in families where that key alone decides. A window that no sequence of the model outgrows is
-/// the same computation as none.
-fn refuse_window(config: &Config, architecture: &Architecture) -> Result<()> {
-    const KEY: &str = "sliding_window";
-    let Some(default) = architecture.family.defaults.sliding_window else { return Ok(()) };
+/// Which blocks attend within a window, as transformers decides it.
+fn read_window(config: &Config, family: &Family, layers: usize) -> Result<Option<Window>> {
+    /// Of Qwen models without the keys: the window, and the first layer that has it.
+    const SWITCHED: [usize; 2] = [4096, 28];
     // Null is a value of its own here: no window, where an absent key means the default.
-    let window = match config.object.get(KEY) {
-        None => Some(default),
-        Some(_) => config.count(KEY)?,
+    let given = |default| if config.object.contains_key(WINDOW) { config.count(WINDOW) } else { Ok(default) };
+    let tokens = match family.windows {
+        Windows::Never => None,
+        Windows::Everywhere(default) => given(default)?,
+        Windows::Periodic(default, _) => given(Some(default))?,
+        Windows::Switched if config.flag("use_sliding_window")? == Some(true) => {
+            Some(config.count(WINDOW)?.unwrap_or(SWITCHED[0]))
+        }
+        Windows::Switched => None,
     };
-    let context = architecture.context;
-    let Some(window) = window.filter(|&window| window < context) else { return Ok(()) };
-    Err(unsupported(format!(
-        "{}: {KEY} is {window} and the context {context} tokens; attention within a window is not implemented. Up to \
-         {window} tokens there is no difference: where no document is longer, set {KEY} to null in a copy of the model. \
-         Otherwise take a version of the model without a window",
-        config.file
-    )))
+    let types = read_layer_types(config)?;
+    let Some(tokens) = tokens else {
+        return match types {
+            Some(types) if types.contains(&true) => {
+                Err(config.refused(LAYER_TYPES, "this model has no sliding window"))
+            }
+            _ => Ok(None),
+        };
+    };
+    let pattern = match (types, family.windows) {
+        (Some(types), Windows::Everywhere(_)) if types.contains(&false) => {
+            let why = format!("all layers of a model of type {} have its {WINDOW}", family.model_type);
+            return Err(config.refused(LAYER_TYPES, &why));
+        }
+        (Some(types), _) => types,
+        (None, Windows::Switched) => {
+            let first = config.count("max_window_layers")?.unwrap_or(SWITCHED[1]);
+            (0..layers).map(|block| block >= first).collect()
+        }
+        (None, Windows::Periodic(_, usual)) => {
+            let saved = config.count("_sliding_window_pattern")?;
+            periodic(config.count("sliding_window_pattern")?.or(saved).unwrap_or(usual), layers)
+        }
+        (None, windows) => windows.usual_pattern(layers),
+    };
+    Ok(Some(Window { tokens, pattern }))
 }
 
-/// Rope theta, rotated share of the head where given, and scaling, from either style of configuration. `context` is that of
-/// the configuration, which is the original one where a scaling does not say another.
-fn read_rope(config: &Config, context: usize) -> Result<(f64, Option<f64>, Option<RopeScaling>)> {
-    let parameters = config.object("rope_parameters")?;
-    // Transformers 5 keeps everything in one object; 4 has theta and the partial factor beside the scaling.
-    let (scaling, key) = match &parameters {
-        Some(_) => (parameters.as_ref(), "rope_parameters"),
-        None => (None, "rope_scaling"),
+/// True for each layer with a window, where the configuration lists the kinds of attention.
+fn read_layer_types(config: &Config) -> Result<Option<Vec<bool>>> {
+    let Some(types) = config.typed(LAYER_TYPES, "a list", Value::as_array)? else { return Ok(None) };
+    let within = |kind: &Value| match kind.as_str() {
+        Some("full_attention") => Ok(false),
+        Some("sliding_attention") => Ok(true),
+        _ => Err(config.refused(LAYER_TYPES, "full_attention and sliding_attention are implemented")),
     };
+    types.iter().map(within).collect::<Result<_>>().map(Some)
+}
+
+/// Rotation of most blocks, and of those within a window where the family has two.
+fn read_ropes(config: &Config, family: &Family, head_dim: usize, context: usize) -> Result<(Rope, Option<Rope>)> {
+    const KEY: &str = "rope_parameters";
+    let parameters = config.object(KEY)?;
     let old = config.object("rope_scaling")?;
-    let scaling = scaling.or(old.as_ref());
-    let either = |name: &str| -> Result<Option<f64>> {
+    let rope = |found: Found| {
+        let rotary = head_dim as f64 * found.partial.or(family.partial_rotary).unwrap_or(1.0);
+        // A cast saturates: anything absurd is caught by the architecture's check.
+        let (theta, scaling) = (found.theta, found.scaling);
+        Rope { theta, rotary_dim: rotary as usize, interleaved: family.interleaved_rotary, scaling }
+    };
+    let usual = family.defaults.theta;
+    let Some(local_theta) = family.local_theta else {
+        return Ok((rope(read_rope(config, parameters, old, ("rope_theta", usual), context)?), None));
+    };
+    // One object for each kind of attention.
+    let of = |kind: &str| parameters.as_ref().map_or(Ok(None), |parameters| parameters.object(kind));
+    if parameters.as_ref().is_some_and(|all| !all.object.is_empty() && !all.object.values().any(Value::is_object)) {
+        return Err(config.refused(KEY, "an object for each of full_attention and sliding_attention is needed"));
+    }
+    let global = read_rope(config, of("full_attention")?, old, ("rope_theta", usual), context)?;
+    let local = read_rope(config, of("sliding_attention")?, None, ("rope_local_base_freq", local_theta), context)?;
+    if local.scaling.is_some() {
+        return Err(config.refused(KEY, "a scaling within windows is not implemented"));
+    }
+    Ok((rope(global), Some(rope(local))))
+}
+
+/// What a configuration says of a rotation.
+struct Found {
+    theta: f64,
+    /// Rotated share of a head.
+    partial: Option<f64>,
+    scaling: Option<RopeScaling>,
+}
+
+/// A rotation in either style: transformers 5 keeps everything in one object, 4 has theta, under the key given with what it is
+/// where absent, and the partial factor beside the scaling. `context` is that of the configuration, which is the original one
+/// where a scaling does not say another.
+fn read_rope(
+    config: &Config,
+    parameters: Option<Config>,
+    old: Option<Config>,
+    (theta_key, usual_theta): (&str, f64),
+    context: usize,
+) -> Result<Found> {
+    let either = |name: &str, old_name: &str| -> Result<Option<f64>> {
         match parameters.as_ref().map(|p| p.number(name)).transpose()?.flatten() {
             Some(found) => Ok(Some(found)),
-            None => config.number(name),
+            None => config.number(old_name),
         }
     };
-    let theta = either("rope_theta")?.unwrap_or(10_000.0);
-    let partial = either("partial_rotary_factor")?;
+    let theta = either("rope_theta", theta_key)?.unwrap_or(usual_theta);
+    let partial = either("partial_rotary_factor", "partial_rotary_factor")?;
     if let Some(share) = partial
         && !(share > 0.0 && share <= 1.0)
     {
@@ -282,7 +446,15 @@ fn read_rope(config: &Config, context: usize) -> Result<(f64, Option<f64>, Optio
             format!("partial_rotary_factor is {share}; above 0 and at most 1 is possible"),
         ));
     }
-    let Some(scaling) = scaling else { return Ok((theta, partial, None)) };
+    let key = if parameters.is_some() { "rope_parameters" } else { "rope_scaling" };
+    let scaling = match parameters.as_ref().or(old.as_ref()) {
+        Some(scaling) => read_scaling(config, scaling, key, context)?,
+        None => None,
+    };
+    Ok(Found { theta, partial, scaling })
+}
+
+fn read_scaling(config: &Config, scaling: &Config, key: &str, context: usize) -> Result<Option<RopeScaling>> {
     if scaling.object.values().any(Value::is_object) {
         return Err(unsupported(format!("{}: {key} differs between layers", config.file)));
     }
@@ -291,26 +463,61 @@ fn read_rope(config: &Config, context: usize) -> Result<(f64, Option<f64>, Optio
         None => scaling.typed("type", "a string", Value::as_str)?.unwrap_or("default"),
     };
     let need = |name: &str| scaling.number(name)?.ok_or_else(|| missing(config.file, &format!("{key}.{name}")));
-    let scaling = match kind {
-        "default" => None,
-        "linear" => Some(RopeScaling::Linear { factor: need("factor")? }),
-        "llama3" => Some(RopeScaling::Llama3(Llama3Scaling {
+    Ok(Some(match kind {
+        "default" => return Ok(None),
+        "linear" => RopeScaling::Linear { factor: need("factor")? },
+        "llama3" => RopeScaling::Llama3(Llama3Scaling {
             factor: need("factor")?,
             low_frequency_factor: need("low_freq_factor")?,
             high_frequency_factor: need("high_freq_factor")?,
             original_context: need("original_max_position_embeddings")?,
-        })),
-        "yarn" => Some(RopeScaling::Yarn(read_yarn(config, scaling, context)?)),
+        }),
+        // As the first files of Phi-3 called it.
+        "longrope" | "su" => RopeScaling::Long(read_long(config, scaling, key, context)?),
+        "yarn" => RopeScaling::Yarn(read_yarn(config, scaling, context)?),
         other => {
             let text = format!(
-                "{}: {key} of type \"{}\"; default, linear, llama3 and yarn are implemented",
+                "{}: {key} of type \"{}\"; default, linear, llama3, longrope and yarn are implemented",
                 config.file,
                 shorten(other)
             );
             return Err(unsupported(text));
         }
+    }))
+}
+
+fn read_long(config: &Config, scaling: &Config, key: &str, reach: usize) -> Result<LongRope> {
+    const ORIGINAL: &str = "original_max_position_embeddings";
+    let factors = |name: &str| -> Result<Vec<f32>> {
+        let name_in_file = || format!("{key}.{name}");
+        let list = scaling.typed(name, "a list of numbers", Value::as_array)?;
+        let list = list.ok_or_else(|| missing(config.file, &name_in_file()))?;
+        let number = |value: &Value| {
+            let wrong =
+                || format_error(config.file, format!("{} has {}, which is no number", name_in_file(), brief(value)));
+            // In single precision, as transformers and GGUF files have them.
+            value.as_f64().map(|factor| factor as f32).ok_or_else(wrong)
+        };
+        list.iter().map(number).collect()
     };
-    Ok((theta, partial, scaling))
+    // Beside the scaling it counts first.
+    let original = match config.count(ORIGINAL)? {
+        Some(outside) => outside,
+        None => scaling.count(ORIGINAL)?.unwrap_or(reach),
+    };
+    let mut long = LongRope {
+        short: factors("short_factor")?,
+        long: factors("long_factor")?,
+        original_context: original,
+        reach,
+        attention: 1.0,
+    };
+    long.attention = match (scaling.number("attention_factor")?, scaling.number("factor")?) {
+        (Some(attention), _) => attention,
+        (None, Some(factor)) => LongRope::attention_of(factor, original),
+        (None, None) => long.usual_attention(),
+    };
+    Ok(long)
 }
 
 /// YaRN as transformers 5 reads it: the explicit factor counts, and what is zero is left out.
@@ -356,6 +563,18 @@ fn written(scaling: &RopeScaling) -> Value {
             "rope_type": "yarn",
             "truncate": s.truncate,
         }),
+        RopeScaling::Long(s) => {
+            // The shortest decimals of these singles.
+            let factors =
+                |all: &[f32]| all.iter().filter_map(|x| x.to_string().parse::<f64>().ok()).collect::<Vec<_>>();
+            let mut scaling =
+                json!({"long_factor": factors(&s.long), "short_factor": factors(&s.short), "type": "longrope"});
+            // Some readers know only those three.
+            if s.attention != s.usual_attention() {
+                scaling["attention_factor"] = json!(s.attention);
+            }
+            scaling
+        }
     }
 }
 
@@ -420,12 +639,15 @@ mod tests {
     fn what_the_engine_does_not_compute_is_refused_by_name() {
         for (key, value) in [
             ("model_type", json!("mixtral")),
+            ("model_type", json!("gemma2")),
             ("mlp_bias", json!(true)),
             ("use_sliding_window", json!(true)),
             ("layer_types", json!(["full_attention", "sliding_attention"])),
             ("hidden_act", json!("gelu")),
             ("rope_scaling", json!({"rope_type": "dynamic", "factor": 4.0})),
-            ("rope_scaling", json!({"type": "longrope", "factor": 4.0, "short_factor": [1.0], "long_factor": [1.0]})),
+            ("attn_logit_softcapping", json!(50.0)),
+            ("final_logit_softcapping", json!(30.0)),
+            ("use_bidirectional_attention", json!(true)),
             ("rope_parameters", json!({"full_attention": {"rope_type": "default"}})),
             ("partial_rotary_factor", json!(0.5)),
             ("quantization_config", json!({"bits": 4})),
@@ -456,32 +678,171 @@ mod tests {
         }
     }
 
+    /// A configuration of two layers of another family, with these keys.
+    fn of(model_type: &str, keys: Value) -> Value {
+        let mut config = llama();
+        config["model_type"] = json!(model_type);
+        config.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        config
+    }
+
     #[test]
-    fn a_mistral_whose_window_is_shorter_than_its_context_is_refused_with_both_numbers_and_a_way_out() {
-        let read = |window: Option<Value>, context: u64| {
-            let mut config = llama();
-            config["model_type"] = json!("mistral");
-            config["max_position_embeddings"] = json!(context);
-            if let Some(window) = window {
-                config["sliding_window"] = window;
-            }
-            read(&config)
+    fn a_window_is_where_the_family_has_it_and_none_where_no_sequence_outgrows_it() {
+        let window = |tokens, pattern: &[bool]| Some(Window { tokens, pattern: pattern.to_vec() });
+        let both = [true, true];
+        for (model_type, keys, expected) in [
+            ("mistral", json!({"sliding_window": null, "max_position_embeddings": 32_768}), None),
+            ("mistral", json!({"sliding_window": 128}), None),
+            ("mistral", json!({"sliding_window": 127}), window(127, &both)),
+            // Where the key is absent, transformers' default of 4096 counts.
+            ("mistral", json!({}), None),
+            ("mistral", json!({"max_position_embeddings": 32_768}), window(4096, &both)),
+            (
+                "mistral",
+                json!({"sliding_window": 64, "layer_types": ["sliding_attention", "sliding_attention"]}),
+                window(64, &both),
+            ),
+            ("phi3", json!({"max_position_embeddings": 32_768}), None),
+            ("phi3", json!({"sliding_window": 64}), window(64, &both)),
+            ("qwen2", json!({"sliding_window": 4}), None),
+            ("qwen2", json!({"sliding_window": 4, "use_sliding_window": false, "max_window_layers": 0}), None),
+            ("qwen2", json!({"sliding_window": 4, "use_sliding_window": true}), None),
+            (
+                "qwen3",
+                json!({"sliding_window": 4, "use_sliding_window": true, "max_window_layers": 1}),
+                window(4, &[false, true]),
+            ),
+            (
+                "qwen3",
+                json!({"sliding_window": 4, "use_sliding_window": true, "layer_types": ["sliding_attention", "full_attention"]}),
+                window(4, &[true, false]),
+            ),
+            // In these families the key alone means nothing.
+            ("llama", json!({"sliding_window": 4}), None),
+            ("glm4", json!({"sliding_window": 4, "head_dim": 16}), None),
+        ] {
+            let found = read(&of(model_type, keys.clone())).unwrap();
+            assert_eq!(found.window, expected, "{model_type} {keys}");
+            assert!(found.local_rope.is_none() && found.embedding_scale == 1.0, "{model_type}");
+        }
+        for (model_type, keys) in [
+            ("mistral", json!({"sliding_window": "wide"})),
+            ("mistral", json!({"sliding_window": 0})),
+            ("qwen2", json!({"use_sliding_window": true, "sliding_window": 4, "layer_types": ["sliding_attention"]})),
+        ] {
+            let error = read(&of(model_type, keys.clone())).unwrap_err();
+            assert!(matches!(error, Error::Format { .. }), "{model_type} {keys}: {error}");
+        }
+        for (model_type, keys) in [
+            ("mistral", json!({"use_sliding_window": true})),
+            ("mistral", json!({"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]})),
+            ("mistral", json!({"sliding_window": null, "layer_types": ["sliding_attention", "full_attention"]})),
+            ("qwen2", json!({"layer_types": ["sliding_attention", "full_attention"]})),
+            ("qwen2", json!({"layer_types": ["chunked_attention", "full_attention"]})),
+        ] {
+            let error = read(&of(model_type, keys.clone())).unwrap_err();
+            assert!(matches!(error, Error::Unsupported { .. }), "{model_type} {keys}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_gemma_has_two_rotations_a_window_but_in_every_sixth_layer_and_a_scaled_embedding() {
+        let keys = json!({"num_hidden_layers": 7, "head_dim": 256, "sliding_window": 512, "rope_theta": 1e6,
+            "rope_local_base_freq": 20_000.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0}});
+        let found = read(&of("gemma3_text", keys.clone())).unwrap();
+        let local = found.local_rope.clone().unwrap();
+        assert_eq!((found.rope.theta, found.rope.scaling.clone()), (1e6, Some(RopeScaling::Linear { factor: 8.0 })));
+        assert_eq!((local.theta, local.scaling, local.rotary_dim), (20_000.0, None, 256));
+        // The window reaches further than the context, but its layers have their own rotation.
+        assert_eq!(found.window, Some(Window { tokens: 512, pattern: periodic(6, 7) }));
+        assert_eq!((found.embedding_scale, found.attention_scale, found.tied_head), (8.0, None, true));
+        // As transformers 5 writes it.
+        let mut new = of("gemma3_text", keys);
+        for old in ["rope_theta", "rope_local_base_freq", "rope_scaling"] {
+            new.as_object_mut().unwrap().remove(old);
+        }
+        new["rope_parameters"] = json!({
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 20_000.0},
+        });
+        assert_eq!(read(&new).unwrap(), found);
+        // 27 billion parameters: scores are divided by another number than the heads' width says.
+        let scaled = read(&of("gemma3_text", json!({"head_dim": 128, "query_pre_attn_scalar": 168}))).unwrap();
+        assert_eq!(scaled.attention_scale, Some(168_f64.sqrt().recip()));
+        for (keys, named) in [
+            (json!({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}), "an object for each"),
+            (json!({"hidden_activation": "silu"}), "only gelu_pytorch_tanh"),
+            (json!({"final_logit_softcapping": 30.0}), "final_logit_softcapping is 30.0"),
+        ] {
+            let error = read(&of("gemma3_text", keys)).unwrap_err();
+            assert!(matches!(error, Error::Unsupported { .. }) && error.to_string().contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_part_for_text_is_taken_of_a_gemma_that_sees_and_what_it_leaves_out_has_its_own_defaults() {
+        // As the configuration of 4 billion parameters was published.
+        let whole = json!({"model_type": "gemma3", "eos_token_id": [1, 106], "tie_word_embeddings": true,
+            "text_config": {"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10_240,
+                "num_hidden_layers": 34, "sliding_window": 1024, "bos_token_id": 2,
+                "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+            "vision_config": {"model_type": "siglip_vision_model"}});
+        let found = read(&whole).unwrap();
+        assert_eq!((found.heads, found.kv_heads, found.head_dim, found.vocab), (8, 4, 256, 262_208));
+        assert_eq!((found.context, found.rope.theta, found.tied_head), (131_072, 1e6, true));
+        assert_eq!(found.local_rope.as_ref().unwrap().theta, 10_000.0);
+        assert_eq!(found.window.as_ref().unwrap().tokens, 1024);
+        assert!((found.parameter_count() as f64 / 3.88e9 - 1.0).abs() < 0.01, "{}", found.parameter_count());
+        let special = SpecialTokens::from_config_json(whole.to_string().as_bytes(), "config.json").unwrap();
+        assert_eq!(special, SpecialTokens { bos: Some(2), eos: vec![1, 106], pad: None });
+        // What is written is text alone.
+        let text = found.to_config_json(&special, "bfloat16");
+        assert!(text.contains("\"gemma3_text\"") && text.contains("\"Gemma3ForCausalLM\""), "{text}");
+        assert_eq!(Architecture::from_config_json(text.as_bytes(), "config.json").unwrap(), found);
+        let with = |key: &str, value: Value| {
+            let mut other = whole.clone();
+            other[key] = value;
+            read(&other).unwrap_err().to_string()
         };
-        for (window, context) in
-            [(Some(json!(null)), 32_768), (Some(json!(128)), 128), (Some(json!(4096)), 128), (None, 4096)]
+        assert!(with("text_config", json!(null)).contains("text_config is missing"));
+        let other = with("text_config", json!({"model_type": "llama"}));
+        assert!(other.contains("text_config.model_type is") && other.contains("llama"), "{other}");
+        assert!(with("quantization_config", json!({"bits": 4})).contains("quantization_config"));
+    }
+
+    #[test]
+    fn longrope_ends_at_the_original_context_and_is_written_as_it_was() {
+        let factors = |first: f64| [first, 1.2, 1.5, 2.0, 2.75, 4.0, 6.5, 9.0];
+        let scaling = |kind: &str| json!({"type": kind, "short_factor": factors(1.05), "long_factor": factors(1.5)});
+        let keys = |scaling: Value| {
+            json!({"max_position_embeddings": 131_072, "rope_scaling": scaling,
+            "original_max_position_embeddings": 4096, "sliding_window": 8192})
+        };
+        let found = read(&of("phi3", keys(scaling("longrope")))).unwrap();
+        assert_eq!((found.context, found.reach()), (4096, 131_072));
+        assert_eq!(read(&of("phi3", keys(scaling("su")))).unwrap(), found);
+        let Some(RopeScaling::Long(long)) = &found.rope.scaling else { panic!("{:?}", found.rope) };
+        assert_eq!((long.short[0], long.attention), (1.05, LongRope::attention_of(32.0, 4096)));
+        // It makes a difference to those who go beyond the original context.
+        assert_eq!(found.window.as_ref().unwrap().tokens, 8192);
+        let text = found.to_config_json(&SpecialTokens::default(), "float32");
+        assert_eq!(Architecture::from_config_json(text.as_bytes(), "config.json").unwrap(), found);
+        let text: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&text["rope_scaling"], &text["max_position_embeddings"]), (&scaling("longrope"), &json!(131_072)));
+        let mut given = scaling("longrope");
+        given["attention_factor"] = json!(1.5);
+        let given = read(&of("phi3", keys(given))).unwrap();
+        assert_eq!(given.rope.scaling.as_ref().unwrap().attention(), 1.5);
+        let text = given.to_config_json(&SpecialTokens::default(), "float32");
+        assert_eq!(Architecture::from_config_json(text.as_bytes(), "config.json").unwrap(), given);
+        for (key, value) in
+            [("short_factor", json!([1.0])), ("long_factor", json!("long")), ("short_factor", json!(null))]
         {
-            assert!(read(window.clone(), context).is_ok(), "{window:?} of {context}");
+            let mut wrong = scaling("longrope");
+            wrong[key] = value;
+            let error = read(&of("phi3", keys(wrong))).unwrap_err();
+            assert!(matches!(error, Error::Format { .. }), "{error}");
         }
-        // Where the key is absent, transformers' default of 4096 counts.
-        for (window, context, named) in [(Some(json!(127)), 128, "127"), (None, 32_768, "4096")] {
-            let error = read(window, context).unwrap_err();
-            assert!(matches!(error, Error::Unsupported { .. }), "{error}");
-            for part in [named, &context.to_string(), "sliding_window to null"] {
-                assert!(error.to_string().contains(part), "{part} not in {error}");
-            }
-        }
-        assert!(matches!(read(Some(json!("wide")), 128), Err(Error::Format { .. })));
-        assert!(with("sliding_window", json!(4)).is_ok(), "in other families the key alone means nothing");
     }
 
     #[test]
@@ -508,6 +869,17 @@ mod tests {
             config["sliding_window"] = json!(null);
             let found = read(&config).unwrap();
             assert_eq!(found.family, family);
+            all.push(found);
+        }
+        for (model_type, keys) in [
+            ("mistral", json!({"sliding_window": 64})),
+            ("qwen2", json!({"sliding_window": 64, "use_sliding_window": true, "max_window_layers": 1})),
+            ("gemma3_text", json!({"sliding_window": 64, "query_pre_attn_scalar": 168, "num_hidden_layers": 8})),
+            ("gemma3_text", json!({"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]})),
+            ("phi3", json!({"sliding_window": 64, "partial_rotary_factor": 0.75})),
+        ] {
+            let found = read(&of(model_type, keys)).unwrap();
+            assert!(found.window.is_some(), "{found:?}");
             all.push(found);
         }
         let special = SpecialTokens { bos: Some(1), eos: vec![2, 7], pad: None };

@@ -226,7 +226,8 @@ fn build(
 ) -> Result<Model> {
     placement.check_trained(arch, full)?;
     let tied = arch.tied_head;
-    let builder = Builder { maker, device: placement.first(), hold, tied, source, room: 0, full };
+    let norm_offset = arch.family.norm_offset;
+    let builder = Builder { maker, device: placement.first(), hold, tied, norm_offset, source, room: 0, full };
     built(arch, builder, placement).map_err(|error| placement.explain(error))
 }
 
@@ -260,6 +261,8 @@ struct Builder<'a> {
     hold: Hold,
     /// The head is the embedding.
     tied: bool,
+    /// What norms are where files have zeros, to which decay draws them.
+    norm_offset: f32,
     /// Where matrices could be left.
     source: Option<&'a Arc<dyn WeightSource>>,
     /// How many bytes of the blocks' matrices the device may still keep in memory.
@@ -360,7 +363,8 @@ impl Builder<'_> {
 
     fn norm(&mut self, spec: &TensorSpec) -> Result<Parameter> {
         let raw = (self.maker)(spec, Kind::Norm)?;
-        Ok(self.vector(std::slice::from_ref(spec), raw.to_f32()))
+        let vector = self.vector(std::slice::from_ref(spec), raw.to_f32());
+        Ok(Parameter { decays_to: self.norm_offset, ..vector })
     }
 
     fn linear(&mut self, spec: &LinearSpec) -> Result<Linear> {

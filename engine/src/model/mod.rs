@@ -9,6 +9,7 @@ pub mod block;
 pub mod cache;
 pub mod family;
 pub mod files;
+pub mod folder;
 pub mod gguf;
 pub mod hugging_face;
 pub mod layout;
@@ -29,10 +30,10 @@ use crate::data::MicroBatch;
 use crate::device::Device;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::kernels;
 use crate::kernels::tensor::{OnHost, moved};
-use crate::kernels::{self, Indices, Rotary};
 use architecture::Architecture;
-use block::{Activations, Attention, Block, Pass, Stream};
+use block::{Activations, Attention, Block, Pass, RotaryTables, Stream};
 use cache::Step;
 use parameter::Parameter;
 use placement::{Placement, Stage};
@@ -56,7 +57,7 @@ pub struct Model {
     pub origin: Digest,
     placement: Placement,
     /// One for each stage.
-    rotary: Vec<Rotary>,
+    rotary: Vec<RotaryTables>,
     slots: Slots,
 }
 
@@ -127,7 +128,7 @@ impl Model {
         placement: Placement,
     ) -> Self {
         // Grown on demand: most runs are far shorter than a model's context.
-        let rotary = placement.stages().iter().map(|stage| arch.rotary(&stage.device, 0)).collect();
+        let rotary = placement.stages().iter().map(|stage| RotaryTables::new(&arch, &stage.device, 0)).collect();
         Self {
             arch,
             embedding,
@@ -245,7 +246,7 @@ impl Model {
                 stream: &forward.streams[stage],
                 seed: forward.seed,
                 attention: match &mut step {
-                    Some(step) => Attention::Cache(step.of_block(index, stage)),
+                    Some(step) => Attention::Cache(step.of_block(index, stage, self.arch.window_of(index))),
                     None => Attention::Stream,
                 },
             };
@@ -286,7 +287,7 @@ impl Model {
         let stage = self.placement.stage_of(index);
         let device = &self.placement.stages()[stage].device;
         let kept = stream.activations.pop().expect("a block keeps what it is told to");
-        kept.read_by_linears(&self.blocks[index], device, self.arch.norm_epsilon as f32)
+        kept.read_by_linears(&self.blocks[index], device, &self.arch)
     }
 
     /// Embeds a stream.
@@ -299,19 +300,28 @@ impl Model {
             Activations::check(&self.arch, batch.tokens.len(), &stage.device)?;
         }
         let longest = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
+        self.arch.check_length(longest)?;
+        let window = self.arch.window.as_ref().map(|window| window.tokens);
         let mut streams = Vec::with_capacity(self.rotary.len());
         for (stage, rotary) in self.placement.stages().iter().zip(&mut self.rotary) {
             let device = &stage.device;
             if longest > rotary.positions() {
-                *rotary = self.arch.rotary(device, longest.next_power_of_two());
+                *rotary = RotaryTables::new(&self.arch, device, longest.next_power_of_two());
             }
-            streams.push(Stream {
-                positions: Indices::new(device, batch.positions.clone()),
-                document_start: Indices::new(device, batch.document_start.clone()),
-            });
+            streams.push(Stream::new(device, batch, window));
         }
-        let output = self.embedding.gather(self.placement.first(), &batch.tokens)?;
+        let output = self.scaled(self.embedding.gather(self.placement.first(), &batch.tokens)?);
         Ok(Forward { output, inputs: Vec::new(), activations: Vec::new(), streams, seed })
+    }
+
+    /// Rows of the embedding, or their gradients, times the factor that they enter the model with.
+    fn scaled(&self, rows: Tensor<2>) -> Tensor<2> {
+        if self.arch.embedding_scale == 1.0 {
+            return rows;
+        }
+        // burn multiplies.
+        self.placement.first().submit();
+        rows * self.arch.embedding_scale as f32
     }
 
     /// Final-norm outputs of the rows whose label is not ignored; `None` where there is no such row.
@@ -391,7 +401,11 @@ impl Model {
     /// # Errors
     /// Device errors.
     pub fn end_backward(&mut self, batch: &MicroBatch, back: Backward) -> Result<()> {
-        self.embedding.add_row_gradients(self.placement.first(), &batch.tokens, &back.dy)
+        if !self.embedding.parameters().any(|parameter| parameter.trained) {
+            return Ok(());
+        }
+        let dy = self.scaled(back.dy);
+        self.embedding.add_row_gradients(self.placement.first(), &batch.tokens, &dy)
     }
 
     /// Logits of every position of `tokens`, `[tokens, vocab]` on the host.

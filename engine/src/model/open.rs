@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::architecture::{Architecture, SpecialTokens};
+use super::folder;
 use super::gguf::GgufModel;
 use super::layout::HEAD;
 use crate::error::{Error, Result};
@@ -27,14 +28,14 @@ pub struct Opened {
 /// `model.safetensors.index.json` lists.
 ///
 /// # Errors
-/// [`Error::Missing`] for a missing file, otherwise as [`Architecture::from_config_json`], [`safetensors::open_folder`] and
-/// [`check`].
+/// [`Error::Missing`] for a missing file, otherwise as [`Architecture::from_config_json`], [`safetensors::open_folder`],
+/// [`folder::of_family`] and [`check`].
 pub fn open_folder(folder: &dyn Folder) -> Result<Opened> {
     const CONFIG: &str = "config.json";
     let (config, file) = read_small(folder, CONFIG, MOST_CONFIGURATION_BYTES)?;
     let architecture = Architecture::from_config_json(&config, &file)?;
     let special = SpecialTokens::from_config_json(&config, &file)?;
-    let weights: Arc<dyn WeightSource> = Arc::new(safetensors::open_folder(folder)?);
+    let weights = folder::of_family(Arc::new(safetensors::open_folder(folder)?), architecture.family)?;
     check(weights.as_ref(), &architecture)?;
     Ok(Opened { architecture, weights, special })
 }

@@ -19,6 +19,8 @@ pub struct Parameter {
     pub trained: bool,
     /// Whether the parameter is a vector in files (`[n]` rather than `[1, n]`).
     pub vector: bool,
+    /// What weight decay draws it to.
+    pub decays_to: f32,
     /// First row within its matrix, where a vocabulary matrix is cut into tiles; else 0.
     pub tile_start: usize,
     /// Gradient of the step under way, if any token reached it.
@@ -47,7 +49,7 @@ impl Parameter {
     /// A parameter that fuses several named row ranges.
     pub fn fused(parts: Vec<Part>, value: impl Into<Weights>, trained: bool) -> Self {
         let value = value.into();
-        Self { parts, value, trained, vector: false, tile_start: 0, gradient: None, moments: None }
+        Self { parts, value, trained, vector: false, decays_to: 0.0, tile_start: 0, gradient: None, moments: None }
     }
 
     /// A vector parameter from a `[1, n]` value.

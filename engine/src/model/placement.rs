@@ -78,7 +78,8 @@ impl Placement {
         &self.0[self.stage_of(block)].device
     }
 
-    /// The cause of an error where that is memory that a device did not have; the error itself elsewhere.
+    /// The cause of an error where that is a device that is lost or memory that it did not have; the error itself
+    /// elsewhere.
     pub fn explain(&self, error: Error) -> Error {
         self.0.iter().fold(error, |error, stage| stage.device.explain(error))
     }

@@ -98,8 +98,8 @@ settings! {
 const LORA: &[crate::settings::Used] = &[("kind", &["lora"])];
 
 /// Linear layers of a block by the names that Hugging Face and PEFT use, in the order in which a block applies them.
-pub const LINEAR_NAMES: [&str; 8] =
-    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"];
+pub const LINEAR_NAMES: [&str; 9] =
+    ["q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"];
 
 /// Linear layers that get an adapter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -138,7 +138,7 @@ impl Key {
         if self.is_unset_by(value) {
             return None;
         }
-        let refusal = || Some(format!("{value} is not {}{}", self.allowed(), self.hint));
+        let refusal = || Some(format!("{value} is not {}{}{}", self.allowed(), self.hint, self.rewritten(value)));
         match self.kind {
             Kind::Text => match value.as_str() {
                 None => refusal(),
@@ -159,7 +159,8 @@ impl Key {
                 Some(name) if names.iter().any(|known| known.name == name) => None,
                 name => {
                     let known: Vec<&str> = names.iter().map(|n| n.name).collect();
-                    Some(format!("{value} is not {}{}", self.allowed(), did_you_mean(name.unwrap_or(""), &known)))
+                    let hint = did_you_mean(name.unwrap_or(""), &known) + &self.rewritten(value);
+                    Some(format!("{value} is not {}{hint}", self.allowed()))
                 }
             },
             Kind::Whole { most } | Kind::NumberOr { most: Some(most), .. } => match whole(value) {
@@ -177,6 +178,21 @@ impl Key {
             },
             Kind::Other { check, .. } => check(value).err(),
         }
+    }
+
+    /// `; write ...` for a number or a flag that other languages write so, and TOML does not: `.001`, `True`.
+    fn rewritten(&self, value: &Value) -> String {
+        let Some(text) = value.as_str() else { return String::new() };
+        let number = || text.parse::<f64>().ok().filter(|number| self.range.contains(*number));
+        let plain = match self.kind {
+            Kind::Flag => Some(text.to_lowercase()).filter(|text| ["true", "false"].contains(&text.as_str())),
+            Kind::Whole { most } | Kind::NumberOr { most: Some(most), .. } => {
+                number().filter(|n| n.fract() == 0.0 && (0.0..=most as f64).contains(n)).map(|n| n.to_string())
+            }
+            Kind::Number | Kind::NumberOr { most: None, .. } => number().map(|n| n.to_string()),
+            _ => None,
+        };
+        plain.map_or(String::new(), |plain| format!("; write {plain}"))
     }
 
     /// What is wrong with a whole number that is none of the type's, where no range says it: a negative one, or one that is too

@@ -117,7 +117,7 @@ mod tests {
         );
         assert_eq!(read("", &[("paint.thinner", "blue")]).unwrap().thinner, NumberOr::Named(Colour::Blue));
         assert_eq!(read("[paint]\nthinner = 7", &[]).unwrap().thinner, NumberOr::Number(7));
-        assert_eq!(found[3], "--set pant.coats: unknown section \"pant\"; did you mean paint?");
+        assert_eq!(found[3], "--set pant.coats: unknown section \"pant\"; did you mean paint? (sections: paint)");
     }
 
     #[test]

@@ -7,8 +7,11 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::key::{Key, Setting};
-use super::spelling::{did_you_mean, nearest};
+use super::spelling::nearest;
 use crate::error::{Error, Result};
+
+/// So many lines of a text that is not TOML are named: of one that is something else all of them would be.
+const NAMED_LINES: usize = 5;
 
 /// Where a value was written. Problems are listed in this order: the file from top to bottom, then overrides.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +63,7 @@ impl<'a> Reader<'a> {
                     reader.insert(section, name, override_value(text), origin);
                 }
                 Some((section, _)) => {
-                    let hint = did_you_mean(section, &reader.section_names());
+                    let hint = reader.section_hint(section);
                     reader.problems.push((origin, format!("unknown section \"{section}\"{hint}")));
                 }
                 None => {
@@ -81,9 +84,13 @@ impl<'a> Reader<'a> {
     fn read_text(&mut self, text: &str) {
         let line_of = |offset: usize| text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1;
         let (document, errors) = DeTable::parse_recoverable(text);
-        for error in &errors {
+        for (nth, error) in errors.iter().enumerate().take(NAMED_LINES + 1) {
             let line = error.span().map_or(1, |span| line_of(span.start));
-            self.problems.push((Origin::Line(line), format!("not valid TOML: {}", error.message())));
+            let problem = match errors.len() - nth {
+                more if nth == NAMED_LINES => format!("and {more} more from here on"),
+                _ => format!("not valid TOML: {}", error.message()),
+            };
+            self.problems.push((Origin::Line(line), problem));
         }
         for (name, item) in document.into_inner() {
             let origin = Origin::Line(line_of(name.span().start));
@@ -100,7 +107,7 @@ impl<'a> Reader<'a> {
                     }
                 }
                 DeValue::Table(_) => {
-                    let hint = did_you_mean(&name, &self.section_names());
+                    let hint = self.section_hint(&name);
                     self.problems.push((origin, format!("unknown section [{name}]{hint}")));
                 }
                 _ if known => {
@@ -134,8 +141,16 @@ impl<'a> Reader<'a> {
         found.expect("only declared keys are read")
     }
 
-    fn section_names(&self) -> Vec<&'static str> {
-        self.sections.iter().map(|(name, _)| *name).collect()
+    /// What a section may have meant that there is none of, one that is spelt much alike or whose keys are called so by other
+    /// trainers (`lora` of `lora_alpha`), and all that there are.
+    fn section_hint(&self, name: &str) -> String {
+        let names: Vec<&str> = self.sections.iter().map(|(name, _)| *name).collect();
+        let begins = |alias: &&str| alias.split_once('_').is_some_and(|(begin, _)| begin == name);
+        let is_called_so = |keys: &[&Key]| keys.iter().any(|key| key.aliases.iter().any(begins));
+        let other = || self.sections.iter().find(|(own, keys)| name.starts_with(own) || is_called_so(keys));
+        let meant = nearest(name, &names).or_else(|| other().map(|(own, _)| *own));
+        let meant = meant.map_or(String::new(), |own| format!("; did you mean {own}?"));
+        format!("{meant} (sections: {})", names.join(", "))
     }
 
     fn entry(&self, section: &str, key: &str) -> Option<&Entry> {
@@ -238,12 +253,23 @@ impl<'a> Reader<'a> {
         Err(Error::Config { problems })
     }
 
-    /// `; did you mean ...?` for a key: what other trainers call it, then its own section, then anywhere.
+    /// `; did you mean ...?` for a key: what other trainers call it, then what is spelt much alike in its own section, then
+    /// anywhere.
     fn suggestion(&self, section: &str, key: &str) -> String {
-        for (other, keys) in &self.sections {
-            if let Some(known) = keys.iter().find(|known| known.aliases.contains(&key)) {
-                return format!("; did you mean {other}.{}?", known.name);
-            }
+        let lower = key.to_lowercase();
+        let find = |is_meant: &dyn Fn(&str, &Key) -> bool| {
+            let of = |(name, keys): &(&'static str, Vec<&'static Key>)| {
+                keys.iter().find(|known| is_meant(name, known)).map(|known| format!("{name}.{}", known.name))
+            };
+            self.sections.iter().find_map(of)
+        };
+        let is_alias = |known: &Key| known.aliases.contains(&lower.as_str());
+        // In its own section a name is what others mean by it there, and elsewhere first what has that very name.
+        let meant = find(&|own, known| own == section && is_alias(known))
+            .or_else(|| find(&|other, known| other != section && known.name == lower))
+            .or_else(|| find(&|_, known| is_alias(known)));
+        if let Some(meant) = meant {
+            return format!("; did you mean {meant}?");
         }
         let names = |keys: &[&'static Key]| keys.iter().map(|key| key.name).collect::<Vec<_>>();
         let own = self.keys(section).map_or_else(Vec::new, names);

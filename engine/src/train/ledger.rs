@@ -699,7 +699,9 @@ impl Walk<'_> {
     fn rotary(&mut self) {
         let tokens = self.load.tokens.max(self.load.evaluated).min(self.arch.context);
         let positions = tokens.checked_next_power_of_two().unwrap_or(usize::MAX);
-        let tables = f32s(product(positions, self.arch.rope.rotary_dim));
+        // Blocks with a window may have tables of their own.
+        let ropes = [Some(&self.arch.rope), self.arch.local_rope.as_ref()].into_iter().flatten();
+        let tables = f32s(product(positions, ropes.map(|rope| rope.rotary_dim).sum()));
         self.book.take(Kind::Scratch, tables);
         if !self.book.site.cpu {
             self.book.take_at(Place::Host, Kind::Scratch, tables);
@@ -1274,6 +1276,18 @@ mod tests {
         assert!(attention(true).device_bytes() >= attention(false).device_bytes());
         let scratch = |ledger: &Ledger| of(ledger, Moment::Forward).of(Kind::Scratch) + scores(ledger);
         assert!(scratch(&attention(true)) >= scratch(&attention(false)));
+    }
+
+    #[test]
+    fn rotary_tables_of_blocks_with_a_window_are_held_beside_the_others() {
+        let (config, arch) = configured(&[]);
+        let bytes = |local_rope| {
+            let (arch, site) = (Architecture { local_rope, ..arch.clone() }, Site::default());
+            let execution = Execution::plan(&config, &arch, None, 1, site);
+            Ledger::new(&config, &arch, None, 1, LOAD, site, execution).device_bytes()
+        };
+        // Cosines and sines of 512 positions.
+        assert_eq!(bytes(Some(arch.rope.clone())) - bytes(None), 4 * 512 * 32);
     }
 
     #[test]

@@ -147,6 +147,15 @@ impl AdamW {
                 kernels::adamw::step_compact(device, value, &gradient, moments, &params)?
             }
         };
+        // Decay pulled at the distance from zero.
+        let back = params.learning_rate * params.weight_decay * parameter.decays_to;
+        let value = match value {
+            Weights::F32(value) if back != 0.0 => {
+                device.submit();
+                Weights::F32(value + back)
+            }
+            value => value,
+        };
         (parameter.value, parameter.moments) = (value, Some(moments));
         Ok(())
     }

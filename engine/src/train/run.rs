@@ -621,7 +621,7 @@ impl Run {
             self.due.push_front(Due::Save);
         }
         if measured.phase == Phase::During && (selection.ended().is_some() || step >= steps) {
-            if selection.without_result().is_some() {
+            if selection.ended().is_some() {
                 // A checkpoint of this step that was made before it was measured does not know of it.
                 self.saved = 0;
             }
@@ -735,11 +735,11 @@ impl Run {
             // All documents form one batch here, so that percentiles are those of the whole sample.
             let batch = batch_of(objective, &scored, model.arch.vocab)?;
             let mut landscape = Landscape::default();
+            let (samples, trained) = (learner.samples.as_ref(), self.loader.documents());
+            let weight_of = |document: &Document| Some(samples?.weight_of(document, trained));
+            let weights: Vec<Option<f32>> = self.sets.landscape.iter().map(weight_of).collect();
             for (row, &document) in scored.rows.iter().zip(&scored.documents) {
-                let weight = match &learner.samples {
-                    Some(samples) => samples.weight_of(&self.sets.landscape[document as usize]),
-                    None => objective.weight(row, &batch),
-                };
+                let weight = weights[document as usize].unwrap_or_else(|| objective.weight(row, &batch));
                 landscape.add(row, weight);
             }
             learners.push(landscape);

@@ -121,9 +121,16 @@ impl Samples {
         &self.weights
     }
 
-    /// The weight of a document, 0 where it is none of the training data's.
-    pub fn weight_of(&self, document: &Document) -> f32 {
-        self.by_content.get(&content(document)).copied().unwrap_or(0.0)
+    /// The weight of a document, or of the one that it is a part of, among those that were measured; 0 where it is none.
+    pub fn weight_of(&self, document: &Document, measured: &[Document]) -> f32 {
+        let tokens = document.tokens.as_slice();
+        let is_part = |whole: &Document| {
+            whole.line == document.line
+                && !tokens.is_empty()
+                && whole.tokens.windows(tokens.len()).any(|part| part == tokens)
+        };
+        let of_whole = || measured.iter().position(is_part).and_then(|at| self.weights.get(at)).copied();
+        self.by_content.get(&content(document)).copied().or_else(of_whole).unwrap_or(0.0)
     }
 }
 
@@ -150,9 +157,13 @@ mod tests {
         let samples = Samples::new(vec![Some(2.1), None, Some(0.3), Some(5.7e-5)], &documents);
         let bytes = samples.write();
         assert_eq!(Samples::read("f", &bytes, &documents).unwrap(), samples);
-        assert_eq!(samples.weight_of(&documents[1]), 0.0);
-        assert_eq!(samples.weight_of(&documents[2]), samples.weights()[2]);
-        assert_eq!(samples.weight_of(&Document { tokens: vec![9, 9], ..documents[2].clone() }), 0.0);
+        let weight_of = |document: &Document| samples.weight_of(document, &documents);
+        assert_eq!(weight_of(&documents[1]), 0.0);
+        assert_eq!(weight_of(&documents[2]), samples.weights()[2]);
+        let cut = |tokens: &[u32]| Document { tokens: tokens.to_vec(), ..documents[2].clone() };
+        assert_eq!([weight_of(&cut(&[2, 1])), weight_of(&cut(&[1, 2]))], [samples.weights()[2]; 2], "parts of it");
+        assert!(samples.weights()[2] > 0.0);
+        assert_eq!([weight_of(&cut(&[9, 9])), weight_of(&cut(&[]))], [0.0; 2]);
         let text = String::from_utf8(bytes).unwrap();
         for (other, said) in [
             (text.replace("2.1", "2.2"), "was altered"),

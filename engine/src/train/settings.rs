@@ -28,18 +28,18 @@ settings! {
         /// Course of the learning rate after the warm-up.
         schedule: ScheduleKind = ScheduleKind::Cosine, aliases = &["lr_scheduler_type"];
         /// Share of the steps over which the rate rises to its peak; every step trains, also the first.
-        warmup_ratio: f64 = 0.03, range = Range::within(0.0, 1.0);
+        warmup_ratio: f64 = 0.03, range = Range::within(0.0, 1.0), aliases = &["warmup"];
         /// Steps over which it rises, in place of warmup_ratio; no more than the run has.
         warmup_steps: Option<u64> = None, range = Range::at_least(0.0), derived = "warmup_ratio of the steps",
             aliases = &["num_warmup_steps"];
         /// Where the rate falls to, as a share of learning_rate.
         min_rate: f64 = 0.0, range = Range::within(0.0, 1.0), label = "lowest rate",
             used = &[("schedule", &["cosine", "linear"])], aliases = &["min_lr_rate"];
-        /// Decoupled weight decay.
+        /// Decoupled weight decay of matrices; norms and biases are left out.
         weight_decay: f64 = 0.0, range = Range::at_least(0.0);
         /// Global norm to which gradients are clipped; 0 turns clipping off.
         max_grad_norm: f64 = 1.0, range = Range::at_least(0.0), hint = " (0: no clipping)",
-            aliases = &["max_norm", "clip"];
+            aliases = &["max_norm", "clip", "grad_clip"];
         /// How the norm is known that gradients are clipped by.
         clipping: Clipping = Clipping::Kept;
         /// Decay of the first moment.
@@ -58,10 +58,12 @@ settings! {
         steps: Option<u64> = None, range = Range::at_least(1.0), derived = "as many as the epochs take",
             aliases = &["max_steps"];
         /// Passes over the training data, in place of steps.
-        epochs: Option<f64> = None, range = Range::above(0.0).below(1e6), derived = "1 where steps is not given";
+        epochs: Option<f64> = None, range = Range::above(0.0).below(1e6), derived = "1 where steps is not given",
+            aliases = &["num_train_epochs"];
         /// Most tokens that a micro-batch reads; longer documents are cut.
         batch_tokens: usize = 2048, range = Range::at_least(2.0), label = "tokens per batch",
-            derived = "2048, or data.cutoff_length where that is larger", aliases = &["batch_size"];
+            derived = "2048, or data.cutoff_length where that is larger",
+            aliases = &["batch_size", "per_device_train_batch_size"];
         /// Micro-batches of one optimiser step.
         accumulation: usize = 8, range = Range::at_least(1.0), aliases = &["gradient_accumulation_steps"];
         /// Decides the order of the data and everything random: the same seed gives the same run.
@@ -96,7 +98,7 @@ settings! {
         /// In which precision matrices are multiplied.
         compute: Compute = Compute::Auto;
         /// How the model's matrices lie in device memory.
-        storage: Hold = Hold::Auto;
+        storage: Hold = Hold::Auto, aliases = &["bf16"];
         /// How the optimiser's moments lie in device memory.
         moments: MomentBits = MomentBits::F32;
         /// Most device memory that the run may take, of several devices one for each with commas between them; frozen blocks

@@ -225,11 +225,13 @@ mod tests {
         let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
             (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
         });
+        let adapter =
+            LoraSettings { rank: 1, alpha: 1.0, rslora: false, dropout: 0.0, targets: Vec::new(), some_layers: false };
         Snapshot {
             step: 3,
             origin: Digest::default(),
             digest: Digest::default(),
-            adapter: LoraSettings { rank: 1, alpha: 1.0, rslora: false, dropout: 0.0, targets: Vec::new() },
+            adapter,
             trained: Arc::new(safetensors::serialize(views, None).unwrap()),
             file: "trained".into(),
         }

@@ -90,7 +90,8 @@ impl Work {
     /// multiplication with its addition.
     ///
     /// With m the elements of all blocks' matrices, v those of the head, r those of an adapter's pairs, q the width of all
-    /// query heads in all layers, t tokens of which n are trained rows, in documents of c tokens on average:
+    /// query heads in all layers, t tokens of which n are trained rows, in documents of c tokens on average, or less where
+    /// blocks have a window:
     ///
     /// | | operations |
     /// | --- | --- |
@@ -138,6 +139,15 @@ impl Work {
         self.tokens * (2.0 * (matrices + pairs) + 2.0 / 7.0 * attention) + self.rows * 2.0 * head
     }
 
+    /// Twice what a token sees on average in a block: c without a window, and with one of w tokens, where c is more,
+    /// 2 w - w² / c.
+    fn seen(&self, arch: &Architecture, block: usize) -> f64 {
+        match arch.window_of(block).map(|tokens| tokens as f64) {
+            Some(window) if window < self.context => window * (2.0 - window / self.context),
+            _ => self.context,
+        }
+    }
+
     fn sizes(&self, config: &Config, arch: &Architecture, share: Share) -> Sizes {
         let block = arch.block(0);
         let layers = share.blocks(arch).len() as f64;
@@ -146,6 +156,7 @@ impl Work {
             let sizes = linear.modules.iter().filter(|module| adapted(&module.name)).map(|m| m.rows + linear.inputs);
             config.adapter.rank as f64 * sizes.sum::<usize>() as f64
         };
+        let seen = share.blocks(arch).map(|block| self.seen(arch, block));
         Sizes {
             matrices: layers * block.linears().map(|l| l.rows() as f64 * l.inputs as f64).sum::<f64>(),
             pairs: match config.adapter.kind {
@@ -153,7 +164,7 @@ impl Work {
                 AdapterKind::Lora => layers * block.linears().map(pairs).sum::<f64>(),
             },
             head: if share.is_last() { arch.vocab as f64 * arch.hidden as f64 } else { 0.0 },
-            attention: 7.0 * layers * arch.query_width() as f64 * self.context,
+            attention: 7.0 * arch.query_width() as f64 * seen.sum::<f64>(),
         }
     }
 }
@@ -323,6 +334,8 @@ impl Slice {
             weights: Some(weights.clone()),
             tokenizer: None,
             special: SpecialTokens::default(),
+            tokenizer_file: String::new(),
+            template_beside: false,
             has_tokenizer_model: false,
         };
         let base = prepare::base(config, &files, device, *execution)?;
@@ -403,6 +416,7 @@ mod tests {
 
     use super::*;
     use crate::data::tokens_of;
+    use crate::model::architecture::Window;
     use crate::wait;
 
     const WORK: Work = Work { tokens: 1000.0, rows: 100.0, context: 50.0 };
@@ -442,6 +456,17 @@ mod tests {
         assert_eq!(once, 1000.0 * (2.0 * matrices + 2.0 * pairs + 2.0 / 7.0 * attention) + 100.0 * 2.0 * head);
         let untouched = WORK.untouched_operations(&config, &arch, Share::default());
         assert_eq!(untouched, 1000.0 * (2.0 * matrices + 2.0 / 7.0 * attention) + 100.0 * 2.0 * head);
+    }
+
+    #[test]
+    fn blocks_with_a_window_attend_to_no_more_than_it() {
+        let (config, mut arch) = config(&[]);
+        let all = WORK.forward_operations(&config, &arch, Share::default());
+        arch.window = Some(Window { tokens: 20, pattern: vec![true, false, true, true] });
+        let within = WORK.forward_operations(&config, &arch, Share::default());
+        // On average 16 tokens in place of 25, in three blocks: the first 20 of 50 see fewer than 20.
+        let want = 1000.0 * 4.0 * 128.0 * 3.0 * (25.0 - 16.0);
+        assert!((all - within - want).abs() < 1e-6 * want, "{all} {within} {want}");
     }
 
     fn with_timed<T>(set: &[(&str, &str)], ask: impl FnOnce(Timed) -> T) -> T {

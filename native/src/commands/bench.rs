@@ -111,11 +111,12 @@ pub fn run(args: BenchArgs, global: &Global) -> Result<()> {
     Ok(())
 }
 
-/// The smallest of these numbers, the one in their middle, and the largest; NaN of none.
+/// The smallest of these numbers, their median, and the largest; NaN of none.
 fn spread(mut numbers: Vec<f64>) -> [f64; 3] {
     numbers.sort_by(f64::total_cmp);
     let at = |index: usize| numbers.get(index).copied().unwrap_or(f64::NAN);
-    [at(0), at(numbers.len() / 2), at(numbers.len().saturating_sub(1))]
+    let last = numbers.len().saturating_sub(1);
+    [at(0), (at(last / 2) + at(last.div_ceil(2))) / 2.0, at(last)]
 }
 
 /// A variant that was timed in turns with others: what their JSON lines have in common.
@@ -415,7 +416,8 @@ fn scored(ids: &[u32]) -> MicroBatch {
 fn step_session(files: &ModelFiles, device: &Device, rank: usize, method: &str) -> Result<Session> {
     let (mut model, objective) = (files.load(device, Hold::Auto, false, 0)?, objective(method)?);
     let untouched = objective.needs_untouched().then(|| model.clone());
-    let settings = LoraSettings { rank, alpha: 2.0 * rank as f64, rslora: false, dropout: 0.0, targets: Vec::new() };
+    let alpha = 2.0 * rank as f64;
+    let settings = LoraSettings { rank, alpha, rslora: false, dropout: 0.0, targets: Vec::new(), some_layers: false };
     model.add_lora(&settings, 0)?;
     let mut rng = Rng::new(11);
     model.visit_mut(&mut |p| {
@@ -651,6 +653,8 @@ mod tests {
     #[test]
     fn a_spread_is_the_smallest_the_middle_and_the_largest() {
         assert_eq!(spread(vec![3.0, 1.0, 2.0]), [1.0, 2.0, 3.0]);
+        assert_eq!(spread(vec![8.0, 1.0, 2.0, 3.0]), [1.0, 2.5, 8.0], "of an even number between the two middle");
+        assert_eq!(spread(vec![4.0]), [4.0; 3]);
         assert!(spread(Vec::new()).iter().all(|number| number.is_nan()));
     }
 

@@ -37,6 +37,7 @@ use crate::output;
 use crate::progress::{bar_style, duration};
 use crate::run_config::{ADAPTER_FROM, OTHER_HEAD, RunConfig};
 use crate::run_folder::{self, Part, RunFolder, Taken};
+use crate::settings::refuse_other_files;
 
 const SHARED: &str = "compare.toml";
 const RUNS: &str = "runs";
@@ -57,6 +58,7 @@ const LAST_LINES: usize = 3;
 /// Runs the command.
 pub fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     let file = args.config.display().to_string();
+    refuse_other_files(&args.config)?;
     let text = String::from_utf8(read_configuration(&file)?).with_context(|| format!("{file}: is no UTF-8 text"))?;
     let mut set = args.set.clone();
     if let Some(device) = &global.device {

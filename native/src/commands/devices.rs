@@ -44,6 +44,17 @@ pub fn run(args: DevicesArgs, global: &Global) -> Result<()> {
             a.driver
         );
     }
+    for a in &adapters {
+        if let (Some(free), Some(uncounted)) = (a.free_bytes, a.uncounted_bytes) {
+            text += &format!(
+                "\n{}: its own {} are counted; {} of the host's, which it shares, are not, since no buffer is put into \
+                 them (the firmware's settings may give it more of its own)\n",
+                a.id,
+                bytes(free),
+                bytes(uncounted)
+            );
+        }
+    }
     text += &format!("\nwould use  {why}\n");
     output::text(&text)
 }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde::Serialize;
 use temper_engine::configuration::TOP_K_MIN;
 use temper_engine::perplexity::WINDOW;
-use temper_engine::reading::{OnError, ReadOptions, read_measured, refuse_no_text};
+use temper_engine::reading::{OnError, ReadOptions, TO_UTF_8, read_measured, refuse_no_text, refuse_unused_field};
 use temper_engine::{Document, Error, Evaluation, Event, Tokenizer, perplexity, wait};
 
 use crate::cli::{EvalArgs, Global};
@@ -44,9 +44,16 @@ pub fn run(args: EvalArgs, global: &Global) -> Result<()> {
             let file = path.display().to_string();
             let own = chosen.reading();
             let on_error = if args.tasks.skip_broken { OnError::Skip } else { own.on_error };
-            let read = read_measured(&file, &read_data(&file)?, tokenizer, context, ReadOptions { on_error, ..own })?;
+            let fields = args.named.fields.as_ref().or(own.fields);
+            let options = ReadOptions { on_error, fields, ..own };
+            let read = read_measured(&file, &read_data(&file)?, tokenizer, context, options)?;
+            // Those of a run are for its own files.
+            if let (Some(_), Some(found)) = (&args.named.fields, &read.records.fields) {
+                refuse_unused_field(&[(file.as_str(), found.clone())])?;
+            }
             let doubts = doubts::of_reading("data", &file, &read.records, &read.encoding);
-            for line in doubts.iter().flat_map(Doubt::lines) {
+            let not_read = doubts::not_read(&read.records.unread).map(|fields| format!("{file}: {fields}"));
+            for line in not_read.into_iter().chain(doubts.iter().flat_map(Doubt::lines)) {
                 // Nobody is left to tell where stderr is closed.
                 let _ = writeln!(io::stderr(), "{line}");
             }
@@ -86,7 +93,7 @@ fn text_windows(path: &Path, tokenizer: &Tokenizer, context: usize) -> Result<Ve
     let bytes = read_data(&file)?;
     refuse_no_text(&file, &bytes)?;
     let text = String::from_utf8(bytes)
-        .map_err(|_| Error::Data { file: file.clone(), problem: "it is not UTF-8 text".into() })?;
+        .map_err(|_| Error::Data { file: file.clone(), problem: format!("it is not UTF-8 text: {TO_UTF_8}") })?;
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(&text);
     let documents = perplexity::windows(&tokenizer.encode(text)?, WINDOW.min(context));
     match documents.is_empty() {

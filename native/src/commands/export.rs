@@ -10,7 +10,7 @@ use temper_engine::models::{Quantised, Recipe, quantised};
 use temper_engine::result::{Adapter, WEIGHTS, WeightFormat, beside_weights, write_source};
 use temper_engine::{Error, ModelFiles};
 
-use crate::calibrating::{calibrated, documents, refuse_without_levels};
+use crate::calibrating::{calibrated, documents, refuse_in_vain};
 use crate::cli::ExportArgs;
 use crate::files::{Beside, write_atomically, write_folder_with, write_new};
 use crate::inputs::{EMBEDDED, ModelInUse, files_beside};
@@ -36,17 +36,30 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let model = ModelInUse::open(&args.model)?;
     let recipe = asked.unwrap_or_else(|| Recipe::Uniform(unasked(&model.files)));
     let adapter = model.adapter()?;
+    if let (None, Some(storage)) = (&adapter, args.model.storage) {
+        let path = &model.path;
+        let problem = format!(
+            "--storage {storage}: says how an adapter's base is rounded before it is merged, and {path} has none; leave it \
+             out, or say with --to how matrices are written"
+        );
+        return Err(refused(problem));
+    }
     model.refuse_other(|| model.files.origin())?;
     if args.adapter_only {
         let nothing = || {
-            let path = &model.path;
-            refused(format!("--adapter-only: {path} has no adapter; give one with --adapter, or such a run with --run"))
+            let (path, why) = match &args.model.run {
+                Some(run) => (run.display().to_string(), ", since all weights were trained; leave --adapter-only out"),
+                None => (model.path.clone(), "; give one with --adapter, or such a run with --run"),
+            };
+            refused(format!("--adapter-only: {path} has no adapter{why}"))
         };
         return write_adapter(out, &model, &adapter.ok_or_else(nothing)?);
     }
-    refuse_without_levels(&args.calibrating, recipe)?;
+    refuse_in_vain(&args.calibrating, recipe)?;
     let documents = documents(&args.calibrating, &model.files, model.reading())?;
     let ModelInUse { path: base, files, is_of_checkpoint, .. } = model;
+    // What was trained is called as its run, and not as what it was trained on.
+    let run = args.model.run.as_deref().map(name_of_folder);
     let (path, arch, weights) = (Path::new(&base), files.architecture.clone(), files.weights.clone());
     let files = match &adapter {
         Some(adapter) => adapter.merged_into(files)?,
@@ -55,11 +68,15 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     if is_gguf && !is_of_checkpoint && !base.starts_with(EMBEDDED) && path.is_file() {
         let (folder, file) = Beside::of(path)?;
         let model = Quantised::of_gguf(&folder, &file, recipe, adapter.as_ref())?;
+        let model = match &run {
+            Some(run) => model.named(run),
+            None => model,
+        };
         write_gguf(out, &calibrated(model, &files, &documents, recipe)?)?;
     } else {
         match in_folder(recipe).filter(|_| !is_gguf) {
             None => {
-                let model = Quantised::of_files(&files, &name_of(&base), recipe)?;
+                let model = Quantised::of_files(&files, &run.unwrap_or_else(|| name_of(&base)), recipe)?;
                 write_gguf(out, &calibrated(model, &files, &documents, recipe)?)?;
             }
             Some(format) => write_folder(out, &base, &files, format)?,
@@ -94,6 +111,11 @@ fn tell_left(left: Option<f64>, to: Recipe) -> Result<()> {
 /// What a model of this path is called.
 pub fn name_of(path: &str) -> String {
     Path::new(path).file_name().map_or_else(|| path.to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// The name of a folder, also where it is given as `.`.
+fn name_of_folder(path: &Path) -> String {
+    name_of(&fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()).to_string_lossy())
 }
 
 /// How `--to` stores matrices in a GGUF file, or in a Hugging Face folder.

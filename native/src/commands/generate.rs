@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use serde::Serialize;
 use temper_engine::continuing::{Cache, Request, Writer, generate_all};
-use temper_engine::reading::refuse_no_text;
+use temper_engine::reading::{TO_UTF_8, refuse_no_text};
 use temper_engine::words::counted;
 use temper_engine::{Error, Sampling, wait};
 
@@ -39,14 +39,20 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
     let files = &chosen.files;
     let tokenizer = files.tokenizer()?;
     let layout = if args.raw { Layout::Text } else { chosen.layout()? };
+    let system = args.system.as_deref();
+    if system.is_some() && !matches!(layout, Layout::Chat(_)) {
+        let problem = "--system: this model has no chat template to say it in, or its run was trained without one; write it \
+                       into the prompt";
+        return Err(Error::Config { problems: vec![problem.into()] }.into());
+    }
     let (prompts, name) = match (&args.prompt, &args.prompts) {
-        (Some(prompt), _) => (vec![prompt.clone()], "--prompt".to_string()),
+        (Some(prompt), _) => (vec![(0, prompt.clone())], "--prompt".to_string()),
         (None, path) => lines(path.as_deref().unwrap_or_default())?,
     };
     let context = files.architecture.context;
     let mut requests = Vec::with_capacity(prompts.len());
-    for (nth, text) in prompts.iter().enumerate() {
-        let prompt = layout.prompt(tokenizer, text)?;
+    for (nth, text) in &prompts {
+        let prompt = layout.prompt(tokenizer, system, text)?;
         let Some(room) = context.checked_sub(prompt.len()).filter(|room| *room > 0) else {
             let line = if prompts.len() > 1 { format!(", line {}", nth + 1) } else { String::new() };
             let problem = format!(
@@ -55,7 +61,7 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
             );
             return Err(Error::Config { problems: vec![problem] }.into());
         };
-        let sampling = sampling(&args.drawing, args.temperature, nth as u64);
+        let sampling = sampling(&args.drawing, args.temperature, *nth as u64);
         requests.push(Request { prompt, count: args.max_tokens.min(room), sampling });
     }
     let longest = requests.iter().map(|request| request.prompt.len() + request.count).max().unwrap_or(0);
@@ -63,7 +69,7 @@ pub fn run(args: GenerateArgs, global: &Global) -> Result<()> {
     let mut model = chosen.load(&devices, Cache::bytes(&files.architecture, at_once, longest))?;
 
     let stream = args.prompt.is_some();
-    let written = |_: &String| Written {
+    let written = |_: &(usize, String)| Written {
         writer: Writer::new(tokenizer, &args.drawing.stop),
         text: String::new(),
         tokens: 0,
@@ -121,22 +127,24 @@ impl Written<'_> {
 }
 
 /// Prints the answers that are over and before which all are; `told` are those that were printed.
-fn tell(prompts: &[String], answers: &[Written], told: &mut usize) -> Result<()> {
+fn tell(prompts: &[(usize, String)], answers: &[Written], told: &mut usize) -> Result<()> {
     while let Some(answer) = answers.get(*told).filter(|answer| answer.over) {
         let ended = answer.ended(answer.writer.tokenizer().eos_ids());
-        output::json(&Answer { prompt: &prompts[*told], answer: &answer.text, tokens: answer.tokens, ended })?;
+        output::json(&Answer { prompt: &prompts[*told].1, answer: &answer.text, tokens: answer.tokens, ended })?;
         *told += 1;
     }
     Ok(())
 }
 
-/// The prompts of a file, and its name.
-fn lines(path: &str) -> Result<(Vec<String>, String)> {
+/// The prompts of a file, each with how many lines are before it, and the file's name. Blank lines are nothing, as in data.
+fn lines(path: &str) -> Result<(Vec<(usize, String)>, String)> {
     let bytes = read_data(path)?;
     refuse_no_text(path, &bytes)?;
     let text = String::from_utf8(bytes)
-        .map_err(|_| Error::Format { file: path.into(), problem: "is not UTF-8 text".into() })?;
-    let prompts: Vec<String> = text.strip_prefix('\u{FEFF}').unwrap_or(&text).lines().map(str::to_owned).collect();
+        .map_err(|_| Error::Format { file: path.into(), problem: format!("is not UTF-8 text: {TO_UTF_8}") })?;
+    let lines = text.strip_prefix('\u{FEFF}').unwrap_or(&text).lines().enumerate();
+    let prompts: Vec<(usize, String)> =
+        lines.filter(|(_, line)| !line.trim().is_empty()).map(|(nth, line)| (nth, line.to_owned())).collect();
     if prompts.is_empty() {
         return Err(Error::Data { file: path.into(), problem: "has no line, and each is a prompt".into() }.into());
     }

@@ -19,6 +19,7 @@ pub fn run(args: PlanArgs, global: &Global) -> Result<()> {
     let sizes = args.device_memory.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
     let memory = (!sizes.is_empty()).then(|| ("run.device_memory".to_string(), sizes));
     let settings = Settings::of(&args.run, device.into_iter().chain(memory).collect())?;
+    settings.refuse_vain(&args.run)?;
     let read = Read::of(settings, &|_| Ok(()))?;
     let measured = read.measured();
     let subject = read.subject(&measured);

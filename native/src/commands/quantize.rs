@@ -7,7 +7,7 @@ use temper_engine::Error;
 use temper_engine::models::{Quantised, quantised};
 
 use super::export::{name_of, refuse_if_there, write_gguf};
-use crate::calibrating::{calibrated, documents, refuse_without_levels};
+use crate::calibrating::{calibrated, documents, refuse_in_vain};
 use crate::cli::QuantizeArgs;
 use crate::files::{Beside, model_error};
 use crate::inputs::{EMBEDDED, open_model, reading_untrained};
@@ -19,7 +19,7 @@ pub fn run(args: QuantizeArgs) -> Result<()> {
         Error::Config { problems: vec![format!("--to {}: is not one of {}", args.to, known.join(", "))] }
     })?;
     refuse_if_there(&args.out)?;
-    refuse_without_levels(&args.calibrating, recipe)?;
+    refuse_in_vain(&args.calibrating, recipe)?;
     let path = Path::new(&args.model);
     let mut model = if args.model.starts_with(EMBEDDED) || path.is_dir() {
         Quantised::of_files(&open_model(&args.model)?, &name_of(&args.model), recipe)?

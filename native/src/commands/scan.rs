@@ -10,6 +10,7 @@ mod on_policy;
 mod page;
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -17,7 +18,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use temper_engine::configuration::ObjectiveSection;
-use temper_engine::reading::{OnError, ReadOptions, refuse_table};
+use temper_engine::reading::{OnError, ReadOptions, refuse_table, unused_field};
 use temper_engine::scan::{Classes, Fidelity, Stream, StreamReport, TokenScore, score_until};
 use temper_engine::words::{counted, plural};
 use temper_engine::{Document, Error, Model, Objective, Tokenizer, wait};
@@ -34,6 +35,12 @@ use crate::run_folder::{self, RunFolder};
 use crate::settings::{data_stem, free_folder, model_stem};
 use crate::{interrupt, memory, output};
 
+/// What is found of each record.
+const LINES: &str = "scan.jsonl";
+/// What is found of all.
+const SUMMARY: &str = "summary.json";
+/// The same to be looked at.
+const PAGE: &str = "scan.html";
 /// Tokens that are scored together. More pack no better.
 const WINDOW_TOKENS: usize = 4096;
 /// Tokens shown before and behind one that is looked at.
@@ -88,10 +95,12 @@ pub fn run(args: ScanArgs, global: &Global) -> Result<()> {
     let tokenizer = chosen.files.tokenizer()?;
     let overrides = [("objective.top_k".to_string(), args.top_k.to_string())];
     let gate = Objective::from_section(&ObjectiveSection::from_overrides("eaft", &overrides)?)?;
+    let own = chosen.reading();
     let options = ReadOptions {
         on_error: if args.skip_broken { OnError::Skip } else { OnError::Stop },
         cutoff_length: args.cutoff_length.min(chosen.files.architecture.context),
-        ..chosen.reading()
+        fields: args.named.fields.as_ref().or(own.fields),
+        ..own
     };
     if let Some(path) = args.curate.as_deref().filter(|path| path.is_file() || path.is_dir()) {
         let problem = "is there already, and is not overwritten; name another file for --curate".into();
@@ -105,13 +114,14 @@ pub fn run(args: ScanArgs, global: &Global) -> Result<()> {
         free_folder(&format!("scan-{}-{}", model_stem(&name()), data_stem(args.data.first().map_or("", |path| path))))
     });
     refuse_results_of_others(&out)?;
+    args.curate.as_deref().map_or(Ok(()), |curated| refuse_own_file(curated, &out))?;
     // What cannot be read is known before the model is loaded.
     args.data.iter().try_for_each(|path| size_of_data(path).and_then(|_| refuse_table(path, options.format)))?;
     let mut model = chosen.load(&devices, 0)?;
     let device = model.placement().to_string();
     let _taken = run_folder::take(&out)?;
 
-    let lines_path = out.join("scan.jsonl");
+    let lines_path = out.join(LINES);
     let begun = Instant::now();
     let mut scanned = None;
     let mut curated = None;
@@ -138,11 +148,15 @@ pub fn run(args: ScanArgs, global: &Global) -> Result<()> {
             }),
         };
         let mut reports = Vec::new();
-        let mut left = args.limit.unwrap_or(u64::MAX);
+        let mut left = args.limit.map_or(u64::MAX, |limit| limit as u64);
         for (file, path) in args.data.iter().enumerate() {
             reports.push(scanner.file(file, path, options, &mut left)?);
         }
         scanner.meter.finish();
+        // Those of a run are for its own files.
+        if args.named.fields.is_some() {
+            warn_of_unused_field(&args.data, &reports);
+        }
         if scanner.counts.all.tokens == 0 {
             return Err(nothing_scored(&args.data, &reports).into());
         }
@@ -164,9 +178,9 @@ pub fn run(args: ScanArgs, global: &Global) -> Result<()> {
     let scan = Scan { model, device, data, counts, fidelity, reports, contrast, kernel, top_k, seconds };
 
     let summary = summary(&scan, curated);
-    write_json(&out.join("summary.json"), &summary)?;
+    write_json(&out.join(SUMMARY), &summary)?;
     let page = page::render(&scan)?;
-    write_atomically(&out.join("scan.html"), |file| file.write_all(page.as_bytes()))?;
+    write_atomically(&out.join(PAGE), |file| file.write_all(page.as_bytes()))?;
     if args.json {
         output::json(&summary)?;
     } else {
@@ -183,6 +197,16 @@ pub fn run(args: ScanArgs, global: &Global) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Says so where none of the files has a field that was asked for: they were read as they are.
+fn warn_of_unused_field(data: &[String], reports: &[StreamReport]) {
+    let files = data.iter().zip(reports);
+    let found: Vec<_> = files.filter_map(|(path, report)| Some((path.as_str(), report.fields.clone()?))).collect();
+    if let Some(problem) = unused_field(&found) {
+        // A closed stderr is no reason to end a scan.
+        let _ = writeln!(io::stderr(), "warning: {}: {problem}", data.join(", "));
+    }
 }
 
 /// What is wrong with data of which no token is scored.
@@ -203,11 +227,24 @@ fn refuse_results_of_others(out: &Path) -> Result<()> {
     let there = |name: &str| out.join(name).exists();
     let whose = match RunFolder::look_into(out) {
         Ok(_) => "a run",
-        Err(_) if there("summary.json") && !there("scan.jsonl") => "something else than a scan",
+        Err(_) if there(SUMMARY) && !there(LINES) => "something else than a scan",
         Err(_) => return Ok(()),
     };
     let problem = format!("--out {}: holds the results of {whose}; choose another folder", out.display());
     Err(Error::Config { problems: vec![problem] }.into())
+}
+
+/// Records that are kept go into no file that the scan writes itself.
+fn refuse_own_file(curated: &Path, out: &Path) -> Result<()> {
+    let full = |path: &Path| fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+    let folder = |path: &Path| full(path).unwrap_or_else(|_| path.into());
+    let is_own = [LINES, SUMMARY, PAGE].into_iter().any(|name| curated.file_name().is_some_and(|own| own == name));
+    let parent = curated.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !is_own || folder(parent) != folder(out) {
+        return Ok(());
+    }
+    let problem = "is a file that the scan writes itself into --out; name another one".into();
+    Err(Error::Missing { path: format!("--curate {}", curated.display()), problem }.into())
 }
 
 /// Writes one file, or two at once; both are complete or absent.
@@ -287,10 +324,16 @@ impl Scanner<'_, '_> {
         if stream.bare() > 0 {
             let _ = writeln!(io::stderr(), "warning: {name}: {}", doubts::no_template(stream.bare() as usize));
         }
-        for line in doubts::unwritten(stream.unwritten()) {
+        let (report, unread) = (stream.report(), stream.unread());
+        if let Some(fields) = doubts::not_read(&unread) {
+            let _ = writeln!(io::stderr(), "{name}: {fields}");
+        }
+        let lost = stream.kind().and_then(|kind| doubts::lost_context(kind, &unread));
+        let empty = doubts::empty_answers(report.empty_answers as usize);
+        for line in lost.into_iter().chain(empty).chain(doubts::unwritten(stream.unwritten())) {
             let _ = writeln!(io::stderr(), "warning: {name}: {line}");
         }
-        Ok(stream.report().clone())
+        Ok(report)
     }
 
     /// Scores and counts some records.
@@ -589,7 +632,7 @@ fn text(scan: &Scan, out: &Path, why: &str, curated: Option<(&Path, [u64; 2])>) 
     }
     let speed = counts.tokens_seen as f64 / scan.seconds;
     line("time", format!("{}, {} tokens/s", duration(scan.seconds), grouped(speed.round() as u64)));
-    let shown: PathBuf = out.join("scan.html");
+    let shown: PathBuf = out.join(PAGE);
     let _ = writeln!(text, "\n{:<11}{}", "report", shown.display());
     text
 }

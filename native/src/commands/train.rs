@@ -22,7 +22,7 @@ use crate::cli::{Global, TrainArgs};
 use crate::doubts::{self, Doubt};
 use crate::files::{OsFolder, write_new};
 use crate::inputs::{STDIN, Start, devices, files_beside, model_files, read_data};
-use crate::interrupt::{self, Interrupted};
+use crate::interrupt::{self, Interrupted, Unbegun};
 use crate::landscape;
 use crate::memory::{self, Before, Memory, Peaks};
 use crate::output;
@@ -43,6 +43,7 @@ const CALIBRATION_S: f64 = 0.1;
 /// Runs the command.
 pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     let (destination, settings) = open(&args, global)?;
+    let unbegun = destination.unbegun();
     // What no data would make fit is refused before any is read.
     let read = Read::of(settings, &|subject| {
         let room = Room::of(subject.devices, subject.config);
@@ -86,7 +87,7 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
 
     let explained = &|error: anyhow::Error| match error.downcast_ref() {
         Some(Error::OutOfMemory { .. }) => job.explained(error, &train, &room),
-        _ => error,
+        _ => after_loss(error, folder),
     };
 
     interrupt::listen();
@@ -101,6 +102,7 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
     };
     let after_loading = memory::peak_resident_bytes();
     // Everything that can be refused has been by now: a mistake leaves no folder behind, and changes nothing in one.
+    drop(unbegun);
     destination.write(&begun, &run)?;
     let mut main = job.train(run, record, Part::Main).map_err(explained)?;
     main.peaks.after_loading = after_loading;
@@ -112,9 +114,10 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
         Some(objective) => {
             say(&format!("\nbaseline   {} from the same start", method_name(&objective)));
             // It is short and keeps no checkpoints; it starts again after an interruption. What it starts from was measured.
-            let run = job.prepare(&objective, train)?.without_start();
+            let again = |error| after_loss(error, folder);
+            let run = job.prepare(&objective, train).map_err(again)?.without_start();
             begun.refuse_other(&origin(&run))?;
-            let trained = job.train(run, Record::default(), Part::Baseline)?;
+            let trained = job.train(run, Record::default(), Part::Baseline).map_err(again)?;
             if trained.finished.interrupted {
                 return Err(interrupted().into());
             }
@@ -123,6 +126,17 @@ pub fn run(args: TrainArgs, global: &Global) -> Result<()> {
         None => None,
     };
     job.finish(main, baseline)
+}
+
+/// An error of a run, with how to go on where that is the loss of its device and the run had begun.
+fn after_loss(error: anyhow::Error, folder: &RunFolder) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(Error::Lost { problem }) if folder.config().is_ok() => {
+            let again = Interrupted::run(folder.path()).again;
+            Error::Lost { problem: format!("{problem}; to go on: {again}") }.into()
+        }
+        _ => error,
+    }
 }
 
 /// All that a run reads before it loads its model.
@@ -184,6 +198,9 @@ impl Read {
         let path = &settings.config.model.path;
         let files = model_files(&settings.config).with_context(|| format!("while opening the model {path}"))?;
         let tokenizer = files.tokenizer()?;
+        if files.template_beside {
+            say("template   chat_template.jinja beside the model, in place of the file's own");
+        }
         let context = files.architecture.context;
         settings.fit_to_model(context);
         let config = &settings.config;
@@ -240,9 +257,8 @@ impl Read {
             let measured = sets.each_ref().map(|(name, _, set)| (*name, set.as_slice()));
             let (apart, left_out) = doubts::apart(set.documents, path, &measured)?;
             left_out.iter().for_each(|line| say(line));
-            let tokens = tokens_of(&train);
-            let replay = drawn(apart, tokens, config.data.replay_share, config.run.seed);
-            say_what_is_mixed_in(&replay, tokens, config.data.replay_share);
+            let replay = drawn(apart, tokens_of(&train), config.data.replay_share, config.run.seed);
+            say(&what_is_mixed_in(&replay, &train, config.data.replay_share));
             train.extend(replay);
         }
         if let Some(line) = settings.fit_to_data(&train)? {
@@ -297,6 +313,14 @@ impl Destination {
         match self {
             Self::New(reserved) => reserved.folder(),
             Self::Resumed(folder, _) => folder,
+        }
+    }
+
+    /// What ends a new run that is stopped before it has begun.
+    fn unbegun(&self) -> Option<Unbegun> {
+        match self {
+            Self::New(reserved) => Some(Unbegun::now(reserved.undo())),
+            Self::Resumed(..) => None,
         }
     }
 
@@ -356,7 +380,10 @@ fn open(args: &TrainArgs, global: &Global) -> Result<(Destination, Settings)> {
         return Ok((Destination::Resumed(folder, begun), Settings::fixed(given, String::new())));
     }
     let settings = Settings::of(&args.run, device.into_iter().collect())?;
+    settings.refuse_vain(&args.run)?;
     let out = args.out.clone().unwrap_or_else(|| settings::free_folder(&settings.name));
+    // Before anything is made that would be left.
+    interrupt::listen();
     Ok((Destination::New(RunFolder::reserve(&out)?), settings))
 }
 
@@ -589,8 +616,9 @@ fn say_what_was_read(
     records: &temper_engine::reading::Report,
     encoding: &temper_engine::reading::EncodeReport,
 ) -> Vec<String> {
+    let scored = if matches!(set, "train" | "replay") { "trained" } else { "scored" };
     let mut line = format!(
-        "{set:<10} {path}: {} ({}), {}, {}, {} trained",
+        "{set:<10} {path}: {} ({}), {}, {}, {} {scored}",
         counted(records.records, "record"),
         records.kind,
         counted(encoding.documents, "document"),
@@ -599,6 +627,9 @@ fn say_what_was_read(
     );
     if encoding.truncated > 0 {
         line += &format!(", {} cut off at the end", encoding.truncated);
+    }
+    if let Some(fields) = doubts::not_read(&records.unread) {
+        line += &format!(", {fields}");
     }
     say(&line);
     if encoding.pairs > 0 && set == "train" {
@@ -617,18 +648,23 @@ fn refuse_longer(documents: &[Document], context: usize, file: &str) -> temper_e
     Err(Error::Record { file: file.into(), line: long.line, problem })
 }
 
-/// Beside so many tokens.
-fn say_what_is_mixed_in(replay: &[Document], beside: usize, wanted: f64) {
-    let tokens = tokens_of(replay);
-    let share = tokens as f64 / (tokens + beside).max(1) as f64;
+/// How much of a text of before is trained on beside these documents.
+fn what_is_mixed_in(replay: &[Document], beside: &[Document], wanted: f64) -> String {
+    let share_by = |count: fn(&[Document]) -> usize| {
+        let [own, others] = [count(replay), count(beside)];
+        own as f64 / (own + others).max(1) as f64
+    };
+    let trained = share_by(|documents| documents.iter().map(Document::trained_tokens).sum());
+    let (tokens, share) = (tokens_of(replay), share_by(tokens_of));
     let less = if share < 0.99 * wanted { ", which are all: less than data.replay_share asks for" } else { "" };
-    say(&format!(
-        "replay     {} {}, {} tokens, are mixed in: {:.1} % of all{less}",
+    format!(
+        "replay     {} {}, {} tokens, are mixed in: {:.1} % of all tokens, {:.1} % of the trained ones{less}",
         grouped(replay.len() as u64),
         plural(replay.len(), "document"),
         grouped(tokens as u64),
-        100.0 * share
-    ));
+        100.0 * share,
+        100.0 * trained
+    )
 }
 
 /// The ends of these files.
@@ -827,5 +863,41 @@ impl Host for NativeHost<'_> {
 
     fn evaluating(&mut self, what: &str, done: usize, of: usize) {
         self.progress.evaluating(what, done, of);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mixed_in_is_said_as_a_share_of_all_tokens_and_of_the_trained_ones() {
+        let document = |trained: usize| Document {
+            tokens: vec![1; 10],
+            trained: (0..10).map(|at| (1..=trained).contains(&at)).collect(),
+            line: 1,
+        };
+        let said = what_is_mixed_in(&[document(9)], &[document(1), document(1), document(1)], 0.25);
+        assert!(said.ends_with("10 tokens, are mixed in: 25.0 % of all tokens, 75.0 % of the trained ones"), "{said}");
+        let less = what_is_mixed_in(&[document(9)], &[document(1)], 0.9);
+        assert!(less.ends_with(", which are all: less than data.replay_share asks for"), "{less}");
+    }
+
+    #[test]
+    fn who_loses_the_device_of_a_run_that_had_begun_is_told_how_to_go_on() {
+        let place = tempfile::tempdir().unwrap();
+        let reserved = RunFolder::reserve(&place.path().join("run")).unwrap();
+        let said = || {
+            let error = anyhow::Error::from(Error::Lost { problem: "the GPU was lost".into() });
+            after_loss(error, reserved.folder()).to_string()
+        };
+        assert_eq!(said(), "device: the GPU was lost");
+        let config = Config::parse("[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n", "x", &[]).unwrap();
+        reserved.folder().write_run_config(&RunConfig::new(config, Origin::default())).unwrap();
+        let text = said();
+        assert!(text.contains("lost; to go on: temper train --out ") && text.ends_with("--resume"), "{text}");
+        // What is wrong otherwise stays as it is said.
+        let other = anyhow::Error::from(Error::Device { problem: "none".into() }).context("while starting");
+        assert_eq!(after_loss(other, reserved.folder()).to_string(), "while starting");
     }
 }

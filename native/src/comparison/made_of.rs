@@ -13,12 +13,16 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 use temper_engine::configuration::{ArchitectureSource, Init};
+use temper_engine::result::ADAPTER_FILES;
 use temper_engine::running::{Digest, Digester};
 use temper_engine::words::counted;
-use temper_engine::{Config, Error};
+use temper_engine::{Config, Error, Tokenizer};
 
 use crate::files::{read_error, write_atomically};
-use crate::inputs::{EMBEDDED, files_beside, open_model, read_configuration, size_of_data, stream_data};
+use crate::inputs::{
+    EMBEDDED, adapter_folder, digest_of_adapter, files_beside, open_model, read_configuration, size_of_data,
+    stream_data,
+};
 use crate::run_folder::RunFolder;
 
 /// In a comparison's folder.
@@ -45,6 +49,12 @@ impl Known {
             for (setting, path) in data_of(config) {
                 let make = |file: &String| self.digest(file, Some(vec![path.into()]), || of_data(path));
                 files.entry(format!("{setting} {path}")).or_insert_with_key(make);
+            }
+            if let Some(from) = &config.adapter.from {
+                let folder = adapter_folder(from).ok();
+                let parts = folder.as_ref().map(|folder| ADAPTER_FILES.map(|name| folder.join(name)).to_vec());
+                let make = |file: &String| self.digest(file, parts, || digest_of_adapter(folder.as_ref()?).ok());
+                files.entry(format!("adapter.from {from}")).or_insert_with_key(make);
             }
             let (path, init) = (&config.model.path, config.model.init);
             let setting = if init == Init::Pretrained { "model.path" } else { "model.path (with random weights)" };
@@ -129,20 +139,25 @@ fn of_model(path: &str, init: Init) -> Option<Digest> {
         digester.add(&bytes);
     }
     if init == Init::Pretrained {
-        let origin = open_model(path).and_then(|files| files.origin()).ok().flatten();
+        let files = open_model(path).ok();
+        let origin = files.as_ref().and_then(|files| files.origin().ok().flatten());
         digester.add(origin.map_or(String::new(), |origin| origin.to_string()).as_bytes());
+        // A folder's is one of the files above.
+        let tokenizer = files.as_ref().filter(|files| files.template_beside).and_then(|files| files.tokenizer.as_ref());
+        digester.add(tokenizer.and_then(Tokenizer::chat_template).unwrap_or_default().as_bytes());
     } else {
         let description = Path::new(path).join("config.json").display().to_string();
         digester.add(&read_configuration(&description).unwrap_or_default());
     }
-    // The tokenizer of a GGUF file is in it.
+    // The tokenizer of a GGUF file is in it, but for a chat template beside it.
     if let Some(found) = fs::metadata(path).ok().filter(|found| found.is_file()) {
         digester.add(&found.len().to_le_bytes());
     }
     Some(digester.digest())
 }
 
-/// All that a model can be made of: what its folder holds, or a file with those of its kind beside it, which may be its parts.
+/// All that a model can be made of: what its folder holds, or a file with those of its kind beside it, which may be its parts,
+/// and a chat template.
 /// None where nobody can see that; an embedded one has no files, and never changes.
 fn files_of_model(path: &str) -> Option<Vec<PathBuf>> {
     if path.starts_with(EMBEDDED) {
@@ -151,7 +166,8 @@ fn files_of_model(path: &str) -> Option<Vec<PathBuf>> {
     let path = Path::new(path);
     let within = if path.is_dir() { Some(path) } else { path.parent() };
     let within = within.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let is_of_it = |file: &PathBuf| file.is_file() && (path.is_dir() || file.extension() == path.extension());
+    let is_of_gguf = |file: &PathBuf| file.extension() == path.extension() || file.ends_with("chat_template.jinja");
+    let is_of_it = |file: &PathBuf| file.is_file() && (path.is_dir() || is_of_gguf(file));
     let entries = fs::read_dir(within).ok()?.flatten().map(|entry| entry.path());
     let mut files: Vec<PathBuf> = entries.filter(is_of_it).collect();
     files.sort();
@@ -253,6 +269,21 @@ mod tests {
         let after = known.now([&config]);
         let differ: Vec<&String> = before.keys().filter(|file| before[*file] != after[*file]).collect();
         assert_eq!((before.len(), differ), (3, vec![&format!("data.train {}", two.display())]));
+    }
+
+    #[test]
+    fn an_adapter_to_go_on_from_has_a_digest_of_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |text: &str| ADAPTER_FILES.map(|name| fs::write(folder.path().join(name), text).unwrap());
+        write("before");
+        let from = folder.path().display().to_string();
+        let config = config(Path::new("t")).with(&[("adapter.from".to_string(), format!("{from:?}"))]).unwrap();
+        let now = || Known::default().now([&config]).get(&format!("adapter.from {from}")).copied();
+        let before = now();
+        write("after");
+        assert!(before.is_some() && now().is_some() && now() != before);
+        fs::remove_file(folder.path().join(ADAPTER_FILES[1])).unwrap();
+        assert_eq!(now(), None);
     }
 
     #[test]

@@ -69,6 +69,26 @@ impl Measure {
         if base.data.wrong.is_some() { Self::Truth } else { Self::General }
     }
 
+    /// What a run of this configuration would have to be given to be compared; none where it has all.
+    fn lacks(self, config: &Config) -> Option<String> {
+        let data = &config.data;
+        let target = ("data.target (or data.hold_out)", data.target.is_some() || data.hold_out.is_some());
+        let sets = match self {
+            Self::General => [target, ("data.general", data.general.is_some())],
+            Self::Truth => [("data.wrong", data.wrong.is_some()), target],
+        };
+        let missing: Vec<&str> = sets.iter().filter(|(_, given)| !given).map(|(name, _)| *name).collect();
+        let are = if missing.len() == 1 { "is" } else { "are" };
+        (!missing.is_empty()).then(|| {
+            format!(
+                "nothing could be compared: runs are compared by their loss on {} and on {}, and {} {are} not given",
+                sets[0].0,
+                sets[1].0,
+                missing.join(" and ")
+            )
+        })
+    }
+
     /// Where a run was.
     pub fn point(self, at: &Evaluated) -> Option<frontier::Point> {
         let (learned, kept) = match self {
@@ -129,9 +149,9 @@ impl Grid {
         // A baseline is a variant here.
         let without = ("run.baseline".to_string(), String::new());
         let shared = [overrides, &[without]].concat();
-        let mut base = Config::shared(own, file, &shared)?;
+        let mut base = Config::shared(own, file, &shared).map_err(|error| with_vary(error, overrides))?;
         if let Some(from) = &base.adapter.from {
-            base = Config::going_on(own, file, &shared, &Start::open(from)?.adapter.settings)?;
+            base = Start::open(from)?.configured(own, file, &shared)?;
         }
         let (mut axes, mut variants) = read(compare, file)?;
         // As `--set` beats the file.
@@ -202,6 +222,7 @@ impl Grid {
         let mut grid = Self { measure: Measure::of(&base), base, variants, points };
         grid.configure()?;
         grid.refuse_unread(own, file, &shared)?;
+        grid.refuse_unmeasured()?;
         Ok(grid)
     }
 
@@ -224,19 +245,22 @@ impl Grid {
                 config.objective()?;
                 doubts::refuse_measured_replay(&config)?;
                 doubts::refuse_repeated_file(&config)?;
+                doubts::refuse_contradictions(&config)?;
                 Ok(config)
             };
             match Config::parse(&text, "the configuration", &point.set).and_then(usable) {
                 Ok(config) => point.config = config.to_toml(),
                 Err(Error::Config { problems: own }) => {
-                    problems.extend(own.into_iter().map(|problem| format!("{}: {problem}", point.name)));
+                    let of = called(point, &self.variants);
+                    problems.extend(own.into_iter().map(|problem| format!("{of}: {problem}")));
                 }
                 Err(other) => return Err(other),
             }
         }
         let mut names = BTreeSet::new();
         problems.extend(self.points.iter().filter(|point| !names.insert(&point.name)).map(|point| {
-            format!("{}: two runs would have this folder; give variants and values other names", point.name)
+            let of = called(point, &self.variants);
+            format!("{of}: two runs would have this folder; give variants and values other names")
         }));
         if problems.is_empty() { Ok(()) } else { Err(Error::Config { problems }) }
     }
@@ -265,6 +289,43 @@ impl Grid {
             problems.iter_mut().for_each(|problem| *problem += &format!(" (no run reads it; this is {})", first.name));
         }
         if problems.is_empty() { Ok(()) } else { Err(Error::Config { problems }) }
+    }
+
+    /// Refuses runs that would not be measured on what they are compared by.
+    fn refuse_unmeasured(&self) -> Result<()> {
+        let mut lacking: Vec<(&Point, String)> = Vec::new();
+        for point in &self.points {
+            let config = Config::parse(&point.config, &point.name, &[])?;
+            lacking.extend(self.measure.lacks(&config).map(|problem| (point, problem)));
+        }
+        let Some((_, first)) = lacking.first() else { return Ok(()) };
+        let is_so_for_all = lacking.len() == self.points.len() && lacking.iter().all(|(_, other)| other == first);
+        let named = |(point, problem): &(&Point, String)| format!("{}: {problem}", called(point, &self.variants));
+        let problems = if is_so_for_all { vec![first.clone()] } else { lacking.iter().map(named).collect() };
+        Err(Error::Config { problems })
+    }
+}
+
+/// A run in a message: a variant alone is called by its own name, which may be no more than a number.
+fn called(point: &Point, variants: &[Variant]) -> String {
+    let what = if variants[point.variant].name == point.name { "variant" } else { "run" };
+    format!("{what} {:?}", point.name)
+}
+
+/// The error, with how several values of a setting are compared where one was given several.
+fn with_vary(error: Error, overrides: &[(String, String)]) -> Error {
+    let advised = |problem: String| {
+        let about = |(key, value): &&(String, String)| {
+            value.contains(',') && problem.starts_with(&format!("--set {key}: ")) && !problem.contains("did you mean")
+        };
+        match overrides.iter().find(about) {
+            Some((key, value)) => format!("{problem}; to compare these values use --vary {key}={value}"),
+            None => problem,
+        }
+    };
+    match error {
+        Error::Config { problems } => Error::Config { problems: problems.into_iter().map(advised).collect() },
+        other => other,
     }
 }
 
@@ -347,7 +408,8 @@ fn product(axes: &[Axis]) -> Vec<Set> {
 mod tests {
     use super::*;
 
-    const RUN: &str = "[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n[run]\nsteps = 40\nbaseline = \"sft\"\n";
+    const RUN: &str = "[model]\npath = \"m\"\n[data]\ntrain = \"t\"\ntarget = \"a\"\ngeneral = \"g\"\n[run]\nsteps = 40\n\
+                       baseline = \"sft\"\n";
 
     fn grid(compare: &str, vary: &[(&str, &str)]) -> Result<Grid> {
         let vary: Vec<_> = vary.iter().map(|(key, values)| (key.to_string(), values.to_string())).collect();
@@ -414,7 +476,7 @@ mod tests {
         let known = "[adapter]\nrank = 8\n[compare]\n\"adapter.kind\" = [\"lora\", \"none\"]\n";
         assert_eq!(grid(known, &[]).unwrap().points.len(), 2);
         let vain = problem("", &[("objective.method", "sft,eaft"), ("objective.top_k", "5,20")]);
-        assert!(vain.contains("sft-5: --set objective.top_k: ") && !vain.contains("sft-20"), "{vain}");
+        assert!(vain.contains("variant \"sft-5\": --set objective.top_k: ") && !vain.contains("sft-20"), "{vain}");
     }
 
     #[test]
@@ -438,6 +500,47 @@ mod tests {
     }
 
     #[test]
+    fn runs_that_are_not_measured_on_what_they_are_compared_by_are_refused_with_both_settings() {
+        let of = |set: &[(&str, &str)]| {
+            let set: Set = set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+            Grid::of(RUN, "c.toml", &set, &[("objective.method".to_string(), "sft,eaft".to_string())])
+        };
+        let why = "by their loss on data.target (or data.hold_out) and on data.general, and ";
+        for (set, missing) in [
+            (&[("data.target", "")][..], "data.target (or data.hold_out) is not given"),
+            (&[("data.general", "")], "data.general is not given"),
+            (&[("data.general", ""), ("data.target", "")], "data.target (or data.hold_out) and data.general are not"),
+        ] {
+            let refused = of(set).unwrap_err().to_string();
+            assert!(refused.contains(&format!("{why}{missing}")) && !refused.contains("variant"), "{refused}");
+            assert_eq!(refused.matches(why).count(), 1, "{refused}");
+        }
+        assert!(of(&[("data.target", ""), ("data.hold_out", "0.1")]).is_ok());
+        assert!(of(&[("data.general", ""), ("data.wrong", "w")]).is_ok(), "the truth is what is kept");
+        let refused = of(&[("data.target", ""), ("data.wrong", "w")]).unwrap_err().to_string();
+        assert!(refused.contains("on data.wrong and on data.target (or data.hold_out), and "), "{refused}");
+        let one = "[[compare.variant]]\nname = \"blind\"\n\"data.general\" = \"\"\n\
+                   [[compare.variant]]\nname = \"sees\"\n\"objective.method\" = \"sft\"\n";
+        let refused = problem(one, &[]);
+        assert!(refused.contains("variant \"blind\": nothing") && !refused.contains("\"sees\""), "{refused}");
+    }
+
+    #[test]
+    fn several_values_that_are_set_are_pointed_to_vary_and_a_list_that_may_be_set_is_not() {
+        let of = |set: (&str, &str)| Grid::of(RUN, "c.toml", &[(set.0.into(), set.1.into())], &[]);
+        let refused = of(("run.seed", "1,2,3")).unwrap_err().to_string();
+        assert!(refused.ends_with("; to compare these values use --vary run.seed=1,2,3"), "{refused}");
+        assert!(of(("adapter.targets", "q_proj,v_proj")).is_ok());
+        assert!(!of(("adapter.targets", "q_porj,v_proj")).unwrap_err().to_string().contains("--vary"));
+    }
+
+    #[test]
+    fn how_often_is_measured_may_be_varied_either_way() {
+        let found = grid("", &[("run.evaluations", "2,4")]).unwrap();
+        assert!(found.points.iter().all(|point| point.config.contains("eval_every = 0\n")), "{:?}", found.points);
+    }
+
+    #[test]
     fn training_files_are_varied_one_by_one_and_in_a_table_also_several_together() {
         let trained = |grid: Grid| -> Vec<String> {
             let train =
@@ -453,7 +556,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_run_is_refused_before_anything_is_with_the_name_of_the_run() {
-        assert!(problem("", &[("optim.learning_rate", "1e-4,-1")]).contains("eaft_learning_rate--1: "));
+        let refused = problem("", &[("optim.learning_rate", "1e-4,-1")]);
+        assert!(refused.contains("run \"eaft_learning_rate--1\": "), "{refused}");
+        let refused = problem("", &[("objective.method", "sft"), ("objective.exponent", "2,1")]);
+        assert!(refused.contains("variant \"sft-2\": --set objective.exponent: "), "{refused}");
         assert!(problem("", &[("objective.method", "sft,eeft")]).contains("eeft"));
         assert!(problem("", &[("run.seed", "1,1")]).contains("run.seed: needs values that differ"));
         assert!(problem("", &[("run.seed", "1"), ("run.seed", "2")]).contains("varied twice"));

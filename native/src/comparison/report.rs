@@ -215,8 +215,8 @@ fn about_frontier(grid: &Grid) -> String {
 
 fn about_differences(grid: &Grid) -> String {
     format!(
-        "The {} where both had the same {}, less that of {}: below 0 {}. The interval is that of the mean over seeds, in pairs (Student's t; \
-         from ten seeds on the bootstrap).",
+        "The {} where both had the same {}, less that of {}: below 0 {}. The interval is that of the mean over seeds, in pairs \
+         (Student's t).",
         grid.measure.kept(),
         grid.measure.learned(),
         grid.variants[0].name,
@@ -273,18 +273,27 @@ fn answer(grid: &Grid, frontier: &Frontier, compared: &[Compared]) -> Vec<String
 fn sentence(grid: &Grid, variant: usize, found: &Difference, earlier: &[(f64, Difference)]) -> String {
     let n = found.each.len();
     let (one, other, kept) = (&grid.variants[variant].name, &grid.variants[0].name, grid.measure.kept());
+    // Where the seeds showed before that it lost less, or more.
+    let shown = |less: bool| {
+        let so = |(_, at): &&(f64, Difference)| at.is_beyond_spread() && (at.mean < 0.0) == less;
+        let shares = earlier.iter().filter(so).map(|(share, _)| format!("{:.0} %", 100.0 * share));
+        Some(shares.collect::<Vec<_>>().join(" and ")).filter(|shares| !shares.is_empty())
+    };
     // No more than the seeds can show.
     let claim = match found.is_beyond_spread() {
         true => {
             let [how, opposite] = if found.mean < 0.0 { ["less", "more"] } else { ["more", "less"] };
-            let turned = |(_, at): &&(f64, Difference)| at.is_beyond_spread() && (at.mean < 0.0) != (found.mean < 0.0);
-            let shares = earlier.iter().filter(turned).map(|(share, _)| format!("{:.0} %", 100.0 * share));
-            let shares = shares.collect::<Vec<_>>().join(" and ");
-            let but =
-                if shares.is_empty() { String::new() } else { format!(", but {opposite} at {shares} of the way") };
-            format!("{one} {} than {other}{but}", grid.measure.lost(how))
+            let but = shown(found.mean >= 0.0).map(|shares| format!(", but {opposite} at {shares} of the way"));
+            format!("{one} {} than {other}{}", grid.measure.lost(how), but.unwrap_or_default())
         }
-        false => format!("Between {one} and {other} there is no difference that {} can show", counted(n, "seed")),
+        false => {
+            let before = [("less", true), ("more", false)].into_iter().filter_map(|(how, less)| {
+                Some(format!("{one} {} at {} of the way", grid.measure.lost(how), shown(less)?))
+            });
+            let before = before.collect::<Vec<_>>().join(", and ");
+            let but = if before.is_empty() { String::new() } else { format!(", but {before}") };
+            format!("Between {one} and {other} there is no difference that {} can show{but}", counted(n, "seed"))
+        }
     };
     let alike = found.each.iter().all(|d| *d < 0.0) || found.each.iter().all(|d| *d > 0.0);
     let spread = match (n, found.is_beyond_spread()) {
@@ -397,7 +406,7 @@ fn ends(grid: &Grid, done: &[&Done]) -> Table {
             "perplexity",
             "wrong loss",
             "perplexity",
-            "mean gate",
+            "mean gate of the run",
             "seeds",
         ],
         rows,
@@ -624,11 +633,13 @@ fn numbers(grid: &Grid, done: &[&Done], frontier: &Frontier, compared: &[Compare
 mod tests {
     use super::*;
 
+    const TEXT: &str =
+        "[model]\npath = \"m\"\n[data]\ntrain = \"t\"\ntarget = \"a\"\ngeneral = \"g\"\n[run]\nsteps = 4\n";
+
     #[test]
     fn a_headline_claims_no_more_than_its_interval() {
-        let text = "[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n[run]\nsteps = 4\n";
         let vary = [("objective.method".to_string(), "sft,eaft".to_string())];
-        let grid = Grid::of(text, "c.toml", &[], &vary).unwrap();
+        let grid = Grid::of(TEXT, "c.toml", &[], &vary).unwrap();
         let said = |each: &[f64], interval: Option<[f64; 2]>| {
             let mean = each.iter().sum::<f64>() / each.len() as f64;
             let found = Difference { learned: 2.0, kept: [3.0 + mean, 3.0], each: each.into(), mean, interval };
@@ -651,9 +662,8 @@ mod tests {
 
     #[test]
     fn a_headline_says_where_it_was_the_other_way_before() {
-        let text = "[model]\npath = \"m\"\n[data]\ntrain = \"t\"\n[run]\nsteps = 4\n";
         let vary = [("objective.method".to_string(), "sft,eaft".to_string())];
-        let grid = Grid::of(text, "c.toml", &[], &vary).unwrap();
+        let grid = Grid::of(TEXT, "c.toml", &[], &vary).unwrap();
         let of = |mean: f64, half: f64| Difference {
             learned: 2.0,
             kept: [3.0 + mean, 3.0],
@@ -673,5 +683,29 @@ mod tests {
             let found = said(earlier);
             assert!(found.starts_with(claim), "{found}");
         }
+        let unsure = |earlier: [Difference; 2]| {
+            let [one, other] = earlier;
+            sentence(&grid, 1, &of(-0.1, 0.2), &[(0.75, one), (0.5, other)])
+        };
+        let none = "Between eaft and sft there is no difference that 3 seeds can show";
+        for (earlier, claim) in [
+            ([of(-0.1, 0.05), of(-0.2, 0.1)], ", but eaft forgot less at 75 % and 50 % of the way: at 2.000, "),
+            (
+                [of(-0.1, 0.05), of(0.2, 0.1)],
+                ", but eaft forgot less at 75 % of the way, and eaft forgot more at 50 % of the way: at 2.000, ",
+            ),
+            ([of(0.1, 0.2), of(-0.1, 0.2)], ": at 2.000, "),
+        ] {
+            let found = unsure(earlier);
+            assert!(found.starts_with(&format!("{none}{claim}")), "{found}");
+        }
+    }
+
+    #[test]
+    fn what_a_table_says_of_its_interval_and_of_the_gate_is_what_was_counted() {
+        let vary = [("objective.method".to_string(), "sft,eaft".to_string())];
+        let grid = Grid::of(TEXT, "c.toml", &[], &vary).unwrap();
+        assert!(about_differences(&grid).ends_with("in pairs (Student's t)."));
+        assert!(ends(&grid, &[]).columns.contains(&"mean gate of the run"), "it is over all logged steps");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use naga::{AddressSpace, TypeInner};
 use temper_shaders::{
     Grid, HALF_TERMS, KERNELS, Kernel, LOWEST, MAX_TOP_K, NO_LABEL, STATS_WIDTH, Scalar, WIDE_ENTROPY_STATE,
-    WORKGROUP_SIZE, compact, stat,
+    WORKGROUP_SIZE, activation, compact, stat,
 };
 
 use crate::house::{constant, literal};
@@ -89,6 +89,7 @@ fn differences(kernel: &Kernel, joined: &Joined, valid: &Valid) -> Vec<String> {
         ("BLOCK_INVOCATIONS", compact::BLOCK as u32 / 4),
         ("FIRST_BASE", compact::FIRST_BASE),
         ("SECOND_BASE", compact::SECOND_BASE),
+        ("GELU_TANH", activation::GELU_TANH),
     ] {
         if let Some(text) = constant(valid, name) {
             compare(name, value.to_string(), text.to_string());

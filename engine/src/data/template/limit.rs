@@ -72,6 +72,9 @@ impl fmt::Display for Limit {
 pub(super) const ADVICE: &str =
     "set data.template to \"none\" to train without it, or put another one into chat_template.jinja beside the model";
 
+/// The same where nothing but a template writes what is meant.
+pub(super) const OTHER: &str = "put another one into chat_template.jinja beside the model";
+
 /// Refuses a template; `found` where it is known.
 pub(super) fn exceeded(limit: Limit, found: usize, allowed: usize) -> Error {
     Error::Template { problem: format!("it exceeds the limit of {allowed} {limit} (it has {found}); {ADVICE}") }

@@ -1,8 +1,8 @@
 //! A tokenizer from the vocabulary inside a GGUF file (`tokenizer.ggml.*`).
 //!
-//! GGUF stores tokens and merges but names the pre-tokenizer only; the splits behind the names ([`PreTokenizer`]) are the
+//! Of a byte-level BPE GGUF stores tokens and merges but names the pre-tokenizer only; the splits behind the names ([`PreTokenizer`]) are the
 //! ones that llama.cpp and the models' own `tokenizer.json` use. Those of a family stand in its file; here are the two
-//! that belong to none.
+//! that belong to none. SentencePiece vocabularies are in `scored.rs`.
 
 use std::collections::HashMap;
 
@@ -14,14 +14,14 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::SplitPattern;
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-use super::{BpeOptions, Special, Tokenizer, build_bpe, failed, refuse};
+use super::{BpeOptions, Special, Tokenizer, build_bpe, failed, refuse, scored};
 use crate::error::Result;
-use crate::weights::gguf::{Metadata, Texts};
+use crate::weights::gguf::{Metadata, Texts, Value};
 
 /// The `tokenizer.*` metadata of a GGUF file, as stored.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GgufVocabulary {
-    /// `tokenizer.ggml.model`: `gpt2` means byte-level BPE.
+    /// `tokenizer.ggml.model`: `gpt2` means byte-level BPE, `llama` SentencePiece's.
     pub model: String,
     /// `tokenizer.ggml.pre`: name of the pre-tokenizer.
     pub pre: Option<String>,
@@ -29,6 +29,8 @@ pub struct GgufVocabulary {
     pub tokens: Vec<String>,
     /// `tokenizer.ggml.merges`: "left right", best first.
     pub merges: Vec<String>,
+    /// `tokenizer.ggml.scores` per id, of SentencePiece's.
+    pub scores: Vec<f32>,
     /// `tokenizer.ggml.token_type` per id (1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte), or empty.
     pub token_types: Vec<i32>,
     /// `tokenizer.ggml.bos_token_id`.
@@ -37,8 +39,14 @@ pub struct GgufVocabulary {
     pub eos: Option<u32>,
     /// `tokenizer.ggml.padding_token_id`.
     pub pad: Option<u32>,
+    /// `tokenizer.ggml.unknown_token_id`.
+    pub unknown: Option<u32>,
     /// `tokenizer.ggml.add_bos_token`.
     pub add_bos: Option<bool>,
+    /// `tokenizer.ggml.add_space_prefix`.
+    pub add_space_prefix: Option<bool>,
+    /// White space after a special token belongs to it. No file says so: llama.cpp knows it by a Phi-3's name.
+    pub special_takes_space: bool,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<String>,
 }
@@ -73,13 +81,18 @@ impl GgufVocabulary {
             }
             found => Ok(found),
         };
+        let name = metadata.text("general.name").unwrap_or_default().to_lowercase();
         let owned = |texts: &Texts| texts.iter().map(str::to_owned).collect::<Vec<_>>();
         Ok(Self {
             model: model.to_owned(),
             pre: metadata.text("tokenizer.ggml.pre").map(str::to_owned),
             tokens: owned(tokens),
             merges: metadata.texts("tokenizer.ggml.merges").map(owned).unwrap_or_default(),
+            scores: scores(metadata),
             token_types,
+            unknown: token_id(metadata, "unknown", file)?.filter(|&id| (id as usize) < tokens.len()),
+            add_space_prefix: metadata.flag("tokenizer.ggml.add_space_prefix"),
+            special_takes_space: ["phi-3", "phi3"].iter().any(|phi| name.contains(phi)),
             bos: id("bos")?,
             eos: id("eos")?,
             pad: id("padding")?,
@@ -87,6 +100,16 @@ impl GgufVocabulary {
             chat_template: metadata.text("tokenizer.chat_template").map(str::to_owned),
         })
     }
+}
+
+/// `tokenizer.ggml.scores`; empty where it is absent or no list of numbers.
+fn scores(metadata: &Metadata) -> Vec<f32> {
+    let Some(Value::Numbers(numbers)) = metadata.get("tokenizer.ggml.scores") else { return Vec::new() };
+    let score = |value| match value {
+        Value::F32(score) => Some(score),
+        _ => None,
+    };
+    numbers.iter().map(score).collect::<Option<_>>().unwrap_or_default()
 }
 
 /// The token id under `tokenizer.ggml.<name>_token_id`.
@@ -136,9 +159,11 @@ impl PreTokenizer {
 }
 
 pub(super) const NORMAL: i32 = 1;
+pub(super) const UNKNOWN: i32 = 2;
 pub(super) const CONTROL: i32 = 3;
 pub(super) const USER_DEFINED: i32 = 4;
 pub(super) const UNUSED: i32 = 5;
+pub(super) const BYTE: i32 = 6;
 
 /// GPT-2's split. Spelt out only where the byte-level stage cannot do it itself.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
@@ -157,24 +182,24 @@ pub(super) fn known<'a>(families: &'a [&'static PreTokenizer]) -> impl Iterator<
 }
 
 impl Tokenizer {
-    /// Builds a byte-level BPE tokenizer from the vocabulary of a GGUF file. `families` are the pre-tokenizers that the
-    /// families of models know by name.
+    /// Builds a tokenizer from the vocabulary of a GGUF file. `families` are the pre-tokenizers that the families of models
+    /// know by name.
     ///
     /// # Errors
     /// [`crate::Error::Tokenizer`] for another kind of vocabulary, an unknown pre-tokenizer name and contradictory lists.
     pub fn from_gguf(vocabulary: GgufVocabulary, families: &[&'static PreTokenizer]) -> Result<Self> {
-        load(vocabulary, families)
+        match vocabulary.model.as_str() {
+            "gpt2" => load(vocabulary, families),
+            "llama" => scored::load(vocabulary),
+            other => Err(refuse(format!(
+                "tokenizer.ggml.model is {other:?}, and only \"gpt2\" (byte-level BPE) and \"llama\" (SentencePiece) are \
+                 supported; use the model's Hugging Face folder with its tokenizer.json"
+            ))),
+        }
     }
 }
 
 fn load(source: GgufVocabulary, families: &[&'static PreTokenizer]) -> Result<Tokenizer> {
-    if source.model != "gpt2" {
-        return Err(refuse(format!(
-            "tokenizer.ggml.model is {:?}, and only \"gpt2\" (byte-level BPE) is supported; use the model's Hugging Face \
-             folder with its tokenizer.json",
-            source.model
-        )));
-    }
     let name = source.pre.as_deref().unwrap_or("default");
     let Some(known) = known(families).find(|known| known.names.contains(&name)) else {
         let names: Vec<&str> = known(families).flat_map(|known| known.names).copied().collect();
@@ -185,12 +210,7 @@ fn load(source: GgufVocabulary, families: &[&'static PreTokenizer]) -> Result<To
         return Err(refuse(format!("tokenizer.ggml.token_type has {types} entries for {count} tokens")));
     }
 
-    let mut vocab = HashMap::with_capacity(count);
-    for (id, token) in source.tokens.iter().enumerate() {
-        if let Some(earlier) = vocab.insert(token.clone(), id as u32) {
-            return Err(refuse(format!("token {id} ({token:?}) is also token {earlier}")));
-        }
-    }
+    let vocab = ids_of(&source.tokens)?;
     let mut merges = Vec::with_capacity(source.merges.len());
     for (index, merge) in source.merges.iter().enumerate() {
         let Some((left, right)) = merge.split_once(' ') else {
@@ -223,6 +243,17 @@ fn load(source: GgufVocabulary, families: &[&'static PreTokenizer]) -> Result<To
             chat_template: source.chat_template,
         },
     )
+}
+
+/// The id of each token.
+pub(super) fn ids_of(tokens: &[String]) -> Result<HashMap<String, u32>> {
+    let mut vocab = HashMap::with_capacity(tokens.len());
+    for (id, token) in tokens.iter().enumerate() {
+        if let Some(earlier) = vocab.insert(token.clone(), id as u32) {
+            return Err(refuse(format!("token {id} ({token:?}) is also token {earlier}")));
+        }
+    }
+    Ok(vocab)
 }
 
 pub(super) fn pre_tokenizer(split: Split) -> Result<PreTokenizerWrapper> {

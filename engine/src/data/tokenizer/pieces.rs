@@ -33,11 +33,13 @@ const WORDS: [&str; 2] = [
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)",
 ];
 
-/// The patterns of Llama 3 and GLM-4, and of Qwen2 and Qwen3: a space is never in one match with what stands before it; the
-/// end of a line may be, but is never with what follows, unless that is white space too.
-const LINES: [&str; 2] = [
+/// The patterns of Llama 3 and GLM-4, of Qwen2 and Qwen3, and of GPT-4o and Phi-4-mini: a space is never in one match with what
+/// stands before it; the end of a line may be, but is never with what follows, unless that is white space too or, in the last, a
+/// slash.
+const LINES: [&str; 3] = [
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 ];
 
 /// Patterns that may stand before those: they match no white space and look at nothing around a match, so they neither
@@ -49,7 +51,7 @@ const BEFORE: [&str; 1] = [r"[\p{P}\$\+<=>\^~\|]+"];
 pub(super) enum Cut {
     /// Between anything and white space.
     BeforeSpace,
-    /// Between anything and a space; between the end of a line and anything but white space.
+    /// Between anything and a space; between the end of a line and anything but white space and slashes.
     BetweenLines,
 }
 
@@ -103,7 +105,7 @@ impl Cut {
         match self {
             Self::BeforeSpace => !before.is_whitespace() && after.is_ascii_whitespace(),
             Self::BetweenLines => match before {
-                '\r' | '\n' => !after.is_whitespace(),
+                '\r' | '\n' => !after.is_whitespace() && after != '/',
                 _ => !before.is_whitespace() && after == ' ',
             },
         }

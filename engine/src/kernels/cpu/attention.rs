@@ -1,4 +1,5 @@
-//! Causal grouped-query attention within each document of a packed stream, and its gradient, in memory linear in length.
+//! Causal grouped-query attention within each document of a packed stream, or a window of it, and its gradient, in memory
+//! linear in length.
 //!
 //! Forward keeps, per query, the log-sum-exp of its scores; backward makes the probabilities again from it (Dao et al.
 //! 2022). Work is cut into blocks of queries of one key head; the query heads that share it are stacked, so keys and
@@ -92,7 +93,7 @@ impl Shape {
         assert_eq!(lse.len(), self.heads * tokens);
         let in_order = document_start.iter().enumerate().all(|(t, &start)| start as usize <= t)
             && document_start.windows(2).all(|w| w[0] <= w[1]);
-        assert!(in_order, "document starts must ascend and not lie behind their token");
+        assert!(in_order, "starts must ascend and not lie behind their token");
     }
 
     /// Columns of the `kv`-th key and value head.
@@ -143,8 +144,8 @@ impl Block {
     }
 }
 
-/// `out [tokens, heads head_dim]` and `lse [heads, tokens]` from `qkv`. `document_start[t]` is the first token of `t`'s
-/// document: token t sees tokens `document_start[t] ..= t`.
+/// `out [tokens, heads head_dim]` and `lse [heads, tokens]` from `qkv`. Token t sees tokens `document_start[t] ..= t`, where
+/// the starts ascend: those of documents, or of windows.
 pub fn attention(shape: Shape, qkv: &[f32], document_start: &[u32], out: &mut [f32], lse: &mut [f32]) {
     shape.check(qkv, document_start, out, lse);
     let Shape { heads, kv_heads, head_dim } = shape;

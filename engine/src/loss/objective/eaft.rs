@@ -96,7 +96,7 @@ settings! {
             used = &[("method", &["eaft", "masked_sft"]), ("top_k", &["adaptive"])], aliases = &["top_p"];
         /// Exponent of the power gate: 2 and 3 are in the paper, 0 is plain SFT.
         exponent: f64 = 1.0, range = Range::at_least(0.0).single(), derived = "2 with the power gate",
-            used = &[("method", &["eaft"]), ("gate", &["power"])], aliases = &["eaft_alpha"];
+            used = &[("method", &["eaft"]), ("gate", &["power"])], aliases = &["eaft_alpha", "alpha"];
         /// How abrupt the step of the sigmoid gate is: its slope at the midpoint, times four.
         steepness: f64 = 30.0, range = Range::at_least(0.0).single(),
             used = &[("method", &["eaft"]), ("gate", &["sigmoid"])];

@@ -1,6 +1,6 @@
 //! GLM-4-0414: four norms a layer, gate and up in one matrix, interleaved rotary on part of the head.
 
-use super::description::{AttentionBias, Defaults, Family, USUAL_DEFAULTS, USUAL_NAMES};
+use super::description::{AttentionBias, Defaults, Family, USUAL, USUAL_DEFAULTS, USUAL_NAMES};
 use super::llama;
 use crate::data::tokenizer::gguf::{PreTokenizer, Split};
 use crate::model::layout::{BlockNames, name};
@@ -22,11 +22,10 @@ pub static FAMILY: Family = Family {
     attention_bias: AttentionBias::Configured { output: false },
     interleaved_rotary: true,
     partial_rotary: Some(0.5),
-    gguf_rows_permuted: false,
     defaults: Defaults { norm_epsilon: 1.5625e-7, head_dim: Some(128), ..USUAL_DEFAULTS },
-    switched_off: &[],
     pre_tokenizers: &[PreTokenizer {
         split: Split::Patterns(&[llama::WORDS_AND_NUMBERS]),
         ..PreTokenizer::named(&["glm4", "chatglm-bpe"])
     }],
+    ..USUAL
 };

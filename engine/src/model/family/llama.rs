@@ -1,6 +1,6 @@
 //! Llama 2, 3, 3.1, 3.2, SmolLM2 and others of that shape; in GGUF Mistral too.
 
-use super::description::{AttentionBias, Defaults, Family, USUAL_DEFAULTS, USUAL_NAMES};
+use super::description::{AttentionBias, Defaults, Family, USUAL, USUAL_DEFAULTS};
 use crate::data::tokenizer::gguf::{PreTokenizer, Split};
 
 /// See [`Family`].
@@ -8,10 +8,7 @@ pub static FAMILY: Family = Family {
     model_type: "llama",
     class_name: "LlamaForCausalLM",
     gguf_architecture: Some("llama"),
-    block: USUAL_NAMES,
     attention_bias: AttentionBias::Configured { output: true },
-    interleaved_rotary: false,
-    partial_rotary: None,
     gguf_rows_permuted: true,
     // Files of Llama 1 and 2 are older than the key.
     defaults: Defaults { kv_heads_are_heads: true, ..USUAL_DEFAULTS },
@@ -25,6 +22,7 @@ pub static FAMILY: Family = Family {
             ..PreTokenizer::named(&["llama-bpe", "llama3", "llama-v3"])
         },
     ],
+    ..USUAL
 };
 
 /// Llama 3's split: digits in groups of up to three.

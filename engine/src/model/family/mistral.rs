@@ -1,6 +1,6 @@
 //! Mistral 7B and others of that shape: Llama's wiring, without biases; early ones attend within a window.
 
-use super::description::{AttentionBias, Defaults, Family, USUAL_DEFAULTS, USUAL_NAMES};
+use super::description::{Family, USUAL, Windows};
 
 /// See [`Family`].
 pub static FAMILY: Family = Family {
@@ -8,12 +8,6 @@ pub static FAMILY: Family = Family {
     class_name: "MistralForCausalLM",
     // llama.cpp calls them llama, and permutes their rows as it does Llama's.
     gguf_architecture: None,
-    block: USUAL_NAMES,
-    attention_bias: AttentionBias::Never,
-    interleaved_rotary: false,
-    partial_rotary: None,
-    gguf_rows_permuted: false,
-    defaults: Defaults { sliding_window: Some(4096), ..USUAL_DEFAULTS },
-    switched_off: &[("sliding_window", None)],
-    pre_tokenizers: &[],
+    windows: Windows::Everywhere(Some(4096)),
+    ..USUAL
 };

@@ -6,18 +6,21 @@
 //! and the block itself know no family. A new one is a file here, a line in [`ALL`] and a golden model with its test.
 
 mod description;
+pub mod gemma3;
 pub mod glm4;
 pub mod llama;
 pub mod mistral;
+pub mod phi3;
 pub mod qwen2;
 pub mod qwen3;
 
-pub use description::{AttentionBias, Family};
+pub use description::{AttentionBias, Family, Windows, periodic};
 
 use crate::data::tokenizer::gguf::PreTokenizer;
 
 /// Every family.
-pub const ALL: [&Family; 5] = [&llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &glm4::FAMILY, &mistral::FAMILY];
+pub const ALL: [&Family; 7] =
+    [&llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &glm4::FAMILY, &mistral::FAMILY, &gemma3::FAMILY, &phi3::FAMILY];
 
 /// The family of a `model_type`.
 pub fn of_model_type(model_type: &str) -> Option<&'static Family> {

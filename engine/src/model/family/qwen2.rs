@@ -1,6 +1,6 @@
 //! Qwen2 and Qwen2.5: biases on q, k and v.
 
-use super::description::{AttentionBias, Family, USUAL_DEFAULTS, USUAL_NAMES};
+use super::description::{AttentionBias, Family, USUAL, Windows};
 use crate::data::tokenizer::gguf::{PreTokenizer, Split};
 
 /// See [`Family`].
@@ -8,19 +8,15 @@ pub static FAMILY: Family = Family {
     model_type: "qwen2",
     class_name: "Qwen2ForCausalLM",
     gguf_architecture: Some("qwen2"),
-    block: USUAL_NAMES,
     attention_bias: AttentionBias::Always,
-    interleaved_rotary: false,
-    partial_rotary: None,
-    gguf_rows_permuted: false,
-    defaults: USUAL_DEFAULTS,
-    switched_off: &[("use_sliding_window", Some(false))],
+    windows: Windows::Switched,
     // Qwen3's too.
     pre_tokenizers: &[PreTokenizer {
         split: Split::Patterns(&[EVERY_DIGIT_ALONE]),
         nfc: true,
         ..PreTokenizer::named(&["qwen2", "deepseek-r1-qwen"])
     }],
+    ..USUAL
 };
 
 /// The split of Qwen2, Qwen2.5 and Qwen3.

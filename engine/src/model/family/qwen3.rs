@@ -1,6 +1,6 @@
 //! Qwen3: a norm on every q and k head.
 
-use super::description::{AttentionBias, Defaults, Family, USUAL_DEFAULTS, USUAL_NAMES};
+use super::description::{AttentionBias, Defaults, Family, USUAL, USUAL_DEFAULTS, USUAL_NAMES, Windows};
 use crate::model::layout::{BlockNames, name};
 
 /// See [`Family`].
@@ -14,10 +14,7 @@ pub static FAMILY: Family = Family {
         ..USUAL_NAMES
     },
     attention_bias: AttentionBias::Configured { output: true },
-    interleaved_rotary: false,
-    partial_rotary: None,
-    gguf_rows_permuted: false,
+    windows: Windows::Switched,
     defaults: Defaults { head_dim: Some(128), ..USUAL_DEFAULTS },
-    switched_off: &[("use_sliding_window", Some(false))],
-    pre_tokenizers: &[],
+    ..USUAL
 };

@@ -4,7 +4,7 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, expand_blocks, half_at};
+use super::block::{Facts, expand_blocks, half_at, one_by_one};
 use super::iq4_nl::LEVELS;
 use crate::kernels::cpu::simd::vectorised;
 
@@ -23,7 +23,7 @@ pub const FACTS: Facts = Facts {
 
 vectorised! {
     fn expand<FMA>(blocks: &[[u8; 136]], out: &mut [[f32; 256]]) {
-        for (block, out) in blocks.iter().zip(out) {
+        for (block, out) in one_by_one(blocks, out) {
             let d = half_at(block, 0);
             let high = u16::from_le_bytes([block[2], block[3]]);
             for (group, (quants, out)) in block[8..].chunks_exact(16).zip(out.chunks_exact_mut(32)).enumerate() {

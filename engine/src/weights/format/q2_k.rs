@@ -4,7 +4,7 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, expand_blocks, half_at};
+use super::block::{Facts, expand_blocks, half_at, one_by_one};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q2_K.
@@ -22,7 +22,7 @@ pub const FACTS: Facts = Facts {
 
 vectorised! {
     fn expand<FMA>(blocks: &[[u8; 84]], out: &mut [[f32; 256]]) {
-        for (block, out) in blocks.iter().zip(out) {
+        for (block, out) in one_by_one(blocks, out) {
             let (d, dmin) = (half_at(block, 80), half_at(block, 82));
             for (run, out) in out.chunks_exact_mut(16).enumerate() {
                 let scale = d * f32::from(block[run] & 15);

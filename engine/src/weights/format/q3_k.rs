@@ -4,7 +4,7 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, expand_blocks, half_at};
+use super::block::{Facts, expand_blocks, half_at, one_by_one};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q3_K.
@@ -22,7 +22,7 @@ pub const FACTS: Facts = Facts {
 
 vectorised! {
     fn expand<FMA>(blocks: &[[u8; 110]], out: &mut [[f32; 256]]) {
-        for (block, out) in blocks.iter().zip(out) {
+        for (block, out) in one_by_one(blocks, out) {
             let d = half_at(block, 108);
             let packed = &block[96..108];
             for (run, out) in out.chunks_exact_mut(16).enumerate() {

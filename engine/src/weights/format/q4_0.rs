@@ -4,7 +4,8 @@
 use temper_shaders::formats;
 
 use super::block::{
-    Facts, Levels, expand_blocks, half_at, inverse_or_zero, of_largest_magnitude, push_half, push_nibbles, put_nibble,
+    Facts, Levels, expand_blocks, half_at, inverse_or_zero, of_largest_magnitude, one_by_one, push_half, push_nibbles,
+    put_nibble,
 };
 use crate::kernels::cpu::simd::vectorised;
 
@@ -30,7 +31,7 @@ pub const FACTS: Facts = Facts {
 
 vectorised! {
     fn expand<FMA>(blocks: &[[u8; 18]], out: &mut [[f32; 32]]) {
-        for (block, out) in blocks.iter().zip(out) {
+        for (block, out) in one_by_one(blocks, out) {
             let d = half_at(block, 0);
             for (i, &q) in block[2..].iter().enumerate() {
                 out[i] = d * (f32::from(q & 15) - 8.0);

@@ -2,7 +2,9 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, Levels, expand_blocks, half_at, least_and_step, push_half, push_nibbles, put_nibble};
+use super::block::{
+    Facts, Levels, expand_blocks, half_at, least_and_step, one_by_one, push_half, push_nibbles, put_nibble,
+};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q4_1.
@@ -24,7 +26,7 @@ pub const FACTS: Facts = Facts {
 
 vectorised! {
     fn expand<FMA>(blocks: &[[u8; 20]], out: &mut [[f32; 32]]) {
-        for (block, out) in blocks.iter().zip(out) {
+        for (block, out) in one_by_one(blocks, out) {
             let (d, m) = (half_at(block, 0), half_at(block, 2));
             for (i, &q) in block[4..].iter().enumerate() {
                 out[i] = d * f32::from(q & 15) + m;

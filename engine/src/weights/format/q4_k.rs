@@ -4,7 +4,9 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, Levels, expand_blocks, half_at, nearest, push_half, put_half_byte, six_bit_pair};
+use super::block::{
+    Facts, Levels, expand_blocks, half_at, nearest, one_by_one, push_half, put_half_byte, six_bit_pair,
+};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q4_K.
@@ -32,7 +34,7 @@ pub const FACTS: Facts = Facts {
 
 vectorised! {
     fn expand<FMA>(blocks: &[[u8; 144]], out: &mut [[f32; 256]]) {
-        for (block, out) in blocks.iter().zip(out) {
+        for (block, out) in one_by_one(blocks, out) {
             let (d, dmin) = (half_at(block, 0), half_at(block, 2));
             let pair = |group: usize| {
                 let (scale, min) = six_bit_pair(&block[4..16], group);

@@ -4,7 +4,8 @@
 use temper_shaders::formats;
 
 use super::block::{
-    Facts, Levels, expand_blocks, half_at, inverse_or_zero, of_largest_magnitude, push_fives, push_half, put_five,
+    Facts, Levels, expand_blocks, half_at, inverse_or_zero, of_largest_magnitude, one_by_one, push_fives, push_half,
+    put_five,
 };
 use crate::kernels::cpu::simd::vectorised;
 
@@ -30,7 +31,7 @@ pub const FACTS: Facts = Facts {
 
 vectorised! {
     fn expand<FMA>(blocks: &[[u8; 22]], out: &mut [[f32; 32]]) {
-        for (block, out) in blocks.iter().zip(out) {
+        for (block, out) in one_by_one(blocks, out) {
             let d = half_at(block, 0);
             let fifth = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
             for (i, &q) in block[6..].iter().enumerate() {

@@ -3,7 +3,9 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, Levels, expand_blocks, half_at, least_and_step, push_fives, push_half, put_five};
+use super::block::{
+    Facts, Levels, expand_blocks, half_at, least_and_step, one_by_one, push_fives, push_half, put_five,
+};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q5_1.
@@ -25,7 +27,7 @@ pub const FACTS: Facts = Facts {
 
 vectorised! {
     fn expand<FMA>(blocks: &[[u8; 24]], out: &mut [[f32; 32]]) {
-        for (block, out) in blocks.iter().zip(out) {
+        for (block, out) in one_by_one(blocks, out) {
             let (d, m) = (half_at(block, 0), half_at(block, 2));
             let fifth = u32::from_le_bytes([block[4], block[5], block[6], block[7]]);
             for (i, &q) in block[8..].iter().enumerate() {

@@ -4,7 +4,7 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, expand_blocks, half_at, six_bit_pair};
+use super::block::{Facts, expand_blocks, half_at, one_by_one, six_bit_pair};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q5_K.
@@ -22,7 +22,7 @@ pub const FACTS: Facts = Facts {
 
 vectorised! {
     fn expand<FMA>(blocks: &[[u8; 176]], out: &mut [[f32; 256]]) {
-        for (block, out) in blocks.iter().zip(out) {
+        for (block, out) in one_by_one(blocks, out) {
             let (d, dmin) = (half_at(block, 0), half_at(block, 2));
             let fifth = &block[16..48];
             for (group, out) in out.chunks_exact_mut(32).enumerate() {

@@ -5,7 +5,7 @@
 use half::f16;
 use temper_shaders::formats;
 
-use super::block::{Facts, expand_blocks, half_at, nearest, push_half};
+use super::block::{Facts, expand_blocks, half_at, nearest, one_by_one, push_half};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q6_K.
@@ -23,7 +23,7 @@ pub const FACTS: Facts = Facts {
 
 vectorised! {
     fn expand<FMA>(blocks: &[[u8; 210]], out: &mut [[f32; 256]]) {
-        for (block, out) in blocks.iter().zip(out) {
+        for (block, out) in one_by_one(blocks, out) {
             let d = half_at(block, 208);
             for (h, out) in out.chunks_exact_mut(128).enumerate() {
                 let (low, high, scales) = (&block[64 * h..64 * (h + 1)], &block[128 + 32 * h..], &block[192 + 8 * h..]);

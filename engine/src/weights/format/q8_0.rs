@@ -2,7 +2,7 @@
 
 use temper_shaders::formats;
 
-use super::block::{Facts, Levels, expand_blocks, half_at, inverse_or_zero, push_half};
+use super::block::{Facts, Levels, expand_blocks, half_at, inverse_or_zero, one_by_one, push_half};
 use crate::kernels::cpu::simd::vectorised;
 
 /// What there is to know about Q8_0.
@@ -28,7 +28,7 @@ pub const FACTS: Facts = Facts {
 
 vectorised! {
     fn expand<FMA>(blocks: &[[u8; 34]], out: &mut [[f32; 32]]) {
-        for (block, out) in blocks.iter().zip(out) {
+        for (block, out) in one_by_one(blocks, out) {
             let d = half_at(block, 0);
             for (out, &q) in out.iter_mut().zip(&block[2..]) {
                 *out = d * f32::from(q.cast_signed());

@@ -93,6 +93,7 @@ fn measure(
 ) -> Result<Measurement> {
     let options = ReadOptions {
         format: RecordFormat::Auto,
+        fields: None,
         on_error: OnError::Stop,
         cutoff_length: args.cutoff,
         last_turn_only: false,

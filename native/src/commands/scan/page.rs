@@ -12,7 +12,7 @@ use super::{Scan, Shown};
 use crate::figures::{
     By, Fact, Figure, Key, MAIN, Row, SECOND, SIZE, SOFT, STYLE, Table, WARN, axes, draw, landscape, svg,
 };
-use crate::progress::{duration, grouped, number, perplexity};
+use crate::progress::{duration, grouped, number, perplexity, two_digits};
 use crate::templates;
 
 /// What the template shows; it does no more than put it in order.
@@ -151,7 +151,7 @@ fn facts(scan: &Scan) -> Vec<Fact> {
             name: "By quantiles",
             value: format!(
                 "{by_rank} of the tokens are in the lowest 15 % of both: p below {}, entropy below {} nats",
-                number(bottom.probability),
+                two_digits(bottom.probability),
                 number(bottom.entropy)
             ),
         },

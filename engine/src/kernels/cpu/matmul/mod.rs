@@ -5,7 +5,7 @@
 //!
 //! How the packed kernel works (Goto and van de Geijn 2008): the columns of `c` are cut into blocks, one task each. A
 //! task copies a `depth x columns` block of `b` into panels as wide as the accumulators, so that the innermost loop
-//! reads it in order, then runs down the rows of `a`: a few rows of `a`, one number of each at a time broadcast, times
+//! reads it in order (expanding it first where `b` is a frozen matrix of few bits), then runs down the rows of `a`: a few rows of `a`, one number of each at a time broadcast, times
 //! one panel of `b`, into accumulators that stay in registers.
 //!
 //! Nearly all of the engine's `unsafe` is in this folder: `packed` deals blocks to threads, `packing` copies them in the
@@ -167,13 +167,22 @@ pub fn matmul_by_gemm(
     }
 }
 
+/// The right side of a product.
+#[derive(Clone, Copy)]
+enum Right<'a> {
+    /// Numbers, and their strides.
+    Held(&'a [f32], (usize, usize)),
+    /// A matrix that is expanded while it is packed.
+    #[cfg(target_arch = "x86_64")]
+    Stored(&'a Stored<'a>),
+}
+
 /// A product whose matrices lie inside their slices: every index that the sizes allow is one. `m`, `n` and `k` are at
 /// least 1.
 struct Product<'a> {
     a: &'a [f32],
     a_strides: (usize, usize),
-    b: &'a [f32],
-    b_strides: (usize, usize),
+    b: Right<'a>,
     sizes: Sizes,
     alpha: f32,
     accumulate: bool,
@@ -194,9 +203,24 @@ impl<'a> Product<'a> {
         c: &'a mut [f32],
         c_stride: usize,
     ) -> Option<Self> {
+        let Sizes { n, k, .. } = sizes;
+        assert!(b_layout.span(k, n) <= b.len(), "b is shorter than {k} x {n}");
+        Self::with(a, a_layout, Right::Held(b, b_layout.strides()), sizes, alpha, accumulate, c, c_stride)
+    }
+
+    /// As [`Product::new`], with a right side that covers `k x n`.
+    fn with(
+        a: &'a [f32],
+        a_layout: Layout,
+        b: Right<'a>,
+        sizes: Sizes,
+        alpha: f32,
+        accumulate: bool,
+        c: &'a mut [f32],
+        c_stride: usize,
+    ) -> Option<Self> {
         let Sizes { m, n, k } = sizes;
         assert!(a_layout.span(m, k) <= a.len(), "a is shorter than {m} x {k}");
-        assert!(b_layout.span(k, n) <= b.len(), "b is shorter than {k} x {n}");
         assert!(n <= c_stride || m <= 1, "rows of c overlap");
         assert!(Layout::rows(c_stride).span(m, n) <= c.len(), "c is shorter than {m} x {n}");
         if m == 0 || n == 0 {
@@ -208,8 +232,7 @@ impl<'a> Product<'a> {
             }
             return None;
         }
-        let (a_strides, b_strides) = (a_layout.strides(), b_layout.strides());
-        Some(Self { a, a_strides, b, b_strides, sizes, alpha, accumulate, c: Shared::new(c), c_stride })
+        Some(Self { a, a_strides: a_layout.strides(), b, sizes, alpha, accumulate, c: Shared::new(c), c_stride })
     }
 
     fn run(&self, shared: bool) {

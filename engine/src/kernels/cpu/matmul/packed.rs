@@ -6,7 +6,7 @@ use super::super::par;
 use super::super::simd::{Level, level};
 use super::packing::grow;
 use super::tile::{Kernel, Tile};
-use super::{Product, Sizes, avx2, avx512, depth_of_parts};
+use super::{Product, Right, Sizes, avx2, avx512, depth_of_parts};
 
 /// Columns of a packed block: [`DEPTH`](super::DEPTH) times so many numbers stay in a core's second-level cache.
 const COLUMNS: usize = 192;
@@ -25,8 +25,8 @@ const SERIAL: usize = 1_000_000;
 const FEW_ROWS: usize = 24;
 
 thread_local! {
-    /// Packing buffers, kept so that a product allocates only once per thread.
-    static BUFFERS: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    /// Packing buffers, kept so that a product allocates only once per thread: of `b`, of `a`, and of what is expanded of `b`.
+    static BUFFERS: RefCell<[Vec<f32>; 3]> = const { RefCell::new([const { Vec::new() }; 3]) };
 }
 
 /// Elements of a thread's packed block of `b`, at most.
@@ -70,14 +70,17 @@ impl Product<'_> {
 
     /// Computes `c [i .. i + m, j .. j + n]`.
     fn block(&self, kernel: Kernel, i: usize, m: usize, j: usize, n: usize) {
-        BUFFERS.with_borrow_mut(|(packed_b, packed_a)| {
+        BUFFERS.with_borrow_mut(|[packed_b, packed_a, expanded]| {
             let k = self.sizes.k;
             let depth = depth_of_parts(k);
             let parts = k.div_ceil(depth);
             let panel = kernel.panel();
             grow(packed_b, depth * n.next_multiple_of(kernel.lanes));
-            let ((a_row, a_column), (b_row, b_column)) = (self.a_strides, self.b_strides);
-            let direct = b_column == 1 && m <= FEW_ROWS;
+            let (a_row, a_column) = self.a_strides;
+            let direct = match self.b {
+                Right::Held(b, (row, 1)) if m <= FEW_ROWS => Some((b.as_ptr(), row)),
+                _ => None,
+            };
             // Broadcasting reads a few rows of `a` at once, each in order; a transposed `a` is packed to be so.
             let pack_a = a_column != 1;
             if pack_a {
@@ -88,7 +91,12 @@ impl Product<'_> {
                 let depth = depth.min(k - p);
                 // SAFETY: the block lies inside a and b; the buffers hold a whole block.
                 unsafe {
-                    self.pack_b(kernel, p, depth, j, n, direct, packed_b);
+                    match self.b {
+                        Right::Held(b, strides) => {
+                            super::packing::pack_b(kernel, b, strides, p, depth, j, n, direct.is_some(), packed_b);
+                        }
+                        Right::Stored(b) => b.pack(kernel, p, depth, j, n, packed_b, expanded),
+                    }
                     if pack_a {
                         self.pack_a(kernel, i, m, p, depth, packed_a);
                     }
@@ -107,10 +115,9 @@ impl Product<'_> {
                                 (self.a.as_ptr().add((i + row) * a_row + p * a_column), a_row, a_column)
                             };
                             let whole = width.next_multiple_of(kernel.lanes);
-                            let (panel, panel_step) = if direct && width == whole {
-                                (self.b.as_ptr().add(p * b_row + j + column), b_row)
-                            } else {
-                                (packed_b.as_ptr().add(column * depth), whole)
+                            let (panel, panel_step) = match direct {
+                                Some((b, row)) if width == whole => (b.add(p * row + j + column), row),
+                                _ => (packed_b.as_ptr().add(column * depth), whole),
                             };
                             let tile = Tile {
                                 a,

@@ -1,52 +1,156 @@
 //! Copies of blocks of `a` and `b` in the order in which the tiles read them.
 
-use super::Product;
-use super::tile::Kernel;
+use std::ops::Range;
 
-impl Product<'_> {
-    /// Copies `b [p .. p + depth, j .. j + n]` into panels of whole vectors, zero-padded on the right; with `direct` only
-    /// the panel that needs padding.
-    ///
-    /// # Safety
-    /// The block lies inside b.
-    pub(super) unsafe fn pack_b(
+use super::tile::Kernel;
+use super::{Product, Stored};
+
+/// Copies `b [p .. p + depth, j .. j + n]` into panels of whole vectors, zero-padded on the right; with `direct` only
+/// the panel that needs padding.
+///
+/// # Safety
+/// The block lies inside b, of which `strides` are the distances from row to row and from column to column.
+pub(super) unsafe fn pack_b(
+    kernel: Kernel,
+    b: &[f32],
+    strides: (usize, usize),
+    p: usize,
+    depth: usize,
+    j: usize,
+    n: usize,
+    direct: bool,
+    packed: &mut [f32],
+) {
+    let (row, column) = strides;
+    for Panel { start, width, stride } in panels(kernel, n) {
+        if direct && width == stride {
+            continue;
+        }
+        let to = &mut packed[start * depth..(start + stride) * depth];
+        // SAFETY: inside b.
+        unsafe {
+            let from = b.as_ptr().add(p * row + (j + start) * column);
+            if column == 1 {
+                for (q, to) in to.chunks_exact_mut(stride).enumerate() {
+                    copy(from.add(q * row), &mut to[..width]);
+                }
+            } else {
+                transpose(kernel, from, column, width, depth, to, stride);
+            }
+        }
+        pad(to, stride, width);
+    }
+}
+
+impl Stored<'_> {
+    /// As [`pack_b`], of a matrix that is expanded a few rows at a time into `expanded`: they stay in the first-level cache.
+    pub(super) fn pack(
         &self,
         kernel: Kernel,
         p: usize,
         depth: usize,
         j: usize,
         n: usize,
-        direct: bool,
         packed: &mut [f32],
+        expanded: &mut Vec<f32>,
     ) {
-        let (b_row, b_column) = self.b_strides;
-        let panel = kernel.panel();
-        let mut column = 0;
-        while column < n {
-            let width = panel.min(n - column);
-            let stride = width.next_multiple_of(kernel.lanes);
-            if direct && width == stride {
-                column += panel;
-                continue;
-            }
-            let to = &mut packed[column * depth..column * depth + stride * depth];
-            // SAFETY: inside b.
-            unsafe {
-                let from = self.b.as_ptr().add(p * b_row + (j + column) * b_column);
-                if b_column == 1 {
-                    for q in 0..depth {
-                        let row = &mut to[q * stride..(q + 1) * stride];
-                        std::ptr::copy_nonoverlapping(from.add(q * b_row), row.as_mut_ptr(), width);
-                        row[width..].fill(0.0);
-                    }
-                } else {
-                    transpose(kernel, from, b_column, width, depth, to, stride);
+        let columns = if self.transposed { p..p + depth } else { j..j + n };
+        let whole = self.whole_blocks(columns.clone());
+        let (length, skip) = (whole.len(), columns.start - whole.start);
+        grow(expanded, ROWS * length);
+        let mut expand = |rows: Range<usize>| {
+            let expanded = &mut expanded[..rows.len() * length];
+            (self.expand)(rows, whole.clone(), expanded);
+            // SAFETY: there are rows, and `skip` lies in the first.
+            unsafe { expanded.as_ptr().add(skip) }
+        };
+        if self.transposed {
+            for Panel { start, width, stride } in panels(kernel, n) {
+                let to = &mut packed[start * depth..(start + stride) * depth];
+                for row in (0..width).step_by(ROWS) {
+                    let rows = ROWS.min(width - row);
+                    let from = expand(j + start + row..j + start + row + rows);
+                    // SAFETY: so many rows were expanded.
+                    unsafe { transpose(kernel, from, length, rows, depth, &mut to[row..], stride) };
                 }
+                pad(to, stride, width);
             }
-            column += panel;
+            return;
+        }
+        for row in (0..depth).step_by(ROWS) {
+            let rows = ROWS.min(depth - row);
+            let from = expand(p + row..p + row + rows);
+            for Panel { start, width, stride } in panels(kernel, n) {
+                let to = &mut packed[start * depth + row * stride..][..rows * stride];
+                for (q, to) in to.chunks_exact_mut(stride).enumerate() {
+                    // SAFETY: so many rows were expanded.
+                    unsafe { copy(from.add(q * length + start), &mut to[..width]) };
+                }
+                pad(to, stride, width);
+            }
         }
     }
+}
 
+/// Rows of a stored matrix that are expanded at once: a square of the transposing kernel is as high.
+const ROWS: usize = 16;
+
+/// A panel of a packed block.
+struct Panel {
+    /// Its first column in the block.
+    start: usize,
+    /// Columns of the block in it.
+    width: usize,
+    /// The same in whole vectors.
+    stride: usize,
+}
+
+/// The panels of a block of `n` columns.
+fn panels(kernel: Kernel, n: usize) -> impl Iterator<Item = Panel> {
+    (0..n).step_by(kernel.panel()).map(move |start| {
+        let width = kernel.panel().min(n - start);
+        Panel { start, width, stride: width.next_multiple_of(kernel.lanes) }
+    })
+}
+
+/// Zeros behind the columns of a panel.
+fn pad(panel: &mut [f32], stride: usize, width: usize) {
+    if width < stride {
+        panel.chunks_exact_mut(stride).for_each(|row| row[width..].fill(0.0));
+    }
+}
+
+/// Copies numbers: full rows of a panel and columns of a tile without a call of memcpy, which would take as long as they do.
+///
+/// # Safety
+/// `from` covers as many as `to` has.
+#[inline(always)]
+unsafe fn copy(from: *const f32, to: &mut [f32]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match to.len() {
+            8 => copy_array::<8>(from, to.as_mut_ptr()),
+            16 => copy_array::<16>(from, to.as_mut_ptr()),
+            // One copy of 48 would be a call.
+            48 => {
+                copy_array::<16>(from, to.as_mut_ptr());
+                copy_array::<16>(from.add(16), to.as_mut_ptr().add(16));
+                copy_array::<16>(from.add(32), to.as_mut_ptr().add(32));
+            }
+            count => std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), count),
+        }
+    }
+}
+
+/// # Safety
+/// As [`copy`].
+#[inline(always)]
+unsafe fn copy_array<const COUNT: usize>(from: *const f32, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { to.cast::<[f32; COUNT]>().write_unaligned(from.cast::<[f32; COUNT]>().read_unaligned()) }
+}
+
+impl Product<'_> {
     /// Copies `a [i .. i + m, p .. p + depth]` into groups of rows, one number of each row after the other.
     ///
     /// # Safety
@@ -60,10 +164,7 @@ impl Product<'_> {
             if a_row == 1 {
                 for (q, to) in to.chunks_exact_mut(rows).enumerate() {
                     // SAFETY: inside a.
-                    unsafe {
-                        let from = self.a.as_ptr().add(i + row + (p + q) * a_column);
-                        std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), rows);
-                    }
+                    unsafe { copy(self.a.as_ptr().add(i + row + (p + q) * a_column), to) };
                 }
                 row += kernel.rows;
                 continue;
@@ -79,8 +180,7 @@ impl Product<'_> {
     }
 }
 
-/// Writes `to[q * stride + j] = from[j * row_stride + q]` for `width` rows and `depth` columns of `from`, zeros for the
-/// rest of each stride.
+/// Writes `to[q * stride + j] = from[j * row_stride + q]` for `width` rows and `depth` columns of `from`.
 ///
 /// # Safety
 /// `from` covers `width` rows of `depth` elements.
@@ -93,7 +193,7 @@ unsafe fn transpose(
     to: &mut [f32],
     stride: usize,
 ) {
-    assert!(to.len() >= depth * stride && width <= stride);
+    assert!(width <= stride && to.len() >= (depth - 1) * stride + width);
     let (mut done_rows, mut done_columns) = (0, 0);
     if let Some(transpose_square) = kernel.transpose {
         let lanes = kernel.lanes;
@@ -112,7 +212,6 @@ unsafe fn transpose(
             // SAFETY: inside from.
             to[q * stride + j] = unsafe { *from.add(j * row_stride + q) };
         }
-        to[q * stride + width..(q + 1) * stride].fill(0.0);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The `gemm` crate's product: where no kernel of ours exists, and for comparison.
 
 use super::super::par;
-use super::{Product, Sizes};
+use super::{Product, Right, Sizes};
 
 /// Columns of a block.
 const COLUMNS: usize = 128;
@@ -10,7 +10,12 @@ impl Product<'_> {
     /// Computes the product in fixed blocks of columns, one thread each: the same bits on any number of threads.
     pub(super) fn run_portable(&self, shared: bool) {
         let Sizes { m, n, k } = self.sizes;
-        let ((a_row, a_column), (b_row, b_column)) = (self.a_strides, self.b_strides);
+        let (a_row, a_column) = self.a_strides;
+        let (b, (b_row, b_column)) = match self.b {
+            Right::Held(b, strides) => (b, strides),
+            #[cfg(target_arch = "x86_64")]
+            Right::Stored(_) => unreachable!("only packed products expand their right side"),
+        };
         let block = |index: usize| {
             let start = index * COLUMNS;
             let width = COLUMNS.min(n - start);
@@ -27,7 +32,7 @@ impl Product<'_> {
                     self.a.as_ptr(),
                     a_column as isize,
                     a_row as isize,
-                    self.b.as_ptr().add(start * b_column),
+                    b.as_ptr().add(start * b_column),
                     b_column as isize,
                     b_row as isize,
                     1.0,
