@@ -95,6 +95,8 @@ pub use device::{adapters, keep_on, leave_compiled};
 pub use devices::Devices;
 pub use error::{Error, MemoryLimit, Result};
 pub use eval::generate::{Sampling, generate};
+#[cfg(not(target_arch = "wasm32"))]
+pub use kernels::cpu::par::compute_on_this_thread;
 pub use kernels::gone::lost;
 pub use lab::Lab;
 pub use loss::objective::Objective;

@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 use cli::{Cli, Command};
 use interrupt::{INTERRUPTED, Interrupted};
-use temper_engine::{keep_on, leave_compiled, lost};
+use temper_engine::{compute_on_this_thread, keep_on, leave_compiled, lost};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("TEMPER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
 
+    compute_on_this_thread();
     if let Some(cache) = shelf::Cache::of_this_machine() {
         keep_on(Arc::new(cache));
     }

@@ -18,6 +18,15 @@ pub fn threads() -> usize {
     return 1;
 }
 
+/// Makes the calling thread one of those that share tasks. From elsewhere each task of a step would be handed over, by a thread
+/// that sleeps until another has woken up and done it. To be called once, before anything is shared, by the thread that computes;
+/// without it, or later, results are the same.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn compute_on_this_thread() {
+    // What fails is that there are threads already.
+    let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
+}
+
 /// Rows per task, so that one task handles about [`ELEMENTS`] elements.
 pub fn rows_per_task(width: usize) -> usize {
     (ELEMENTS / width.max(1)).max(1)
