@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("TEMPER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
 
-    compute_on_this_thread();
+    compute_on_this_thread(threads());
     if let Some(cache) = shelf::Cache::of_this_machine() {
         keep_on(Arc::new(cache));
     }
@@ -91,6 +91,13 @@ fn main() -> ExitCode {
     // Nobody is left to tell if stderr is gone too.
     let _ = writeln!(io::stderr(), "temper: error: {error:#}");
     ExitCode::from(if is_bad_input(&error) { 2 } else { 1 })
+}
+
+/// Threads for the CPU: as many as rayon would take.
+fn threads() -> usize {
+    let asked =
+        std::env::var("RAYON_NUM_THREADS").ok().and_then(|number| number.parse().ok()).filter(|&number| number > 0);
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into))
 }
 
 /// Leaves unsaid what libraries panic about once a device is lost, also on threads of theirs: it follows from the loss,

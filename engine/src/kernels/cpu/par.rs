@@ -18,13 +18,16 @@ pub fn threads() -> usize {
     return 1;
 }
 
-/// Makes the calling thread one of those that share tasks. From elsewhere each task of a step would be handed over, by a thread
+/// Makes the calling thread one of so many that share tasks. From elsewhere each task of a step would be handed over, by a thread
 /// that sleeps until another has woken up and done it. To be called once, before anything is shared, by the thread that computes;
 /// without it, or later, results are the same.
 #[cfg(not(target_arch = "wasm32"))]
-pub fn compute_on_this_thread() {
-    // What fails is that there are threads already.
-    let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
+pub fn compute_on_this_thread(threads: usize) {
+    // Alone it would wait for a thread that reads ahead, and that one for what it shares.
+    if threads > 1 {
+        // What fails is that there are threads already.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global();
+    }
 }
 
 /// Rows per task, so that one task handles about [`ELEMENTS`] elements.
