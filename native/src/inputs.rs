@@ -28,7 +28,7 @@ use crate::output::quoted;
 use crate::plan::{Since, memory_of};
 use crate::progress::progress;
 use crate::run_config::OTHER_HEAD;
-use crate::run_folder::RunFolder;
+use crate::run_folder::{RunFolder, is_adapter};
 
 /// The devices that are asked for ([`Devices::choose`]), and why; a GPU's kernels are tried once a driver ([`prove`]).
 ///
@@ -524,11 +524,6 @@ fn adapter_at(path: &Path) -> Result<Found> {
 /// As [`Start::open`].
 pub fn adapter_folder(from: &str) -> Result<PathBuf> {
     adapter_at(Path::new(from)).map(|found| found.folder)
-}
-
-/// Whether this is the folder of an adapter itself.
-fn is_adapter(folder: &Path) -> bool {
-    result::ADAPTER_FILES.iter().any(|name| folder.join(name).is_file())
 }
 
 /// The adapter of a run that has come to its end.

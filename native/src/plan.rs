@@ -9,7 +9,6 @@ use temper_engine::configuration::AdapterKind;
 use temper_engine::host::Clock;
 use temper_engine::perplexity::first_tokens;
 use temper_engine::reading::{OnError, steps_per_epoch, tokens_of};
-use temper_engine::result::ADAPTER_FILES;
 use temper_engine::running::{
     Execution, Keep, Kind, Ledger, Load, Placement, Sheet, Site, Stage, Timed, Work, check, check_tokens, placement,
 };
@@ -17,6 +16,7 @@ use temper_engine::words::{bytes, counted};
 use temper_engine::{Config, Device, Devices, Document, Error, MemoryLimit, ModelFiles, Result, wait};
 
 use crate::memory::{available_bytes, described, total_bytes};
+use crate::run_folder::is_adapter;
 
 /// The share of a run's time from which on a line says what measuring takes.
 const NOTEWORTHY: f64 = 0.05;
@@ -567,7 +567,7 @@ fn ladders(subject: &Subject, config: &Config) -> [Vec<Settings>; 9] {
         match full {
             true => vec![set(&[("run.storage", "bf16".into())])],
             // The adapter of a run goes on beside what it was trained on.
-            false if config.adapter.from.as_deref().is_some_and(is_of_run) => Vec::new(),
+            false if config.adapter.from.as_deref().is_some_and(|from| !is_adapter(Path::new(from))) => Vec::new(),
             false => ["f16", "q8_0", "q4_0"].map(|format| set(&[("run.storage", format.into())])).into(),
         },
         vec![set(&[("run.moments", "8bit".into())])],
@@ -585,11 +585,6 @@ fn ladders(subject: &Subject, config: &Config) -> [Vec<Settings>; 9] {
             })
             .collect(),
     ]
-}
-
-/// Whether `adapter.from` names a run, and not an adapter itself.
-fn is_of_run(from: &str) -> bool {
-    !ADAPTER_FILES.iter().any(|name| Path::new(from).join(name).is_file())
 }
 
 /// The first of these settings that is enough, on top of others; the last one that needs less than `peak` where none is.

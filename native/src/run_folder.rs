@@ -26,7 +26,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use temper_engine::events::{Evaluated, Finished, Landscape, Phase, Selected, Started, StepMetrics};
 use temper_engine::host::MOST_CONFIGURATION_BYTES;
-use temper_engine::result::{ADAPTER, MODEL};
+use temper_engine::result::{ADAPTER, ADAPTER_FILES, MODEL};
 use temper_engine::running::{Digest, Digester, without_result};
 use temper_engine::{Config, Error, Evaluation, Result};
 
@@ -833,6 +833,11 @@ pub struct Taken {
     _lock: Lock,
     /// Goes after the lock, whose file is in it.
     _made: Made,
+}
+
+/// Whether this is the folder of an adapter itself, and not that of a run.
+pub fn is_adapter(folder: &Path) -> bool {
+    ADAPTER_FILES.iter().any(|name| folder.join(name).is_file())
 }
 
 /// True of a folder in which nothing is but what a process left that was killed before its first file was complete, and where

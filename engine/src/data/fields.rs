@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 use toml::Value;
 
 use crate::error::{Error, Result};
-use crate::settings::{Kind, Setting, did_you_mean};
+use crate::settings::{Composed, did_you_mean};
 
 /// Every name by which a field is read: of messages, of one kind of record each, and of several kinds.
 const NAMES: [&str; 14] = [
@@ -158,21 +158,9 @@ impl FromStr for Fields {
     }
 }
 
-impl Setting for Fields {
-    const KIND: Kind = Kind::Other { words: WORDS, check: |value| Fields::try_from(value.clone()).map(drop) };
-
-    /// An empty table says nothing either.
-    fn says_none(value: &Value) -> bool {
-        value.as_str() == Some("") || value.as_table().is_some_and(toml::Table::is_empty)
-    }
-
-    fn from_value(value: &Value) -> Option<Self> {
-        Self::try_from(value.clone()).ok()
-    }
-
-    fn to_value(&self) -> Option<Value> {
-        Some(self.clone().into())
-    }
+impl Composed for Fields {
+    const WORDS: &'static str = WORDS;
+    const IS_TABLE: bool = true;
 }
 
 /// What became of [`Fields`] in a file.

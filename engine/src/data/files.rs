@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
-use crate::settings::{Kind, Setting};
+use crate::settings::{Composed, Setting};
 
 /// What has to be given.
 pub const REQUIRED: &str = "a JSONL file, or a list of them";
@@ -66,16 +66,8 @@ impl TryFrom<Value> for Files {
     }
 }
 
-impl Setting for Files {
-    const KIND: Kind = Kind::Other { words: PATHS, check: |value| Files::try_from(value.clone()).map(drop) };
-
-    fn from_value(value: &Value) -> Option<Self> {
-        Self::try_from(value.clone()).ok()
-    }
-
-    fn to_value(&self) -> Option<Value> {
-        Some(self.clone().into())
-    }
+impl Composed for Files {
+    const WORDS: &'static str = PATHS;
 }
 
 /// How much of what is trained each of several files has, in their order: numbers above 0, of any sum.
@@ -111,16 +103,8 @@ impl TryFrom<Value> for Shares {
     }
 }
 
-impl Setting for Shares {
-    const KIND: Kind = Kind::Other { words: NUMBERS, check: |value| Shares::try_from(value.clone()).map(drop) };
-
-    fn from_value(value: &Value) -> Option<Self> {
-        Self::try_from(value.clone()).ok()
-    }
-
-    fn to_value(&self) -> Option<Value> {
-        Some(self.clone().into())
-    }
+impl Composed for Shares {
+    const WORDS: &'static str = NUMBERS;
 }
 
 #[cfg(test)]

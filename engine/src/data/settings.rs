@@ -8,7 +8,7 @@ use super::fields::Fields;
 use super::files::{Files, REQUIRED, Shares};
 use super::record::{OnError, RecordFormat};
 use crate::error::{Error, Result};
-use crate::settings::{Kind, Range, Setting, choice, settings};
+use crate::settings::{Composed, Range, choice, settings};
 
 choice! {
     /// Which assistant turns of a chat are trained.
@@ -171,22 +171,9 @@ impl TryFrom<Value> for TemplateVariables {
 
 const WORDS: &str = "a table of strings, whole numbers, true and false";
 
-impl Setting for TemplateVariables {
-    const KIND: Kind =
-        Kind::Other { words: WORDS, check: |value| TemplateVariables::try_from(value.clone()).map(drop) };
-
-    /// An empty table says nothing either.
-    fn says_none(value: &Value) -> bool {
-        value.as_str() == Some("") || value.as_table().is_some_and(toml::Table::is_empty)
-    }
-
-    fn from_value(value: &Value) -> Option<Self> {
-        Self::try_from(value.clone()).ok()
-    }
-
-    fn to_value(&self) -> Option<Value> {
-        Some(self.clone().into())
-    }
+impl Composed for TemplateVariables {
+    const WORDS: &'static str = WORDS;
+    const IS_TABLE: bool = true;
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Text to token ids and back: a wrapper over the `tokenizers` crate that knows the model's special tokens.
 //!
 //! Two sources: `tokenizer.json` with `tokenizer_config.json` ([`Tokenizer::from_json`], file `tokenizer/json.rs`) and the
-//! vocabulary inside a GGUF file ([`Tokenizer::from_gguf`], file `tokenizer/gguf.rs`). Both are untrusted. The crate's own
+//! vocabulary inside a GGUF file ([`Tokenizer::from_gguf`], file `tokenizer/from_gguf.rs`). Both are untrusted. The crate's own
 //! reader can panic on malformed parts, so the parts are read and checked here and only then handed over.
 
+mod from_gguf;
 pub mod gguf;
 mod growth;
 mod json;

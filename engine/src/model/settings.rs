@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
-use crate::settings::{Kind, Range, Setting, choice, did_you_mean, settings};
+use crate::settings::{Composed, Kind, Range, Setting, choice, did_you_mean, settings};
 
 choice! {
     /// Where the weights to start from come from.
@@ -121,19 +121,8 @@ impl Targets {
     }
 }
 
-impl Setting for Targets {
-    const KIND: Kind = Kind::Other {
-        words: "\"all-linear\" or a list of layer names",
-        check: |value| Self::try_from(value.clone()).map(drop),
-    };
-
-    fn from_value(value: &Value) -> Option<Self> {
-        Self::try_from(value.clone()).ok()
-    }
-
-    fn to_value(&self) -> Option<Value> {
-        Some(self.clone().into())
-    }
+impl Composed for Targets {
+    const WORDS: &'static str = "\"all-linear\" or a list of layer names";
 }
 
 impl From<Targets> for Value {

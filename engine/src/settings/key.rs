@@ -422,6 +422,30 @@ pub trait Setting: Sized {
     }
 }
 
+/// A setting of several parts, which says itself how it is read from TOML and written there.
+pub trait Composed: Clone + Into<Value> + TryFrom<Value, Error = String> {
+    /// As [`Kind::Other`]'s.
+    const WORDS: &'static str;
+    /// It is a table, and an empty one says nothing either.
+    const IS_TABLE: bool = false;
+}
+
+impl<T: Composed> Setting for T {
+    const KIND: Kind = Kind::Other { words: T::WORDS, check: |value| T::try_from(value.clone()).map(drop) };
+
+    fn says_none(value: &Value) -> bool {
+        value.as_str() == Some("") || T::IS_TABLE && value.as_table().is_some_and(toml::Table::is_empty)
+    }
+
+    fn from_value(value: &Value) -> Option<Self> {
+        Self::try_from(value.clone()).ok()
+    }
+
+    fn to_value(&self) -> Option<Value> {
+        Some(self.clone().into())
+    }
+}
+
 impl Setting for String {
     const KIND: Kind = Kind::Text;
 

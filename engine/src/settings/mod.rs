@@ -12,7 +12,7 @@ mod spelling;
 
 pub use bytes::{ByteSize, ByteSizes};
 pub(crate) use key::choice;
-pub use key::{Choice, Key, Kind, Named, NumberOr, Range, Setting, Used};
+pub use key::{Choice, Composed, Key, Kind, Named, NumberOr, Range, Setting, Used};
 pub use reader::{Origin, Reader};
 pub(crate) use section::settings;
 pub use section::{Problem, Settings};

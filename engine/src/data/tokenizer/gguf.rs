@@ -1,4 +1,4 @@
-//! A tokenizer from the vocabulary inside a GGUF file (`tokenizer.ggml.*`).
+//! The vocabulary inside a GGUF file (`tokenizer.ggml.*`), and the tokenizer of a byte-level BPE one.
 //!
 //! Of a byte-level BPE GGUF stores tokens and merges but names the pre-tokenizer only; the splits behind the names ([`PreTokenizer`]) are the
 //! ones that llama.cpp and the models' own `tokenizer.json` use. Those of a family stand in its file; here are the two
@@ -14,7 +14,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::SplitPattern;
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-use super::{BpeOptions, Special, Tokenizer, build_bpe, failed, refuse, scored};
+use super::{BpeOptions, Special, Tokenizer, build_bpe, failed, refuse};
 use crate::error::Result;
 use crate::weights::gguf::{Metadata, Texts, Value};
 
@@ -100,6 +100,17 @@ impl GgufVocabulary {
             chat_template: metadata.text("tokenizer.chat_template").map(str::to_owned),
         })
     }
+
+    /// What it says of special tokens; `add_bos` where it does not say whether raw text begins with one.
+    pub(super) fn special(self, add_bos: bool) -> Special {
+        Special {
+            bos: self.bos,
+            eos: self.eos,
+            pad: self.pad,
+            add_bos: self.add_bos.unwrap_or(add_bos),
+            chat_template: self.chat_template,
+        }
+    }
 }
 
 /// `tokenizer.ggml.scores`; empty where it is absent or no list of numbers.
@@ -181,25 +192,8 @@ pub(super) fn known<'a>(families: &'a [&'static PreTokenizer]) -> impl Iterator<
     families.iter().copied().chain(&GENERAL)
 }
 
-impl Tokenizer {
-    /// Builds a tokenizer from the vocabulary of a GGUF file. `families` are the pre-tokenizers that the families of models
-    /// know by name.
-    ///
-    /// # Errors
-    /// [`crate::Error::Tokenizer`] for another kind of vocabulary, an unknown pre-tokenizer name and contradictory lists.
-    pub fn from_gguf(vocabulary: GgufVocabulary, families: &[&'static PreTokenizer]) -> Result<Self> {
-        match vocabulary.model.as_str() {
-            "gpt2" => load(vocabulary, families),
-            "llama" => scored::load(vocabulary),
-            other => Err(refuse(format!(
-                "tokenizer.ggml.model is {other:?}, and only \"gpt2\" (byte-level BPE) and \"llama\" (SentencePiece) are \
-                 supported; use the model's Hugging Face folder with its tokenizer.json"
-            ))),
-        }
-    }
-}
-
-fn load(source: GgufVocabulary, families: &[&'static PreTokenizer]) -> Result<Tokenizer> {
+/// The tokenizer of a byte-level BPE vocabulary.
+pub(super) fn load(source: GgufVocabulary, families: &[&'static PreTokenizer]) -> Result<Tokenizer> {
     let name = source.pre.as_deref().unwrap_or("default");
     let Some(known) = known(families).find(|known| known.names.contains(&name)) else {
         let names: Vec<&str> = known(families).flat_map(|known| known.names).copied().collect();
@@ -233,16 +227,7 @@ fn load(source: GgufVocabulary, families: &[&'static PreTokenizer]) -> Result<To
     });
     inner.add_tokens(added).map_err(|error| failed("special tokens", error))?;
 
-    Tokenizer::assemble(
-        inner,
-        Special {
-            bos: source.bos,
-            eos: source.eos,
-            pad: source.pad,
-            add_bos: source.add_bos.unwrap_or(known.add_bos),
-            chat_template: source.chat_template,
-        },
-    )
+    Tokenizer::assemble(inner, source.special(known.add_bos))
 }
 
 /// The id of each token.

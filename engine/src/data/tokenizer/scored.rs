@@ -18,7 +18,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, SplitDelimiterBehavior};
 
 use super::gguf::{CONTROL, GgufVocabulary, NORMAL, UNKNOWN, USER_DEFINED, ids_of};
-use super::{BpeOptions, Special, Tokenizer, build_bpe, failed, refuse};
+use super::{BpeOptions, Tokenizer, build_bpe, failed, refuse};
 use crate::error::Result;
 
 /// What SentencePiece writes for a space.
@@ -52,16 +52,7 @@ pub(super) fn load(source: GgufVocabulary) -> Result<Tokenizer> {
         Some(token.rstrip(source.special_takes_space && !LEAVE_SPACE.contains(&piece.as_str())))
     });
     inner.add_tokens(added).map_err(|error| failed("special tokens", error))?;
-    Tokenizer::assemble(
-        inner,
-        Special {
-            bos: source.bos,
-            eos: source.eos,
-            pad: source.pad,
-            add_bos: source.add_bos.unwrap_or(true),
-            chat_template: source.chat_template,
-        },
-    )
+    Tokenizer::assemble(inner, source.special(true))
 }
 
 fn check(source: &GgufVocabulary) -> Result<()> {
